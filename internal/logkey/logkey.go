@@ -1,0 +1,50 @@
+// Package logkey names the fields of log lines, so that one thing has one key.
+//
+// Never add a key for a token, a signed URL or a header dump.
+package logkey
+
+import (
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"go.uber.org/zap"
+)
+
+// Upstream is the public name of a configured registry.
+func Upstream(name string) zap.Field { return zap.String("upstream", name) }
+
+// Repository is the canonical repository name.
+func Repository(name string) zap.Field { return zap.String("repository", name) }
+
+// Reference is a tag or a digest.
+func Reference(ref string) zap.Field { return zap.String("reference", ref) }
+
+// Digest is the digest of a blob or manifest.
+func Digest(d v1.Hash) zap.Field { return zap.String("digest", d.String()) }
+
+// Bytes is a number of bytes.
+func Bytes(n int64) zap.Field { return zap.Int64("bytes", n) }
+
+// Took is how long the event took, in seconds.
+func Took(d time.Duration) zap.Field { return zap.Float64("took_s", d.Seconds()) }
+
+// Result is how a request was answered: hit, joined, miss, stale, passed, error.
+func Result(r string) zap.Field { return zap.String("result", r) }
+
+// Status is an HTTP status.
+func Status(code int) zap.Field { return zap.Int("status", code) }
+
+// Path is a file name.
+func Path(p string) zap.Field { return zap.String("path", p) }
+
+// Addr is a network address.
+func Addr(a string) zap.Field { return zap.String("addr", a) }
+
+// Host is a host name.
+func Host(h string) zap.Field { return zap.String("host", h) }
+
+// Count is a number of things.
+func Count(n int) zap.Field { return zap.Int("count", n) }
+
+// Err is the error of the event.
+func Err(err error) zap.Field { return zap.Error(err) }

@@ -1,0 +1,67 @@
+// Package wire parses the protocol text of registries: names, digests, routes,
+// challenges, ranges, links, rate limits.
+//
+// Every parser here sees bytes from outside and is fuzzed. Nothing here does I/O.
+package wire
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+)
+
+// digestHexLen is the exact length of the encoded part per algorithm
+// (OCI image specification, descriptor.md, "Registered algorithms").
+var digestHexLen = map[string]int{"sha256": 64, "sha512": 128}
+
+// ParseDigest returns the digest that s spells. Only sha256 and sha512 with their
+// exact number of lower-case hexadecimal digits are accepted, since the result is
+// used as a file name and as a part of URLs.
+func ParseDigest(s string) (v1.Hash, error) {
+	algorithm, hex, ok := strings.Cut(s, ":")
+	if !ok {
+		return v1.Hash{}, fmt.Errorf("digest %q has no algorithm", clip(s))
+	}
+	want, ok := digestHexLen[algorithm]
+	if !ok {
+		return v1.Hash{}, fmt.Errorf("digest algorithm %q is not supported: use sha256 or sha512", clip(algorithm))
+	}
+	if len(hex) != want {
+		return v1.Hash{}, fmt.Errorf("digest %q has %d hexadecimal digits, want %d", clip(s), len(hex), want)
+	}
+	for i := range len(hex) {
+		if c := hex[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return v1.Hash{}, fmt.Errorf("digest %q is not lower-case hexadecimal", clip(s))
+		}
+	}
+	return v1.Hash{Algorithm: algorithm, Hex: hex}, nil
+}
+
+// nameMax bounds a repository name together with its registry
+// (OCI distribution specification, "Pulling manifests": many clients limit it to 255).
+const nameMax = 255
+
+// Patterns of the OCI distribution specification v1.1, "Pulling manifests".
+var (
+	repositoryPattern = regexp.MustCompile(`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$`)
+	tagPattern        = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$`)
+)
+
+// ValidRepository reports whether s is a repository name of the OCI distribution specification.
+func ValidRepository(s string) bool {
+	return len(s) <= nameMax && repositoryPattern.MatchString(s)
+}
+
+// ValidTag reports whether s is a tag of the OCI distribution specification.
+func ValidTag(s string) bool { return tagPattern.MatchString(s) }
+
+// clip keeps hostile input out of error texts at full length.
+func clip(s string) string {
+	const most = 80
+	if len(s) > most {
+		return s[:most] + "…"
+	}
+	return s
+}
