@@ -1,0 +1,353 @@
+// Package disk keeps blobs as files named by their digest.
+//
+// It promises that a name below blobs/ only ever leads to the whole content that was
+// committed under it, whatever moment the process dies at: bytes are written and synced
+// under another name and renamed into place last. It does not promise that the content
+// still has its digest: bytes rot, and whoever serves them checks.
+//
+// Layout below the folder of [Open]:
+//
+//	blobs/<algorithm>/<2 hex>/<hex>     committed, mode 0444
+//	partial/<algorithm>-<hex>           a fill in progress or to be resumed
+//	partial/<algorithm>-<hex>.json      what that partial file holds, see [State]
+//	partial/*.tmp, partial/*.gone       on their way in and out; removed at Open
+//	forebay.lock                        held by the one process that uses the folder
+//
+// Every access goes through an [os.Root], so that a link in the folder never leads out of it.
+//
+// Lock order: Partial.mu, then Store.mu.
+package disk
+
+import (
+	"bytes"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/sha512"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+	"sync"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"go.uber.org/zap"
+
+	"forebay/internal/logkey"
+	"forebay/internal/wire"
+)
+
+const (
+	blobsDir   = "blobs"
+	partialDir = "partial"
+	tmpSuffix  = ".tmp"
+	goneSuffix = ".gone"
+
+	// Content may be private, so that the folders keep other users of the machine out.
+	dirMode     = 0o700
+	partialMode = 0o600
+	blobMode    = 0o444
+)
+
+var (
+	// ErrMismatch means that bytes do not have the digest or the size that was claimed for them.
+	ErrMismatch = errors.New("content does not match its digest")
+	// ErrInUse means that another fill holds the partial file.
+	ErrInUse = errors.New("partial file is in use")
+	// ErrLocked means that another process uses the folder.
+	ErrLocked = errors.New("in use by another process")
+	// ErrForeign means that a name of the store is taken by something that the store
+	// never makes: a link, a folder, a device. It goes with [fs.ErrNotExist], because
+	// the blob is not there.
+	ErrForeign = errors.New("not a regular file")
+)
+
+// Store is a folder of blobs. Its methods may be called concurrently.
+type Store struct {
+	dir   string
+	root  *os.Root
+	lock  *os.File
+	log   *zap.Logger
+	fault Fault
+
+	mu     sync.Mutex
+	inUse  map[v1.Hash]bool // guarded by mu; partial files that a Partial owns
+	shards map[string]bool  // guarded by mu; folders below blobs/ known to exist and to be synced
+}
+
+// Open makes the folder dir ready and locks it for this process. A folder that another
+// process holds is refused with [ErrLocked]; a lock file that a dead process left is not
+// in the way. log may be nil. The caller must call Close.
+func Open(dir string, log *zap.Logger) (*Store, error) {
+	if log == nil {
+		log = zap.NewNop()
+	}
+	if err := os.MkdirAll(dir, dirMode); err != nil {
+		return nil, fmt.Errorf("open store %q: %w", dir, err)
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open store %q: %w", dir, err)
+	}
+	lock, err := lockFolder(root)
+	if err != nil {
+		_ = root.Close()
+		return nil, fmt.Errorf("open store %q: %w", dir, err)
+	}
+	s := &Store{dir: dir, root: root, lock: lock, log: log, inUse: map[v1.Hash]bool{}, shards: map[string]bool{}}
+	if err := s.prepare(); err != nil {
+		_ = s.Close()
+		return nil, fmt.Errorf("open store %q: %w", dir, err)
+	}
+	return s, nil
+}
+
+// prepare makes the fixed folders and removes what a killed process left half done.
+func (s *Store) prepare() error {
+	for _, name := range []string{blobsDir, partialDir, blobsDir + "/sha256", blobsDir + "/sha512"} {
+		if err := s.root.MkdirAll(name, dirMode); err != nil {
+			return err
+		}
+	}
+	// A process that died after it made a shard folder may not have synced the entry.
+	for _, name := range []string{".", blobsDir, blobsDir + "/sha256", blobsDir + "/sha512"} {
+		if err := s.syncDir(name); err != nil {
+			return err
+		}
+	}
+	n, err := s.removeLeftovers()
+	if n > 0 {
+		s.log.Info("leftovers removed", logkey.Path(s.dir), logkey.Count(n))
+	}
+	return err
+}
+
+// removeLeftovers removes temporary files. Nobody else writes here while we hold the lock.
+func (s *Store) removeLeftovers() (n int, err error) {
+	err = s.entries(partialDir, func(e fs.DirEntry) error {
+		if !strings.HasSuffix(e.Name(), tmpSuffix) && !strings.HasSuffix(e.Name(), goneSuffix) {
+			return nil
+		}
+		n++
+		return s.removeIfThere(path.Join(partialDir, e.Name()))
+	})
+	return n, err
+}
+
+// Close unlocks the folder. Files that were handed out stay open; every Partial should
+// have ended before.
+func (s *Store) Close() error {
+	return errors.Join(s.root.Close(), s.lock.Close())
+}
+
+// Dir returns the folder's name as given to Open.
+func (s *Store) Dir() string { return s.dir }
+
+// Blob opens a committed blob for reading and returns its size. The caller closes the
+// file, which is a plain one so that the kernel can copy it to a connection. Removing
+// the blob does not disturb files already open.
+//
+// The error is [fs.ErrNotExist] when there is no such blob, also when something that is
+// not a file has its name: a Commit puts the blob back in its place.
+func (s *Store) Blob(d v1.Hash) (*os.File, int64, error) {
+	name, err := blobName(d)
+	if err != nil {
+		return nil, 0, fmt.Errorf("open blob: %w", err)
+	}
+	f, info, err := s.openRegular(name, os.O_RDONLY)
+	if err != nil {
+		return nil, 0, fmt.Errorf("open blob %s: %w", d, err)
+	}
+	return f, info.Size(), nil
+}
+
+// Stat returns the size of a committed blob, with the errors of Blob.
+func (s *Store) Stat(d v1.Hash) (int64, error) {
+	name, err := blobName(d)
+	if err != nil {
+		return 0, fmt.Errorf("stat blob: %w", err)
+	}
+	info, err := s.root.Lstat(name)
+	if err != nil {
+		return 0, fmt.Errorf("stat blob %s: %w", d, err)
+	}
+	if !info.Mode().IsRegular() {
+		return 0, fmt.Errorf("stat blob %s: %w", d, foreign(name))
+	}
+	return info.Size(), nil
+}
+
+// Put commits b under d. It is meant for small things such as manifests, and does nothing
+// when the same bytes are there already. The error is [ErrMismatch] when b does not have
+// the digest d.
+func (s *Store) Put(d v1.Hash, b []byte) error {
+	name, err := blobName(d)
+	if err != nil {
+		return fmt.Errorf("put blob: %w", err)
+	}
+	if got := sum(d.Algorithm, b); got != d.Hex {
+		return fmt.Errorf("put blob %s: %w: it has %s", d, ErrMismatch, got)
+	}
+	if s.holds(name, b) {
+		return nil
+	}
+	tmp := partialName(d) + "." + rand.Text() + tmpSuffix
+	if err := s.writeFile(tmp, b, true); err != nil {
+		return fmt.Errorf("put blob %s: %w", d, errors.Join(err, s.removeIfThere(tmp)))
+	}
+	if err := s.publish(tmp, name); err != nil {
+		return fmt.Errorf("put blob %s: %w", d, errors.Join(err, s.removeIfThere(tmp)))
+	}
+	return nil
+}
+
+// Remove removes a committed blob. Removing what is not there is no error.
+func (s *Store) Remove(d v1.Hash) error {
+	name, err := blobName(d)
+	if err != nil {
+		return fmt.Errorf("remove blob: %w", err)
+	}
+	if err := s.removeIfThere(name); err != nil {
+		return fmt.Errorf("remove blob %s: %w", d, err)
+	}
+	return nil
+}
+
+// holds reports whether the committed file has exactly the bytes b. A rotten file
+// does not, so that Put replaces it.
+func (s *Store) holds(name string, b []byte) bool {
+	f, info, err := s.openRegular(name, os.O_RDONLY)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	if info.Size() != int64(len(b)) {
+		return false
+	}
+	have, err := io.ReadAll(io.LimitReader(f, info.Size()+1))
+	return err == nil && bytes.Equal(have, b)
+}
+
+// publish renames the synced file tmp to a blob name for good. When the last step, the
+// sync of the folder, does not work, the blob is taken back: a caller that sees an error
+// does not index the blob, and an unindexed file would stay for ever.
+func (s *Store) publish(tmp, name string) error {
+	shard := path.Dir(name)
+	if err := s.chmod(tmp, blobMode); err != nil {
+		return err
+	}
+	if err := s.makeShard(shard); err != nil {
+		return err
+	}
+	if err := s.rename(tmp, name); err != nil {
+		return err
+	}
+	if err := s.syncDir(shard); err != nil {
+		return errors.Join(err, s.removeIfThere(name))
+	}
+	return nil
+}
+
+// makeShard makes the folder of a blob and syncs its entry in the parent.
+func (s *Store) makeShard(shard string) error {
+	s.mu.Lock()
+	known := s.shards[shard]
+	s.mu.Unlock()
+	if known {
+		// Whoever cleans up by hand may remove empty folders: Lstat is cheap next to the syncs.
+		if _, err := s.root.Lstat(shard); err == nil {
+			return nil
+		}
+	}
+	if err := s.mkdir(shard); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	if err := s.syncDir(path.Dir(shard)); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.shards[shard] = true
+	s.mu.Unlock()
+	return nil
+}
+
+// openRegular opens name if it is a regular file itself, not by way of a link.
+func (s *Store) openRegular(name string, flag int) (*os.File, fs.FileInfo, error) {
+	before, err := s.root.Lstat(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	// Asked before opening, since opening a pipe waits for its other end.
+	if !before.Mode().IsRegular() {
+		return nil, nil, foreign(name)
+	}
+	f, err := s.root.OpenFile(name, flag, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		_ = f.Close()
+		return nil, nil, err
+	}
+	if !os.SameFile(before, info) {
+		_ = f.Close()
+		// Replaced between the two looks: by a Put of the same digest, or by a link.
+		return s.openReplaced(name, flag)
+	}
+	return f, info, nil
+}
+
+// openReplaced is the one second try of openRegular.
+func (s *Store) openReplaced(name string, flag int) (*os.File, fs.FileInfo, error) {
+	f, err := s.root.OpenFile(name, flag, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	info, err := f.Stat()
+	if err == nil {
+		var named fs.FileInfo
+		if named, err = s.root.Lstat(name); err == nil && !os.SameFile(named, info) {
+			err = foreign(name)
+		}
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, nil, err
+	}
+	return f, info, nil
+}
+
+func foreign(name string) error {
+	return fmt.Errorf("%q: %w (%w)", name, ErrForeign, fs.ErrNotExist)
+}
+
+// blobName returns the file name of a committed blob. The digest is checked first, since
+// it may come from a client.
+func blobName(d v1.Hash) (string, error) {
+	if _, err := wire.ParseDigest(d.String()); err != nil {
+		return "", err
+	}
+	return path.Join(blobsDir, d.Algorithm, d.Hex[:2], d.Hex), nil
+}
+
+// partialName returns the file name of a partial blob whose digest was checked.
+func partialName(d v1.Hash) string {
+	return path.Join(partialDir, d.Algorithm+"-"+d.Hex)
+}
+
+// sum returns the hexadecimal digest of b, or "" for an algorithm that [wire.ParseDigest] refuses.
+func sum(algorithm string, b []byte) string {
+	switch algorithm {
+	case "sha256":
+		h := sha256.Sum256(b)
+		return hex.EncodeToString(h[:])
+	case "sha512":
+		h := sha512.Sum512(b)
+		return hex.EncodeToString(h[:])
+	}
+	return ""
+}

@@ -1,0 +1,55 @@
+package disk
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+const lockName = "forebay.lock"
+
+// lockFolder takes the lock of the folder. The kernel drops it when the process ends, so
+// that a file left by a dead process locks nothing; the number in it is for people.
+func lockFolder(root *os.Root) (*os.File, error) {
+	f, err := root.OpenFile(lockName, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock: %w", err)
+	}
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		holder := lockHolder(f)
+		_ = f.Close()
+		return nil, fmt.Errorf("%w: %s holds %s", ErrLocked, holder, lockName)
+	}
+	if err == nil {
+		err = writeHolder(f)
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("lock: %w", err)
+	}
+	return f, nil
+}
+
+func writeHolder(f *os.File) error {
+	if err := f.Truncate(0); err != nil {
+		return err
+	}
+	_, err := f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+	return err
+}
+
+// lockHolder says who wrote the lock file, as far as it can be read.
+func lockHolder(f *os.File) string {
+	b, err := io.ReadAll(io.LimitReader(f, 32))
+	pid, convErr := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil || convErr != nil {
+		return "an unknown process"
+	}
+	return fmt.Sprintf("process %d", pid)
+}

@@ -1,0 +1,317 @@
+package disk
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"sync"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+)
+
+// maxMeta bounds the metadata of a partial file: some 30,000 ranges, far more than a fill makes.
+const maxMeta = 1 << 20
+
+// State says what a partial file holds. It has no checksum of the bytes on purpose: after
+// a loss of power they may be missing although they were written, so that whoever resumes
+// must compute the digest from the bytes as they are read back.
+type State struct {
+	Size     int64      `json:"size"`               // bytes of the whole blob, -1 while unknown
+	Have     [][2]int64 `json:"have"`               // [off, end) written, ascending, apart
+	Upstream string     `json:"upstream,omitempty"` // public name of where the bytes came from
+	Repo     string     `json:"repo,omitempty"`     // canonical name of the repository asked
+	ETag     string     `json:"etag,omitempty"`     // of the upstream's answer, for If-Range
+}
+
+// valid reports whether the ranges make sense for a file of length bytes.
+func (st State) valid(length int64) bool {
+	if st.Size < -1 || (st.Size >= 0 && length > st.Size) {
+		return false
+	}
+	var last int64 = -1
+	for _, r := range st.Have {
+		if r[0] <= last || r[1] <= r[0] || r[1] > length {
+			return false
+		}
+		last = r[1]
+	}
+	return len(st.Have) == 0 || st.Have[0][0] >= 0
+}
+
+// phase is where a Partial is in its life.
+type phase uint8
+
+const (
+	filling phase = iota
+	committed
+	ended // discarded, released, or the commit was taken back
+)
+
+// Partial is a blob that is being filled. Its owner must end it with exactly one successful
+// Commit, Discard or Release; later ends do nothing. All methods may be called concurrently.
+type Partial struct {
+	s      *Store
+	digest v1.Hash
+	name   string // of the partial file
+	blob   string // of the committed file
+	file   *os.File
+
+	mu      sync.Mutex
+	phase   phase // guarded by mu
+	state   State // guarded by mu; the last one saved or read
+	known   bool  // guarded by mu; state is set
+	syncErr error // guarded by mu; see Commit
+}
+
+// Partial opens the partial file of d for its one owner, or makes it. What an earlier
+// fill left is kept if its metadata is sound, see Meta; else the file is empty. The error
+// is [ErrInUse] while another Partial of d lives.
+func (s *Store) Partial(d v1.Hash) (*Partial, error) {
+	blob, err := blobName(d)
+	if err != nil {
+		return nil, fmt.Errorf("open partial blob: %w", err)
+	}
+	if !s.claim(d) {
+		return nil, fmt.Errorf("open partial blob %s: %w", d, ErrInUse)
+	}
+	p := &Partial{s: s, digest: d, name: partialName(d), blob: blob}
+	if err := p.open(); err != nil {
+		s.unclaim(d)
+		return nil, fmt.Errorf("open partial blob %s: %w", d, err)
+	}
+	return p, nil
+}
+
+func (s *Store) claim(d v1.Hash) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.inUse[d] {
+		return false
+	}
+	s.inUse[d] = true
+	return true
+}
+
+func (s *Store) unclaim(d v1.Hash) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.inUse, d)
+}
+
+func (p *Partial) metaName() string { return p.name + ".json" }
+
+// open takes over the file of an earlier fill or makes a new one.
+func (p *Partial) open() error {
+	f, state, err := p.reopen()
+	if err == nil {
+		p.file, p.state, p.known = f, state, true
+		return nil
+	}
+	// Whatever is there cannot be continued: no file, no sound metadata, not a file at all.
+	if err := errors.Join(p.s.removeIfThere(p.metaName()), p.s.removeIfThere(p.name)); err != nil {
+		return err
+	}
+	p.file, err = p.s.create(p.name)
+	return err
+}
+
+// reopen opens what an earlier fill left.
+func (p *Partial) reopen() (*os.File, State, error) {
+	state, err := p.readMeta()
+	if err != nil {
+		return nil, State{}, err
+	}
+	f, info, err := p.s.openRegular(p.name, os.O_RDWR)
+	if errors.Is(err, fs.ErrPermission) {
+		// Killed in Commit, after it had made the file read-only.
+		if err = p.s.chmod(p.name, partialMode); err == nil {
+			f, info, err = p.s.openRegular(p.name, os.O_RDWR)
+		}
+	}
+	if err != nil {
+		return nil, State{}, err
+	}
+	if !state.valid(info.Size()) {
+		_ = f.Close()
+		return nil, State{}, errors.New("metadata does not fit the file")
+	}
+	return f, state, nil
+}
+
+func (p *Partial) readMeta() (State, error) {
+	b, err := p.s.readSmall(p.metaName(), maxMeta)
+	if err != nil {
+		return State{}, err
+	}
+	return decodeState(b)
+}
+
+func decodeState(b []byte) (State, error) {
+	var st State
+	if err := json.Unmarshal(b, &st); err != nil {
+		return State{}, fmt.Errorf("read metadata: %w", err)
+	}
+	return st, nil
+}
+
+// Digest returns the digest that the whole blob must have.
+func (p *Partial) Digest() v1.Hash { return p.digest }
+
+// File returns the file, open for reading and writing, owned by the Partial and closed
+// when it ends. Its offset is shared by all who use it: prefer WriteAt and ReadAt.
+func (p *Partial) File() *os.File { return p.file }
+
+// WriteAt writes to the file. Ranges may be written in any order; gaps take no space.
+func (p *Partial) WriteAt(b []byte, off int64) (int, error) {
+	return p.s.writeAt(p.file, p.name, b, off)
+}
+
+// Truncate sets the length of the file, as when what an upstream claimed turned out wrong.
+func (p *Partial) Truncate(size int64) error { return p.s.truncate(p.file, p.name, size) }
+
+// Flush asks the kernel to begin writing [off, off+n) to the disk and does not wait, so
+// that the sync in Commit has little left to do. It makes nothing durable.
+func (p *Partial) Flush(off, n int64) error { return startWriteBack(p.file, off, n) }
+
+// Meta returns what an earlier fill left, or what was saved last. false means that the
+// file is new and empty.
+func (p *Partial) Meta() (State, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.state, p.known
+}
+
+// SaveMeta keeps st for a resume after a restart. Every range in it must have been
+// written before. It is atomic and not synced.
+func (p *Partial) SaveMeta(st State) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.phase != filling {
+		return fmt.Errorf("save state of partial blob %s: %w", p.digest, fs.ErrClosed)
+	}
+	b, err := json.Marshal(st)
+	if err == nil && len(b) > maxMeta {
+		err = fmt.Errorf("%d bytes are more than %d", len(b), maxMeta)
+	}
+	if err == nil {
+		err = p.s.replaceFile(p.metaName(), b)
+	}
+	if err != nil {
+		return fmt.Errorf("save state of partial blob %s: %w", p.digest, err)
+	}
+	p.state, p.known = st, true
+	return nil
+}
+
+// replaceFile puts b in place of what name held, never a part of it.
+func (s *Store) replaceFile(name string, b []byte) error {
+	tmp := name + tmpSuffix
+	if err := s.removeIfThere(tmp); err != nil {
+		return err
+	}
+	err := s.writeFile(tmp, b, false)
+	if err == nil {
+		err = s.rename(tmp, name)
+	}
+	if err != nil {
+		return errors.Join(err, s.removeIfThere(tmp))
+	}
+	return nil
+}
+
+// OpenReader opens the blob's file once more, with an offset of its own; the caller closes
+// it. It works while the blob is filled and after it was committed (until it is removed).
+func (p *Partial) OpenReader() (*os.File, error) {
+	p.mu.Lock() // so that Commit does not rename the file meanwhile
+	defer p.mu.Unlock()
+	name := p.name
+	switch p.phase {
+	case filling:
+	case committed:
+		name = p.blob
+	default:
+		return nil, fmt.Errorf("read partial blob %s: %w", p.digest, fs.ErrClosed)
+	}
+	f, _, err := p.s.openRegular(name, os.O_RDONLY)
+	if err != nil {
+		return nil, fmt.Errorf("read partial blob %s: %w", p.digest, err)
+	}
+	return f, nil
+}
+
+// Commit makes the file the blob, for good: when it returns nil, neither a crash nor a
+// loss of power takes it back. The caller has checked that the first size bytes have the
+// digest; a file of another length is refused with [ErrMismatch]. A blob that is already
+// there is replaced. It closes File.
+//
+// After an error the Partial still has to be ended, by Discard or Release; OpenReader then
+// works only if the error came before the file was renamed. An error of the sync is final,
+// since the kernel may have dropped the bytes and reports that once.
+func (p *Partial) Commit(size int64) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.phase == committed {
+		return nil
+	}
+	if err := p.commit(size); err != nil {
+		return fmt.Errorf("commit blob %s: %w", p.digest, err)
+	}
+	return nil
+}
+
+func (p *Partial) commit(size int64) error {
+	if p.phase == ended {
+		return fs.ErrClosed
+	}
+	if p.syncErr != nil {
+		return p.syncErr
+	}
+	info, err := p.file.Stat()
+	if err != nil {
+		return err
+	}
+	if info.Size() != size {
+		return fmt.Errorf("%w: the file has %d bytes, %d were verified", ErrMismatch, info.Size(), size)
+	}
+	if err := p.s.sync(p.file, p.name); err != nil {
+		p.syncErr = err
+		return err
+	}
+	if err := p.s.publish(p.name, p.blob); err != nil {
+		return err
+	}
+	p.phase = committed
+	p.s.unclaim(p.digest)
+	// Neither can harm the blob; metadata without its file is swept.
+	_ = p.file.Close()
+	_ = p.s.removeIfThere(p.metaName())
+	return nil
+}
+
+// Discard closes and removes the partial file. After a Commit it does nothing.
+func (p *Partial) Discard() error { return p.end(true) }
+
+// Release closes the partial file and keeps it for a later Partial of the same digest,
+// unless nothing was saved by SaveMeta or the disk has lost bytes of it. After a Commit it
+// does nothing.
+func (p *Partial) Release() error { return p.end(false) }
+
+func (p *Partial) end(remove bool) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.phase != filling {
+		return nil
+	}
+	p.phase = ended
+	err := p.file.Close()
+	if remove || p.syncErr != nil || !p.known {
+		err = errors.Join(err, p.s.removeIfThere(p.metaName()), p.s.removeIfThere(p.name))
+	}
+	p.s.unclaim(p.digest)
+	if err != nil {
+		return fmt.Errorf("close partial blob %s: %w", p.digest, err)
+	}
+	return nil
+}
