@@ -1,0 +1,345 @@
+package wire
+
+import (
+	"fmt"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+)
+
+// Hub is the canonical name of Docker Hub, the only registry whose one-word names
+// mean library/NAME.
+const Hub = "docker.io"
+
+// HubAliases returns the other names under which clients know Docker Hub. regclient,
+// for one, sends ns=registry-1.docker.io.
+func HubAliases() []string {
+	return []string{"index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"}
+}
+
+// Resource is what a path asks for.
+type Resource uint8
+
+// The resources. The zero value is a path that is none of them.
+const (
+	NoResource Resource = iota
+	Ping
+	Catalog
+	Manifests
+	Blobs
+	Tags
+	Referrers
+)
+
+func (r Resource) String() string {
+	switch r {
+	case Ping:
+		return "ping"
+	case Catalog:
+		return "catalog"
+	case Manifests:
+		return "manifest"
+	case Blobs:
+		return "blob"
+	case Tags:
+		return "tags"
+	case Referrers:
+		return "referrers"
+	default:
+		return "none"
+	}
+}
+
+// Prefix says where a path names its registry.
+type Prefix uint8
+
+// The places of a registry's name in a path.
+const (
+	NoPrefix   Prefix = iota
+	PathPrefix        // /v2/ghcr.io/owner/app/…
+	RootPrefix        // /ghcr.io/v2/owner/app/…
+)
+
+// Route is what a request means.
+type Route struct {
+	Resource   Resource
+	Upstream   string  // canonical registry name; empty for a ping or catalog that names none
+	Repository string  // canonical; empty for ping and catalog
+	Name       string  // the repository as the client wrote it, prefix and all
+	Reference  string  // tag or digest; for blobs and referrers always a digest
+	Digest     v1.Hash // Reference when it is a digest, else zero
+	Namespace  string  // what the client sent as ns, in lower case; may be an alias
+	Prefix     Prefix
+}
+
+// Fault says why a request means nothing to us.
+type Fault uint8
+
+// The faults.
+const (
+	NoRoute         Fault = iota // no resource has such a path
+	UnknownRegistry              // the registry is not configured
+	Disagreement                 // prefix and ns name different registries
+	BadName                      // not a repository name
+	BadDigest                    // a reference with a colon that is no digest
+	BadTag                       // a reference without a colon that is no tag
+)
+
+// RouteError is a request that means nothing to us. Its text may be shown to the client.
+type RouteError struct {
+	Fault Fault
+	Text  string
+}
+
+func (e *RouteError) Error() string { return e.Text }
+
+func faultf(f Fault, format string, args ...any) *RouteError {
+	return &RouteError{Fault: f, Text: fmt.Sprintf(format, args...)}
+}
+
+// Registries is the closed world of registry names that a request may mean. A name
+// that is not in it is refused: nothing that a client sends is ever dialled.
+type Registries struct {
+	// Default is the canonical name of the registry of a request that names none.
+	Default string
+	// Names maps each name and alias, in lower case and with its port if it has one,
+	// to the canonical name.
+	Names map[string]string
+	// Hosts maps values of the Host header, in lower case, with or without a port, to
+	// canonical names. It may be nil.
+	Hosts map[string]string
+}
+
+// Route returns what a request for the escaped path means, given its Host header and
+// its ns parameter (empty if none). On an error, which is always a [RouteError], the
+// route holds what was understood before it.
+//
+// The registry is named by ns, else before /v2/, else by the first element of the
+// repository if it is configured, else by the Host header, else it is the default.
+// ns and a prefix may come together and then must agree; the prefix is taken off once.
+func (g *Registries) Route(host, escapedPath, ns string) (Route, error) {
+	path, ok := plainPath(escapedPath)
+	if !ok {
+		return Route{}, faultf(BadName, "the path must not be escaped")
+	}
+	root, rest, ok := cutVersion(path)
+	if !ok {
+		return Route{}, faultf(NoRoute, "no such path: the registry API starts at /v2/")
+	}
+	var r Route
+	named, err := g.named(&r, root, ns)
+	if err != nil {
+		return r, err
+	}
+	switch rest {
+	case "":
+		r.Resource, r.Upstream = Ping, named
+		return r, nil
+	case "_catalog":
+		r.Resource, r.Upstream = Catalog, named
+		return r, nil
+	}
+	if r.Resource, r.Name, r.Reference = splitResource(rest); r.Resource == NoResource {
+		return r, faultf(NoRoute, "no such path in the registry API")
+	}
+	if err := g.repository(&r, host, named); err != nil {
+		return r, err
+	}
+	return r, r.parseReference()
+}
+
+// named sets the namespace and the root prefix and returns the registry that they
+// name, if any.
+func (g *Registries) named(r *Route, root, ns string) (string, error) {
+	var named string
+	if ns != "" {
+		r.Namespace = strings.ToLower(ns)
+		var ok bool
+		if named, ok = g.Names[r.Namespace]; !ok {
+			r.Namespace = ""
+			return "", faultf(UnknownRegistry, "registry %q is not configured here", clip(ns))
+		}
+	}
+	if root == "" {
+		return named, nil
+	}
+	r.Prefix = RootPrefix
+	before, ok := g.Names[root]
+	switch {
+	case !ok:
+		return "", faultf(UnknownRegistry, "registry %q is not configured here", clip(root))
+	case named != "" && named != before:
+		return "", faultf(Disagreement, "the path names registry %s but ns names %s", before, named)
+	}
+	return before, nil
+}
+
+// repository finds the upstream and the canonical repository of r.Name. named is the
+// registry that the request names outside the repository, if any.
+func (g *Registries) repository(r *Route, host, named string) error {
+	r.Upstream, r.Repository = named, r.Name
+	first, remainder, several := strings.Cut(r.Name, "/")
+	if r.Prefix == NoPrefix {
+		switch prefix := g.Names[first]; {
+		case prefix != "" && !several:
+			return faultf(BadName, "%q is a registry, not a repository", first)
+		case prefix != "" && named != "" && prefix != named:
+			return faultf(Disagreement, "the path names registry %s but ns names %s", prefix, named)
+		case prefix != "":
+			r.Prefix, r.Upstream, r.Repository = PathPrefix, prefix, remainder
+		}
+	}
+	if r.Upstream == "" {
+		r.Upstream = g.byHost(host)
+	}
+	if r.Upstream == "" {
+		// Docker's own rule for image names: a first element with a dot or a colon is a
+		// registry. Asking the default registry for it would tell a stranger our names.
+		if several && looksLikeHost(first) {
+			return faultf(UnknownRegistry, "registry %q is not configured here", clip(first))
+		}
+		r.Upstream = g.Default
+	}
+	if r.Upstream == Hub && !strings.Contains(r.Repository, "/") {
+		r.Repository = "library/" + r.Repository
+	}
+	if !validRepository(r.Repository) {
+		return faultf(BadName, "%q is not a valid repository name", clip(r.Repository))
+	}
+	return nil
+}
+
+func (g *Registries) byHost(host string) string {
+	if len(g.Hosts) == 0 {
+		return ""
+	}
+	host = strings.ToLower(host)
+	if up, ok := g.Hosts[host]; ok {
+		return up
+	}
+	if i := strings.LastIndexByte(host, ':'); i > 0 {
+		return g.Hosts[host[:i]]
+	}
+	return ""
+}
+
+func (r *Route) parseReference() error {
+	switch r.Resource {
+	case Tags:
+		return nil
+	case Manifests:
+		if strings.IndexByte(r.Reference, ':') < 0 {
+			if !validTag(r.Reference) {
+				return faultf(BadTag, "%q is not a valid tag", clip(r.Reference))
+			}
+			return nil
+		}
+	}
+	d, err := ParseDigest(r.Reference)
+	if err != nil {
+		return &RouteError{Fault: BadDigest, Text: err.Error()}
+	}
+	r.Digest = d
+	return nil
+}
+
+// plainPath undoes the escaping of path. Names, tags and digests need none, so that
+// the only escape with an honest use is that of the colon. Everything else (slashes,
+// dots, percent signs) is refused rather than decoded, once and for all.
+func plainPath(path string) (string, bool) {
+	if strings.IndexByte(path, '%') < 0 {
+		return path, true
+	}
+	path = strings.ReplaceAll(strings.ReplaceAll(path, "%3A", ":"), "%3a", ":")
+	return path, strings.IndexByte(path, '%') < 0
+}
+
+// cutVersion splits a path at its /v2/ into what stands before, at most one element,
+// and after. A ping has nothing after.
+func cutVersion(path string) (root, rest string, ok bool) {
+	path, ok = strings.CutPrefix(path, "/")
+	if !ok {
+		return "", "", false
+	}
+	first, after, _ := strings.Cut(path, "/")
+	if first == "v2" {
+		return "", after, true
+	}
+	version, rest, _ := strings.Cut(after, "/")
+	return first, rest, first != "" && version == "v2"
+}
+
+// splitResource reads from the right, since a repository may hold the elements
+// manifests, blobs and tags itself.
+func splitResource(rest string) (what Resource, name, reference string) {
+	i := strings.LastIndexByte(rest, '/')
+	if i < 0 || i == len(rest)-1 {
+		return NoResource, "", ""
+	}
+	j := strings.LastIndexByte(rest[:i], '/')
+	if j <= 0 {
+		return NoResource, "", ""
+	}
+	name, reference = rest[:j], rest[i+1:]
+	switch rest[j+1 : i] {
+	case "manifests":
+		return Manifests, name, reference
+	case "blobs":
+		return Blobs, name, reference
+	case "referrers":
+		return Referrers, name, reference
+	case "tags":
+		if reference == "list" {
+			return Tags, name, ""
+		}
+	}
+	return NoResource, "", ""
+}
+
+func looksLikeHost(element string) bool {
+	return strings.ContainsAny(element, ".:") || element == "localhost"
+}
+
+// validRepository is [ValidRepository] without its pattern, for the path that every
+// request takes. A fuzz target holds the two together.
+func validRepository(s string) bool {
+	if len(s) > nameMax {
+		return false
+	}
+	// sep is the separator that s[i] follows; the start of the name counts as one.
+	sep, run := byte('/'), 1
+	for i := range len(s) {
+		switch c := s[i]; c {
+		case '/', '.', '_', '-':
+			switch {
+			case sep == 0:
+				run = 0
+			case sep != c || c == '/' || c == '.' || c == '_' && run == 2:
+				return false
+			}
+			sep = c
+			run++
+		default:
+			if (c < 'a' || c > 'z') && (c < '0' || c > '9') {
+				return false
+			}
+			sep = 0
+		}
+	}
+	return sep == 0
+}
+
+// validTag is [ValidTag] without its pattern.
+func validTag(s string) bool {
+	if s == "" || len(s) > 128 || s[0] == '.' || s[0] == '-' {
+		return false
+	}
+	for i := range len(s) {
+		c := s[i]
+		word := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '_'
+		if !word && c != '.' && c != '-' {
+			return false
+		}
+	}
+	return true
+}
