@@ -1,0 +1,187 @@
+package config
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"net"
+	"slices"
+	"strings"
+)
+
+// check reads the files that hold secrets and finds what is wrong between keys.
+func (d *decoder) check() {
+	c := d.config
+	d.checkListeners()
+	d.checkPair("tls", "cert_file", &c.TLS.CertFile, "key_file", &c.TLS.KeyFile)
+	d.checkPair("admin_tls", "cert_file", &c.AdminTLS.CertFile, "key_file", &c.AdminTLS.KeyFile)
+	if c.AdminListen == "" && c.AdminTLS.Enabled() {
+		d.add(c.origins["admin_tls.cert_file"], "admin_tls", "is set although admin_listen is off: remove one of them")
+	}
+	for i := range c.Upstreams {
+		d.checkUpstream(&c.Upstreams[i])
+	}
+	d.checkNames()
+}
+
+// checkListeners finds two listeners on one address.
+func (d *decoder) checkListeners() {
+	c := d.config
+	host, port, err := net.SplitHostPort(c.Listen)
+	adminHost, adminPort, adminErr := net.SplitHostPort(c.AdminListen)
+	if err != nil || adminErr != nil || port != adminPort || port == "0" {
+		return
+	}
+	if host == adminHost || everyAddress(host) || everyAddress(adminHost) {
+		at, key := c.origins["listen"], "listen"
+		if origin, given := c.origins["admin_listen"]; given {
+			at, key = origin, "admin_listen"
+		}
+		d.add(at, key, "listen (%s) and admin_listen (%s) use the same port: change one of them", c.Listen, c.AdminListen)
+	}
+}
+
+func everyAddress(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "" || ip != nil && ip.IsUnspecified()
+}
+
+// checkPair checks that a certificate and its key are both there and fit.
+func (d *decoder) checkPair(path, certKey string, cert *string, keyKey string, key *string) {
+	certPath, keyPath := join(path, certKey), join(path, keyKey)
+	switch {
+	case *cert == "" && *key == "":
+	case *key == "":
+		d.add(d.config.origins[certPath], certPath, "needs %s beside it", keyKey)
+	case *cert == "":
+		d.add(d.config.origins[keyPath], keyPath, "needs %s beside it", certKey)
+	default:
+		// The error names the file or what does not fit, and never the key's bytes.
+		if _, err := tls.LoadX509KeyPair(*cert, *key); err != nil {
+			d.add(d.config.origins[certPath], certPath, "%s", err)
+		}
+	}
+}
+
+func (d *decoder) checkUpstream(u *Upstream) {
+	path := "upstreams." + u.Name
+	at := func(key string) Origin { return d.config.origins[join(path, key)] }
+	fault := func(key, format string, args ...any) { d.add(at(key), join(path, key), format, args...) }
+
+	d.password(path, "password", &u.Password, "password_file", &u.PasswordFile)
+	d.password(path, "proxy_password", &u.ProxyPassword, "proxy_password_file", &u.ProxyPasswordFile)
+	d.checkPair(path, "client_cert_file", &u.ClientCertFile, "client_key_file", &u.ClientKeyFile)
+
+	if len(u.Endpoints) == 0 {
+		fault("endpoints", "is empty: name one, such as https://%s, or remove the key", u.Name)
+	}
+	switch {
+	case u.Username != "" && u.Password.Empty() && u.PasswordFile == "":
+		fault("username", "needs password or password_file beside it")
+	case u.Username == "" && !u.Password.Empty():
+		key := "password"
+		if u.PasswordFile != "" {
+			key = "password_file"
+		}
+		fault(key, "needs username beside it")
+	case u.Username != "" && u.DockerConfig != "":
+		fault("docker_config", "cannot be given together with username: remove one of them")
+	}
+	switch {
+	case u.Proxy == "" && u.ProxyUsername != "":
+		fault("proxy_username", "needs proxy beside it")
+	case u.ProxyUsername == "" && !u.ProxyPassword.Empty():
+		fault("proxy_password", "needs proxy_username beside it")
+	}
+	if u.Parallel > u.MaxConnections {
+		key := "parallel"
+		if at("max_connections").source > at("parallel").source {
+			key = "max_connections"
+		}
+		fault(key, "parallel (%d) is more than max_connections (%d)", u.Parallel, u.MaxConnections)
+	}
+	if u.CAFile != "" {
+		text, err := readBounded(u.CAFile)
+		if err != nil {
+			fault("ca_file", "%s", err)
+		} else if !x509.NewCertPool().AppendCertsFromPEM(text) {
+			fault("ca_file", "%q holds no PEM certificate", u.CAFile)
+		}
+	}
+	if u.DockerConfig != "" {
+		if _, err := readBounded(u.DockerConfig); err != nil {
+			fault("docker_config", "%s", err)
+		}
+	}
+}
+
+// password settles which of a secret and its file counts and reads the file.
+func (d *decoder) password(path, key string, secret *Secret, fileKey string, file *string) {
+	at, fileAt := d.config.origins[join(path, key)], d.config.origins[join(path, fileKey)]
+	switch {
+	case *file == "":
+		return
+	case secret.Empty() || fileAt.source > at.source:
+		*secret = Secret{}
+	case fileAt.source < at.source:
+		*file = ""
+		return
+	default:
+		d.add(fileAt, join(path, fileKey), "cannot be given together with %s: remove one of them", key)
+		return
+	}
+	text, err := readBounded(*file)
+	if err != nil {
+		d.add(fileAt, join(path, fileKey), "%s", err)
+		return
+	}
+	line := strings.TrimRight(string(text), "\r\n")
+	if line == "" {
+		d.add(fileAt, join(path, fileKey), "%q is empty", *file)
+		return
+	}
+	if _, err := parsePlain(line); err != nil {
+		d.add(fileAt, join(path, fileKey), "%q %s", *file, err)
+		return
+	}
+	*secret = NewSecret(line)
+}
+
+// checkNames finds aliases and hosts that mean nothing or two things.
+func (d *decoder) checkNames() {
+	c := d.config
+	owner := map[string]string{}
+	for _, u := range c.Upstreams {
+		owner[u.Name] = u.Name
+	}
+	for _, u := range c.Upstreams {
+		path := "upstreams." + u.Name + ".aliases"
+		for _, alias := range u.Aliases {
+			if have, taken := owner[alias]; taken && have != u.Name {
+				d.add(c.origins[path], path, "%q already means %s", alias, have)
+				continue
+			}
+			owner[alias] = u.Name
+		}
+	}
+	names := make([]string, len(c.Upstreams))
+	for i, u := range c.Upstreams {
+		names[i] = u.Name
+	}
+	for _, pair := range pairs(c.Hosts) {
+		host, name, _ := strings.Cut(pair, "=")
+		if !slices.Contains(names, name) {
+			d.add(c.origins["hosts"], join("hosts", clip(host)), "%q is not among the upstreams, which are %s%s",
+				clip(name), strings.Join(names, ", "), didYouMean(name, names))
+		}
+	}
+}
+
+// pairs returns "key=value" for a map, sorted by key.
+func pairs(m map[string]string) []string {
+	all := make([]string, 0, len(m))
+	for key, value := range m {
+		all = append(all, key+"="+value)
+	}
+	slices.Sort(all)
+	return all
+}

@@ -1,0 +1,253 @@
+// Package config holds the settings of Forebay: parsed, defaulted and validated values.
+//
+// A setting comes from the command line, else from the environment, else from one
+// YAML file, else from its default. [Load] returns a configuration that can be used
+// as it is, or all its faults at once. Nothing here acts on a setting.
+//
+// Warning: a [Config] holds passwords. They are of type [Secret], which prints as a mask.
+package config
+
+import (
+	"maps"
+	"slices"
+	"time"
+)
+
+// Config is a whole configuration. Its documentation for users is the table in
+// fields.go, which also writes docs/configuration.md.
+type Config struct {
+	// Listen is the address of the registry API for clients. Default ":5000".
+	Listen string
+	// AdminListen is the address of /metrics, /healthz and /readyz. Default
+	// "127.0.0.1:5001"; empty means no admin listener ("off" in the file).
+	AdminListen string
+	TLS         TLS // of Listen
+	AdminTLS    TLS // of AdminListen
+	// HTTP2 offers HTTP/2 over TLS, and over plain text to clients that know. Default false.
+	HTTP2 bool
+	// ShutdownGrace bounds how long running transfers may finish after SIGTERM. Default 30s.
+	ShutdownGrace time.Duration
+	Storage       Storage
+	// Upstreams are the mirrored registries, sorted by name. Never empty.
+	Upstreams []Upstream
+	// Hosts maps the name in a request's Host header to the name of an upstream.
+	Hosts map[string]string
+	// Fallback says whether clients have another place to pull from. Default FallbackClients.
+	Fallback Fallback
+	// OnAbandon says what becomes of a download that no client waits for. Default AbandonFinish.
+	OnAbandon OnAbandon
+	// RevalidateTimeout bounds how long a client waits for the check of a tag that is
+	// known but past its TTL. Default 2s.
+	RevalidateTimeout time.Duration
+	// NegativeTTL is how long the upstream's "not found" is remembered. Default 10s.
+	NegativeTTL time.Duration
+	Log         Log
+
+	// File is the name of the file that was read; empty when there was none.
+	File string
+
+	origins map[string]Origin // by key path; no entry for a default
+}
+
+// TLS is a certificate for a listener. Both fields are set or neither is.
+type TLS struct {
+	CertFile string // PEM, leaf first
+	KeyFile  string // PEM
+}
+
+// Enabled reports whether the listener speaks TLS.
+func (t TLS) Enabled() bool { return t.CertFile != "" }
+
+// Storage is where and how much is kept.
+type Storage struct {
+	// Dir holds everything that is kept. Default /var/lib/forebay as root, else
+	// $XDG_DATA_HOME/forebay or ~/.local/share/forebay.
+	Dir string
+	// MaxSize is the most bytes to keep. 0 ("auto", the default) leaves the choice to
+	// the program: MaxSizeAuto, or MaxSizeShare of the file system if that is less.
+	MaxSize int64
+}
+
+// What Storage.MaxSize 0 means: the smaller of an amount that is plenty for most and
+// a share of the file system that leaves room for the rest.
+const (
+	MaxSizeAuto  = 100 << 30
+	MaxSizeShare = 0.8
+)
+
+// Upstream is one mirrored registry.
+type Upstream struct {
+	Name string // public name, as in image references: "docker.io"
+	// Endpoints are base URLs (scheme, host, port), tried in order. Default https://NAME,
+	// and https://registry-1.docker.io for docker.io.
+	Endpoints []string
+	// Aliases are other names that clients use for this registry.
+	Aliases []string
+
+	Username     string // empty: anonymous, or as DockerConfig says
+	Password     Secret // from Password or PasswordFile
+	PasswordFile string
+	DockerConfig string // path of a docker config.json with credentials or helpers
+
+	TagTTL time.Duration // how long a tag is served without asking again; 0 asks every time
+
+	Parallel       int // connections for one large blob
+	MaxConnections int // connections to this upstream, all together
+
+	ConnectTimeout   time.Duration
+	TLSTimeout       time.Duration
+	FirstByteTimeout time.Duration // until the headers of an answer
+	StallTimeout     time.Duration // without a byte of a body
+
+	CAFile         string // PEM certificates to trust beside the system's
+	ClientCertFile string // PEM
+	ClientKeyFile  string // PEM
+
+	Proxy             string // URL without user; empty: none
+	ProxyUsername     string
+	ProxyPassword     Secret // from ProxyPassword or ProxyPasswordFile
+	ProxyPasswordFile string
+
+	// AllowPrivate lets redirects and token servers be on private addresses. Without it
+	// only an upstream whose own endpoint is private may lead there.
+	AllowPrivate bool
+	// TrustedRealms are token servers that may get the credentials although they are
+	// on another domain than the endpoint: host names, with a port if it is not 443.
+	TrustedRealms []string
+}
+
+// Fallback says whether clients have another place to pull from.
+type Fallback string
+
+// FallbackClients answers failures so that clients go on to the registry itself at
+// once. FallbackNone answers them with the true status.
+const (
+	FallbackClients Fallback = "clients"
+	FallbackNone    Fallback = "none"
+)
+
+// OnAbandon says what becomes of a download that no client waits for any more.
+type OnAbandon string
+
+// AbandonFinish keeps the download going, since most of it is usually done.
+// AbandonCancel ends it.
+const (
+	AbandonFinish OnAbandon = "finish"
+	AbandonCancel OnAbandon = "cancel"
+)
+
+// Log is what is logged and how.
+type Log struct {
+	Level  Level     // least severe level that is logged. Default LevelInfo
+	Format LogFormat // Default LogAuto
+	Access bool      // one line per client request. Default true
+}
+
+// Level is the severity of a log line.
+type Level string
+
+// The levels.
+const (
+	LevelDebug Level = "debug"
+	LevelInfo  Level = "info"
+	LevelWarn  Level = "warn"
+	LevelError Level = "error"
+)
+
+// LogFormat is the form of log lines.
+type LogFormat string
+
+// LogAuto is LogConsole on a terminal and LogJSON elsewhere.
+const (
+	LogAuto    LogFormat = "auto"
+	LogJSON    LogFormat = "json"
+	LogConsole LogFormat = "console"
+)
+
+// Origin says where the value of a key comes from, such as "storage.dir".
+func (c *Config) Origin(key string) Origin { return c.origins[key] }
+
+// Upstream returns the upstream of that name, or nil.
+func (c *Config) Upstream(name string) *Upstream {
+	for i := range c.Upstreams {
+		if c.Upstreams[i].Name == name {
+			return &c.Upstreams[i]
+		}
+	}
+	return nil
+}
+
+// wellKnown are the registries that are mirrored when the configuration names none,
+// each with its endpoint.
+func wellKnown() map[string]string {
+	return map[string]string{
+		hubName:             "https://registry-1.docker.io",
+		"ghcr.io":           "https://ghcr.io",
+		"quay.io":           "https://quay.io",
+		"registry.k8s.io":   "https://registry.k8s.io",
+		"gcr.io":            "https://gcr.io",
+		"mcr.microsoft.com": "https://mcr.microsoft.com",
+		"public.ecr.aws":    "https://public.ecr.aws",
+	}
+}
+
+const hubName = "docker.io"
+
+// hubAliases are the other names under which Docker Hub's registry is reached.
+func hubAliases() []string {
+	return []string{"index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"}
+}
+
+// defaults returns the configuration of an empty file, without the default storage
+// folder and without upstreams.
+func defaults() *Config {
+	return &Config{
+		Listen:            ":5000",
+		AdminListen:       "127.0.0.1:5001",
+		ShutdownGrace:     30 * time.Second,
+		Hosts:             map[string]string{},
+		Fallback:          FallbackClients,
+		OnAbandon:         AbandonFinish,
+		RevalidateTimeout: 2 * time.Second,
+		NegativeTTL:       10 * time.Second,
+		Log:               Log{Level: LevelInfo, Format: LogAuto, Access: true},
+		origins:           map[string]Origin{},
+	}
+}
+
+// defaultUpstream returns the settings of an upstream of which only the name is given.
+func defaultUpstream(name string) Upstream {
+	u := Upstream{
+		Name:             name,
+		Endpoints:        []string{"https://" + name},
+		TagTTL:           time.Minute,
+		Parallel:         4,
+		MaxConnections:   32,
+		ConnectTimeout:   3 * time.Second,
+		TLSTimeout:       5 * time.Second,
+		FirstByteTimeout: 10 * time.Second,
+		StallTimeout:     15 * time.Second,
+	}
+	if endpoint, ok := wellKnown()[name]; ok {
+		u.Endpoints = []string{endpoint}
+	}
+	if name == hubName {
+		u.Aliases = hubAliases()
+	}
+	return u
+}
+
+// useUpstreams makes names the set of upstreams. One that is there keeps its settings.
+func (c *Config) useUpstreams(names []string) {
+	var kept []Upstream
+	for _, name := range slices.Compact(slices.Sorted(slices.Values(names))) {
+		if u := c.Upstream(name); u != nil {
+			kept = append(kept, *u)
+		} else {
+			kept = append(kept, defaultUpstream(name))
+		}
+	}
+	c.Upstreams = kept
+}
+
+func (c *Config) useWellKnown() { c.useUpstreams(slices.Collect(maps.Keys(wellKnown()))) }

@@ -1,0 +1,367 @@
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// load loads text as the file forebay.yaml in a folder of its own.
+func load(t *testing.T, text string, env ...string) (*Config, error) {
+	t.Helper()
+	return loadSources(t, text, Sources{Env: env, Root: true})
+}
+
+func loadSources(t *testing.T, text string, s Sources) (*Config, error) {
+	t.Helper()
+	s.File = filepath.Join(t.TempDir(), "forebay.yaml")
+	if err := os.WriteFile(s.File, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return Load(s)
+}
+
+func mustLoad(t *testing.T, text string, env ...string) *Config {
+	t.Helper()
+	c, err := load(t, text, env...)
+	if err != nil {
+		t.Fatalf("Load(%q): %v", text, err)
+	}
+	return c
+}
+
+// faultsOf returns the faults of text, with the file's folder left out.
+func faultsOf(t *testing.T, text string, env ...string) []string {
+	t.Helper()
+	_, err := load(t, text, env...)
+	return faultLines(t, text, err)
+}
+
+func faultLines(t *testing.T, text string, err error) []string {
+	t.Helper()
+	var faults Faults
+	if !errors.As(err, &faults) {
+		t.Fatalf("Load(%q) = %v, want Faults", text, err)
+	}
+	var lines []string
+	for _, f := range faults {
+		if f.Where.Line > 0 {
+			f.Where.Name = "forebay.yaml"
+		}
+		lines = append(lines, f.String())
+	}
+	return lines
+}
+
+func TestNothingGivenMirrorsTheWellKnownRegistries(t *testing.T) {
+	c := mustLoad(t, "")
+	var got []string
+	for _, u := range c.Upstreams {
+		got = append(got, u.Name+" "+strings.Join(u.Endpoints, " "))
+	}
+	want := []string{
+		"docker.io https://registry-1.docker.io",
+		"gcr.io https://gcr.io",
+		"ghcr.io https://ghcr.io",
+		"mcr.microsoft.com https://mcr.microsoft.com",
+		"public.ecr.aws https://public.ecr.aws",
+		"quay.io https://quay.io",
+		"registry.k8s.io https://registry.k8s.io",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("upstreams (-want +got):\n%s", diff)
+	}
+	hub := c.Upstream("docker.io")
+	if hub.TagTTL != time.Minute || hub.Username != "" || len(hub.Aliases) != 3 {
+		t.Errorf("docker.io = %+v, want anonymous with a TTL of 1m and three aliases", hub)
+	}
+	if c.Listen != ":5000" || c.AdminListen != "127.0.0.1:5001" || c.Storage.Dir != "/var/lib/forebay" {
+		t.Errorf("listen %q, admin_listen %q, storage.dir %q, want the defaults", c.Listen, c.AdminListen, c.Storage.Dir)
+	}
+}
+
+func TestStorageFolderFollowsTheUser(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		root bool
+		env  []string
+		want string
+	}{
+		{"root", true, []string{"HOME=/root"}, "/var/lib/forebay"},
+		{"XDG_DATA_HOME", false, []string{"HOME=/home/u", "XDG_DATA_HOME=/data/u"}, "/data/u/forebay"},
+		{"relative XDG_DATA_HOME", false, []string{"HOME=/home/u", "XDG_DATA_HOME=data"}, "/home/u/.local/share/forebay"},
+		{"HOME", false, []string{"HOME=/home/u"}, "/home/u/.local/share/forebay"},
+		{"FOREBAY_STORAGE_DIR", false, []string{"FOREBAY_STORAGE_DIR=/srv/f"}, "/srv/f"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c, err := loadSources(t, "", Sources{Root: tt.root, Env: tt.env})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := c.Storage.Dir; got != tt.want {
+				t.Errorf("storage.dir = %q, want %q", got, tt.want)
+			}
+		})
+	}
+	_, err := loadSources(t, "", Sources{})
+	want := []string{"storage.dir: has no default, since neither XDG_DATA_HOME nor HOME is set: set it, or FOREBAY_STORAGE_DIR"}
+	if diff := cmp.Diff(want, faultLines(t, "", err)); diff != "" {
+		t.Errorf("without a home (-want +got):\n%s", diff)
+	}
+}
+
+func TestFileSetsEveryKey(t *testing.T) {
+	folder := t.TempDir()
+	certFile, keyFile := writeCertificate(t, folder)
+	passwordFile := filepath.Join(folder, "password")
+	write(t, passwordFile, "from a file\n")
+	write(t, filepath.Join(folder, "docker.json"), "{}")
+	c := mustLoad(t, fmt.Sprintf(`
+listen: 127.0.0.1:6000
+admin_listen: off
+tls: {cert_file: %[1]s, key_file: %[2]s}
+http2: true
+shutdown_grace: 1m30s
+storage: {dir: /srv/forebay, max_size: 1.5TiB}
+hosts: {hub.mirror.lan: docker.io, "ghcr.mirror.lan:5000": ghcr.io}
+fallback: none
+on_abandon: cancel
+revalidate_timeout: 500ms
+negative_ttl: 0
+log: {level: debug, format: json, access: false}
+upstreams:
+  ghcr.io: {docker_config: %[4]s/docker.json}
+  docker.io:
+    endpoints: ["https://one.example.com", "http://10.0.0.1:5000/"]
+    aliases: [hub]
+    username: someone
+    password_file: %[3]s
+    tag_ttl: 1d12h
+    parallel: 8
+    max_connections: 64
+    connect_timeout: 1s
+    tls_timeout: 2s
+    first_byte_timeout: 3s
+    stall_timeout: 4s
+    ca_file: %[1]s
+    client_cert_file: %[1]s
+    client_key_file: %[2]s
+    proxy: http://proxy.lan:3128
+    proxy_username: p
+    proxy_password: q
+    allow_private: true
+    trusted_realms: [auth.example.com, "auth.example.com:8443"]
+`, certFile, keyFile, passwordFile, folder))
+	want := &Config{
+		Listen: "127.0.0.1:6000", TLS: TLS{certFile, keyFile}, HTTP2: true, ShutdownGrace: 90 * time.Second,
+		Storage:  Storage{"/srv/forebay", 3 << 39},
+		Hosts:    map[string]string{"hub.mirror.lan": "docker.io", "ghcr.mirror.lan:5000": "ghcr.io"},
+		Fallback: FallbackNone, OnAbandon: AbandonCancel, RevalidateTimeout: 500 * time.Millisecond,
+		Log: Log{LevelDebug, LogJSON, false}, File: c.File,
+		Upstreams: []Upstream{{
+			Name: "docker.io", Endpoints: []string{"https://one.example.com", "http://10.0.0.1:5000"}, Aliases: []string{"hub"},
+			Username: "someone", Password: NewSecret("from a file"), PasswordFile: passwordFile,
+			TagTTL: 36 * time.Hour, Parallel: 8, MaxConnections: 64,
+			ConnectTimeout: time.Second, TLSTimeout: 2 * time.Second, FirstByteTimeout: 3 * time.Second, StallTimeout: 4 * time.Second,
+			CAFile: certFile, ClientCertFile: certFile, ClientKeyFile: keyFile,
+			Proxy: "http://proxy.lan:3128", ProxyUsername: "p", ProxyPassword: NewSecret("q"),
+			AllowPrivate: true, TrustedRealms: []string{"auth.example.com", "auth.example.com:8443"},
+		}, defaultUpstream("ghcr.io")},
+	}
+	want.Upstreams[1].DockerConfig = folder + "/docker.json"
+	if diff := cmp.Diff(want, c, cmp.AllowUnexported(Secret{}), cmp.FilterPath(func(p cmp.Path) bool {
+		return p.Last().String() == ".origins"
+	}, cmp.Ignore())); diff != "" {
+		t.Errorf("configuration (-want +got):\n%s", diff)
+	}
+}
+
+func TestFlagOverEnvironmentOverFileOverDefault(t *testing.T) {
+	for _, tt := range []struct {
+		name, file string
+		env        []string
+		flags      []Flag
+		want       string
+		origin     string
+	}{
+		{"default", "", nil, nil, ":5000", ""},
+		{"file", "listen: ':1'", nil, nil, ":1", "forebay.yaml:1:9"},
+		{"environment", "listen: ':1'", []string{"FOREBAY_LISTEN=:2"}, nil, ":2", "FOREBAY_LISTEN"},
+		{"flag", "listen: ':1'", []string{"FOREBAY_LISTEN=:2"}, []Flag{{"--listen", "listen", ":3"}}, ":3", "--listen"},
+		{"empty variable", "listen: ':1'", []string{"FOREBAY_LISTEN="}, nil, ":1", "forebay.yaml:1:9"},
+		{"null in the file", "listen:", nil, nil, ":5000", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c, err := loadSources(t, tt.file, Sources{Env: tt.env, Flags: tt.flags, Root: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.Listen != tt.want {
+				t.Errorf("listen = %q, want %q", c.Listen, tt.want)
+			}
+			if got := filepath.Base(c.Origin("listen").String()); got != tt.origin && !(tt.origin == "" && got == ".") {
+				t.Errorf("origin = %q, want %q", got, tt.origin)
+			}
+		})
+	}
+}
+
+func TestGivenUpstreamsReplaceTheDefaultOnes(t *testing.T) {
+	names := func(c *Config) string {
+		var all []string
+		for _, u := range c.Upstreams {
+			all = append(all, u.Name)
+		}
+		return strings.Join(all, " ")
+	}
+	for _, tt := range []struct{ name, file, env, want string }{
+		{"in the file", "upstreams: {quay.io: , 'my.lan:5000': {}}", "", "my.lan:5000 quay.io"},
+		{"in the environment", "", "FOREBAY_UPSTREAMS=quay.io, docker.io", "docker.io quay.io"},
+		{"in both", "upstreams: {quay.io: {tag_ttl: 5m}, ghcr.io: {}}", "FOREBAY_UPSTREAMS=docker.io,quay.io", "docker.io quay.io"},
+		{"null", "upstreams:", "", "docker.io gcr.io ghcr.io mcr.microsoft.com public.ecr.aws quay.io registry.k8s.io"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := mustLoad(t, tt.file, tt.env)
+			if got := names(c); got != tt.want {
+				t.Errorf("upstreams = %s, want %s", got, tt.want)
+			}
+			if tt.name == "in both" && c.Upstream("quay.io").TagTTL != 5*time.Minute {
+				t.Errorf("quay.io lost its settings from the file: %+v", c.Upstream("quay.io"))
+			}
+		})
+	}
+}
+
+func TestEnvironmentSetsKeysOfUpstreams(t *testing.T) {
+	c := mustLoad(t, "upstreams: {docker.io: {username: old, password: old}, 'reg.lan:5000': {}}",
+		"FOREBAY_UPSTREAMS_DOCKER_IO_USERNAME=someone",
+		"FOREBAY_UPSTREAMS_DOCKER_IO_PASSWORD=pa,ss=word",
+		"FOREBAY_UPSTREAMS_REG_LAN_5000_ENDPOINTS=http://127.0.0.1:1, http://127.0.0.1:2",
+		"FOREBAY_HOSTS=a.lan=docker.io,b.lan=reg.lan:5000",
+		"FOREBAY_STORAGE_MAX_SIZE=5GiB",
+		"FOREBAY_LOG_ACCESS=false",
+	)
+	hub := c.Upstream("docker.io")
+	if hub.Username != "someone" || hub.Password.Reveal() != "pa,ss=word" {
+		t.Errorf("docker.io: user %q, password as given: %t", hub.Username, hub.Password.Reveal() == "pa,ss=word")
+	}
+	want := []string{"http://127.0.0.1:1", "http://127.0.0.1:2"}
+	if diff := cmp.Diff(want, c.Upstream("reg.lan:5000").Endpoints); diff != "" {
+		t.Errorf("endpoints (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(map[string]string{"a.lan": "docker.io", "b.lan": "reg.lan:5000"}, c.Hosts); diff != "" {
+		t.Errorf("hosts (-want +got):\n%s", diff)
+	}
+	if c.Storage.MaxSize != 5<<30 || c.Log.Access {
+		t.Errorf("max_size %d, log.access %t, want 5 GiB and false", c.Storage.MaxSize, c.Log.Access)
+	}
+}
+
+func TestVariablesOfKubernetesServiceLinksAreIgnored(t *testing.T) {
+	mustLoad(t, "",
+		"FOREBAY_SERVICE_HOST=10.0.0.1", "FOREBAY_SERVICE_PORT=5000", "FOREBAY_SERVICE_PORT_REGISTRY=5000",
+		"FOREBAY_PORT=tcp://10.0.0.1:5000", "FOREBAY_PORT_5000_TCP=tcp://10.0.0.1:5000", "FOREBAY_PORT_5000_TCP_PROTO=tcp",
+		"FOREBAY_PORT_5000_TCP_PORT=5000", "FOREBAY_PORT_5000_TCP_ADDR=10.0.0.1",
+		"FOREBAY_ADMIN_SERVICE_HOST=10.0.0.2", "FOREBAY_ADMIN_PORT_5001_TCP=tcp://10.0.0.2:5001")
+}
+
+func TestPasswordOfTheStrongerSourceCounts(t *testing.T) {
+	folder := t.TempDir()
+	passwordFile := filepath.Join(folder, "password")
+	write(t, passwordFile, "from a file\r\n")
+	for _, tt := range []struct{ name, file, env, want string }{
+		{"variable over file's password_file", "password_file: " + passwordFile, "FOREBAY_UPSTREAMS_DOCKER_IO_PASSWORD=direct", "direct"},
+		{"variable _FILE over file's password", "password: direct", "FOREBAY_UPSTREAMS_DOCKER_IO_PASSWORD_FILE=" + passwordFile, "from a file"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := mustLoad(t, "upstreams: {docker.io: {username: u, "+tt.file+"}}", tt.env)
+			if got := c.Upstream("docker.io").Password.Reveal(); got != tt.want {
+				t.Errorf("password = %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestFileNamesAreRelativeToTheFile(t *testing.T) {
+	c := mustLoad(t, "storage: {dir: data}")
+	if want := filepath.Join(filepath.Dir(c.File), "data"); c.Storage.Dir != want {
+		t.Errorf("storage.dir = %q, want %q", c.Storage.Dir, want)
+	}
+	here, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c = mustLoad(t, "", "FOREBAY_STORAGE_DIR=data")
+	if want := filepath.Join(here, "data"); c.Storage.Dir != want {
+		t.Errorf("storage.dir from the environment = %q, want %q", c.Storage.Dir, want)
+	}
+}
+
+func TestMissingFileIsAnErrorOnlyWhenNamed(t *testing.T) {
+	missing := filepath.Join(t.TempDir(), "none.yaml")
+	for name, s := range map[string]Sources{
+		"by flag":     {File: missing, Root: true},
+		"by variable": {Env: []string{"FOREBAY_CONFIG=" + missing}, Root: true},
+	} {
+		_, err := Load(s)
+		if !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), missing) {
+			t.Errorf("named %s: Load = %v, want a missing file that is named", name, err)
+		}
+	}
+}
+
+func TestPrintedConfigurationLoadsAgain(t *testing.T) {
+	for _, text := range []string{
+		"",
+		"admin_listen: off\nlog: {access: false}\nstorage: {dir: '/a b: c', max_size: 7GB}",
+		"upstreams: {docker.io: {username: 'true', password: hunter2, tag_ttl: 0}, 'reg.lan:5000': {endpoints: ['http://127.0.0.1:5000'], username: '123', password: '#x'}}\nhosts: {h.lan: docker.io}",
+	} {
+		t.Run(text, func(t *testing.T) {
+			first := mustLoad(t, text)
+			var printed, again bytes.Buffer
+			if err := first.Print(&printed); err != nil {
+				t.Fatal(err)
+			}
+			if strings.Contains(printed.String(), "hunter2") {
+				t.Errorf("Print shows a password:\n%s", printed.String())
+			}
+			second := mustLoad(t, printed.String())
+			second.origins, first.origins = nil, nil
+			if err := second.Print(&again); err != nil {
+				t.Fatal(err)
+			}
+			var plain bytes.Buffer
+			if err := first.Print(&plain); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(plain.String(), again.String()); diff != "" {
+				t.Errorf("printed, loaded and printed again (-first +second):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestPrintSaysWhereValuesComeFrom(t *testing.T) {
+	c := mustLoad(t, "listen: ':1'\nupstreams:\n  docker.io:\n    aliases: [hub.lan]\n", "FOREBAY_LOG_LEVEL=warn")
+	c.origins["listen"] = Origin{source: fromFile, Name: "f.yaml", Line: 1, Column: 9}
+	c.origins["upstreams.docker.io.aliases"] = Origin{source: fromFile, Name: "f.yaml", Line: 4, Column: 14}
+	var b bytes.Buffer
+	if err := c.Print(&b); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"listen: :1 # f.yaml:1:9\n", "level: warn # FOREBAY_LOG_LEVEL\n", "# f.yaml:4:14\n    aliases:", "http2: false\n", "max_size: auto\n", "parallel: 4\n"} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("Print lacks %q:\n%s", want, b.String())
+		}
+	}
+}

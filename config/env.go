@@ -1,0 +1,138 @@
+package config
+
+import (
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// Every key can be given as an environment variable: FOREBAY_ and the key's path in
+// capitals, where every character that is no letter or digit becomes an underscore:
+//
+//	listen                        FOREBAY_LISTEN
+//	storage.max_size              FOREBAY_STORAGE_MAX_SIZE
+//	upstreams.docker.io.username  FOREBAY_UPSTREAMS_DOCKER_IO_USERNAME
+//
+// FOREBAY_UPSTREAMS is the comma-separated list of all registries to mirror. Those that
+// the file also names keep their settings from there. FOREBAY_CONFIG names the file.
+
+const envPrefix = "FOREBAY_"
+
+// orchestrator matches the variables that Kubernetes (service links) and docker
+// (links) set for a service whose name starts with "forebay". They are not ours.
+var orchestrator = regexp.MustCompile(
+	`^FOREBAY(_[A-Z0-9_]+)?_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)$`)
+
+// setting is a field with its path.
+type setting struct {
+	path  string
+	field *field
+}
+
+// chooseUpstreams settles which registries there are, before their keys are decoded
+// from the environment.
+func (d *decoder) chooseUpstreams(env map[string]string) {
+	const variable = envPrefix + "UPSTREAMS"
+	origin, inFile := d.config.origins["upstreams"]
+	switch {
+	case env[variable] != "":
+		at := Origin{source: fromEnv, Name: variable}
+		d.config.origins["upstreams"] = at
+		var names []string
+		for _, name := range splitList(env[variable]) {
+			if _, err := parseUpstreamName(name); err != nil {
+				d.add(at, "upstreams", "%s", err)
+				continue
+			}
+			names = append(names, name)
+		}
+		d.config.useUpstreams(names)
+	case len(d.config.Upstreams) > 0:
+	case !inFile:
+		d.config.useWellKnown()
+	case len(d.faults) == 0:
+		d.add(origin, "upstreams", "names no registry: name one, such as docker.io: {}, or remove the key to mirror the well-known ones")
+	}
+}
+
+// environment decodes the variables that start with FOREBAY_. An empty one is taken
+// as not set, since that is how compose files and templates leave them out.
+func (d *decoder) environment(env map[string]string) {
+	settings := d.settings()
+	for _, name := range slices.Sorted(maps.Keys(env)) {
+		if !strings.HasPrefix(name, envPrefix) || name == envPrefix+"UPSTREAMS" || name == envPrefix+"CONFIG" {
+			continue
+		}
+		at := Origin{source: fromEnv, Name: name}
+		switch matches := settings[name]; {
+		case len(matches) == 0:
+			if !orchestrator.MatchString(name) {
+				d.unknownVariable(at, settings)
+			}
+		case env[name] == "":
+		case len(matches) == 1:
+			d.text(at, matches[0].path, matches[0].field, env[name])
+		default:
+			paths := make([]string, len(matches))
+			for i, m := range matches {
+				paths[i] = m.path
+			}
+			d.add(at, "", "may mean %s: set the key in the file instead", either(paths))
+		}
+	}
+}
+
+// settings returns all fields that a variable can set, by the variable's name. Two
+// names of registries may come out the same.
+func (d *decoder) settings() map[string][]setting {
+	m := map[string][]setting{}
+	var walk func(path string, fields []field)
+	walk = func(path string, fields []field) {
+		for i := range fields {
+			f := &fields[i]
+			at := join(path, f.name)
+			if f.kind == section {
+				walk(at, f.fields)
+				continue
+			}
+			m[Variable(at)] = append(m[Variable(at)], setting{at, f})
+		}
+	}
+	walk("", d.config.fields())
+	for i := range d.config.Upstreams {
+		u := &d.config.Upstreams[i]
+		walk("upstreams."+u.Name, u.fields())
+	}
+	return m
+}
+
+// Variable returns the name of the environment variable for the path of a key.
+func Variable(path string) string {
+	return envPrefix + strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'a' && r <= 'z':
+			return r - 'a' + 'A'
+		case r >= 'A' && r <= 'Z', r >= '0' && r <= '9':
+			return r
+		default:
+			return '_'
+		}
+	}, path)
+}
+
+func (d *decoder) unknownVariable(at Origin, settings map[string][]setting) {
+	if strings.HasPrefix(at.Name, envPrefix+"UPSTREAMS_") {
+		names := make([]string, len(d.config.Upstreams))
+		for i, u := range d.config.Upstreams {
+			names[i] = u.Name
+		}
+		hint := didYouMean(at.Name, slices.Sorted(maps.Keys(settings)))
+		if hint == "" {
+			hint = ": name the registry in FOREBAY_UPSTREAMS or in the file; there are " + strings.Join(names, ", ")
+		}
+		d.add(at, "", "is for no key of a registry that is configured%s", hint)
+		return
+	}
+	d.add(at, "", "is not a setting%s", didYouMean(at.Name, slices.Sorted(maps.Keys(settings))))
+}

@@ -1,0 +1,262 @@
+package config
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func write(t *testing.T, name, text string) {
+	t.Helper()
+	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// writeCertificate makes a self-signed certificate and its key in folder.
+func writeCertificate(t *testing.T, folder string) (certFile, keyFile string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "mirror.lan"}, NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certFile, keyFile = filepath.Join(folder, "cert.pem"), filepath.Join(folder, "key.pem")
+	write(t, certFile, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})))
+	write(t, keyFile, string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})))
+	return certFile, keyFile
+}
+
+func TestAllFaultsAtOnceByLine(t *testing.T) {
+	got := faultsOf(t, `listen: 5000
+listne: x
+upstreams:
+  docker.io:
+    tag_ttl: soon
+    tag_tll: 1m
+    password: hunter2
+    endpoints: https://registry-1.docker.io
+  GHCR.io: {}
+max_size: 5GiB
+listen: ":1"
+log:
+  level: verbose
+`, "FOREBAY_HTTP2=perhaps", "FOREBAY_LISTENS=x")
+	want := []string{
+		`forebay.yaml:1:9: listen: "5000" has no colon: write ":5000"`,
+		`forebay.yaml:2:1: listne: is not a key: did you mean "listen"?`,
+		`forebay.yaml:5:14: upstreams.docker.io.tag_ttl: "soon" is not a duration: use a number with a unit, such as 500ms, 30s, 5m, 2h or 1d`,
+		`forebay.yaml:6:5: upstreams.docker.io.tag_tll: is not a key: did you mean "tag_ttl"?`,
+		`forebay.yaml:7:15: upstreams.docker.io.password: needs username beside it`,
+		`forebay.yaml:8:16: upstreams.docker.io.endpoints: is a single value: a list of URLs is needed, such as [A, B]`,
+		`forebay.yaml:9:3: upstreams.GHCR.io: "GHCR.io" has capitals: write "ghcr.io"`,
+		`forebay.yaml:10:1: max_size: is not a key: did you mean "storage.max_size"?`,
+		`forebay.yaml:11:1: listen: is already set on line 1`,
+		`forebay.yaml:13:10: log.level: "verbose" is not known: use debug, info, warn or error`,
+		`FOREBAY_HTTP2: http2: "perhaps" is not known: use true or false`,
+		`FOREBAY_LISTENS: is not a setting: did you mean "FOREBAY_LISTEN"?`,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("faults (-want +got):\n%s", diff)
+	}
+}
+
+func TestFaults(t *testing.T) {
+	folder := t.TempDir()
+	certFile, keyFile := writeCertificate(t, folder)
+	_, otherKey := writeCertificate(t, t.TempDir())
+	write(t, filepath.Join(folder, "empty"), "\n")
+	long := strings.Repeat("x", 200)
+	for _, tt := range []struct{ text, want string }{
+		{"[a]", `1:1: is a list: a mapping of KEY: VALUE lines is needed`},
+		{"just text", `1:1: is a single value: a mapping`},
+		{"listen: ':1'\n---\nlisten: ':2'", `a second document starts here: use only one`},
+		{"listen: [", `not YAML: `},
+		{"listen: \"\\q\"", `not YAML: `},
+		{"\x00", `not YAML: `},
+		{"listen: {a: b}", `1:9: listen: is a mapping: an address is needed`},
+		{"listen: !secret x", `1:9: listen: has a tag`},
+		{"? [a]\n: b", `a key is a list: it must be a word`},
+		{"a: &a {}\n<<: *a", `merging with << is not supported`},
+		{"storage: 5", `1:10: storage: is a single value: a mapping`},
+		{"storage: {s3: {bucket: b}}", `storage.s3: blobs in a bucket are not supported by this version`},
+		{"storage: {dir: ''}", `storage.dir: is empty: name a folder`},
+		{"storage: {max_size: 80%}", `"80%" is not a size: use a number with a unit, such as 500MiB, 100GiB or 1.5TB, or auto`},
+		{"storage: {max_size: 5XB}", `"5XB" has no known unit`},
+		{"storage: {max_size: 1KiB}", `1KiB is too small: use at least 16MiB`},
+		{"storage: {max_size: 99999999PiB}", `is too large`},
+		{"storage: {max_size: 9999.5PiB}", `is too large`},
+		{"storage: {listen: x}", `storage.listen: is not a key: did you mean "listen"?`},
+		{"parallel: 3", `parallel: is not a key: did you mean "upstreams.NAME.parallel"?`},
+		{"nonsense: 3", `nonsense: is not a key: known here are listen, admin_listen,`},
+		{long + ": 3", strings.Repeat("x", 80) + `…: is not a key`},
+		{"listen: http://x:5000", `"http://x:5000" has a scheme: use HOST:PORT`},
+		{"listen: ':x'", `has no usable port`},
+		{"listen: ':70000'", `has no usable port`},
+		{"listen: ''", `listen: is empty`},
+		{"listen: a b:1", `has no usable host`},
+		{"admin_listen: ':5000'", `listen (:5000) and admin_listen (:5000) use the same port`},
+		{"listen: 127.0.0.1:5001", `listen (127.0.0.1:5001) and admin_listen (127.0.0.1:5001) use the same port`},
+		{"tls: {cert_file: /x}", `tls.cert_file: needs key_file beside it`},
+		{"tls: {key_file: /x}", `tls.key_file: needs cert_file beside it`},
+		{"tls: {cert_file: /none, key_file: /none}", `tls.cert_file: open /none: no such file`},
+		{"tls: {cert_file: " + certFile + ", key_file: " + otherKey + "}", `private key does not match`},
+		{"admin_listen: off\nadmin_tls: {cert_file: " + certFile + ", key_file: " + keyFile + "}", `admin_tls: is set although admin_listen is off`},
+		{"shutdown_grace: 30", `"30" has no unit`},
+		{"shutdown_grace: -1s", `"-1s" is negative`},
+		{"shutdown_grace: 2h", `shutdown_grace: 2h is out of range: use 0s to 1h`},
+		{"shutdown_grace: 1e3d", `is not a duration`},
+		{"negative_ttl: 99999d", `"99999d" is more than 36500d`},
+		{"http2: yes", `"yes" is not known: use true or false`},
+		{"fallback: client", `"client" is not known: use clients or none: did you mean "clients"?`},
+		{"hosts: {a.lan: ghcr.io, b.lan: docker.oi}\nupstreams: {docker.io: }", `hosts.a.lan: "ghcr.io" is not among the upstreams, which are docker.io`},
+		{"hosts: {b.lan: docker.oi}\nupstreams: {docker.io: }", `did you mean "docker.io"?`},
+		{"hosts: {'a b': docker.io}", `"a b" is not a host name`},
+		{"hosts: {a.lan: }", `hosts.a.lan: has no upstream: name one`},
+		{"hosts: {a.lan: [x]}", `hosts.a.lan: is a list: pairs of`},
+		{"upstreams: {}", `upstreams: names no registry`},
+		{"upstreams: {library: {}}", `"library" is not a registry's name: it needs a dot or a port`},
+		{"upstreams: {'https://docker.io': {}}", `has a scheme`},
+		{"upstreams: {docker.io/library: {}}", `has a path`},
+		{"upstreams: {'docker.io:0': {}}", `has no usable port`},
+		{"upstreams: {docker.io: 5}", `upstreams.docker.io: is a single value`},
+		{"upstreams: {docker.io: {endpoints: []}}", `endpoints: is empty: name one, such as https://docker.io`},
+		{"upstreams: {docker.io: {endpoints: [{}]}}", `endpoints: is a mapping: a list of URLs is needed`},
+		{"upstreams: {docker.io: {endpoints: ['registry-1.docker.io']}}", `"registry-1.docker.io" has no usable scheme: use http:// or https://`},
+		{"upstreams: {docker.io: {endpoints: ['ftp://x']}}", `has no usable scheme`},
+		{"upstreams: {docker.io: {endpoints: ['https://']}}", `has no host`},
+		{"upstreams: {docker.io: {endpoints: ['https://a/v2/']}}", `"https://a/v2/" ends in /v2, which is added by itself: write "https://a"`},
+		{"upstreams: {docker.io: {endpoints: ['https://a/b']}}", `has a path`},
+		{"upstreams: {docker.io: {endpoints: ['https://a?b=c']}}", `"https://a" has a query or fragment`},
+		{"upstreams: {docker.io: {endpoints: ['https://a:99999']}}", `has no usable port`},
+		{"upstreams: {docker.io: {endpoints: ['https://a', 'https://a/']}}", `"https://a" is there twice`},
+		{"upstreams: {docker.io: {username: a}}", `username: needs password or password_file beside it`},
+		{"upstreams: {docker.io: {username: a, password: b, password_file: /x}}", `password_file: cannot be given together with password`},
+		{"upstreams: {docker.io: {username: a, password_file: /none}}", `password_file: open /none: no such file`},
+		{"upstreams: {docker.io: {username: a, password_file: " + folder + "/empty}}", `/empty" is empty`},
+		{"upstreams: {docker.io: {username: a, password: \"b\\nc\"}}", `password: holds a control character`},
+		{"upstreams: {docker.io: {username: a, password: b, docker_config: /none}}", `docker_config: cannot be given together with username`},
+		{"upstreams: {docker.io: {docker_config: /none}}", `docker_config: open /none: no such file`},
+		{"upstreams: {docker.io: {ca_file: /none}}", `ca_file: open /none: no such file`},
+		{"upstreams: {docker.io: {ca_file: " + folder + "/empty}}", `holds no PEM certificate`},
+		{"upstreams: {docker.io: {client_cert_file: " + certFile + "}}", `client_cert_file: needs client_key_file beside it`},
+		{"upstreams: {docker.io: {parallel: 0}}", `"0" is not usable: use a number from 1 to 32`},
+		{"upstreams: {docker.io: {max_connections: 2}}", `max_connections: parallel (4) is more than max_connections (2)`},
+		{"upstreams: {docker.io: {first_byte_timeout: 30s}}", `30s is out of range: use 1ms to 20s`},
+		{"upstreams: {docker.io: {proxy_username: a}}", `proxy_username: needs proxy beside it`},
+		{"upstreams: {docker.io: {proxy: 'http://p:1', proxy_password: a}}", `proxy_password: needs proxy_username beside it`},
+		{"upstreams: {docker.io: {trusted_realms: ['https://auth.lan']}}", `has a scheme`},
+		{"upstreams: {docker.io: , ghcr.io: {aliases: [index.docker.io]}}", `"index.docker.io" already means docker.io`},
+	} {
+		t.Run(tt.text, func(t *testing.T) {
+			got := strings.Join(faultsOf(t, tt.text), "\n")
+			if !strings.Contains(got, tt.want) {
+				t.Errorf("faults of %q:\n%s\nwant one with %q", tt.text, got, tt.want)
+			}
+		})
+	}
+}
+
+func TestFaultsOfTheEnvironment(t *testing.T) {
+	for _, tt := range []struct{ name, file, env, want string }{
+		{"unknown registry", "", "FOREBAY_UPSTREAMS_REG_LAN_USERNAME=x",
+			"FOREBAY_UPSTREAMS_REG_LAN_USERNAME: is for no key of a registry that is configured: name the registry in FOREBAY_UPSTREAMS or in the file; there are docker.io, gcr.io, ghcr.io, mcr.microsoft.com, public.ecr.aws, quay.io, registry.k8s.io"},
+		{"slip", "", "FOREBAY_UPSTREAMS_DOCKER_IO_USRNAME=x", `did you mean "FOREBAY_UPSTREAMS_DOCKER_IO_USERNAME"?`},
+		{"bad name", "", "FOREBAY_UPSTREAMS=docker.io,nonsense", `FOREBAY_UPSTREAMS: upstreams: "nonsense" is not a registry's name`},
+		{"two meanings", "upstreams: {a.b: , a-b.c: , a.b.c: }", "FOREBAY_UPSTREAMS_A_B_C_TAG_TTL=1m",
+			"FOREBAY_UPSTREAMS_A_B_C_TAG_TTL: may mean upstreams.a-b.c.tag_ttl or upstreams.a.b.c.tag_ttl: set the key in the file instead"},
+		{"bad value", "", "FOREBAY_STORAGE_MAX_SIZE=big", `FOREBAY_STORAGE_MAX_SIZE: storage.max_size: "big" is not a size`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got := strings.Join(faultsOf(t, tt.file, tt.env), "\n")
+			if !strings.Contains(got, tt.want) {
+				t.Errorf("faults:\n%s\nwant one with %q", got, tt.want)
+			}
+		})
+	}
+}
+
+// A password may end up in the wrong place or be broken YAML. Nothing may repeat it.
+func TestFaultsNeverShowSecrets(t *testing.T) {
+	for _, text := range []string{
+		"upstreams: {docker.io: {password: [hunter2]}}",
+		"upstreams: {docker.io: {password: *hunter2}}",
+		"upstreams: {docker.io: {password: &hunter2}}",
+		"upstreams: {docker.io: {username: u, password: \"hunter2\\n\"}}",
+		"upstreams: {docker.io: {passwrod: hunter2}}",
+		"upstreams: {docker.io: {password: 'hunter2}}",
+		"upstreams: {docker.io: {password: %hunter2}}",
+		"upstreams: {docker.io: {password: @hunter2}}",
+		"upstreams: {docker.io: {password: !hunter2 x}}",
+		"upstreams:\n  docker.io:\n    password: hunter2: x\n",
+		"upstreams:\n  docker.io:\n    password: {hunter2: x}\n",
+		"upstreams: {docker.io: {endpoints: ['https://user:hunter2@example.com']}}",
+		"upstreams: {docker.io: {endpoints: ['https://user:hunter2@exa mple.com']}}",
+		"upstreams: {docker.io: {endpoints: ['https://user:hun%ter2@example.com']}}",
+		"upstreams: {docker.io: {endpoints: ['user:hunter2@example.com']}}",
+		"upstreams: {docker.io: {proxy: 'http://user:hunter2@proxy:3128'}}",
+		"upstreams: {docker.io: {proxy: 'http://user:hunter2@proxy:3128/x?hunter2'}}",
+	} {
+		got := strings.Join(faultsOf(t, text), "\n")
+		for _, secret := range []string{"hunter2", "hun%ter2"} {
+			if strings.Contains(got, secret) {
+				t.Errorf("faults of %q show the password:\n%s", text, got)
+			}
+		}
+	}
+}
+
+func TestFaultsAreBounded(t *testing.T) {
+	var b strings.Builder
+	b.WriteString("a: &a {")
+	for i := range 2000 {
+		fmt.Fprintf(&b, "k%d: v, ", i)
+	}
+	b.WriteString("}\nupstreams:\n")
+	for i := range 2000 {
+		fmt.Fprintf(&b, "  r%d.lan: *a\n", i)
+	}
+	started := time.Now()
+	got := faultsOf(t, b.String())
+	if len(got) != faultsMost+1 || got[faultsMost] != "there are more; these are the first 100" {
+		t.Errorf("%d faults, the last %q, want 100 and a word that there are more", len(got), got[len(got)-1])
+	}
+	if took := time.Since(started); took > 10*time.Second {
+		t.Errorf("took %s", took)
+	}
+}
+
+func TestSecretPrintsAsMask(t *testing.T) {
+	s := NewSecret("hunter2")
+	holder := struct{ Password Secret }{s}
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
+		for _, value := range []any{s, &s, holder, []Secret{s}} {
+			if got := fmt.Sprintf(verb, value); strings.Contains(got, "hunter2") || strings.Contains(got, "68756e74657232") {
+				t.Errorf("Sprintf(%q, %T) shows the secret: %s", verb, value, got)
+			}
+		}
+	}
+	if s.Reveal() != "hunter2" || s.Empty() || !(Secret{}).Empty() {
+		t.Error("Reveal or Empty is wrong")
+	}
+}

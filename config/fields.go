@@ -1,0 +1,306 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// kind is the shape of a setting in YAML.
+type kind uint8
+
+const (
+	scalar  kind = iota
+	list         // of scalars; separated by commas in the environment
+	table        // of scalars by name; NAME=VALUE pairs in the environment
+	section      // of fields
+)
+
+// field is one key of the file: the only place that says its name, what it allows,
+// where its value goes, and how it is explained. The decoder, the environment, the
+// flags, the printer and the reference all read it.
+type field struct {
+	name   string
+	kind   kind
+	what   string // what is allowed, as a noun: "a duration"
+	doc    string // for the reference: what it does, what its default means
+	secret bool
+	file   bool // the value is a file name: one in the file is relative to the file
+
+	set    func(text string) error // sets a scalar; adds one element of a list or table
+	clear  func()                  // empties a list or table
+	get    func() []string         // the elements; exactly one of a scalar
+	fields []field                 // of a section
+}
+
+// fields returns the keys of the whole file but upstreams, whose names are free.
+func (c *Config) fields() []field {
+	return []field{
+		addressField("listen", &c.Listen, false,
+			"Address of the registry API, which clients pull from."),
+		addressField("admin_listen", &c.AdminListen, true,
+			"Address of /metrics, /healthz and /readyz. Keep it off public networks. `off` turns it off."),
+		{name: "tls", kind: section, fields: c.TLS.fields("listen"),
+			doc: "Certificate of `listen`. Without one it speaks plain HTTP."},
+		{name: "admin_tls", kind: section, fields: c.AdminTLS.fields("admin_listen"),
+			doc: "Certificate of `admin_listen`. Without one it speaks plain HTTP."},
+		boolField("http2", &c.HTTP2,
+			"Offers HTTP/2 to clients, over TLS and over plain text. HTTP/1.1 is faster for large layers, since one connection carries one layer."),
+		durationField("shutdown_grace", &c.ShutdownGrace, 0, time.Hour,
+			"How long running transfers may go on after SIGTERM."),
+		{name: "storage", kind: section, fields: c.Storage.fields(), doc: "What is kept, and where."},
+		hostsField(&c.Hosts),
+		choiceField("fallback", &c.Fallback, []Fallback{FallbackClients, FallbackNone},
+			"Whether clients have somewhere else to go when the upstream fails. `clients`: failures are answered so that dockerd, containerd and podman go on to the registry itself at once. `none`: failures are answered with their true status, for clients that pull from here only."),
+		choiceField("on_abandon", &c.OnAbandon, []OnAbandon{AbandonFinish, AbandonCancel},
+			"What becomes of a download when all its clients have gone: `finish` keeps it going, `cancel` ends it."),
+		durationField("revalidate_timeout", &c.RevalidateTimeout, 0, time.Minute,
+			"How long a client waits for the check of a tag that is known but older than `tag_ttl`. After that it gets what is known, and the check goes on."),
+		durationField("negative_ttl", &c.NegativeTTL, 0, day,
+			"How long a \"not found\" of the upstream is remembered. 0 asks every time."),
+		{name: "log", kind: section, fields: c.Log.fields(), doc: "What is logged, to standard error."},
+	}
+}
+
+func (t *TLS) fields(listener string) []field {
+	return []field{
+		fileField("cert_file", &t.CertFile,
+			"PEM file with the certificate of `"+listener+"`, followed by its intermediates. Read again when it changes."),
+		fileField("key_file", &t.KeyFile, "PEM file with its private key."),
+	}
+}
+
+func (s *Storage) fields() []field {
+	return []field{
+		fileField("dir", &s.Dir,
+			"Folder of everything that is kept; created when it is missing. Default: /var/lib/forebay for root, else forebay in $XDG_DATA_HOME or ~/.local/share."),
+		sizeField("max_size", &s.MaxSize,
+			"Most that is kept; what was not used for longest goes first. `auto` is 100GiB, or 80 % of the file system if that is less."),
+	}
+}
+
+func (l *Log) fields() []field {
+	return []field{
+		choiceField("level", &l.Level, []Level{LevelDebug, LevelInfo, LevelWarn, LevelError}, "Least severe lines that are logged."),
+		choiceField("format", &l.Format, []LogFormat{LogAuto, LogJSON, LogConsole}, "`json`, `console` (for people), or `auto`: console on a terminal and JSON elsewhere."),
+		boolField("access", &l.Access, "One line per client request."),
+	}
+}
+
+// fields returns the keys below upstreams.NAME.
+func (u *Upstream) fields() []field {
+	return []field{
+		listField("endpoints", &u.Endpoints, "URLs", parseEndpoint,
+			"Base URLs, tried in order. Default: https://NAME, and https://registry-1.docker.io for docker.io."),
+		listField("aliases", &u.Aliases, "host names", parseHost,
+			"Other names that clients use for this registry, in `?ns=` or in front of the repository."),
+		textField("username", &u.Username, "User for the registry or its token server. Without one pulls are anonymous."),
+		secretField("password", &u.Password, "Password or access token of `username`. Prefer `password_file`."),
+		fileField("password_file", &u.PasswordFile, "File with the password; a line break at its end is dropped."),
+		fileField("docker_config", &u.DockerConfig, "A docker config.json to take credentials from, credential helpers included, in place of `username`."),
+		durationField("tag_ttl", &u.TagTTL, 0, 365*day,
+			"How long a tag is served without asking the registry whether it moved. Asking is one HEAD, which no registry counts as a pull. 0 asks every time."),
+		intField("parallel", &u.Parallel, 1, 32, "Connections for one large blob."),
+		intField("max_connections", &u.MaxConnections, 1, 1024, "Connections to this registry, all together."),
+		durationField("connect_timeout", &u.ConnectTimeout, time.Millisecond, time.Minute, "Longest wait for a TCP connection."),
+		durationField("tls_timeout", &u.TLSTimeout, time.Millisecond, time.Minute, "Longest wait for a TLS handshake."),
+		durationField("first_byte_timeout", &u.FirstByteTimeout, time.Millisecond, 20*time.Second,
+			"Longest wait for the headers of an answer. At most 20s: dockerd and podman wait for us without a limit of their own."),
+		durationField("stall_timeout", &u.StallTimeout, time.Millisecond, 10*time.Minute, "Longest pause within a body, after which the transfer is resumed on a new connection."),
+		fileField("ca_file", &u.CAFile, "PEM file with certificates to trust beside the system's."),
+		fileField("client_cert_file", &u.ClientCertFile, "PEM file with a client certificate for the registry."),
+		fileField("client_key_file", &u.ClientKeyFile, "PEM file with its private key."),
+		proxyField(&u.Proxy),
+		textField("proxy_username", &u.ProxyUsername, "User for the proxy."),
+		secretField("proxy_password", &u.ProxyPassword, "Password of `proxy_username`. Prefer `proxy_password_file`."),
+		fileField("proxy_password_file", &u.ProxyPasswordFile, "File with that password; a line break at its end is dropped."),
+		boolField("allow_private", &u.AllowPrivate,
+			"Lets redirects and token servers be on private addresses. Without it they may be only when the endpoint itself is. Link-local and metadata addresses are never contacted."),
+		listField("trusted_realms", &u.TrustedRealms, "host names", parseHost,
+			"Token servers that may get the credentials although they are on another domain than the endpoint."),
+	}
+}
+
+func addressField(name string, p *string, optional bool, doc string) field {
+	return field{name: name, what: "an address", doc: doc,
+		set: func(s string) error {
+			if optional && s == "off" {
+				*p = ""
+				return nil
+			}
+			v, err := parseAddress(s)
+			if err != nil {
+				return err
+			}
+			*p = v
+			return nil
+		},
+		get: func() []string {
+			if optional && *p == "" {
+				return []string{"off"}
+			}
+			return []string{*p}
+		}}
+}
+
+func textField(name string, p *string, doc string) field {
+	return field{name: name, what: "a text", doc: doc,
+		set: into(p, parsePlain), get: func() []string { return []string{*p} }}
+}
+
+func fileField(name string, p *string, doc string) field {
+	f := textField(name, p, doc)
+	f.what, f.file = "a file name", true
+	return f
+}
+
+func proxyField(p *string) field {
+	return field{name: "proxy", what: "a URL",
+		doc: "HTTP proxy for this registry, its token server and its redirects. Empty: none.",
+		set: into(p, parseProxy), get: func() []string { return []string{*p} }}
+}
+
+// into returns the setter of *p by parse.
+func into[T any](p *T, parse func(string) (T, error)) func(string) error {
+	return func(s string) error {
+		v, err := parse(s)
+		if err != nil {
+			return err
+		}
+		*p = v
+		return nil
+	}
+}
+
+func secretField(name string, p *Secret, doc string) field {
+	return field{name: name, what: "a text", doc: doc, secret: true,
+		set: func(s string) error {
+			if _, err := parsePlain(s); err != nil {
+				return err
+			}
+			*p = NewSecret(s)
+			return nil
+		},
+		get: func() []string { return []string{p.String()} }}
+}
+
+func durationField(name string, p *time.Duration, least, most time.Duration, doc string) field {
+	return field{name: name, what: "a duration", doc: doc,
+		set: func(s string) error {
+			d, err := parseDuration(s)
+			if err != nil {
+				return err
+			}
+			if d < least || d > most {
+				return fmt.Errorf("%s is out of range: use %s to %s", formatDuration(d), formatDuration(least), formatDuration(most))
+			}
+			*p = d
+			return nil
+		},
+		get: func() []string { return []string{formatDuration(*p)} }}
+}
+
+// sizeLeast is the least max_size: a store that cannot hold a layer or two is a mistake.
+const sizeLeast = 16 << 20
+
+func sizeField(name string, p *int64, doc string) field {
+	return field{name: name, what: "a size", doc: doc,
+		set: func(s string) error {
+			if s == "auto" {
+				*p = 0
+				return nil
+			}
+			n, err := parseSize(s)
+			if err != nil {
+				return fmt.Errorf("%w, or auto", err)
+			}
+			if n < sizeLeast {
+				return fmt.Errorf("%s is too small: use at least %s", formatSize(n), formatSize(sizeLeast))
+			}
+			*p = n
+			return nil
+		},
+		get: func() []string {
+			if *p == 0 {
+				return []string{"auto"}
+			}
+			return []string{formatSize(*p)}
+		}}
+}
+
+func intField(name string, p *int, least, most int, doc string) field {
+	return field{name: name, what: fmt.Sprintf("a number from %d to %d", least, most), doc: doc,
+		set: func(s string) error {
+			n, err := strconv.Atoi(s)
+			if err != nil || n < least || n > most {
+				return fmt.Errorf("%q is not usable: use a number from %d to %d", clip(s), least, most)
+			}
+			*p = n
+			return nil
+		},
+		get: func() []string { return []string{strconv.Itoa(*p)} }}
+}
+
+func boolField(name string, p *bool, doc string) field {
+	return field{name: name, what: "true or false", doc: doc,
+		set: func(s string) error {
+			v, err := oneOf(s, []string{"true", "false"})
+			if err != nil {
+				return err
+			}
+			*p = v == "true"
+			return nil
+		},
+		get: func() []string { return []string{strconv.FormatBool(*p)} }}
+}
+
+func choiceField[T ~string](name string, p *T, options []T, doc string) field {
+	return field{name: name, what: either(options), doc: doc,
+		set: into(p, func(s string) (T, error) { return oneOf(s, options) }),
+		get: func() []string { return []string{string(*p)} }}
+}
+
+func listField(name string, p *[]string, what string, parse func(string) (string, error), doc string) field {
+	return field{name: name, kind: list, what: "a list of " + what, doc: doc,
+		set: func(s string) error {
+			v, err := parse(s)
+			if err != nil {
+				return err
+			}
+			for _, have := range *p {
+				if have == v {
+					return fmt.Errorf("%q is there twice", clip(v))
+				}
+			}
+			*p = append(*p, v)
+			return nil
+		},
+		clear: func() { *p = nil },
+		get:   func() []string { return *p }}
+}
+
+func hostsField(p *map[string]string) field {
+	return field{name: "hosts", kind: table, what: "pairs of a host name and an upstream",
+		doc: "Names of this server (in a request's Host header) that stand for one upstream, such as `ghcr.mirror.lan: ghcr.io`.",
+		set: func(s string) error {
+			host, upstream, ok := strings.Cut(s, "=")
+			if !ok {
+				return fmt.Errorf("%q is not a pair: use HOST=UPSTREAM", clip(s))
+			}
+			if upstream == "" {
+				return errors.New("has no upstream: name one, such as docker.io")
+			}
+			if _, err := parseHost(host); err != nil {
+				return err
+			}
+			if _, twice := (*p)[host]; twice {
+				return fmt.Errorf("%q is there twice", clip(host))
+			}
+			(*p)[host] = upstream
+			return nil
+		},
+		clear: func() { *p = map[string]string{} },
+		get:   func() []string { return pairs(*p) }}
+}

@@ -1,0 +1,76 @@
+package config
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// FuzzLoad checks that no file makes Load panic or hang, that a fault always says
+// something, and that what loads can be printed and loaded again.
+func FuzzLoad(f *testing.F) {
+	f.Add([]byte("listen: ':5000'\nupstreams: {docker.io: {tag_ttl: 1m, endpoints: [https://a]}}"))
+	f.Add([]byte("a: &a [*a]\n<<: *a\nhosts: {a.lan: docker.io}"))
+	f.Add([]byte("storage: {max_size: 1.5GiB, s3: {}}\nlog: {level: warn}\n---\n"))
+	f.Add([]byte("upstreams:\n  x.y:\n    username: !!binary aGk=\n    password: |\n      two\n      lines\n"))
+	folder := f.TempDir()
+	f.Fuzz(func(t *testing.T, text []byte) {
+		name := filepath.Join(folder, "forebay.yaml")
+		if err := os.WriteFile(name, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		c, err := Load(Sources{File: name, Root: true})
+		if err != nil {
+			if err.Error() == "" {
+				t.Error("an error without a text")
+			}
+			return
+		}
+		var b bytes.Buffer
+		if err := c.Print(&b); err != nil {
+			t.Fatalf("Print: %v", err)
+		}
+		if err := os.WriteFile(name, b.Bytes(), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Load(Sources{File: name, Root: true}); err != nil {
+			t.Errorf("printed configuration does not load: %v\n%s", err, b.String())
+		}
+	})
+}
+
+// FuzzValues checks that what the parsers of single values accept is what they write.
+func FuzzValues(f *testing.F) {
+	for _, s := range []string{"1d2h3m4.5s", "0", "1.5TiB", "7GB", "docker.io:5000", "https://a.b:5000/", "http://u:p@h", "[::1]:5000", "a=b"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		if d, err := parseDuration(s); err == nil {
+			if again, err := parseDuration(formatDuration(d)); err != nil || again != d {
+				t.Errorf("parseDuration(%q) = %d, written as %q, read as %d, %v", s, d, formatDuration(d), again, err)
+			}
+		}
+		if n, err := parseSize(s); err == nil {
+			if again, err := parseSize(formatSize(n)); err != nil || again != n || n < 0 {
+				t.Errorf("parseSize(%q) = %d, written as %q, read as %d, %v", s, n, formatSize(n), again, err)
+			}
+		}
+		for name, parse := range map[string]func(string) (string, error){
+			"parseAddress": parseAddress, "parseHost": parseHost, "parseEndpoint": parseEndpoint,
+			"parseProxy": parseProxy, "parseUpstreamName": parseUpstreamName,
+		} {
+			v, err := parse(s)
+			if err != nil {
+				continue
+			}
+			if again, err := parse(v); err != nil || again != v {
+				t.Errorf("%s(%q) = %q, which it reads as %q, %v", name, s, v, again, err)
+			}
+			if strings.ContainsAny(v, "@ \n?#") {
+				t.Errorf("%s(%q) = %q, which is not plain", name, s, v)
+			}
+		}
+	})
+}

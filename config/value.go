@@ -1,0 +1,371 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"net/url"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// The parsers of single values. Their errors say what is wrong and what is allowed,
+// and complete the sentence "KEY: …".
+
+// parseDuration reads Go's notation with days in front: 90s, 1h30m, 7d, 1d12h.
+func parseDuration(s string) (time.Duration, error) {
+	const allowed = "use a number with a unit, such as 500ms, 30s, 5m, 2h or 1d"
+	if s == "" {
+		return 0, fmt.Errorf("is empty: %s", allowed)
+	}
+	if _, err := strconv.ParseFloat(s, 64); err == nil && s != "0" {
+		return 0, fmt.Errorf("%q has no unit: %s", clip(s), allowed)
+	}
+	rest, negative := strings.CutPrefix(s, "-")
+	if negative {
+		return 0, fmt.Errorf("%q is negative: %s", clip(s), allowed)
+	}
+	var days time.Duration
+	if number, after, ok := strings.Cut(rest, "d"); ok {
+		n, err := strconv.ParseUint(number, 10, 32)
+		if err != nil {
+			return 0, fmt.Errorf("%q is not a duration: %s", clip(s), allowed)
+		}
+		if n > uint64(durationMost/day) {
+			return 0, fmt.Errorf("%q is more than %s", clip(s), formatDuration(durationMost))
+		}
+		days, rest = time.Duration(n)*day, after
+		if rest == "" {
+			return days, nil
+		}
+	}
+	d, err := time.ParseDuration(rest)
+	if err != nil || d < 0 {
+		return 0, fmt.Errorf("%q is not a duration: %s", clip(s), allowed)
+	}
+	if d > durationMost-days {
+		return 0, fmt.Errorf("%q is more than %s", clip(s), formatDuration(durationMost))
+	}
+	return days + d, nil
+}
+
+const day = 24 * time.Hour
+
+// durationMost keeps sums of a time and a duration from overflowing.
+const durationMost = 36500 * day
+
+// formatDuration is the inverse of parseDuration, without zero parts: 1h, not 1h0m0s.
+func formatDuration(d time.Duration) string {
+	if d == 0 {
+		return "0s"
+	}
+	var b strings.Builder
+	if days := d / day; days > 0 {
+		fmt.Fprintf(&b, "%dd", days)
+		d %= day
+	}
+	for _, unit := range []struct {
+		length time.Duration
+		name   string
+	}{{time.Hour, "h"}, {time.Minute, "m"}} {
+		if n := d / unit.length; n > 0 {
+			fmt.Fprintf(&b, "%d%s", n, unit.name)
+			d %= unit.length
+		}
+	}
+	if d > 0 {
+		b.WriteString(d.String())
+	}
+	return b.String()
+}
+
+// sizeUnits are the units of sizes, by what is written in lower case.
+func sizeUnits() map[string]int64 {
+	return map[string]int64{
+		"": 1, "b": 1,
+		"kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12, "pb": 1e15,
+		"kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40, "pib": 1 << 50,
+	}
+}
+
+var sizePattern = regexp.MustCompile(`^([0-9]{1,18}(?:\.[0-9]{1,6})?) ?([a-zA-Z]*)$`)
+
+// parseSize reads a number of bytes: 100GiB (1024³), 100GB (1000³), 1.5TiB, 1048576.
+func parseSize(s string) (int64, error) {
+	const allowed = "use a number with a unit, such as 500MiB, 100GiB or 1.5TB"
+	m := sizePattern.FindStringSubmatch(s)
+	if m == nil {
+		return 0, fmt.Errorf("%q is not a size: %s", clip(s), allowed)
+	}
+	unit, ok := sizeUnits()[strings.ToLower(m[2])]
+	if !ok {
+		return 0, fmt.Errorf("%q has no known unit: %s", clip(s), allowed)
+	}
+	if n, err := strconv.ParseInt(m[1], 10, 64); err == nil {
+		if n > math.MaxInt64/unit {
+			return 0, fmt.Errorf("%q is too large: at most 8192PiB", clip(s))
+		}
+		return n * unit, nil
+	}
+	f, err := strconv.ParseFloat(m[1], 64)
+	if err != nil || f*float64(unit) >= math.MaxInt64 {
+		return 0, fmt.Errorf("%q is too large: at most 8192PiB", clip(s))
+	}
+	return int64(f * float64(unit)), nil
+}
+
+// formatSize writes the largest unit that loses nothing.
+func formatSize(n int64) string {
+	for _, unit := range []string{"PiB", "TiB", "GiB", "MiB", "KiB", "PB", "TB", "GB", "MB", "KB"} {
+		size := sizeUnits()[strings.ToLower(unit)]
+		if n >= size && n%size == 0 {
+			return strconv.FormatInt(n/size, 10) + unit
+		}
+	}
+	return strconv.FormatInt(n, 10) + "B"
+}
+
+// parseAddress checks the address of a listener: "HOST:PORT" or ":PORT".
+func parseAddress(s string) (string, error) {
+	const allowed = "use HOST:PORT or :PORT, such as :5000 or 127.0.0.1:5000"
+	switch {
+	case s == "":
+		return "", fmt.Errorf("is empty: %s", allowed)
+	case strings.Contains(s, "://"):
+		return "", fmt.Errorf("%q has a scheme: %s", clip(s), allowed)
+	case digits(s):
+		return "", fmt.Errorf("%q has no colon: write %q", clip(s), ":"+clip(s))
+	}
+	host, port, err := net.SplitHostPort(s)
+	if err != nil {
+		return "", fmt.Errorf("%q is not an address: %s", clip(s), allowed)
+	}
+	if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 || !digits(port) {
+		return "", fmt.Errorf("%q has no usable port: use a number from 0 to 65535, 0 being any free one", clip(s))
+	}
+	if host != "" && net.ParseIP(host) == nil && !hostPattern.MatchString(strings.ToLower(host)) {
+		return "", fmt.Errorf("%q has no usable host: %s", clip(s), allowed)
+	}
+	return s, nil
+}
+
+func digits(s string) bool {
+	return s != "" && strings.Trim(s, "0123456789") == ""
+}
+
+// hostPattern is a host name of RFC 1123 in lower case, or an IPv4 address.
+var hostPattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?)*$`)
+
+// parseHost checks a host name with or without a port, as in a Host header.
+func parseHost(s string) (string, error) {
+	const allowed = "use a host name, with a port if it has one, such as registry.example.com or registry.example.com:5000"
+	switch {
+	case s == "":
+		return "", fmt.Errorf("is empty: %s", allowed)
+	case strings.Contains(s, "://"):
+		return "", fmt.Errorf("%q has a scheme: %s", urlClip(s), allowed)
+	case strings.Contains(s, "/"):
+		return "", fmt.Errorf("%q has a path: %s", clip(s), allowed)
+	case s != strings.ToLower(s):
+		return "", fmt.Errorf("%q has capitals: write %q", clip(s), strings.ToLower(clip(s)))
+	case len(s) > 253:
+		return "", fmt.Errorf("%q is too long: at most 253 characters", clip(s))
+	}
+	host, port, found := strings.Cut(s, ":")
+	if found {
+		if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 || !digits(port) {
+			return "", fmt.Errorf("%q has no usable port: use a number from 1 to 65535", clip(s))
+		}
+	}
+	if !hostPattern.MatchString(host) {
+		return "", fmt.Errorf("%q is not a host name: %s", clip(s), allowed)
+	}
+	return s, nil
+}
+
+// parseUpstreamName checks the public name of a registry. Like docker, it tells a
+// registry from the first part of a repository name by a dot, a port or "localhost".
+func parseUpstreamName(s string) (string, error) {
+	if _, err := parseHost(s); err != nil {
+		return "", err
+	}
+	if !strings.ContainsAny(s, ".:") && s != "localhost" {
+		return "", fmt.Errorf("%q is not a registry's name: it needs a dot or a port, as image references do, such as docker.io or registry.example.com:5000", clip(s))
+	}
+	return s, nil
+}
+
+// parseEndpoint checks the base URL of a registry and returns it without a slash at its end.
+func parseEndpoint(s string) (string, error) {
+	const allowed = "use http:// or https://, a host and no path, such as https://registry.example.com:5000"
+	u, err := parseURL(s, allowed)
+	if err != nil {
+		return "", err
+	}
+	if u.User != nil {
+		return "", fmt.Errorf("%q holds a user: put it into username and password_file", urlClip(s))
+	}
+	switch strings.Trim(u.Path, "/") {
+	case "":
+	case "v2":
+		return "", fmt.Errorf("%q ends in /v2, which is added by itself: write %q", clip(s), u.Scheme+"://"+u.Host)
+	default:
+		return "", fmt.Errorf("%q has a path: %s", clip(s), allowed)
+	}
+	return u.Scheme + "://" + u.Host, nil
+}
+
+// parseProxy checks the URL of an HTTP proxy.
+func parseProxy(s string) (string, error) {
+	const allowed = "use http:// or https://, a host and a port, such as http://proxy.example.com:3128"
+	if s == "" {
+		return "", nil
+	}
+	u, err := parseURL(s, allowed)
+	if err != nil {
+		return "", err
+	}
+	if u.User != nil {
+		return "", fmt.Errorf("%q holds a user: put it into proxy_username and proxy_password_file", urlClip(s))
+	}
+	if strings.Trim(u.Path, "/") != "" {
+		return "", fmt.Errorf("%q has a path: %s", clip(s), allowed)
+	}
+	return u.Scheme + "://" + u.Host, nil
+}
+
+func parseURL(s, allowed string) (*url.URL, error) {
+	if s == "" {
+		return nil, fmt.Errorf("is empty: %s", allowed)
+	}
+	u, err := url.Parse(s)
+	if err != nil {
+		// The parser's error repeats the whole URL, and with it any password.
+		return nil, fmt.Errorf("%q is not a URL: %s", urlClip(s), allowed)
+	}
+	switch {
+	case u.Scheme != "http" && u.Scheme != "https":
+		return nil, fmt.Errorf("%q has no usable scheme: %s", urlClip(s), allowed)
+	case u.Opaque != "" || u.Hostname() == "":
+		return nil, fmt.Errorf("%q has no host: %s", urlClip(s), allowed)
+	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || strings.HasSuffix(s, "#"):
+		return nil, fmt.Errorf("%q has a query or fragment: %s", urlClip(s), allowed)
+	}
+	u.Host = strings.ToLower(u.Host)
+	name := u.Hostname()
+	if net.ParseIP(name) == nil && !hostPattern.MatchString(name) {
+		return nil, fmt.Errorf("%q has no usable host: %s", urlClip(s), allowed)
+	}
+	if port := u.Port(); port != "" || strings.HasSuffix(u.Host, ":") {
+		if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
+			return nil, fmt.Errorf("%q has no usable port: use a number from 1 to 65535", urlClip(s))
+		}
+	}
+	return u, nil
+}
+
+// urlClip returns a URL for an error text, without what may be a user and password
+// and without its query, which may be a signature.
+func urlClip(s string) string {
+	s, _, _ = strings.Cut(s, "?")
+	if at := strings.LastIndex(s, "@"); at >= 0 {
+		scheme := ""
+		if i := strings.Index(s[:at], "://"); i >= 0 {
+			scheme = s[:i+3]
+		}
+		s = scheme + "…@" + s[at+1:]
+	}
+	return clip(s)
+}
+
+// parsePlain checks a text that is used as it is: names of users and files.
+func parsePlain(s string) (string, error) {
+	if strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+		return "", errors.New("holds a control character or a line break")
+	}
+	return s, nil
+}
+
+// absolute returns file as seen from folder, or "" for "".
+func absolute(folder, file string) (string, error) {
+	if file == "" || filepath.IsAbs(file) {
+		return file, nil
+	}
+	return filepath.Abs(filepath.Join(folder, file))
+}
+
+// oneOf returns the option that s spells.
+func oneOf[T ~string](s string, options []T) (T, error) {
+	if slices.Contains(options, T(s)) {
+		return T(s), nil
+	}
+	return "", fmt.Errorf("%q is not known: use %s%s", clip(s), either(options), didYouMean(s, options))
+}
+
+// either joins options for a sentence: "a, b or c".
+func either[T ~string](options []T) string {
+	var b strings.Builder
+	for i, option := range options {
+		switch {
+		case i == 0:
+		case i == len(options)-1:
+			b.WriteString(" or ")
+		default:
+			b.WriteString(", ")
+		}
+		b.WriteString(string(option))
+	}
+	return b.String()
+}
+
+// clip keeps long input out of error texts.
+func clip(s string) string {
+	const most = 80
+	if len(s) > most {
+		return strings.ToValidUTF8(s[:most], "") + "…"
+	}
+	return s
+}
+
+// didYouMean returns `: did you mean "…"?` for the option nearest to s, or "".
+func didYouMean[T ~string](s string, options []T) string {
+	best, least := "", 3 // more than two slips is another word
+	if len(s) > 64 {
+		return ""
+	}
+	for _, option := range options {
+		// Two slips make any three letters into any others.
+		if d := distance(strings.ToLower(s), strings.ToLower(string(option))); d < least && d*2 < len(option) {
+			best, least = string(option), d
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return fmt.Sprintf(": did you mean %q?", best)
+}
+
+// distance counts the insertions, deletions and replacements of bytes that lead from a to b.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost = 1 + min(diagonal, row[j], row[j+1])
+			}
+			diagonal, row[j+1] = row[j+1], cost
+		}
+	}
+	return row[len(b)]
+}
