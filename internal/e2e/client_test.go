@@ -1,0 +1,45 @@
+package e2e
+
+import (
+	"context"
+	"testing"
+)
+
+// client is one program that pulls, in the configuration that facts its users
+// have: Docker Hub's names, and the mirror asked first.
+type client struct {
+	name string
+	// open starts it with an empty local store, to pull through the mirror at
+	// addr, a host and port.
+	open func(t testing.TB, addr string) store
+	// cannot has the repositories of the catalogue whose images it does not know
+	// how to unpack, and why.
+	cannot map[string]string
+}
+
+// store is a client with its local images.
+type store interface {
+	// pull fetches an image by its name on Docker Hub, "library/app:1.0" or
+	// "library/app@sha256:…", and returns the digest that the client has for it.
+	pull(ctx context.Context, name string) (string, error)
+}
+
+// runner is a store that can also run what it has pulled.
+type runner interface {
+	store
+	// run returns what the image prints. It never pulls.
+	run(ctx context.Context, name string) (string, error)
+}
+
+// clients are all of them. Each test that says "every client" means these.
+func clients() []client {
+	return []client{
+		{name: "dockerd", open: openDocker, cannot: map[string]string{zstdOCI: "dockerd 20.10 cannot unpack zstd"}},
+		{name: "containerd-1.6", open: openContainerd16},
+		{name: "containerd-2.4", open: openContainerd24},
+		{name: "containerd-2.4-parallel", open: openContainerd24Parallel},
+		{name: "podman", open: openPodman},
+		{name: "skopeo", open: openSkopeo},
+		{name: "crane", open: openCrane},
+	}
+}

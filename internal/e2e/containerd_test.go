@@ -1,0 +1,93 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+)
+
+// containerdStore is a containerd that finds the mirror in a hosts.toml.
+type containerdStore struct {
+	ctr    string
+	socket string
+	hosts  string // the folder for --hosts-dir
+	runs   atomic.Int64
+}
+
+const containerd16Config = `version = 2
+disabled_plugins = ["io.containerd.grpc.v1.cri"]
+`
+
+const containerd24Config = `version = 3
+disabled_plugins = ["io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cri", "io.containerd.nri.v1.nri"]
+`
+
+// containerd24Parallel makes the transfer service fetch one layer in ranges.
+const containerd24Parallel = containerd24Config + `
+[plugins."io.containerd.transfer.v1.local"]
+  max_concurrent_downloads = 4
+  concurrent_layer_fetch_buffer = 4194304
+`
+
+func openContainerd16(t testing.TB, addr string) store {
+	return startContainerd(t, addr, debianProgram("containerd"), debianProgram("ctr"), containerd16Config)
+}
+
+func openContainerd24(t testing.TB, addr string) store {
+	return startContainerd(t, addr, builtProgram("containerd"), builtProgram("ctr"), containerd24Config)
+}
+
+func openContainerd24Parallel(t testing.TB, addr string) store {
+	return startContainerd(t, addr, builtProgram("containerd"), builtProgram("ctr"), containerd24Parallel)
+}
+
+func startContainerd(t testing.TB, addr, containerd, ctr, config string) *containerdStore {
+	t.Helper()
+	dir := stateDir(t)
+	c := &containerdStore{ctr: ctr, socket: filepath.Join(dir, "c.sock"), hosts: filepath.Join(dir, "certs.d")}
+	writeFile(t, c.hosts, "docker.io/hosts.toml", fmt.Sprintf(`server = "https://registry-1.docker.io"
+[host."http://%s"]
+  capabilities = ["pull", "resolve"]
+`, addr))
+	cmd := exec.Command(containerd,
+		"--config", writeFile(t, dir, "config.toml", config),
+		"--root", filepath.Join(dir, "root"), "--state", filepath.Join(dir, "state"), "--address", c.socket)
+	// It finds the shim of its own version beside itself.
+	cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(containerd)+":"+debianPath)
+	startProcess(t, "containerd", cmd, func() error {
+		_, err := c.command(context.Background(), "version")
+		return err
+	})
+	return c
+}
+
+func (c *containerdStore) command(ctx context.Context, args ...string) (string, error) {
+	return run(ctx, nil, c.ctr, append([]string{"--address", c.socket}, args...)...)
+}
+
+func (c *containerdStore) pull(ctx context.Context, name string) (string, error) {
+	ref := "docker.io/" + name
+	if _, err := c.command(ctx, "images", "pull", "--hosts-dir", c.hosts, ref); err != nil {
+		return "", err
+	}
+	out, err := c.command(ctx, "images", "list", "name=="+ref)
+	if err != nil {
+		return "", err
+	}
+	// REF TYPE DIGEST SIZE PLATFORMS LABELS, below a line of titles.
+	for _, field := range strings.Fields(out) {
+		if strings.HasPrefix(field, "sha256:") {
+			return field, nil
+		}
+	}
+	return "", fmt.Errorf("no digest in %q", out)
+}
+
+func (c *containerdStore) run(ctx context.Context, name string) (string, error) {
+	return c.command(ctx, "run", "--rm", "docker.io/"+name, fmt.Sprintf("run-%d", c.runs.Add(1)))
+}

@@ -1,0 +1,76 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// dockerStore is a dockerd with the mirror as its registry mirror.
+type dockerStore struct {
+	daemon *process
+	socket string
+	config string // folder of the command-line client's configuration
+}
+
+func openDocker(t testing.TB, addr string) store { return startDocker(t, addr, nil) }
+
+// startDocker starts a dockerd of its own. Its containers have no network, so it
+// needs no bridge and touches no packet filter.
+func startDocker(t testing.TB, addr string, env []string) *dockerStore {
+	t.Helper()
+	dir := stateDir(t)
+	d := &dockerStore{socket: filepath.Join(dir, "d.sock"), config: filepath.Join(dir, "client")}
+	writeFile(t, d.config, "config.json", "{}")
+	cmd := exec.Command(debianProgram("dockerd"),
+		"--config-file", writeFile(t, dir, "daemon.json", fmt.Sprintf(`{"registry-mirrors": ["http://%s"]}`, addr)),
+		"--data-root", filepath.Join(dir, "data"), "--exec-root", filepath.Join(dir, "exec"),
+		"--pidfile", filepath.Join(dir, "pid"), "--host", "unix://"+d.socket,
+		"--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false")
+	cmd.Env = append(cmd.Environ(), env...)
+	d.daemon = startProcess(t, "dockerd", cmd, func() error {
+		_, err := d.docker(context.Background(), "version")
+		return err
+	})
+	return d
+}
+
+func (d *dockerStore) docker(ctx context.Context, args ...string) (string, error) {
+	// The old builder needs no BuildKit image and no network.
+	return run(ctx, []string{"DOCKER_BUILDKIT=0"}, debianProgram("docker"),
+		append([]string{"--config", d.config, "--host", "unix://" + d.socket}, args...)...)
+}
+
+func (d *dockerStore) pull(ctx context.Context, name string) (string, error) {
+	if _, err := d.docker(ctx, "pull", "--quiet", name); err != nil {
+		return "", err
+	}
+	out, err := d.docker(ctx, "image", "inspect", "--format", "{{join .RepoDigests \" \"}}", name)
+	if err != nil {
+		return "", err
+	}
+	return digestOf(out)
+}
+
+func (d *dockerStore) run(ctx context.Context, name string) (string, error) {
+	return d.docker(ctx, "run", "--rm", "--pull=never", "--network=none", name)
+}
+
+// digestOf finds the one digest in a list of NAME@DIGEST.
+func digestOf(list string) (string, error) {
+	var found string
+	for _, ref := range strings.Fields(list) {
+		_, digest, _ := strings.Cut(ref, "@")
+		if found != "" && digest != found {
+			return "", fmt.Errorf("several digests: %s", list)
+		}
+		found = digest
+	}
+	if found == "" {
+		return "", fmt.Errorf("no digest in %q", list)
+	}
+	return found, nil
+}
