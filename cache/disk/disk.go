@@ -180,6 +180,20 @@ func (s *Store) Stat(d v1.Hash) (int64, error) {
 	return info.Size(), nil
 }
 
+// Get returns the bytes of a committed blob of at most limit bytes, with the errors of Blob.
+// They are not checked against the digest.
+func (s *Store) Get(d v1.Hash, limit int64) ([]byte, error) {
+	name, err := blobName(d)
+	if err != nil {
+		return nil, fmt.Errorf("read blob: %w", err)
+	}
+	b, err := s.readSmall(name, limit)
+	if err != nil {
+		return nil, fmt.Errorf("read blob %s: %w", d, err)
+	}
+	return b, nil
+}
+
 // Put commits b under d. It is meant for small things such as manifests, and does nothing
 // when the same bytes are there already. The error is [ErrMismatch] when b does not have
 // the digest d.

@@ -84,6 +84,15 @@ func (s *Store) Partial(d v1.Hash) (*Partial, error) {
 	return p, nil
 }
 
+// HasPartial reports whether a fill of d left a file, or is running.
+func (s *Store) HasPartial(d v1.Hash) bool {
+	if _, err := blobName(d); err != nil {
+		return false
+	}
+	_, err := s.root.Lstat(partialName(d))
+	return err == nil
+}
+
 func (s *Store) claim(d v1.Hash) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -1,0 +1,119 @@
+package index
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+)
+
+// access gathers the times at which blobs were used, to the minute, until they are written.
+type access struct {
+	mu      sync.Mutex
+	touched map[v1.Hash]uint32 // guarded by mu; minutes since 1970
+	writing map[v1.Hash]uint32 // guarded by mu; being written; not changed
+}
+
+func (a *access) init() { a.touched = map[v1.Hash]uint32{} }
+
+// Touch notes that a blob is used now. It does no I/O and is cheap enough for every hit.
+func (ix *Index) Touch(d v1.Hash) {
+	now := uint32(time.Now().Unix() / 60)
+	ix.access.mu.Lock()
+	ix.access.touched[d] = now
+	ix.access.mu.Unlock()
+}
+
+// pending returns a time that is not written yet.
+func (a *access) pending(d v1.Hash) (time.Time, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	m, ok := a.touched[d]
+	if !ok {
+		m, ok = a.writing[d]
+	}
+	return fromMinutes(m), ok
+}
+
+// Used returns the minute of a blob's last use, written or not.
+func (ix *Index) Used(d v1.Hash) (time.Time, bool, error) {
+	if at, ok := ix.access.pending(d); ok {
+		return at, true, nil
+	}
+	key, err := digestKey(prefixAccess, d)
+	return lookup(ix, "last use of", d, key, err, decodeMinutes)
+}
+
+// flushAccess writes the gathered times. Those that cannot be written are kept for the
+// next try. Only Run and Close call it.
+func (ix *Index) flushAccess() error {
+	a := &ix.access
+	a.mu.Lock()
+	batch := a.touched
+	a.touched, a.writing = make(map[v1.Hash]uint32), batch
+	a.mu.Unlock()
+	err := ix.writeAccess(batch)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.writing = nil
+	if err == nil {
+		return nil
+	}
+	maps.Copy(batch, a.touched) // later uses win
+	a.touched = batch
+	return fmt.Errorf("write access times: %w", err)
+}
+
+// accessBatch is how many access times are written at once: small next to what a
+// transaction may hold, and quick, since updates wait.
+const accessBatch = 500
+
+func (ix *Index) writeAccess(times map[v1.Hash]uint32) error {
+	for digests := range slices.Chunk(slices.Collect(maps.Keys(times)), accessBatch) {
+		if err := ix.writeSomeAccess(digests, times); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// writeSomeAccess passes over blobs that are gone, so that no access time outlives its blob.
+func (ix *Index) writeSomeAccess(digests []v1.Hash, times map[v1.Hash]uint32) error {
+	ix.mu.Lock()
+	defer ix.mu.Unlock()
+	return ix.db.Update(func(txn *badger.Txn) error {
+		for _, d := range digests {
+			key, err := digestKey(prefixBlob, d)
+			if err != nil {
+				continue // not a digest: nothing is kept under it either
+			}
+			_, err = txn.Get(key)
+			if errors.Is(err, badger.ErrKeyNotFound) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			key[0] = prefixAccess
+			if err := txn.Set(key, binary.BigEndian.AppendUint32(nil, times[d])); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func fromMinutes(m uint32) time.Time { return time.Unix(int64(m)*60, 0) }
+
+func decodeMinutes(v []byte) (time.Time, error) {
+	if len(v) != 4 {
+		return time.Time{}, errRecord
+	}
+	return fromMinutes(binary.BigEndian.Uint32(v)), nil
+}

@@ -1,0 +1,353 @@
+package index
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/dgraph-io/badger/v4"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+)
+
+// Batch gathers changes for [Index.Update]. Its methods look at their arguments and
+// return an error for names and digests that cannot be kept. Changes are made in order.
+type Batch struct {
+	steps []func(*writer) error
+}
+
+// Update makes the changes that fn gathers, all of them or none, also if the process is
+// killed. When fn returns an error nothing is changed and the error is returned as it is.
+// The error is [ErrTooBig] when one transaction cannot hold the batch (some 10,000 changes).
+// No other update runs meanwhile, so that fn should only gather.
+func (ix *Index) Update(fn func(*Batch) error) error {
+	var b Batch
+	if err := fn(&b); err != nil {
+		return err
+	}
+	if len(b.steps) == 0 {
+		return nil
+	}
+	ix.mu.Lock()
+	defer ix.mu.Unlock()
+	if err := ix.apply(b.steps); err != nil {
+		return fmt.Errorf("update index: %w", err)
+	}
+	return nil
+}
+
+// apply makes changes in one transaction. Its caller holds ix.mu.
+func (ix *Index) apply(steps []func(*writer) error) error {
+	txn := ix.db.NewTransaction(true)
+	defer txn.Discard()
+	w := &writer{txn: txn, totals: *ix.totals.Load(), repos: map[Repo]*repoRecord{}}
+	for _, step := range steps {
+		if err := step(w); err != nil {
+			return tooBig(err)
+		}
+	}
+	if !w.changed {
+		return nil
+	}
+	if err := w.finish(); err != nil {
+		return tooBig(err)
+	}
+	// The journal goes first: were it second, a crash in between could leave a deletion
+	// out of it, and a rebuild would give the right to content back that was taken away.
+	if ix.journal != nil {
+		ix.journal.append(w.lines)
+	}
+	if err := txn.Commit(); err != nil {
+		return tooBig(err)
+	}
+	ix.totals.Store(&w.totals)
+	return nil
+}
+
+func tooBig(err error) error {
+	if errors.Is(err, badger.ErrTxnTooBig) {
+		return fmt.Errorf("%w: %w", ErrTooBig, err)
+	}
+	return err
+}
+
+// PutBlob records that content is committed. Its last use is forgotten if its size changes.
+func (b *Batch) PutBlob(d v1.Hash, info BlobInfo) error {
+	key, err := digestKey(prefixBlob, d)
+	if err != nil {
+		return fmt.Errorf("record blob: %w", err)
+	}
+	if info.Size < 0 {
+		return fmt.Errorf("record blob %s: size %d is negative", d, info.Size)
+	}
+	b.steps = append(b.steps, func(w *writer) error {
+		old, known, err := read(w, key, decodeBlob)
+		if err != nil {
+			return err
+		}
+		if known {
+			w.totals.Bytes -= old.Size
+		} else {
+			w.totals.Blobs++
+		}
+		w.totals.Bytes += info.Size
+		return w.set(key, info.encode())
+	})
+	return nil
+}
+
+// DeleteBlob forgets content and its last use. Links and tags stay: they are still true.
+func (b *Batch) DeleteBlob(d v1.Hash) error {
+	key, err := digestKey(prefixBlob, d)
+	if err != nil {
+		return fmt.Errorf("forget blob: %w", err)
+	}
+	used, err := digestKey(prefixAccess, d)
+	if err != nil {
+		return fmt.Errorf("forget blob: %w", err)
+	}
+	b.steps = append(b.steps, func(w *writer) error {
+		old, known, err := read(w, key, decodeBlob)
+		if err != nil || !known {
+			return err
+		}
+		w.totals.Blobs--
+		w.totals.Bytes -= old.Size
+		return errors.Join(w.delete(key), w.delete(used))
+	})
+	return nil
+}
+
+// PutLink records that a repository holds a digest. What is unknown in l, an empty media
+// type or a negative size, does not replace what is known.
+func (b *Batch) PutLink(r Repo, k Kind, d v1.Hash, l Link) error {
+	key, err := linkKey(r, k, d)
+	if err != nil {
+		return fmt.Errorf("link to %s: %w", r, err)
+	}
+	holder, err := holderKey(r, k, d)
+	if err != nil {
+		return fmt.Errorf("link to %s: %w", r, err)
+	}
+	if err := checkMediaType(l.MediaType); err != nil {
+		return fmt.Errorf("link %s to %s: %w", d, r, err)
+	}
+	b.steps = append(b.steps, func(w *writer) error {
+		old, known, err := read(w, key, decodeLink)
+		if err != nil {
+			return err
+		}
+		l := l
+		if known {
+			if l = l.over(old); l == old {
+				return nil
+			}
+			w.retire(linkLine(r, k, d, old))
+		} else if err := w.countLink(r, k, 1); err != nil {
+			return err
+		}
+		w.record(linkLine(r, k, d, l))
+		return errors.Join(w.set(key, l.encode()), w.set(holder, nil))
+	})
+	return nil
+}
+
+// DeleteLink takes the right to a digest from a repository.
+func (b *Batch) DeleteLink(r Repo, k Kind, d v1.Hash) error {
+	key, err := linkKey(r, k, d)
+	if err != nil {
+		return fmt.Errorf("unlink from %s: %w", r, err)
+	}
+	holder, err := holderKey(r, k, d)
+	if err != nil {
+		return fmt.Errorf("unlink from %s: %w", r, err)
+	}
+	b.steps = append(b.steps, func(w *writer) error {
+		old, known, err := read(w, key, decodeLink)
+		if err != nil || !known {
+			return err
+		}
+		w.retire(linkLine(r, k, d, old))
+		w.lines = append(w.lines, unlinkLine(r, k, d)...)
+		return errors.Join(w.countLink(r, k, -1), w.delete(key), w.delete(holder))
+	})
+	return nil
+}
+
+// PutTag records what the upstream said that a tag points to: t.Desc at t.CheckedAt.
+// ChangedAt and History follow from what is recorded already; those in t are not looked at.
+func (b *Batch) PutTag(r Repo, tag string, t Tag) error {
+	key, err := tagKey(r, tag)
+	if err != nil {
+		return fmt.Errorf("bind tag: %w", err)
+	}
+	if _, err := appendDigest(nil, t.Desc.Digest); err != nil {
+		return fmt.Errorf("bind tag %s:%s: %w", r, tag, err)
+	}
+	if err := checkMediaType(string(t.Desc.MediaType)); err != nil {
+		return fmt.Errorf("bind tag %s:%s: %w", r, tag, err)
+	}
+	b.steps = append(b.steps, func(w *writer) error {
+		old, known, err := read(w, key, decodeTag)
+		if err != nil {
+			return err
+		}
+		next := t.next(old, known)
+		if !known {
+			if err := w.countTag(r, 1); err != nil {
+				return err
+			}
+		}
+		// That a tag was confirmed is not worth a line: after a rebuild it is asked for again.
+		if line := tagLine(r, tag, next); !known || string(line) != string(tagLine(r, tag, old)) {
+			if known {
+				w.retire(tagLine(r, tag, old))
+			}
+			w.record(line)
+		}
+		return w.set(key, next.encode())
+	})
+	return nil
+}
+
+// DeleteTag forgets a tag and its history.
+func (b *Batch) DeleteTag(r Repo, tag string) error {
+	key, err := tagKey(r, tag)
+	if err != nil {
+		return fmt.Errorf("forget tag: %w", err)
+	}
+	b.steps = append(b.steps, func(w *writer) error {
+		old, known, err := read(w, key, decodeTag)
+		if err != nil || !known {
+			return err
+		}
+		w.retire(tagLine(r, tag, old))
+		w.lines = append(w.lines, untagLine(r, tag)...)
+		return errors.Join(w.countTag(r, -1), w.delete(key))
+	})
+	return nil
+}
+
+// maxMediaType bounds what an upstream may call its content (RFC 6838 4.2: 127 for each half).
+const maxMediaType = 1024
+
+func checkMediaType(s string) error {
+	if len(s) > maxMediaType {
+		return fmt.Errorf("media type of %d bytes is too long", len(s))
+	}
+	return nil
+}
+
+// over returns what is known from l and, where l does not know, from old. The time is
+// that of the first.
+func (l Link) over(old Link) Link {
+	if l.MediaType == "" {
+		l.MediaType = old.MediaType
+	}
+	if l.Size < 0 {
+		l.Size = old.Size
+	}
+	l.At = old.At
+	return l
+}
+
+// writer makes the changes of one batch and keeps the counts.
+type writer struct {
+	txn     *badger.Txn
+	totals  totals
+	repos   map[Repo]*repoRecord // as they will be
+	lines   []byte               // for the journal
+	changed bool
+}
+
+// read returns a record as the batch has left it so far. A damaged one counts as missing,
+// so that it can be written anew.
+func read[T any](w *writer, key []byte, decode func([]byte) (T, error)) (rec T, known bool, err error) {
+	rec, err = getValue(w.txn, key, decode)
+	if errors.Is(err, badger.ErrKeyNotFound) || errors.Is(err, errRecord) {
+		var none T
+		return none, false, nil
+	}
+	return rec, err == nil, err
+}
+
+func (w *writer) set(key, value []byte) error {
+	w.changed = true
+	return w.txn.Set(key, value)
+}
+
+func (w *writer) delete(key []byte) error {
+	w.changed = true
+	return w.txn.Delete(key)
+}
+
+// record adds a journal line that counts until it is retired.
+func (w *writer) record(line []byte) {
+	w.lines = append(w.lines, line...)
+	w.totals.journal += int64(len(line))
+}
+
+// retire notes that a journal line written earlier does not count any more.
+func (w *writer) retire(line []byte) { w.totals.journal -= int64(len(line)) }
+
+func (w *writer) countLink(r Repo, k Kind, n int64) error {
+	rec, err := w.repo(r)
+	if err != nil {
+		return err
+	}
+	w.totals.Links += n
+	if k == Manifest {
+		rec.manifests += n
+	} else {
+		rec.blobs += n
+	}
+	return nil
+}
+
+func (w *writer) countTag(r Repo, n int64) error {
+	rec, err := w.repo(r)
+	if err != nil {
+		return err
+	}
+	w.totals.Tags += n
+	rec.tags += n
+	return nil
+}
+
+// repo returns the counts of a repository, to be changed.
+func (w *writer) repo(r Repo) (*repoRecord, error) {
+	if rec := w.repos[r]; rec != nil {
+		return rec, nil
+	}
+	key, err := recordKey(r)
+	if err != nil {
+		return nil, err
+	}
+	rec, known, err := read(w, key, decodeRepo)
+	if err != nil {
+		return nil, err
+	}
+	if !known {
+		w.totals.Repositories++
+	}
+	w.repos[r] = &rec
+	return &rec, nil
+}
+
+// finish writes the counts.
+func (w *writer) finish() error {
+	for r, rec := range w.repos {
+		key, err := recordKey(r)
+		if err != nil {
+			return err
+		}
+		if *rec == (repoRecord{}) {
+			w.totals.Repositories--
+			err = w.delete(key)
+		} else {
+			err = w.set(key, rec.encode())
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return w.set(totalsKey, w.totals.encode())
+}

@@ -1,0 +1,294 @@
+// Package index remembers what is known about blobs: their sizes and use, which
+// repository holds them, what tags point to, and listings.
+//
+// It promises that a batch of changes is kept whole or not at all, that a damaged value
+// is an error and never a wrong answer, and that a hit writes nothing. A record is a hint
+// all the same: the blob files are the truth, and a record whose file is gone is a miss.
+//
+// Facts live in a Badger database. Links and tags, which no blob file tells, are also
+// appended to a journal of text lines, so that [Rebuild] brings them back after the
+// database is lost.
+//
+// Lock order: Index.mu, then journal.mu. No lock is held while a callback runs.
+package index
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/options"
+	"go.uber.org/zap"
+
+	"forebay/internal/logkey"
+)
+
+// schemaVersion is the version of keys and records. A database with a newer one is
+// refused; there is no older one.
+const schemaVersion = 1
+
+const (
+	// syncEvery bounds what a loss of power takes from the journal.
+	syncEvery = time.Second
+	// touchEvery is how often access times are written. Eviction looks at days.
+	touchEvery = 45 * time.Second
+)
+
+var (
+	// ErrDamaged means that the database, or a record in it, cannot be read, or that it
+	// is missing while the journal says that there was one. [Rebuild] helps.
+	ErrDamaged = errors.New("index is damaged")
+	// ErrNewer means that a newer version of the program wrote the index.
+	ErrNewer = errors.New("index was written by a newer version")
+	// ErrTooBig means that a batch or a document is larger than can be kept.
+	ErrTooBig = errors.New("too big for the index")
+)
+
+// Index is an open index. Its methods may be called concurrently.
+type Index struct {
+	db      *badger.DB
+	log     *zap.Logger
+	journal *journal // nil while rebuilding
+
+	mu     sync.Mutex             // serialises Update, so that totals and records agree
+	totals atomic.Pointer[totals] // written under mu
+	access access
+	closed sync.Once
+}
+
+// Open opens the index in the folder dir with its journal, and makes both if neither is
+// there. The error is [ErrDamaged] when [Rebuild] is needed, [ErrNewer] when a newer
+// program is. log may be nil. The caller starts Run once, and calls Close after Run has
+// returned.
+func Open(dir, journal string, log *zap.Logger) (*Index, error) {
+	if log == nil {
+		log = zap.NewNop()
+	}
+	if err := checkPresence(dir, journal); err != nil {
+		return nil, fmt.Errorf("open index %q: %w", dir, err)
+	}
+	ix, err := openDatabase(dir, log)
+	if err != nil {
+		return nil, fmt.Errorf("open index %q: %w", dir, err)
+	}
+	ix.journal, err = openJournal(journal)
+	if err != nil {
+		return nil, fmt.Errorf("open index %q: %w", dir, errors.Join(err, ix.db.Close()))
+	}
+	if live := ix.totals.Load(); live.Links+live.Tags > 0 && ix.journal.empty() {
+		ix.journal.spoil() // lost: Run writes it anew from the database
+	}
+	return ix, nil
+}
+
+// checkPresence tells a new index from one that was lost.
+func checkPresence(dir, journal string) error {
+	_, err := os.Stat(filepath.Join(dir, badger.ManifestFilename))
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if info, err := os.Stat(journal); err == nil && info.Size() > int64(len(journalHeader)) {
+		return fmt.Errorf("%w: it is missing, but %q has entries", ErrDamaged, journal)
+	}
+	for _, pattern := range []string{"*.sst", "*.mem"} {
+		names, err := filepath.Glob(filepath.Join(dir, pattern))
+		if err != nil {
+			return err
+		}
+		if len(names) > 0 {
+			return fmt.Errorf("%w: %s is missing", ErrDamaged, badger.ManifestFilename)
+		}
+	}
+	return nil
+}
+
+// openDatabase opens or makes the database, without a journal.
+func openDatabase(dir string, log *zap.Logger) (*Index, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	db, err := openBadger(dir, log)
+	if err != nil {
+		return nil, err
+	}
+	ix := &Index{db: db, log: log}
+	ix.access.init()
+	if err := ix.load(); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return ix, nil
+}
+
+// openBadger returns every failure as ErrDamaged, except those that say that the folder
+// cannot be used at all: Badger's errors carry their cause as text only.
+func openBadger(dir string, log *zap.Logger) (db *badger.DB, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			db, err = nil, fmt.Errorf("%w: %v", ErrDamaged, r)
+		}
+	}()
+	if err := writable(dir); err != nil {
+		return nil, err
+	}
+	db, err = badger.Open(badgerOptions(dir, log))
+	if err == nil {
+		return db, nil
+	}
+	if strings.Contains(err.Error(), "directory lock") {
+		return nil, err
+	}
+	return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
+}
+
+// writable makes and removes a file, so that a folder without permission or space is not
+// taken for a damaged index.
+func writable(dir string) error {
+	f, err := os.CreateTemp(dir, "probe-*")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(make([]byte, 4096))
+	return errors.Join(err, f.Close(), os.Remove(f.Name()))
+}
+
+// badgerOptions keeps memory small: one million blobs with their links are some 300 MB
+// on disk, read through the page cache.
+func badgerOptions(dir string, log *zap.Logger) badger.Options {
+	return badger.DefaultOptions(dir).
+		WithLogger(badgerLog{log}).
+		WithDetectConflicts(false). // Update is the only writer
+		WithNumVersionsToKeep(1).
+		WithMemTableSize(16 << 20).
+		WithNumMemtables(2).
+		WithNumLevelZeroTables(4).
+		WithNumLevelZeroTablesStall(12).
+		WithNumCompactors(2).
+		WithBaseTableSize(8 << 20).
+		WithCompression(options.None). // values are digests: nothing to compress
+		WithBlockCacheSize(0).         // the page cache does it
+		WithIndexCacheSize(32 << 20).
+		WithValueLogFileSize(16 << 20). // stays empty: every value is below the threshold
+		WithChecksumVerificationMode(options.OnBlockRead).
+		WithMetricsEnabled(false).
+		WithSyncWrites(false) // survives a kill; after a loss of power the files are the truth
+}
+
+// load reads the version and the totals, or writes them into a new database.
+func (ix *Index) load() error {
+	return ix.db.Update(func(txn *badger.Txn) error {
+		v, err := getValue(txn, versionKey, decodeVersion)
+		if errors.Is(err, badger.ErrKeyNotFound) {
+			return ix.initialise(txn)
+		}
+		if err != nil {
+			return damaged("schema version", err)
+		}
+		if v > schemaVersion {
+			return fmt.Errorf("%w: it has schema %d, this program knows up to %d", ErrNewer, v, schemaVersion)
+		}
+		t, err := getValue(txn, totalsKey, decodeTotals)
+		if err != nil {
+			return damaged("totals", err)
+		}
+		ix.totals.Store(&t)
+		return nil
+	})
+}
+
+// initialise marks an empty database as ours.
+func (ix *Index) initialise(txn *badger.Txn) error {
+	it := txn.NewIterator(badger.IteratorOptions{})
+	it.Rewind()
+	empty := !it.Valid()
+	it.Close()
+	if !empty {
+		return fmt.Errorf("%w: it has no schema version", ErrDamaged)
+	}
+	ix.totals.Store(&totals{})
+	if err := txn.Set(versionKey, encodeVersion(schemaVersion)); err != nil {
+		return err
+	}
+	return txn.Set(totalsKey, totals{}.encode())
+}
+
+// Run writes access times and syncs and compacts the journal until ctx is done. It
+// returns nil; what goes wrong is logged, and tried again.
+func (ix *Index) Run(ctx context.Context) error {
+	tick := time.NewTicker(syncEvery)
+	defer tick.Stop()
+	last := time.Now()
+	var failing bool
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case now := <-tick.C:
+			err := ix.journal.sync()
+			if now.Sub(last) >= touchEvery {
+				last = now
+				err = errors.Join(err, ix.flushAccess(), ix.compactJournal(ctx))
+			}
+			if ctx.Err() == nil {
+				failing = ix.report(err, failing)
+			}
+		}
+	}
+}
+
+// report logs the change between working and failing, not every failure.
+func (ix *Index) report(err error, failing bool) bool {
+	switch {
+	case err != nil && !failing:
+		ix.log.Warn("index not written", logkey.Err(err))
+	case err == nil && failing:
+		ix.log.Info("index written again")
+	}
+	return err != nil
+}
+
+// Close writes what is in memory and closes the index. Nothing may be called after it.
+func (ix *Index) Close() error {
+	var err error
+	ix.closed.Do(func() {
+		if ix.journal != nil {
+			err = errors.Join(ix.flushAccess(), ix.journal.close())
+		}
+		err = errors.Join(err, ix.db.Close())
+	})
+	if err != nil {
+		return fmt.Errorf("close index: %w", err)
+	}
+	return nil
+}
+
+// Totals is what the index counts.
+type Totals struct {
+	Blobs        int64 // blob records
+	Bytes        int64 // their sizes
+	Links        int64
+	Tags         int64
+	Repositories int64 // with at least one link or tag
+}
+
+// Totals returns the counts, which always agree with the records.
+func (ix *Index) Totals() Totals { return ix.totals.Load().Totals }
+
+// badgerLog gives Badger's warnings to our log. What it says at info is of no use to an operator.
+type badgerLog struct{ log *zap.Logger }
+
+func (l badgerLog) Errorf(format string, args ...any)   { l.warn(format, args) }
+func (l badgerLog) Warningf(format string, args ...any) { l.warn(format, args) }
+func (l badgerLog) Infof(string, ...any)                {}
+func (l badgerLog) Debugf(string, ...any)               {}
+
+func (l badgerLog) warn(format string, args []any) {
+	l.log.Warn("index database", zap.String("said", strings.TrimSpace(fmt.Sprintf(format, args...))))
+}

@@ -1,0 +1,473 @@
+package index
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"forebay/internal/wire"
+)
+
+// The journal is a text file of one change a line, in the order of the changes:
+//
+//	forebay refs 1
+//	<checksum> +link <upstream> <repository> <kind> <digest> <size> <ms> <media type>
+//	<checksum> -link <upstream> <repository> <kind> <digest>
+//	<checksum> +tag <upstream> <repository> <tag> <digest> <size> <ms> <media type>
+//	<checksum> -tag <upstream> <repository> <tag>
+//
+// The checksum is the CRC-32C of the rest of the line, in hexadecimal. The time is in
+// milliseconds since 1970. Blanks, per cent signs and control characters in names are
+// written as %XX; an empty text is a lone per cent sign. Lines that cannot be read, as a
+// torn last one, are passed over.
+const journalHeader = "forebay refs 1\n"
+
+const (
+	// maxLine is more than any line of ours has.
+	maxLine = 16 << 10
+	// journalSlack is how far a journal may outgrow twice its live content before it is
+	// rewritten, so that small ones are left alone.
+	journalSlack = 1 << 20
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// journal appends lines. Only Run and Close call sync and rewrite.
+type journal struct {
+	path string
+
+	mu        sync.Mutex
+	f         *os.File // guarded by mu
+	size      int64    // guarded by mu; bytes in the file
+	dirty     bool     // guarded by mu; written since the last sync
+	spoiled   bool     // guarded by mu; lines are missing: it must be rewritten
+	rewriting bool     // guarded by mu
+	tail      []byte   // guarded by mu; appended since the rewrite began
+}
+
+func openJournal(path string) (*journal, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open journal: %w", err)
+	}
+	j := &journal{path: path, f: f}
+	if err := j.begin(); err != nil {
+		return nil, fmt.Errorf("open journal: %w", errors.Join(err, f.Close()))
+	}
+	return j, nil
+}
+
+// begin writes the header of a new file and ends a torn last line of an old one.
+func (j *journal) begin() error {
+	info, err := j.f.Stat()
+	if err != nil {
+		return err
+	}
+	if !info.Mode().IsRegular() {
+		return fmt.Errorf("%q is not a regular file", j.path)
+	}
+	j.size = info.Size()
+	if j.size == 0 {
+		return j.write([]byte(journalHeader))
+	}
+	last := make([]byte, 1)
+	if _, err := j.f.ReadAt(last, j.size-1); err != nil {
+		return err
+	}
+	if last[0] != '\n' {
+		return j.write([]byte("\n"))
+	}
+	return nil
+}
+
+// write appends b whole or, as far as the disk lets it, not at all.
+func (j *journal) write(b []byte) error {
+	n, err := j.f.Write(b)
+	if err == nil {
+		j.size += int64(n)
+		j.dirty = true
+		return nil
+	}
+	if n > 0 && j.f.Truncate(j.size) != nil {
+		j.size += int64(n)
+	}
+	return err
+}
+
+// append adds lines. When they cannot be written, the journal is rewritten as soon as the
+// disk allows: what the caller does is not held up by it.
+func (j *journal) append(lines []byte) {
+	if len(lines) == 0 {
+		return
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.rewriting {
+		j.tail = append(j.tail, lines...)
+	}
+	if err := j.write(lines); err != nil {
+		j.spoiled = true
+	}
+}
+
+// spoil makes the next compaction rewrite the journal.
+func (j *journal) spoil() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.spoiled = true
+}
+
+func (j *journal) empty() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.size <= int64(len(journalHeader))
+}
+
+// wasteful reports whether the file should be rewritten, given the bytes that count.
+func (j *journal) wasteful(live int64) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.spoiled || j.size > 2*live+journalSlack
+}
+
+// sync makes what was appended survive a loss of power.
+func (j *journal) sync() error {
+	j.mu.Lock()
+	f, dirty := j.f, j.dirty
+	j.dirty = false
+	j.mu.Unlock()
+	if !dirty {
+		return nil
+	}
+	if err := f.Sync(); err != nil { // not under the lock: updates go on
+		j.mu.Lock()
+		j.dirty, j.spoiled = true, true
+		j.mu.Unlock()
+		return fmt.Errorf("sync journal: %w", err)
+	}
+	return nil
+}
+
+func (j *journal) close() error {
+	return errors.Join(j.sync(), j.f.Close())
+}
+
+// startRewrite begins to gather what is appended meanwhile.
+func (j *journal) startRewrite() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.rewriting, j.tail, j.spoiled = true, nil, false
+}
+
+// rewrite replaces the file by what emit writes and by what was appended since
+// startRewrite. The old file stays in place when anything fails.
+func (j *journal) rewrite(emit func(io.Writer) error) (err error) {
+	tmp := j.path + ".tmp"
+	defer func() {
+		j.mu.Lock()
+		j.rewriting, j.tail = false, nil
+		j.spoiled = j.spoiled || err != nil
+		j.mu.Unlock()
+		if err != nil {
+			err = fmt.Errorf("rewrite journal: %w", errors.Join(err, removeIfThere(tmp)))
+		}
+	}()
+	if err := removeIfThere(tmp); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_EXCL|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	size, err := writeLines(f, emit)
+	if err == nil {
+		err = j.swap(f, tmp, size)
+	}
+	if err != nil {
+		return errors.Join(err, f.Close())
+	}
+	return syncFolder(filepath.Dir(j.path))
+}
+
+func writeLines(f *os.File, emit func(io.Writer) error) (int64, error) {
+	w := bufio.NewWriterSize(f, 64<<10)
+	_, err := w.WriteString(journalHeader)
+	if err == nil {
+		err = emit(w)
+	}
+	if err == nil {
+		err = w.Flush()
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if err != nil {
+		return 0, err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	return info.Size(), nil
+}
+
+// swap puts the new file in place of the old one.
+func (j *journal) swap(f *os.File, tmp string, size int64) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if _, err := f.Write(j.tail); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, j.path); err != nil {
+		return err
+	}
+	_ = j.f.Close() // replaced: nothing in it matters any more
+	j.f, j.size, j.dirty, j.spoiled = f, size+int64(len(j.tail)), true, false
+	return nil
+}
+
+func removeIfThere(name string) error {
+	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+func syncFolder(name string) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return f.Sync()
+}
+
+func linkLine(r Repo, k Kind, d v1.Hash, l Link) []byte {
+	return line("+link", r.Upstream, r.Name, k.String(), d.String(), number(l.Size), number(millis(l.At)), l.MediaType)
+}
+
+func unlinkLine(r Repo, k Kind, d v1.Hash) []byte {
+	return line("-link", r.Upstream, r.Name, k.String(), d.String())
+}
+
+func tagLine(r Repo, tag string, t Tag) []byte {
+	return line("+tag", r.Upstream, r.Name, tag, t.Desc.Digest.String(), number(t.Desc.Size), number(millis(t.ChangedAt)), string(t.Desc.MediaType))
+}
+
+func untagLine(r Repo, tag string) []byte { return line("-tag", r.Upstream, r.Name, tag) }
+
+func number(n int64) string { return strconv.FormatInt(n, 10) }
+
+func millis(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMilli()
+}
+
+// line returns the fields as a line with its checksum.
+func line(op string, fields ...string) []byte {
+	b := make([]byte, 9, 256)
+	b = append(b, op...)
+	for _, f := range fields {
+		b = append(b, ' ')
+		b = appendEscaped(b, f)
+	}
+	copy(b, fmt.Sprintf("%08x ", crc32.Checksum(b[9:], castagnoli)))
+	return append(b, '\n')
+}
+
+func appendEscaped(b []byte, s string) []byte {
+	if s == "" {
+		return append(b, '%')
+	}
+	for i := range len(s) {
+		if c := s[i]; c <= ' ' || c == '%' || c == 0x7f {
+			b = append(b, '%', "0123456789abcdef"[c>>4], "0123456789abcdef"[c&15])
+		} else {
+			b = append(b, c)
+		}
+	}
+	return b
+}
+
+func unescape(s string) (string, error) {
+	if s == "%" {
+		return "", nil
+	}
+	if strings.IndexByte(s, '%') < 0 {
+		return s, nil
+	}
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] != '%' {
+			b.WriteByte(s[i])
+			continue
+		}
+		if i+2 >= len(s) {
+			return "", errLine
+		}
+		c, err := strconv.ParseUint(s[i+1:i+3], 16, 8)
+		if err != nil {
+			return "", errLine
+		}
+		b.WriteByte(byte(c))
+		i += 2
+	}
+	return b.String(), nil
+}
+
+// errLine means that a journal line is damaged.
+var errLine = errors.New("journal line cannot be read")
+
+// entry is a journal line. A link has a kind, a tag has a tag.
+type entry struct {
+	remove bool
+	repo   Repo
+	kind   Kind
+	tag    string
+	desc   v1.Descriptor
+	at     time.Time
+}
+
+// parseLine reads a line without its end. It never accepts what line would not write.
+func parseLine(b []byte) (entry, error) {
+	sum, rest, ok := bytes.Cut(b, []byte{' '})
+	if !ok || len(sum) != 8 {
+		return entry{}, errLine
+	}
+	want, err := strconv.ParseUint(string(sum), 16, 32)
+	if err != nil || uint32(want) != crc32.Checksum(rest, castagnoli) {
+		return entry{}, errLine
+	}
+	fields := strings.Split(string(rest), " ")
+	for i, f := range fields {
+		if fields[i], err = unescape(f); err != nil {
+			return entry{}, err
+		}
+	}
+	return parseFields(fields[0], fields[1:])
+}
+
+func parseFields(op string, f []string) (entry, error) {
+	e := entry{remove: strings.HasPrefix(op, "-")}
+	var want int // fields after the digest
+	switch {
+	case op == "+link" && len(f) == 7, op == "+tag" && len(f) == 7:
+		want = 3
+	case op == "-link" && len(f) == 4, op == "-tag" && len(f) == 3:
+	default:
+		return entry{}, errLine
+	}
+	e.repo = Repo{Upstream: f[0], Name: f[1]}
+	if e.repo.check() != nil {
+		return entry{}, errLine
+	}
+	var err error
+	if strings.HasSuffix(op, "tag") {
+		e.tag = f[2]
+		err = checkName("tag", e.tag)
+	} else {
+		e.kind, err = parseKind(f[2])
+	}
+	if err == nil && len(f) > 3 {
+		e.desc.Digest, err = wire.ParseDigest(f[3])
+	}
+	if err == nil && want > 0 {
+		err = e.parseRest(f[4:])
+	}
+	if err != nil {
+		return entry{}, errLine
+	}
+	return e, nil
+}
+
+// parseRest reads size, time and media type.
+func (e *entry) parseRest(f []string) (err error) {
+	if e.desc.Size, err = strconv.ParseInt(f[0], 10, 64); err != nil {
+		return err
+	}
+	ms, err := strconv.ParseInt(f[1], 10, 64)
+	if err != nil {
+		return err
+	}
+	if ms != 0 {
+		e.at = time.UnixMilli(ms)
+	}
+	e.desc.MediaType = types.MediaType(f[2])
+	return checkMediaType(f[2])
+}
+
+func parseKind(s string) (Kind, error) {
+	for _, k := range []Kind{Manifest, Blob} {
+		if s == k.String() {
+			return k, nil
+		}
+	}
+	return 0, errLine
+}
+
+// readJournal calls fn for every sound line of r, in order, and counts the others. The
+// error is [ErrNewer] when a newer program wrote it, else fn's or the reader's.
+func readJournal(r io.Reader, fn func(entry) error) (bad int, err error) {
+	in := bufio.NewReaderSize(r, maxLine)
+	for first := true; ; first = false {
+		b, err := in.ReadSlice('\n')
+		if errors.Is(err, bufio.ErrBufferFull) {
+			err = skipLine(in)
+			b = []byte("too long to be ours")
+		}
+		if err != nil && !errors.Is(err, io.EOF) {
+			return bad, fmt.Errorf("read journal: %w", err)
+		}
+		ended := err != nil
+		if ended && len(b) == 0 {
+			return bad, nil
+		}
+		switch {
+		case first && newerHeader(b):
+			return bad, fmt.Errorf("read journal: %w", ErrNewer)
+		case string(b) == journalHeader, len(bytes.TrimSpace(b)) == 0:
+		default:
+			e, perr := parseLine(bytes.TrimSuffix(b, []byte{'\n'}))
+			if perr != nil || ended { // a last line without its end is torn
+				bad++
+			} else if err := fn(e); err != nil {
+				return bad, err
+			}
+		}
+		if ended {
+			return bad, nil
+		}
+	}
+}
+
+// skipLine reads to the end of a line that does not fit into the buffer.
+func skipLine(in *bufio.Reader) error {
+	for {
+		_, err := in.ReadSlice('\n')
+		if !errors.Is(err, bufio.ErrBufferFull) {
+			return err
+		}
+	}
+}
+
+// newerHeader reports whether the first line is that of a later form of the journal.
+func newerHeader(b []byte) bool {
+	v, ok := strings.CutPrefix(strings.TrimSpace(string(b)), "forebay refs ")
+	n, err := strconv.Atoi(v)
+	return ok && err == nil && n > 1
+}

@@ -1,0 +1,240 @@
+package index
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+)
+
+// The readers below return whether there is a record. An error is [ErrDamaged] when the
+// record cannot be read; callers may go on as if there was none.
+
+// Blob returns what is known about a blob.
+func (ix *Index) Blob(d v1.Hash) (BlobInfo, bool, error) {
+	key, err := digestKey(prefixBlob, d)
+	return lookup(ix, "blob record of", d, key, err, decodeBlob)
+}
+
+// Link returns the link of a digest to a repository.
+func (ix *Index) Link(r Repo, k Kind, d v1.Hash) (Link, bool, error) {
+	key, err := linkKey(r, k, d)
+	return lookup(ix, "link of", d, key, err, decodeLink)
+}
+
+// Tag returns what a tag points to.
+func (ix *Index) Tag(r Repo, tag string) (Tag, bool, error) {
+	key, err := tagKey(r, tag)
+	return lookup(ix, "tag", tag, key, err, decodeTag)
+}
+
+// lookup reads one record.
+func lookup[T, N any](ix *Index, what string, name N, key []byte, err error, decode func([]byte) (T, error)) (T, bool, error) {
+	var rec T
+	if err != nil {
+		return rec, false, fmt.Errorf("read %s %v: %w", what, name, err)
+	}
+	err = ix.db.View(func(txn *badger.Txn) error {
+		rec, err = getValue(txn, key, decode)
+		return err
+	})
+	if errors.Is(err, badger.ErrKeyNotFound) {
+		return rec, false, nil
+	}
+	if err != nil {
+		var none T
+		return none, false, fmt.Errorf("read %s %v: %w", what, name, asDamage(err))
+	}
+	return rec, true, nil
+}
+
+// asDamage marks what the database says as damage, unless it is merely closed.
+func asDamage(err error) error {
+	if errors.Is(err, badger.ErrDBClosed) || errors.Is(err, ErrDamaged) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrDamaged, err)
+}
+
+func getValue[T any](txn *badger.Txn, key []byte, decode func([]byte) (T, error)) (T, error) {
+	var rec T
+	item, err := txn.Get(key)
+	if err != nil {
+		return rec, err
+	}
+	err = item.Value(func(v []byte) error {
+		rec, err = decode(v)
+		return err
+	})
+	return rec, err
+}
+
+// The listings below call fn inside a read of the database: fn must not wait for the
+// network, and may call the index. They stop at fn's first error and return it. Damaged
+// records are passed over.
+
+// Blobs calls fn for every blob with the minute of its last use, or of its arrival if it
+// was not used since.
+func (ix *Index) Blobs(fn func(d v1.Hash, b BlobInfo, used time.Time) error) error {
+	return ix.db.View(func(txn *badger.Txn) error {
+		times := txn.NewIterator(iterate([]byte{prefixAccess}))
+		defer times.Close()
+		times.Rewind()
+		return scan(txn, []byte{prefixBlob}, nil, func(key, v []byte) error {
+			b, err := decodeBlob(v)
+			if err != nil {
+				return nil
+			}
+			d, _, err := cutDigest(key[1:])
+			if err != nil {
+				return nil
+			}
+			used := b.Added
+			if at, ok := catchUp(times, key[1:]); ok && at.After(used) {
+				used = at
+			}
+			if at, ok := ix.access.pending(d); ok && at.After(used) {
+				used = at
+			}
+			return fn(d, b, used)
+		})
+	})
+}
+
+// catchUp moves the iterator of access times, which are in the order of the blobs, to a digest.
+func catchUp(times *badger.Iterator, digest []byte) (time.Time, bool) {
+	for times.Valid() && bytes.Compare(times.Item().Key()[1:], digest) < 0 {
+		times.Next()
+	}
+	if !times.Valid() || !bytes.Equal(times.Item().Key()[1:], digest) {
+		return time.Time{}, false
+	}
+	var at time.Time
+	err := times.Item().Value(func(v []byte) (err error) {
+		at, err = decodeMinutes(v)
+		return err
+	})
+	return at, err == nil
+}
+
+// Links calls fn for every digest that a repository holds as a kind.
+func (ix *Index) Links(r Repo, k Kind, fn func(d v1.Hash, l Link) error) error {
+	prefix, err := repoKey(prefixLink, r)
+	if err != nil {
+		return fmt.Errorf("list links of %s: %w", r, err)
+	}
+	prefix = append(prefix, byte(k))
+	return ix.db.View(func(txn *badger.Txn) error {
+		return scan(txn, prefix, nil, func(key, v []byte) error {
+			d, _, err := cutDigest(key[len(prefix):])
+			if err != nil {
+				return nil
+			}
+			l, err := decodeLink(v)
+			if err != nil {
+				return nil
+			}
+			return fn(d, l)
+		})
+	})
+}
+
+// Holders calls fn for every repository that holds a digest.
+func (ix *Index) Holders(d v1.Hash, fn func(r Repo, k Kind) error) error {
+	prefix, err := digestKey(prefixHolder, d)
+	if err != nil {
+		return fmt.Errorf("list holders: %w", err)
+	}
+	return ix.db.View(func(txn *badger.Txn) error {
+		return scan(txn, prefix, nil, func(key, _ []byte) error {
+			rest := key[len(prefix):]
+			if len(rest) == 0 || !Kind(rest[0]).valid() {
+				return nil
+			}
+			r, _, err := cutRepo(rest[1:])
+			if err != nil {
+				return nil
+			}
+			return fn(r, Kind(rest[0]))
+		})
+	})
+}
+
+// Tags calls fn for every tag of a repository, in order.
+func (ix *Index) Tags(r Repo, fn func(tag string, t Tag) error) error {
+	prefix, err := repoKey(prefixTag, r)
+	if err != nil {
+		return fmt.Errorf("list tags of %s: %w", r, err)
+	}
+	return ix.db.View(func(txn *badger.Txn) error {
+		return scan(txn, prefix, nil, func(key, v []byte) error {
+			t, err := decodeTag(v)
+			if err != nil {
+				return nil
+			}
+			return fn(string(key[len(prefix):]), t)
+		})
+	})
+}
+
+// Repositories returns up to n repositories that hold at least one manifest, sorted as
+// "upstream/name", beginning after the one that is spelled so. after may be anything.
+func (ix *Index) Repositories(after string, n int) ([]Repo, error) {
+	if n <= 0 {
+		return nil, nil
+	}
+	var repos []Repo
+	from := append([]byte{prefixRepo}, after...)
+	if after != "" {
+		from = append(from, 0) // the first key after its own
+	}
+	err := ix.db.View(func(txn *badger.Txn) error {
+		return scan(txn, []byte{prefixRepo}, from, func(key, v []byte) error {
+			rec, err := decodeRepo(v)
+			upstream, name, ok := strings.Cut(string(key[1:]), "/")
+			if err != nil || rec.manifests == 0 || !ok {
+				return nil
+			}
+			repos = append(repos, Repo{Upstream: upstream, Name: name})
+			if len(repos) == n {
+				return errStop
+			}
+			return nil
+		})
+	})
+	if err != nil && !errors.Is(err, errStop) {
+		return nil, fmt.Errorf("list repositories: %w", err)
+	}
+	return repos, nil
+}
+
+// errStop ends a scan early.
+var errStop = errors.New("stop")
+
+func iterate(prefix []byte) badger.IteratorOptions {
+	opts := badger.DefaultIteratorOptions
+	opts.Prefix = prefix
+	return opts
+}
+
+// scan calls fn for the records whose keys have the prefix, beginning with the key from.
+// key and value are only good until fn returns.
+func scan(txn *badger.Txn, prefix, from []byte, fn func(key, value []byte) error) error {
+	it := txn.NewIterator(iterate(prefix))
+	defer it.Close()
+	if from == nil {
+		from = prefix
+	}
+	for it.Seek(from); it.Valid(); it.Next() {
+		item := it.Item()
+		err := item.Value(func(v []byte) error { return fn(item.Key(), v) })
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

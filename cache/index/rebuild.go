@@ -1,0 +1,215 @@
+package index
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"go.uber.org/zap"
+
+	"forebay/internal/logkey"
+)
+
+// WalkFunc calls its argument for every committed blob of a store and stops at the first
+// error: the Walk method of a store.
+type WalkFunc func(func(d v1.Hash, size int64, modTime time.Time) error) error
+
+// Progress counts what a rebuild has done so far, or in the end.
+type Progress struct {
+	Blobs int64 // found in the store
+	Bytes int64 // their sizes
+	Lines int64 // sound lines of the journal
+	Bad   int64 // lines that could not be read
+	Gone  int64 // links and tags that were not restored, as their content is not there
+}
+
+// rebuildBatch is how many changes of a rebuild are made at once.
+const rebuildBatch = 2000
+
+// OpenOrRebuild opens the index and rebuilds it first if it is damaged or missing. It is
+// what a server calls at its start. While another process holds the index, or when a
+// newer program wrote it, it returns the error of [Open].
+func OpenOrRebuild(ctx context.Context, dir, journal string, walk WalkFunc, log *zap.Logger) (*Index, error) {
+	if log == nil {
+		log = zap.NewNop()
+	}
+	ix, err := Open(dir, journal, log)
+	if err == nil && ix.Totals() != (Totals{}) {
+		return ix, nil
+	}
+	if err == nil {
+		empty, walkErr := nothingStored(walk)
+		if empty {
+			return ix, nil
+		}
+		// The store has content and the index knows none: both index and journal were lost.
+		if err := errors.Join(walkErr, ix.Close()); err != nil {
+			return nil, err
+		}
+		err = fmt.Errorf("%w: it is empty and the store is not", ErrDamaged)
+	}
+	if !errors.Is(err, ErrDamaged) {
+		return nil, err
+	}
+	log.Warn("index is rebuilt", logkey.Path(dir), logkey.Err(err))
+	start := time.Now()
+	done, err := Rebuild(ctx, dir, journal, walk, nil, log)
+	if err != nil {
+		return nil, err
+	}
+	log.Info("index rebuilt", logkey.Took(time.Since(start)), zap.Int64("blobs", done.Blobs), logkey.Bytes(done.Bytes),
+		zap.Int64("lines", done.Lines), zap.Int64("bad_lines", done.Bad), zap.Int64("gone", done.Gone))
+	return Open(dir, journal, log)
+}
+
+// nothingStored reports whether a store has no blob.
+func nothingStored(walk WalkFunc) (bool, error) {
+	err := walk(func(v1.Hash, int64, time.Time) error { return errStop })
+	if errors.Is(err, errStop) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// Rebuild makes the index anew from the store and the journal, and replaces the one in
+// dir when it is whole; until then dir is not touched. Links and tags come from the
+// journal; those whose content is not in the store are not restored. Listings, histories
+// of tags and access times are lost. The caller must hold the store's lock, and no Index of
+// dir may be open. progress may be nil; it is called now and then.
+func Rebuild(ctx context.Context, dir, journal string, walk WalkFunc, progress func(Progress), log *zap.Logger) (Progress, error) {
+	if log == nil {
+		log = zap.NewNop()
+	}
+	b := &rebuild{ctx: ctx, progress: progress}
+	err := b.run(dir, journal, walk, log)
+	if err != nil {
+		return b.done, fmt.Errorf("rebuild index %q: %w", dir, err)
+	}
+	return b.done, nil
+}
+
+// rebuild is one run of Rebuild.
+type rebuild struct {
+	ctx      context.Context // of the one call that the rebuild lives for
+	ix       *Index
+	progress func(Progress)
+	done     Progress
+	batch    Batch
+}
+
+func (b *rebuild) run(dir, journal string, walk WalkFunc, log *zap.Logger) error {
+	fresh := dir + ".new"
+	if err := os.RemoveAll(fresh); err != nil {
+		return err
+	}
+	ix, err := openDatabase(fresh, log)
+	if err != nil {
+		return err
+	}
+	b.ix = ix
+	err = b.fill(journal, walk)
+	if err = errors.Join(err, ix.Close()); err != nil {
+		return errors.Join(err, os.RemoveAll(fresh))
+	}
+	return replaceFolder(dir, fresh)
+}
+
+func (b *rebuild) fill(journal string, walk WalkFunc) error {
+	err := walk(func(d v1.Hash, size int64, modTime time.Time) error {
+		b.done.Blobs++
+		b.done.Bytes += size
+		return errors.Join(b.batch.PutBlob(d, BlobInfo{Size: size, Added: modTime}), b.step())
+	})
+	if err != nil {
+		return err
+	}
+	if err := b.flush(); err != nil {
+		return err
+	}
+	f, err := os.Open(journal)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	bad, err := readJournal(f, func(e entry) error {
+		b.done.Lines++
+		return errors.Join(b.apply(e), b.step())
+	})
+	b.done.Bad = int64(bad)
+	return errors.Join(err, b.flush())
+}
+
+// apply makes the change of a journal line. What is gone is taken out, not left as an
+// earlier line had it: an old binding of a tag must not come back as the current one.
+func (b *rebuild) apply(e entry) error {
+	remove := e.remove
+	if !remove {
+		_, there, err := b.ix.Blob(e.desc.Digest)
+		if err != nil {
+			return err
+		}
+		if !there {
+			b.done.Gone++
+			remove = true
+		}
+	}
+	switch {
+	case e.tag != "" && remove:
+		return b.batch.DeleteTag(e.repo, e.tag)
+	case e.tag != "":
+		return b.batch.PutTag(e.repo, e.tag, Tag{Desc: e.desc, CheckedAt: e.at})
+	case remove:
+		return b.batch.DeleteLink(e.repo, e.kind, e.desc.Digest)
+	default:
+		l := Link{MediaType: string(e.desc.MediaType), Size: e.desc.Size, At: e.at}
+		return b.batch.PutLink(e.repo, e.kind, e.desc.Digest, l)
+	}
+}
+
+// step makes the gathered changes when there are enough.
+func (b *rebuild) step() error {
+	if len(b.batch.steps) < rebuildBatch {
+		return nil
+	}
+	return b.flush()
+}
+
+func (b *rebuild) flush() error {
+	if err := b.ctx.Err(); err != nil {
+		return err
+	}
+	gathered := b.batch
+	b.batch = Batch{}
+	err := b.ix.Update(func(batch *Batch) error {
+		*batch = gathered
+		return nil
+	})
+	if err == nil && b.progress != nil {
+		b.progress(b.done)
+	}
+	return err
+}
+
+// replaceFolder puts fresh in the place of dir. A crash in between leaves no dir, which
+// Open takes for a lost index.
+func replaceFolder(dir, fresh string) error {
+	old := dir + ".old"
+	if err := os.RemoveAll(old); err != nil {
+		return err
+	}
+	if err := os.Rename(dir, old); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.Rename(fresh, dir); err != nil {
+		return err
+	}
+	return errors.Join(syncFolder(filepath.Dir(dir)), os.RemoveAll(old))
+}
