@@ -3,11 +3,22 @@ package cache
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"forebay/cache/index"
+	"forebay/internal/logkey"
+	"forebay/internal/pull"
 )
+
+// smallBlob is the size up to which a blob is verified whole before its first byte goes
+// out, so that its failure is a status and not a short body.
+const smallBlob = 1 << 20
 
 // Blob is a blob opened for one reader, who must call Close. It is complete on disk
 // (File is not nil) or still arriving (use Send).
@@ -15,19 +26,333 @@ type Blob struct {
 	Digest v1.Hash
 	Size   int64 // bytes; -1 while the upstream has not said
 	Result Result
+
+	file *os.File
+	fill *fill
 }
 
 // File returns the verified file of a complete blob, positioned at its start, or nil
 // while the blob is arriving. It stays open until Close.
-func (b *Blob) File() *os.File { return nil }
+func (b *Blob) File() *os.File { return b.file }
 
 // Send writes the bytes [off, end) to w as they arrive, end -1 being the blob's end.
-// It returns nil only when all of them were written. The blob's last byte is not
-// written before the digest of the whole is right. An error after the first byte means
-// that w got a prefix: the caller must end its body short.
+// It returns how many it wrote, and nil only when that is all of them. The blob's last
+// byte is not written before the digest of the whole is right. After an error w has a
+// prefix: the caller must end its body short.
 func (b *Blob) Send(ctx context.Context, w io.Writer, off, end int64) (int64, error) {
-	return 0, errors.New("not built yet")
+	if end < 0 {
+		end = unknown
+	}
+	if b.file == nil {
+		return b.fill.send(ctx, w, off, end)
+	}
+	if _, err := b.file.Seek(off, io.SeekStart); err != nil {
+		return 0, fmt.Errorf("read blob %s: %w", b.Digest, err)
+	}
+	return io.CopyN(w, b.file, min(end, b.Size)-off)
 }
 
 // Close lets go of the blob. A fill goes on without its readers.
-func (b *Blob) Close() error { return nil }
+func (b *Blob) Close() error {
+	if b.fill != nil {
+		b.fill.letGo()
+		b.fill = nil
+	}
+	if b.file != nil {
+		return b.file.Close()
+	}
+	return nil
+}
+
+// onFill returns a blob that reads from f.
+func onFill(f *fill, size int64, res Result) *Blob {
+	f.hold()
+	return &Blob{Digest: f.digest, Size: size, Result: res, fill: f}
+}
+
+// Blob opens the blob d of repo for reading: from the disk, from a fill in progress, or
+// from a new one. It returns when the blob's size is known, or that it cannot be.
+func (c *Cache) Blob(ctx context.Context, repo Repo, d v1.Hash) (*Blob, error) {
+	o, err := c.origin(repo)
+	if err != nil {
+		return nil, err
+	}
+	for try := 0; ; try++ {
+		b, err := c.openBlob(ctx, o, repo, d)
+		// A damaged file or a wrong answer nobody has seen a byte of yet: once more.
+		if err == nil || try > 0 || !errors.Is(err, errMismatch) {
+			return b, err
+		}
+	}
+}
+
+func (c *Cache) openBlob(ctx context.Context, o *origin, repo Repo, d v1.Hash) (*Blob, error) {
+	_, linked, err := c.index.Link(c.indexRepo(repo), index.Blob, d)
+	if err != nil {
+		return nil, err
+	}
+	if !linked && c.possesses(d) {
+		if _, _, err := c.StatBlob(ctx, repo, d); err != nil {
+			return nil, err
+		}
+		linked = true
+	}
+	if linked {
+		if b, err := c.keptBlob(d); b != nil || err != nil {
+			if b == nil || b.file != nil {
+				return b, err
+			}
+			return c.ready(ctx, repo, b)
+		}
+	}
+	key := "blob\x00" + repo.String() + "\x00" + d.String()
+	if err, ok := c.recall(key); ok {
+		return nil, err
+	}
+	b, err := c.joinFill(o, repo, d)
+	if err != nil {
+		return nil, err
+	}
+	b, err = c.ready(ctx, repo, b)
+	if err != nil {
+		c.remember(key, err)
+	}
+	return b, err
+}
+
+// ready waits until the first answer is in, and for small blobs until the whole is
+// verified. It closes b when it returns an error.
+func (c *Cache) ready(ctx context.Context, repo Repo, b *Blob) (_ *Blob, err error) {
+	defer func() {
+		if err != nil {
+			_ = b.Close() // it has no file yet
+		}
+	}()
+	select {
+	case <-b.fill.opened:
+	case <-ctx.Done():
+		return nil, tooLate(ctx, repo, "get blob "+repo.Name+"@"+b.Digest.String())
+	}
+	size, _, _ := b.fill.state()
+	if size >= 0 && size <= smallBlob {
+		select {
+		case <-b.fill.done:
+		case <-ctx.Done():
+			return nil, tooLate(ctx, repo, "get blob "+repo.Name+"@"+b.Digest.String())
+		}
+	}
+	size, ended, err := b.fill.state()
+	if ended && err != nil {
+		if !errors.Is(err, errStorage) {
+			return nil, err
+		}
+		b.Result = Passed
+	}
+	b.Size = size
+	return b, nil
+}
+
+// keptBlob opens a committed blob: nil without error when there is none. One that was not
+// verified since the start is verified beside its first reading.
+func (c *Cache) keptBlob(d v1.Hash) (*Blob, error) {
+	c.mu.Lock()
+	_, verified := c.verified[d]
+	running := c.fills[d]
+	c.mu.Unlock()
+	if running != nil {
+		return nil, nil
+	}
+	file, size, err := c.disk.Blob(d)
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, nil
+		}
+		c.log.Error("kept blob cannot be read", logkey.Digest(d), logkey.Err(err))
+		return nil, nil // fetch it again
+	}
+	c.index.Touch(d)
+	if verified {
+		return &Blob{Digest: d, Size: size, Result: Hit, file: file}, nil
+	}
+	f, err := c.verifyKept(d, file, size)
+	if err != nil {
+		return nil, err
+	}
+	return onFill(f, size, Hit), nil
+}
+
+// verifyKept starts to compute the digest of a file, which it takes over.
+func (c *Cache) verifyKept(d v1.Hash, file *os.File, size int64) (*fill, error) {
+	f, err := newFill(d, c.log)
+	if err != nil {
+		file.Close()
+		return nil, err
+	}
+	f.file, f.size, f.have = file, size, spans{{0, size}}
+	f.reopen = func() (*os.File, error) {
+		file, _, err := c.disk.Blob(d)
+		return file, err
+	}
+	f.setOpen()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if running := c.fills[d]; running != nil {
+		file.Close()
+		return running, nil
+	}
+	if err := c.ctx.Err(); err != nil {
+		file.Close()
+		return nil, errClosed
+	}
+	c.fills[d] = f
+	c.wg.Go(func() {
+		err := f.verify(c.ctx)
+		if errors.Is(err, errMismatch) {
+			if err := c.forget(d); err != nil {
+				c.log.Error("damaged blob not removed", logkey.Digest(d), logkey.Err(err))
+			}
+		}
+		c.ended(f, err == nil)
+	})
+	return f, nil
+}
+
+// ended takes a fill off the list. The next reader finds the file, or starts anew.
+func (c *Cache) ended(f *fill, verified bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.fills, f.digest)
+	if verified {
+		c.verified[f.digest] = struct{}{}
+	}
+}
+
+// joinFill returns the fill of d, a new one when none is running.
+func (c *Cache) joinFill(o *origin, repo Repo, d v1.Hash) (*Blob, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if f := c.fills[d]; f != nil {
+		return onFill(f, -1, Joined), nil
+	}
+	if c.ctx.Err() != nil {
+		return nil, errClosed
+	}
+	if n, _ := c.wrong.Get(d); n >= wrongMost {
+		return nil, &pull.Error{Kind: pull.Invalid, Upstream: repo.Upstream, Op: "get blob " + repo.Name + "@" + d.String(),
+			Message: "the upstream sent content with another digest twice in a row"}
+	}
+	f, err := c.startFill(o, repo, d)
+	if err != nil {
+		return nil, err
+	}
+	return onFill(f, -1, Miss), nil
+}
+
+// startFill starts a fill in a goroutine of its own, under the cache's context: it belongs
+// to no client. c.mu is held.
+func (c *Cache) startFill(o *origin, repo Repo, d v1.Hash) (*fill, error) {
+	f, err := newFill(d, c.log)
+	if err != nil {
+		return nil, err
+	}
+	f.source = source{repo: repo, origin: o}
+	f.maxBytes = c.opts.MaxBytes
+	hint := int64(-1)
+	if size, ok := c.sizes.Get(d); ok {
+		hint = size
+	}
+	part, err := c.disk.Partial(d)
+	if err != nil {
+		// Without a file it is passed through.
+		c.log.Error("no partial file", logkey.Digest(d), logkey.Err(err))
+		f.reopen = func() (*os.File, error) { return nil, err }
+		f.end(fmt.Errorf("%w: %w", errStorage, err))
+		return f, nil
+	}
+	f.part, f.file, f.reopen = part, part.File(), part.OpenReader
+	if s, ok := part.Meta(); ok {
+		f.have, f.size = spans(s.Have), s.Size
+	}
+	t := &fetcher{fill: f, parallel: o.Parallel, hint: hint, lanes: &o.lanes, exits: make(chan exit),
+		cancel: c.opts.CancelAbandoned, saved: time.Now()}
+	c.fills[d] = f
+	c.wg.Go(func() { c.runFill(t, repo) })
+	return f, nil
+}
+
+func (c *Cache) runFill(t *fetcher, repo Repo) {
+	start := time.Now()
+	t.run(c.ctx, func() error { return c.commit(t.fill, repo) })
+	size, _, err := t.state()
+	c.ended(t.fill, err == nil)
+	switch {
+	case err == nil:
+		c.wrong.Remove(t.digest)
+		c.log.Info("blob cached", logkey.Upstream(repo.Upstream), logkey.Repository(repo.Name),
+			logkey.Digest(t.digest), logkey.Bytes(size), logkey.Took(time.Since(start)))
+		return
+	case errors.Is(err, errMismatch):
+		n, _ := c.wrong.Get(t.digest)
+		c.wrong.Add(t.digest, n+1)
+	case errors.Is(err, errClosed), errors.Is(err, context.Canceled), errors.Is(err, errStorage):
+		c.log.Info("fill stopped", logkey.Digest(t.digest), logkey.Err(err))
+		return
+	}
+	if pull.Failing(err) {
+		c.trouble.Add(repo, struct{}{})
+	}
+	c.log.Warn("fill failed", logkey.Upstream(repo.Upstream), logkey.Repository(repo.Name),
+		logkey.Digest(t.digest), logkey.Took(time.Since(start)), logkey.Err(err))
+}
+
+// commit makes a verified blob part of the store: synced and renamed, then indexed.
+func (c *Cache) commit(f *fill, repo Repo) error {
+	if err := f.part.Commit(f.size); err != nil {
+		return err
+	}
+	return c.index.Update(func(b *index.Batch) error {
+		if err := b.PutBlob(f.digest, index.BlobInfo{Size: f.size, Added: time.Now()}); err != nil {
+			return err
+		}
+		return b.PutLink(c.indexRepo(repo), index.Blob, f.digest, index.Link{Size: f.size, At: time.Now()})
+	})
+}
+
+// StatBlob returns the size of the blob d of repo without fetching it.
+func (c *Cache) StatBlob(ctx context.Context, repo Repo, d v1.Hash) (size int64, res Result, err error) {
+	o, err := c.origin(repo)
+	if err != nil {
+		return 0, "", err
+	}
+	link, linked, err := c.index.Link(c.indexRepo(repo), index.Blob, d)
+	if err != nil {
+		return 0, "", err
+	}
+	if linked {
+		if size, ok := c.keptSize(d); ok {
+			return size, Hit, nil
+		}
+		if link.Size >= 0 && c.filling(d) {
+			return link.Size, Joined, nil
+		}
+	}
+	key := "blob\x00" + repo.String() + "\x00" + d.String()
+	if err, ok := c.recall(key); ok {
+		return 0, "", err
+	}
+	size, joined, err := c.stats.do(ctx, key, func(ctx context.Context) (int64, error) {
+		size, err := o.Upstream.StatBlob(ctx, repo.Name, d)
+		o.health.saw(err)
+		if err != nil {
+			c.remember(key, err)
+			return 0, err
+		}
+		return size, c.index.Update(func(b *index.Batch) error {
+			return b.PutLink(c.indexRepo(repo), index.Blob, d, index.Link{Size: size, At: time.Now()})
+		})
+	})
+	if joined {
+		return size, Joined, err
+	}
+	return size, Miss, err
+}

@@ -1,0 +1,492 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"forebay/cache/disk"
+	"forebay/internal/logkey"
+	"forebay/internal/pull"
+)
+
+const (
+	// firstRange is what the first request for a blob of unknown size asks for. Nearly
+	// all layers are smaller (66 % of a registry's are under 1 MiB), so one request
+	// brings them whole, and the answer's Content-Range tells how large a larger one is.
+	firstRange = 8 << 20
+	// wholeBelow is the size up to which one plain GET fetches a blob whose size its
+	// manifest told: several connections would not be faster.
+	wholeBelow = 16 << 20
+	// maxSegment bounds what one connection is given at a time; firstRange is the least.
+	maxSegment = 64 << 20
+	// near is how far ahead of a connection a reader waits for it rather than have
+	// another one opened at its place. It is larger than readBlock, so that a worker
+	// that is cut short never has the other's bytes in its hands: no byte of the file is
+	// written twice, and what the hasher saw is what readers get.
+	near = 1 << 20
+	// urgentExtra is how many connections beyond the limit readers of far ranges may have.
+	urgentExtra = 4
+	// readBlock is what a connection reads at a time.
+	readBlock = 256 << 10
+	// flushEvery is how many bytes are written before the kernel is told to write them
+	// back, so that the sync before the commit finds little to do.
+	flushEvery = 8 << 20
+	// saveEvery bounds how often the state of a partial fill is noted for a restart.
+	saveEvery = 2 * time.Second
+	// barrenMost is how many attempts in a row may bring next to nothing.
+	barrenMost = 5
+	// progressLeast is what an attempt must bring to count as progress.
+	progressLeast = 64 << 10
+)
+
+// buffers are what connections read into: bounded by connections, not by blobs.
+var buffers = sync.Pool{New: func() any { b := make([]byte, readBlock); return &b }}
+
+// worker is one connection: it fetches [pos, end) of the blob.
+type worker struct {
+	pos, end int64 // guarded by fill.mu; end may shrink while the worker runs
+	request  int64 // end of the range asked for, -1 for an open one
+	extra    bool  // beyond the first; holds a place in lanes
+}
+
+// exit is what a worker leaves behind.
+type exit struct {
+	w     *worker
+	moved int64
+	err   error // nil when its claim is written
+}
+
+// fetcher downloads one fill. All of it but the workers runs in one goroutine.
+type fetcher struct {
+	*fill
+	parallel int
+	hint     int64 // size by the manifest, -1 when unknown: shapes requests, proves nothing
+	lanes    *lanes
+	exits    chan exit
+	barren   int // attempts in a row without progress
+	pausing  bool
+	resume   <-chan time.Time
+	saved    time.Time
+	cancel   bool // end when nobody reads any more
+}
+
+// run downloads and verifies the blob, and commits it by calling commit between the
+// right digest and the release of the last bytes. It returns when everything it started
+// has stopped; the fill has then ended.
+func (t *fetcher) run(ctx context.Context, commit func() error) {
+	ctx, stop := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	verdict := make(chan error, 1)
+	running.Go(func() { verdict <- t.follow(ctx) })
+	err := t.fetch(ctx, &running, verdict)
+	stop()
+	running.Wait()
+	t.finish(err, commit)
+}
+
+// fetch starts workers until the hasher has spoken or nothing more can be got.
+func (t *fetcher) fetch(ctx context.Context, running *sync.WaitGroup, verdict <-chan error) error {
+	for {
+		if !t.pausing {
+			t.start(ctx, running)
+		}
+		select {
+		case err := <-verdict:
+			return err
+		case e := <-t.exits:
+			if err := t.left(e); err != nil {
+				return err
+			}
+		case <-t.kick:
+			if t.cancel && t.abandoned() {
+				return fmt.Errorf("fill %s: nobody waits for it any more: %w", t.digest, context.Canceled)
+			}
+		case <-t.resume:
+			t.pausing, t.resume = false, nil
+		case <-ctx.Done():
+			return errClosed
+		}
+		t.note()
+	}
+}
+
+func (t *fetcher) abandoned() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.holders == 0
+}
+
+// start opens as many connections as the plan has work for.
+func (t *fetcher) start(ctx context.Context, running *sync.WaitGroup) {
+	for {
+		w := t.plan()
+		if w == nil {
+			return
+		}
+		running.Go(func() {
+			moved, err := t.work(ctx, w)
+			select {
+			case t.exits <- exit{w, moved, err}:
+			case <-ctx.Done():
+			}
+			if w.extra {
+				t.lanes.leave()
+			}
+		})
+	}
+}
+
+// plan claims the next range worth a connection: where a reader waits, else the first
+// gap. nil when there is none, or no connection to spare.
+func (t *fetcher) plan() *worker {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.ended {
+		return nil
+	}
+	extra := len(t.active) > 0
+	if extra && (t.noRanges || t.size < 0) {
+		return nil // one at a time, until it is known that ranges work
+	}
+	w := t.planUrgent()
+	if w == nil && len(t.active) < t.limit {
+		w = t.planNext()
+	}
+	if w == nil {
+		return nil
+	}
+	if w.extra = extra; extra && !t.lanes.enter() {
+		return nil
+	}
+	t.claim(w)
+	return w
+}
+
+// planUrgent returns a worker for the first reader whom nobody serves.
+func (t *fetcher) planUrgent() *worker {
+	if t.noRanges || t.limit == 1 && len(t.active) > 0 || len(t.active) >= t.limit+urgentExtra {
+		return nil
+	}
+	for r := range t.readers {
+		if r.waiting && !t.covered(r.want) && (t.size < 0 || r.want < t.size) {
+			if t.size < 0 && r.want > 0 && len(t.have) == 0 {
+				// The size is not known: begin there and learn it.
+				return &worker{pos: r.want, end: r.want + firstRange}
+			}
+			return &worker{pos: r.want, end: t.gapEnd(r.want)}
+		}
+	}
+	return nil
+}
+
+// planNext returns a worker for the first range that nobody has or fetches.
+func (t *fetcher) planNext() *worker {
+	pos := t.have.until(0)
+	for {
+		moved := false
+		for _, w := range t.active {
+			if w.pos <= pos && pos < w.end {
+				pos, moved = t.have.until(w.end), true
+			}
+		}
+		if !moved {
+			break
+		}
+	}
+	if t.size >= 0 && pos >= t.size {
+		return nil
+	}
+	return &worker{pos: pos, end: t.gapEnd(pos)}
+}
+
+// gapEnd returns where a worker that starts at pos should stop: at what is there or
+// claimed, at the end of a segment, at the blob's end.
+func (t *fetcher) gapEnd(pos int64) int64 {
+	size := t.size
+	if size < 0 {
+		size = t.hint
+	}
+	if t.noRanges || t.size < 0 && pos == 0 && size >= 0 && size <= wholeBelow {
+		return unknown
+	}
+	segment := min(max(size/int64(4*t.parallel), firstRange), maxSegment)
+	end := int64(unknown)
+	if t.size >= 0 {
+		end = t.size
+	}
+	end = t.have.next(pos, end)
+	for _, w := range t.active {
+		if w.pos > pos {
+			end = min(end, w.pos)
+		}
+	}
+	return min(end, pos+segment)
+}
+
+// claim enters w among the active; a worker whose claim it begins in is cut short.
+func (t *fetcher) claim(w *worker) {
+	for _, o := range t.active {
+		if o.pos <= w.pos && w.pos < o.end {
+			w.end = min(max(w.end, o.end), w.pos+maxSegment)
+			if next := t.have.next(w.pos, unknown); next < w.end {
+				w.end = next
+			}
+			o.end = w.pos
+		}
+	}
+	w.request = w.end
+	if t.noRanges || w.end == unknown || w.pos == 0 && w.end == t.size {
+		w.request = -1
+	}
+	t.active = append(t.active, w)
+}
+
+// left takes a worker off and decides how to go on. An error ends the fill.
+func (t *fetcher) left(e exit) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for i, w := range t.active {
+		if w == e.w {
+			t.active = append(t.active[:i], t.active[i+1:]...)
+			break
+		}
+	}
+	if e.err == nil || e.moved >= progressLeast {
+		t.barren = 0
+	}
+	switch {
+	case e.err == nil:
+		return nil
+	case errors.Is(e.err, errStorage), errors.Is(e.err, errMismatch), !t.isOpen:
+		// The upstream has retried already what nobody answered.
+		return e.err
+	case len(t.active) > 0 && e.moved == 0 && refused(e.err):
+		// It does not want more connections of us than it has.
+		t.limit = 1
+		return nil
+	}
+	if e.moved < progressLeast {
+		t.barren++
+	}
+	if t.barren >= barrenMost {
+		return e.err
+	}
+	t.log.Warn("transfer broke off", logkey.Digest(t.digest), logkey.Upstream(t.source.repo.Upstream),
+		logkey.Repository(t.source.repo.Name), logkey.Bytes(e.moved), logkey.Err(e.err))
+	if t.barren > 0 {
+		pause := 100 * time.Millisecond << t.barren
+		t.pausing, t.resume = true, time.After(pause/2+rand.N(pause))
+	}
+	return nil
+}
+
+// refused reports whether the upstream turned a connection away as one too many.
+func refused(err error) bool {
+	var e *pull.Error
+	return errors.As(err, &e) &&
+		(e.Kind == pull.Limited || e.Kind == pull.Overloaded || e.Status == 503)
+}
+
+// work fetches the claim of w. It returns how many bytes it brought.
+func (t *fetcher) work(ctx context.Context, w *worker) (moved int64, err error) {
+	t.mu.Lock()
+	from, request := w.pos, w.request
+	if t.noRanges {
+		from, request = 0, -1
+	}
+	t.mu.Unlock()
+	body, err := t.source.open(ctx, t.digest, from, request)
+	if err != nil {
+		return 0, err
+	}
+	defer body.Close()
+	if err := t.answered(w, body, from > 0 || request >= 0); err != nil {
+		return 0, err
+	}
+	buf := *buffers.Get().(*[]byte)
+	defer buffers.Put(&buf)
+	unflushed := int64(0)
+	for pos := body.Offset; ; {
+		n, rerr := body.Read(buf)
+		more, err := t.write(w, pos, buf[:n])
+		pos += int64(n)
+		if err != nil {
+			return moved, err
+		}
+		if n > 0 && pos > from {
+			moved = pos - from
+		}
+		if unflushed += int64(n); unflushed >= flushEvery {
+			_ = t.part.Flush(pos-unflushed, unflushed) // advice; the sync before the commit decides
+			unflushed = 0
+		}
+		if !more {
+			return moved, nil
+		}
+		if rerr == io.EOF {
+			return moved, t.ranOut(w, pos, body)
+		}
+		if rerr != nil {
+			return moved, rerr
+		}
+	}
+}
+
+// answered takes in what the head of an answer says; ranged is whether a range was asked for.
+func (t *fetcher) answered(w *worker, body *pull.Body, ranged bool) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if body.Size >= 0 {
+		if err := t.setSize(body.Size); err != nil {
+			return err
+		}
+	}
+	if body.Ranged {
+		t.limit = t.parallel
+		if t.size >= 0 {
+			w.end = min(w.end, t.size)
+		}
+	} else {
+		// The whole blob comes, from its start.
+		if len(t.active) > 1 {
+			return &pull.Error{Kind: pull.Unavailable, Upstream: t.source.repo.Upstream,
+				Op: "range of " + t.digest.String(), Message: "ranges are ignored now and then"}
+		}
+		t.noRanges = t.noRanges || ranged
+		w.pos, w.end = t.have.until(0), unknown
+		if t.size >= 0 {
+			w.end = t.size
+		}
+	}
+	t.setOpen()
+	t.wakeAll(time.Now())
+	t.nudge()
+	return nil
+}
+
+// write stores what arrived for position pos, as far as it is claimed and not there
+// already. more is false when the claim is written.
+func (t *fetcher) write(w *worker, pos int64, b []byte) (more bool, err error) {
+	last := pos + int64(len(b))
+	if t.maxBytes > 0 && last > t.maxBytes {
+		return false, fmt.Errorf("more than %d bytes: %w", t.maxBytes, errStorage)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for from := max(pos, w.pos); ; {
+		from = t.have.until(from) // readers have seen that; it stays as it is
+		to := min(last, w.end, t.have.next(from, unknown))
+		if from >= to {
+			break
+		}
+		t.mu.Unlock()
+		_, err := t.part.WriteAt(b[from-pos:to-pos], from)
+		t.mu.Lock()
+		if err != nil {
+			return false, fmt.Errorf("write %s: %w: %w", t.digest, errStorage, err)
+		}
+		t.have.add(from, to)
+		t.progressed()
+		from = to
+	}
+	w.pos = max(w.pos, min(last, w.end))
+	if t.have.until(w.pos) >= w.end {
+		w.pos = w.end
+	}
+	return w.pos < w.end, nil
+}
+
+// ranOut judges the clean end of a body at pos.
+func (t *fetcher) ranOut(w *worker, pos int64, body *pull.Body) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if body.End < 0 && t.size < 0 {
+		// Nobody said how long it is: this is the end, and the digest will tell.
+		w.end = pos
+		err := t.setSize(pos)
+		t.wakeAll(time.Now())
+		return err
+	}
+	if w.pos < w.end {
+		return io.ErrUnexpectedEOF
+	}
+	return nil
+}
+
+// note keeps the state of the partial fill for a restart, now and then.
+func (t *fetcher) note() {
+	if time.Since(t.saved) < saveEvery {
+		return
+	}
+	t.saved = time.Now()
+	t.save()
+}
+
+func (t *fetcher) save() {
+	t.mu.Lock()
+	s := disk.State{Size: t.size, Have: append([][2]int64(nil), t.have...)}
+	t.mu.Unlock()
+	if err := t.part.SaveMeta(s); err != nil {
+		t.log.Debug("state of a partial fill not noted", logkey.Digest(t.digest), logkey.Err(err))
+	}
+}
+
+// finish commits, keeps or drops the partial file, then ends the fill.
+func (t *fetcher) finish(err error, commit func() error) {
+	if err == nil {
+		if err = commit(); err == nil {
+			t.end(nil)
+			return
+		}
+		t.log.Error("blob not kept", logkey.Digest(t.digest), logkey.Err(err))
+		err = fmt.Errorf("%w: %w", errStorage, err)
+	}
+	switch {
+	case errors.Is(err, errMismatch):
+		err = t.invalid(err)
+		t.drop()
+	case errors.Is(err, errStorage):
+		// Readers go on from what is there, through descriptors of their own.
+		defer t.drop()
+	default:
+		t.save()
+		if rerr := t.part.Release(); rerr != nil {
+			t.log.Warn("partial fill not kept", logkey.Digest(t.digest), logkey.Err(rerr))
+		}
+	}
+	t.end(err)
+}
+
+func (t *fetcher) drop() {
+	if err := t.part.Discard(); err != nil {
+		t.log.Warn("partial fill not removed", logkey.Digest(t.digest), logkey.Err(err))
+	}
+}
+
+// lanes bounds the connections that fills of one upstream open beyond their first, so
+// that a few large blobs leave room for many small ones.
+type lanes struct {
+	mu   sync.Mutex
+	free int // guarded by mu
+}
+
+func (l *lanes) enter() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.free == 0 {
+		return false
+	}
+	l.free--
+	return true
+}
+
+func (l *lanes) leave() {
+	l.mu.Lock()
+	l.free++
+	l.mu.Unlock()
+}

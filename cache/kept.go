@@ -1,0 +1,234 @@
+package cache
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"forebay/cache/index"
+	"forebay/internal/logkey"
+	"forebay/internal/pull"
+	"forebay/internal/wire"
+)
+
+func (c *Cache) indexRepo(r Repo) index.Repo { return index.Repo(r) }
+
+func tagKey(repo Repo, tag string) string { return repo.Upstream + "\x00" + repo.Name + "\x00" + tag }
+
+// tag returns what is known of a tag.
+func (c *Cache) tag(repo Repo, tag string) (index.Tag, bool, error) {
+	key := tagKey(repo, tag)
+	if t, ok := c.tags.Get(key); ok {
+		return t, true, nil
+	}
+	t, ok, err := c.index.Tag(c.indexRepo(repo), tag)
+	if ok && err == nil {
+		c.tags.ContainsOrAdd(key, t)
+	}
+	return t, ok, err
+}
+
+// bind records that tag points to desc now, and that repo holds it.
+func (c *Cache) bind(repo Repo, tag string, desc v1.Descriptor) error {
+	now := time.Now()
+	t := index.Tag{Desc: desc, CheckedAt: now, ChangedAt: now}
+	if old, ok, err := c.tag(repo, tag); err == nil && ok && old.Desc.Digest == desc.Digest {
+		t.ChangedAt = old.ChangedAt
+	}
+	err := c.index.Update(func(b *index.Batch) error {
+		if err := b.PutLink(c.indexRepo(repo), index.Manifest, desc.Digest, linkOf(desc)); err != nil {
+			return err
+		}
+		return b.PutTag(c.indexRepo(repo), tag, t)
+	})
+	c.tags.Add(tagKey(repo, tag), t)
+	if err != nil {
+		return fmt.Errorf("bind tag %s:%s: %w", repo, tag, err)
+	}
+	return nil
+}
+
+func linkOf(desc v1.Descriptor) index.Link {
+	return index.Link{MediaType: string(desc.MediaType), Size: desc.Size, At: time.Now()}
+}
+
+// linkManifest records that repo holds the manifest desc.
+func (c *Cache) linkManifest(repo Repo, desc v1.Descriptor) error {
+	return c.index.Update(func(b *index.Batch) error {
+		return b.PutLink(c.indexRepo(repo), index.Manifest, desc.Digest, linkOf(desc))
+	})
+}
+
+// linked reports whether repo holds d.
+func (c *Cache) linked(repo Repo, k index.Kind, d v1.Hash) bool {
+	_, ok, err := c.index.Link(c.indexRepo(repo), k, d)
+	return ok && err == nil
+}
+
+// keeps reports whether the manifest d can be served for repo without the upstream.
+func (c *Cache) keeps(repo Repo, d v1.Hash) bool {
+	if c.hot.Contains(hotKey(repo, d)) {
+		return true
+	}
+	_, ok := c.keptSize(d)
+	return ok && c.linked(repo, index.Manifest, d)
+}
+
+// keptSize returns the size of committed content.
+func (c *Cache) keptSize(d v1.Hash) (int64, bool) {
+	size, err := c.disk.Stat(d)
+	return size, err == nil
+}
+
+// readKept returns the bytes of committed content of at most most bytes.
+func (c *Cache) readKept(d v1.Hash, most int64) ([]byte, error) {
+	f, size, err := c.disk.Blob(d)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if size > most {
+		return nil, fmt.Errorf("%s has %d bytes, want at most %d", d, size, most)
+	}
+	b := make([]byte, size)
+	if _, err := io.ReadFull(f, b); err != nil {
+		return nil, fmt.Errorf("read %s: %w", d, err)
+	}
+	return b, nil
+}
+
+// filling reports whether a fill of d is running.
+func (c *Cache) filling(d v1.Hash) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.fills[d] != nil
+}
+
+// possesses reports whether there are bytes of d, complete or not: then a repository that
+// is not linked to it must prove that it holds it before any of them goes out.
+func (c *Cache) possesses(d v1.Hash) bool {
+	_, kept := c.keptSize(d)
+	return kept || c.filling(d) || c.disk.HasPartial(d)
+}
+
+// forget drops content that is damaged. Links stay: the next request fetches it again.
+func (c *Cache) forget(d v1.Hash) error {
+	err := c.disk.Remove(d)
+	return errors.Join(err, c.index.Update(func(b *index.Batch) error { return b.DeleteBlob(d) }))
+}
+
+// absentOr makes "no such file" a plain absence.
+func (c *Cache) absentOr(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// references are the descriptors in a manifest or index that matter here.
+type references struct {
+	Config *reference  `json:"config"`
+	Layers []reference `json:"layers"`
+}
+
+type reference struct {
+	Digest string   `json:"digest"`
+	Size   int64    `json:"size"`
+	URLs   []string `json:"urls"`
+}
+
+func (r references) all() []reference {
+	if r.Config == nil {
+		return r.Layers
+	}
+	return append([]reference{*r.Config}, r.Layers...)
+}
+
+// learnSizes notes how large a manifest says its blobs are. It shapes requests only.
+func (c *Cache) learnSizes(manifest []byte) {
+	var m references
+	if json.Unmarshal(manifest, &m) != nil {
+		return
+	}
+	for _, r := range m.all() {
+		if d, err := wire.ParseDigest(r.Digest); err == nil && r.Size > 0 {
+			c.sizes.Add(d, r.Size)
+		}
+	}
+}
+
+// Troubled reports whether a fill of repo failed for good a short while ago, so that a
+// client that cannot fall back for a blob should not begin with a manifest.
+func (c *Cache) Troubled(repo Repo) bool { return c.trouble.Contains(repo) }
+
+// Servable reports whether a client that has m will get its blobs: all of them are kept
+// and linked, or the upstream is not known to fail. Of an index only the children tell.
+func (c *Cache) Servable(_ context.Context, repo Repo, m *Manifest) bool {
+	o, err := c.origin(repo)
+	if err != nil || !o.health.ailing() {
+		return err == nil
+	}
+	var refs references
+	if json.Unmarshal(m.Bytes, &refs) != nil {
+		return false
+	}
+	for _, r := range refs.all() {
+		if len(r.URLs) > 0 {
+			continue // foreign layers are not ours to serve
+		}
+		d, err := wire.ParseDigest(r.Digest)
+		if err != nil {
+			return false
+		}
+		if _, ok := c.keptSize(d); !ok || !c.linked(repo, index.Blob, d) {
+			return false
+		}
+	}
+	return true
+}
+
+// Run does the cache's work in the background until ctx is done: it writes what was
+// gathered in memory and sweeps partial fills that nobody asked for again.
+func (c *Cache) Run(ctx context.Context) error {
+	errs := make(chan error, 1)
+	go func() { errs <- c.index.Run(ctx) }() // ends with ctx; waited for below
+	tick := time.NewTicker(sweepEvery)
+	defer tick.Stop()
+	for {
+		if _, err := c.disk.SweepPartials(time.Now().Add(-partialAge)); err != nil {
+			c.log.Warn("old partial fills not swept", logkey.Err(err))
+		}
+		select {
+		case <-tick.C:
+		case err := <-errs:
+			return err
+		}
+	}
+}
+
+const (
+	// partialAge is how long a partial fill waits to be asked for again.
+	partialAge = 24 * time.Hour
+	sweepEvery = time.Hour
+)
+
+// Close stops the fills, keeping what they have for a later start, and closes the index
+// and the store. Readers must be gone.
+func (c *Cache) Close() error {
+	c.mu.Lock()
+	c.stop()
+	c.mu.Unlock()
+	c.wg.Wait()
+	return errors.Join(c.index.Close(), c.disk.Close())
+}
+
+// tooLate is what a caller gets whose own time is over.
+func tooLate(ctx context.Context, repo Repo, op string) error {
+	return &pull.Error{Kind: pull.Timeout, Upstream: repo.Upstream, Op: op, Err: ctx.Err()}
+}

@@ -1,0 +1,147 @@
+package cache
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"forebay/cache/index"
+	"forebay/internal/logkey"
+	"forebay/internal/pull"
+)
+
+// Tags returns all tags of repo, sorted. A list that is older than the tags' time to
+// live is asked for again; while the upstream fails the last one is served.
+func (c *Cache) Tags(ctx context.Context, repo Repo) (*Listing, error) {
+	o, err := c.origin(repo)
+	if err != nil {
+		return nil, err
+	}
+	var tags []string
+	res, err := c.listing(ctx, o, repo, document{
+		kind: index.TagList,
+		ask: func(ctx context.Context) (any, error) {
+			tags, err := o.Upstream.Tags(ctx, repo.Name)
+			slices.Sort(tags)
+			return slices.Compact(tags), err
+		},
+	}, &tags)
+	if err != nil {
+		return nil, err
+	}
+	return &Listing{Tags: tags, Result: res}, nil
+}
+
+// Referrers returns the descriptors of the manifests of repo that refer to d, unfiltered,
+// kept and refreshed like tags. An upstream that cannot say is an error, never "none".
+func (c *Cache) Referrers(ctx context.Context, repo Repo, d v1.Hash) (*Referrers, error) {
+	o, err := c.origin(repo)
+	if err != nil {
+		return nil, err
+	}
+	var manifests []json.RawMessage
+	res, err := c.listing(ctx, o, repo, document{
+		kind: index.ReferrerList,
+		key:  d.String(),
+		ask: func(ctx context.Context) (any, error) {
+			return o.Upstream.Referrers(ctx, repo.Name, d)
+		},
+	}, &manifests)
+	if err != nil {
+		return nil, err
+	}
+	return &Referrers{Manifests: manifests, Result: res}, nil
+}
+
+// document is a list that an upstream gives and that may change.
+type document struct {
+	kind index.DocKind
+	key  string
+	ask  func(context.Context) (any, error)
+}
+
+// listing decodes into to what is kept of doc, fresh or, when the upstream fails, stale.
+func (c *Cache) listing(ctx context.Context, o *origin, repo Repo, doc document, to any) (Result, error) {
+	kept, at, ok, err := c.index.Doc(c.indexRepo(repo), doc.kind, doc.key)
+	if err != nil {
+		return "", err
+	}
+	if ok && time.Since(at) < o.TagTTL {
+		return Hit, c.decode(kept, to)
+	}
+	wait := ctx
+	if ok {
+		var cancel context.CancelFunc
+		wait, cancel = context.WithTimeout(ctx, c.opts.RevalidateTimeout)
+		defer cancel()
+	}
+	key := fmt.Sprintf("%d\x00%s\x00%s", doc.kind, repo, doc.key)
+	fresh, joined, err := c.docs.do(wait, key, func(ctx context.Context) ([]byte, error) {
+		if err, ok := c.recall(key); ok {
+			return nil, err
+		}
+		b, err := c.askList(ctx, repo, doc)
+		o.health.saw(err)
+		if err != nil {
+			c.remember(key, err)
+		}
+		return b, err
+	})
+	if err != nil {
+		if ok && c.standsIn(ctx, err) {
+			c.log.Warn("stale list served", logkey.Upstream(repo.Upstream), logkey.Repository(repo.Name), logkey.Err(err))
+			return Stale, c.decode(kept, to)
+		}
+		return "", err
+	}
+	if joined {
+		return Joined, c.decode(fresh, to)
+	}
+	return Miss, c.decode(fresh, to)
+}
+
+// askList fetches a list and keeps it.
+func (c *Cache) askList(ctx context.Context, repo Repo, doc document) ([]byte, error) {
+	v, err := doc.ask(ctx)
+	if err != nil {
+		return nil, err
+	}
+	b, err := json.Marshal(v)
+	if err != nil {
+		return nil, &pull.Error{Kind: pull.Invalid, Upstream: repo.Upstream, Op: "list " + repo.Name, Err: err}
+	}
+	err = c.index.Update(func(t *index.Batch) error {
+		return t.PutDoc(c.indexRepo(repo), doc.kind, doc.key, b, time.Now())
+	})
+	if err != nil {
+		c.log.Error("list not kept", logkey.Upstream(repo.Upstream), logkey.Repository(repo.Name), logkey.Err(err))
+	}
+	return b, nil
+}
+
+func (c *Cache) decode(b []byte, to any) error {
+	if err := json.Unmarshal(b, to); err != nil {
+		return fmt.Errorf("decode kept list: %w", err)
+	}
+	return nil
+}
+
+// Catalog returns up to n names of repositories that have something kept, as
+// "docker.io/library/nginx", sorted, after the given one. more is whether there are others.
+func (c *Cache) Catalog(_ context.Context, after string, n int) (names []string, more bool, err error) {
+	repos, err := c.index.Repositories(after, n+1)
+	if err != nil {
+		return nil, false, err
+	}
+	for _, r := range repos {
+		names = append(names, r.String())
+	}
+	if len(names) > n {
+		return names[:n], true, nil
+	}
+	return names, false, nil
+}

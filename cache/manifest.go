@@ -1,0 +1,337 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"forebay/cache/index"
+	"forebay/internal/logkey"
+	"forebay/internal/pull"
+	"forebay/internal/wire"
+)
+
+// manifestMax bounds a manifest: every registry caps them at 4 MiB (facts of distribution
+// and Docker Hub); larger ones never get into the store.
+const manifestMax = 4 << 20
+
+// resolved is what a tag or digest was found to point to.
+type resolved struct {
+	desc  v1.Descriptor
+	bytes []byte // when the upstream refused HEAD and had to be asked for the whole
+	at    time.Time
+}
+
+// Manifest returns the manifest that ref, a tag or a digest, names in repo. With headOnly
+// its bytes may be missing. Errors are of kind [pull.Kind].
+func (c *Cache) Manifest(ctx context.Context, repo Repo, ref string, headOnly bool) (*Manifest, error) {
+	o, err := c.origin(repo)
+	if err != nil {
+		return nil, err
+	}
+	if d, err := wire.ParseDigest(ref); err == nil {
+		return c.byDigest(ctx, o, repo, d, headOnly)
+	}
+	return c.byTag(ctx, o, repo, ref, headOnly)
+}
+
+func (c *Cache) origin(repo Repo) (*origin, error) {
+	o, ok := c.upstreams[repo.Upstream]
+	if !ok {
+		return nil, &pull.Error{Kind: pull.NotFound, Upstream: repo.Upstream, Op: "route", Message: "registry is not configured"}
+	}
+	return o, nil
+}
+
+func (c *Cache) byTag(ctx context.Context, o *origin, repo Repo, tag string, headOnly bool) (*Manifest, error) {
+	t, known, err := c.tag(repo, tag)
+	if err != nil {
+		return nil, err
+	}
+	age := time.Since(t.CheckedAt)
+	if known && age < o.TagTTL {
+		m, err := c.byDigest(ctx, o, repo, t.Desc.Digest, headOnly)
+		if err == nil || pull.KindOf(err) != pull.NotFound {
+			return m, err
+		}
+		// The digest went away upstream before it was fetched: ask for the tag again.
+	}
+	kept := known && c.keeps(repo, t.Desc.Digest)
+	wait := ctx
+	if kept {
+		var cancel context.CancelFunc
+		wait, cancel = context.WithTimeout(ctx, c.opts.RevalidateTimeout)
+		defer cancel()
+	}
+	r, joined, err := c.resolve(wait, o, repo, tag)
+	if err == nil {
+		m, err := c.byDigest(ctx, o, repo, r.desc.Digest, headOnly)
+		if pull.KindOf(err) == pull.NotFound && err != nil {
+			m, err = c.byMovedTag(ctx, o, repo, tag)
+		}
+		if m != nil && joined && m.Result == Hit {
+			m = m.with(Joined)
+		}
+		if err == nil || !kept || !pull.Failing(err) {
+			return m, err
+		}
+		return c.stale(ctx, o, repo, t, age, headOnly, err)
+	}
+	if kept && c.standsIn(ctx, err) {
+		return c.stale(ctx, o, repo, t, age, headOnly, err)
+	}
+	return nil, err
+}
+
+// standsIn reports whether what is known may be served in place of err: the upstream
+// fails or took too long, or says that a tag is gone, which is kept until evicted.
+// A refusal of access is passed on.
+func (c *Cache) standsIn(ctx context.Context, err error) bool {
+	if ctx.Err() != nil {
+		return false // the client itself is gone
+	}
+	return errors.Is(err, context.DeadlineExceeded) || pull.Failing(err) || pull.KindOf(err) == pull.NotFound
+}
+
+// stale serves the last known content of a tag.
+func (c *Cache) stale(ctx context.Context, o *origin, repo Repo, t index.Tag, age time.Duration, headOnly bool, cause error) (*Manifest, error) {
+	m, err := c.byDigest(ctx, o, repo, t.Desc.Digest, headOnly)
+	if err != nil {
+		return nil, err
+	}
+	c.log.Warn("stale tag served", logkey.Upstream(repo.Upstream), logkey.Repository(repo.Name),
+		logkey.Digest(t.Desc.Digest), logkey.Err(cause))
+	s := m.with(Stale)
+	s.StaleFor = max(age-o.TagTTL, time.Second)
+	return s, nil
+}
+
+// with returns a copy of m that says how it was had.
+func (m *Manifest) with(r Result) *Manifest {
+	n := *m
+	n.Result = r
+	return &n
+}
+
+// byMovedTag fetches a tag by GET, whose digest was there a moment ago and is not any more.
+func (c *Cache) byMovedTag(ctx context.Context, o *origin, repo Repo, tag string) (*Manifest, error) {
+	m, _, err := c.manifests.do(ctx, "tag\x00"+repo.String()+"\x00"+tag, func(ctx context.Context) (*Manifest, error) {
+		desc, b, err := o.Upstream.Manifest(ctx, repo.Name, tag)
+		o.health.saw(err)
+		if err != nil {
+			return nil, err
+		}
+		m, err := c.keepManifest(repo, desc, b)
+		if err != nil {
+			return nil, err
+		}
+		return m, c.bind(repo, tag, desc)
+	})
+	return m, err
+}
+
+// resolve asks the upstream what tag points to, once for all who wait, and binds it.
+func (c *Cache) resolve(ctx context.Context, o *origin, repo Repo, tag string) (resolved, bool, error) {
+	key := repo.String() + "\x00" + tag
+	if err, ok := c.recall(key); ok {
+		return resolved{}, true, err
+	}
+	return c.resolves.do(ctx, key, func(ctx context.Context) (resolved, error) {
+		r, err := c.ask(ctx, o, repo, tag)
+		o.health.saw(err)
+		if err != nil {
+			c.remember(key, err)
+			return resolved{}, err
+		}
+		if r.bytes != nil {
+			if _, err := c.keepManifest(repo, r.desc, r.bytes); err != nil {
+				return resolved{}, err
+			}
+		}
+		return r, c.bind(repo, tag, r.desc)
+	})
+}
+
+// ask resolves ref by HEAD, or by GET where HEAD does not work.
+func (c *Cache) ask(ctx context.Context, o *origin, repo Repo, ref string) (resolved, error) {
+	desc, err := o.Upstream.Resolve(ctx, repo.Name, ref)
+	if err == nil {
+		o.health.heads.Store(true)
+		return resolved{desc: desc}, nil
+	}
+	switch pull.KindOf(err) {
+	case pull.Unsupported:
+	case pull.NotFound:
+		// A registry whose HEAD never worked may say 404 to all of them.
+		if o.health.heads.Load() {
+			return resolved{}, err
+		}
+	default:
+		return resolved{}, err
+	}
+	desc, b, err := o.Upstream.Manifest(ctx, repo.Name, ref)
+	return resolved{desc: desc, bytes: b}, err
+}
+
+func (c *Cache) byDigest(ctx context.Context, o *origin, repo Repo, d v1.Hash, headOnly bool) (*Manifest, error) {
+	m, linked, err := c.linkedManifest(repo, d)
+	if m != nil || err != nil {
+		return m, err
+	}
+	key := repo.String() + "\x00" + d.String()
+	if err, ok := c.recall(key); ok {
+		return nil, err
+	}
+	if headOnly || !linked && c.possesses(d) {
+		// A HEAD is free: it proves the link, and moves no bytes.
+		m, joined, err := c.manifests.do(ctx, "head\x00"+key, func(ctx context.Context) (*Manifest, error) {
+			return c.prove(ctx, o, repo, d, key)
+		})
+		if err != nil || headOnly || m.Bytes != nil {
+			return joinedIf(m, joined), err
+		}
+	}
+	m, joined, err := c.manifests.do(ctx, key, func(ctx context.Context) (*Manifest, error) {
+		return c.fetchManifest(ctx, o, repo, d, key)
+	})
+	return joinedIf(m, joined), err
+}
+
+func joinedIf(m *Manifest, joined bool) *Manifest {
+	if m == nil || !joined || m.Result != Miss {
+		return m
+	}
+	return m.with(Joined)
+}
+
+// prove asks whether repo holds the manifest d, and links it.
+func (c *Cache) prove(ctx context.Context, o *origin, repo Repo, d v1.Hash, key string) (*Manifest, error) {
+	r, err := c.ask(ctx, o, repo, d.String())
+	o.health.saw(err)
+	if err != nil {
+		c.remember(key, err)
+		return nil, err
+	}
+	if r.desc.Digest != d {
+		return nil, &pull.Error{Kind: pull.Invalid, Upstream: repo.Upstream, Op: "head manifest " + repo.Name + "@" + d.String(),
+			Message: "answer names another digest"}
+	}
+	if r.bytes != nil {
+		return c.keepManifest(repo, r.desc, r.bytes)
+	}
+	if err := c.linkManifest(repo, r.desc); err != nil {
+		return nil, err
+	}
+	if m, _, err := c.linkedManifest(repo, d); m != nil || err != nil {
+		return m, err
+	}
+	return &Manifest{Desc: r.desc, Result: Miss}, nil
+}
+
+func (c *Cache) fetchManifest(ctx context.Context, o *origin, repo Repo, d v1.Hash, key string) (*Manifest, error) {
+	desc, b, err := o.Upstream.Manifest(ctx, repo.Name, d.String())
+	o.health.saw(err)
+	if err != nil {
+		c.remember(key, err)
+		return nil, err
+	}
+	if desc.Digest != d {
+		return nil, &pull.Error{Kind: pull.Invalid, Upstream: repo.Upstream, Op: "get manifest " + repo.Name + "@" + d.String(),
+			Err: errMismatch}
+	}
+	return c.keepManifest(repo, desc, b)
+}
+
+// keepManifest verifies, stores and links a manifest. A disk that refuses does not keep
+// the client from its manifest.
+func (c *Cache) keepManifest(repo Repo, desc v1.Descriptor, b []byte) (*Manifest, error) {
+	if err := matches(desc.Digest, b); err != nil {
+		return nil, &pull.Error{Kind: pull.Invalid, Upstream: repo.Upstream, Op: "get manifest " + repo.Name + "@" + desc.Digest.String(), Err: err}
+	}
+	desc.Size = int64(len(b))
+	m := &Manifest{Desc: desc, Bytes: b, Result: Miss}
+	c.learnSizes(b)
+	err := c.disk.Put(desc.Digest, b)
+	if err == nil {
+		err = c.index.Update(func(b *index.Batch) error {
+			return errors.Join(b.PutBlob(desc.Digest, index.BlobInfo{Size: desc.Size, Added: time.Now()}),
+				b.PutLink(c.indexRepo(repo), index.Manifest, desc.Digest, linkOf(desc)))
+		})
+	}
+	if err != nil {
+		c.log.Error("manifest not kept", logkey.Upstream(repo.Upstream), logkey.Repository(repo.Name),
+			logkey.Digest(desc.Digest), logkey.Err(err))
+		return m.with(Passed), nil
+	}
+	c.heat(repo, m)
+	return m, nil
+}
+
+// heat keeps a small manifest in memory.
+func (c *Cache) heat(repo Repo, m *Manifest) {
+	if len(m.Bytes) <= hotManifest {
+		c.hot.Add(hotKey(repo, m.Desc.Digest), m.with(Hit))
+	}
+}
+
+func hotKey(repo Repo, d v1.Hash) string {
+	return repo.Upstream + "\x00" + repo.Name + "\x00" + d.Algorithm + d.Hex
+}
+
+// linkedManifest returns the manifest d when repo holds it and it is kept. linked tells
+// whether repo holds it, kept or not.
+func (c *Cache) linkedManifest(repo Repo, d v1.Hash) (m *Manifest, linked bool, err error) {
+	if m, ok := c.hot.Get(hotKey(repo, d)); ok {
+		c.index.Touch(d)
+		return m, true, nil
+	}
+	link, linked, err := c.index.Link(c.indexRepo(repo), index.Manifest, d)
+	if err != nil || !linked {
+		return nil, false, err
+	}
+	b, err := c.readKept(d, manifestMax)
+	if err != nil {
+		return nil, true, c.absentOr(err)
+	}
+	if err := matches(d, b); err != nil {
+		c.log.Error("kept manifest is damaged", logkey.Digest(d), logkey.Err(err))
+		return nil, true, c.forget(d)
+	}
+	c.index.Touch(d)
+	c.learnSizes(b)
+	m = &Manifest{Desc: v1.Descriptor{MediaType: types.MediaType(link.MediaType), Digest: d, Size: int64(len(b))}, Bytes: b, Result: Hit}
+	c.heat(repo, m)
+	return m, true, nil
+}
+
+// matches reports how b differs from the digest d.
+func matches(d v1.Hash, b []byte) error {
+	h, err := newHash(d)
+	if err != nil {
+		return err
+	}
+	h.Write(b)
+	if got := fmt.Sprintf("%x", h.Sum(nil)); got != d.Hex {
+		return fmt.Errorf("%w: got %s:%s", errMismatch, d.Algorithm, got)
+	}
+	return nil
+}
+
+// recall returns a negative answer that is remembered.
+func (c *Cache) recall(key string) (error, bool) {
+	if c.absent == nil {
+		return nil, false
+	}
+	return c.absent.Get(key)
+}
+
+// remember keeps an absence in mind. Failures and refusals are never remembered as absence.
+func (c *Cache) remember(key string, err error) {
+	if c.absent != nil && pull.KindOf(err) == pull.NotFound {
+		c.absent.Add(key, err)
+	}
+}

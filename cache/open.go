@@ -1,0 +1,140 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"sync"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/hashicorp/golang-lru/v2/expirable"
+	"go.uber.org/zap"
+
+	"forebay/cache/disk"
+	"forebay/cache/index"
+)
+
+// Options configures a [Cache]. Dir and Upstreams are required.
+type Options struct {
+	Dir       string                     // storage folder; created when missing
+	Upstreams map[string]UpstreamOptions // by public name
+	// MaxBytes is the largest blob that is kept; larger ones are passed through. 0 means no limit.
+	MaxBytes int64
+	// RevalidateTimeout bounds how long a client waits for the confirmation of a tag that
+	// is known; then it gets what is known. 0 means 2 s.
+	RevalidateTimeout time.Duration
+	// NegativeTTL is how long "not found" is remembered. 0 means 10 s, negative never.
+	NegativeTTL time.Duration
+	// CancelAbandoned ends a fill when its last reader leaves; what was fetched is kept
+	// for a later resume. By default fills finish.
+	CancelAbandoned bool
+	Log             *zap.Logger // nil means no logging
+}
+
+// Cache keeps what upstreams gave. Its methods may be called concurrently.
+type Cache struct {
+	opts      Options
+	log       *zap.Logger
+	disk      *disk.Store
+	index     *index.Index
+	upstreams map[string]*origin
+
+	ctx  context.Context // life of fills and upstream calls; ended by Close
+	stop context.CancelFunc
+	wg   sync.WaitGroup // fills and upstream calls
+
+	resolves  flights[resolved]
+	manifests flights[*Manifest]
+	stats     flights[int64]
+	docs      flights[[]byte]
+
+	hot     *lru.Cache[string, *Manifest]  // manifest bytes by link
+	tags    *lru.Cache[string, index.Tag]  // tags as in the index
+	sizes   *lru.Cache[v1.Hash, int64]     // blob sizes by manifest: hints
+	absent  *expirable.LRU[string, error]  // negative answers; nil when off
+	wrong   *expirable.LRU[v1.Hash, int]   // mismatches in a row
+	trouble *expirable.LRU[Repo, struct{}] // repositories whose fill failed
+
+	mu       sync.Mutex
+	fills    map[v1.Hash]*fill    // guarded by mu; removed when ended
+	verified map[v1.Hash]struct{} // guarded by mu; blobs whose digest was computed since start
+}
+
+// Names below the storage folder; the store has its own (package disk).
+const (
+	indexDir    = "index"
+	journalName = "refs.journal"
+)
+
+// Bounds of what is kept in memory; each entry is a few hundred bytes, but for hot,
+// whose manifests are at most hotManifest bytes.
+const (
+	hotEntries  = 2048
+	hotManifest = 64 << 10
+	tagEntries  = 16384
+	sizeEntries = 65536
+	// troubleFor is how long the manifests of a repository whose fill failed answer 503
+	// to clients that can only fall back there (facts/clients.md 0.1).
+	troubleFor = time.Minute
+	// wrongFor is how long a blob is refused that came wrong twice in a row.
+	wrongFor  = 30 * time.Second
+	wrongMost = 2
+)
+
+// Open opens the cache in o.Dir and rebuilds its index when that is missing or damaged.
+// The caller starts Run once and calls Close at the end.
+func Open(o Options) (*Cache, error) {
+	if o.Log == nil {
+		o.Log = zap.NewNop()
+	}
+	if o.RevalidateTimeout == 0 {
+		o.RevalidateTimeout = 2 * time.Second
+	}
+	if o.NegativeTTL == 0 {
+		o.NegativeTTL = 10 * time.Second
+	}
+	store, err := disk.Open(o.Dir, o.Log)
+	if err != nil {
+		return nil, err
+	}
+	ix, err := index.OpenOrRebuild(context.Background(), filepath.Join(o.Dir, indexDir), filepath.Join(o.Dir, journalName), store.Walk, o.Log)
+	if err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	c := &Cache{
+		opts: o, log: o.Log, disk: store, index: ix, ctx: ctx, stop: stop,
+		upstreams: make(map[string]*origin, len(o.Upstreams)),
+		wrong:     expirable.NewLRU[v1.Hash, int](1024, nil, wrongFor),
+		trouble:   expirable.NewLRU[Repo, struct{}](4096, nil, troubleFor),
+		fills:     make(map[v1.Hash]*fill),
+		verified:  make(map[v1.Hash]struct{}),
+	}
+	c.hot, _ = lru.New[string, *Manifest](hotEntries)
+	c.tags, _ = lru.New[string, index.Tag](tagEntries)
+	c.sizes, _ = lru.New[v1.Hash, int64](sizeEntries)
+	if o.NegativeTTL > 0 {
+		c.absent = expirable.NewLRU[string, error](65536, nil, o.NegativeTTL)
+	}
+	for name, u := range o.Upstreams {
+		c.upstreams[name] = newOrigin(u)
+	}
+	c.resolves = flights[resolved]{ctx: ctx, wg: &c.wg}
+	c.manifests = flights[*Manifest]{ctx: ctx, wg: &c.wg}
+	c.stats = flights[int64]{ctx: ctx, wg: &c.wg}
+	c.docs = flights[[]byte]{ctx: ctx, wg: &c.wg}
+	return c, nil
+}
+
+// RebuildIndex makes the index of the storage folder dir anew from its blobs and its
+// journal of links and tags. No server may use the folder meanwhile. progress may be nil.
+func RebuildIndex(ctx context.Context, dir string, progress func(index.Progress), log *zap.Logger) (done index.Progress, err error) {
+	store, err := disk.Open(dir, log)
+	if err != nil {
+		return done, err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	return index.Rebuild(ctx, filepath.Join(dir, indexDir), filepath.Join(dir, journalName), store.Walk, progress, log)
+}

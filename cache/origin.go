@@ -1,0 +1,65 @@
+package cache
+
+import (
+	"sync/atomic"
+	"time"
+
+	"forebay/internal/pull"
+)
+
+// UpstreamOptions says how one upstream's content is fetched and kept.
+type UpstreamOptions struct {
+	Upstream Upstream
+	TagTTL   time.Duration // how long a tag is served without asking; 0 means always ask
+	Parallel int           // connections per large blob; 0 means 4
+	// MaxConnections is the upstream's bound on connections for blobs. Fills use at most
+	// half of it for connections beyond their first. 0 means 32.
+	MaxConnections int
+}
+
+// origin is an upstream with what the cache learned of it.
+type origin struct {
+	UpstreamOptions
+	lanes  lanes
+	health health
+}
+
+func newOrigin(u UpstreamOptions) *origin {
+	if u.Parallel <= 0 {
+		u.Parallel = 4
+	}
+	if u.MaxConnections <= 0 {
+		u.MaxConnections = 32
+	}
+	return &origin{UpstreamOptions: u, lanes: lanes{free: u.MaxConnections / 2}}
+}
+
+// ailingFor is how long after a failure an upstream counts as failing unless it answered since.
+const ailingFor = 30 * time.Second
+
+// health remembers whether an upstream answered lately. It never stops a request: it
+// only tells clients that cannot fall back half-way whether to begin at all.
+type health struct {
+	failed atomic.Int64 // Unix nanoseconds of the last failure
+	worked atomic.Int64 // of the last answer
+	heads  atomic.Bool  // a HEAD of a manifest worked once
+}
+
+// saw takes in the outcome of a request to the upstream.
+func (h *health) saw(err error) {
+	now := time.Now().UnixNano()
+	switch pull.KindOf(err) {
+	case pull.Unavailable, pull.Timeout, pull.Limited:
+		if err != nil {
+			h.failed.Store(now)
+			return
+		}
+	}
+	h.worked.Store(now)
+}
+
+// ailing reports whether the last word of the upstream was a failure, a short while ago.
+func (h *health) ailing() bool {
+	failed := h.failed.Load()
+	return failed > h.worked.Load() && time.Since(time.Unix(0, failed)) < ailingFor
+}
