@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -91,34 +92,43 @@ func (c *Cache) openBlob(ctx context.Context, o *origin, repo Repo, d v1.Hash) (
 	if err != nil {
 		return nil, err
 	}
+	if f := c.running(d); f != nil && (linked || f.source.repo == repo) {
+		return c.ready(ctx, repo, onFill(f, -1, Joined))
+	}
 	if !linked && c.possesses(d) {
 		if _, _, err := c.StatBlob(ctx, repo, d); err != nil {
 			return nil, err
 		}
 		linked = true
 	}
-	if linked {
-		if b, err := c.keptBlob(d); b != nil || err != nil {
-			if b == nil || b.file != nil {
-				return b, err
-			}
-			return c.ready(ctx, repo, b)
-		}
-	}
 	key := "blob\x00" + repo.String() + "\x00" + d.String()
-	if err, ok := c.recall(key); ok {
-		return nil, err
+	for try := 0; ; try++ {
+		if linked {
+			if b, err := c.keptBlob(o, repo, d); err != nil || b != nil && b.file != nil {
+				return b, err
+			} else if b != nil {
+				return c.ready(ctx, repo, b)
+			}
+		}
+		if err, ok := c.recall(key); ok {
+			return nil, err
+		}
+		b, err := c.joinFill(o, repo, d, try == 0)
+		if errors.Is(err, errCommitted) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if b, err = c.ready(ctx, repo, b); err != nil {
+			c.remember(key, err)
+		}
+		return b, err
 	}
-	b, err := c.joinFill(o, repo, d)
-	if err != nil {
-		return nil, err
-	}
-	b, err = c.ready(ctx, repo, b)
-	if err != nil {
-		c.remember(key, err)
-	}
-	return b, err
 }
+
+// errCommitted means that a fill ended well while its caller looked for it.
+var errCommitted = errors.New("blob is there already")
 
 // ready waits until the first answer is in, and for small blobs until the whole is
 // verified. It closes b when it returns an error.
@@ -154,14 +164,8 @@ func (c *Cache) ready(ctx context.Context, repo Repo, b *Blob) (_ *Blob, err err
 
 // keptBlob opens a committed blob: nil without error when there is none. One that was not
 // verified since the start is verified beside its first reading.
-func (c *Cache) keptBlob(d v1.Hash) (*Blob, error) {
-	c.mu.Lock()
-	_, verified := c.verified[d]
-	running := c.fills[d]
-	c.mu.Unlock()
-	if running != nil {
-		return nil, nil
-	}
+func (c *Cache) keptBlob(o *origin, repo Repo, d v1.Hash) (*Blob, error) {
+	verified := c.isVerified(d)
 	file, size, err := c.disk.Blob(d)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
@@ -174,21 +178,22 @@ func (c *Cache) keptBlob(d v1.Hash) (*Blob, error) {
 	if verified {
 		return &Blob{Digest: d, Size: size, Result: Hit, file: file}, nil
 	}
-	f, err := c.verifyKept(d, file, size)
+	f, err := c.verifyKept(source{repo, o}, d, file, size)
 	if err != nil {
 		return nil, err
 	}
 	return onFill(f, size, Hit), nil
 }
 
-// verifyKept starts to compute the digest of a file, which it takes over.
-func (c *Cache) verifyKept(d v1.Hash, file *os.File, size int64) (*fill, error) {
+// verifyKept starts to compute the digest of a file, which it takes over. Should the disk
+// fail, readers go on from src.
+func (c *Cache) verifyKept(src source, d v1.Hash, file *os.File, size int64) (*fill, error) {
 	f, err := newFill(d, c.log)
 	if err != nil {
 		file.Close()
 		return nil, err
 	}
-	f.file, f.size, f.have = file, size, spans{{0, size}}
+	f.source, f.file, f.size, f.have = src, file, size, spans{{0, size}}
 	f.reopen = func() (*os.File, error) {
 		file, _, err := c.disk.Blob(d)
 		return file, err
@@ -196,46 +201,90 @@ func (c *Cache) verifyKept(d v1.Hash, file *os.File, size int64) (*fill, error) 
 	f.setOpen()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if running := c.fills[d]; running != nil {
+	if running := c.live(d); running != nil {
 		file.Close()
 		return running, nil
 	}
-	if err := c.ctx.Err(); err != nil {
+	if c.ctx.Err() != nil {
 		file.Close()
 		return nil, errClosed
 	}
 	c.fills[d] = f
 	c.wg.Go(func() {
-		err := f.verify(c.ctx)
-		if errors.Is(err, errMismatch) {
-			if err := c.forget(d); err != nil {
-				c.log.Error("damaged blob not removed", logkey.Digest(d), logkey.Err(err))
+		f.verify(c.ctx, func(err error) {
+			if err == nil {
+				c.setVerified(d)
+			} else if errors.Is(err, errMismatch) {
+				c.log.Error("kept blob is damaged: dropped", logkey.Digest(d), logkey.Err(err), logkey.Err(c.forget(d)))
 			}
-		}
-		c.ended(f, err == nil)
+		})
+		c.ended(f)
 	})
 	return f, nil
 }
 
-// ended takes a fill off the list. The next reader finds the file, or starts anew.
-func (c *Cache) ended(f *fill, verified bool) {
+// running returns the fill of d that has not ended, or nil.
+func (c *Cache) running(d v1.Hash) *fill {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	delete(c.fills, f.digest)
-	if verified {
-		c.verified[f.digest] = struct{}{}
+	return c.live(d)
+}
+
+// live is running for those who hold c.mu.
+func (c *Cache) live(d v1.Hash) *fill {
+	f := c.fills[d]
+	if f == nil {
+		return nil
+	}
+	if _, ended, _ := f.state(); ended {
+		return nil
+	}
+	return f
+}
+
+// ended takes a fill off the list.
+func (c *Cache) ended(f *fill) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.fills[f.digest] == f {
+		delete(c.fills, f.digest)
 	}
 }
 
-// joinFill returns the fill of d, a new one when none is running.
-func (c *Cache) joinFill(o *origin, repo Repo, d v1.Hash) (*Blob, error) {
+// proof is a digest cut to 16 bytes: a million of them take 50 MB less than whole ones.
+type proof [16]byte
+
+func proofOf(d v1.Hash) (p proof) {
+	_, _ = hex.Decode(p[:], []byte(d.Hex[:2*len(p)])) // digests were validated
+	return p
+}
+
+func (c *Cache) isVerified(d v1.Hash) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if f := c.fills[d]; f != nil {
+	_, ok := c.verified[proofOf(d)]
+	return ok
+}
+
+func (c *Cache) setVerified(d v1.Hash) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.verified[proofOf(d)] = struct{}{}
+}
+
+// joinFill returns the fill of d, a new one when none is running. With recheck it looks
+// whether one has just ended, and then returns errCommitted.
+func (c *Cache) joinFill(o *origin, repo Repo, d v1.Hash, recheck bool) (*Blob, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if f := c.live(d); f != nil {
 		return onFill(f, -1, Joined), nil
 	}
 	if c.ctx.Err() != nil {
 		return nil, errClosed
+	}
+	if _, kept := c.keptSize(d); kept && recheck {
+		return nil, errCommitted
 	}
 	if n, _ := c.wrong.Get(d); n >= wrongMost {
 		return nil, &pull.Error{Kind: pull.Invalid, Upstream: repo.Upstream, Op: "get blob " + repo.Name + "@" + d.String(),
@@ -284,7 +333,7 @@ func (c *Cache) runFill(t *fetcher, repo Repo) {
 	start := time.Now()
 	t.run(c.ctx, func() error { return c.commit(t.fill, repo) })
 	size, _, err := t.state()
-	c.ended(t.fill, err == nil)
+	c.ended(t.fill)
 	switch {
 	case err == nil:
 		c.wrong.Remove(t.digest)
@@ -310,6 +359,7 @@ func (c *Cache) commit(f *fill, repo Repo) error {
 	if err := f.part.Commit(f.size); err != nil {
 		return err
 	}
+	c.setVerified(f.digest)
 	return c.index.Update(func(b *index.Batch) error {
 		if err := b.PutBlob(f.digest, index.BlobInfo{Size: f.size, Added: time.Now()}); err != nil {
 			return err
@@ -332,7 +382,7 @@ func (c *Cache) StatBlob(ctx context.Context, repo Repo, d v1.Hash) (size int64,
 		if size, ok := c.keptSize(d); ok {
 			return size, Hit, nil
 		}
-		if link.Size >= 0 && c.filling(d) {
+		if link.Size >= 0 && c.running(d) != nil {
 			return link.Size, Joined, nil
 		}
 	}

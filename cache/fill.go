@@ -18,7 +18,6 @@ import (
 	"go.uber.org/zap"
 
 	"forebay/cache/disk"
-	"forebay/internal/logkey"
 	"forebay/internal/pull"
 )
 
@@ -404,14 +403,11 @@ func (f *fill) invalid(err error) error {
 		Op: "fill " + f.digest.String(), Err: err}
 }
 
-// verify reads the whole file against its digest while readers already follow it.
-// It ends the fill.
-func (f *fill) verify(ctx context.Context) error {
+// verify reads the whole file against its digest while readers already follow it, tells
+// judged how that went, then ends the fill.
+func (f *fill) verify(ctx context.Context, judged func(error)) {
 	err := f.follow(ctx)
-	f.end(err)
 	f.file.Close()
-	if err != nil {
-		f.log.Error("kept blob is damaged", logkey.Digest(f.digest), logkey.Err(err))
-	}
-	return err
+	judged(err)
+	f.end(err)
 }

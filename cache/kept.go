@@ -103,18 +103,11 @@ func (c *Cache) readKept(d v1.Hash, most int64) ([]byte, error) {
 	return b, nil
 }
 
-// filling reports whether a fill of d is running.
-func (c *Cache) filling(d v1.Hash) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.fills[d] != nil
-}
-
 // possesses reports whether there are bytes of d, complete or not: then a repository that
 // is not linked to it must prove that it holds it before any of them goes out.
 func (c *Cache) possesses(d v1.Hash) bool {
 	_, kept := c.keptSize(d)
-	return kept || c.filling(d) || c.disk.HasPartial(d)
+	return kept || c.running(d) != nil || c.disk.HasPartial(d)
 }
 
 // forget drops content that is damaged. Links stay: the next request fetches it again.

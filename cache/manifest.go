@@ -187,6 +187,9 @@ func (c *Cache) byDigest(ctx context.Context, o *origin, repo Repo, d v1.Hash, h
 		return nil, err
 	}
 	if headOnly || !linked && c.possesses(d) {
+		if desc, ok := c.linkDesc(repo, d); ok && headOnly {
+			return &Manifest{Desc: desc, Result: Hit}, nil
+		}
 		// A HEAD is free: it proves the link, and moves no bytes.
 		m, joined, err := c.manifests.do(ctx, "head\x00"+key, func(ctx context.Context) (*Manifest, error) {
 			return c.prove(ctx, o, repo, d, key)
@@ -199,6 +202,15 @@ func (c *Cache) byDigest(ctx context.Context, o *origin, repo Repo, d v1.Hash, h
 		return c.fetchManifest(ctx, o, repo, d, key)
 	})
 	return joinedIf(m, joined), err
+}
+
+// linkDesc returns what is known of a manifest that repo holds, kept or not.
+func (c *Cache) linkDesc(repo Repo, d v1.Hash) (v1.Descriptor, bool) {
+	l, ok, err := c.index.Link(c.indexRepo(repo), index.Manifest, d)
+	if err != nil || !ok || l.MediaType == "" || l.Size < 0 {
+		return v1.Descriptor{}, false
+	}
+	return v1.Descriptor{MediaType: types.MediaType(l.MediaType), Size: l.Size, Digest: d}, true
 }
 
 func joinedIf(m *Manifest, joined bool) *Manifest {

@@ -58,8 +58,8 @@ type Cache struct {
 	trouble *expirable.LRU[Repo, struct{}] // repositories whose fill failed
 
 	mu       sync.Mutex
-	fills    map[v1.Hash]*fill    // guarded by mu; removed when ended
-	verified map[v1.Hash]struct{} // guarded by mu; blobs whose digest was computed since start
+	fills    map[v1.Hash]*fill  // guarded by mu; removed when ended
+	verified map[proof]struct{} // guarded by mu; blobs whose digest was computed since the start
 }
 
 // Names below the storage folder; the store has its own (package disk).
@@ -110,7 +110,7 @@ func Open(o Options) (*Cache, error) {
 		wrong:     expirable.NewLRU[v1.Hash, int](1024, nil, wrongFor),
 		trouble:   expirable.NewLRU[Repo, struct{}](4096, nil, troubleFor),
 		fills:     make(map[v1.Hash]*fill),
-		verified:  make(map[v1.Hash]struct{}),
+		verified:  make(map[proof]struct{}),
 	}
 	c.hot, _ = lru.New[string, *Manifest](hotEntries)
 	c.tags, _ = lru.New[string, index.Tag](tagEntries)
