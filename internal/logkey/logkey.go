@@ -34,6 +34,15 @@ func Result(r string) zap.Field { return zap.String("result", r) }
 // Status is an HTTP status.
 func Status(code int) zap.Field { return zap.Int("status", code) }
 
+// Method is an HTTP method.
+func Method(m string) zap.Field { return zap.String("method", m) }
+
+// URLPath is the path of a request, without its query.
+func URLPath(p string) zap.Field { return zap.String("url_path", p) }
+
+// UserAgent is what a client says that it is.
+func UserAgent(a string) zap.Field { return zap.String("user_agent", a) }
+
 // Path is a file name.
 func Path(p string) zap.Field { return zap.String("path", p) }
 

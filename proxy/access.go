@@ -1,0 +1,56 @@
+package proxy
+
+import (
+	"time"
+
+	"go.uber.org/zap"
+
+	"forebay/internal/logkey"
+)
+
+// statusClientLeft is logged for a request whose client left before its answer began. It
+// is never sent; the number is nginx's.
+const statusClientLeft = 499
+
+// logAccess writes the one line about x. Its query is left out, as may hold anything.
+func (h *Handler) logAccess(x *exchange, err error) {
+	line := h.access.Check(zap.InfoLevel, "request")
+	if line == nil {
+		return
+	}
+	status, result := x.w.status, string(x.result)
+	if status == 0 {
+		status = statusClientLeft
+	}
+	fields := make([]zap.Field, 0, 12)
+	fields = append(fields,
+		logkey.Method(x.r.Method),
+		logkey.URLPath(clip(x.r.URL.Path)),
+		logkey.Upstream(x.route.Upstream),
+		logkey.Repository(x.route.Repository),
+		logkey.Status(status),
+		logkey.Bytes(x.w.bytes),
+		logkey.Took(time.Since(x.began)),
+		logkey.Addr(x.r.RemoteAddr),
+		logkey.UserAgent(clip(x.r.UserAgent())),
+	)
+	if err != nil && !x.clientLeft() {
+		// A client that leaves in the middle is everyday: containerd reads layers in pieces
+		// and closes each.
+		result = "error"
+		fields = append(fields, logkey.Err(err))
+	}
+	if result != "" {
+		fields = append(fields, logkey.Result(result))
+	}
+	line.Write(fields...)
+}
+
+// clip bounds what a client can make us log.
+func clip(s string) string {
+	const most = 512
+	if len(s) > most {
+		return s[:most] + "…"
+	}
+	return s
+}

@@ -1,0 +1,227 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strconv"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"forebay/cache"
+	"forebay/internal/pull"
+	"forebay/internal/wire"
+)
+
+// blobSource is an opened blob; a [cache.Blob] is one, and the tests have others.
+type blobSource interface {
+	File() *os.File
+	Send(ctx context.Context, w io.Writer, off, end int64) (int64, error)
+	Close() error
+}
+
+// openBlob is a blob opened for one answer.
+type openBlob struct {
+	source blobSource
+	size   int64 // -1 while unknown
+	result cache.Result
+}
+
+func (h *Handler) blob(x *exchange) error {
+	if x.head() {
+		return h.statBlob(x)
+	}
+	ctx, cancel := x.budget()
+	defer cancel()
+	b, err := h.openBlob(ctx, x.repo(), x.route.Digest)
+	if err != nil {
+		return err
+	}
+	defer b.source.Close() // only read from: nothing is lost with its error
+	x.result = b.result
+	header := x.w.Header()
+	h.setBlob(header, x.route.Digest)
+	digest := header["Docker-Content-Digest"][0]
+	if wire.MatchesETag(x.r.Header["If-None-Match"], digest) {
+		return x.notModified()
+	}
+	asked := x.r.Header.Get("Range")
+	if cond := x.r.Header.Get("If-Range"); cond != "" && cond != header["Etag"][0] {
+		asked = "" // of something else: the whole, as RFC 9110, 13.1.5 has it
+	}
+	span, form := wire.ParseRange(asked)
+	if form == wire.ManyRanges && b.source.File() != nil {
+		// Several parts of a complete blob, for podman's partial pulls and stargz.
+		http.ServeContent(&x.w, x.r, "", time.Time{}, b.source.File())
+		return nil
+	}
+	return h.sendBlob(x, b, span, form)
+}
+
+// setBlob sets the headers that HEAD and GET of a blob have in common.
+func (h *Handler) setBlob(to http.Header, d v1.Hash) {
+	setContent(to, d)
+	to["Content-Type"] = h.static.octetStream
+	to["Accept-Ranges"] = h.static.bytes
+	to["Cache-Control"] = h.static.immutable
+}
+
+// statBlob answers HEAD. Range means nothing to it (RFC 9110, 14.2).
+func (h *Handler) statBlob(x *exchange) error {
+	ctx, cancel := x.budget()
+	defer cancel()
+	size, result, err := h.cache.StatBlob(ctx, x.repo(), x.route.Digest)
+	if err != nil {
+		return err
+	}
+	x.result = result
+	if size < 0 {
+		return unavailable(x, "stat blob "+x.route.Repository+"@"+x.route.Reference, "its size is not known yet")
+	}
+	header := x.w.Header()
+	h.setBlob(header, x.route.Digest)
+	if wire.MatchesETag(x.r.Header["If-None-Match"], header["Docker-Content-Digest"][0]) {
+		return x.notModified()
+	}
+	setLength(header, size)
+	x.w.WriteHeader(http.StatusOK)
+	return nil
+}
+
+// sendBlob sends the whole blob or one range of it.
+func (h *Handler) sendBlob(x *exchange, b openBlob, span wire.ByteRange, form wire.RangeForm) error {
+	body := blobBody{x: x, status: http.StatusOK, off: 0, end: b.size, size: b.size}
+	if form == wire.OneRange {
+		switch off, end, ok := span.Resolve(b.size); {
+		case b.size < 0 && span.First != 0:
+			// Where it ends is not known, and the whole in its place would be taken for the
+			// rest: containerd fails on it for good. An error sends it elsewhere.
+			return unavailable(x, "get blob "+x.route.Repository+"@"+x.route.Reference, "its size is not known yet")
+		case b.size <= 0:
+			// From the start: the whole, which is always a fair answer.
+		case !ok:
+			x.w.Header().Set("Content-Range", fmt.Sprintf("bytes */%d", b.size))
+			return errRange
+		default:
+			body.status, body.off, body.end = http.StatusPartialContent, off, end
+		}
+	}
+	if f := b.source.File(); f != nil {
+		return body.copyFile(f)
+	}
+	return body.follow(b.source)
+}
+
+// blobBody writes one answer's body. Its header goes out with the first byte and not
+// before, so that a fill that fails until then can still be answered with an error.
+type blobBody struct {
+	x        *exchange
+	status   int
+	off, end int64 // bytes [off, end) of the blob; end -1 while unknown
+	size     int64 // -1 while unknown
+	deadline *time.Timer
+}
+
+// copyFile sends a complete blob. The file reaches the response as a file: sendfile.
+func (b *blobBody) copyFile(f *os.File) error {
+	if b.off > 0 {
+		if _, err := f.Seek(b.off, io.SeekStart); err != nil {
+			return fmt.Errorf("serve blob %s: %w", b.x.route.Reference, err)
+		}
+	}
+	b.writeHeader()
+	n, err := io.CopyN(&b.x.w, f, b.end-b.off)
+	return b.ended(n, err)
+}
+
+// errTooSlow is the cause of a context whose fill gave no first byte in time.
+var errTooSlow = errors.New("no byte arrived in time")
+
+// follow sends a blob that is still arriving.
+func (b *blobBody) follow(from blobSource) error {
+	ctx, cancel := context.WithCancelCause(b.x.r.Context())
+	defer cancel(nil)
+	b.deadline = time.AfterFunc(time.Until(b.x.began.Add(headerBudget)), func() { cancel(errTooSlow) })
+	defer b.deadline.Stop()
+	n, err := from.Send(ctx, b, b.off, b.end)
+	if !b.x.w.wroteHeader() {
+		if err == nil {
+			b.writeHeader() // an empty blob
+			return b.ended(n, nil)
+		}
+		if errors.Is(context.Cause(ctx), errTooSlow) {
+			return &pull.Error{Kind: pull.Timeout, Upstream: b.x.route.Upstream,
+				Op: "get blob " + b.x.route.Repository + "@" + b.x.route.Reference, Err: errTooSlow}
+		}
+		return err
+	}
+	return b.ended(n, err)
+}
+
+// ended decides what a body that is over looks like to the client. With a known length a
+// plain return is enough: net/http closes the connection of a body that ended short, and
+// the client sees an unexpected EOF, which it resumes from.
+func (b *blobBody) ended(n int64, err error) error {
+	if err == nil && b.end >= 0 && n != b.end-b.off {
+		err = fmt.Errorf("serve blob %s: %d bytes instead of %d", b.x.route.Reference, n, b.end-b.off)
+	}
+	if err != nil && b.end < 0 {
+		return errors.Join(err, errAborted)
+	}
+	return err
+}
+
+func (b *blobBody) writeHeader() {
+	header := b.x.w.Header()
+	if b.end >= 0 {
+		setLength(header, b.end-b.off)
+	}
+	if b.status == http.StatusPartialContent {
+		header["Content-Range"] = []string{contentRange(b.off, b.end, b.size)}
+	}
+	b.x.w.WriteHeader(b.status)
+}
+
+// contentRange spells the bytes [off, end) of size.
+func contentRange(off, end, size int64) string {
+	text := append(make([]byte, 0, 64), "bytes "...)
+	text = strconv.AppendInt(text, off, 10)
+	text = append(text, '-')
+	text = strconv.AppendInt(text, end-1, 10)
+	text = append(text, '/')
+	return string(strconv.AppendInt(text, size, 10))
+}
+
+// begin lets the header go out before the first byte. It fails when the first byte
+// came too late, after the budget has been spent.
+func (b *blobBody) begin() error {
+	if b.x.w.wroteHeader() {
+		return nil
+	}
+	if !b.deadline.Stop() {
+		return errTooSlow
+	}
+	b.writeHeader()
+	// The header must not wait in a buffer for bytes that may be slow to come.
+	return http.NewResponseController(b.x.w.ResponseWriter).Flush()
+}
+
+// Write is for the cache that sends the blob.
+func (b *blobBody) Write(p []byte) (int, error) {
+	if err := b.begin(); err != nil {
+		return 0, err
+	}
+	return b.x.w.Write(p)
+}
+
+// ReadFrom is for the cache that sends the blob from a file.
+func (b *blobBody) ReadFrom(r io.Reader) (int64, error) {
+	if err := b.begin(); err != nil {
+		return 0, err
+	}
+	return b.x.w.ReadFrom(r)
+}

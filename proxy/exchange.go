@@ -1,0 +1,107 @@
+package proxy
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"time"
+
+	"forebay/cache"
+	"forebay/internal/wire"
+)
+
+// headerBudget bounds the time until the headers of an answer. dockerd, containerd up
+// to 2.2, podman and CRI-O wait for headers for ever, and containerd from 2.3 on for
+// 30 s; all are told something within 20 s, a second of which is the network's.
+const headerBudget = 19 * time.Second
+
+// Bounds on the body of a request, none of which we read: what fits is taken off the
+// connection so that it can be used again, else it is closed after the answer.
+const (
+	discardMost = 256 << 10
+	discardTime = 5 * time.Second
+)
+
+// exchange is one request and what is known of its answer.
+type exchange struct {
+	h        *Handler
+	r        *http.Request
+	w        responseWriter
+	route    wire.Route
+	client   wire.Client
+	mirrored bool         // the client goes elsewhere by itself if told to at once
+	result   cache.Result // how it was answered
+	began    time.Time
+}
+
+func newExchange(h *Handler, rw http.ResponseWriter, r *http.Request) *exchange {
+	x := &exchange{h: h, r: r, client: wire.ParseClient(r.UserAgent()), began: time.Now()}
+	x.w.wrap(rw)
+	x.w.Header()["Docker-Distribution-Api-Version"] = h.static.apiVersion
+	return x
+}
+
+// repo is the scope of everything that the request asks for.
+func (x *exchange) repo() cache.Repo {
+	return cache.Repo{Upstream: x.route.Upstream, Name: x.route.Repository}
+}
+
+// head reports whether no body is wanted.
+func (x *exchange) head() bool { return x.r.Method == http.MethodHead }
+
+// hasFallback reports whether the client treats us as a mirror and asks the registry
+// itself when we fail: by the shape of its request, else by what it is.
+func (x *exchange) hasFallback() bool {
+	if x.route.Namespace != "" || x.route.Prefix != wire.PathPrefix {
+		return true
+	}
+	switch x.client {
+	case wire.ContainersImage, wire.BuildKit, wire.Kaniko:
+		return true
+	default:
+		return false
+	}
+}
+
+// stays reports whether the client, once it has a manifest from us, takes every blob from
+// us or fails: then it must not get a manifest whose blobs it will not get.
+func (x *exchange) stays() bool { return x.mirrored && x.client.Image() }
+
+// budget returns a context for what must be had before the headers go out.
+func (x *exchange) budget() (context.Context, context.CancelFunc) {
+	return context.WithDeadline(x.r.Context(), x.began.Add(headerBudget))
+}
+
+// clientLeft reports whether nobody waits for the answer any more.
+func (x *exchange) clientLeft() bool { return x.r.Context().Err() != nil }
+
+// notModified answers a client that has the content already.
+func (x *exchange) notModified() error {
+	x.w.Header().Del("Content-Type")
+	x.w.WriteHeader(http.StatusNotModified)
+	return nil
+}
+
+// query returns a parameter of the request.
+func (x *exchange) query(key string) (string, bool) {
+	return wire.QueryValue(x.r.URL.RawQuery, key)
+}
+
+// discardBody takes the request's body off the connection, within limits.
+func (x *exchange) discardBody() {
+	if x.r.Header.Get("Expect") != "" {
+		// Reading would invite the body. Unread, it closes the connection.
+		return
+	}
+	control := http.NewResponseController(x.w.ResponseWriter)
+	if control.SetReadDeadline(time.Now().Add(discardTime)) != nil {
+		return
+	}
+	n, err := io.CopyN(io.Discard, x.r.Body, discardMost)
+	if err != io.EOF || n == discardMost {
+		x.w.Header().Set("Connection", "close")
+		return // with the deadline: the server must not wait for the rest either
+	}
+	// With an error the connection is of no use after the answer anyway.
+	_ = control.SetReadDeadline(time.Time{})
+}

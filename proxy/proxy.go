@@ -1,0 +1,233 @@
+// Package proxy speaks the registry API (Registry v2, OCI distribution 1.1) to clients.
+//
+// It turns a request into (upstream, repository, reference), asks the cache, and turns
+// what that answers into HTTP. It knows no upstream, no file and no database.
+//
+// It never answers 401 and never sends WWW-Authenticate: dockerd would hand the user's
+// Docker Hub password to whoever does.
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"go.uber.org/zap"
+	"golang.org/x/time/rate"
+
+	"forebay/cache"
+	"forebay/internal/logkey"
+	"forebay/internal/pull"
+	"forebay/internal/wire"
+)
+
+// Content is what the handler serves by digest or tag; a [cache.Cache] is one. Errors
+// are or wrap a [pull.Error], or count as the upstream being unavailable.
+type Content interface {
+	Manifest(ctx context.Context, repo cache.Repo, ref string, headOnly bool) (*cache.Manifest, error)
+	// Blob's ctx bounds the opening only, never the blob that it returns.
+	Blob(ctx context.Context, repo cache.Repo, d v1.Hash) (*cache.Blob, error)
+	StatBlob(ctx context.Context, repo cache.Repo, d v1.Hash) (size int64, res cache.Result, err error)
+	Troubled(repo cache.Repo) bool
+	Servable(ctx context.Context, repo cache.Repo, m *cache.Manifest) bool
+}
+
+// Discovery is what the handler lists; a [cache.Cache] is one.
+type Discovery interface {
+	Tags(ctx context.Context, repo cache.Repo) (*cache.Listing, error)
+	Referrers(ctx context.Context, repo cache.Repo, d v1.Hash) (*cache.Referrers, error)
+	Catalog(ctx context.Context, after string, n int) (names []string, more bool, err error)
+}
+
+// Cache is what the handler serves from.
+type Cache interface {
+	Content
+	Discovery
+}
+
+// Fallback says whether clients have somewhere else to go when the mirror fails.
+type Fallback uint8
+
+const (
+	// FallbackClients: clients that treat us as a mirror go on to the registry itself, so
+	// that they are told what makes them do so at once.
+	FallbackClients Fallback = iota
+	// FallbackNone: there is nowhere else; everybody is told the true reason.
+	FallbackNone
+)
+
+// Options configures a [Handler]. Cache and Upstreams are required.
+type Options struct {
+	Cache Cache
+	// Upstreams maps the canonical name of each configured registry, with its port if it
+	// has one, to its aliases. Docker Hub's own aliases need not be given.
+	Upstreams map[string][]string
+	// Hosts maps values of the Host header, with or without a port, to canonical names.
+	Hosts map[string]string
+	// Default is the upstream of a request that names none. Empty means docker.io.
+	Default  string
+	Fallback Fallback
+	Log      *zap.Logger // nil means no logging
+	// AccessLog takes one line per request, at level info. nil means none.
+	AccessLog *zap.Logger
+}
+
+// Handler answers the registry API.
+type Handler struct {
+	cache      Cache
+	registries wire.Registries
+	fallback   Fallback
+	log        *zap.Logger
+	access     *zap.Logger
+	static     staticHeaders
+	disagreed  rate.Sometimes // bounds a warning that a misconfigured client may cause at will
+
+	// openBlob is cache.Blob behind the smallest interface; tests put fakes here.
+	openBlob func(ctx context.Context, repo cache.Repo, d v1.Hash) (openBlob, error)
+}
+
+// New returns a handler. It fails when the names of the upstreams contradict each other.
+func New(o Options) (*Handler, error) {
+	if o.Cache == nil {
+		return nil, errors.New("proxy: no cache given")
+	}
+	registries, err := registriesOf(o)
+	if err != nil {
+		return nil, err
+	}
+	h := &Handler{
+		cache:      o.Cache,
+		registries: registries,
+		fallback:   o.Fallback,
+		log:        orNop(o.Log),
+		access:     orNop(o.AccessLog),
+		static:     newStaticHeaders(),
+		disagreed:  rate.Sometimes{Interval: time.Minute},
+	}
+	h.openBlob = func(ctx context.Context, repo cache.Repo, d v1.Hash) (openBlob, error) {
+		b, err := o.Cache.Blob(ctx, repo, d)
+		if err != nil {
+			return openBlob{}, err
+		}
+		return openBlob{source: b, size: b.Size, result: b.Result}, nil
+	}
+	return h, nil
+}
+
+func orNop(log *zap.Logger) *zap.Logger {
+	if log == nil {
+		return zap.NewNop()
+	}
+	return log
+}
+
+// registriesOf builds the closed world of names.
+func registriesOf(o Options) (wire.Registries, error) {
+	g := wire.Registries{Default: o.Default, Names: map[string]string{}, Hosts: map[string]string{}}
+	if g.Default == "" {
+		g.Default = wire.Hub
+	}
+	if _, ok := o.Upstreams[g.Default]; !ok {
+		return g, fmt.Errorf("proxy: the default upstream %q is not configured", g.Default)
+	}
+	for canonical := range o.Upstreams {
+		if canonical == "" || canonical != strings.ToLower(canonical) || strings.Contains(canonical, "/") {
+			return g, fmt.Errorf("proxy: upstream %q is not a lower-case registry name", canonical)
+		}
+		g.Names[canonical] = canonical
+	}
+	for canonical, aliases := range o.Upstreams {
+		if canonical == wire.Hub {
+			aliases = slices.Concat(aliases, wire.HubAliases())
+		}
+		for _, alias := range aliases {
+			alias = strings.ToLower(alias)
+			if other, ok := g.Names[alias]; ok && other != canonical {
+				return g, fmt.Errorf("proxy: %q cannot name both upstream %s and upstream %s", alias, other, canonical)
+			}
+			g.Names[alias] = canonical
+		}
+	}
+	for host, name := range o.Hosts {
+		canonical, ok := g.Names[strings.ToLower(name)]
+		if !ok {
+			return g, fmt.Errorf("proxy: host %q is mapped to %q, which is not configured", host, name)
+		}
+		g.Hosts[strings.ToLower(host)] = canonical
+	}
+	return g, nil
+}
+
+// errAborted ends a response of unknown length so that its end is not taken for a whole.
+var errAborted = errors.New("body ended short")
+
+// ServeHTTP answers one request and writes one line about it.
+func (h *Handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+	x := newExchange(h, rw, r)
+	err := h.serve(x)
+	abort := errors.Is(err, errAborted)
+	if err != nil && !x.w.wroteHeader() && !x.clientLeft() {
+		h.writeError(x, err)
+	}
+	h.logAccess(x, err)
+	if abort {
+		// A plain return would end a chunked body as if it were complete.
+		panic(http.ErrAbortHandler)
+	}
+}
+
+func (h *Handler) serve(x *exchange) error {
+	if r := x.r; r.ContentLength != 0 {
+		x.discardBody()
+	}
+	if x.r.Method != http.MethodGet && x.r.Method != http.MethodHead {
+		return errMethod
+	}
+	if err := h.route(x); err != nil {
+		return err
+	}
+	switch x.route.Resource {
+	case wire.Ping:
+		return h.ping(x)
+	case wire.Catalog:
+		return h.catalog(x)
+	case wire.Manifests:
+		return h.manifest(x)
+	case wire.Blobs:
+		return h.blob(x)
+	case wire.Tags:
+		return h.tags(x)
+	case wire.Referrers:
+		return h.referrers(x)
+	}
+	return &wire.RouteError{Fault: wire.NoRoute, Text: "no such path in the registry API"}
+}
+
+// route finds out what x asks for, and of whom.
+func (h *Handler) route(x *exchange) error {
+	ns, _ := wire.QueryValue(x.r.URL.RawQuery, "ns")
+	route, err := h.registries.Route(x.r.Host, x.r.URL.EscapedPath(), ns)
+	x.route = route
+	x.mirrored = h.fallback == FallbackClients && x.hasFallback()
+	if route.Namespace != "" {
+		x.w.Header().Set("OCI-Namespace", route.Namespace)
+	}
+	var fault *wire.RouteError
+	if errors.As(err, &fault) && fault.Fault == wire.Disagreement {
+		h.disagreed.Do(func() {
+			h.log.Warn("client misconfigured: path and ns name different registries",
+				logkey.URLPath(clip(x.r.URL.Path)), logkey.Addr(x.r.RemoteAddr))
+		})
+	}
+	return err
+}
+
+// unavailable is the error of a request that is refused although the cache gave an answer.
+func unavailable(x *exchange, op, why string) error {
+	return &pull.Error{Kind: pull.Unavailable, Upstream: x.route.Upstream, Op: op, Message: why}
+}

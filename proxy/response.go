@@ -1,0 +1,56 @@
+package proxy
+
+import (
+	"io"
+	"net/http"
+)
+
+// responseWriter counts what a handler sends. It hands files on as files, so that the
+// kernel copies them: without ReadFrom every blob would go through our memory.
+type responseWriter struct {
+	http.ResponseWriter
+	from   io.ReaderFrom // the wrapped writer's, nil if it has none (HTTP/2)
+	status int           // 0 until the header is written
+	bytes  int64         // of the body
+}
+
+func (w *responseWriter) wrap(rw http.ResponseWriter) {
+	w.ResponseWriter = rw
+	w.from, _ = rw.(io.ReaderFrom)
+}
+
+func (w *responseWriter) wroteHeader() bool { return w.status != 0 }
+
+// Unwrap serves [http.ResponseController].
+func (w *responseWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func (w *responseWriter) WriteHeader(status int) {
+	if w.status == 0 {
+		w.status = status
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *responseWriter) Write(p []byte) (int, error) {
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	n, err := w.ResponseWriter.Write(p)
+	w.bytes += int64(n)
+	return n, err
+}
+
+func (w *responseWriter) ReadFrom(r io.Reader) (int64, error) {
+	if w.from == nil {
+		return io.Copy(onlyWriter{w}, r)
+	}
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	n, err := w.from.ReadFrom(r)
+	w.bytes += n
+	return n, err
+}
+
+// onlyWriter hides ReadFrom from io.Copy.
+type onlyWriter struct{ io.Writer }

@@ -1,0 +1,45 @@
+package proxy
+
+import (
+	"slices"
+)
+
+// tagList is the answer of tags/list.
+type tagList struct {
+	Name string   `json:"name"` // as the client spelled it, prefix and all
+	Tags []string `json:"tags"`
+}
+
+// tags lists a repository's tags: sorted, from after last, at most n.
+func (h *Handler) tags(x *exchange) error {
+	p, err := x.page(pageMost)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := x.budget()
+	defer cancel()
+	list, err := h.cache.Tags(ctx, x.repo())
+	if err != nil {
+		return err
+	}
+	x.result = list.Result
+	h.setMutable(x.w.Header(), list.Result)
+	tags := list.Tags
+	if p.last != "" {
+		i, found := slices.BinarySearch(tags, p.last)
+		if found {
+			i++
+		}
+		tags = tags[i:]
+	}
+	if len(tags) > p.n {
+		tags = tags[:p.n]
+		if p.n > 0 {
+			x.linkNext(p, tags[p.n-1])
+		}
+	}
+	if tags == nil {
+		tags = []string{} // never null
+	}
+	return x.writeJSON(tagList{Name: x.route.Name, Tags: tags})
+}
