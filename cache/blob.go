@@ -286,7 +286,7 @@ func (c *Cache) joinFill(o *origin, repo Repo, d v1.Hash, recheck bool) (*Blob, 
 	if _, kept := c.keptSize(d); kept && recheck {
 		return nil, errCommitted
 	}
-	if n, _ := c.wrong.Get(d); n >= wrongMost {
+	if n, _ := c.wrong.get(d); n >= wrongMost {
 		return nil, &pull.Error{Kind: pull.Invalid, Upstream: repo.Upstream, Op: "get blob " + repo.Name + "@" + d.String(),
 			Message: "the upstream sent content with another digest twice in a row"}
 	}
@@ -322,50 +322,52 @@ func (c *Cache) startFill(o *origin, repo Repo, d v1.Hash) (*fill, error) {
 	if s, ok := part.Meta(); ok {
 		f.have, f.size = spans(s.Have), s.Size
 	}
-	t := &fetcher{fill: f, parallel: o.Parallel, hint: hint, lanes: &o.lanes, exits: make(chan exit),
+	t := &fetcher{fill: f, sizing: usual, parallel: o.Parallel, hint: hint, lanes: &o.lanes, exits: make(chan exit),
 		cancel: c.opts.CancelAbandoned, saved: time.Now()}
 	c.fills[d] = f
-	c.wg.Go(func() { c.runFill(t, repo) })
+	c.wg.Go(func() { c.runFill(t) })
 	return f, nil
 }
 
-func (c *Cache) runFill(t *fetcher, repo Repo) {
+func (c *Cache) runFill(t *fetcher) {
 	start := time.Now()
-	t.run(c.ctx, func() error { return c.commit(t.fill, repo) })
-	size, _, err := t.state()
+	t.run(c.ctx, c)
 	c.ended(t.fill)
-	switch {
-	case err == nil:
-		c.wrong.Remove(t.digest)
-		c.log.Info("blob cached", logkey.Upstream(repo.Upstream), logkey.Repository(repo.Name),
+	if size, _, err := t.state(); err == nil {
+		c.log.Info("blob cached", logkey.Upstream(t.source.repo.Upstream), logkey.Repository(t.source.repo.Name),
 			logkey.Digest(t.digest), logkey.Bytes(size), logkey.Took(time.Since(start)))
-		return
-	case errors.Is(err, errMismatch):
-		n, _ := c.wrong.Get(t.digest)
-		c.wrong.Add(t.digest, n+1)
-	case errors.Is(err, errClosed), errors.Is(err, context.Canceled), errors.Is(err, errStorage):
-		c.log.Info("fill stopped", logkey.Digest(t.digest), logkey.Err(err))
-		return
 	}
-	if pull.Failing(err) {
-		c.trouble.Add(repo, struct{}{})
-	}
-	c.log.Warn("fill failed", logkey.Upstream(repo.Upstream), logkey.Repository(repo.Name),
-		logkey.Digest(t.digest), logkey.Took(time.Since(start)), logkey.Err(err))
 }
 
 // commit makes a verified blob part of the store: synced and renamed, then indexed.
-func (c *Cache) commit(f *fill, repo Repo) error {
+func (c *Cache) commit(f *fill) error {
 	if err := f.part.Commit(f.size); err != nil {
 		return err
 	}
 	c.setVerified(f.digest)
+	c.wrong.remove(f.digest)
 	return c.index.Update(func(b *index.Batch) error {
-		if err := b.PutBlob(f.digest, index.BlobInfo{Size: f.size, Added: time.Now()}); err != nil {
-			return err
-		}
-		return b.PutLink(c.indexRepo(repo), index.Blob, f.digest, index.Link{Size: f.size, At: time.Now()})
+		return errors.Join(b.PutBlob(f.digest, index.BlobInfo{Size: f.size, Added: time.Now()}),
+			b.PutLink(c.indexRepo(f.source.repo), index.Blob, f.digest, index.Link{Size: f.size, At: time.Now()}))
 	})
+}
+
+// failed remembers what the next request for the blob or its repository should know.
+func (c *Cache) failed(f *fill, err error) {
+	repo := f.source.repo
+	switch {
+	case errors.Is(err, errClosed), errors.Is(err, context.Canceled), errors.Is(err, errStorage):
+		c.log.Info("fill stopped", logkey.Digest(f.digest), logkey.Err(err))
+		return
+	case errors.Is(err, errMismatch):
+		n, _ := c.wrong.get(f.digest)
+		c.wrong.add(f.digest, n+1)
+	}
+	if pull.Failing(err) {
+		c.trouble.add(repo, struct{}{})
+	}
+	c.log.Warn("fill failed", logkey.Upstream(repo.Upstream), logkey.Repository(repo.Name),
+		logkey.Digest(f.digest), logkey.Err(err))
 }
 
 // StatBlob returns the size of the blob d of repo without fetching it.

@@ -14,21 +14,30 @@ import (
 	"forebay/internal/pull"
 )
 
-const (
-	// firstRange is what the first request for a blob of unknown size asks for. Nearly
-	// all layers are smaller (66 % of a registry's are under 1 MiB), so one request
-	// brings them whole, and the answer's Content-Range tells how large a larger one is.
-	firstRange = 8 << 20
-	// wholeBelow is the size up to which one plain GET fetches a blob whose size its
-	// manifest told: several connections would not be faster.
-	wholeBelow = 16 << 20
-	// maxSegment bounds what one connection is given at a time; firstRange is the least.
-	maxSegment = 64 << 20
+// sizing says how a download is cut up, in bytes. Tests use smaller ones.
+type sizing struct {
+	// first is what the first request for a blob of unknown size asks for, and the
+	// smallest segment.
+	first int64
+	// whole is the size up to which one plain GET fetches a blob whose size its manifest
+	// told: several connections would not be faster.
+	whole int64
+	// segment bounds what one connection is given at a time.
+	segment int64
 	// near is how far ahead of a connection a reader waits for it rather than have
-	// another one opened at its place. It is larger than readBlock, so that a worker
+	// another one opened at its place. It must be larger than block, so that a worker
 	// that is cut short never has the other's bytes in its hands: no byte of the file is
 	// written twice, and what the hasher saw is what readers get.
-	near = 1 << 20
+	near int64
+	// block is what a connection reads at a time, at most readBlock.
+	block int
+}
+
+// usual brings nearly all layers with one request (66 % of a registry's are under 1 MiB,
+// facts/engines.md 6), whose Content-Range tells how large a larger one is.
+var usual = sizing{first: 8 << 20, whole: 16 << 20, segment: 64 << 20, near: 1 << 20, block: readBlock}
+
+const (
 	// urgentExtra is how many connections beyond the limit readers of far ranges may have.
 	urgentExtra = 4
 	// readBlock is what a connection reads at a time.
@@ -64,6 +73,7 @@ type exit struct {
 // fetcher downloads one fill. All of it but the workers runs in one goroutine.
 type fetcher struct {
 	*fill
+	sizing   sizing
 	parallel int
 	hint     int64 // size by the manifest, -1 when unknown: shapes requests, proves nothing
 	lanes    *lanes
@@ -75,10 +85,17 @@ type fetcher struct {
 	cancel   bool // end when nobody reads any more
 }
 
-// run downloads and verifies the blob, and commits it by calling commit between the
-// right digest and the release of the last bytes. It returns when everything it started
-// has stopped; the fill has then ended.
-func (t *fetcher) run(ctx context.Context, commit func() error) {
+// owner is told how a fill went before its readers are.
+type owner interface {
+	// commit makes the verified blob part of the store, before its last bytes go out.
+	commit(f *fill) error
+	// failed learns why the fill ended without a blob that is kept.
+	failed(f *fill, err error)
+}
+
+// run downloads and verifies the blob. It returns when everything it started has
+// stopped; the fill has then ended.
+func (t *fetcher) run(ctx context.Context, o owner) {
 	ctx, stop := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	verdict := make(chan error, 1)
@@ -86,7 +103,7 @@ func (t *fetcher) run(ctx context.Context, commit func() error) {
 	err := t.fetch(ctx, &running, verdict)
 	stop()
 	running.Wait()
-	t.finish(err, commit)
+	t.finish(err, o)
 }
 
 // fetch starts workers until the hasher has spoken or nothing more can be got.
@@ -176,7 +193,7 @@ func (t *fetcher) planUrgent() *worker {
 		if r.waiting && !t.covered(r.want) && (t.size < 0 || r.want < t.size) {
 			if t.size < 0 && r.want > 0 && len(t.have) == 0 {
 				// The size is not known: begin there and learn it.
-				return &worker{pos: r.want, end: r.want + firstRange}
+				return &worker{pos: r.want, end: r.want + t.sizing.first}
 			}
 			return &worker{pos: r.want, end: t.gapEnd(r.want)}
 		}
@@ -211,10 +228,10 @@ func (t *fetcher) gapEnd(pos int64) int64 {
 	if size < 0 {
 		size = t.hint
 	}
-	if t.noRanges || t.size < 0 && pos == 0 && size >= 0 && size <= wholeBelow {
+	if t.noRanges || t.size < 0 && pos == 0 && size >= 0 && size <= t.sizing.whole {
 		return unknown
 	}
-	segment := min(max(size/int64(4*t.parallel), firstRange), maxSegment)
+	segment := min(max(size/int64(4*t.parallel), t.sizing.first), t.sizing.segment)
 	end := int64(unknown)
 	if t.size >= 0 {
 		end = t.size
@@ -232,7 +249,7 @@ func (t *fetcher) gapEnd(pos int64) int64 {
 func (t *fetcher) claim(w *worker) {
 	for _, o := range t.active {
 		if o.pos <= w.pos && w.pos < o.end {
-			w.end = min(max(w.end, o.end), w.pos+maxSegment)
+			w.end = min(max(w.end, o.end), w.pos+t.sizing.segment)
 			if next := t.have.next(w.pos, unknown); next < w.end {
 				w.end = next
 			}
@@ -308,8 +325,9 @@ func (t *fetcher) work(ctx context.Context, w *worker) (moved int64, err error) 
 	if err := t.answered(w, body, from > 0 || request >= 0); err != nil {
 		return 0, err
 	}
-	buf := *buffers.Get().(*[]byte)
-	defer buffers.Put(&buf)
+	block := buffers.Get().(*[]byte)
+	defer buffers.Put(block)
+	buf := (*block)[:t.sizing.block]
 	unflushed := int64(0)
 	for pos := body.Offset; ; {
 		n, rerr := body.Read(buf)
@@ -437,9 +455,9 @@ func (t *fetcher) save() {
 }
 
 // finish commits, keeps or drops the partial file, then ends the fill.
-func (t *fetcher) finish(err error, commit func() error) {
+func (t *fetcher) finish(err error, o owner) {
 	if err == nil {
-		if err = commit(); err == nil {
+		if err = o.commit(t.fill); err == nil {
 			t.end(nil)
 			return
 		}
@@ -459,6 +477,7 @@ func (t *fetcher) finish(err error, commit func() error) {
 			t.log.Warn("partial fill not kept", logkey.Digest(t.digest), logkey.Err(rerr))
 		}
 	}
+	o.failed(t.fill, err)
 	t.end(err)
 }
 

@@ -47,6 +47,7 @@ type fill struct {
 	part     *disk.Partial // nil when only verifying
 	file     *os.File      // what workers write and the hasher reads; owned by the fill
 	reopen   func() (*os.File, error)
+	near     int64 // see sizing
 	maxBytes int64 // larger blobs are not kept; 0 means no limit
 	log      *zap.Logger
 
@@ -113,6 +114,7 @@ func newFill(d v1.Hash, log *zap.Logger) (*fill, error) {
 		sum:     sum,
 		readers: make(map[*reader]struct{}),
 		limit:   1,
+		near:    usual.near,
 	}
 	return f, nil
 }
@@ -234,7 +236,7 @@ func (f *fill) covered(pos int64) bool {
 		return true
 	}
 	for _, w := range f.active {
-		if w.pos <= pos && pos < w.end && pos-w.pos <= near {
+		if w.pos <= pos && pos < w.end && pos-w.pos <= f.near {
 			return true
 		}
 	}

@@ -150,8 +150,15 @@ type rigOptions struct {
 	maxBytes int64
 	cancel   bool
 	dir      string
+	sizing   sizing
 	fault    disk.Fault
 }
+
+// keeper commits and remembers nothing.
+type keeper struct{}
+
+func (keeper) commit(f *fill) error { return f.part.Commit(f.size) }
+func (keeper) failed(*fill, error)  {}
 
 func startRig(t *testing.T, s *script, d v1.Hash, o rigOptions) *rig {
 	t.Helper()
@@ -163,6 +170,9 @@ func startRig(t *testing.T, s *script, d v1.Hash, o rigOptions) *rig {
 	}
 	if o.parallel == 0 {
 		o.parallel = 4
+	}
+	if o.sizing == (sizing{}) {
+		o.sizing = usual
 	}
 	if o.hint == 0 {
 		o.hint = -1
@@ -187,10 +197,11 @@ func startRig(t *testing.T, s *script, d v1.Hash, o rigOptions) *rig {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	r := &rig{t: t, store: store, fill: f, done: make(chan struct{}), stop: stop}
-	tr := &fetcher{fill: f, parallel: o.parallel, hint: o.hint, lanes: &lanes{free: 16}, exits: make(chan exit), cancel: o.cancel}
+	f.near = o.sizing.near
+	tr := &fetcher{fill: f, sizing: o.sizing, parallel: o.parallel, hint: o.hint, lanes: &lanes{free: 16}, exits: make(chan exit), cancel: o.cancel}
 	go func() {
 		defer close(r.done)
-		tr.run(ctx, func() error { return part.Commit(f.size) })
+		tr.run(ctx, keeper{})
 	}()
 	return r
 }
@@ -210,7 +221,7 @@ func (r *rig) read(off, end int64) ([]byte, error) {
 }
 
 func TestFillDeliversAndCommits(t *testing.T) {
-	for _, size := range []int{0, 1, 4096, firstRange - 1, firstRange, firstRange + 1, 3*firstRange + 17} {
+	for _, size := range []int{0, 1, 4096, 8<<20 - 1, 8 << 20, 8<<20 + 1, 24<<20 + 17} {
 		for _, s := range []*script{{}, {noRanges: true}, {unsized: true, noRanges: true}} {
 			t.Run(fmt.Sprintf("%d bytes, ranges %t, sized %t", size, !s.noRanges, !s.unsized), func(t *testing.T) {
 				data, d := blobOf(size, 1)
@@ -450,7 +461,7 @@ func TestFullDiskIsNoErrorForReaders(t *testing.T) {
 
 // TestFillModel plays random joins, ranges, drops and cuts against the plain bytes.
 func TestFillModel(t *testing.T) {
-	for seed := range uint64(40) {
+	for seed := range uint64(100) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { playFill(t, seed) })
 		})
@@ -459,9 +470,9 @@ func TestFillModel(t *testing.T) {
 
 func playFill(t *testing.T, seed uint64) {
 	rnd := rand.New(rand.NewPCG(seed, 99))
-	size := 1 + rnd.IntN(24<<20)
+	size := 1 + rnd.IntN(1<<20)
 	data, d := blobOf(size, seed)
-	s := &script{data: data, chunk: 1 + rnd.IntN(256<<10), pace: time.Duration(rnd.IntN(2000)) * time.Microsecond,
+	s := &script{data: data, chunk: 1 + rnd.IntN(8<<10), pace: time.Duration(rnd.IntN(2000)) * time.Microsecond,
 		noRanges: rnd.IntN(4) == 0}
 	s.unsized = s.noRanges && rnd.IntN(2) == 0
 	for range rnd.IntN(6) {
@@ -474,7 +485,8 @@ func playFill(t *testing.T, seed uint64) {
 		}
 		s.faults = append(s.faults, f)
 	}
-	r := startRig(t, s, d, rigOptions{hint: []int64{-1, int64(size), 1 + rnd.Int64N(int64(2*size))}[rnd.IntN(3)], parallel: 1 + rnd.IntN(6)})
+	r := startRig(t, s, d, rigOptions{hint: []int64{-1, int64(size), 1 + rnd.Int64N(int64(2*size))}[rnd.IntN(3)], parallel: 1 + rnd.IntN(6),
+		sizing: sizing{first: 128 << 10, whole: 256 << 10, segment: 512 << 10, near: 16 << 10, block: 8 << 10}})
 	defer r.close()
 	<-r.fill.opened
 	known, _, _ := r.fill.state()

@@ -158,7 +158,10 @@ func (c *Cache) learnSizes(manifest []byte) {
 
 // Troubled reports whether a fill of repo failed for good a short while ago, so that a
 // client that cannot fall back for a blob should not begin with a manifest.
-func (c *Cache) Troubled(repo Repo) bool { return c.trouble.Contains(repo) }
+func (c *Cache) Troubled(repo Repo) bool {
+	_, ok := c.trouble.get(repo)
+	return ok
+}
 
 // Servable reports whether a client that has m will get its blobs: all of them are kept
 // and linked, or the upstream is not known to fail. Of an index only the children tell.

@@ -338,12 +338,12 @@ func (c *Cache) recall(key string) (error, bool) {
 	if c.absent == nil {
 		return nil, false
 	}
-	return c.absent.Get(key)
+	return c.absent.get(key)
 }
 
 // remember keeps an absence in mind. Failures and refusals are never remembered as absence.
 func (c *Cache) remember(key string, err error) {
 	if c.absent != nil && pull.KindOf(err) == pull.NotFound {
-		c.absent.Add(key, err)
+		c.absent.add(key, err)
 	}
 }

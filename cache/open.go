@@ -9,7 +9,6 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	lru "github.com/hashicorp/golang-lru/v2"
-	"github.com/hashicorp/golang-lru/v2/expirable"
 	"go.uber.org/zap"
 
 	"forebay/cache/disk"
@@ -50,12 +49,12 @@ type Cache struct {
 	stats     flights[int64]
 	docs      flights[[]byte]
 
-	hot     *lru.Cache[string, *Manifest]  // manifest bytes by link
-	tags    *lru.Cache[string, index.Tag]  // tags as in the index
-	sizes   *lru.Cache[v1.Hash, int64]     // blob sizes by manifest: hints
-	absent  *expirable.LRU[string, error]  // negative answers; nil when off
-	wrong   *expirable.LRU[v1.Hash, int]   // mismatches in a row
-	trouble *expirable.LRU[Repo, struct{}] // repositories whose fill failed
+	hot     *lru.Cache[string, *Manifest] // manifest bytes by link
+	tags    *lru.Cache[string, index.Tag] // tags as in the index
+	sizes   *lru.Cache[v1.Hash, int64]    // blob sizes by manifest: hints
+	absent  *recent[string, error]        // negative answers; nil when off
+	wrong   *recent[v1.Hash, int]         // mismatches in a row
+	trouble *recent[Repo, struct{}]       // repositories whose fill failed
 
 	mu       sync.Mutex
 	fills    map[v1.Hash]*fill  // guarded by mu; removed when ended
@@ -107,8 +106,8 @@ func Open(o Options) (*Cache, error) {
 	c := &Cache{
 		opts: o, log: o.Log, disk: store, index: ix, ctx: ctx, stop: stop,
 		upstreams: make(map[string]*origin, len(o.Upstreams)),
-		wrong:     expirable.NewLRU[v1.Hash, int](1024, nil, wrongFor),
-		trouble:   expirable.NewLRU[Repo, struct{}](4096, nil, troubleFor),
+		wrong:     newRecent[v1.Hash, int](1024, wrongFor),
+		trouble:   newRecent[Repo, struct{}](4096, troubleFor),
 		fills:     make(map[v1.Hash]*fill),
 		verified:  make(map[proof]struct{}),
 	}
@@ -116,7 +115,7 @@ func Open(o Options) (*Cache, error) {
 	c.tags, _ = lru.New[string, index.Tag](tagEntries)
 	c.sizes, _ = lru.New[v1.Hash, int64](sizeEntries)
 	if o.NegativeTTL > 0 {
-		c.absent = expirable.NewLRU[string, error](65536, nil, o.NegativeTTL)
+		c.absent = newRecent[string, error](65536, o.NegativeTTL)
 	}
 	for name, u := range o.Upstreams {
 		c.upstreams[name] = newOrigin(u)

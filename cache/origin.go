@@ -40,26 +40,24 @@ const ailingFor = 30 * time.Second
 // health remembers whether an upstream answered lately. It never stops a request: it
 // only tells clients that cannot fall back half-way whether to begin at all.
 type health struct {
-	failed atomic.Int64 // Unix nanoseconds of the last failure
-	worked atomic.Int64 // of the last answer
-	heads  atomic.Bool  // a HEAD of a manifest worked once
+	last  atomic.Int64 // Unix nanoseconds of the last word from the upstream, negative when it was a failure
+	heads atomic.Bool  // a HEAD of a manifest worked once
 }
 
 // saw takes in the outcome of a request to the upstream.
 func (h *health) saw(err error) {
 	now := time.Now().UnixNano()
-	switch pull.KindOf(err) {
-	case pull.Unavailable, pull.Timeout, pull.Limited:
-		if err != nil {
-			h.failed.Store(now)
-			return
+	if err != nil {
+		switch pull.KindOf(err) {
+		case pull.Unavailable, pull.Timeout, pull.Limited:
+			now = -now
 		}
 	}
-	h.worked.Store(now)
+	h.last.Store(now)
 }
 
 // ailing reports whether the last word of the upstream was a failure, a short while ago.
 func (h *health) ailing() bool {
-	failed := h.failed.Load()
-	return failed > h.worked.Load() && time.Since(time.Unix(0, failed)) < ailingFor
+	last := h.last.Load()
+	return last < 0 && time.Since(time.Unix(0, -last)) < ailingFor
 }

@@ -1,0 +1,44 @@
+package cache
+
+import (
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+)
+
+// recent remembers values for a while, a bounded number of them. The library's own
+// expirable variant keeps a goroutine for ever, which nothing can stop.
+type recent[K comparable, V any] struct {
+	entries *lru.Cache[K, remembered[V]]
+	ttl     time.Duration
+}
+
+type remembered[V any] struct {
+	value V
+	until time.Time
+}
+
+func newRecent[K comparable, V any](most int, ttl time.Duration) *recent[K, V] {
+	entries, err := lru.New[K, remembered[V]](most)
+	if err != nil {
+		panic(err) // only for a size below one
+	}
+	return &recent[K, V]{entries, ttl}
+}
+
+func (r *recent[K, V]) add(k K, v V) { r.entries.Add(k, remembered[V]{v, time.Now().Add(r.ttl)}) }
+
+func (r *recent[K, V]) remove(k K) { r.entries.Remove(k) }
+
+// get returns what was added for k, unless that is too long ago.
+func (r *recent[K, V]) get(k K) (v V, ok bool) {
+	e, ok := r.entries.Get(k)
+	if !ok {
+		return v, false
+	}
+	if time.Now().After(e.until) {
+		r.entries.Remove(k)
+		return v, false
+	}
+	return e.value, true
+}
