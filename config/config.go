@@ -63,7 +63,7 @@ type Storage struct {
 	// Dir holds everything that is kept. Default /var/lib/forebay as root, else
 	// $XDG_DATA_HOME/forebay or ~/.local/share/forebay.
 	Dir string
-	// MaxSize is the most bytes to keep. 0 ("auto", the default) leaves the choice to
+	// MaxSize is how many bytes may be kept. 0 ("auto", the default) leaves the choice to
 	// the program: MaxSizeAuto, or MaxSizeShare of the file system if that is less.
 	MaxSize int64
 }
@@ -78,7 +78,7 @@ const (
 // Upstream is one mirrored registry.
 type Upstream struct {
 	Name string // public name, as in image references: "docker.io"
-	// Endpoints are base URLs (scheme, host, port), tried in order. Default https://NAME,
+	// Endpoints are base URLs (scheme, host, port, what comes before /v2/), tried in order. Default https://NAME,
 	// and https://registry-1.docker.io for docker.io.
 	Endpoints []string
 	// Aliases are other names that clients use for this registry.

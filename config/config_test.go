@@ -142,7 +142,7 @@ log: {level: debug, format: json, access: false}
 upstreams:
   ghcr.io: {docker_config: %[4]s/docker.json}
   docker.io:
-    endpoints: ["https://one.example.com", "http://10.0.0.1:5000/"]
+    endpoints: ["https://one.example.com", "http://10.0.0.1:5000/a/b/"]
     aliases: [hub]
     username: someone
     password_file: %[3]s
@@ -169,7 +169,7 @@ upstreams:
 		Fallback: FallbackNone, OnAbandon: AbandonCancel, RevalidateTimeout: 500 * time.Millisecond,
 		Log: Log{LevelDebug, LogJSON, false}, File: c.File,
 		Upstreams: []Upstream{{
-			Name: "docker.io", Endpoints: []string{"https://one.example.com", "http://10.0.0.1:5000"}, Aliases: []string{"hub"},
+			Name: "docker.io", Endpoints: []string{"https://one.example.com", "http://10.0.0.1:5000/a/b"}, Aliases: []string{"hub"},
 			Username: "someone", Password: NewSecret("from a file"), PasswordFile: passwordFile,
 			TagTTL: 36 * time.Hour, Parallel: 8, MaxConnections: 64,
 			ConnectTimeout: time.Second, TLSTimeout: 2 * time.Second, FirstByteTimeout: 3 * time.Second, StallTimeout: 4 * time.Second,

@@ -56,7 +56,7 @@ func (c *Config) fields() []field {
 			"Whether clients have somewhere else to go when the upstream fails. `clients`: failures are answered so that dockerd, containerd and podman go on to the registry itself at once. `none`: failures are answered with their true status, for clients that pull from here only."),
 		choiceField("on_abandon", &c.OnAbandon, []OnAbandon{AbandonFinish, AbandonCancel},
 			"What becomes of a download when all its clients have gone: `finish` keeps it going, `cancel` ends it."),
-		durationField("revalidate_timeout", &c.RevalidateTimeout, 0, time.Minute,
+		durationField("revalidate_timeout", &c.RevalidateTimeout, time.Millisecond, 15*time.Second,
 			"How long a client waits for the check of a tag that is known but older than `tag_ttl`. After that it gets what is known, and the check goes on."),
 		durationField("negative_ttl", &c.NegativeTTL, 0, day,
 			"How long a \"not found\" of the upstream is remembered. 0 asks every time."),
@@ -77,7 +77,7 @@ func (s *Storage) fields() []field {
 		fileField("dir", &s.Dir,
 			"Folder of everything that is kept; created when it is missing. Default: /var/lib/forebay for root, else forebay in $XDG_DATA_HOME or ~/.local/share."),
 		sizeField("max_size", &s.MaxSize,
-			"Most that is kept; what was not used for longest goes first. `auto` is 100GiB, or 80 % of the file system if that is less."),
+			"How much may be kept. `auto` is 100GiB, or 80 % of the file system if that is less. This version holds it for single blobs only: a larger one is passed through and not kept. Nothing is evicted yet, so watch the disk."),
 	}
 }
 
@@ -93,7 +93,7 @@ func (l *Log) fields() []field {
 func (u *Upstream) fields() []field {
 	return []field{
 		listField("endpoints", &u.Endpoints, "URLs", parseEndpoint,
-			"Base URLs, tried in order. Default: https://NAME, and https://registry-1.docker.io for docker.io."),
+			"Base URLs, tried in order: what comes before /v2/. Default: https://NAME, and https://registry-1.docker.io for docker.io."),
 		listField("aliases", &u.Aliases, "host names", parseHost,
 			"Other names that clients use for this registry, in `?ns=` or in front of the repository."),
 		textField("username", &u.Username, "User for the registry or its token server. Without one pulls are anonymous."),

@@ -6,6 +6,7 @@ import (
 	"math"
 	"net"
 	"net/url"
+	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -200,9 +201,13 @@ func parseUpstreamName(s string) (string, error) {
 	return s, nil
 }
 
-// parseEndpoint checks the base URL of a registry and returns it without a slash at its end.
+// endpointPath is the part of an endpoint between its host and /v2/.
+var endpointPath = regexp.MustCompile(`^(/[A-Za-z0-9._~-]+)*$`)
+
+// parseEndpoint checks the base URL of a registry and returns it without a slash at its
+// end. Some registries live below a path, which comes before /v2/.
 func parseEndpoint(s string) (string, error) {
-	const allowed = "use http:// or https://, a host and no path, such as https://registry.example.com:5000"
+	const allowed = "use http:// or https://, a host, and what comes before /v2/ if there is something, such as https://registry.example.com:5000"
 	u, err := parseURL(s, allowed)
 	if err != nil {
 		return "", err
@@ -210,14 +215,14 @@ func parseEndpoint(s string) (string, error) {
 	if u.User != nil {
 		return "", fmt.Errorf("%q holds a user: put it into username and password_file", urlClip(s))
 	}
-	switch strings.Trim(u.Path, "/") {
-	case "":
-	case "v2":
-		return "", fmt.Errorf("%q ends in /v2, which is added by itself: write %q", clip(s), u.Scheme+"://"+u.Host)
-	default:
-		return "", fmt.Errorf("%q has a path: %s", clip(s), allowed)
+	base := strings.TrimRight(u.EscapedPath(), "/")
+	if before, ok := strings.CutSuffix(base, "/v2"); ok {
+		return "", fmt.Errorf("%q ends in /v2, which is added by itself: write %q", clip(s), u.Scheme+"://"+u.Host+before)
 	}
-	return u.Scheme + "://" + u.Host, nil
+	if !endpointPath.MatchString(base) || path.Clean("/"+base) != "/"+strings.TrimPrefix(base, "/") {
+		return "", fmt.Errorf("%q has an unusual path: %s", clip(s), allowed)
+	}
+	return u.Scheme + "://" + u.Host + base, nil
 }
 
 // parseProxy checks the URL of an HTTP proxy.

@@ -1,0 +1,81 @@
+# `make help` lists the targets.
+
+SHELL := /bin/sh
+# Whatever is built says from what it was built. A work tree without git says "devel".
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+FUZZ := 20000
+IMAGE := forebay:$(VERSION)
+
+# Packages whose tests need neither root nor other programs.
+QUICK = $$(go list ./... | grep -v -e /internal/e2e -e /internal/bench)
+
+LINT := bin/golangci-lint
+
+.PHONY: all
+all: build quick ## build and run the quick tests (the default)
+
+.PHONY: help
+help: ## list the targets
+	@grep -E '^[a-z0-9-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 12
+
+.PHONY: build
+build: ## build bin/forebay, a static binary
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/forebay ./cmd/forebay
+
+.PHONY: run
+run: build ## start a mirror with the default settings
+	bin/forebay serve
+
+.PHONY: quick
+quick: ## run the tests that need neither root nor other programs
+	go test $(QUICK)
+
+.PHONY: test
+test: deps lint ## run the linter and all tests; installs what they need (as root)
+	go build ./...
+	go test -timeout 25m ./...
+
+.PHONY: race
+race: ## run the quick tests under the race detector
+	go test -race $(QUICK)
+
+.PHONY: e2e
+e2e: deps ## run the end-to-end tests with real clients (as root)
+	go test -timeout 25m -v ./internal/e2e
+
+.PHONY: bench
+bench: deps ## measure against nginx and plain net/http
+	go test -timeout 60m -run '^$$' -bench . -benchtime 1x ./internal/bench
+
+.PHONY: fuzz
+fuzz: ## run every fuzz target for FUZZ inputs
+	tools/fuzz.sh $(FUZZ)
+
+.PHONY: lint
+lint: $(LINT) ## check for wrong code and house rules
+	go vet ./...
+	$(LINT) run ./...
+
+.PHONY: fmt
+fmt: $(LINT) ## format all Go files
+	$(LINT) fmt ./...
+
+# Built once; it has hundreds of modules, so it has a go.mod of its own.
+$(LINT): tools/go.mod tools/go.sum
+	go build -modfile=tools/go.mod -o $@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+.PHONY: deps
+deps: ## install the Debian packages that the tests need (as root)
+	tools/deps.sh
+
+.PHONY: image
+image: build ## build the container image from bin/forebay (needs docker)
+	mkdir -p dist/image
+	cp bin/forebay dist/image/forebay
+	cp /etc/ssl/certs/ca-certificates.crt dist/image/ca-certificates.crt
+	docker build -f Dockerfile --target ready --build-context ready=dist/image -t $(IMAGE) .
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin dist .cache
