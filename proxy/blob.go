@@ -35,9 +35,7 @@ func (h *Handler) blob(x *exchange) error {
 	if x.head() {
 		return h.statBlob(x)
 	}
-	ctx, cancel := x.budget()
-	defer cancel()
-	b, err := h.openBlob(ctx, x.repo(), x.route.Digest)
+	b, err := h.openBlob(&x.budget, x.repo(), x.route.Digest)
 	if err != nil {
 		return err
 	}
@@ -72,9 +70,7 @@ func (h *Handler) setBlob(to http.Header, d v1.Hash) {
 
 // statBlob answers HEAD. Range means nothing to it (RFC 9110, 14.2).
 func (h *Handler) statBlob(x *exchange) error {
-	ctx, cancel := x.budget()
-	defer cancel()
-	size, result, err := h.cache.StatBlob(ctx, x.repo(), x.route.Digest)
+	size, result, err := h.cache.StatBlob(&x.budget, x.repo(), x.route.Digest)
 	if err != nil {
 		return err
 	}

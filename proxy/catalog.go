@@ -28,9 +28,7 @@ func (h *Handler) catalog(x *exchange) error {
 	names := []string{}
 	more := false
 	if p.n > 0 {
-		ctx, cancel := x.budget()
-		defer cancel()
-		names, more, err = h.cache.Catalog(ctx, prefix+p.last, p.n)
+		names, more, err = h.cache.Catalog(&x.budget, prefix+p.last, p.n)
 		if err != nil {
 			return err
 		}

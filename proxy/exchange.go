@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"context"
 	"io"
 	"net/http"
 	"time"
@@ -9,11 +8,6 @@ import (
 	"forebay/cache"
 	"forebay/internal/wire"
 )
-
-// headerBudget bounds the time until the headers of an answer. dockerd, containerd up
-// to 2.2, podman and CRI-O wait for headers for ever, and containerd from 2.3 on for
-// 30 s; all are told something within 20 s, a second of which is the network's.
-const headerBudget = 19 * time.Second
 
 // Bounds on the body of a request, none of which we read: what fits is taken off the
 // connection so that it can be used again, else it is closed after the answer.
@@ -32,11 +26,13 @@ type exchange struct {
 	mirrored bool         // the client goes elsewhere by itself if told to at once
 	result   cache.Result // how it was answered
 	began    time.Time
+	budget   budget // for whatever must be had before the headers go out
 }
 
 func newExchange(h *Handler, rw http.ResponseWriter, r *http.Request) *exchange {
 	x := &exchange{h: h, r: r, client: wire.ParseClient(r.UserAgent()), began: time.Now()}
 	x.w.wrap(rw)
+	x.budget.parent, x.budget.deadline = r.Context(), x.began.Add(headerBudget)
 	x.w.Header()["Docker-Distribution-Api-Version"] = h.static.apiVersion
 	return x
 }
@@ -66,11 +62,6 @@ func (x *exchange) hasFallback() bool {
 // stays reports whether the client, once it has a manifest from us, takes every blob from
 // us or fails: then it must not get a manifest whose blobs it will not get.
 func (x *exchange) stays() bool { return x.mirrored && x.client.Image() }
-
-// budget returns a context for what must be had before the headers go out.
-func (x *exchange) budget() (context.Context, context.CancelFunc) {
-	return context.WithDeadline(x.r.Context(), x.began.Add(headerBudget))
-}
 
 // clientLeft reports whether nobody waits for the answer any more.
 func (x *exchange) clientLeft() bool { return x.r.Context().Err() != nil }

@@ -273,3 +273,25 @@ func (a answer) code() string {
 func kind(k pull.Kind) error {
 	return &pull.Error{Kind: k, Upstream: "docker.io", Op: "get something"}
 }
+
+// hungCache never answers before its caller gives up.
+type hungCache struct {
+	fakeCache
+	hung func(context.Context) error
+}
+
+func (c *hungCache) Manifest(ctx context.Context, _ cache.Repo, _ string, _ bool) (*cache.Manifest, error) {
+	return nil, c.hung(ctx)
+}
+
+func (c *hungCache) StatBlob(ctx context.Context, _ cache.Repo, _ v1.Hash) (int64, cache.Result, error) {
+	return 0, "", c.hung(ctx)
+}
+
+func (c *hungCache) Tags(ctx context.Context, _ cache.Repo) (*cache.Listing, error) {
+	return nil, c.hung(ctx)
+}
+
+func (c *hungCache) Referrers(ctx context.Context, _ cache.Repo, _ v1.Hash) (*cache.Referrers, error) {
+	return nil, c.hung(ctx)
+}

@@ -18,9 +18,7 @@ func (h *Handler) manifest(x *exchange) error {
 	if x.stays() && h.cache.Troubled(repo) {
 		return unavailable(x, "get manifest "+repo.Name, "a blob of this repository could not be had a short while ago")
 	}
-	ctx, cancel := x.budget()
-	defer cancel()
-	m, err := h.cache.Manifest(ctx, repo, ref, x.head())
+	m, err := h.cache.Manifest(&x.budget, repo, ref, x.head())
 	if err != nil {
 		return err
 	}
@@ -32,7 +30,7 @@ func (h *Handler) manifest(x *exchange) error {
 		return &refusal{http.StatusNotFound, "MANIFEST_UNKNOWN",
 			fmt.Sprintf("the manifest is of type %s, which the Accept header does not allow", m.Desc.MediaType)}
 	}
-	if x.stays() && !x.head() && !h.cache.Servable(ctx, repo, m) {
+	if x.stays() && !x.head() && !h.cache.Servable(&x.budget, repo, m) {
 		return unavailable(x, "get manifest "+repo.Name, "its blobs are not all cached")
 	}
 	return h.writeManifest(x, m)

@@ -169,6 +169,7 @@ var errAborted = errors.New("body ended short")
 // ServeHTTP answers one request and writes one line about it.
 func (h *Handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	x := newExchange(h, rw, r)
+	defer x.budget.end()
 	err := h.serve(x)
 	abort := errors.Is(err, errAborted)
 	if err != nil && !x.w.wroteHeader() && !x.clientLeft() {
@@ -215,7 +216,7 @@ func (h *Handler) route(x *exchange) error {
 	x.route = route
 	x.mirrored = h.fallback == FallbackClients && x.hasFallback()
 	if route.Namespace != "" {
-		x.w.Header().Set("OCI-Namespace", route.Namespace)
+		x.w.Header()["Oci-Namespace"] = []string{route.Namespace}
 	}
 	var fault *wire.RouteError
 	if errors.As(err, &fault) && fault.Fault == wire.Disagreement {

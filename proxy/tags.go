@@ -16,9 +16,7 @@ func (h *Handler) tags(x *exchange) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := x.budget()
-	defer cancel()
-	list, err := h.cache.Tags(ctx, x.repo())
+	list, err := h.cache.Tags(&x.budget, x.repo())
 	if err != nil {
 		return err
 	}

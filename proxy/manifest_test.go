@@ -1,0 +1,152 @@
+package proxy
+
+import (
+	"net/http"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"forebay/cache"
+)
+
+// M-27, T05, T06: the same headers for HEAD and GET, and the bytes as they came.
+func TestManifestHeaders(t *testing.T) {
+	f := &fakeCache{manifest: aManifest(t)}
+	url := serve(t, newHandler(t, f, nil))
+	rows := map[string]string{
+		"/v2/library/nginx/manifests/latest":                       "no-cache",
+		"/v2/library/nginx/manifests/" + digestA:                   "public, max-age=31536000, immutable",
+		"/v2/library/nginx/manifests/" + digestA + "?ns=docker.io": "public, max-age=31536000, immutable",
+	}
+	for path, cacheControl := range rows {
+		get := ask(t, "GET", url+path, "Accept-Encoding", "zstd;q=1.0, gzip;q=0.8, deflate;q=0.5")
+		if get.StatusCode != 200 || get.body != string(f.manifest.Bytes) {
+			t.Errorf("GET %s = %d %q", path, get.StatusCode, get.body)
+		}
+		want := http.Header{
+			"Content-Type":                    {ociManifest},
+			"Content-Length":                  {strconv.Itoa(len(f.manifest.Bytes))},
+			"Docker-Content-Digest":           {digestA},
+			"Etag":                            {`"` + digestA + `"`},
+			"Docker-Distribution-Api-Version": {"registry/2.0"},
+			"Cache-Control":                   {cacheControl},
+		}
+		if ns := get.Header.Get("OCI-Namespace"); ns != "" {
+			want["Oci-Namespace"] = []string{"docker.io"}
+		}
+		head := ask(t, "HEAD", url+path)
+		if head.body != "" || head.StatusCode != 200 {
+			t.Errorf("HEAD %s = %d with body %q", path, head.StatusCode, head.body)
+		}
+		for method, a := range map[string]answer{"GET": get, "HEAD": head} {
+			a.Header.Del("Date")
+			if diff := cmp.Diff(want, a.Header); diff != "" {
+				t.Errorf("%s %s headers (-want +got):\n%s", method, path, diff)
+			}
+		}
+	}
+}
+
+func TestManifestHeadNeedsNoBytes(t *testing.T) {
+	f := &fakeCache{manifest: aManifest(t)}
+	f.manifest.Bytes = nil
+	url := serve(t, newHandler(t, f, nil))
+	if a := ask(t, "HEAD", url+"/v2/library/nginx/manifests/latest"); a.StatusCode != 200 || a.ContentLength != f.manifest.Desc.Size {
+		t.Errorf("HEAD = %d, length %d, want 200 and %d", a.StatusCode, a.ContentLength, f.manifest.Desc.Size)
+	}
+}
+
+// Facts 0.2: what clients fail on for good is an error that sends them elsewhere.
+func TestBrokenManifestIsNeverServed(t *testing.T) {
+	rows := map[string]func(*cache.Manifest){
+		"no type":         func(m *cache.Manifest) { m.Desc.MediaType = "" },
+		"no size":         func(m *cache.Manifest) { m.Desc.Size, m.Bytes = 0, nil },
+		"no digest":       func(m *cache.Manifest) { m.Desc.Digest = v1.Hash{} },
+		"another digest":  func(m *cache.Manifest) { m.Desc.Digest.Hex = "b" + hexA[1:] },
+		"bytes too short": func(m *cache.Manifest) { m.Bytes = m.Bytes[1:] },
+	}
+	for name, change := range rows {
+		f := &fakeCache{manifest: aManifest(t)}
+		change(&f.manifest)
+		url := serve(t, newHandler(t, f, nil))
+		if a := ask(t, "GET", url+"/v2/library/nginx/manifests/"+digestA); a.StatusCode != 503 || a.Header.Get("Docker-Content-Digest") != "" {
+			t.Errorf("manifest with %s = %d %v, want 503", name, a.StatusCode, a.Header)
+		}
+	}
+}
+
+func TestManifestConditions(t *testing.T) {
+	f := &fakeCache{manifest: aManifest(t)}
+	url := serve(t, newHandler(t, f, nil))
+	rows := []struct {
+		header, value string
+		want          int
+	}{
+		{"If-None-Match", `"` + digestA + `"`, 304},
+		{"If-None-Match", digestA, 304},
+		{"If-None-Match", "*", 304},
+		{"If-None-Match", `"sha256:other"`, 200},
+		{"If-Modified-Since", time.Now().UTC().Format(http.TimeFormat), 200},
+		{"Range", "bytes=0-", 200}, // a whole manifest is the way to say: no ranges
+		{"Accept", ociManifest, 200},
+		{"Accept", "*/*", 200},
+		{"Accept", ociIndex + ", */*", 200},
+		{"Accept", ociIndex, 404},
+	}
+	for _, row := range rows {
+		for _, method := range []string{"GET", "HEAD"} {
+			a := ask(t, method, url+"/v2/library/nginx/manifests/latest", row.header, row.value)
+			if a.StatusCode != row.want {
+				t.Errorf("%s with %s: %s = %d, want %d", method, row.header, row.value, a.StatusCode, row.want)
+			}
+			if row.want == 304 && (a.body != "" || a.Header.Get("ETag") == "" || a.Header.Get("Docker-Content-Digest") != digestA) {
+				t.Errorf("304 with body %q and headers %v", a.body, a.Header)
+			}
+			if row.want == 404 && method == "GET" && a.code() != "MANIFEST_UNKNOWN" {
+				t.Errorf("a type that is not accepted: %s", a.body)
+			}
+		}
+	}
+}
+
+// T32: what is stale says so.
+func TestStaleManifestCarriesWarning(t *testing.T) {
+	f := &fakeCache{manifest: aManifest(t)}
+	f.manifest.Result, f.manifest.StaleFor = cache.Stale, time.Hour
+	url := serve(t, newHandler(t, f, nil))
+	a := ask(t, "GET", url+"/v2/library/nginx/manifests/latest")
+	if got := a.Header.Get("Warning"); a.StatusCode != 200 || got != `110 - "Response is Stale"` {
+		t.Errorf("stale manifest = %d, Warning %q", a.StatusCode, got)
+	}
+}
+
+// T34, facts 3.2: podman stays with whoever gave it the manifest.
+func TestContainersImageGetsNoManifestWithoutBlobs(t *testing.T) {
+	const podman, path = "containers/5.40.0 (github.com/containers/image)", "/v2/library/nginx/manifests/latest"
+	f := &fakeCache{manifest: aManifest(t)}
+	url := serve(t, newHandler(t, f, nil))
+	none := serve(t, newHandler(t, f, func(o *Options) { o.Fallback = FallbackNone }))
+	rows := []struct {
+		troubled, unservable bool
+		url, agent           string
+		want                 int
+	}{
+		{false, false, url + path, podman, 200},
+		{true, false, url + path, podman, 503},
+		{false, true, url + path, podman, 503},
+		{true, false, url + "/v2/docker.io/library/nginx/manifests/latest", "cri-o/1.33", 503},
+		{true, true, url + path, "containerd/2.3.4", 200},
+		{true, true, url + path, "docker/28", 200},
+		{true, true, none + path, podman, 200},
+		{true, true, url + "/v2/docker.io/library/nginx/manifests/latest", "skopeo/1.20", 200}, // direct
+	}
+	for _, row := range rows {
+		f.troubled, f.unservable = row.troubled, row.unservable
+		if a := ask(t, "GET", row.url, "User-Agent", row.agent); a.StatusCode != row.want {
+			t.Errorf("%s to %s, troubled %t, unservable %t = %d, want %d", row.url, row.agent, row.troubled, row.unservable, a.StatusCode, row.want)
+		}
+	}
+}
