@@ -1,0 +1,311 @@
+package upstream
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strings"
+
+	"golang.org/x/net/http/httpguts"
+
+	"forebay/internal/logkey"
+	"forebay/internal/pull"
+	"forebay/internal/wire"
+)
+
+// challenge is how an endpoint wants us to authenticate, learned from its 401.
+type challenge struct {
+	realm   *url.URL // of the token server; nil means Basic
+	service string
+	// scope is asked for literally instead of the repository's: "aws" at public.ecr.aws.
+	scope string
+}
+
+// literalScope matches a scope that is a bare word. Any other is made from the
+// repository, since some registries name a placeholder or more than we want.
+var literalScope = regexp.MustCompile(`^[a-z0-9_-]{1,64}$`)
+
+// scopeFor returns the one scope that a token for repo must have.
+func (c *challenge) scopeFor(repo string) string {
+	if c.scope != "" {
+		return c.scope
+	}
+	return "repository:" + repo + ":pull"
+}
+
+// readChallenge returns the first Bearer challenge of an answer, else a Basic one, else
+// nil. It is only ever called for answers of the registry itself.
+func readChallenge(h http.Header) (c *challenge, code string, err error) {
+	list, err := wire.ParseChallenges(h.Values("Www-Authenticate"))
+	if err != nil {
+		return nil, "", err
+	}
+	if bearer, ok := wire.FindChallenge(list, "bearer"); ok {
+		realm, err := url.Parse(bearer.Params["realm"])
+		if err != nil || realm.Host == "" {
+			return nil, "", fmt.Errorf("challenge has no usable realm: %q", clean(bearer.Params["realm"]))
+		}
+		c := &challenge{realm: realm, service: bearer.Params["service"]}
+		if scope := bearer.Params["scope"]; literalScope.MatchString(scope) {
+			c.scope = scope
+		}
+		return c, bearer.Params["error"], nil
+	}
+	if _, ok := wire.FindChallenge(list, "basic"); ok {
+		return &challenge{}, "", nil
+	}
+	return nil, "", nil
+}
+
+// grant is what a request authenticates with.
+type grant struct {
+	header string // value of Authorization
+	who    identity
+	token  *token // nil for Basic
+	key    tokenKey
+	fresh  bool // made for this very request, and not yet accepted by anyone
+}
+
+// name says who is charged for a request with g.
+func (g *grant) name() string {
+	if g == nil {
+		return anonymousName
+	}
+	return g.who.name()
+}
+
+// hide takes what g authenticates with out of a text that a server made.
+func (g *grant) hide(text string) string {
+	if g == nil {
+		return text
+	}
+	_, value, _ := strings.Cut(g.header, " ")
+	return hideSecrets(text, value, g.who.secret)
+}
+
+func hideSecrets(text string, secrets ...string) string {
+	for _, s := range secrets {
+		if len(s) >= 4 { // a shorter one would take ordinary text apart
+			text = strings.ReplaceAll(text, s, "…")
+		}
+	}
+	return text
+}
+
+// accepted reports whether g is a token that the registry has taken before.
+func (g *grant) accepted() bool {
+	return g != nil && g.token != nil && !g.fresh && g.token.accepted.Load()
+}
+
+// authenticated sends a to the registry until it takes our identity for an answer. What
+// it returns is a redirect, a success, or an error that no other token would change.
+func (r *Registry) authenticated(ctx context.Context, e *endpoint, a *ask, u *url.URL) (*http.Response, *grant, *failure) {
+	var g *grant
+	if known := e.challenge.Load(); known != nil {
+		var fail *failure
+		if g, fail = r.grant(ctx, e, a, known, false); fail != nil {
+			return nil, nil, fail
+		}
+	}
+	renewed := false
+	for {
+		resp, fail := r.send(ctx, e, a, u, g)
+		if fail != nil {
+			return nil, nil, fail
+		}
+		verdict, fail := r.judge(ctx, e, a, resp, g, renewed)
+		if fail != nil {
+			return nil, nil, fail
+		}
+		if !verdict.again {
+			if g != nil && g.token != nil && resp.StatusCode < 400 {
+				g.token.accepted.Store(true)
+			}
+			return resp, g, nil
+		}
+		renewed = renewed || g != nil
+		if g, fail = r.renewed(ctx, e, a, g, verdict); fail != nil {
+			return nil, nil, fail
+		}
+	}
+}
+
+// verdict says what to do about an answer's view of our identity.
+type verdict struct {
+	again   bool // send again with another grant
+	want    *challenge
+	refusal *failure // what to say if there is no other grant
+}
+
+// judge decides whether another grant may change resp, which it then closes. It fails
+// when the answer refuses us for good.
+func (r *Registry) judge(ctx context.Context, e *endpoint, a *ask, resp *http.Response, g *grant, renewed bool) (verdict, *failure) {
+	switch status := resp.StatusCode; {
+	case status == http.StatusUnauthorized:
+		return r.judge401(ctx, e, a, resp, g, renewed)
+	case renewed || g == nil:
+		return verdict{}, nil
+	case status == http.StatusForbidden:
+		return r.judge403(ctx, e, a, resp, g)
+	case status == http.StatusBadRequest && g.accepted() && resp.Header.Get("Www-Authenticate") == "":
+		// public.ecr.aws answers so when a token has expired.
+		refusal := r.statusFailure(ctx, a, resp, g)
+		if nameFault(refusal.err.Code) {
+			return verdict{}, refusal
+		}
+		return verdict{again: true, want: e.challenge.Load(), refusal: refusal}, nil
+	}
+	return verdict{}, nil
+}
+
+// nameFault reports whether an error code blames the request and not the token.
+func nameFault(code string) bool {
+	switch code {
+	case "NAME_INVALID", "DIGEST_INVALID", "TAG_INVALID", "MANIFEST_INVALID", "PAGINATION_NUMBER_INVALID":
+		return true
+	}
+	return false
+}
+
+func (r *Registry) judge401(ctx context.Context, e *endpoint, a *ask, resp *http.Response, g *grant, renewed bool) (verdict, *failure) {
+	want, code, err := readChallenge(resp.Header)
+	refusal := r.statusFailure(ctx, a, resp, g)
+	switch {
+	case err != nil:
+		refusal.err.Kind, refusal.err.Err = pull.Invalid, err
+		return verdict{}, refusal
+	case g != nil && code == "insufficient_scope":
+		refusal.err.Err = errNoRight
+		return verdict{}, refusal
+	case renewed:
+		if code == "invalid_token" {
+			refusal.err.Err = errors.New("it takes no token of its token server")
+		}
+		return verdict{}, refusal
+	case want == nil && g == nil:
+		// gcr.io has named its realm only at the ping.
+		if want = r.ping(ctx, e, a); want == nil {
+			refusal.err.Err = errors.New("it says neither Bearer nor Basic")
+			return verdict{}, refusal
+		}
+	case want == nil:
+		want = e.challenge.Load()
+	}
+	e.challenge.Store(want)
+	return verdict{again: true, want: want, refusal: refusal}, nil
+}
+
+// judge403 recognises an expired credential, for which ECR uses 403. For Basic, which
+// has no other sign of it, every 403 is worth a look at whether the credential has changed.
+func (r *Registry) judge403(ctx context.Context, e *endpoint, a *ask, resp *http.Response, g *grant) (verdict, *failure) {
+	refusal := r.statusFailure(ctx, a, resp, g)
+	if g.token != nil && !strings.Contains(strings.ToLower(refusal.err.Message), "expired") {
+		return verdict{}, refusal
+	}
+	return verdict{again: true, want: e.challenge.Load(), refusal: refusal}, nil
+}
+
+// renewed returns another grant than g, which the registry has refused.
+func (r *Registry) renewed(ctx context.Context, e *endpoint, a *ask, g *grant, v verdict) (*grant, *failure) {
+	if g != nil && g.token != nil {
+		r.tokens.drop(g.key, g.token)
+	}
+	next, fail := r.grant(ctx, e, a, v.want, g != nil)
+	if fail != nil {
+		return nil, fail
+	}
+	if next == nil || (g != nil && next.header == g.header) {
+		if v.want != nil && v.want.realm == nil {
+			v.refusal.err.Err = errors.New("it refuses the user name and password")
+			if next == nil {
+				v.refusal.err.Err = errors.New("it wants a user name and password, and none is configured")
+			}
+		}
+		return nil, v.refusal
+	}
+	return next, nil
+}
+
+// grant makes what a challenge asks for, out of who we are. nil means that there is
+// nothing to authenticate with. renew looks at the source of the credentials again.
+func (r *Registry) grant(ctx context.Context, e *endpoint, a *ask, c *challenge, renew bool) (*grant, *failure) {
+	who, err := r.source.identity(ctx, renew)
+	if err != nil {
+		return nil, r.fail(a, pull.Unavailable, fmt.Errorf("credentials: %w", err))
+	}
+	if c == nil {
+		return nil, nil
+	}
+	if c.realm == nil {
+		return r.basicGrant(a, who)
+	}
+	if who.registryToken != "" {
+		return &grant{header: "Bearer " + who.registryToken, who: who}, nil
+	}
+	if !who.anonymous() && !e.trust.trusts(c.realm) {
+		if !r.opts.AnonymousFallback {
+			return nil, r.broken(a, "credentials are not sent to the token server %s, which is not trusted: list it in trusted_realms if it is right", clean(c.realm.Host))
+		}
+		who = identity{}
+	}
+	g, fail := r.bearerGrant(ctx, e, a, c, who)
+	if fail != nil && r.opts.AnonymousFallback && !who.anonymous() && errors.Is(fail.err, errBadCredentials) {
+		return r.bearerGrant(ctx, e, a, c, identity{})
+	}
+	return g, fail
+}
+
+func (r *Registry) basicGrant(a *ask, who identity) (*grant, *failure) {
+	switch {
+	case who.anonymous():
+		return nil, nil
+	case who.user == "" || who.refresh:
+		return nil, r.broken(a, "it wants a user name and password, and the credentials are a token")
+	}
+	pair := base64.StdEncoding.EncodeToString([]byte(who.user + ":" + who.secret))
+	return &grant{header: "Basic " + pair, who: who}, nil
+}
+
+func (r *Registry) bearerGrant(ctx context.Context, e *endpoint, a *ask, c *challenge, who identity) (*grant, *failure) {
+	if err := e.vet(c.realm); err != nil {
+		return nil, r.broken(a, "token server: %w", err)
+	}
+	key := tokenKey{realm: c.realm.String(), service: c.service, scope: c.scopeFor(a.repo), who: who.id}
+	t, fresh, err := r.tokens.get(ctx, r, key, func(ctx context.Context) (*token, *pull.Error) {
+		return r.mint(ctx, e, c.realm, key, who)
+	})
+	if err == nil {
+		return &grant{header: "Bearer " + t.value, who: who, token: t, key: key, fresh: fresh}, nil
+	}
+	var from *pull.Error
+	if !errors.As(err, &from) { // ctx is done
+		return nil, r.transportFailure(ctx, a, err, false)
+	}
+	shared := *from // with all who wait
+	shared.Op = a.op
+	return nil, &failure{err: &shared, elsewhere: pull.Failing(&shared) && shared.Kind != pull.Limited}
+}
+
+// ping asks an endpoint's root for its challenge, of which only realm and service are
+// used: its scope is a placeholder. nil means that it has none.
+func (r *Registry) ping(ctx context.Context, e *endpoint, a *ask) *challenge {
+	root := &ask{op: a.op + ": ping", method: http.MethodGet, repo: a.repo}
+	resp, fail := r.send(ctx, e, root, e.url("/v2/", ""), nil)
+	if fail != nil {
+		return nil
+	}
+	defer discard(resp)
+	c, _, err := readChallenge(resp.Header)
+	if err != nil || resp.StatusCode != http.StatusUnauthorized {
+		r.log.Debug("ping has no challenge", logkey.Host(e.base.Host), logkey.Status(resp.StatusCode))
+		return nil
+	}
+	return c
+}
+
+// headerSafe reports whether s can be a header value as it is.
+func headerSafe(s string) bool { return s != "" && httpguts.ValidHeaderFieldValue(s) }

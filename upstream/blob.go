@@ -1,0 +1,211 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"forebay/internal/pull"
+	"forebay/internal/wire"
+)
+
+// noBlobHeadFor is for how long an endpoint that refuses HEAD for blobs is not asked so.
+const noBlobHeadFor = time.Hour
+
+// StatBlob returns the size of a blob that repo holds, or -1 if the registry, though it
+// holds the blob, does not say. A registry that refuses HEAD is asked for one byte.
+func (r *Registry) StatBlob(ctx context.Context, repo string, d v1.Hash) (int64, error) {
+	a, err := r.blobAsk(http.MethodHead, repo, d)
+	if err != nil {
+		return 0, err
+	}
+	first := r.candidates(a)[0]
+	if time.Now().UnixNano() < first.noBlobHead.Load() {
+		return r.statByRange(ctx, repo, d)
+	}
+	ans, err := r.do(ctx, r.questions, a)
+	if err == nil {
+		defer ans.Body.Close()
+		if ans.ContentLength >= 0 && ans.Header.Get("Content-Encoding") == "" {
+			return ans.ContentLength, nil
+		}
+	} else if !headRefused(err) {
+		return 0, err
+	}
+	size, err := r.statByRange(ctx, repo, d)
+	if err == nil {
+		first.noBlobHead.Store(time.Now().Add(noBlobHeadFor).UnixNano())
+	}
+	return size, err
+}
+
+// headRefused reports whether err, of a HEAD for a blob, may be about the HEAD and not
+// about the blob: public.ecr.aws answers 401 to a good token, and Cloudflare R2 403
+// because the URL was signed for GET.
+func headRefused(err error) bool {
+	var e *pull.Error
+	if !errors.As(err, &e) {
+		return false
+	}
+	if errors.Is(err, errTarget) {
+		return e.Kind != pull.Limited && e.Status < 500
+	}
+	return e.Kind == pull.Unsupported || e.Status == http.StatusBadRequest ||
+		(e.Kind == pull.Denied && e.Status == http.StatusUnauthorized && e.Err == nil)
+}
+
+// statByRange asks for the first byte of a blob and looks at the size of the whole.
+func (r *Registry) statByRange(ctx context.Context, repo string, d v1.Hash) (int64, error) {
+	a, err := r.blobAsk(http.MethodGet, repo, d)
+	if err != nil {
+		return 0, err
+	}
+	a.op, a.span, a.proof = "stat blob "+repo+"@"+d.String(), "bytes=0-0", true
+	ans, err := r.do(ctx, r.questions, a)
+	if err != nil {
+		return 0, err
+	}
+	defer ans.Body.Close()
+	if ans.StatusCode == http.StatusOK {
+		if ans.Header.Get("Content-Encoding") != "" {
+			return -1, nil
+		}
+		return ans.ContentLength, nil
+	}
+	span, err := wire.ParseContentRange(ans.Header.Get("Content-Range"))
+	if err != nil || (ans.StatusCode == http.StatusRequestedRangeNotSatisfiable && span.Size != 0) {
+		return -1, nil
+	}
+	return span.Size, nil
+}
+
+// OpenBlob opens the bytes [off, end) of a blob, end -1 being its end. off 0 with end -1
+// asks without a range. The caller closes the body and verifies the bytes. A registry
+// may ignore the range: look at Body.Offset.
+func (r *Registry) OpenBlob(ctx context.Context, repo string, d v1.Hash, off, end int64) (*pull.Body, error) {
+	a, err := r.blobAsk(http.MethodGet, repo, d)
+	if err != nil {
+		return nil, err
+	}
+	if off < 0 || (end != -1 && end <= off) {
+		return nil, r.broken(a, "range %d to %d is empty", off, end).err
+	}
+	if a.span = spanHeader(off, end); a.span == "" {
+		return r.openWhole(ctx, a)
+	}
+	ans, err := r.do(ctx, r.blobs, a)
+	if err != nil {
+		return nil, err
+	}
+	b, err := rangedBody(ans, off, end)
+	switch {
+	case err == nil:
+		return b, nil
+	case errors.Is(err, errUnsatisfiable):
+		ans.Body.Close()
+		f := r.broken(a, "%w", err)
+		f.err.Status = ans.StatusCode
+		return nil, f.err
+	}
+	// Wrong or refused ranges: as if they had been ignored.
+	ans.Body.Close()
+	r.locations.drop(ans.endpoint, a)
+	a.span = ""
+	return r.openWhole(ctx, a)
+}
+
+func (r *Registry) openWhole(ctx context.Context, a *ask) (*pull.Body, error) {
+	ans, err := r.do(ctx, r.blobs, a)
+	if err != nil {
+		return nil, err
+	}
+	if encoding := ans.Header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
+		ans.Body.Close()
+		return nil, r.broken(a, "the blob comes with content encoding %q", clean(encoding)).err
+	}
+	return wholeBody(ans), nil
+}
+
+func (r *Registry) blobAsk(method, repo string, d v1.Hash) (*ask, error) {
+	verb := "get"
+	if method == http.MethodHead {
+		verb = "head"
+	}
+	a := &ask{
+		op: verb + " blob " + repo + "@" + d.String(), method: method, repo: repo,
+		path: "/v2/" + repo + "/blobs/" + d.String(), blob: d,
+	}
+	if err := validRepo(repo); err != nil {
+		return nil, r.broken(a, "%w", err).err
+	}
+	if _, err := wire.ParseDigest(d.String()); err != nil {
+		return nil, r.broken(a, "%w", err).err
+	}
+	return a, nil
+}
+
+func spanHeader(off, end int64) string {
+	switch {
+	case end >= 0:
+		return fmt.Sprintf("bytes=%d-%d", off, end-1)
+	case off > 0:
+		return fmt.Sprintf("bytes=%d-", off)
+	}
+	return ""
+}
+
+func wholeBody(ans *answer) *pull.Body {
+	return &pull.Body{ReadCloser: ans.Body, End: ans.ContentLength, Size: ans.ContentLength}
+}
+
+// errUnsatisfiable: the blob ends before the range that was asked for begins.
+var errUnsatisfiable = errors.New("range begins after the blob's end")
+
+var errBadRange = errors.New("answer does not fit the range")
+
+// rangedBody makes the body of an answer to a request for [off, end).
+func rangedBody(ans *answer, off, end int64) (*pull.Body, error) {
+	if encoding := ans.Header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
+		return nil, errBadRange // the whole will be refused with a clear error
+	}
+	if ans.StatusCode == http.StatusOK {
+		return wholeBody(ans), nil
+	}
+	span, err := wire.ParseContentRange(ans.Header.Get("Content-Range"))
+	if err != nil {
+		return nil, errBadRange
+	}
+	if ans.StatusCode == http.StatusRequestedRangeNotSatisfiable {
+		return unsatisfied(ans, span, off)
+	}
+	length := span.End - span.Start
+	switch {
+	case span.Start != off, end >= 0 && span.End > end:
+		return nil, errBadRange
+	case ans.ContentLength >= 0 && ans.ContentLength != length:
+		return nil, errBadRange
+	}
+	if b, ok := ans.Body.(*body); ok {
+		b.left = length // chunked bodies announce nothing themselves
+	}
+	return &pull.Body{ReadCloser: ans.Body, Offset: off, End: span.End, Size: span.Size, Ranged: true}, nil
+}
+
+// unsatisfied reads a 416. A blob without bytes satisfies no range, and some servers
+// refuse every range of any blob.
+func unsatisfied(ans *answer, span wire.ContentRange, off int64) (*pull.Body, error) {
+	switch {
+	case span.Size == 0 && off == 0:
+		if b, ok := ans.Body.(*body); ok {
+			b.left = 0 // what follows is the text of an error
+		}
+		return &pull.Body{ReadCloser: ans.Body, End: 0, Size: 0}, nil
+	case span.Size >= 0 && off >= span.Size:
+		return nil, errUnsatisfiable
+	}
+	return nil, errBadRange
+}

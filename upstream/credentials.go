@@ -1,0 +1,312 @@
+package upstream
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/docker/cli/cli/config"
+	"github.com/docker/cli/cli/config/types"
+	"github.com/google/go-containerregistry/pkg/authn"
+)
+
+// Credentials say who we are at a registry. Either a user name with a password or the
+// name of a file that holds it, or a docker config.json, or nothing.
+type Credentials struct {
+	Username     string // "<token>" means that the password is an identity token
+	Password     string
+	PasswordFile string // read again when it changes; a line end after the password is dropped
+	// DockerConfig is the path of a config.json, or of its folder. Its credential helpers
+	// are run. A helper that fails fails the request: it never means anonymous.
+	DockerConfig string
+}
+
+// Format writes nothing of the credentials but the user name, for every verb.
+func (c Credentials) Format(f fmt.State, _ rune) {
+	_, _ = io.WriteString(f, "credentials of "+cmp.Or(c.Username, c.DockerConfig, anonymousName))
+}
+
+// identity is who a request is made as. The zero value is anonymous.
+type identity struct {
+	id            string // tells identities apart without giving them away; "" is anonymous
+	user          string
+	secret        string
+	refresh       bool   // secret is an identity token, for the OAuth2 grant refresh_token
+	registryToken string // a bearer token for the registry itself
+}
+
+const (
+	anonymousName = "anonymous"
+	tokenUser     = "<token>" // docker's user name for identity tokens
+	// secretMax bounds a password file. Cloud tokens have up to some 4 KiB.
+	secretMax = 64 << 10
+)
+
+func newIdentity(user, secret, registryToken string, refresh bool) identity {
+	if user == "" && secret == "" && registryToken == "" {
+		return identity{}
+	}
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %q %t", user, secret, registryToken, refresh))
+	return identity{
+		id: hex.EncodeToString(sum[:16]), user: user, secret: secret,
+		refresh: refresh, registryToken: registryToken,
+	}
+}
+
+func (i identity) anonymous() bool { return i.id == "" }
+
+// name is for people: it is logged and shown.
+func (i identity) name() string {
+	if i.anonymous() {
+		return anonymousName
+	}
+	return cmp.Or(i.user, tokenUser)
+}
+
+// Format writes the name only, for every verb.
+func (i identity) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, i.name()) }
+
+// identitySource finds out who we are. renew says that what it said last was refused.
+type identitySource interface {
+	identity(ctx context.Context, renew bool) (identity, error)
+}
+
+func newSource(c Credentials, name string, endpoints []string, now func() time.Time) (identitySource, error) {
+	switch {
+	case c.DockerConfig != "" && (c.Username != "" || c.Password != "" || c.PasswordFile != ""):
+		return nil, errors.New("credentials: give a user name or a docker config, not both")
+	case c.Password != "" && c.PasswordFile != "":
+		return nil, errors.New("credentials: give a password or a password file, not both")
+	case c.DockerConfig != "":
+		return newKeychainSource(c.DockerConfig, name, endpoints, now), nil
+	case c.Username == "" && (c.Password != "" || c.PasswordFile != ""):
+		return nil, errors.New("credentials: a password needs a user name")
+	case c.Username != "" && c.Password == "" && c.PasswordFile == "":
+		return nil, fmt.Errorf("credentials: user %s has no password", c.Username)
+	}
+	return &fixedSource{user: c.Username, secret: c.Password, file: c.PasswordFile}, nil
+}
+
+// fixedSource is a user name from the configuration, whose password may be in a file.
+type fixedSource struct {
+	user, secret string
+	file         string
+
+	mu    sync.Mutex
+	stamp fileStamp // of the file when it was read
+	last  identity
+}
+
+// fileStamp tells versions of a file apart.
+type fileStamp struct {
+	modified time.Time
+	size     int64
+}
+
+func (s *fixedSource) identity(_ context.Context, renew bool) (identity, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.file == "" {
+		if s.last.anonymous() {
+			s.last = newIdentity(s.user, s.secret, "", s.user == tokenUser)
+		}
+		return s.last, nil
+	}
+	info, err := os.Stat(s.file)
+	if err != nil {
+		return identity{}, fmt.Errorf("password file: %w", err)
+	}
+	stamp := fileStamp{modified: info.ModTime(), size: info.Size()}
+	if stamp == s.stamp && !renew {
+		return s.last, nil
+	}
+	secret, err := readSecret(s.file)
+	if err != nil {
+		return identity{}, err
+	}
+	s.stamp, s.last = stamp, newIdentity(s.user, secret, "", s.user == tokenUser)
+	return s.last, nil
+}
+
+func readSecret(file string) (string, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return "", fmt.Errorf("password file: %w", err)
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, secretMax+1))
+	if err != nil {
+		return "", fmt.Errorf("password file: %w", err)
+	}
+	secret := strings.TrimRight(string(text), "\r\n")
+	switch {
+	case len(text) > secretMax:
+		return "", fmt.Errorf("password file %q has more than %d bytes", file, secretMax)
+	case secret == "":
+		return "", fmt.Errorf("password file %q is empty", file)
+	}
+	return secret, nil
+}
+
+const (
+	// keychainFor is how long a helper's answer is used, since each one is a program run.
+	keychainFor = 5 * time.Minute
+	// keychainAgain bounds how often a refused answer is asked for again.
+	keychainAgain = 5 * time.Second
+	// helperTimeout bounds the wait for a credential helper, which cannot be interrupted.
+	helperTimeout = 10 * time.Second
+)
+
+// keychainSource is a docker config.json with its helpers.
+type keychainSource struct {
+	chain    authn.Keychain
+	resource registryResource
+	now      func() time.Time
+
+	mu      sync.Mutex
+	running *keychainRun // a look-up in progress, or nil
+	last    identity
+	at      time.Time // when last was found
+}
+
+type keychainRun struct {
+	done chan struct{}
+	err  error
+}
+
+func newKeychainSource(path, name string, endpoints []string, now func() time.Time) *keychainSource {
+	return &keychainSource{chain: configFile(path), resource: newResource(name, endpoints), now: now}
+}
+
+func (s *keychainSource) identity(ctx context.Context, renew bool) (identity, error) {
+	s.mu.Lock()
+	age := s.now().Sub(s.at)
+	if !s.at.IsZero() && age < keychainFor && (!renew || age < keychainAgain) {
+		defer s.mu.Unlock()
+		return s.last, nil
+	}
+	run := s.running
+	if run == nil {
+		run = &keychainRun{done: make(chan struct{})}
+		s.running = run
+		go s.find(run) // ends with the helper; there is never a second one beside it
+	}
+	s.mu.Unlock()
+	timeout := time.NewTimer(helperTimeout)
+	defer timeout.Stop()
+	select {
+	case <-run.done:
+	case <-timeout.C:
+		return identity{}, errors.New("docker config: the credential helper does not answer")
+	case <-ctx.Done():
+		return identity{}, context.Cause(ctx)
+	}
+	if run.err != nil {
+		return identity{}, run.err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.last, nil
+}
+
+// find asks the keychain once and tells all who wait for run.
+func (s *keychainSource) find(run *keychainRun) {
+	found, err := resolveKeychain(s.chain, s.resource)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err == nil {
+		s.last, s.at = found, s.now()
+	} else {
+		run.err = fmt.Errorf("docker config: %w", quiet(err))
+	}
+	s.running = nil
+	close(run.done)
+}
+
+func resolveKeychain(chain authn.Keychain, resource authn.Resource) (identity, error) {
+	auth, err := chain.Resolve(resource)
+	if err != nil {
+		return identity{}, err
+	}
+	c, err := auth.Authorization()
+	if err != nil {
+		return identity{}, err
+	}
+	if c.IdentityToken != "" {
+		return newIdentity(tokenUser, c.IdentityToken, "", true), nil
+	}
+	return newIdentity(c.Username, c.Password, c.RegistryToken, false), nil
+}
+
+// registryResource is the keys under which a docker config may know a registry, best first.
+type registryResource []string
+
+func newResource(name string, endpoints []string) registryResource {
+	var keys registryResource
+	if name == "docker.io" {
+		keys = append(keys, authn.DefaultAuthKey, "docker.io", "index.docker.io")
+	} else {
+		keys = append(keys, name)
+	}
+	for _, raw := range endpoints {
+		if u, err := url.Parse(raw); err == nil && u.Host != "" && u.Host != name {
+			keys = append(keys, u.Host)
+		}
+	}
+	return keys
+}
+
+// String returns the best key.
+func (r registryResource) String() string { return r[0] }
+
+// RegistryStr returns the best key.
+func (r registryResource) RegistryStr() string { return r[0] }
+
+// configFile is the path of a config.json or of its folder, as a keychain. Unlike
+// authn.DefaultKeychain it looks at no environment, and the file must be there.
+type configFile string
+
+// Resolve returns the credentials for the first key that has any.
+func (c configFile) Resolve(resource authn.Resource) (authn.Authenticator, error) {
+	path := string(c)
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		path = filepath.Join(path, config.ConfigFileName)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	file, err := config.LoadFromReader(f)
+	if err != nil {
+		return nil, fmt.Errorf("parse %q: %w", path, err)
+	}
+	keys, ok := resource.(registryResource)
+	if !ok {
+		keys = registryResource{resource.RegistryStr()}
+	}
+	for _, key := range keys {
+		found, err := file.GetAuthConfig(key)
+		if err != nil {
+			return nil, fmt.Errorf("credentials for %s: %w", key, err)
+		}
+		found.ServerAddress = "" // set always, to the key
+		if found != (types.AuthConfig{}) {
+			return authn.FromConfig(authn.AuthConfig{
+				Username: found.Username, Password: found.Password, Auth: found.Auth,
+				IdentityToken: found.IdentityToken, RegistryToken: found.RegistryToken,
+			}), nil
+		}
+	}
+	return authn.Anonymous, nil
+}

@@ -1,0 +1,177 @@
+package upstream
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/sha512"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/http"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"forebay/internal/logkey"
+	"forebay/internal/pull"
+	"forebay/internal/wire"
+)
+
+// manifestMax bounds a manifest, as registries do (OCI distribution specification,
+// "Pushing manifests": at least 4 MiB).
+const manifestMax = 4 << 20
+
+// digestHeader names the digest of a manifest.
+const digestHeader = "Docker-Content-Digest"
+
+// Resolve asks what ref points to, by HEAD. The kind is pull.Unsupported when the
+// registry refuses HEAD, or does not give type, digest and size of a manifest by it:
+// then only [Registry.Manifest] can tell. A refusal by 401 (see Status) may also mean
+// that we may not read it.
+func (r *Registry) Resolve(ctx context.Context, repo, ref string) (v1.Descriptor, error) {
+	a, want, err := r.manifestAsk(http.MethodHead, repo, ref)
+	if err != nil {
+		return v1.Descriptor{}, err
+	}
+	ans, err := r.do(ctx, r.questions, a)
+	if err != nil {
+		var e *pull.Error
+		if errors.As(err, &e) && e.Kind == pull.Denied && e.Status == http.StatusUnauthorized && e.Err == nil {
+			e.Kind = pull.Unsupported
+		}
+		return v1.Descriptor{}, err
+	}
+	defer ans.Body.Close()
+	desc, err := headDescriptor(ans, want)
+	if err != nil {
+		f := r.fail(a, pull.Unsupported, err)
+		f.err.Status = ans.StatusCode
+		return v1.Descriptor{}, f.err
+	}
+	return desc, nil
+}
+
+// headDescriptor reads a manifest's descriptor from headers. want is the digest that was
+// asked for, or zero.
+func headDescriptor(ans *answer, want v1.Hash) (v1.Descriptor, error) {
+	desc := v1.Descriptor{MediaType: types.MediaType(contentType(ans.Header)), Size: ans.ContentLength, Digest: want}
+	named := ans.Header.Get(digestHeader)
+	found, err := wire.ParseDigest(named)
+	switch {
+	case !namesManifest(desc.MediaType):
+		return desc, fmt.Errorf("HEAD gives the content type %q", clean(string(desc.MediaType)))
+	case desc.Size <= 0 || ans.Header.Get("Content-Encoding") != "":
+		return desc, errors.New("HEAD gives no size")
+	case want == v1.Hash{} && err != nil:
+		return desc, errors.New("HEAD gives no usable digest")
+	case want == v1.Hash{}:
+		desc.Digest = found
+	case err == nil && found.Algorithm == want.Algorithm && found != want:
+		return desc, fmt.Errorf("HEAD gives the digest %s", found)
+	}
+	return desc, nil
+}
+
+// Manifest fetches the manifest ref by GET. Its bytes have the digest of the descriptor,
+// which is ref when ref is a digest, and its media type is certain.
+func (r *Registry) Manifest(ctx context.Context, repo, ref string) (v1.Descriptor, []byte, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, r.opts.Timeouts.Answer, errTooSlow)
+	defer cancel() // a manifest is small: its body counts as part of the answer
+	a, want, err := r.manifestAsk(http.MethodGet, repo, ref)
+	if err != nil {
+		return v1.Descriptor{}, nil, err
+	}
+	for try := 1; ; try++ {
+		p, err := r.fetch(ctx, a, manifestMax)
+		if err != nil {
+			return v1.Descriptor{}, nil, err
+		}
+		desc, body, err := verified(p, want)
+		if err == nil {
+			return desc, body, nil
+		}
+		if !errors.Is(err, errDigest) {
+			return v1.Descriptor{}, nil, r.broken(a, "%w", err).err
+		}
+		if try == 2 {
+			if want == (v1.Hash{}) && r.holds(ctx, repo, desc.Digest) {
+				r.log.Warn("registry names a wrong digest", logkey.Repository(repo), logkey.Reference(ref), logkey.Digest(desc.Digest))
+				return desc, body, nil
+			}
+			return v1.Descriptor{}, nil, r.broken(a, "%w", err).err
+		}
+	}
+}
+
+// holds reports whether the registry has a manifest of that digest, which tells a wrong
+// header from damaged bytes.
+func (r *Registry) holds(ctx context.Context, repo string, d v1.Hash) bool {
+	_, err := r.Resolve(ctx, repo, d.String())
+	return err == nil
+}
+
+func (r *Registry) manifestAsk(method, repo, ref string) (*ask, v1.Hash, error) {
+	verb, separator := "get", ":"
+	if method == http.MethodHead {
+		verb = "head"
+	}
+	want, err := wire.ParseDigest(ref)
+	if err == nil {
+		separator = "@"
+	}
+	a := &ask{
+		op: verb + " manifest " + repo + separator + ref, method: method, repo: repo,
+		path: "/v2/" + repo + "/manifests/" + ref, accept: acceptManifests,
+	}
+	if err := validRepo(repo); err != nil {
+		return nil, want, r.broken(a, "%w", err).err
+	}
+	if want == (v1.Hash{}) && !wire.ValidTag(ref) {
+		return nil, want, r.broken(a, "%q is neither a tag nor a digest", clean(ref)).err
+	}
+	return a, want, nil
+}
+
+func validRepo(repo string) error {
+	if !wire.ValidRepository(repo) {
+		return fmt.Errorf("%q is no repository name", clean(repo))
+	}
+	return nil
+}
+
+// errDigest: the bytes do not have the digest that they should have.
+var errDigest = errors.New("digest mismatch")
+
+// verified checks a fetched manifest and describes it. The digest is want, else the one
+// that the header names, else computed. On errDigest the descriptor and bytes are those
+// that would be right if the header were wrong.
+func verified(p *page, want v1.Hash) (v1.Descriptor, []byte, error) {
+	expect := want
+	if want == (v1.Hash{}) {
+		if named, err := wire.ParseDigest(p.header.Get(digestHeader)); err == nil {
+			expect = named
+		}
+	}
+	body := p.body
+	digest := digestOf(expect.Algorithm, body)
+	if expect != (v1.Hash{}) && digest != expect && digestOf(expect.Algorithm, p.raw) == expect {
+		body, digest = p.raw, expect // Content-Encoding described what is stored, not the transfer
+	}
+	mediaType, err := manifestType(p.header, body)
+	desc := v1.Descriptor{MediaType: mediaType, Digest: digest, Size: int64(len(body))}
+	if expect != (v1.Hash{}) && digest != expect {
+		mismatch := fmt.Errorf("%w: got %s, want %s", errDigest, digest, expect)
+		return desc, body, errors.Join(mismatch, err)
+	}
+	return desc, body, err
+}
+
+// digestOf computes a digest; an empty algorithm means sha256.
+func digestOf(algorithm string, b []byte) v1.Hash {
+	if algorithm == "sha512" {
+		sum := sha512.Sum512(b)
+		return v1.Hash{Algorithm: algorithm, Hex: hex.EncodeToString(sum[:])}
+	}
+	sum := sha256.Sum256(b)
+	return v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(sum[:])}
+}

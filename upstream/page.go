@@ -1,0 +1,129 @@
+package upstream
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"forebay/internal/pull"
+	"forebay/internal/wire"
+)
+
+// page is a document that was read whole: a manifest, or one page of a listing.
+type page struct {
+	header   http.Header
+	body     []byte // without its content encoding
+	raw      []byte // as it came; the same slice as body when it was not encoded
+	endpoint *endpoint
+	url      *url.URL // at the registry
+}
+
+// fetch reads a document of at most most bytes. A body that breaks off is asked for
+// once more.
+func (r *Registry) fetch(ctx context.Context, a *ask, most int) (*page, error) {
+	for try := 1; ; try++ {
+		p, err := r.fetchOnce(ctx, a, most)
+		if err == nil || try == 2 || ctx.Err() != nil || !brokeOff(err) {
+			return p, err
+		}
+	}
+}
+
+// errBrokeOff marks a body that ended early.
+var errBrokeOff = errors.New("the body broke off")
+
+func brokeOff(err error) bool { return errors.Is(err, errBrokeOff) }
+
+func (r *Registry) fetchOnce(ctx context.Context, a *ask, most int) (*page, error) {
+	ans, err := r.do(ctx, r.questions, a)
+	if err != nil {
+		return nil, err
+	}
+	defer ans.Body.Close()
+	raw, err := io.ReadAll(io.LimitReader(ans.Body, int64(most)+1))
+	if err != nil {
+		kind := pull.Unavailable
+		if pull.KindOf(err) == pull.Timeout || errors.Is(context.Cause(ctx), errTooSlow) {
+			kind = pull.Timeout
+		}
+		f := r.fail(a, kind, fmt.Errorf("%w: %w", errBrokeOff, quiet(err)))
+		f.err.Status = ans.StatusCode
+		return nil, f.err
+	}
+	if len(raw) > most {
+		return nil, r.broken(a, "the body has more than %d bytes", most).err
+	}
+	body, err := decoded(ans.Header.Get("Content-Encoding"), raw, most)
+	if err != nil {
+		return nil, r.broken(a, "%w", err).err
+	}
+	return &page{header: ans.Header, body: body, raw: raw, endpoint: ans.endpoint, url: ans.url}, nil
+}
+
+// next returns the ask for the page after p, or nil if p is the last. A link that leaves
+// the registry's origin is refused: what came so far would look like everything.
+func (p *page) next(a *ask) (*ask, error) {
+	link, ok := wire.NextLink(p.header.Values("Link"))
+	if !ok {
+		return nil, nil
+	}
+	u, err := resolve(p.url, link)
+	if err != nil {
+		return nil, fmt.Errorf("link to the next page: %w", err)
+	}
+	if !p.endpoint.sameOrigin(u) || u.User != nil || u.Fragment != "" {
+		return nil, fmt.Errorf("link to the next page leads to %s", clean(u.Host))
+	}
+	further := *a
+	further.from, further.page = p.endpoint, u
+	return &further, nil
+}
+
+// encodingsMax bounds how often a body may be encoded. Twice has been seen.
+const encodingsMax = 2
+
+// decoded undoes a Content-Encoding, which we have asked not to be used. The result has
+// at most most bytes.
+func decoded(encoding string, body []byte, most int) ([]byte, error) {
+	if encoding == "" {
+		return body, nil
+	}
+	list := strings.Split(encoding, ",")
+	if len(list) > encodingsMax {
+		return nil, fmt.Errorf("content encoding %q is not supported", clean(encoding))
+	}
+	for i := len(list) - 1; i >= 0; i-- {
+		switch name := strings.ToLower(strings.TrimSpace(list[i])); name {
+		case "", "identity":
+		case "gzip", "x-gzip":
+			var err error
+			if body, err = gunzip(body, most); err != nil {
+				return nil, err
+			}
+		default:
+			return nil, fmt.Errorf("content encoding %q is not supported", clean(name))
+		}
+	}
+	return body, nil
+}
+
+func gunzip(body []byte, most int) ([]byte, error) {
+	z, err := gzip.NewReader(bytes.NewReader(body))
+	if err != nil {
+		return nil, errors.New("the body is not the gzip that it says it is")
+	}
+	plain, err := io.ReadAll(io.LimitReader(z, int64(most)+1))
+	switch {
+	case err != nil:
+		return nil, errors.New("the body is damaged gzip")
+	case len(plain) > most:
+		return nil, fmt.Errorf("the decoded body has more than %d bytes", most)
+	}
+	return plain, nil
+}

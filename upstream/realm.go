@@ -1,0 +1,112 @@
+package upstream
+
+import (
+	"fmt"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+
+	"golang.org/x/net/publicsuffix"
+)
+
+// realmTrust decides which token servers get an endpoint's credentials. A registry, or
+// whoever answers in its place, names its token server itself, so this is what stands
+// between a wrong answer and a stolen password (CVE-2026-33540 and its kin).
+type realmTrust struct {
+	base *url.URL
+	// listed are hosts that the operator trusts, as host or host:port.
+	listed []string
+	// known are the hosts of a built-in profile, which then stand instead of the rule.
+	known []string
+}
+
+func newRealmTrust(base *url.URL, profile Profile, listed []string) realmTrust {
+	t := realmTrust{base: base}
+	for _, host := range listed {
+		t.listed = append(t.listed, strings.ToLower(host))
+	}
+	for _, own := range profile.Endpoints {
+		if u, err := url.Parse(own); err == nil && hostPort(u) == hostPort(base) && u.Scheme == base.Scheme {
+			t.known = profile.Realms
+		}
+	}
+	return t
+}
+
+// trusts reports whether credentials may be sent to realm: over https (or over http to
+// an endpoint's own host when the endpoint itself is http), and to a host that is
+// listed, or known for this registry, or the endpoint's own, or of the same registrable
+// domain.
+func (t realmTrust) trusts(realm *url.URL) bool {
+	secure := realm.Scheme == "https"
+	if !secure && (realm.Scheme != "http" || t.base.Scheme != "http") {
+		return false
+	}
+	if slices.Contains(t.listed, strings.ToLower(realm.Host)) || slices.Contains(t.listed, hostPort(realm)) {
+		return true
+	}
+	if hostPort(realm) == hostPort(t.base) {
+		return true
+	}
+	if !secure {
+		return false
+	}
+	host, base := strings.ToLower(realm.Hostname()), t.base.Hostname()
+	if len(t.known) > 0 {
+		return realm.Port() == "" && slices.Contains(t.known, host)
+	}
+	return sameRegistrable(host, base)
+}
+
+// sameRegistrable reports whether two host names are equal or have one owner by the
+// public suffix list. Addresses and localhost have no owner.
+func sameRegistrable(a, b string) bool {
+	if noOwner(a) || noOwner(b) {
+		return false
+	}
+	if a == b {
+		return true
+	}
+	domainA, errA := publicsuffix.EffectiveTLDPlusOne(a)
+	domainB, errB := publicsuffix.EffectiveTLDPlusOne(b)
+	return errA == nil && errB == nil && domainA == domainB
+}
+
+func noOwner(host string) bool {
+	if _, err := netip.ParseAddr(host); err == nil {
+		return true
+	}
+	return isLocalhost(host) || !strings.Contains(host, ".")
+}
+
+func isLocalhost(host string) bool {
+	host = strings.TrimSuffix(strings.ToLower(host), ".")
+	return host == "localhost" || strings.HasSuffix(host, ".localhost")
+}
+
+// vet reports why a URL that the registry named must not be visited. The address behind
+// the name is checked when it is dialled; here are the things that a name cannot hide.
+func (e *endpoint) vet(u *url.URL) error {
+	switch {
+	case u.Scheme == "http" && e.base.Scheme == "https":
+		return fmt.Errorf("%s is not https", clean(u.Host))
+	case u.Scheme != "https" && u.Scheme != "http":
+		return fmt.Errorf("scheme %q is not https", clean(u.Scheme))
+	case u.User != nil:
+		return fmt.Errorf("URL of %s has a user", clean(u.Host))
+	case u.Fragment != "" || u.RawFragment != "":
+		return fmt.Errorf("URL of %s has a fragment", clean(u.Host))
+	case u.Hostname() == "" || u.Opaque != "":
+		return fmt.Errorf("URL has no host")
+	case hostPort(u) == hostPort(e.base) || e.dialer.privateAllowed():
+		if a, err := netip.ParseAddr(u.Hostname()); err == nil && classify(a) == neverAddress {
+			return fmt.Errorf("%w: %s", errRefusedAddress, a)
+		}
+		return nil
+	}
+	if _, err := netip.ParseAddr(u.Hostname()); err == nil || isLocalhost(u.Hostname()) {
+		return fmt.Errorf("%w: %s", errRefusedAddress, clean(u.Hostname()))
+	}
+	return nil
+}

@@ -1,0 +1,104 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"forebay/internal/pull"
+)
+
+// hopsMax bounds the redirects of one request. Real registries need two.
+const hopsMax = 5
+
+func redirects(resp *http.Response) bool {
+	switch resp.StatusCode {
+	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther,
+		http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
+		return true
+	}
+	return false
+}
+
+// follow visits where resp, the answer from u, points, and so on. Credentials stay with
+// the registry: they are sent along only as long as no hop has left its exact origin.
+func (r *Registry) follow(ctx context.Context, e *endpoint, a *ask, u *url.URL, resp *http.Response, g *grant) (*http.Response, *failure) {
+	for range hopsMax {
+		location := resp.Header.Get("Location")
+		discard(resp)
+		target, err := resolve(u, location)
+		if err == nil {
+			err = e.vet(target)
+		}
+		if err != nil {
+			return nil, r.broken(a, "redirect from %s: %w", clean(u.Host), err)
+		}
+		u = target
+		if !e.sameOrigin(u) {
+			g = nil
+		}
+		var fail *failure
+		if resp, fail = r.send(ctx, e, a, u, g); fail != nil {
+			return nil, fail
+		}
+		switch {
+		case redirects(resp):
+		case a.wants(resp.StatusCode):
+			if g == nil {
+				r.locations.keep(e, a, u)
+			}
+			return resp, nil
+		default:
+			return nil, r.targetFailure(ctx, a, u, resp, g)
+		}
+	}
+	discard(resp)
+	return nil, r.broken(a, "more than %d redirects", hopsMax)
+}
+
+// targetFailure classifies the refusal of a redirect target. It is not the registry: a
+// 401 or 403 there says that a signed URL has expired, never that the content is
+// forbidden, and what it says about authentication is ignored.
+func (r *Registry) targetFailure(ctx context.Context, a *ask, u *url.URL, resp *http.Response, g *grant) *failure {
+	f := r.statusFailure(ctx, a, resp, g)
+	f.err.Err = fmt.Errorf("%w: %s", errTarget, clean(u.Host))
+	switch f.err.Status {
+	case http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden:
+		f.err.Kind, f.stale = pull.Unavailable, true
+	case http.StatusNotFound, http.StatusGone:
+		// Manifests are redirected unsigned (registry.k8s.io), so the target knows.
+		f.stale = !a.blobless()
+	}
+	return f
+}
+
+// blobless reports whether a is for something else than a blob.
+func (a *ask) blobless() bool { return a.blob.Hex == "" }
+
+// resolve returns the URL that a Location header names, seen from base. Nothing in it
+// is cleaned: a double slash or a dot may be part of what was signed.
+func resolve(base *url.URL, location string) (*url.URL, error) {
+	location = strings.TrimSpace(location)
+	if location == "" {
+		return nil, errors.New("it names no location")
+	}
+	if rest, ok := strings.CutPrefix(location, "//"); ok {
+		location = base.Scheme + "://" + rest
+	} else if strings.HasPrefix(location, "/") {
+		location = base.Scheme + "://" + base.Host + location
+	}
+	u, err := url.Parse(location)
+	if err != nil {
+		return nil, errors.New("its location is no URL") // err would quote it
+	}
+	if !u.IsAbs() {
+		u = base.ResolveReference(u)
+	}
+	if u.Scheme != "" {
+		u.Scheme = strings.ToLower(u.Scheme)
+	}
+	return u, nil
+}

@@ -1,0 +1,107 @@
+package upstream
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"forebay/internal/pull"
+	"forebay/internal/wire"
+)
+
+const (
+	// Bounds of a whole listing of referrers (compare CVE-2023-46737: endless signatures).
+	referrerPagesMax = 100
+	referrerBytesMax = 16 << 20
+)
+
+// Referrers returns the descriptors of all manifests whose subject is d, unfiltered,
+// each as the bytes the registry gave. No referrers is an empty list, and only if the
+// registry said so.
+func (r *Registry) Referrers(ctx context.Context, repo string, d v1.Hash) ([]json.RawMessage, error) {
+	a := &ask{
+		op: "list referrers of " + repo + "@" + d.String(), method: http.MethodGet, repo: repo,
+		path: "/v2/" + repo + "/referrers/" + d.String(), accept: string(types.OCIImageIndex),
+	}
+	if err := validRepo(repo); err != nil {
+		return nil, r.broken(a, "%w", err).err
+	}
+	if _, err := wire.ParseDigest(d.String()); err != nil {
+		return nil, r.broken(a, "%w", err).err
+	}
+	list := []json.RawMessage{}
+	err := r.eachPage(ctx, a, referrerPagesMax, referrerBytesMax, func(p *page) error {
+		found, err := r.readReferrers(a, p)
+		list = append(list, found...)
+		return err
+	})
+	switch {
+	case err == nil:
+		return list, nil
+	case pull.KindOf(err) == pull.NotFound, pull.KindOf(err) == pull.Unsupported:
+		return r.taggedReferrers(ctx, a, repo, d)
+	}
+	return nil, err
+}
+
+// readReferrers reads one page of the referrers API. Anything but an index, such as the
+// login page that Artifact Registry has redirected to, means that there is no such API.
+func (r *Registry) readReferrers(a *ask, p *page) ([]json.RawMessage, error) {
+	if got := contentType(p.header); got != string(types.OCIImageIndex) {
+		return nil, r.fail(a, pull.Unsupported, fmt.Errorf("content type %q is no index's", clean(got))).err
+	}
+	list, err := readIndex(p.body)
+	if err != nil {
+		return nil, r.broken(a, "%w", err).err
+	}
+	return list, nil
+}
+
+// taggedReferrers reads the index that registries without the API keep under a tag made
+// from the digest (OCI distribution specification, "Referrers Tag Schema").
+func (r *Registry) taggedReferrers(ctx context.Context, a *ask, repo string, d v1.Hash) ([]json.RawMessage, error) {
+	const hexMax = 64
+	tag := d.Algorithm + "-" + d.Hex[:min(len(d.Hex), hexMax)]
+	desc, body, err := r.Manifest(ctx, repo, tag)
+	if pull.KindOf(err) == pull.NotFound && err != nil {
+		return []json.RawMessage{}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if shapeOf(desc.MediaType) != indexShape {
+		return nil, r.broken(a, "tag %s is no index", tag).err
+	}
+	list, err := readIndex(body)
+	if err != nil {
+		return nil, r.broken(a, "tag %s: %w", tag, err).err
+	}
+	return list, nil
+}
+
+// readIndex returns the descriptors of an index, each of which must have a valid digest.
+func readIndex(body []byte) ([]json.RawMessage, error) {
+	var index struct {
+		Manifests []json.RawMessage `json:"manifests"`
+	}
+	if err := json.Unmarshal(body, &index); err != nil {
+		return nil, errors.New("the answer is no index")
+	}
+	for _, raw := range index.Manifests {
+		var desc struct {
+			Digest string `json:"digest"`
+		}
+		if err := json.Unmarshal(raw, &desc); err != nil {
+			return nil, errors.New("the index holds what is no descriptor")
+		}
+		if _, err := wire.ParseDigest(desc.Digest); err != nil {
+			return nil, fmt.Errorf("the index: %w", err)
+		}
+	}
+	return index.Manifests, nil
+}

@@ -1,0 +1,291 @@
+// Package upstream speaks to registries: challenge and token, redirects, ranges, retries,
+// and the choice of an endpoint.
+//
+// It promises that credentials go to the registry and to its trusted token server and
+// nowhere else, and that no address is dialled that the upstream has no business with.
+// Manifest bytes are verified here; blob bytes are not: whoever keeps them must.
+//
+// Every error is or wraps a [pull.Error], and none holds a secret or a signed URL.
+//
+// Lock order: no lock of this package is taken while another is held, and none is held
+// across I/O.
+package upstream
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/time/rate"
+
+	"forebay/internal/logkey"
+)
+
+// Options configures a [Registry]. Name is required.
+type Options struct {
+	// Name is the public name of the registry, "docker.io".
+	Name string
+	// Endpoints are base URLs, tried in order: http or https, a host, perhaps a path
+	// before /v2/. None means those of [ProfileFor]. The credentials are offered to each.
+	Endpoints []string
+
+	Credentials Credentials // zero: anonymous
+	// AnonymousFallback goes on without credentials when they are refused or may not be
+	// sent. Without it the request fails.
+	AnonymousFallback bool
+	// TrustedRealms are hosts ("auth.example.com", with a port if it is not the scheme's)
+	// of token servers that may get the credentials beside those of the built-in rule.
+	TrustedRealms []string
+	// AllowPrivate lets redirects and token servers be on private addresses. Without it
+	// only an upstream whose own endpoint is private may lead there. Link-local and
+	// metadata addresses are never dialled.
+	AllowPrivate bool
+
+	TLS TLS
+	// Proxy is an HTTP or HTTPS proxy for everything, with its user if it has one. nil
+	// means none; the environment is not looked at. The proxy then resolves names, so
+	// the check of addresses is delegated to it but for addresses written in URLs.
+	Proxy *url.URL
+
+	// MaxConnections bounds blob transfers at once; 0 means 32. Manifests, HEADs and
+	// lists have a lane of the same width of their own, and token requests never wait.
+	MaxConnections int
+	Timeouts       Timeouts
+	Retry          Retry
+	// UserAgent is sent with every request; "" means "forebay".
+	UserAgent string
+	Log       *zap.Logger // nil means no logging
+
+	// Dial replaces the connection to addr, "host:port". The address policy is applied
+	// before it to what Lookup says, or after it to the address that it reached.
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+	// Lookup replaces the resolver; it is as net.Resolver.LookupNetIP.
+	Lookup func(ctx context.Context, network, host string) ([]netip.Addr, error)
+	// Now replaces the clock for the life of tokens and credentials.
+	Now func() time.Time
+}
+
+// TLS says whom to trust and who we are.
+type TLS struct {
+	RootCAs  *x509.CertPool // whom to trust; nil means the system's authorities
+	CAFile   string // PEM certificates to trust beside RootCAs
+	CertFile string // PEM, our own certificate, with KeyFile
+	KeyFile  string // PEM
+}
+
+// Timeouts bound the parts of a request; 0 means the default. A body as a whole has no bound.
+type Timeouts struct {
+	Connect   time.Duration // name lookup and TCP connect; 3s
+	TLS       time.Duration // TLS handshake; 5s
+	FirstByte time.Duration // from request to the headers of its answer; 10s
+	Stall     time.Duration // without a byte of a body; 15s
+	// Answer bounds everything until there is an answer, with all retries, tokens and
+	// redirects; 16s. Clients must hear within 20 s (dockerd and podman wait for ever).
+	Answer time.Duration
+}
+
+// Retry says how temporary failures are retried; 0 means the default.
+type Retry struct {
+	Attempts   int           // in all; 5
+	Backoff    time.Duration // before the second attempt, then three times as long each; 100ms
+	MaxBackoff time.Duration // 2s
+}
+
+// defaults of Options. With them five attempts take some three seconds.
+const (
+	defaultConnections = 32
+	defaultConnect     = 3 * time.Second
+	defaultTLS         = 5 * time.Second
+	defaultFirstByte   = 10 * time.Second
+	defaultStall       = 15 * time.Second
+	defaultAnswer      = 16 * time.Second
+	defaultAttempts    = 5
+	defaultBackoff     = 100 * time.Millisecond
+	defaultMaxBackoff  = 2 * time.Second
+)
+
+// A retry takes a token from a bucket of the whole registry, so that an outage under
+// load does not multiply the load by the number of attempts.
+const (
+	retriesPerSecond = 50
+	retriesBurst     = 500
+)
+
+// Registry is one configured registry. Its methods may be called concurrently.
+type Registry struct {
+	opts      Options
+	endpoints []*endpoint
+	source    identitySource
+	tokens    *tokens
+	locations *locations
+	budgets   *budgets
+	retries   *rate.Limiter
+	blobs     lane
+	questions lane // manifests, HEADs, lists
+	log       *zap.Logger
+
+	stopping context.Context // done after Close: the life of token requests, which have no caller
+	stop     context.CancelFunc
+	work     sync.WaitGroup // token requests in progress
+}
+
+// New returns the registry that opts describes. Nothing is contacted.
+func New(opts Options) (*Registry, error) {
+	if opts.Name == "" {
+		return nil, errors.New("upstream has no name")
+	}
+	opts.setDefaults()
+	profile := ProfileFor(opts.Name)
+	if len(opts.Endpoints) == 0 {
+		opts.Endpoints = profile.Endpoints
+	}
+	source, err := newSource(opts.Credentials, opts.Name, opts.Endpoints, opts.Now)
+	if err != nil {
+		return nil, fmt.Errorf("upstream %s: %w", opts.Name, err)
+	}
+	r := &Registry{
+		opts:      opts,
+		source:    source,
+		tokens:    newTokens(opts.Now),
+		locations: newLocations(opts.Now),
+		budgets:   newBudgets(),
+		retries:   rate.NewLimiter(retriesPerSecond, retriesBurst),
+		blobs:     make(lane, opts.MaxConnections),
+		questions: make(lane, opts.MaxConnections),
+		log:       opts.Log.With(logkey.Upstream(opts.Name)),
+	}
+	for _, raw := range opts.Endpoints {
+		e, err := newEndpoint(raw, profile, &r.opts)
+		if err != nil {
+			return nil, fmt.Errorf("upstream %s: %w", opts.Name, err)
+		}
+		r.endpoints = append(r.endpoints, e)
+	}
+	r.stopping, r.stop = context.WithCancel(context.Background())
+	return r, nil
+}
+
+func (o *Options) setDefaults() {
+	setDefault(&o.MaxConnections, defaultConnections)
+	setDefault(&o.Timeouts.Connect, defaultConnect)
+	setDefault(&o.Timeouts.TLS, defaultTLS)
+	setDefault(&o.Timeouts.FirstByte, defaultFirstByte)
+	setDefault(&o.Timeouts.Stall, defaultStall)
+	setDefault(&o.Timeouts.Answer, defaultAnswer)
+	setDefault(&o.Retry.Attempts, defaultAttempts)
+	setDefault(&o.Retry.Backoff, defaultBackoff)
+	setDefault(&o.Retry.MaxBackoff, defaultMaxBackoff)
+	setDefault(&o.UserAgent, "forebay")
+	if o.Log == nil {
+		o.Log = zap.NewNop()
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+}
+
+func setDefault[T comparable](v *T, def T) {
+	var zero T
+	if *v == zero {
+		*v = def
+	}
+}
+
+// Name returns the public name of the registry.
+func (r *Registry) Name() string { return r.opts.Name }
+
+// Close ends token requests in progress, waits for them, and closes idle connections.
+// Bodies that are open stay open.
+func (r *Registry) Close() {
+	r.stop()
+	r.work.Wait()
+	for _, e := range r.endpoints {
+		e.transport.CloseIdleConnections()
+	}
+}
+
+// endpoint is one base URL of a registry. Each has its own connections, so that one
+// that hangs holds up no other.
+type endpoint struct {
+	base      *url.URL // scheme, host, path without a slash at its end
+	trust     realmTrust
+	dialer    *dialer
+	transport *http.Transport
+	// challenge is how this endpoint wants us to authenticate; nil until it has said so.
+	challenge atomic.Pointer[challenge]
+	// coolUntil is the time (Unix nanoseconds) until which others are tried first.
+	coolUntil atomic.Int64
+	// noBlobHead is the time (Unix nanoseconds) until which sizes are asked for by GET.
+	noBlobHead atomic.Int64
+}
+
+func newEndpoint(raw string, profile Profile, opts *Options) (*endpoint, error) {
+	base, err := url.Parse(raw)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("endpoint: %w", quiet(err))
+	case base.Scheme != "https" && base.Scheme != "http":
+		return nil, fmt.Errorf("endpoint %q: the scheme must be https or http", clean(raw))
+	case base.User != nil:
+		return nil, fmt.Errorf("endpoint %q: a user belongs in the credentials", base.Redacted())
+	case base.Hostname() == "" || base.RawQuery != "" || base.Fragment != "" || base.Opaque != "":
+		return nil, fmt.Errorf("endpoint %q: need scheme, host and nothing after the path", clean(raw))
+	}
+	base = &url.URL{Scheme: base.Scheme, Host: strings.ToLower(base.Host), Path: strings.TrimSuffix(base.Path, "/")}
+	e := &endpoint{base: base, trust: newRealmTrust(base, profile, opts.TrustedRealms)}
+	e.dialer = newDialer(base, opts)
+	if e.transport, err = newTransport(e.dialer, opts); err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+// url returns the URL of a path below the endpoint, such as "/v2/a/b/tags/list". The
+// path needs no escaping: its parts are valid names, tags and digests.
+func (e *endpoint) url(path, query string) *url.URL {
+	u := *e.base
+	u.Path += path
+	u.RawQuery = query
+	return &u
+}
+
+// sameOrigin reports whether u has exactly the endpoint's scheme, host and port.
+func (e *endpoint) sameOrigin(u *url.URL) bool {
+	return u.Scheme == e.base.Scheme && hostPort(u) == hostPort(e.base)
+}
+
+// hostPort returns the lower-case "host:port" of u, with the scheme's port if it has none.
+func hostPort(u *url.URL) string {
+	port := u.Port()
+	if port == "" {
+		port = "443"
+		if u.Scheme == "http" {
+			port = "80"
+		}
+	}
+	return net.JoinHostPort(strings.ToLower(u.Hostname()), port)
+}
+
+// lane is a bounded number of requests at once.
+type lane chan struct{}
+
+func (l lane) enter(ctx context.Context) error {
+	select {
+	case l <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (l lane) leave() { <-l }

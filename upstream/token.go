@@ -1,0 +1,360 @@
+package upstream
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2/simplelru"
+	"go.uber.org/zap"
+
+	"forebay/internal/logkey"
+	"forebay/internal/pull"
+)
+
+const (
+	// tokensKept bounds the tokens in memory: one per repository and credential.
+	tokensKept = 10_000
+	// tokenReplyMax bounds a token server's reply. Real ones have up to 5 KiB.
+	tokenReplyMax = 64 << 10
+	// tokenLife is the life of a token that names none, and the least that is believed
+	// (distribution, token specification: "defaults to 60 seconds", clients raise to it).
+	tokenLife = 60 * time.Second
+	// tokenLifeMax bounds how long a token is kept, whatever its server says.
+	tokenLifeMax = time.Hour
+	// tokenRetry is the pause after a refresh that failed while the token still lives.
+	tokenRetry = 5 * time.Second
+	// badCredentialsFor is for how long refused credentials are not tried again. Docker
+	// Hub locks accounts that fail often.
+	badCredentialsFor = time.Minute
+)
+
+// errBadCredentials: the token server does not know the user name and password.
+var errBadCredentials = errors.New("the user name or password is wrong")
+
+// tokenKey is what a token is for. Nothing with another key may use it.
+type tokenKey struct {
+	realm, service, scope string
+	who                   string // identity.id
+}
+
+// token is a bearer token. Its value is secret.
+type token struct {
+	value     string
+	refreshAt time.Time // after it, a new one is asked for in the background
+	expires   time.Time // after it, nobody gets it
+	accepted  atomic.Bool
+}
+
+// tokens keeps the tokens of a registry and asks for each once, however many wait.
+type tokens struct {
+	now func() time.Time
+
+	mu      sync.Mutex
+	kept    *lru.LRU[tokenKey, *token]
+	flights map[tokenKey]*flight
+	proofs  map[proofKey]*proof // few: one for each credential and token server
+}
+
+// flight is one token request in progress. Its fields are set before done is closed.
+type flight struct {
+	done  chan struct{}
+	token *token
+	err   *pull.Error
+}
+
+func newTokens(now func() time.Time) *tokens {
+	kept, err := lru.NewLRU[tokenKey, *token](tokensKept, nil)
+	if err != nil {
+		panic(err) // only for a size below 1
+	}
+	return &tokens{now: now, kept: kept, flights: map[tokenKey]*flight{}, proofs: map[proofKey]*proof{}}
+}
+
+// get returns the token for key, asking for it with mint if there is none. fresh says
+// that the caller had to wait for it. The request for it runs on when ctx is done.
+func (t *tokens) get(ctx context.Context, r *Registry, key tokenKey, mint func(context.Context) (*token, *pull.Error)) (tok *token, fresh bool, err error) {
+	t.mu.Lock()
+	now := t.now()
+	tok, ok := t.kept.Get(key)
+	if ok && now.Before(tok.refreshAt) {
+		t.mu.Unlock()
+		return tok, false, nil
+	}
+	f := t.flights[key]
+	if f == nil {
+		f = &flight{done: make(chan struct{})}
+		t.flights[key] = f
+		r.work.Go(func() { t.fly(r, key, f, mint) })
+	}
+	t.mu.Unlock()
+	if ok && now.Before(tok.expires) {
+		return tok, false, nil
+	}
+	select {
+	case <-f.done:
+	case <-ctx.Done():
+		return nil, false, context.Cause(ctx)
+	}
+	if f.err != nil {
+		return nil, false, f.err
+	}
+	return f.token, true, nil
+}
+
+// fly runs one token request in a context of its own: it belongs to all who wait.
+func (t *tokens) fly(r *Registry, key tokenKey, f *flight, mint func(context.Context) (*token, *pull.Error)) {
+	// Less than Timeouts.Answer, so that those who wait hear why.
+	ctx, cancel := context.WithTimeout(r.stopping, r.opts.Timeouts.Answer*3/4)
+	defer cancel()
+	f.token, f.err = mint(ctx)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.flights, key)
+	if f.err == nil {
+		t.kept.Add(key, f.token)
+	} else if old, ok := t.kept.Peek(key); ok {
+		// Never change a token that others hold: put one with a later time in its place.
+		later := &token{value: old.value, refreshAt: t.now().Add(tokenRetry), expires: old.expires}
+		later.accepted.Store(old.accepted.Load())
+		if later.refreshAt.After(later.expires) {
+			later.refreshAt = later.expires
+		}
+		t.kept.Add(key, later)
+	}
+	close(f.done)
+}
+
+// drop forgets a token that the registry refused, unless there is a newer one.
+func (t *tokens) drop(key tokenKey, refused *token) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if now, ok := t.kept.Peek(key); ok && now.value == refused.value {
+		t.kept.Remove(key)
+	}
+}
+
+// proofKey is a credential at a token server, and proof what that server thinks of it.
+type proofKey struct{ host, who string }
+
+type proof struct {
+	// turn is held while an unproven credential is tried, so that a wrong one is tried once.
+	turn lane
+
+	mu       sync.Mutex
+	good     bool
+	badUntil time.Time
+	err      pull.Error // of the refusal
+}
+
+func (t *tokens) proof(key proofKey) *proof {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p := t.proofs[key]
+	if p == nil {
+		p = &proof{turn: make(lane, 1)}
+		t.proofs[key] = p
+	}
+	return p
+}
+
+// refusal returns the remembered refusal of a credential, or nil; and whether it has
+// been accepted before.
+func (p *proof) refusal(now time.Time) (refused *pull.Error, good bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if now.Before(p.badUntil) {
+		err := p.err
+		return &err, false
+	}
+	return nil, p.good
+}
+
+// learn remembers how a token request went. It reports whether a refusal is new.
+func (p *proof) learn(now time.Time, err *pull.Error) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err == nil {
+		p.good, p.badUntil = true, time.Time{}
+		return false
+	}
+	if !errors.Is(err, errBadCredentials) {
+		return false
+	}
+	p.good, p.badUntil, p.err = false, now.Add(badCredentialsFor), *err
+	return true
+}
+
+// mint asks a token server for a token, with retries. Credentials that it refused
+// within the last minute are not sent again.
+func (r *Registry) mint(ctx context.Context, e *endpoint, realm *url.URL, key tokenKey, who identity) (*token, *pull.Error) {
+	a := &ask{op: "get token from " + realm.Host, method: http.MethodGet}
+	if who.anonymous() {
+		return r.mintRetrying(ctx, e, a, realm, key, who)
+	}
+	p := r.tokens.proof(proofKey{host: hostPort(realm), who: who.id})
+	refused, good := p.refusal(r.opts.Now())
+	if refused == nil && !good {
+		if err := p.turn.enter(ctx); err != nil {
+			return nil, r.transportFailure(ctx, a, err, false).err
+		}
+		defer p.turn.leave()
+		refused, _ = p.refusal(r.opts.Now())
+	}
+	if refused != nil {
+		return nil, refused
+	}
+	t, err := r.mintRetrying(ctx, e, a, realm, key, who)
+	if p.learn(r.opts.Now(), err) {
+		r.log.Error("credentials refused", logkey.Host(realm.Host), zap.String("username", who.user), logkey.Err(err))
+	}
+	return t, err
+}
+
+func (r *Registry) mintRetrying(ctx context.Context, e *endpoint, a *ask, realm *url.URL, key tokenKey, who identity) (*token, *pull.Error) {
+	for n := 1; ; n++ {
+		t, fail := r.mintOnce(ctx, e, a, realm, key, who)
+		if fail == nil {
+			return t, nil
+		}
+		if !fail.again || !r.pause(ctx, n, fail) {
+			if fail.err.Err == nil {
+				fail.err.Err = fmt.Errorf("token server %s refused", realm.Host)
+			} else {
+				fail.err.Err = fmt.Errorf("token server %s: %w", realm.Host, fail.err.Err)
+			}
+			return nil, fail.err
+		}
+	}
+}
+
+// mintOnce makes one token request. The endpoint's connections are used, so that the
+// address policy of the endpoint holds for its token server.
+func (r *Registry) mintOnce(ctx context.Context, e *endpoint, a *ask, realm *url.URL, key tokenKey, who identity) (*token, *failure) {
+	req, err := tokenRequest(realm, key, who)
+	if err != nil {
+		return nil, r.broken(a, "%w", err)
+	}
+	req.Header.Set("User-Agent", r.opts.UserAgent)
+	req.Header.Set("Accept", "application/json")
+	req.Header.Set("Accept-Encoding", "identity")
+	resp, err := e.transport.RoundTrip(req.WithContext(ctx))
+	if err != nil {
+		return nil, r.transportFailure(ctx, a, err, false)
+	}
+	r.log.Debug("token server answered", logkey.Host(realm.Host), logkey.Status(resp.StatusCode), zap.String("scope", key.scope))
+	if resp.StatusCode != http.StatusOK {
+		return nil, r.tokenRefusal(ctx, a, resp, who)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, tokenReplyMax+1))
+	if err != nil {
+		return nil, r.transportFailure(ctx, a, err, false)
+	}
+	if len(body) > tokenReplyMax {
+		return nil, r.broken(a, "reply has more than %d bytes", tokenReplyMax)
+	}
+	if body, err = decoded(resp.Header.Get("Content-Encoding"), body, tokenReplyMax); err != nil {
+		return nil, r.broken(a, "%w", err)
+	}
+	t, err := readToken(body, r.opts.Now())
+	if err != nil {
+		return nil, r.broken(a, "%w", err)
+	}
+	return t, nil
+}
+
+// tokenRequest makes the request for a token: GET, with Basic if we are someone; POST
+// only for an identity token, which is no password.
+func tokenRequest(realm *url.URL, key tokenKey, who identity) (*http.Request, error) {
+	u := *realm
+	if who.refresh {
+		form := url.Values{
+			"grant_type": {"refresh_token"}, "refresh_token": {who.secret}, "client_id": {"forebay"},
+			"service": {key.service}, "scope": {key.scope},
+		}
+		req, err := http.NewRequest(http.MethodPost, "", strings.NewReader(form.Encode()))
+		if err != nil {
+			return nil, err
+		}
+		req.URL, req.Host = &u, u.Host
+		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		return req, nil
+	}
+	query := u.Query()
+	if key.service != "" {
+		query.Set("service", key.service)
+	}
+	query.Set("scope", key.scope)
+	u.RawQuery = query.Encode()
+	req := &http.Request{Method: http.MethodGet, URL: &u, Host: u.Host, Header: http.Header{}}
+	if !who.anonymous() {
+		req.SetBasicAuth(who.user, who.secret)
+	}
+	return req, nil
+}
+
+// tokenRefusal classifies an error of a token server. An outage never looks like an
+// absence: only 401 and 403 mean that we may not.
+func (r *Registry) tokenRefusal(ctx context.Context, a *ask, resp *http.Response, who identity) *failure {
+	hidden := &grant{who: who}
+	if req := resp.Request; req != nil {
+		hidden.header = req.Header.Get("Authorization")
+	}
+	f := r.statusFailure(ctx, a, resp, hidden)
+	switch {
+	case f.err.Status == http.StatusUnauthorized && !who.anonymous() && f.err.Code != "DENIED":
+		f.err.Err = errBadCredentials // GHCR and Artifact Registry say DENIED for a repository
+	case who.refresh && f.err.Status == http.StatusBadRequest && f.err.Code == "invalid_grant":
+		f.err.Kind, f.err.Err = pull.Denied, errBadCredentials
+	case f.err.Kind == pull.NotFound, f.err.Kind == pull.Unsupported:
+		f.err.Kind = pull.Invalid
+	case f.err.Kind == pull.Denied:
+		f.err.Err = errNoRight
+	}
+	return f
+}
+
+// readToken reads a token server's reply. Its life counts from now, by our clock: what
+// the server's clock says of issued_at may be wrong.
+func readToken(body []byte, now time.Time) (*token, error) {
+	var reply struct {
+		Token       string          `json:"token"`
+		AccessToken string          `json:"access_token"`
+		ExpiresIn   json.RawMessage `json:"expires_in"`
+	}
+	// A decoder, since some servers add bytes after the document.
+	if err := json.NewDecoder(strings.NewReader(string(body))).Decode(&reply); err != nil {
+		return nil, errors.New("reply is not a token document")
+	}
+	value := reply.AccessToken
+	if value == "" {
+		value = reply.Token
+	}
+	if !headerSafe(value) {
+		return nil, errors.New("reply has no usable token")
+	}
+	life := readLife(reply.ExpiresIn)
+	return &token{value: value, refreshAt: now.Add(life * 4 / 5), expires: now.Add(life)}, nil
+}
+
+// readLife reads expires_in: seconds, as a number or as text.
+func readLife(raw json.RawMessage) time.Duration {
+	seconds, err := strconv.ParseFloat(strings.Trim(string(raw), `"`), 64)
+	if err != nil || !(seconds > tokenLife.Seconds()) {
+		return tokenLife
+	}
+	if seconds >= tokenLifeMax.Seconds() {
+		return tokenLifeMax
+	}
+	return time.Duration(seconds * float64(time.Second))
+}
