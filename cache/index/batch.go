@@ -16,8 +16,9 @@ type Batch struct {
 
 // Update makes the changes that fn gathers, all of them or none, also if the process is
 // killed. When fn returns an error nothing is changed and the error is returned as it is.
-// The error is [ErrTooBig] when one transaction cannot hold the batch (some 10,000 changes).
-// No other update runs meanwhile, so that fn should only gather.
+// The error is [ErrTooBig] when one transaction cannot hold the batch (some 5,000 changes).
+// When the database itself refuses a batch, its links and tags may still be made at the
+// next start, from the journal. fn runs without a lock and must only gather.
 func (ix *Index) Update(fn func(*Batch) error) error {
 	var b Batch
 	if err := fn(&b); err != nil {
@@ -47,13 +48,17 @@ func (ix *Index) apply(steps []func(*writer) error) error {
 	if !w.changed {
 		return nil
 	}
-	if err := w.finish(); err != nil {
+	if err := w.countRepos(); err != nil {
 		return tooBig(err)
 	}
 	// The journal goes first: were it second, a crash in between could leave a deletion
 	// out of it, and a rebuild would give the right to content back that was taken away.
+	// A line without its change is no harm: the next start makes the change.
 	if ix.journal != nil {
-		ix.journal.append(w.lines)
+		w.totals.mark = ix.journal.append(w.lines)
+	}
+	if err := w.set(totalsKey, w.totals.encode()); err != nil {
+		return tooBig(err)
 	}
 	if err := txn.Commit(); err != nil {
 		return tooBig(err)
@@ -69,7 +74,7 @@ func tooBig(err error) error {
 	return err
 }
 
-// PutBlob records that content is committed. Its last use is forgotten if its size changes.
+// PutBlob records that content is committed, in place of what was recorded.
 func (b *Batch) PutBlob(d v1.Hash, info BlobInfo) error {
 	key, err := digestKey(prefixBlob, d)
 	if err != nil {
@@ -282,11 +287,11 @@ func (w *writer) delete(key []byte) error {
 // record adds a journal line that counts until it is retired.
 func (w *writer) record(line []byte) {
 	w.lines = append(w.lines, line...)
-	w.totals.journal += int64(len(line))
+	w.totals.live += int64(len(line))
 }
 
 // retire notes that a journal line written earlier does not count any more.
-func (w *writer) retire(line []byte) { w.totals.journal -= int64(len(line)) }
+func (w *writer) retire(line []byte) { w.totals.live -= int64(len(line)) }
 
 func (w *writer) countLink(r Repo, k Kind, n int64) error {
 	rec, err := w.repo(r)
@@ -332,8 +337,8 @@ func (w *writer) repo(r Repo) (*repoRecord, error) {
 	return &rec, nil
 }
 
-// finish writes the counts.
-func (w *writer) finish() error {
+// countRepos writes the counts of the repositories.
+func (w *writer) countRepos() error {
 	for r, rec := range w.repos {
 		key, err := recordKey(r)
 		if err != nil {
@@ -349,5 +354,5 @@ func (w *writer) finish() error {
 			return err
 		}
 	}
-	return w.set(totalsKey, w.totals.encode())
+	return nil
 }

@@ -2,61 +2,148 @@ package index
 
 import (
 	"context"
+	"fmt"
 	"io"
 
 	"github.com/dgraph-io/badger/v4"
+
+	"forebay/internal/logkey"
 )
 
 // compactJournal rewrites the journal from the database if it has grown too far. Updates
 // go on meanwhile.
 func (ix *Index) compactJournal(ctx context.Context) error {
-	if !ix.journal.wasteful(ix.totals.Load().journal) {
+	if !ix.journal.wasteful(ix.totals.Load().live) {
 		return nil
 	}
 	ix.mu.Lock() // so that every change is either in the snapshot or in the tail
 	txn := ix.db.NewTransaction(false)
 	ix.journal.startRewrite()
+	want := ix.totals.Load().Totals
 	ix.mu.Unlock()
 	defer txn.Discard()
-	return ix.journal.rewrite(func(w io.Writer) error { return writeLive(ctx, txn, w) })
+	err := ix.journal.rewrite(func(w io.Writer) error { return writeLive(ctx, txn, want, w) })
+	if err != nil {
+		return err
+	}
+	ix.mu.Lock()
+	defer ix.mu.Unlock()
+	return ix.moveMark()
 }
 
-// writeLive writes a line for every link and tag. A record that cannot be read is an
-// error: the old journal may still know it.
-func writeLive(ctx context.Context, txn *badger.Txn, w io.Writer) error {
-	err := scan(txn, []byte{prefixLink}, nil, func(key, v []byte) error {
+// moveMark notes that the database has all lines of the journal. Its caller holds ix.mu or
+// is alone. A crash just before it costs a rebuild at the next start, since the mark is of
+// another journal then.
+func (ix *Index) moveMark() error {
+	t := *ix.totals.Load()
+	t.mark = ix.journal.at()
+	if err := ix.db.Update(func(txn *badger.Txn) error { return txn.Set(totalsKey, t.encode()) }); err != nil {
+		return err
+	}
+	ix.totals.Store(&t)
+	return ix.db.Sync()
+}
+
+// catchUp makes the changes that are in the journal and not in the database: a crash, or
+// a loss of power, came between. No Update runs yet.
+func (ix *Index) catchUp(j *journal) error {
+	known := ix.totals.Load().mark
+	if j.run == 0 {
+		j.spoil() // its header is damaged: Run writes it anew
+	}
+	switch {
+	case known.run == 0:
+		// A new database: whoever made it has put the journal in, or there is nothing in it.
+	case j.run != known.run && j.at().off > int64(len(header(0))):
+		return fmt.Errorf("%w: the journal is not the one it knows", ErrDamaged)
+	case j.run != known.run || j.at().off < known.off:
+		j.spoil() // lost, or its end is: Run writes it anew from the database
+	default:
+		bad, err := j.since(known.off, func(e entry) error { return ix.Update(e.change) })
+		if err != nil {
+			return err
+		}
+		if bad > 0 {
+			ix.log.Warn("journal lines lost", logkey.Path(j.path), logkey.Count(bad))
+		}
+	}
+	return nil
+}
+
+// change is what a line says, as a change.
+func (e entry) change(b *Batch) error {
+	switch {
+	case e.tag != "" && e.remove:
+		return b.DeleteTag(e.repo, e.tag)
+	case e.tag != "":
+		return b.PutTag(e.repo, e.tag, Tag{Desc: e.desc, CheckedAt: e.at})
+	case e.remove:
+		return b.DeleteLink(e.repo, e.kind, e.desc.Digest)
+	default:
+		l := Link{MediaType: string(e.desc.MediaType), Size: e.desc.Size, At: e.at}
+		return b.PutLink(e.repo, e.kind, e.desc.Digest, l)
+	}
+}
+
+// writeLive writes a line for every link and tag. The database passes over damaged blocks
+// without a word; when something cannot be read or is missing, the old journal, which may
+// still know it, is kept.
+func writeLive(ctx context.Context, txn *badger.Txn, want Totals, w io.Writer) error {
+	links, err := writeLinks(ctx, txn, w)
+	if err != nil {
+		return damaged("links", err)
+	}
+	tags, err := writeTags(ctx, txn, w)
+	if err != nil {
+		return damaged("tags", err)
+	}
+	if links != want.Links || tags != want.Tags {
+		return fmt.Errorf("%w: it has %d links and %d tags, want %d and %d", ErrDamaged, links, tags, want.Links, want.Tags)
+	}
+	return nil
+}
+
+func writeLinks(ctx context.Context, txn *badger.Txn, w io.Writer) (n int64, err error) {
+	err = scan(txn, []byte{prefixLink}, nil, func(key, v []byte) error {
 		r, rest, err := cutRepo(key[1:])
-		if err != nil || len(rest) == 0 {
-			return damaged("link", errRecord)
+		if err != nil {
+			return err
+		}
+		if len(rest) == 0 {
+			return errRecord
 		}
 		d, _, err := cutDigest(rest[1:])
 		if err != nil {
-			return damaged("link", err)
+			return err
 		}
 		l, err := decodeLink(v)
 		if err != nil {
-			return damaged("link", err)
+			return err
 		}
+		n++
 		if _, err := w.Write(linkLine(r, Kind(rest[0]), d, l)); err != nil {
 			return err
 		}
 		return ctx.Err()
 	})
-	if err != nil {
-		return err
-	}
-	return scan(txn, []byte{prefixTag}, nil, func(key, v []byte) error {
+	return n, err
+}
+
+func writeTags(ctx context.Context, txn *badger.Txn, w io.Writer) (n int64, err error) {
+	err = scan(txn, []byte{prefixTag}, nil, func(key, v []byte) error {
 		r, tag, err := cutRepo(key[1:])
 		if err != nil {
-			return damaged("tag", err)
+			return err
 		}
 		t, err := decodeTag(v)
 		if err != nil {
-			return damaged("tag", err)
+			return err
 		}
+		n++
 		if _, err := w.Write(tagLine(r, string(tag), t)); err != nil {
 			return err
 		}
 		return ctx.Err()
 	})
+	return n, err
 }

@@ -9,7 +9,8 @@
 // appended to a journal of text lines, so that [Rebuild] brings them back after the
 // database is lost.
 //
-// Lock order: Index.mu, then journal.mu. No lock is held while a callback runs.
+// Lock order: Index.mu, then journal.mu. No lock is held while a callback runs, but for
+// Store.Stat in [Index.Reconcile].
 package index
 
 import (
@@ -54,9 +55,11 @@ var (
 
 // Index is an open index. Its methods may be called concurrently.
 type Index struct {
+	dir     string
 	db      *badger.DB
 	log     *zap.Logger
 	journal *journal // nil while rebuilding
+	unclean bool     // the process before did not close the index
 
 	mu     sync.Mutex             // serialises Update, so that totals and records agree
 	totals atomic.Pointer[totals] // written under mu
@@ -79,14 +82,29 @@ func Open(dir, journal string, log *zap.Logger) (*Index, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open index %q: %w", dir, err)
 	}
-	ix.journal, err = openJournal(journal)
-	if err != nil {
-		return nil, fmt.Errorf("open index %q: %w", dir, errors.Join(err, ix.db.Close()))
-	}
-	if live := ix.totals.Load(); live.Links+live.Tags > 0 && ix.journal.empty() {
-		ix.journal.spoil() // lost: Run writes it anew from the database
+	if err := ix.attach(journal); err != nil {
+		return nil, fmt.Errorf("open index %q: %w", dir, errors.Join(err, ix.Close()))
 	}
 	return ix, nil
+}
+
+// attach opens the journal and brings the database up to it.
+func (ix *Index) attach(path string) error {
+	j, err := openJournal(path)
+	if err != nil {
+		return err
+	}
+	if err := ix.catchUp(j); err != nil {
+		return errors.Join(err, j.close())
+	}
+	ix.journal = j
+	if ix.totals.Load().mark == j.at() {
+		return nil
+	}
+	if err := ix.moveMark(); err != nil {
+		return errors.Join(err, j.close())
+	}
+	return nil
 }
 
 // checkPresence tells a new index from one that was lost.
@@ -95,7 +113,7 @@ func checkPresence(dir, journal string) error {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if info, err := os.Stat(journal); err == nil && info.Size() > int64(len(journalHeader)) {
+	if info, err := os.Stat(journal); err == nil && info.Size() > int64(len(header(0))) {
 		return fmt.Errorf("%w: it is missing, but %q has entries", ErrDamaged, journal)
 	}
 	for _, pattern := range []string{"*.sst", "*.mem"} {
@@ -111,15 +129,30 @@ func checkPresence(dir, journal string) error {
 }
 
 // openDatabase opens or makes the database, without a journal.
-func openDatabase(dir string, log *zap.Logger) (*Index, error) {
+func openDatabase(dir string, log *zap.Logger) (_ *Index, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	if err := writable(dir); err != nil {
+		return nil, err
+	}
+	unclean, err := raiseFlag(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil && !unclean {
+			err = errors.Join(err, removeIfThere(filepath.Join(dir, flagName)))
+		}
+	}()
+	if err := verifyFiles(dir, unclean); err != nil {
 		return nil, err
 	}
 	db, err := openBadger(dir, log)
 	if err != nil {
 		return nil, err
 	}
-	ix := &Index{db: db, log: log}
+	ix := &Index{dir: dir, db: db, log: log, unclean: unclean}
 	ix.access.init()
 	if err := ix.load(); err != nil {
 		return nil, errors.Join(err, db.Close())
@@ -127,17 +160,25 @@ func openDatabase(dir string, log *zap.Logger) (*Index, error) {
 	return ix, nil
 }
 
-// openBadger returns every failure as ErrDamaged, except those that say that the folder
-// cannot be used at all: Badger's errors carry their cause as text only.
-func openBadger(dir string, log *zap.Logger) (db *badger.DB, err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			db, err = nil, fmt.Errorf("%w: %v", ErrDamaged, r)
-		}
-	}()
-	if err := writable(dir); err != nil {
-		return nil, err
+// flagName is a file that is there while the index is open, and after a crash.
+const flagName = "OPEN"
+
+// raiseFlag makes the flag and reports whether it was there.
+func raiseFlag(dir string) (unclean bool, err error) {
+	f, err := os.OpenFile(filepath.Join(dir, flagName), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return true, nil
 	}
+	if err != nil {
+		return false, err
+	}
+	return false, errors.Join(f.Close(), syncFolder(dir))
+}
+
+// openBadger returns every failure but a held lock as ErrDamaged: Badger's errors carry
+// their cause as text only, and that the folder can be used was seen before.
+func openBadger(dir string, log *zap.Logger) (db *badger.DB, err error) {
+	defer recoverDamage(&err)
 	db, err = badger.Open(badgerOptions(dir, log))
 	if err == nil {
 		return db, nil
@@ -261,13 +302,19 @@ func (ix *Index) Close() error {
 		if ix.journal != nil {
 			err = errors.Join(ix.flushAccess(), ix.journal.close())
 		}
-		err = errors.Join(err, ix.db.Close())
+		if err = errors.Join(err, ix.db.Close()); err == nil {
+			err = removeIfThere(filepath.Join(ix.dir, flagName))
+		}
 	})
 	if err != nil {
 		return fmt.Errorf("close index: %w", err)
 	}
 	return nil
 }
+
+// Unclean reports whether the process before ended without closing the index, so that a
+// [Index.Reconcile] is due.
+func (ix *Index) Unclean() bool { return ix.unclean }
 
 // Totals is what the index counts.
 type Totals struct {

@@ -8,6 +8,7 @@ import (
 	"hash/crc32"
 	"io"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -23,17 +24,18 @@ import (
 
 // The journal is a text file of one change a line, in the order of the changes:
 //
-//	forebay refs 1
+//	forebay refs 1 <run>
 //	<checksum> +link <upstream> <repository> <kind> <digest> <size> <ms> <media type>
 //	<checksum> -link <upstream> <repository> <kind> <digest>
 //	<checksum> +tag <upstream> <repository> <tag> <digest> <size> <ms> <media type>
 //	<checksum> -tag <upstream> <repository> <tag>
 //
-// The checksum is the CRC-32C of the rest of the line, in hexadecimal. The time is in
-// milliseconds since 1970. Blanks, per cent signs and control characters in names are
+// The checksum is the CRC-32C of the rest of the line, in hexadecimal. The run is a random
+// number that tells this file from one that was rewritten. The time is in milliseconds
+// since 1970. Blanks, per cent signs and control characters in names are
 // written as %XX; an empty text is a lone per cent sign. Lines that cannot be read, as a
 // torn last one, are passed over.
-const journalHeader = "forebay refs 1\n"
+const journalHeader = "forebay refs 1 "
 
 const (
 	// maxLine is more than any line of ours has.
@@ -51,6 +53,7 @@ type journal struct {
 
 	mu        sync.Mutex
 	f         *os.File // guarded by mu
+	run       uint64   // guarded by mu; of the header; 0 if that was damaged
 	size      int64    // guarded by mu; bytes in the file
 	dirty     bool     // guarded by mu; written since the last sync
 	spoiled   bool     // guarded by mu; lines are missing: it must be rewritten
@@ -70,7 +73,7 @@ func openJournal(path string) (*journal, error) {
 	return j, nil
 }
 
-// begin writes the header of a new file and ends a torn last line of an old one.
+// begin reads the header of an old file or writes that of a new one.
 func (j *journal) begin() error {
 	info, err := j.f.Stat()
 	if err != nil {
@@ -79,18 +82,63 @@ func (j *journal) begin() error {
 	if !info.Mode().IsRegular() {
 		return fmt.Errorf("%q is not a regular file", j.path)
 	}
-	j.size = info.Size()
-	if j.size == 0 {
-		return j.write([]byte(journalHeader))
+	if j.size = info.Size(); j.size == 0 {
+		j.run = rand.Uint64()
+		return j.write(header(j.run))
+	}
+	b := make([]byte, min(j.size, maxLine))
+	if _, err := j.f.ReadAt(b, 0); err != nil {
+		return err
+	}
+	first, _, _ := bytes.Cut(b, []byte{'\n'})
+	if j.run, err = parseHeader(first); err != nil {
+		return err
 	}
 	last := make([]byte, 1)
 	if _, err := j.f.ReadAt(last, j.size-1); err != nil {
 		return err
 	}
-	if last[0] != '\n' {
-		return j.write([]byte("\n"))
+	if last[0] == '\n' {
+		return nil
 	}
-	return nil
+	return j.write([]byte("\n")) // ends a torn line, so that the next stands alone
+}
+
+func header(run uint64) []byte { return fmt.Appendf(nil, "%s%016x\n", journalHeader, run) }
+
+// parseHeader returns the run of a first line, 0 if it is damaged. The error is
+// [ErrNewer] when a newer program wrote it.
+func parseHeader(b []byte) (uint64, error) {
+	f := strings.Fields(string(b))
+	if len(f) < 3 || f[0] != "forebay" || f[1] != "refs" {
+		return 0, nil
+	}
+	if v, err := strconv.Atoi(f[2]); err != nil || v > 1 {
+		if err == nil {
+			return 0, fmt.Errorf("%w: the journal has form %d, this program knows 1", ErrNewer, v)
+		}
+		return 0, nil
+	}
+	if len(f) != 4 {
+		return 0, nil
+	}
+	run, err := strconv.ParseUint(f[3], 16, 64)
+	if err != nil {
+		return 0, nil
+	}
+	return run, nil
+}
+
+// since calls fn for the sound lines from a position on and counts the others.
+func (j *journal) since(off int64, fn func(entry) error) (bad int, err error) {
+	return readLines(io.NewSectionReader(j.f, off, j.at().off-off), fn)
+}
+
+// at returns the end of the journal.
+func (j *journal) at() mark {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return mark{run: j.run, off: j.size}
 }
 
 // write appends b whole or, as far as the disk lets it, not at all.
@@ -107,20 +155,21 @@ func (j *journal) write(b []byte) error {
 	return err
 }
 
-// append adds lines. When they cannot be written, the journal is rewritten as soon as the
-// disk allows: what the caller does is not held up by it.
-func (j *journal) append(lines []byte) {
-	if len(lines) == 0 {
-		return
-	}
+// append adds lines and returns the new end. When they cannot be written, the journal is
+// rewritten as soon as the disk allows: what the caller does is not held up by it.
+func (j *journal) append(lines []byte) mark {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if len(lines) == 0 {
+		return mark{run: j.run, off: j.size}
+	}
 	if j.rewriting {
 		j.tail = append(j.tail, lines...)
 	}
 	if err := j.write(lines); err != nil {
 		j.spoiled = true
 	}
+	return mark{run: j.run, off: j.size}
 }
 
 // spoil makes the next compaction rewrite the journal.
@@ -128,12 +177,6 @@ func (j *journal) spoil() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.spoiled = true
-}
-
-func (j *journal) empty() bool {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.size <= int64(len(journalHeader))
 }
 
 // wasteful reports whether the file should be rewritten, given the bytes that count.
@@ -192,9 +235,10 @@ func (j *journal) rewrite(emit func(io.Writer) error) (err error) {
 	if err != nil {
 		return err
 	}
-	size, err := writeLines(f, emit)
+	run := rand.Uint64()
+	size, err := writeLines(f, run, emit)
 	if err == nil {
-		err = j.swap(f, tmp, size)
+		err = j.swap(f, tmp, run, size)
 	}
 	if err != nil {
 		return errors.Join(err, f.Close())
@@ -202,9 +246,9 @@ func (j *journal) rewrite(emit func(io.Writer) error) (err error) {
 	return syncFolder(filepath.Dir(j.path))
 }
 
-func writeLines(f *os.File, emit func(io.Writer) error) (int64, error) {
+func writeLines(f *os.File, run uint64, emit func(io.Writer) error) (int64, error) {
 	w := bufio.NewWriterSize(f, 64<<10)
-	_, err := w.WriteString(journalHeader)
+	_, err := w.Write(header(run))
 	if err == nil {
 		err = emit(w)
 	}
@@ -225,7 +269,7 @@ func writeLines(f *os.File, emit func(io.Writer) error) (int64, error) {
 }
 
 // swap puts the new file in place of the old one.
-func (j *journal) swap(f *os.File, tmp string, size int64) error {
+func (j *journal) swap(f *os.File, tmp string, run uint64, size int64) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if _, err := f.Write(j.tail); err != nil {
@@ -235,7 +279,8 @@ func (j *journal) swap(f *os.File, tmp string, size int64) error {
 		return err
 	}
 	_ = j.f.Close() // replaced: nothing in it matters any more
-	j.f, j.size, j.dirty, j.spoiled = f, size+int64(len(j.tail)), true, false
+	j.f, j.run, j.size = f, run, size+int64(len(j.tail))
+	j.dirty, j.spoiled = true, false
 	return nil
 }
 
@@ -343,7 +388,7 @@ type entry struct {
 	at     time.Time
 }
 
-// parseLine reads a line without its end. It never accepts what line would not write.
+// parseLine reads a line without its end.
 func parseLine(b []byte) (entry, error) {
 	sum, rest, ok := bytes.Cut(b, []byte{' '})
 	if !ok || len(sum) != 8 {
@@ -420,11 +465,28 @@ func parseKind(s string) (Kind, error) {
 	return 0, errLine
 }
 
-// readJournal calls fn for every sound line of r, in order, and counts the others. The
-// error is [ErrNewer] when a newer program wrote it, else fn's or the reader's.
+// readJournal calls fn for every sound line of a journal, in order, and counts the others.
+// The error is [ErrNewer] when a newer program wrote it, else fn's or the reader's.
 func readJournal(r io.Reader, fn func(entry) error) (bad int, err error) {
 	in := bufio.NewReaderSize(r, maxLine)
-	for first := true; ; first = false {
+	first, _ := in.Peek(len(journalHeader) + 32)
+	first, _, _ = bytes.Cut(first, []byte{'\n'})
+	run, err := parseHeader(first)
+	if err != nil {
+		return 0, fmt.Errorf("read journal: %w", err)
+	}
+	if run != 0 {
+		if _, err := in.ReadSlice('\n'); err != nil {
+			return 0, nil // there is only a torn header
+		}
+	}
+	return readLines(in, fn)
+}
+
+// readLines calls fn for every sound line and counts the others.
+func readLines(r io.Reader, fn func(entry) error) (bad int, err error) {
+	in := bufio.NewReaderSize(r, maxLine)
+	for {
 		b, err := in.ReadSlice('\n')
 		if errors.Is(err, bufio.ErrBufferFull) {
 			err = skipLine(in)
@@ -433,23 +495,16 @@ func readJournal(r io.Reader, fn func(entry) error) (bad int, err error) {
 		if err != nil && !errors.Is(err, io.EOF) {
 			return bad, fmt.Errorf("read journal: %w", err)
 		}
-		ended := err != nil
-		if ended && len(b) == 0 {
-			return bad, nil
-		}
-		switch {
-		case first && newerHeader(b):
-			return bad, fmt.Errorf("read journal: %w", ErrNewer)
-		case string(b) == journalHeader, len(bytes.TrimSpace(b)) == 0:
-		default:
-			e, perr := parseLine(bytes.TrimSuffix(b, []byte{'\n'}))
-			if perr != nil || ended { // a last line without its end is torn
+		torn := err != nil
+		if b = bytes.TrimSuffix(b, []byte{'\n'}); len(b) > 0 {
+			e, lineErr := parseLine(b)
+			if lineErr != nil || torn {
 				bad++
 			} else if err := fn(e); err != nil {
 				return bad, err
 			}
 		}
-		if ended {
+		if torn {
 			return bad, nil
 		}
 	}
@@ -463,11 +518,4 @@ func skipLine(in *bufio.Reader) error {
 			return err
 		}
 	}
-}
-
-// newerHeader reports whether the first line is that of a later form of the journal.
-func newerHeader(b []byte) bool {
-	v, ok := strings.CutPrefix(strings.TrimSpace(string(b)), "forebay refs ")
-	n, err := strconv.Atoi(v)
-	return ok && err == nil && n > 1
 }

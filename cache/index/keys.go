@@ -196,7 +196,8 @@ func tagKey(r Repo, tag string) ([]byte, error) {
 
 // docKey returns the key of the first part of a document; its last byte counts the parts.
 func docKey(kind DocKind, r Repo, key string) ([]byte, error) {
-	if err := r.check(); err != nil {
+	b, err := docPrefix(kind, r)
+	if err != nil {
 		return nil, err
 	}
 	if key != "" { // a repository has one tag list, which needs no key
@@ -204,6 +205,13 @@ func docKey(kind DocKind, r Repo, key string) ([]byte, error) {
 			return nil, err
 		}
 	}
-	b := appendRepo([]byte{prefixDoc, byte(kind)}, r)
 	return append(append(b, key...), 0, 0), nil
+}
+
+// docPrefix is what the keys of all documents of a kind in a repository begin with.
+func docPrefix(kind DocKind, r Repo) ([]byte, error) {
+	if err := r.check(); err != nil {
+		return nil, err
+	}
+	return appendRepo([]byte{prefixDoc, byte(kind)}, r), nil
 }

@@ -94,7 +94,7 @@ func (ix *Index) Blobs(fn func(d v1.Hash, b BlobInfo, used time.Time) error) err
 				return nil
 			}
 			used := b.Added
-			if at, ok := catchUp(times, key[1:]); ok && at.After(used) {
+			if at, ok := seekDigest(times, key[1:]); ok && at.After(used) {
 				used = at
 			}
 			if at, ok := ix.access.pending(d); ok && at.After(used) {
@@ -105,8 +105,8 @@ func (ix *Index) Blobs(fn func(d v1.Hash, b BlobInfo, used time.Time) error) err
 	})
 }
 
-// catchUp moves the iterator of access times, which are in the order of the blobs, to a digest.
-func catchUp(times *badger.Iterator, digest []byte) (time.Time, bool) {
+// seekDigest moves the iterator of access times, which are in the order of the blobs, to a digest.
+func seekDigest(times *badger.Iterator, digest []byte) (time.Time, bool) {
 	for times.Valid() && bytes.Compare(times.Item().Key()[1:], digest) < 0 {
 		times.Next()
 	}

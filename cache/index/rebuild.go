@@ -150,28 +150,17 @@ func (b *rebuild) fill(journal string, walk WalkFunc) error {
 // apply makes the change of a journal line. What is gone is taken out, not left as an
 // earlier line had it: an old binding of a tag must not come back as the current one.
 func (b *rebuild) apply(e entry) error {
-	remove := e.remove
-	if !remove {
+	if !e.remove {
 		_, there, err := b.ix.Blob(e.desc.Digest)
 		if err != nil {
 			return err
 		}
 		if !there {
 			b.done.Gone++
-			remove = true
+			e.remove = true
 		}
 	}
-	switch {
-	case e.tag != "" && remove:
-		return b.batch.DeleteTag(e.repo, e.tag)
-	case e.tag != "":
-		return b.batch.PutTag(e.repo, e.tag, Tag{Desc: e.desc, CheckedAt: e.at})
-	case remove:
-		return b.batch.DeleteLink(e.repo, e.kind, e.desc.Digest)
-	default:
-		l := Link{MediaType: string(e.desc.MediaType), Size: e.desc.Size, At: e.at}
-		return b.batch.PutLink(e.repo, e.kind, e.desc.Digest, l)
-	}
+	return e.change(&b.batch)
 }
 
 // step makes the gathered changes when there are enough.

@@ -135,18 +135,29 @@ func decodeRepo(v []byte) (repoRecord, error) {
 // totals counts everything. It changes in the same transaction as what it counts.
 type totals struct {
 	Totals
-	journal int64 // bytes of the journal lines that still count
+	live int64 // bytes of the journal lines that still count
+	// mark is the place in the journal up to which its lines are in the database. What
+	// follows was appended just before a crash.
+	mark mark
+}
+
+// mark is a place in a journal.
+type mark struct {
+	run uint64 // which journal: drawn at random when the file was made
+	off int64
 }
 
 func (t totals) encode() []byte {
-	return newEncoder().int(t.Blobs).int(t.Bytes).int(t.Links).int(t.Tags).int(t.Repositories).int(t.journal)
+	e := newEncoder().int(t.Blobs).int(t.Bytes).int(t.Links).int(t.Tags).int(t.Repositories)
+	return e.int(t.live).int(int64(t.mark.run)).int(t.mark.off)
 }
 
 func decodeTotals(v []byte) (totals, error) {
 	d := newDecoder(v)
 	var t totals
 	t.Blobs, t.Bytes, t.Links, t.Tags, t.Repositories = d.size(), d.size(), d.size(), d.size(), d.size()
-	t.journal = d.size()
+	t.live = d.size()
+	t.mark = mark{run: uint64(d.int()), off: d.size()}
 	return t, d.done()
 }
 
