@@ -1,0 +1,195 @@
+package mirrortest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"forebay/cache"
+	"forebay/internal/hubtest"
+	"forebay/proxy"
+	"forebay/upstream"
+)
+
+// instance is a mirror between a start and a stop.
+type instance struct {
+	addr       string
+	registries []*upstream.Registry
+	cache      *cache.Cache
+	server     *http.Server
+	cancel     context.CancelFunc
+	work       *errgroup.Group // server and cache
+}
+
+// graceful bounds how long a stop waits for transfers in progress.
+const graceful = 2 * time.Second
+
+func start(m *Mirror) (_ *instance, err error) {
+	i := &instance{}
+	defer func() {
+		if err != nil {
+			i.close()
+		}
+	}()
+	options := m.opts.Cache
+	options.Dir, options.Log = m.Dir, m.log.Named("cache")
+	options.Upstreams = map[string]cache.UpstreamOptions{}
+	for name, u := range m.opts.upstreams() {
+		r, err := i.registry(m, name, u)
+		if err != nil {
+			return nil, err
+		}
+		u.Fetch.Upstream, u.Fetch.TagTTL = r, tagTTL(m.opts.TagTTL)
+		options.Upstreams[name] = u.Fetch
+	}
+	if i.cache, err = cache.Open(options); err != nil {
+		return nil, err
+	}
+	handler, err := proxy.New(proxy.Options{
+		Cache:     i.cache,
+		Upstreams: m.opts.aliases(),
+		Hosts:     m.opts.Hosts,
+		Default:   m.opts.defaultUpstream(),
+		Fallback:  m.opts.Fallback,
+		Log:       m.log.Named("proxy"),
+		AccessLog: m.log.Named("access"),
+	})
+	if err != nil {
+		return nil, err
+	}
+	ln, err := listen(strings.TrimPrefix(m.URL, "http://"))
+	if err != nil {
+		return nil, err
+	}
+	i.addr = ln.Addr().String()
+	i.serve(handler, ln)
+	return i, nil
+}
+
+// tagTTL turns the value of [Options] into that of the cache.
+func tagTTL(d time.Duration) time.Duration {
+	if d == 0 {
+		return time.Minute
+	}
+	return max(d, 0)
+}
+
+// defaultUpstream is Docker Hub, or the only upstream there is.
+func (o *Options) defaultUpstream() string {
+	all := o.upstreams()
+	if _, ok := all["docker.io"]; ok || len(all) != 1 {
+		return ""
+	}
+	for name := range all {
+		return name
+	}
+	return ""
+}
+
+// registry makes an upstream that dials nothing but its hub.
+func (i *instance) registry(m *Mirror, name string, u Upstream) (*upstream.Registry, error) {
+	o := u.Registry
+	o.Name, o.Log = name, m.log.Named("upstream")
+	if len(o.Endpoints) == 0 {
+		o.Endpoints = []string{u.Hub.RegistryURL()}
+	}
+	if o.Dial == nil {
+		o.Dial = u.Hub.DialContext
+	}
+	if o.Retry == (upstream.Retry{}) {
+		o.Retry = upstream.Retry{Backoff: time.Millisecond, MaxBackoff: 5 * time.Millisecond}
+	}
+	if len(o.TrustedRealms) == 0 {
+		o.TrustedRealms = []string{hostOf(u.Hub.URL(hubtest.RoleAuth))}
+	}
+	if o.TLS.CAFile == "" && strings.HasPrefix(u.Hub.RegistryURL(), "https:") {
+		o.TLS.CAFile = filepath.Join(m.t.TempDir(), "ca.pem")
+		if err := os.WriteFile(o.TLS.CAFile, u.Hub.CAPEM(), 0o600); err != nil {
+			return nil, err
+		}
+	}
+	r, err := upstream.New(o)
+	if err != nil {
+		return nil, err
+	}
+	i.registries = append(i.registries, r)
+	return r, nil
+}
+
+func hostOf(base string) string {
+	_, host, _ := strings.Cut(base, "://")
+	return host
+}
+
+// listen opens addr, a free one if it is empty. An address that was used a moment ago
+// may be refused for a moment.
+func listen(addr string) (net.Listener, error) {
+	if addr == "" {
+		return net.Listen("tcp", "127.0.0.1:0")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		ln, err := net.Listen("tcp", addr)
+		if err == nil {
+			return ln, nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("listen again: %w", err)
+		}
+	}
+}
+
+// serve runs server and cache until stop.
+func (i *instance) serve(h http.Handler, ln net.Listener) {
+	ctx, cancel := context.WithCancel(context.Background())
+	i.cancel = cancel
+	i.work = &errgroup.Group{}
+	i.work.Go(func() error { return i.cache.Run(ctx) })
+	i.server = &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 3 * time.Minute}
+	i.work.Go(func() error {
+		if err := i.server.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+		return nil
+	})
+}
+
+// drop closes all connections at once.
+func (i *instance) drop() { _ = i.server.Close() }
+
+// stop ends everything in the order of the shipped program: listener, transfers, cache,
+// registries.
+func (i *instance) stop() error {
+	ctx, done := context.WithTimeout(context.Background(), graceful)
+	defer done()
+	err := i.server.Shutdown(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = i.server.Close()
+	}
+	i.cancel()
+	return errors.Join(err, i.work.Wait(), i.close())
+}
+
+// close closes what holds files and connections.
+func (i *instance) close() (err error) {
+	if i.cache != nil {
+		err = i.cache.Close()
+	}
+	for _, r := range i.registries {
+		r.Close()
+	}
+	return err
+}
