@@ -19,7 +19,7 @@ const maxMeta = 1 << 20
 // must compute the digest from the bytes as they are read back.
 type State struct {
 	Size     int64      `json:"size"`               // bytes of the whole blob, -1 while unknown
-	Have     [][2]int64 `json:"have"`               // [off, end) written, ascending, apart
+	Have     [][2]int64 `json:"have"`               // [off, end) written, ascending, not overlapping
 	Upstream string     `json:"upstream,omitempty"` // public name of where the bytes came from
 	Repo     string     `json:"repo,omitempty"`     // canonical name of the repository asked
 	ETag     string     `json:"etag,omitempty"`     // of the upstream's answer, for If-Range
@@ -30,14 +30,14 @@ func (st State) valid(length int64) bool {
 	if st.Size < -1 || (st.Size >= 0 && length > st.Size) {
 		return false
 	}
-	var last int64 = -1
+	var last int64
 	for _, r := range st.Have {
-		if r[0] <= last || r[1] <= r[0] || r[1] > length {
+		if r[0] < last || r[1] <= r[0] || r[1] > length {
 			return false
 		}
 		last = r[1]
 	}
-	return len(st.Have) == 0 || st.Have[0][0] >= 0
+	return true
 }
 
 // phase is where a Partial is in its life.

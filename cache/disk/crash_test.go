@@ -1,0 +1,369 @@
+package disk_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"forebay/cache/cachetest"
+	"forebay/cache/disk"
+)
+
+const (
+	childDir = "FOREBAY_TEST_DIR" // makes the test binary a child that uses this folder
+	childJob = "FOREBAY_TEST_JOB" // what the child does: "hold", or "work"
+	childCut = "FOREBAY_TEST_CUT" // before which step it kills itself, counted from 0
+	manifest = "a small manifest"
+	settled  = "a blob that was there before"
+)
+
+var (
+	layer  = bytes.Repeat([]byte("0123456789abcdef"), 1000)
+	parked = bytes.Repeat([]byte("parked"), 1000)
+	layer5 = bytes.Repeat([]byte("fill of a sha512 blob"), 500)
+)
+
+// child is the process that gets killed.
+func child(dir string) int {
+	s, err := disk.Open(dir, nil)
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	if os.Getenv(childJob) == "hold" {
+		fmt.Println("open")
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		return 0
+	}
+	var cut, n int
+	if _, err := fmt.Sscan(os.Getenv(childCut), &cut); err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	s.SetFault(func(disk.Step, string) error {
+		if n == cut {
+			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			select {} // the signal may take a moment
+		}
+		n++
+		return nil
+	})
+	if err := work(s, func(done string) { fmt.Println(done) }); err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	return 0
+}
+
+// work does everything that changes the disk, saying what it has done.
+func work(s *disk.Store, say func(string)) error {
+	d := cachetest.SHA256([]byte(manifest))
+	if err := s.Put(d, []byte(manifest)); err != nil {
+		return err
+	}
+	say("put")
+	if err := fill(s, cachetest.SHA256(layer), layer, "commit", say); err != nil {
+		return err
+	}
+	if err := fill(s, cachetest.SHA512(layer5), layer5, "commit512", say); err != nil {
+		return err
+	}
+	if err := fill(s, cachetest.SHA256(layer), layer, "again", say); err != nil {
+		return err
+	}
+	p, err := s.Partial(cachetest.SHA256(parked))
+	if err != nil {
+		return err
+	}
+	if _, err := p.WriteAt(parked[:100], 0); err != nil {
+		return errors.Join(err, p.Discard())
+	}
+	if err := p.SaveMeta(disk.State{Size: int64(len(parked)), Have: [][2]int64{{0, 100}}}); err != nil {
+		return errors.Join(err, p.Discard())
+	}
+	if err := p.Release(); err != nil {
+		return err
+	}
+	say("parked")
+	if _, err := s.SweepPartials(time.Now().Add(time.Hour)); err != nil {
+		return err
+	}
+	say("swept")
+	if err := s.Remove(cachetest.SHA256([]byte(settled))); err != nil {
+		return err
+	}
+	say("removed")
+	return nil
+}
+
+// fill fills a blob in two halves, the second first.
+func fill(s *disk.Store, d v1.Hash, b []byte, name string, say func(string)) error {
+	p, err := s.Partial(d)
+	if err != nil {
+		return err
+	}
+	half := int64(len(b) / 2)
+	for _, part := range [][2]int64{{half, int64(len(b))}, {0, half}} {
+		if _, err := p.WriteAt(b[part[0]:part[1]], part[0]); err != nil {
+			return errors.Join(err, p.Discard())
+		}
+		if err := p.SaveMeta(disk.State{Size: int64(len(b)), Have: [][2]int64{part}}); err != nil {
+			return errors.Join(err, p.Discard())
+		}
+	}
+	if err := p.Commit(int64(len(b))); err != nil {
+		return errors.Join(err, p.Discard())
+	}
+	say(name)
+	return nil
+}
+
+// whole are the blobs that may be there, with all their bytes.
+func whole() map[v1.Hash][]byte {
+	return map[v1.Hash][]byte{
+		cachetest.SHA256([]byte(manifest)): []byte(manifest),
+		cachetest.SHA256([]byte(settled)):  []byte(settled),
+		cachetest.SHA256(layer):            layer,
+		cachetest.SHA512(layer5):           layer5,
+	}
+}
+
+func TestKilledAtAnyStepNothingPartialLooksWhole(t *testing.T) {
+	for cut := 0; ; cut++ {
+		dir := t.TempDir()
+		s := open(t, dir)
+		put(t, s, settled)
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		c := exec.Command(os.Args[0])
+		c.Env = append(os.Environ(), childDir+"="+dir, childJob+"=work", fmt.Sprintf("%s=%d", childCut, cut))
+		out, err := c.Output()
+		var exit *exec.ExitError
+		killed := errors.As(err, &exit) && exit.Sys().(syscall.WaitStatus).Signal() == syscall.SIGKILL
+		if err != nil && !killed {
+			t.Fatalf("cut %d: child: %v: %s", cut, err, out)
+		}
+		said := strings.Fields(string(out))
+		checkAfterCrash(t, fmt.Sprintf("cut %d after %v", cut, said), dir, said)
+		if !killed {
+			if cut < 40 {
+				t.Errorf("work took %d steps, want some 60: the seam misses some", cut)
+			}
+			return
+		}
+	}
+}
+
+// checkAfterCrash opens the folder as the next process does and looks at everything.
+func checkAfterCrash(t *testing.T, when, dir string, said []string) {
+	t.Helper()
+	s, err := disk.Open(dir, nil)
+	if err != nil {
+		t.Errorf("%s: Open: %v", when, err)
+		return
+	}
+	defer s.Close()
+	err = s.Walk(func(d v1.Hash, size int64, _ time.Time) error {
+		b, err := s.Get(d, 1<<20)
+		if err != nil {
+			return err
+		}
+		if want, ok := whole()[d]; !ok || !bytes.Equal(b, want) {
+			t.Errorf("%s: blob %s has %d bytes, want %d", when, d, len(b), len(want))
+		}
+		return nil
+	})
+	if err != nil {
+		t.Errorf("%s: Walk: %v", when, err)
+	}
+	for word, d := range map[string]v1.Hash{
+		"put":       cachetest.SHA256([]byte(manifest)),
+		"commit":    cachetest.SHA256(layer),
+		"commit512": cachetest.SHA512(layer5),
+	} {
+		if _, err := s.Stat(d); err != nil && slices.Contains(said, word) {
+			t.Errorf("%s: what was committed is lost: %v", when, err)
+		}
+	}
+	if _, err := s.Stat(cachetest.SHA256([]byte(settled))); err == nil == slices.Contains(said, "removed") {
+		t.Errorf("%s: Stat of the settled blob: %v", when, err)
+	}
+	checkPartials(t, when, s)
+	if err := work(s, func(string) {}); err != nil {
+		t.Errorf("%s: the work again: %v", when, err)
+	}
+	checkClean(t, when, dir)
+}
+
+// checkPartials resumes what was left, as fills do.
+func checkPartials(t *testing.T, when string, s *disk.Store) {
+	t.Helper()
+	for _, b := range [][]byte{layer, parked} {
+		p, err := s.Partial(cachetest.SHA256(b))
+		if err != nil {
+			t.Errorf("%s: Partial: %v", when, err)
+			continue
+		}
+		st, ok := p.Meta()
+		for _, r := range st.Have {
+			got := make([]byte, r[1]-r[0])
+			if _, err := p.File().ReadAt(got, r[0]); err != nil || !bytes.Equal(got, b[r[0]:r[1]]) {
+				t.Errorf("%s: range %v of a partial file is not what was written: %v", when, r, err)
+			}
+		}
+		if info, err := p.File().Stat(); err != nil || !ok && info.Size() > 0 {
+			t.Errorf("%s: partial file without state has %d bytes, %v; want 0", when, info.Size(), err)
+		}
+		if err := p.Release(); err != nil {
+			t.Errorf("%s: Release: %v", when, err)
+		}
+	}
+}
+
+// checkClean fails the test if anything but blobs is left after a sweep.
+func checkClean(t *testing.T, when, dir string) {
+	t.Helper()
+	left, err := os.ReadDir(filepath.Join(dir, "partial"))
+	if err != nil || len(left) > 0 {
+		t.Errorf("%s: partial has %v, %v; want nothing", when, left, err)
+	}
+}
+
+func TestFullDiskAtAnyStep(t *testing.T) {
+	for _, want := range []error{syscall.ENOSPC, syscall.EIO, syscall.EROFS} {
+		for cut := 0; ; cut++ {
+			dir := t.TempDir()
+			s, err := disk.Open(dir, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			put(t, s, settled)
+			var n int
+			var at string
+			broken := func(step disk.Step, name string) error {
+				if n++; n-1 == cut {
+					at = fmt.Sprintf("%s of %s", step, filepath.Base(name))
+					return want
+				}
+				return nil
+			}
+			s.SetFault(broken)
+			err = work(s, func(string) {})
+			if at == "" {
+				_ = s.Close()
+				break
+			}
+			// Metadata of a committed blob may stay: it is swept later.
+			if err != nil && !errors.Is(err, want) {
+				t.Errorf("%s: error %q is not %q", at, err, want)
+			}
+			if err := s.Close(); err != nil {
+				t.Errorf("%s: Close: %v", at, err)
+			}
+			checkAfterCrash(t, fmt.Sprintf("%v at %s", want, at), dir, nil2said(err))
+		}
+	}
+}
+
+// nil2said says that everything was done when there was no error.
+func nil2said(err error) []string {
+	if err != nil {
+		return nil
+	}
+	return []string{"put", "commit", "commit512", "removed"}
+}
+
+// event is a step as the store took it.
+type event struct {
+	step disk.Step
+	name string
+}
+
+func TestNamesAppearOnlyAfterTheirBytesAreSynced(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	var log []event
+	s.SetFault(func(step disk.Step, name string) error {
+		log = append(log, event{step, name})
+		return nil
+	})
+	if err := work(s, func(string) { log = append(log, event{"done", ""}) }); err != nil {
+		t.Fatal(err)
+	}
+	var renames int
+	for i, e := range log {
+		if e.step != disk.StepRename || !strings.HasPrefix(e.name, "blobs/") {
+			continue
+		}
+		renames++
+		if i < 2 || lastBefore(log[:i], disk.StepSync) < lastBefore(log[:i], disk.StepWrite) {
+			t.Errorf("rename to %s comes after a write that was not synced: %v", e.name, log[:i])
+		}
+		after := log[i+1:]
+		synced := slices.Index(after, event{disk.StepSyncDir, filepath.Dir(e.name)})
+		done := slices.Index(after, event{"done", ""})
+		if synced < 0 || done < synced {
+			t.Errorf("commit of %s returned before its folder was synced", e.name)
+		}
+	}
+	if renames != 4 {
+		t.Errorf("saw %d renames to blobs, want 4", renames)
+	}
+}
+
+func lastBefore(log []event, step disk.Step) int {
+	for i, e := range slices.Backward(log) {
+		if e.step == step && !strings.HasSuffix(e.name, ".json.tmp") {
+			return i
+		}
+	}
+	return -1
+}
+
+func TestFailedSyncIsFinal(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	fail := true
+	s.SetFault(func(step disk.Step, _ string) error {
+		if step == disk.StepSync && fail {
+			return syscall.EIO
+		}
+		return nil
+	})
+	d := cachetest.SHA256(layer)
+	p, err := s.Partial(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.WriteAt(layer, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.SaveMeta(disk.State{Size: int64(len(layer)), Have: [][2]int64{{0, int64(len(layer))}}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Commit(int64(len(layer))); !errors.Is(err, syscall.EIO) {
+		t.Fatalf("Commit: %v, want %v", err, syscall.EIO)
+	}
+	fail = false // the kernel reports a lost write once; the bytes are lost all the same
+	if err := p.Commit(int64(len(layer))); !errors.Is(err, syscall.EIO) {
+		t.Errorf("second Commit: %v, want %v again", err, syscall.EIO)
+	}
+	if err := p.Release(); err != nil {
+		t.Fatal(err)
+	}
+	if s.HasPartial(d) {
+		t.Error("bytes that the disk lost are kept for a resume")
+	}
+}
