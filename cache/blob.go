@@ -110,6 +110,9 @@ func (c *Cache) openBlob(ctx context.Context, o *origin, repo Repo, d v1.Hash) (
 				return c.ready(ctx, repo, b)
 			}
 		}
+		if o.Offline {
+			return nil, offlineError(repo)
+		}
 		if err, ok := c.recall(key); ok {
 			return nil, err
 		}
@@ -387,6 +390,9 @@ func (c *Cache) StatBlob(ctx context.Context, repo Repo, d v1.Hash) (size int64,
 		if link.Size >= 0 && c.running(d) != nil {
 			return link.Size, Joined, nil
 		}
+	}
+	if o.Offline {
+		return 0, "", offlineError(repo)
 	}
 	key := "blob\x00" + repo.String() + "\x00" + d.String()
 	if err, ok := c.recall(key); ok {

@@ -190,7 +190,11 @@ func startRig(t *testing.T, s *script, d v1.Hash, o rigOptions) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.source = source{repo: Repo{"docker.io", "library/app"}, origin: newOrigin(UpstreamOptions{Upstream: s})}
+	from, err := newOrigin(UpstreamOptions{Upstream: s})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.source = source{repo: Repo{"docker.io", "library/app"}, origin: from}
 	f.part, f.file, f.reopen, f.maxBytes = part, part.File(), part.OpenReader, o.maxBytes
 	if st, ok := part.Meta(); ok {
 		f.have, f.size = spans(st.Have), st.Size

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"sync"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -18,41 +19,6 @@ import (
 )
 
 func (c *Cache) indexRepo(r Repo) index.Repo { return index.Repo(r) }
-
-func tagKey(repo Repo, tag string) string { return repo.Upstream + "\x00" + repo.Name + "\x00" + tag }
-
-// tag returns what is known of a tag.
-func (c *Cache) tag(repo Repo, tag string) (index.Tag, bool, error) {
-	key := tagKey(repo, tag)
-	if t, ok := c.tags.Get(key); ok {
-		return t, true, nil
-	}
-	t, ok, err := c.index.Tag(c.indexRepo(repo), tag)
-	if ok && err == nil {
-		c.tags.ContainsOrAdd(key, t)
-	}
-	return t, ok, err
-}
-
-// bind records that tag points to desc now, and that repo holds it.
-func (c *Cache) bind(repo Repo, tag string, desc v1.Descriptor) error {
-	now := time.Now()
-	t := index.Tag{Desc: desc, CheckedAt: now, ChangedAt: now}
-	if old, ok, err := c.tag(repo, tag); err == nil && ok && old.Desc.Digest == desc.Digest {
-		t.ChangedAt = old.ChangedAt
-	}
-	err := c.index.Update(func(b *index.Batch) error {
-		if err := b.PutLink(c.indexRepo(repo), index.Manifest, desc.Digest, linkOf(desc)); err != nil {
-			return err
-		}
-		return b.PutTag(c.indexRepo(repo), tag, t)
-	})
-	c.tags.Add(tagKey(repo, tag), t)
-	if err != nil {
-		return fmt.Errorf("bind tag %s:%s: %w", repo, tag, err)
-	}
-	return nil
-}
 
 func linkOf(desc v1.Descriptor) index.Link {
 	return index.Link{MediaType: string(desc.MediaType), Size: desc.Size, At: time.Now()}
@@ -193,7 +159,10 @@ func (c *Cache) Servable(_ context.Context, repo Repo, m *Manifest) bool {
 // gathered in memory and sweeps partial fills that nobody asked for again.
 func (c *Cache) Run(ctx context.Context) error {
 	errs := make(chan error, 1)
-	go func() { errs <- c.index.Run(ctx) }() // ends with ctx; waited for below
+	var work sync.WaitGroup
+	defer work.Wait()
+	work.Go(func() { errs <- c.index.Run(ctx) })
+	work.Go(func() { c.refreshAhead(ctx) })
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
 	for {

@@ -3,6 +3,7 @@ package cache
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -47,6 +48,7 @@ func (c *Cache) Referrers(ctx context.Context, repo Repo, d v1.Hash) (*Referrers
 	res, err := c.listing(ctx, o, repo, document{
 		kind: index.ReferrerList,
 		key:  d.String(),
+		ref:  "@" + d.String(),
 		ask: func(ctx context.Context) (any, error) {
 			return o.Upstream.Referrers(ctx, repo.Name, d)
 		},
@@ -61,6 +63,7 @@ func (c *Cache) Referrers(ctx context.Context, repo Repo, d v1.Hash) (*Referrers
 type document struct {
 	kind index.DocKind
 	key  string
+	ref  string // for the rules of freshness
 	ask  func(context.Context) (any, error)
 }
 
@@ -70,8 +73,14 @@ func (c *Cache) listing(ctx context.Context, o *origin, repo Repo, doc document,
 	if err != nil {
 		return "", err
 	}
-	if ok && time.Since(at) < o.TagTTL {
+	if ok && (o.Offline || time.Since(at) < o.fresh.of(repo.Name+doc.ref)) {
 		return Hit, c.decode(kept, to)
+	}
+	if o.Offline {
+		return "", offlineError(repo)
+	}
+	if ok && o.low() {
+		return Stale, c.decode(kept, to)
 	}
 	wait := ctx
 	if ok {
@@ -92,7 +101,7 @@ func (c *Cache) listing(ctx context.Context, o *origin, repo Repo, doc document,
 		return b, err
 	})
 	if err != nil {
-		if ok && c.standsIn(ctx, err) {
+		if ok && ctx.Err() == nil && (errors.Is(err, context.DeadlineExceeded) || pull.Failing(err)) {
 			c.log.Warn("stale list served", logkey.Upstream(repo.Upstream), logkey.Repository(repo.Name), logkey.Err(err))
 			return Stale, c.decode(kept, to)
 		}

@@ -47,113 +47,11 @@ func (c *Cache) origin(repo Repo) (*origin, error) {
 	return o, nil
 }
 
-func (c *Cache) byTag(ctx context.Context, o *origin, repo Repo, tag string, headOnly bool) (*Manifest, error) {
-	t, known, err := c.tag(repo, tag)
-	if err != nil {
-		return nil, err
-	}
-	age := time.Since(t.CheckedAt)
-	if known && age < o.TagTTL {
-		m, err := c.byDigest(ctx, o, repo, t.Desc.Digest, headOnly)
-		if err == nil || pull.KindOf(err) != pull.NotFound {
-			return m, err
-		}
-		// The digest went away upstream before it was fetched: ask for the tag again.
-	}
-	kept := known && c.keeps(repo, t.Desc.Digest)
-	wait := ctx
-	if kept {
-		var cancel context.CancelFunc
-		wait, cancel = context.WithTimeout(ctx, c.opts.RevalidateTimeout)
-		defer cancel()
-	}
-	r, joined, err := c.resolve(wait, o, repo, tag)
-	if err == nil {
-		m, err := c.byDigest(ctx, o, repo, r.desc.Digest, headOnly)
-		if pull.KindOf(err) == pull.NotFound && err != nil {
-			m, err = c.byMovedTag(ctx, o, repo, tag)
-		}
-		if m != nil && joined && m.Result == Hit {
-			m = m.with(Joined)
-		}
-		if err == nil || !kept || !pull.Failing(err) {
-			return m, err
-		}
-		return c.stale(ctx, o, repo, t, age, headOnly, err)
-	}
-	if kept && c.standsIn(ctx, err) {
-		return c.stale(ctx, o, repo, t, age, headOnly, err)
-	}
-	return nil, err
-}
-
-// standsIn reports whether what is known may be served in place of err: the upstream
-// fails or took too long, or says that a tag is gone, which is kept until evicted.
-// A refusal of access is passed on.
-func (c *Cache) standsIn(ctx context.Context, err error) bool {
-	if ctx.Err() != nil {
-		return false // the client itself is gone
-	}
-	return errors.Is(err, context.DeadlineExceeded) || pull.Failing(err) || pull.KindOf(err) == pull.NotFound
-}
-
-// stale serves the last known content of a tag.
-func (c *Cache) stale(ctx context.Context, o *origin, repo Repo, t index.Tag, age time.Duration, headOnly bool, cause error) (*Manifest, error) {
-	m, err := c.byDigest(ctx, o, repo, t.Desc.Digest, headOnly)
-	if err != nil {
-		return nil, err
-	}
-	c.log.Warn("stale tag served", logkey.Upstream(repo.Upstream), logkey.Repository(repo.Name),
-		logkey.Digest(t.Desc.Digest), logkey.Err(cause))
-	s := m.with(Stale)
-	s.StaleFor = max(age-o.TagTTL, time.Second)
-	return s, nil
-}
-
 // with returns a copy of m that says how it was had.
 func (m *Manifest) with(r Result) *Manifest {
 	n := *m
 	n.Result = r
 	return &n
-}
-
-// byMovedTag fetches a tag by GET, whose digest was there a moment ago and is not any more.
-func (c *Cache) byMovedTag(ctx context.Context, o *origin, repo Repo, tag string) (*Manifest, error) {
-	m, _, err := c.manifests.do(ctx, "tag\x00"+repo.String()+"\x00"+tag, func(ctx context.Context) (*Manifest, error) {
-		desc, b, err := o.Upstream.Manifest(ctx, repo.Name, tag)
-		o.health.saw(err)
-		if err != nil {
-			return nil, err
-		}
-		m, err := c.keepManifest(repo, desc, b)
-		if err != nil {
-			return nil, err
-		}
-		return m, c.bind(repo, tag, desc)
-	})
-	return m, err
-}
-
-// resolve asks the upstream what tag points to, once for all who wait, and binds it.
-func (c *Cache) resolve(ctx context.Context, o *origin, repo Repo, tag string) (resolved, bool, error) {
-	key := repo.String() + "\x00" + tag
-	if err, ok := c.recall(key); ok {
-		return resolved{}, true, err
-	}
-	return c.resolves.do(ctx, key, func(ctx context.Context) (resolved, error) {
-		r, err := c.ask(ctx, o, repo, tag)
-		o.health.saw(err)
-		if err != nil {
-			c.remember(key, err)
-			return resolved{}, err
-		}
-		if r.bytes != nil {
-			if _, err := c.keepManifest(repo, r.desc, r.bytes); err != nil {
-				return resolved{}, err
-			}
-		}
-		return r, c.bind(repo, tag, r.desc)
-	})
 }
 
 // ask resolves ref by HEAD, or by GET where HEAD does not work.
@@ -181,6 +79,9 @@ func (c *Cache) byDigest(ctx context.Context, o *origin, repo Repo, d v1.Hash, h
 	m, linked, err := c.linkedManifest(repo, d)
 	if m != nil || err != nil {
 		return m, err
+	}
+	if o.Offline {
+		return nil, offlineError(repo)
 	}
 	key := repo.String() + "\x00" + d.String()
 	if err, ok := c.recall(key); ok {
@@ -249,8 +150,12 @@ func (c *Cache) fetchManifest(ctx context.Context, o *origin, repo Repo, d v1.Ha
 	o.health.saw(err)
 	if err != nil {
 		c.remember(key, err)
+		if pull.Failing(err) {
+			c.unfetched.add(d, struct{}{})
+		}
 		return nil, err
 	}
+	c.unfetched.remove(d)
 	if desc.Digest != d {
 		return nil, &pull.Error{Kind: pull.Invalid, Upstream: repo.Upstream, Op: "get manifest " + repo.Name + "@" + d.String(),
 			Err: errMismatch}

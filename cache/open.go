@@ -3,8 +3,10 @@ package cache
 import (
 	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -49,16 +51,25 @@ type Cache struct {
 	stats     flights[int64]
 	docs      flights[[]byte]
 
-	hot     *lru.Cache[string, *Manifest] // manifest bytes by link
-	tags    *lru.Cache[string, index.Tag] // tags as in the index
-	sizes   *lru.Cache[v1.Hash, int64]    // blob sizes by manifest: hints
-	absent  *recent[string, error]        // negative answers; nil when off
-	wrong   *recent[v1.Hash, int]         // mismatches in a row
-	trouble *recent[Repo, struct{}]       // repositories whose fill failed
+	hot       *lru.Cache[string, *Manifest] // manifest bytes by link
+	tags      *lru.Cache[string, *tagState] // tags as in the index
+	sizes     *lru.Cache[v1.Hash, int64]    // blob sizes by manifest: hints
+	unfetched *recent[v1.Hash, struct{}]    // manifests that could not be fetched lately
+	absent    *recent[string, error]        // negative answers; nil when off
+	wrong     *recent[v1.Hash, int]         // mismatches in a row
+	trouble   *recent[Repo, struct{}]       // repositories whose fill failed
+
+	counts counts
 
 	mu       sync.Mutex
 	fills    map[v1.Hash]*fill  // guarded by mu; removed when ended
 	verified map[proof]struct{} // guarded by mu; blobs whose digest was computed since the start
+}
+
+// counts is what happened since the start.
+type counts struct {
+	tagsMoved     atomic.Int64
+	releasesMoved atomic.Int64 // tags of full versions, which nobody is expected to move
 }
 
 // Names below the storage folder; the store has its own (package disk).
@@ -107,18 +118,21 @@ func Open(o Options) (*Cache, error) {
 		opts: o, log: o.Log, disk: store, index: ix, ctx: ctx, stop: stop,
 		upstreams: make(map[string]*origin, len(o.Upstreams)),
 		wrong:     newRecent[v1.Hash, int](1024, wrongFor),
+		unfetched: newRecent[v1.Hash, struct{}](4096, ailingFor),
 		trouble:   newRecent[Repo, struct{}](4096, troubleFor),
 		fills:     make(map[v1.Hash]*fill),
 		verified:  make(map[proof]struct{}),
 	}
 	c.hot, _ = lru.New[string, *Manifest](hotEntries)
-	c.tags, _ = lru.New[string, index.Tag](tagEntries)
+	c.tags, _ = lru.New[string, *tagState](tagEntries)
 	c.sizes, _ = lru.New[v1.Hash, int64](sizeEntries)
 	if o.NegativeTTL > 0 {
 		c.absent = newRecent[string, error](65536, o.NegativeTTL)
 	}
 	for name, u := range o.Upstreams {
-		c.upstreams[name] = newOrigin(u)
+		if c.upstreams[name], err = newOrigin(u); err != nil {
+			return nil, errors.Join(fmt.Errorf("upstream %s: %w", name, err), c.Close())
+		}
 	}
 	c.resolves = flights[resolved]{ctx: ctx, wg: &c.wg}
 	c.manifests = flights[*Manifest]{ctx: ctx, wg: &c.wg}

@@ -11,7 +11,16 @@ import (
 type UpstreamOptions struct {
 	Upstream Upstream
 	TagTTL   time.Duration // how long a tag is served without asking; 0 means always ask
-	Parallel int           // connections per large blob; 0 means 4
+	TagRules []TagRule     // times to live of their own, first match wins
+	// RefreshAhead is how often a tag must be pulled within its last two times to live to
+	// be confirmed in the background before it expires. 0 means never.
+	RefreshAhead int
+	// StaleIfError is how old a tag may be that is served while the upstream fails, counted
+	// from its last confirmation. 0 means any age.
+	StaleIfError time.Duration
+	OnGone       OnGone // what becomes of a tag that the upstream does not have any more
+	Offline      bool   // the upstream is never asked
+	Parallel     int    // connections per large blob; 0 means 4
 	// MaxConnections is the upstream's bound on connections for blobs. Fills use at most
 	// half of it for connections beyond their first. 0 means 32.
 	MaxConnections int
@@ -20,18 +29,23 @@ type UpstreamOptions struct {
 // origin is an upstream with what the cache learned of it.
 type origin struct {
 	UpstreamOptions
+	fresh  freshness
 	lanes  lanes
 	health health
 }
 
-func newOrigin(u UpstreamOptions) *origin {
+func newOrigin(u UpstreamOptions) (*origin, error) {
 	if u.Parallel <= 0 {
 		u.Parallel = 4
 	}
 	if u.MaxConnections <= 0 {
 		u.MaxConnections = 32
 	}
-	return &origin{UpstreamOptions: u, lanes: lanes{free: u.MaxConnections / 2}}
+	fresh, err := newFreshness(u.TagTTL, u.TagRules)
+	if err != nil {
+		return nil, err
+	}
+	return &origin{UpstreamOptions: u, fresh: fresh, lanes: lanes{free: u.MaxConnections / 2}}, nil
 }
 
 // ailingFor is how long after a failure an upstream counts as failing unless it answered since.

@@ -1,0 +1,301 @@
+package cache
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"forebay/internal/pull"
+)
+
+// openWith opens a cache whose docker.io has the given options beside its registry.
+func openWith(t *testing.T, r Upstream, u UpstreamOptions) *Cache {
+	t.Helper()
+	u.Upstream = r
+	c, err := Open(Options{Dir: t.TempDir(), Upstreams: map[string]UpstreamOptions{"docker.io": u}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func TestTagRuleMatches(t *testing.T) {
+	for _, tc := range []struct {
+		match, name string
+		want        bool
+	}{
+		{"library/*:latest", "library/nginx:latest", true},
+		{"library/*:latest", "acme/nginx:latest", false},
+		{"*:v[0-9]*.[0-9]*.[0-9]*", "acme/team/app:v1.27.3", true},
+		{"*:v[0-9]*.[0-9]*.[0-9]*", "acme/team/app:v1.27", false},
+		{"*:?.?", "a:1.2", true},
+		{"*@sha256:*", "a@sha256:00", true},
+		{"a.b:c", "aXb:c", false},
+	} {
+		t.Run(tc.match+" "+tc.name, func(t *testing.T) {
+			f, err := newFreshness(time.Minute, []TagRule{{tc.match, time.Hour}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := f.of(tc.name) == time.Hour; got != tc.want {
+				t.Errorf("%q matches %q: %t, want %t", tc.match, tc.name, got, tc.want)
+			}
+		})
+	}
+	if _, err := newFreshness(0, []TagRule{{"a[b", 0}}); err == nil {
+		t.Error(`newFreshness("a[b") = nil error`)
+	}
+}
+
+func FuzzCompileMatch(f *testing.F) {
+	f.Add("library/*:v[0-9]?")
+	f.Add("[")
+	f.Fuzz(func(t *testing.T, pattern string) {
+		match, err := compileMatch(pattern)
+		if err == nil {
+			match.MatchString("library/nginx:latest")
+		}
+	})
+}
+
+func TestFirstMatchingRuleDecides(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRegistry()
+		for _, tag := range []string{"latest", "v1.2.3", "edge", "other"} {
+			r.push(hub.Name, tag, manifestOf(tag))
+		}
+		c := openWith(t, r, UpstreamOptions{TagTTL: time.Minute, TagRules: []TagRule{
+			{"library/*:latest", 30 * time.Second}, {"*:v[0-9]*", Forever}, {"*:edge", 0}, {"*:latest", time.Hour},
+		}})
+		defer closeCache(t, c)
+		for _, tc := range []struct {
+			tag   string
+			asked int // HEADs after pulls at 0 s, 40 s and 70 s
+		}{{"latest", 3}, {"v1.2.3", 1}, {"edge", 3}, {"other", 2}} {
+			before := r.count("Resolve")
+			for _, pause := range []time.Duration{0, 40 * time.Second, 30 * time.Second} {
+				time.Sleep(pause)
+				if _, err := c.Manifest(t.Context(), hub, tc.tag, false); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if got := r.count("Resolve") - before; got != tc.asked {
+				t.Errorf("tag %s was asked for %d times, want %d", tc.tag, got, tc.asked)
+			}
+		}
+	})
+}
+
+func TestMovedTagThatCannotBeFetchedIsServedAsItWas(t *testing.T) {
+	for _, head := range []bool{false, true} {
+		t.Run(fmt.Sprintf("head %t", head), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRegistry()
+				old := r.push(hub.Name, "latest", manifestOf("old"))
+				limited := &limitedGets{registry: r}
+				c := openWith(t, limited, UpstreamOptions{TagTTL: ttl})
+				defer closeCache(t, c)
+				if _, err := c.Manifest(t.Context(), hub, "latest", false); err != nil {
+					t.Fatal(err)
+				}
+				moved := r.push(hub.Name, "latest", manifestOf("new"))
+				limited.on = true
+				time.Sleep(ttl + time.Second)
+				if head {
+					// containerd's way: the HEAD names the new digest, the GET of it fails.
+					if m, err := c.Manifest(t.Context(), hub, "latest", true); err != nil || m.Desc.Digest != moved {
+						t.Fatalf("HEAD latest = %+v, %v", m, err)
+					}
+					if _, err := c.Manifest(t.Context(), hub, moved.String(), false); pull.KindOf(err) != pull.Limited {
+						t.Fatalf("GET %s = %v, want limited", moved, err)
+					}
+				}
+				for range 3 {
+					m, err := c.Manifest(t.Context(), hub, "latest", head)
+					if err != nil || m.Desc.Digest != old || m.Result != Stale {
+						t.Fatalf("Manifest(latest, head %t) = %+v, %v, want %s stale", head, m, err, old)
+					}
+				}
+				limited.on = false
+				time.Sleep(ttl + time.Second)
+				m, err := c.Manifest(t.Context(), hub, "latest", false)
+				if err != nil || m.Desc.Digest != moved || !bytes.Equal(m.Bytes, manifestOf("new")) {
+					t.Errorf("Manifest(latest) = %+v, %v, want %s", m, err, moved)
+				}
+			})
+		})
+	}
+}
+
+// limitedGets is a registry that answers HEAD and, when on, refuses GET with 429: what
+// Docker Hub does beyond the pull limit.
+type limitedGets struct {
+	*registry
+	on bool
+}
+
+func (l *limitedGets) Manifest(ctx context.Context, repo, ref string) (v1.Descriptor, []byte, error) {
+	if l.on {
+		return v1.Descriptor{}, nil, &pull.Error{Kind: pull.Limited, RetryAfter: time.Minute}
+	}
+	return l.registry.Manifest(ctx, repo, ref)
+}
+
+// spared is a registry whose budget runs low, when low.
+type spared struct {
+	*registry
+	low bool
+}
+
+func (s *spared) Low() bool { return s.low }
+
+func TestPopularTagIsRefreshedAhead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &spared{registry: newRegistry()}
+		r.push(hub.Name, "latest", manifestOf("one"))
+		c := openWith(t, r, UpstreamOptions{TagTTL: ttl, RefreshAhead: 3})
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- c.Run(ctx) }()
+		defer func() {
+			stop()
+			if err := <-done; err != nil {
+				t.Errorf("Run = %v", err)
+			}
+			closeCache(t, c)
+		}()
+		pull := func(want Result) {
+			t.Helper()
+			m, err := c.Manifest(t.Context(), hub, "latest", false)
+			if err != nil || m.Result != want {
+				t.Fatalf("Manifest = %+v, %v, want %s", m, err, want)
+			}
+		}
+		pull(Miss)
+		for range 10 { // every 10 s, for longer than its time to live
+			time.Sleep(10 * time.Second)
+			pull(Hit)
+		}
+		if n := r.count("Resolve"); n != 2 && n != 3 {
+			t.Errorf("tag was asked for %d times in 100 s, want 2 or 3", n)
+		}
+		// Nobody pulls it: two more windows at most, then never.
+		time.Sleep(3 * ttl)
+		before := r.count("Resolve")
+		time.Sleep(10 * ttl)
+		if n := r.count("Resolve"); n != before {
+			t.Errorf("idle tag was asked for %d times more, want none", n-before)
+		}
+		// A moved tag is fetched before anybody asks.
+		for range 5 {
+			pull2, err := c.Manifest(t.Context(), hub, "latest", false)
+			if err != nil {
+				t.Fatal(pull2, err)
+			}
+		}
+		d := r.push(hub.Name, "latest", manifestOf("two"))
+		time.Sleep(ttl - 2*time.Second)
+		m, err := c.Manifest(t.Context(), hub, "latest", false)
+		if err != nil || m.Desc.Digest != d || m.Result != Hit {
+			t.Errorf("Manifest = %+v, %v, want %s from the cache", m, err, d)
+		}
+		// With a low budget there is no refresh, and what is known is served stale.
+		r.low = true
+		before = r.count("Resolve")
+		for range 10 {
+			time.Sleep(10 * time.Second)
+			if _, err := c.Manifest(t.Context(), hub, "latest", false); err != nil {
+				t.Fatal(err)
+			}
+		}
+		pull(Stale)
+		if n := r.count("Resolve"); n != before {
+			t.Errorf("tag was asked for %d times with a low budget, want none", n-before)
+		}
+	})
+}
+
+func TestGoneTagIsKeptOrDropped(t *testing.T) {
+	for _, policy := range []OnGone{Keep, Drop} {
+		t.Run(fmt.Sprint(policy), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRegistry()
+				r.push(hub.Name, "latest", manifestOf("one"))
+				c := openWith(t, r, UpstreamOptions{TagTTL: ttl, OnGone: policy})
+				defer closeCache(t, c)
+				if _, err := c.Manifest(t.Context(), hub, "latest", false); err != nil {
+					t.Fatal(err)
+				}
+				delete(r.tags, hub.Name+":latest")
+				time.Sleep(2 * ttl)
+				for range 2 {
+					m, err := c.Manifest(t.Context(), hub, "latest", false)
+					if policy == Keep && (err != nil || m.Result != Stale) {
+						t.Errorf("Manifest = %+v, %v, want stale", m, err)
+					}
+					if policy == Drop && (pull.KindOf(err) != pull.NotFound || err == nil) {
+						t.Errorf("Manifest = %+v, %v, want not found", m, err)
+					}
+				}
+				if _, ok, err := c.TagHistory(hub, "latest"); err != nil || ok != (policy == Keep) {
+					t.Errorf("TagHistory = %t, %v", ok, err)
+				}
+			})
+		})
+	}
+}
+
+func TestTagHistoryTellsOfMoves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRegistry()
+		c := openWith(t, r, UpstreamOptions{TagTTL: ttl})
+		defer closeCache(t, c)
+		var digests []v1.Hash
+		for i := range 3 {
+			digests = append(digests, r.push(hub.Name, "1.2.3", manifestOf(fmt.Sprint(i))))
+			if _, err := c.Manifest(t.Context(), hub, "1.2.3", false); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(2 * ttl)
+		}
+		h, ok, err := c.TagHistory(hub, "1.2.3")
+		if err != nil || !ok || h.Desc.Digest != digests[2] || len(h.History) != 2 {
+			t.Fatalf("TagHistory = %+v, %t, %v", h, ok, err)
+		}
+		if h.History[0].Digest != digests[1] || h.History[1].Digest != digests[0] {
+			t.Errorf("history = %v, want %s before %s", h.History, digests[1], digests[0])
+		}
+		if n := c.counts.releasesMoved.Load(); n != 2 {
+			t.Errorf("%d release tags moved, want 2", n)
+		}
+	})
+}
+
+func TestOfflineNeverAsks(t *testing.T) {
+	r := newRegistry()
+	r.push(hub.Name, "latest", manifestOf("one"))
+	c := openWith(t, r, UpstreamOptions{TagTTL: ttl, Offline: true})
+	defer closeCache(t, c)
+	s := &script{data: []byte("x")}
+	d := r.put(hub.Name, s)
+	for _, try := range []func() error{
+		func() error { _, err := c.Manifest(t.Context(), hub, "latest", false); return err },
+		func() error { _, err := c.Manifest(t.Context(), hub, digestOf(manifestOf("one")).String(), true); return err },
+		func() error { _, err := c.Blob(t.Context(), hub, d); return err },
+		func() error { _, _, err := c.StatBlob(t.Context(), hub, d); return err },
+		func() error { _, err := c.Tags(t.Context(), hub); return err },
+		func() error { _, err := c.Referrers(t.Context(), hub, d); return err },
+	} {
+		if err := try(); pull.KindOf(err) != pull.NotFound || err == nil {
+			t.Errorf("offline answer = %v, want not found", err)
+		}
+	}
+	if n := len(r.calls); n != 0 {
+		t.Errorf("upstream was asked: %v", r.calls)
+	}
+}
