@@ -325,7 +325,7 @@ func (c *Cache) startFill(o *origin, repo Repo, d v1.Hash) (*fill, error) {
 	if s, ok := part.Meta(); ok {
 		f.have, f.size = spans(s.Have), s.Size
 	}
-	t := &fetcher{fill: f, sizing: usual, parallel: o.Parallel, hint: hint, lanes: &o.lanes, exits: make(chan exit),
+	t := &fetcher{fill: f, sizing: usual, parallel: o.Parallel, hint: hint, lanes: o.lanes, exits: make(chan exit),
 		cancel: c.opts.CancelAbandoned, saved: time.Now()}
 	c.fills[d] = f
 	c.wg.Go(func() { c.runFill(t) })

@@ -146,13 +146,11 @@ func (t *fetcher) start(ctx context.Context, running *sync.WaitGroup) {
 			return
 		}
 		running.Go(func() {
-			moved, err := t.work(ctx, w)
+			e := exit{w: w}
+			e.moved, e.err = t.connect(ctx, w)
 			select {
-			case t.exits <- exit{w, moved, err}:
+			case t.exits <- e:
 			case <-ctx.Done():
-			}
-			if w.extra {
-				t.lanes.leave()
 			}
 		})
 	}
@@ -177,7 +175,7 @@ func (t *fetcher) plan() *worker {
 	if w == nil {
 		return nil
 	}
-	if w.extra = extra; extra && !t.lanes.enter() {
+	if w.extra = extra; extra && !t.lanes.enterExtra() {
 		return nil
 	}
 	t.claim(w)
@@ -302,6 +300,19 @@ func (t *fetcher) left(e exit) error {
 	return nil
 }
 
+// connect does the work of w in a lane of its own.
+func (t *fetcher) connect(ctx context.Context, w *worker) (moved int64, err error) {
+	if w.extra {
+		defer t.lanes.leaveExtra()
+	} else {
+		if err := t.lanes.enter(ctx); err != nil {
+			return 0, err
+		}
+		defer t.lanes.leave()
+	}
+	return t.work(ctx, w)
+}
+
 // refused reports whether the upstream turned a connection away as one too many.
 func refused(err error) bool {
 	var e *pull.Error
@@ -344,6 +355,9 @@ func (t *fetcher) work(ctx context.Context, w *worker) (moved int64, err error) 
 			unflushed = 0
 		}
 		if !more {
+			return moved, nil
+		}
+		if moved >= t.sizing.first && t.yields(w) {
 			return moved, nil
 		}
 		if rerr == io.EOF {
@@ -419,6 +433,21 @@ func (t *fetcher) write(w *worker, pos int64, b []byte) (more bool, err error) {
 	return w.pos < w.end, nil
 }
 
+// yields gives up the rest of the claim of w when others wait for a connection: the rest
+// is claimed again in turn. Where ranges do not work, nothing could go on.
+func (t *fetcher) yields(w *worker) bool {
+	if !t.lanes.crowded() {
+		return false
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.noRanges || t.size < 0 || t.limit == 1 {
+		return false
+	}
+	w.end = w.pos
+	return true
+}
+
 // ranOut judges the clean end of a body at pos.
 func (t *fetcher) ranOut(w *worker, pos int64, body *pull.Body) error {
 	t.mu.Lock()
@@ -485,27 +514,4 @@ func (t *fetcher) drop() {
 	if err := t.part.Discard(); err != nil {
 		t.log.Warn("partial fill not removed", logkey.Digest(t.digest), logkey.Err(err))
 	}
-}
-
-// lanes bounds the connections that fills of one upstream open beyond their first, so
-// that a few large blobs leave room for many small ones.
-type lanes struct {
-	mu   sync.Mutex
-	free int // guarded by mu
-}
-
-func (l *lanes) enter() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.free == 0 {
-		return false
-	}
-	l.free--
-	return true
-}
-
-func (l *lanes) leave() {
-	l.mu.Lock()
-	l.free++
-	l.mu.Unlock()
 }

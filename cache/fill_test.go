@@ -202,7 +202,7 @@ func startRig(t *testing.T, s *script, d v1.Hash, o rigOptions) *rig {
 	ctx, stop := context.WithCancel(context.Background())
 	r := &rig{t: t, store: store, fill: f, done: make(chan struct{}), stop: stop}
 	f.near = o.sizing.near
-	tr := &fetcher{fill: f, sizing: o.sizing, parallel: o.parallel, hint: o.hint, lanes: &lanes{free: 16}, exits: make(chan exit), cancel: o.cancel}
+	tr := &fetcher{fill: f, sizing: o.sizing, parallel: o.parallel, hint: o.hint, lanes: newLanes(32), exits: make(chan exit), cancel: o.cancel}
 	go func() {
 		defer close(r.done)
 		tr.run(ctx, keeper{})

@@ -21,7 +21,7 @@ type UpstreamOptions struct {
 	OnGone       OnGone // what becomes of a tag that the upstream does not have any more
 	Offline      bool   // the upstream is never asked
 	Parallel     int    // connections per large blob; 0 means 4
-	// MaxConnections is the upstream's bound on connections for blobs. Fills use at most
+	// MaxConnections bounds the connections for blobs over all fills. Fills use at most
 	// half of it for connections beyond their first. 0 means 32.
 	MaxConnections int
 }
@@ -30,7 +30,7 @@ type UpstreamOptions struct {
 type origin struct {
 	UpstreamOptions
 	fresh  freshness
-	lanes  lanes
+	lanes  *lanes
 	health health
 }
 
@@ -45,7 +45,7 @@ func newOrigin(u UpstreamOptions) (*origin, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &origin{UpstreamOptions: u, fresh: fresh, lanes: lanes{free: u.MaxConnections / 2}}, nil
+	return &origin{UpstreamOptions: u, fresh: fresh, lanes: newLanes(u.MaxConnections)}, nil
 }
 
 // ailingFor is how long after a failure an upstream counts as failing unless it answered since.

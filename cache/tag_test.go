@@ -285,7 +285,10 @@ func TestOfflineNeverAsks(t *testing.T) {
 	d := r.put(hub.Name, s)
 	for _, try := range []func() error{
 		func() error { _, err := c.Manifest(t.Context(), hub, "latest", false); return err },
-		func() error { _, err := c.Manifest(t.Context(), hub, digestOf(manifestOf("one")).String(), true); return err },
+		func() error {
+			_, err := c.Manifest(t.Context(), hub, digestOf(manifestOf("one")).String(), true)
+			return err
+		},
 		func() error { _, err := c.Blob(t.Context(), hub, d); return err },
 		func() error { _, _, err := c.StatBlob(t.Context(), hub, d); return err },
 		func() error { _, err := c.Tags(t.Context(), hub); return err },
