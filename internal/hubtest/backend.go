@@ -18,6 +18,7 @@ type backend struct {
 
 	mu    sync.Mutex
 	sizes map[string]int64 // of blobs known to exist, by "repo@digest"
+	repos map[string]bool  // known to exist
 }
 
 func newBackend(base string) *backend {
@@ -25,6 +26,7 @@ func newBackend(base string) *backend {
 		base:   strings.TrimSuffix(base, "/"),
 		client: &http.Client{Transport: &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 16, ResponseHeaderTimeout: 30 * time.Second}},
 		sizes:  map[string]int64{},
+		repos:  map[string]bool{},
 	}
 }
 
@@ -59,12 +61,22 @@ func (b *backend) hasRepo(ctx context.Context, repo string) bool {
 	if b == nil || repo == "" {
 		return false
 	}
+	b.mu.Lock()
+	known := b.repos[repo]
+	b.mu.Unlock()
+	if known {
+		return true
+	}
 	resp, err := b.get(ctx, http.MethodGet, "/v2/"+repo+"/tags/list", nil)
 	if err != nil {
 		return false
 	}
 	_, _ = io.Copy(io.Discard, resp.Body)
-	return resp.Body.Close() == nil
+	_ = resp.Body.Close()
+	b.mu.Lock()
+	b.repos[repo] = true
+	b.mu.Unlock()
+	return true
 }
 
 func (b *backend) tags(ctx context.Context, repo string) []string {

@@ -45,7 +45,8 @@ func (h *Hub) signedTTL(role Role) time.Duration {
 
 // signedURL returns where a CDN gives a blob to a request with the given method.
 func (h *Hub) signedURL(role Role, method, digest string) string {
-	return h.URL(role) + cdnPath(digest) + "?" + h.signQuery(role, method, cdnPath(digest))
+	path := h.profile().pathPrefix + cdnPath(digest)
+	return h.URL(role) + path + "?" + h.signQuery(role, method, path)
 }
 
 // SignedURL returns a URL at a CDN role that is good for a GET of a blob.
@@ -53,10 +54,15 @@ func (h *Hub) SignedURL(role Role, digest string) string {
 	return h.signedURL(role, http.MethodGet, digest)
 }
 
+// ExpireURLs makes every signed URL issued so far count as expired.
+func (h *Hub) ExpireURLs() { h.generation.Add(1) }
+
 const r2Time = "20060102T150405Z"
 
+// signQuery returns the query that makes a path good for a while. A generation is
+// part of what is signed, so that ExpireURLs can end all lives at once.
 func (h *Hub) signQuery(role Role, method, path string) string {
-	now, ttl := h.Now(), h.signedTTL(role)
+	now, ttl, generation := h.Now(), h.signedTTL(role), h.generation.Load()
 	switch role {
 	case RoleR2:
 		v := url.Values{
@@ -66,30 +72,31 @@ func (h *Hub) signQuery(role Role, method, path string) string {
 			"X-Amz-Expires":       {strconv.Itoa(int(ttl / time.Second))},
 			"X-Amz-SignedHeaders": {"host"},
 		}
-		v.Set("X-Amz-Signature", hex.EncodeToString(h.mac("r2", h.r2Text(method, path, v))))
+		v.Set("X-Amz-Signature", h.r2Signature(generation, method, path, v))
 		return v.Encode()
 	case RoleCFR:
 		expires := strconv.FormatInt(now.Add(ttl).Unix(), 10)
 		v := url.Values{
 			"Expires":     {expires},
-			"Signature":   {base64.RawURLEncoding.EncodeToString(h.mac("cfr", path+expires))},
+			"Signature":   {h.plainSignature(generation, role, path, expires)},
 			"Key-Pair-Id": {"HUBTEST"},
 		}
 		return v.Encode()
 	}
 	expires := strconv.FormatInt(now.Add(ttl).Unix(), 10)
-	return url.Values{"verify": {expires + "-" + h.cfSignature(role, path, expires)}}.Encode()
+	return url.Values{"verify": {expires + "-" + h.plainSignature(generation, role, path, expires)}}.Encode()
 }
 
-func (h *Hub) cfSignature(role Role, path, expires string) string {
-	return base64.StdEncoding.EncodeToString(h.mac(string(role), path+expires)[:20])
+func (h *Hub) plainSignature(generation uint64, role Role, path, expires string) string {
+	return base64.StdEncoding.EncodeToString(h.mac(string(role), fmt.Sprint(generation, path, expires))[:20])
 }
 
-// r2Text is what an R2 signature covers: method, host and all parameters.
-func (h *Hub) r2Text(method, path string, v url.Values) string {
-	return strings.Join([]string{
+// r2Signature covers method, host and all parameters.
+func (h *Hub) r2Signature(generation uint64, method, path string, v url.Values) string {
+	text := strings.Join([]string{
 		method, h.servers[RoleR2].host(), path, v.Get("X-Amz-Credential"), v.Get("X-Amz-Date"), v.Get("X-Amz-Expires"),
 	}, "\n")
+	return hex.EncodeToString(h.mac("r2", fmt.Sprint(generation, text)))
 }
 
 // verdict is what a CDN thinks of a URL.
@@ -104,33 +111,38 @@ const (
 func (h *Hub) judge(x *exchange) verdict {
 	q, path := x.r.URL.Query(), rawPath(x.r)
 	var until time.Time
+	var got string
+	want := func(generation uint64) string { return h.r2Signature(generation, x.r.Method, path, q) }
 	switch x.Role {
 	case RoleR2:
-		sig, err := hex.DecodeString(q.Get("X-Amz-Signature"))
-		if err != nil || x.r.Host != h.servers[RoleR2].host() || !hmac.Equal(sig, h.mac("r2", h.r2Text(x.r.Method, path, q))) {
-			return forged
-		}
+		got = q.Get("X-Amz-Signature")
 		start, _ := time.Parse(r2Time, q.Get("X-Amz-Date"))
 		life, _ := strconv.Atoi(q.Get("X-Amz-Expires"))
 		until = start.Add(time.Duration(life) * time.Second)
-	case RoleCFR:
-		expires := q.Get("Expires")
-		want := base64.RawURLEncoding.EncodeToString(h.mac("cfr", path+expires))
-		if !hmac.Equal([]byte(q.Get("Signature")), []byte(want)) {
+		if x.r.Host != h.servers[RoleR2].host() {
 			return forged
 		}
-		until = unixTime(expires)
 	default:
-		expires, sig, _ := strings.Cut(q.Get("verify"), "-")
-		if !hmac.Equal([]byte(sig), []byte(h.cfSignature(x.Role, path, expires))) {
-			return forged
+		expires := q.Get("Expires")
+		got = q.Get("Signature")
+		if x.Role != RoleCFR {
+			expires, got, _ = strings.Cut(q.Get("verify"), "-")
 		}
 		until = unixTime(expires)
+		want = func(generation uint64) string { return h.plainSignature(generation, x.Role, path, expires) }
 	}
-	if !h.Now().Before(until) {
-		return expired
+	now := h.generation.Load()
+	for generation := now; ; generation-- {
+		if hmac.Equal([]byte(got), []byte(want(generation))) {
+			if generation < now || !h.Now().Before(until) {
+				return expired
+			}
+			return good
+		}
+		if generation == 0 {
+			return forged
+		}
 	}
-	return good
 }
 
 func unixTime(s string) time.Time {
@@ -162,7 +174,7 @@ func (h *Hub) cdnReply(x *exchange) *Reply {
 	case x.r.Method != http.MethodGet && x.r.Method != http.MethodHead:
 		h.book.wrote()
 		return xmlError(http.StatusMethodNotAllowed, "MethodNotAllowed", "The specified method is not allowed.")
-	case x.r.Header.Get("Authorization") != "" || x.r.Header.Get("Cookie") != "":
+	case x.Role != RoleRegistry && (x.r.Header.Get("Authorization") != "" || x.r.Header.Get("Cookie") != ""):
 		return xmlError(http.StatusBadRequest, "InvalidArgument", "Only one auth mechanism allowed")
 	}
 	switch h.judge(x) {
@@ -184,6 +196,9 @@ func (h *Hub) cdnReply(x *exchange) *Reply {
 	}
 	return blobBody(x, c)
 }
+
+// ownBlob serves a signed blob from the registry's own host, where relative redirects lead.
+func (h *Hub) ownBlob(x *exchange) *Reply { return h.cdnReply(x) }
 
 // anyBlob finds a blob without regard to repositories: the signature is the right to it.
 func (h *Hub) anyBlob(ctx context.Context, digest string) (content, bool) {

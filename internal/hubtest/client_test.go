@@ -168,3 +168,5 @@ func wantMatch(t *testing.T, what, got, pattern string) {
 		t.Errorf("%s = %q, want a match of %s", what, got, pattern)
 	}
 }
+
+func copyTo(w io.Writer, r io.Reader) (int64, error) { return io.Copy(w, r) }

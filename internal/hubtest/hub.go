@@ -33,8 +33,11 @@ type Hub struct {
 	rules    *ruleSet
 	style    *profile
 	line     pacer // shared by all connections
+	names    names
 	tokens   tokenState
 	turn     atomic.Uint64 // of CDNRotate and CDNRandom
+
+	generation atomic.Uint64 // of signed URLs; see ExpireURLs
 
 	ctx    context.Context // ends when the hub closes
 	cancel context.CancelFunc

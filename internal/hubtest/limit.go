@@ -11,8 +11,8 @@ import (
 // Plan is a pull limit. The zero Plan means the default of its place: 100 an hour
 // for anonymous pulls, 200 an hour for an account (headers captured in July 2026).
 type Plan struct {
-	Limit  int // negative means unlimited, and no rate headers
-	Window time.Duration
+	Limit  int           // negative means unlimited, and no rate headers
+	Window time.Duration // 0 means an hour
 }
 
 // Unlimited is the plan of a paid account.
@@ -21,6 +21,9 @@ func Unlimited() Plan { return Plan{Limit: -1} }
 func (p Plan) or(fallback Plan) Plan {
 	if p == (Plan{}) {
 		return fallback
+	}
+	if p.Window == 0 {
+		p.Window = time.Hour
 	}
 	return p
 }
@@ -63,7 +66,8 @@ func (l *limiter) setPlan(principal string, p Plan) {
 	l.plans[principal] = p.or(personalPlan())
 }
 
-// SetPlan changes the plan of an account or of an anonymous address while the hub runs.
+// SetPlan changes the plan of an account or of an anonymous address while the hub
+// runs. Window and pulls used so far stay; use Options.Anonymous for all addresses.
 func (h *Hub) SetPlan(principal string, p Plan) { h.limiter.setPlan(principal, p) }
 
 // plan returns the limit that binds a principal.
@@ -208,7 +212,7 @@ func (h *Hub) rateHeaders(x *exchange, a *Reply, opts RepoOpts) {
 	case RateSpaces:
 		limit, remaining = fmt.Sprintf("%d ; w=%d", p.Limit, w), fmt.Sprintf("%d ; w=%d", left, w)
 	case RateNegative:
-		remaining = fmt.Sprintf("-%d;w=%d", p.Limit-left, w)
+		remaining = fmt.Sprintf("-%d;w=%d", p.Limit-left+1, w)
 	case RateGarbage:
 		limit, remaining = "lots;w=soon", ";;w="
 	}

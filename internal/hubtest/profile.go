@@ -23,6 +23,8 @@ type profile struct {
 	openScope bool // any good token pulls anything public
 	basic     bool // Basic instead of tokens
 
+	pathPrefix string // before the path of signed URLs
+
 	ping         string                           // challenge of the ping; "" means realm and service
 	scopeText    string                           // scope of every challenge; "" means the resource's own
 	expiredToken func() *Reply                    // answer to a bad token; nil means a challenge

@@ -19,10 +19,12 @@ func (h *Hub) answerRegistry(x *exchange) *Reply {
 }
 
 func (h *Hub) registryReply(x *exchange) *Reply {
-	switch x.Route {
-	case RouteOther:
+	switch {
+	case x.Route == RouteOther:
 		return newReply(http.StatusNotFound, "text/plain; charset=utf-8", []byte("404 page not found\n"))
-	case RouteInvalid:
+	case x.Route == RouteBlob && x.Repo == "":
+		return h.ownBlob(x)
+	case x.Route == RouteInvalid:
 		return errorReply(http.StatusBadRequest, "NAME_INVALID", "invalid repository name", nil)
 	}
 	if x.r.Method != http.MethodGet && x.r.Method != http.MethodHead {
@@ -271,13 +273,17 @@ func (h *Hub) blobReply(x *exchange) *Reply {
 	if _, ok := h.blob(x.r.Context(), x.Repo, x.Ref); !ok {
 		return errorReply(http.StatusNotFound, "BLOB_UNKNOWN", "blob unknown to registry", x.Ref)
 	}
+	h.mu.Lock()
+	h.holders[x.Ref] = x.Repo // where a CDN finds it, if it is at the backend
+	h.mu.Unlock()
 	if a := h.profile().blobReply; a != nil {
 		if reply := a(h, x); reply != nil {
 			return reply
 		}
 	}
 	a := newReply(http.StatusTemporaryRedirect, "application/octet-stream", nil)
-	a.Header.Set("Location", h.signedURL(h.pickCDN(), x.r.Method, x.Ref))
+	role := h.pickCDN()
+	a.Header.Set("Location", h.signedURL(role, x.r.Method, x.Ref))
 	h.book.redirected(x.Ref)
 	return a
 }

@@ -111,7 +111,7 @@ func checked(p place) place {
 
 // cdnDigest returns the digest that a CDN path names.
 func cdnDigest(path string) (string, bool) {
-	rest, ok := strings.CutPrefix(path, cdnPrefix)
+	rest, ok := strings.CutPrefix(strings.TrimPrefix(path, doubleSlash), cdnPrefix)
 	if !ok {
 		return "", false
 	}
@@ -126,6 +126,10 @@ func cdnDigest(path string) (string, bool) {
 // cdnPrefix is the path that Docker Hub's CDNs serve (exchange recorded 2023-06-04).
 const cdnPrefix = "/registry-v2/docker/registry/v2/blobs/"
 
+// doubleSlash, put before cdnPrefix, makes a path like those of mcr.microsoft.com,
+// which lose their meaning when they are cleaned.
+const doubleSlash = "/0123456789abcdef-hubtest/"
+
 func cdnPath(digest string) string {
 	algorithm, digits, _ := strings.Cut(digest, ":")
 	return cdnPrefix + algorithm + "/" + digits[:2] + "/" + digits + "/data"
@@ -136,6 +140,9 @@ func placeOf(role Role, r *http.Request) place {
 	path := rawPath(r)
 	switch {
 	case role == RoleRegistry:
+		if d, ok := cdnDigest(path); ok {
+			return place{route: RouteBlob, ref: d}
+		}
 		return parseRegistryPath(path)
 	case role == RoleAuth && tokenPaths[path]:
 		return place{route: RouteToken}
