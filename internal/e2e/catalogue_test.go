@@ -96,6 +96,7 @@ func manyPlatforms(d dialect, says string, k layers) (image, error) {
 
 // layers are shared by the images, as those of real base images are.
 type layers struct {
+	// The archives differ too: a client unpacks none that it has in another packing.
 	base, baseZstd layer // busybox
 	real, realZstd layer // some MiB of programs of this machine
 	big            layer // bigLayerBytes of noise
@@ -105,10 +106,10 @@ type layers struct {
 var makeLayers = sync.OnceValues(func() (layers, error) {
 	var k layers
 	var err error
-	if k.base, err = baseLayer(gzipped); err != nil {
+	if k.base, err = baseLayer("base", gzipped); err != nil {
 		return k, err
 	}
-	if k.baseZstd, err = baseLayer(zstandard); err != nil {
+	if k.baseZstd, err = baseLayer("base-zstd", zstandard); err != nil {
 		return k, err
 	}
 	content, err := machineFiles("/usr/bin", realFilesBytes)
@@ -118,7 +119,7 @@ var makeLayers = sync.OnceValues(func() (layers, error) {
 	if k.real, err = newLayer("real", gzipped, content); err != nil {
 		return k, err
 	}
-	if k.realZstd, err = newLayer("real", zstandard, content); err != nil {
+	if k.realZstd, err = newLayer("real-zstd", zstandard, content); err != nil {
 		return k, err
 	}
 	if k.big, err = newLayer("big", gzipped, files{"big": noise(1, bigLayerBytes)}); err != nil {

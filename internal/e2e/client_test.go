@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// client is one program that pulls, in the configuration that facts its users
+// client is one program that pulls, in the configuration that its users
 // have: Docker Hub's names, and the mirror asked first.
 type client struct {
 	name string
@@ -20,8 +20,9 @@ type client struct {
 // store is a client with its local images.
 type store interface {
 	// pull fetches an image by its name on Docker Hub, "library/app:1.0" or
-	// "library/app@sha256:…", and returns the digest that the client has for it.
-	pull(ctx context.Context, name string) (string, error)
+	// "library/app@sha256:…", and returns the digests that the client has for it:
+	// one, or for an index also that of the platform's manifest.
+	pull(ctx context.Context, name string) ([]string, error)
 }
 
 // runner is a store that can also run what it has pulled.

@@ -16,6 +16,7 @@ type containerdStore struct {
 	ctr    string
 	socket string
 	hosts  string // the folder for --hosts-dir
+	user   string // NAME:PASSWORD for the registry; may be empty
 	runs   atomic.Int64
 }
 
@@ -70,22 +71,26 @@ func (c *containerdStore) command(ctx context.Context, args ...string) (string, 
 	return run(ctx, nil, c.ctr, append([]string{"--address", c.socket}, args...)...)
 }
 
-func (c *containerdStore) pull(ctx context.Context, name string) (string, error) {
+func (c *containerdStore) pull(ctx context.Context, name string) ([]string, error) {
 	ref := "docker.io/" + name
-	if _, err := c.command(ctx, "images", "pull", "--hosts-dir", c.hosts, ref); err != nil {
-		return "", err
+	args := []string{"images", "pull", "--hosts-dir", c.hosts}
+	if c.user != "" {
+		args = append(args, "--user", c.user)
+	}
+	if _, err := c.command(ctx, append(args, ref)...); err != nil {
+		return nil, err
 	}
 	out, err := c.command(ctx, "images", "list", "name=="+ref)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	// REF TYPE DIGEST SIZE PLATFORMS LABELS, below a line of titles.
 	for _, field := range strings.Fields(out) {
 		if strings.HasPrefix(field, "sha256:") {
-			return field, nil
+			return []string{field}, nil
 		}
 	}
-	return "", fmt.Errorf("no digest in %q", out)
+	return nil, fmt.Errorf("no digest in %q", out)
 }
 
 func (c *containerdStore) run(ctx context.Context, name string) (string, error) {

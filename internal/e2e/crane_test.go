@@ -28,19 +28,19 @@ func (c *craneStore) crane(ctx context.Context, args ...string) (string, error) 
 // ref is a name of Docker Hub as crane must be told it.
 func (c *craneStore) ref(name string) string { return c.addr + "/docker.io/" + name }
 
-func (c *craneStore) pull(ctx context.Context, name string) (string, error) {
+func (c *craneStore) pull(ctx context.Context, name string) ([]string, error) {
 	out, err := os.MkdirTemp(c.dir, "image")
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	if _, err := c.crane(ctx, "pull", "--format=oci", c.ref(name), out); err != nil {
-		return "", err
+		return nil, err
 	}
 	if err := checkLayout(out); err != nil {
-		return "", err
+		return nil, err
 	}
 	digest, err := c.crane(ctx, "digest", c.ref(name))
-	return strings.TrimSpace(digest), err
+	return []string{strings.TrimSpace(digest)}, err
 }
 
 // checkLayout sums every blob of an OCI layout.

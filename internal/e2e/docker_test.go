@@ -44,33 +44,28 @@ func (d *dockerStore) docker(ctx context.Context, args ...string) (string, error
 		append([]string{"--config", d.config, "--host", "unix://" + d.socket}, args...)...)
 }
 
-func (d *dockerStore) pull(ctx context.Context, name string) (string, error) {
+func (d *dockerStore) pull(ctx context.Context, name string) ([]string, error) {
 	if _, err := d.docker(ctx, "pull", "--quiet", name); err != nil {
-		return "", err
+		return nil, err
 	}
 	out, err := d.docker(ctx, "image", "inspect", "--format", "{{join .RepoDigests \" \"}}", name)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	return digestOf(out)
+	return digestsOf(out), nil
 }
 
 func (d *dockerStore) run(ctx context.Context, name string) (string, error) {
 	return d.docker(ctx, "run", "--rm", "--pull=never", "--network=none", name)
 }
 
-// digestOf finds the one digest in a list of NAME@DIGEST.
-func digestOf(list string) (string, error) {
-	var found string
+// digestsOf takes the digests from a list of NAME@DIGEST.
+func digestsOf(list string) []string {
+	var digests []string
 	for _, ref := range strings.Fields(list) {
-		_, digest, _ := strings.Cut(ref, "@")
-		if found != "" && digest != found {
-			return "", fmt.Errorf("several digests: %s", list)
+		if _, digest, ok := strings.Cut(ref, "@"); ok {
+			digests = append(digests, digest)
 		}
-		found = digest
 	}
-	if found == "" {
-		return "", fmt.Errorf("no digest in %q", list)
-	}
-	return found, nil
+	return digests
 }

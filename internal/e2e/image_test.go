@@ -179,12 +179,12 @@ func newLayer(name string, c codec, content files) (layer, error) {
 }
 
 // baseLayer has busybox and the little that a container needs around it.
-func baseLayer(c codec) (layer, error) {
+func baseLayer(name string, c codec) (layer, error) {
 	busybox, err := os.ReadFile(debianProgram("busybox"))
 	if err != nil {
 		return layer{}, err
 	}
-	return packLayer(c, "base", files{
+	return packLayer(c, name, files{
 		"bin/busybox": busybox,
 		"etc/passwd":  []byte("root:x:0:0:root:/root:/bin/sh\n"),
 		"etc/group":   []byte("root:x:0:\n"),

@@ -30,6 +30,7 @@ func openPodman(t testing.TB, addr string) store {
 	writeFile(t, p.dir, "storage.conf", fmt.Sprintf("[storage]\ndriver = \"overlay\"\ngraphroot = %q\nrunroot = %q\n",
 		filepath.Join(p.dir, "root"), filepath.Join(p.dir, "run")))
 	writeFile(t, p.dir, "containers.conf", "")
+	writeFile(t, p.dir, "auth.json", "{}")
 	return p
 }
 
@@ -40,6 +41,7 @@ func (p *podmanStore) podman(ctx context.Context, args ...string) (string, error
 		"CONTAINERS_REGISTRIES_CONF=" + at("registries.conf"),
 		"CONTAINERS_STORAGE_CONF=" + at("storage.conf"),
 		"CONTAINERS_CONF=" + at("containers.conf"),
+		"REGISTRY_AUTH_FILE=" + at("auth.json"),
 	}
 	return run(ctx, env, debianProgram("podman"), append([]string{
 		"--root", at("root"), "--runroot", at("run"), "--tmpdir", at("tmp"),
@@ -48,14 +50,13 @@ func (p *podmanStore) podman(ctx context.Context, args ...string) (string, error
 	}, args...)...)
 }
 
-func (p *podmanStore) pull(ctx context.Context, name string) (string, error) {
+func (p *podmanStore) pull(ctx context.Context, name string) ([]string, error) {
 	ref := "docker.io/" + name
 	if _, err := p.podman(ctx, "pull", "--quiet", "--signature-policy", filepath.Join(p.dir, "policy.json"), ref); err != nil {
-		return "", err
+		return nil, err
 	}
-	// For an index podman lists its digest and that of the platform's manifest.
 	out, err := p.podman(ctx, "image", "inspect", "--format", "{{join .RepoDigests \" \"}}", ref)
-	return out, err
+	return digestsOf(out), err
 }
 
 func (p *podmanStore) run(ctx context.Context, name string) (string, error) {

@@ -27,6 +27,7 @@ var debianPrograms = []struct{ program, pkg string }{
 	{"crun", "crun"},
 	{"skopeo", "skopeo"},
 	{"busybox", "busybox-static"},
+	{"make", "make"},
 }
 
 // repoRoot is the module's folder: tests run in their package's folder.
@@ -38,7 +39,16 @@ func binDir() (string, error) {
 	return filepath.Join(root, ".cache", "e2e", "bin"), err
 }
 
-// builtProgram returns the path of a program made by buildPrograms.
+// forebay returns the path of the mirror.
+func forebay() string {
+	root, err := repoRoot()
+	if err != nil {
+		panic(err) // the working folder is gone
+	}
+	return filepath.Join(root, "bin", "forebay")
+}
+
+// builtProgram returns the path of a client made by buildPrograms.
 func builtProgram(name string) string {
 	dir, err := binDir()
 	if err != nil {
@@ -76,7 +86,7 @@ func checkPrograms() error {
 		}
 	}
 	if len(missing) > 0 {
-		return fmt.Errorf("missing %s: run \"apt-get install --no-install-recommends %s\"",
+		return fmt.Errorf("missing %s: run \"make deps\" or \"apt-get install --no-install-recommends %s\"",
 			strings.Join(missing, ", "), strings.Join(pkgs, " "))
 	}
 	return checkStatic(debianProgram("busybox"))
@@ -113,12 +123,19 @@ func buildPrograms() error {
 	}
 	return errors.Join(
 		goBuild(filepath.Join(root, "tools", "e2e"), dir+"/", "tool"),
+		// The binary and the files of the image, as users make them.
+		command(exec.Command("make", "-C", root, "--no-print-directory", "dist/image")),
 	)
 }
 
 func goBuild(module, out, pkg string) error {
 	cmd := exec.Command("go", "build", "-C", module, "-trimpath", "-ldflags=-s -w", "-o", out, pkg)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	return command(cmd)
+}
+
+// command runs cmd; its error has all that it printed.
+func command(cmd *exec.Cmd) error {
 	if text, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%s: %w\n%s", cmd, err, text)
 	}

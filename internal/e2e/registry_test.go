@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/url"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"testing"
 )
@@ -15,21 +14,21 @@ import (
 // registry is Debian's docker-registry: what lies behind the test hub.
 type registry struct {
 	url string
+	dir string // its storage
 }
 
-// startRegistry starts an empty one.
-func startRegistry(t testing.TB) *registry {
+// startRegistry starts one on a folder, which may be new.
+func startRegistry(t testing.TB, dir string) *registry {
 	t.Helper()
-	dir := t.TempDir()
 	addr := freeAddr(t)
-	config := writeFile(t, dir, "config.yml", fmt.Sprintf(`version: 0.1
+	config := writeFile(t, stateDir(t), "config.yml", fmt.Sprintf(`version: 0.1
 log: {level: error, accesslog: {disabled: true}}
 storage:
   filesystem: {rootdirectory: %s}
   maintenance: {uploadpurging: {enabled: false}}
 http: {addr: %s}
-`, filepath.Join(dir, "registry"), addr))
-	r := &registry{url: "http://" + addr}
+`, dir, addr))
+	r := &registry{url: "http://" + addr, dir: dir}
 	startProcess(t, "docker-registry", exec.Command(debianProgram("docker-registry"), "serve", config), func() error {
 		return answersOK(r.url + "/v2/")
 	})

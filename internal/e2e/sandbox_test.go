@@ -23,18 +23,25 @@ import (
 // When init ends, the kernel kills every daemon, shim and container that is
 // still there and undoes every mount. That holds for a crash and a timeout too.
 const (
-	stageEnv  = "FOREBAY_E2E_STAGE" // "" outside, else one of these
+	stageEnv  = "E2E_STAGE" // "" outside, else one of these
 	stageInit = "init"
 	stageRun  = "run"
 
-	workEnv = "FOREBAY_E2E_WORK" // the work folder
+	workEnv = "E2E_WORK" // the work folder
 )
 
-// hubAddr is where the names of Docker Hub lead inside the sandbox.
-const hubAddr = "127.0.0.77"
-
-// hubNames are the names that a client dials when it goes round the mirror.
-var hubNames = []string{"registry-1.docker.io", "index.docker.io", "auth.docker.io", "docker.io", "registry.hub.docker.com"}
+// hubHosts are the names of Docker Hub that a client or a mirror dials, each with
+// the loopback address to which it leads inside the sandbox (front_test.go).
+var hubHosts = []struct{ addr, name string }{
+	{"127.0.0.71", "registry-1.docker.io"},
+	{"127.0.0.72", "auth.docker.io"},
+	{"127.0.0.73", "production.cloudflare.docker.com"},
+	{"127.0.0.74", "docker-images-prod.6aa30f8b08e16409b46e0173d6de2f56.r2.cloudflarestorage.com"},
+	{"127.0.0.75", "production.cloudfront.docker.com"},
+	{"127.0.0.76", "index.docker.io"},
+	{"127.0.0.77", "docker.io"},
+	{"127.0.0.78", "hub.docker.com"},
+}
 
 // inSandbox never returns in init, whose work it does.
 func inSandbox() bool {
@@ -51,6 +58,9 @@ func inSandbox() bool {
 	}
 	return false
 }
+
+// workDir is the folder of this run, which ends with the sandbox.
+func workDir() string { return os.Getenv(workEnv) }
 
 // enterSandbox runs the tests inside and returns their exit status.
 func enterSandbox() (int, error) {
@@ -93,7 +103,7 @@ func insideArgs(args []string) []string {
 
 // runInit sets the namespaces up, starts the tests and reaps until they end.
 func runInit() (int, error) {
-	if err := setUp(os.Getenv(workEnv)); err != nil {
+	if err := setUp(workDir()); err != nil {
 		return 0, err
 	}
 	os.Setenv(stageEnv, stageRun) // appended to the environment, the first one would win
@@ -122,7 +132,7 @@ func exitStatus(s syscall.WaitStatus) int {
 }
 
 // setUp makes the mounts private, brings loopback up and leads the names of
-// Docker Hub to hubAddr. Any other name fails at once: nobody answers there.
+// Docker Hub to loopback. Any other name fails at once: nobody answers there.
 func setUp(work string) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
@@ -139,7 +149,10 @@ func setUp(work string) error {
 	if err := loopbackUp(); err != nil {
 		return fmt.Errorf("bring loopback up: %w", err)
 	}
-	hosts := "127.0.0.1 localhost\n" + hubAddr + " " + strings.Join(hubNames, " ") + "\n"
+	hosts := "127.0.0.1 localhost\n"
+	for _, h := range hubHosts {
+		hosts += h.addr + " " + h.name + "\n"
+	}
 	if err := coverFile(work, "/etc/hosts", hosts); err != nil {
 		return err
 	}

@@ -29,15 +29,16 @@ func (s *skopeoStore) skopeo(ctx context.Context, args ...string) (string, error
 	}, args...)...)
 }
 
-func (s *skopeoStore) pull(ctx context.Context, name string) (string, error) {
+func (s *skopeoStore) pull(ctx context.Context, name string) ([]string, error) {
 	out, err := os.MkdirTemp(s.dir, "image")
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	if _, err := s.skopeo(ctx, "copy", "--all", "--preserve-digests", "docker://docker.io/"+name, "dir:"+out); err != nil {
-		return "", err
+		return nil, err
 	}
-	return checkDir(out)
+	digest, err := checkDir(out)
+	return []string{digest}, err
 }
 
 // checkDir sums every file that skopeo named by its digest, and returns the
