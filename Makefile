@@ -70,11 +70,17 @@ deps: ## install the Debian packages that the tests need (as root)
 	tools/deps.sh
 
 .PHONY: image
-image: build ## build the container image from bin/forebay (needs docker)
-	mkdir -p dist/image
-	cp bin/forebay dist/image/forebay
-	cp /etc/ssl/certs/ca-certificates.crt dist/image/ca-certificates.crt
-	docker build -f Dockerfile --target ready --build-context ready=dist/image -t $(IMAGE) .
+image: dist/image ## build the container image from bin/forebay (needs docker)
+	docker build --target ready --tag $(IMAGE) .
+
+# The files of the container image: the binary, certificates, and an empty folder that
+# will belong to the image's user.
+.PHONY: dist/image
+dist/image: build
+	rm -rf $@
+	mkdir -p $@/root/etc/ssl/certs $@/data
+	cp bin/forebay $@/root/forebay
+	cp /etc/ssl/certs/ca-certificates.crt $@/root/etc/ssl/certs/
 
 .PHONY: clean
 clean: ## remove what was built

@@ -113,7 +113,7 @@ func importTable() map[string][]string {
 		"cache":           append(leaf(), "cache/disk", "cache/index"),
 		"cache/disk":      leaf(),
 		"cache/index":     leaf(),
-		"cache/cachetest": append(leaf(), "cache"),
+		"cache/cachetest": append(leaf(), "cache", "cache/disk", "cache/index"),
 		"upstream":        leaf(),
 
 		"internal/logkey": {},
@@ -291,7 +291,7 @@ func constant(e ast.Expr) bool {
 	case *ast.CompositeLit:
 		return true
 	case *ast.CallExpr:
-		for _, f := range [][2]string{{"errors", "New"}, {"fmt", "Errorf"}, {"regexp", "MustCompile"}, {"strings", "NewReplacer"}, {"crc32", "MakeTable"}, {"netip", "MustParsePrefix"}} {
+		for _, f := range [][2]string{{"errors", "New"}, {"fmt", "Errorf"}, {"regexp", "MustCompile"}, {"strings", "NewReplacer"}, {"strings", "Join"}, {"crc32", "MakeTable"}, {"netip", "MustParsePrefix"}} {
 			if selects(e.Fun, f[0], f[1]) {
 				return true
 			}

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"forebay/config"
+)
+
+func newConfig(p process) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "config",
+		Short: "Check or show the configuration",
+		Long: `Every setting has a default. Each can be given in a YAML file, as an environment
+variable (storage.dir is FOREBAY_STORAGE_DIR), and the common ones as flags. A flag
+has precedence over a variable, and a variable over the file.
+
+All keys are described by "forebay config reference".`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(newConfigCheck(p), newConfigPrint(p), newConfigReference(p))
+	return cmd
+}
+
+func newConfigCheck(p process) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "check [FILE]",
+		Short: "Tell whether the configuration is right",
+		Long: `Checks the file, and with it the environment and the flags, just as "forebay serve"
+does at its start. All faults are told at once, each with its line and with what is
+allowed. Nothing is contacted and nothing is changed.`,
+		Example: `  forebay config check
+  forebay config check /etc/forebay/forebay.yaml`,
+		Args: cobra.MaximumNArgs(1),
+	}
+	load := addConfigFlags(cmd, p)
+	cmd.RunE = func(_ *cobra.Command, args []string) error {
+		c, err := load(strings.Join(args, ""))
+		if err != nil {
+			return err
+		}
+		name := c.File
+		if name == "" {
+			name = "no file: the defaults"
+		}
+		_, err = fmt.Fprintf(p.stdout, "%s: right; mirrors %s\n", name, strings.Join(upstreamNames(c), ", "))
+		return err
+	}
+	return cmd
+}
+
+func newConfigPrint(p process) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "print",
+		Short: "Show the settings in effect, passwords masked",
+		Long: `Writes all settings in effect as YAML, defaults included. Passwords are masked. A
+comment says where a value comes from when it is not the default.`,
+		Example: `  forebay config print
+  FOREBAY_LISTEN=:80 forebay config print
+  forebay config print > forebay.yaml     # a file to start from`,
+		Args: cobra.NoArgs,
+	}
+	load := addConfigFlags(cmd, p)
+	cmd.RunE = func(*cobra.Command, []string) error {
+		c, err := load("")
+		if err != nil {
+			return err
+		}
+		return c.Print(p.stdout)
+	}
+	return cmd
+}
+
+func newConfigReference(p process) *cobra.Command {
+	return &cobra.Command{
+		Use:   "reference",
+		Short: "Describe every key, its default and its environment variable",
+		Args:  cobra.NoArgs,
+		RunE:  func(*cobra.Command, []string) error { return config.Reference(p.stdout) },
+	}
+}
+
+func upstreamNames(c *config.Config) []string {
+	names := make([]string, len(c.Upstreams))
+	for i, u := range c.Upstreams {
+		names[i] = u.Name
+	}
+	return names
+}

@@ -1,0 +1,100 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os/user"
+	"syscall"
+
+	"forebay/cache/disk"
+	"forebay/config"
+)
+
+// hintError is an error with what to change about it.
+type hintError struct {
+	err  error
+	hint string
+}
+
+func (e hintError) Error() string { return e.err.Error() }
+func (e hintError) Unwrap() error { return e.err }
+
+// explain returns the text of err for the operator, with what to change if that is known.
+func explain(err error) string {
+	var faults config.Faults
+	if errors.As(err, &faults) && len(faults) > 1 {
+		return fmt.Sprintf("forebay: the configuration has %d faults:\n%s", len(faults), faults.Error())
+	}
+	text := "forebay: " + err.Error()
+	var hint hintError
+	if errors.As(err, &hint) {
+		text += "\n" + hint.hint
+	}
+	return text
+}
+
+// openError adds to an error of the storage folder what to change.
+func openError(c *config.Config, err error) error {
+	change := fmt.Sprintf("choose another folder with %s", whereSet(c, "storage.dir", "--storage-dir"))
+	switch {
+	case errors.Is(err, disk.ErrLocked):
+		return hintError{err, "Another forebay uses the folder. Stop it, or " + change + "."}
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
+		return hintError{err, fmt.Sprintf("Let %s write to %q, or %s.", whoami(), c.Storage.Dir, change)}
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return hintError{err, "The disk is full. Make room, or " + change + "."}
+	case errors.Is(err, syscall.ENOTDIR), errors.Is(err, fs.ErrExist):
+		return hintError{err, fmt.Sprintf("%q is not a folder. Remove it, or %s.", c.Storage.Dir, change)}
+	}
+	return err
+}
+
+// listenError adds to an error of opening a listener what to change. key is "listen" or
+// "admin_listen".
+func listenError(c *config.Config, key, flag string, err error) error {
+	if key != "listen" {
+		err = fmt.Errorf("%s: %w", key, err)
+	}
+	change := fmt.Sprintf("choose another address with %s", whereSet(c, key, flag))
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return hintError{err, "Another program, perhaps another forebay, has this port. Stop it, or " + change + "."}
+	case errors.Is(err, fs.ErrPermission):
+		return hintError{err, fmt.Sprintf("Ports below 1024 are not for everybody. Run as root, give the program CAP_NET_BIND_SERVICE, or %s.", change)}
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return hintError{err, fmt.Sprintf("This machine does not have that address. %s.", "C"+change[1:])}
+	}
+	return err
+}
+
+// whereSet says where a setting is to be changed: where it is set now, else by flag.
+func whereSet(c *config.Config, key, flag string) string {
+	switch origin := c.Origin(key); {
+	case origin.Line > 0:
+		return fmt.Sprintf("%s at %s", key, origin)
+	case origin.Name != "":
+		return origin.Name
+	default:
+		return fmt.Sprintf("%s or %s", flag, config.Variable(key))
+	}
+}
+
+func whoami() string {
+	u, err := user.Current()
+	if err != nil {
+		return "the user that forebay runs as"
+	}
+	return fmt.Sprintf("user %s (%s)", u.Username, u.Uid)
+}
+
+// mustExist refuses a storage folder that is not there, where making one is no help.
+func mustExist(dir string) error {
+	if !isFolder(dir) {
+		return hintError{
+			fmt.Errorf("storage folder %q is not there", dir),
+			"Name the folder that the server uses with --storage-dir or --config.",
+		}
+	}
+	return nil
+}

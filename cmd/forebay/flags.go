@@ -1,0 +1,48 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"forebay/config"
+)
+
+// settingFlags are the flags that set keys of the configuration.
+func settingFlags() []struct{ name, key, usage string } {
+	return []struct{ name, key, usage string }{
+		{"listen", "listen", "address of the registry API for clients (default :5000)"},
+		{"admin-listen", "admin_listen", "address of /metrics, /healthz and /readyz, or off (default 127.0.0.1:5001)"},
+		{"storage-dir", "storage.dir", "folder of everything that is kept"},
+		{"storage-max-size", "storage.max_size", "how much may be kept, such as 100GiB"},
+		{"fallback", "fallback", "clients, if clients have somewhere else to go when the upstream fails, or none"},
+		{"log-level", "log.level", "debug, info, warn or error (default info)"},
+		{"log-format", "log.format", "auto, json or console (default auto)"},
+	}
+}
+
+// addConfigFlags adds the flags of the configuration to cmd. The function that it
+// returns loads the configuration once the command line is parsed; file, if not empty,
+// is read in place of the one that --config names.
+func addConfigFlags(cmd *cobra.Command, p process) func(file string) (*config.Config, error) {
+	flags := cmd.Flags()
+	configFile := flags.String("config", "", "YAML file with the settings (default "+config.DefaultFile+" if it is there)")
+	values := map[string]*string{}
+	for _, f := range settingFlags() {
+		values[f.name] = flags.String(f.name, "", f.usage)
+	}
+	return func(file string) (*config.Config, error) {
+		if file == "" {
+			file = *configFile
+		}
+		s := config.Sources{File: file, Env: p.env, Root: p.root}
+		for _, f := range settingFlags() {
+			if flags.Changed(f.name) {
+				s.Flags = append(s.Flags, config.Flag{Name: "--" + f.name, Key: f.key, Value: *values[f.name]})
+			}
+		}
+		c, err := config.Load(s)
+		if err != nil {
+			return nil, usageError{err}
+		}
+		return c, nil
+	}
+}

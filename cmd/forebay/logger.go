@@ -1,0 +1,49 @@
+package main
+
+import (
+	"io"
+	"os"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"forebay/config"
+)
+
+// newLogger returns the logger that the configuration asks for, writing to w.
+func newLogger(c config.Log, w io.Writer) *zap.Logger {
+	encoder := zapcore.EncoderConfig{
+		TimeKey: "time", LevelKey: "level", NameKey: "part", MessageKey: "msg",
+		EncodeTime:     zapcore.RFC3339NanoTimeEncoder,
+		EncodeLevel:    zapcore.LowercaseLevelEncoder,
+		EncodeDuration: zapcore.SecondsDurationEncoder,
+		EncodeName:     zapcore.FullNameEncoder,
+	}
+	encode := zapcore.NewJSONEncoder(encoder)
+	if logsForPeople(c.Format, w) {
+		encoder.EncodeTime = zapcore.TimeEncoderOfLayout("15:04:05.000")
+		encoder.EncodeLevel = zapcore.CapitalLevelEncoder
+		encode = zapcore.NewConsoleEncoder(encoder)
+	}
+	level, err := zapcore.ParseLevel(string(c.Level))
+	if err != nil {
+		panic("logger: config let through the level " + string(c.Level))
+	}
+	return zap.New(zapcore.NewCore(encode, zapcore.Lock(zapcore.AddSync(w)), level))
+}
+
+// logsForPeople reports whether w gets lines for people rather than JSON.
+func logsForPeople(f config.LogFormat, w io.Writer) bool {
+	switch f {
+	case config.LogConsole:
+		return true
+	case config.LogJSON:
+		return false
+	}
+	file, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := file.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}

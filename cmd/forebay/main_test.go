@@ -1,0 +1,122 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// output is what a command writes, readable while it runs.
+type output struct {
+	mu   sync.Mutex
+	text bytes.Buffer // guarded by mu
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
+}
+
+// execute runs one command to its end.
+func execute(t *testing.T, env []string, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, err output
+	code = run(t.Context(), process{args: args, env: append([]string{"HOME=" + t.TempDir()}, env...), stdout: &out, stderr: &err})
+	return code, out.String(), err.String()
+}
+
+func write(t *testing.T, name, text string) string {
+	t.Helper()
+	name = filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+func TestExitCodesAndMessages(t *testing.T) {
+	good := write(t, "good.yaml", "upstreams: {ghcr.io: {}}")
+	bad := write(t, "bad.yaml", "listne: 1\nhttp2: 1\n")
+	secret := write(t, "secret.yaml", "upstreams: {docker.io: {username: u, password: hunter2}}")
+	for _, tt := range []struct {
+		name           string
+		env            []string
+		args           []string
+		code           int
+		stdout, stderr string // each holds this
+	}{
+		{"nothing", nil, nil, 2, "", "no command given: see forebay --help"},
+		{"unknown command", nil, []string{"server"}, 2, "", `unknown command "server"`},
+		{"unknown flag", nil, []string{"serve", "--port"}, 2, "", "unknown flag: --port: see forebay serve --help"},
+		{"help", nil, []string{"--help"}, 0, "forebay serve --listen :80", ""},
+		{"help of serve", nil, []string{"serve", "--help"}, 0, "--storage-dir", ""},
+		{"version", nil, []string{"version"}, 0, "forebay ", ""},
+		{"superfluous argument", nil, []string{"version", "x"}, 2, "", `unknown command "x" for "forebay version"`},
+		{"check good", nil, []string{"config", "check", good}, 0, "good.yaml: right; mirrors ghcr.io\n", ""},
+		{"check bad", nil, []string{"config", "check", bad}, 2, "", "the configuration has 2 faults:\n" + bad + ":1:1: listne: is not a key: did you mean \"listen\"?\n" + bad + ":2:8: http2: "},
+		{"check none", nil, []string{"config", "check", good + ".none"}, 2, "", "no such file"},
+		{"check variable", []string{"FOREBAY_LOG_LEVEL=x"}, []string{"config", "check", good}, 2, "", "FOREBAY_LOG_LEVEL: log.level: "},
+		{"check flag", nil, []string{"config", "check", "--listen", "5000", good}, 2, "", "--listen: listen: \"5000\" has no colon"},
+		{"print", nil, []string{"config", "print", "--config", good, "--listen", ":1"}, 0, "listen: :1 # --listen\n", ""},
+		{"print secret", nil, []string{"config", "print", "--config", secret}, 0, "password: '********'", ""},
+		{"reference", nil, []string{"config", "reference"}, 0, "FOREBAY_STORAGE_MAX_SIZE", ""},
+		{"serve with faults", nil, []string{"serve", "--config", bad}, 2, "", "the configuration has 2 faults"},
+		{"healthcheck of nobody", nil, []string{"healthcheck", "--admin-listen", "127.0.0.1:1"}, 1, "", "not well: "},
+		{"healthcheck with faults", nil, []string{"healthcheck", "--config", bad}, 1, "", "not well: "},
+		{"rebuild-index of nothing", nil, []string{"rebuild-index", "--storage-dir", good + ".none"}, 1, "", "is not there\nName the folder"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			code, stdout, stderr := execute(t, tt.env, tt.args...)
+			if code != tt.code || !strings.Contains(stdout, tt.stdout) || !strings.Contains(stderr, tt.stderr) {
+				t.Errorf("forebay %s = %d\nstdout: %s\nstderr: %s\nwant %d with %q and %q",
+					strings.Join(tt.args, " "), code, stdout, stderr, tt.code, tt.stdout, tt.stderr)
+			}
+			if strings.Contains(stdout+stderr, "hunter2") {
+				t.Error("a password is shown")
+			}
+			if code == 0 && stderr != "" {
+				t.Errorf("success wrote to stderr: %s", stderr)
+			}
+		})
+	}
+}
+
+func TestEveryCommandHasHelpWithAnExample(t *testing.T) {
+	root := newRoot(process{})
+	for _, cmd := range root.Commands() {
+		if cmd.Short == "" || cmd.Long == "" && cmd.Name() != "version" {
+			t.Errorf("forebay %s explains nothing", cmd.Name())
+		}
+		if cmd.Example == "" && !cmd.HasSubCommands() && cmd.Name() != "version" {
+			t.Errorf("forebay %s has no example", cmd.Name())
+		}
+	}
+}
+
+func TestRunEndsWithItsContext(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	var out, err output
+	code := run(ctx, process{
+		args:   []string{"serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--storage-dir", t.TempDir()},
+		stdout: &out, stderr: &err,
+	})
+	if code != 0 {
+		t.Errorf("serve with a context that is done = %d, want 0\n%s", code, err.String())
+	}
+}

@@ -1,0 +1,202 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"forebay/config"
+	"forebay/internal/admin"
+	"forebay/internal/logkey"
+	"forebay/internal/server"
+)
+
+func newServe(p process) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Start the mirror",
+		Long: `Starts the mirror and runs until SIGTERM or SIGINT. Then it takes no new requests and
+lets running transfers finish within shutdown_grace (30s). A second signal ends it at
+once; what clients have received is safe either way.
+
+Without any settings it mirrors docker.io, gcr.io, ghcr.io, mcr.microsoft.com,
+public.ecr.aws, quay.io and registry.k8s.io without credentials, listens on :5000, and
+keeps what it pulls in /var/lib/forebay (as root) or ~/.local/share/forebay. It prints
+how to point clients at it.
+
+All settings are described by "forebay config reference".`,
+		Example: `  forebay serve
+  forebay serve --listen 127.0.0.1:5000 --storage-dir /srv/forebay
+  forebay serve --config /etc/forebay/forebay.yaml
+
+  # Docker Hub with an account, without a file:
+  FOREBAY_UPSTREAMS_DOCKER_IO_USERNAME=someone \
+  FOREBAY_UPSTREAMS_DOCKER_IO_PASSWORD_FILE=/run/secrets/hub forebay serve`,
+		Args: cobra.NoArgs,
+	}
+	load := addConfigFlags(cmd, p)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		c, err := load("")
+		if err != nil {
+			return err
+		}
+		ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
+		defer stop()
+		// After the first signal the default comes back, so that the second one kills.
+		context.AfterFunc(ctx, stop)
+		return serve(ctx, c, p)
+	}
+	return cmd
+}
+
+// serve runs a mirror until ctx is done and everything has stopped.
+func serve(ctx context.Context, c *config.Config, p process) (err error) {
+	log := newLogger(c.Log, p.stderr)
+	defer func() { _ = log.Sync() }() // a terminal cannot be synced
+	b := thisBuild()
+	log.Info("starting", zap.String("version", b.version), zap.String("revision", b.revision), zap.String("config", c.File))
+	limitMemory(p.env, log)
+
+	m, err := newMirror(c, b.version, log)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		err = errors.Join(err, m.Close())
+		log.Info("stopped", logkey.Err(err))
+	}()
+	s, err := newServers(c, m.handler, b, log)
+	if err != nil {
+		return err
+	}
+	tellClients(c, p, s.registry.Addr(), log)
+	return s.run(ctx, m.cache.Run)
+}
+
+// servers are the two listeners.
+type servers struct {
+	registry *server.Server
+	admin    *server.Server // nil when it is off
+}
+
+// newServers opens both listeners and answers nobody yet.
+func newServers(c *config.Config, clients http.Handler, b build, log *zap.Logger) (*servers, error) {
+	var stopping atomic.Bool
+	registry, err := server.New(server.Options{
+		Addr: c.Listen, Handler: clients,
+		TLSCert: c.TLS.CertFile, TLSKey: c.TLS.KeyFile, HTTP2: c.HTTP2,
+		ShutdownGrace: max(c.ShutdownGrace, time.Nanosecond), // 0 would mean the server's default
+		Draining: func() {
+			stopping.Store(true)
+			log.Info("stopping", zap.Duration("grace", c.ShutdownGrace))
+		},
+		Log: log.Named("server"),
+	})
+	if err != nil {
+		return nil, usageError{fmt.Errorf("tls: %w", err)}
+	}
+	if err := registry.Listen(); err != nil {
+		return nil, listenError(c, "listen", "--listen", err)
+	}
+	s := &servers{registry: registry}
+	if c.AdminListen == "" {
+		return s, nil
+	}
+	s.admin, err = server.New(server.Options{
+		Addr: c.AdminListen,
+		Handler: admin.New(admin.Options{
+			Ready: func() error {
+				if stopping.Load() {
+					return errors.New("stopping")
+				}
+				return nil
+			},
+			Metrics: admin.NewMetrics(b.version, b.revision, b.compiler),
+			Version: b.version,
+		}),
+		TLSCert: c.AdminTLS.CertFile, TLSKey: c.AdminTLS.KeyFile, HTTP2: c.HTTP2,
+		ShutdownGrace: adminGrace, Log: log.Named("admin"),
+	})
+	if err != nil {
+		return nil, usageError{fmt.Errorf("admin_tls: %w", err)}
+	}
+	if err := s.admin.Listen(); err != nil {
+		return nil, listenError(c, "admin_listen", "--admin-listen", err)
+	}
+	return s, nil
+}
+
+// adminGrace is short: nothing that the admin listener answers takes long.
+const adminGrace = 2 * time.Second
+
+// run serves until ctx is done or something fails. The work in the background and the
+// admin listener go on until the last client has been served.
+func (s *servers) run(ctx context.Context, background func(context.Context) error) error {
+	after, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	group, serving := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		defer end()
+		return s.registry.Serve(serving)
+	})
+	group.Go(func() error { return untilDone(after, background) })
+	if s.admin != nil {
+		group.Go(func() error { return s.admin.Serve(after) })
+	}
+	return group.Wait()
+}
+
+// untilDone runs f, for which the end of ctx is no error.
+func untilDone(ctx context.Context, f func(context.Context) error) error {
+	err := f(ctx)
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		return nil
+	}
+	return err
+}
+
+// tellClients says how to point clients at the mirror: to people in words to copy, and
+// to a log collector as an event.
+func tellClients(c *config.Config, p process, addr net.Addr, log *zap.Logger) {
+	hostname, err := os.Hostname()
+	if err != nil {
+		hostname = "" // only a name to show
+	}
+	if logsForPeople(c.Log.Format, p.stderr) {
+		fmt.Fprint(p.stderr, clientHints(c, addr, hostname))
+		return
+	}
+	log.Info("point clients here", zap.String("registry-mirrors", baseURL(c, addr)), zap.Strings("upstreams", upstreamNames(c)))
+}
+
+// limitMemory keeps Go's memory below the limit of the container, if there is one and
+// GOMEMLIMIT does not say otherwise: the kernel would kill us rather than wait for the
+// collector.
+func limitMemory(env []string, log *zap.Logger) {
+	for _, entry := range env {
+		if strings.HasPrefix(entry, "GOMEMLIMIT=") {
+			return
+		}
+	}
+	text, err := os.ReadFile("/sys/fs/cgroup/memory.max")
+	if err != nil {
+		return // no container, or control groups of the first version
+	}
+	if limit := memoryLimit(string(text)); limit > 0 {
+		debug.SetMemoryLimit(limit)
+		log.Info("memory limited", logkey.Bytes(limit))
+	}
+}

@@ -1,0 +1,63 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"runtime"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+)
+
+// build says which build this is.
+type build struct {
+	version  string // "v1.2.3", or "devel"
+	revision string // commit, "+changes" when the work tree had some; empty when not known
+	goos     string // "linux/amd64"
+	compiler string // "go1.26.8"
+}
+
+// thisBuild asks the linker's flag first and then what the go command put in.
+func thisBuild() build {
+	b := build{version: version, goos: runtime.GOOS + "/" + runtime.GOARCH, compiler: runtime.Version()}
+	info, ok := debug.ReadBuildInfo()
+	if ok {
+		changed := false
+		for _, s := range info.Settings {
+			switch s.Key {
+			case "vcs.revision":
+				b.revision = s.Value
+			case "vcs.modified":
+				changed = s.Value == "true"
+			}
+		}
+		if changed {
+			b.revision += "+changes"
+		}
+		if v := info.Main.Version; b.version == "" && v != "(devel)" {
+			b.version = v
+		}
+	}
+	b.version = cmp.Or(b.version, "devel")
+	return b
+}
+
+func (b build) String() string {
+	s := "forebay " + b.version
+	if b.revision != "" {
+		s += " (" + b.revision + ")"
+	}
+	return s + " " + b.compiler + " " + b.goos
+}
+
+func newVersion(p process) *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Say which build this is",
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			_, err := fmt.Fprintln(p.stdout, thisBuild())
+			return err
+		},
+	}
+}

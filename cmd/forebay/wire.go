@@ -1,0 +1,148 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+
+	"go.uber.org/zap"
+
+	"forebay/cache"
+	"forebay/config"
+	"forebay/proxy"
+	"forebay/upstream"
+)
+
+// mirror is everything between a client's request and the registries. Its owner runs
+// cache.Run and calls Close once no request is being answered.
+type mirror struct {
+	cache      *cache.Cache
+	handler    http.Handler
+	registries []*upstream.Registry
+}
+
+// newMirror builds a mirror from its settings and opens its storage. Nothing is contacted.
+func newMirror(c *config.Config, version string, log *zap.Logger) (_ *mirror, err error) {
+	m := &mirror{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, m.Close())
+		}
+	}()
+	upstreams := make(map[string]cache.UpstreamOptions, len(c.Upstreams))
+	aliases := make(map[string][]string, len(c.Upstreams))
+	for i := range c.Upstreams {
+		u := &c.Upstreams[i]
+		r, err := upstream.New(registryOptions(u, version, log.Named("upstream")))
+		if err != nil {
+			return nil, usageError{err}
+		}
+		m.registries = append(m.registries, r)
+		aliases[u.Name] = u.Aliases
+		upstreams[u.Name] = cache.UpstreamOptions{
+			Upstream: r, TagTTL: u.TagTTL, Parallel: u.Parallel, MaxConnections: u.MaxConnections,
+		}
+	}
+	if m.cache, err = openCache(c, upstreams, log.Named("cache")); err != nil {
+		return nil, err
+	}
+	m.handler, err = proxy.New(proxyOptions(c, m.cache, aliases, log))
+	if err != nil {
+		return nil, usageError{err}
+	}
+	return m, nil
+}
+
+// Close closes what newMirror opened. Fills in progress are kept for a later start.
+func (m *mirror) Close() error {
+	var err error
+	if m.cache != nil {
+		err = m.cache.Close()
+	}
+	for _, r := range m.registries {
+		r.Close()
+	}
+	return err
+}
+
+func registryOptions(u *config.Upstream, version string, log *zap.Logger) upstream.Options {
+	o := upstream.Options{
+		Name:          u.Name,
+		Endpoints:     u.Endpoints,
+		Credentials:   upstream.Credentials{Username: u.Username, DockerConfig: u.DockerConfig},
+		TrustedRealms: u.TrustedRealms,
+		AllowPrivate:  u.AllowPrivate,
+		TLS:           upstream.TLS{CAFile: u.CAFile, CertFile: u.ClientCertFile, KeyFile: u.ClientKeyFile},
+		Proxy:         proxyURL(u),
+		Timeouts: upstream.Timeouts{
+			Connect: u.ConnectTimeout, TLS: u.TLSTimeout, FirstByte: u.FirstByteTimeout, Stall: u.StallTimeout,
+		},
+		MaxConnections: u.MaxConnections,
+		UserAgent:      "forebay/" + version,
+		Log:            log,
+	}
+	// A file is read again when it changes, so it goes before what was read from it.
+	if u.PasswordFile != "" {
+		o.Credentials.PasswordFile = u.PasswordFile
+	} else {
+		o.Credentials.Password = u.Password.Reveal()
+	}
+	return o
+}
+
+// proxyURL returns the proxy of an upstream with its user, or nil.
+func proxyURL(u *config.Upstream) *url.URL {
+	if u.Proxy == "" {
+		return nil
+	}
+	p, err := url.Parse(u.Proxy)
+	if err != nil {
+		panic("wire: config let through the proxy of " + u.Name)
+	}
+	if u.ProxyUsername != "" {
+		p.User = url.UserPassword(u.ProxyUsername, u.ProxyPassword.Reveal())
+	}
+	return p
+}
+
+func openCache(c *config.Config, upstreams map[string]cache.UpstreamOptions, log *zap.Logger) (*cache.Cache, error) {
+	most, err := maxBytes(c.Storage)
+	if err != nil {
+		return nil, openError(c, err)
+	}
+	negative := c.NegativeTTL
+	if negative == 0 {
+		negative = -1 // what the cache calls never
+	}
+	opened, err := cache.Open(cache.Options{
+		Dir:               c.Storage.Dir,
+		Upstreams:         upstreams,
+		MaxBytes:          most,
+		RevalidateTimeout: c.RevalidateTimeout,
+		NegativeTTL:       negative,
+		CancelAbandoned:   c.OnAbandon == config.AbandonCancel,
+		Log:               log,
+	})
+	if err != nil {
+		return nil, openError(c, fmt.Errorf("open storage: %w", err))
+	}
+	return opened, nil
+}
+
+func proxyOptions(c *config.Config, kept *cache.Cache, aliases map[string][]string, log *zap.Logger) proxy.Options {
+	o := proxy.Options{
+		Cache:     kept,
+		Upstreams: aliases,
+		Hosts:     c.Hosts,
+		Fallback:  proxy.FallbackClients,
+		Log:       log.Named("proxy"),
+	}
+	if c.Fallback == config.FallbackNone {
+		o.Fallback = proxy.FallbackNone
+	}
+	if c.Log.Access {
+		o.AccessLog = log.Named("access")
+	}
+	return o
+}
