@@ -167,7 +167,7 @@ func (h *Hub) grant(x *exchange, id identity, scopes []string, g grantOptions) *
 	if h.opts().MultiScopeBug && len(words) > 1 {
 		words = words[:1]
 	}
-	if refused := h.profile().refuseScope(h, x.r.Context(), id, words); refused != nil {
+	if refused := h.profile().refuseScope(x.r.Context(), h, id, words); refused != nil {
 		return refused
 	}
 	ttl := h.opts().TokenTTL

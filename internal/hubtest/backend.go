@@ -13,20 +13,22 @@ import (
 
 // backend is a plain registry that is read through. A nil backend has nothing.
 type backend struct {
-	base   string
-	client *http.Client
+	base    string
+	client  *http.Client
+	problem func(string) // told when the backend cannot be asked
 
 	mu    sync.Mutex
 	sizes map[string]int64 // of blobs known to exist, by "repo@digest"
 	repos map[string]bool  // known to exist
 }
 
-func newBackend(base string) *backend {
+func newBackend(base string, problem func(string)) *backend {
 	return &backend{
-		base:   strings.TrimSuffix(base, "/"),
-		client: &http.Client{Transport: &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 16, ResponseHeaderTimeout: 30 * time.Second}},
-		sizes:  map[string]int64{},
-		repos:  map[string]bool{},
+		problem: problem,
+		base:    strings.TrimSuffix(base, "/"),
+		client:  &http.Client{Transport: &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 16, ResponseHeaderTimeout: 30 * time.Second}},
+		sizes:   map[string]int64{},
+		repos:   map[string]bool{},
 	}
 }
 
@@ -47,6 +49,9 @@ func (b *backend) get(ctx context.Context, method, path string, header http.Head
 	}
 	resp, err := b.client.Do(req)
 	if err != nil {
+		if ctx.Err() == nil {
+			b.problem(fmt.Sprintf("backend: %s", err))
+		}
 		return nil, err
 	}
 	if resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusPartialContent {

@@ -49,7 +49,7 @@ type Counters struct {
 	BlobBytes        map[string]int64
 	BlobBodyStarted  map[string]int
 	BlobBodyFinished map[string]int
-	RangeRequests    map[string]int
+	RangeRequests    map[string]int // with a Range, whether it was honoured or not
 
 	TokensIssued  map[string]int // by "principal scope"; the principal of anonymous is ""
 	TokenRequests int
@@ -199,8 +199,6 @@ func (b *book) note(x *exchange) {
 		b.c.ManifestHead[nameOf(x.Repo, x.Ref)]++
 	case x.Role == RoleHubAPI:
 		b.c.HubAPI++
-	case x.Role.servesBlobs() && r.Header.Get("Range") != "":
-		b.c.RangeRequests[x.Ref]++
 	}
 }
 
@@ -270,6 +268,9 @@ func (b *book) answered(x *exchange) {
 	}
 	e.key.Status = x.reply.Status
 	b.c.Requests[e.key]++
+	if x.ranged && x.Route == RouteBlob && x.reply.Status/100 != 3 {
+		b.c.RangeRequests[x.Ref]++
+	}
 	if RouteManifest.covers(x.Route) && x.r.Method == http.MethodGet && x.reply.Status == http.StatusOK {
 		b.c.ManifestGet[x.Repo+"@"+x.reply.digest]++
 	}

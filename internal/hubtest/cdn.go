@@ -45,7 +45,10 @@ func (h *Hub) signedTTL(role Role) time.Duration {
 
 // signedURL returns where a CDN gives a blob to a request with the given method.
 func (h *Hub) signedURL(role Role, method, digest string) string {
-	path := h.profile().pathPrefix + cdnPath(digest)
+	path := cdnPath(digest)
+	if h.profile().doubleSlash {
+		path = doubleSlash + path
+	}
 	return h.URL(role) + path + "?" + h.signQuery(role, method, path)
 }
 
@@ -164,6 +167,9 @@ func (h *Hub) answerCDN(x *exchange) *Reply {
 	default:
 		a.Header.Set("Server", "cloudflare")
 	}
+	if c := h.profile().cdnCacheControl; c != "" {
+		a.Header.Set("Cache-Control", c)
+	}
 	return a
 }
 
@@ -194,7 +200,7 @@ func (h *Hub) cdnReply(x *exchange) *Reply {
 	if !ok {
 		return xmlError(http.StatusNotFound, "NoSuchKey", "The specified key does not exist.")
 	}
-	return blobBody(x, c)
+	return blobBody(x, c, cdnETag(x.Role, x.Ref))
 }
 
 // ownBlob serves a signed blob from the registry's own host, where relative redirects lead.
@@ -218,11 +224,10 @@ func cdnETag(role Role, digest string) string {
 }
 
 // blobBody is the blob or the part of it that Range asks for.
-func blobBody(x *exchange, c content) *Reply {
+func blobBody(x *exchange, c content, etag string) *Reply {
 	a := newReply(http.StatusOK, "application/octet-stream", nil)
 	a.setBody(c)
 	a.digest = x.Ref
-	etag := cdnETag(x.Role, x.Ref)
 	a.Header.Set("Etag", etag)
 	a.Header.Set("Accept-Ranges", "bytes")
 	a.Header.Set("Vary", "Accept-Encoding")

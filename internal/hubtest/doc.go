@@ -9,7 +9,7 @@
 //	img := hub.PushImage("library/alpine", "latest", hubtest.ImageSpec{
 //		Platforms: []string{"linux/amd64", "linux/arm64"},
 //	})
-//	hub.AddRule(hubtest.Rule{Role: hubtest.CDN, Count: 1, Do: hubtest.Drop(1000, hubtest.RST)})
+//	hub.AddRule(hubtest.Rule{Role: hubtest.CDN, Route: hubtest.RouteBlob, Count: 1, Do: hubtest.Drop(1000, hubtest.RST)})
 //	pullThrough(t, hub.RegistryURL(), img)                   // the product under test
 //	if n := hub.ManifestGets(img.Digest); n != 1 {
 //		t.Errorf("hub saw %d manifest requests, want 1", n)

@@ -32,6 +32,8 @@ type exchange struct {
 	reply *Reply
 	entry *entry
 	claim *claims // of a good token, else nil
+
+	ranged bool // came with a Range header; faults may remove it
 }
 
 // serve answers one request to a role.
@@ -65,10 +67,13 @@ func (s *server) serve(w http.ResponseWriter, r *http.Request) {
 
 func (h *Hub) begin(role Role, w http.ResponseWriter, r *http.Request) *exchange {
 	p := placeOf(role, r)
-	if role == RoleRegistry && h.profile().ownRealm && tokenPaths[rawPath(r)] {
+	switch style := h.profile(); {
+	case role == RoleRegistry && style.ownRealm && tokenPaths[rawPath(r)]:
 		p = place{route: RouteToken}
+	case role == RoleSub && style.manifestsElsewhere && strings.HasPrefix(r.URL.Path, "/v2/"):
+		p = parseRegistryPath(rawPath(r))
 	}
-	x := &exchange{w: w, r: r, conn: connOf(r)}
+	x := &exchange{w: w, r: r, conn: connOf(r), ranged: r.Header.Get("Range") != ""}
 	x.State = State{Hub: h, Request: r, Role: role, Route: p.route, Repo: p.repo, Ref: p.ref}
 	x.Reused = x.conn.requests.Add(1) > 1
 	x.Address = h.address(r)
@@ -96,7 +101,7 @@ func (h *Hub) answer(x *exchange) *Reply {
 	switch {
 	case x.Role == RoleAuth, x.Route == RouteToken:
 		return h.answerAuth(x)
-	case x.Role == RoleRegistry:
+	case x.Role == RoleRegistry, x.Role.servesBlobs() && x.Repo != "":
 		return h.answerRegistry(x)
 	case x.Role.servesBlobs():
 		return h.answerCDN(x)

@@ -365,12 +365,16 @@ func headFault(status int) Fault {
 	}}
 }
 
-// BadToken400 answers 400 without a challenge to a bearer token, as public.ecr.aws does
-// to an expired one.
-func BadToken400() Fault {
-	return Fault{Name: "bad token 400", before: func(x *exchange) {
-		if x.Bearer {
-			x.reply = errorReply(http.StatusBadRequest, "DENIED", "Your authorization token has expired. Reauthenticate and try again.", nil)
+// BadToken400 answers 400 without a challenge to a request with a credential, as
+// public.ecr.aws does to an expired token.
+func BadToken400() Fault { return TokenExpired(http.StatusBadRequest) }
+
+// TokenExpired answers status without a challenge to a request with any credential: 403
+// is what ECR says to an expired one.
+func TokenExpired(status int) Fault {
+	return Fault{Name: "token expired " + strconv.Itoa(status), before: func(x *exchange) {
+		if x.r.Header.Get("Authorization") != "" {
+			x.reply = denied(status, "Your authorization token has expired. Reauthenticate and try again.")
 		}
 	}}
 }

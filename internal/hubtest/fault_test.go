@@ -81,6 +81,7 @@ type recorder struct {
 }
 
 func (r *recorder) Helper() {}
+
 func (r *recorder) Errorf(format string, args ...any) {
 	r.errors = append(r.errors, strings.TrimSpace(format))
 }
@@ -573,60 +574,15 @@ func TestX27ConnectionClosedAsARequestIsSent(t *testing.T) {
 func TestX28Headers(t *testing.T) {
 	w := newFaultWorld(t)
 	w.once(RoleCF, BigHeaders(1<<20))
-	if _, err := w.tryBlob(); err == nil {
-		if _, err = w.tryBlob(); err != nil {
-			t.Error(err)
-		}
+	size := 0
+	for k, v := range w.blob().header {
+		size += len(k) + len(v[0])
+	}
+	if size < 1<<20 {
+		t.Errorf("%d bytes of headers, want 1 MiB", size)
 	}
 	w.once(RoleCF, ManyHeaders(10_000))
 	if a := w.blob(); len(a.header) < 10_000 {
 		t.Errorf("%d headers, want 10000", len(a.header))
-	}
-}
-
-func TestF71LedgerHidesSecrets(t *testing.T) {
-	w := newFaultWorld(t)
-	w.AddUser(User{Name: "u", Secrets: []string{"hunter2"}})
-	w.p.token("library/a", basic("u", "hunter2")...)
-	w.blob()
-	w.manifest()
-	l := w.Ledger()
-	for _, secret := range []string{"hunter2", basic("u", "hunter2")[1][6:], w.token} {
-		if strings.Contains(l, secret) {
-			t.Errorf("ledger shows %q:\n%s", secret, l)
-		}
-	}
-	for _, want := range []string{"verify=sha256[", "Bearer sha256[", "GET  /v2/library/a/manifests/1 → 200"} {
-		if !strings.Contains(l, want) {
-			t.Errorf("ledger lacks %q:\n%s", want, l)
-		}
-	}
-}
-
-func TestF72AssertClean(t *testing.T) {
-	w := newFaultWorld(t)
-	var r recorder
-	w.AssertClean(&r)
-	if len(r.errors) != 0 {
-		t.Errorf("complaints about nothing: %q", r.errors)
-	}
-	w.blob("Authorization", "Bearer x")
-	w.blob("Cookie", "x=y")
-	w.blob("Referer", "x")
-	w.p.registry(http.MethodGet, "/v2/?ns=docker.io", "", "Cookie", "a=b", "X-Forwarded-For", "1.2.3.4")
-	w.p.registry(http.MethodDelete, "/v2/library/a/manifests/1", "")
-	w.p.do(http.MethodGet, w.p.tokenURL("library/a"), "Cookie", "a=b")
-	w.p.do(http.MethodGet, w.URL(RoleEvil)+"/?account=x")
-	w.p.do(http.MethodGet, w.URL(RoleMeta))
-	_, _ = w.p.try(http.MethodGet, "http://127.0.0.1:1/")
-	w.AssertClean(&r)
-	if len(r.errors) != 12 {
-		t.Errorf("%d complaints, want 12: %q", len(r.errors), r.errors)
-	}
-	w.ResetCounters()
-	var again recorder
-	w.AssertClean(&again)
-	if len(again.errors) != 12 || w.Requests() != 0 {
-		t.Errorf("after a reset: %d complaints, %d requests; want 12, 0", len(again.errors), w.Requests())
 	}
 }

@@ -98,7 +98,7 @@ func Start(o Options) (*Hub, error) {
 	h.options.Store(&o)
 	h.denials = &dialer{hub: h, faults: map[string]DialFault{}}
 	if o.Backend != "" {
-		h.backend = newBackend(o.Backend)
+		h.backend = newBackend(o.Backend, h.book.problem)
 	}
 	if o.TLS || o.Named {
 		ca, err := newAuthority(h.Now())
@@ -108,6 +108,9 @@ func Start(o Options) (*Hub, error) {
 		h.ca = ca
 	}
 	for _, site := range roleSites() {
+		if name := o.Names[site.role]; name != "" {
+			site.name = name
+		}
 		s := &server{hub: h, site: site}
 		h.servers[site.role] = s
 		if err := s.start(); err != nil {

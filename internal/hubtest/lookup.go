@@ -37,9 +37,9 @@ func (h *Hub) LookupNetIP(_ context.Context, _, host string) ([]netip.Addr, erro
 		}
 		return slices.Clone(list[0]), nil
 	}
-	for _, site := range roleSites() {
-		if site.name == host && site.role != RoleMeta {
-			return []netip.Addr{netip.MustParseAddr(site.ip)}, nil
+	for _, s := range h.servers {
+		if s.site.name == host && s.site.role != RoleMeta {
+			return []netip.Addr{netip.MustParseAddr(s.site.ip)}, nil
 		}
 	}
 	if ip, err := netip.ParseAddr(host); err == nil {

@@ -14,6 +14,7 @@ type Options struct {
 	// tags, manifests and blobs that the hub does not hold come from there, as public ones.
 	Backend string
 	Now     func() time.Time // nil means time.Now
+	Names   map[Role]string  // host names of roles in named mode, where not Docker Hub's
 	Seed    uint64           // of signatures and of CDN "random"; same seed, same choices
 	Profile Profile          // imitate another registry; "" is Docker Hub
 

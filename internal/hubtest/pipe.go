@@ -190,6 +190,19 @@ func (h *Hub) DialContext(ctx context.Context, network, addr string) (net.Conn, 
 	return s.dial(ctx)
 }
 
+// DialAll returns a DialContext for several hubs: each is dialled for its own
+// addresses, and any other address is refused and counted by the first.
+func DialAll(hubs ...*Hub) func(ctx context.Context, network, addr string) (net.Conn, error) {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		for _, h := range hubs {
+			if h.serverFor(addr) != nil {
+				return h.DialContext(ctx, network, addr)
+			}
+		}
+		return hubs[0].DialContext(ctx, network, addr)
+	}
+}
+
 func (h *Hub) serverFor(addr string) *server {
 	for _, s := range h.servers {
 		if s.dialAddr() == addr {

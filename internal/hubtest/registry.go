@@ -42,6 +42,9 @@ func (h *Hub) registryReply(x *exchange) *Reply {
 	}
 	switch x.Route {
 	case RouteManifestTag, RouteManifestDigest:
+		if h.profile().manifestsElsewhere && x.Role == RoleRegistry {
+			return redirect(http.StatusTemporaryRedirect, h.URL(RoleSub)+x.r.RequestURI)
+		}
 		return h.manifestReply(x)
 	case RouteBlob:
 		return h.blobReply(x)
@@ -120,8 +123,8 @@ func (h *Hub) refuse(x *exchange) *Reply {
 	case authorization == "":
 		return h.challenge(x, "pull", "")
 	case x.claim == nil:
-		if p.expiredToken != nil {
-			return p.expiredToken()
+		if p.badToken != nil {
+			return p.badToken()
 		}
 		return h.challenge(x, "pull", "invalid_token")
 	case p.openScope && exists && !opts.Private:
@@ -270,22 +273,22 @@ func (h *Hub) blobReply(x *exchange) *Reply {
 	if !validDigest(x.Ref) {
 		return errorReply(http.StatusBadRequest, "DIGEST_INVALID", "provided digest did not match uploaded content", nil)
 	}
-	if _, ok := h.blob(x.r.Context(), x.Repo, x.Ref); !ok {
+	c, ok := h.blob(x.r.Context(), x.Repo, x.Ref)
+	if !ok {
 		return errorReply(http.StatusNotFound, "BLOB_UNKNOWN", "blob unknown to registry", x.Ref)
 	}
 	h.mu.Lock()
 	h.holders[x.Ref] = x.Repo // where a CDN finds it, if it is at the backend
 	h.mu.Unlock()
-	if a := h.profile().blobReply; a != nil {
-		if reply := a(h, x); reply != nil {
-			return reply
-		}
+	if special := h.profile().blobReply; special != nil {
+		return special(h, x, c)
 	}
-	a := newReply(http.StatusTemporaryRedirect, "application/octet-stream", nil)
-	role := h.pickCDN()
-	a.Header.Set("Location", h.signedURL(role, x.r.Method, x.Ref))
+	return h.redirectBlob(x, http.StatusTemporaryRedirect, h.pickCDN())
+}
+
+func (h *Hub) redirectBlob(x *exchange, code int, role Role) *Reply {
 	h.book.redirected(x.Ref)
-	return a
+	return redirect(code, h.signedURL(role, x.r.Method, x.Ref))
 }
 
 func (h *Hub) tagsReply(x *exchange) *Reply {
@@ -342,7 +345,11 @@ func (h *Hub) referrersReply(x *exchange) *Reply {
 		return errorReply(http.StatusBadRequest, "DIGEST_INVALID", "provided digest did not match uploaded content", nil)
 	}
 	list := h.referrers(x.Repo, x.Ref)
-	switch h.opts().Referrers {
+	mode := h.opts().Referrers
+	if h.fixed.Profile == GHCR {
+		mode = ReferrersOff
+	}
+	switch mode {
 	case ReferrersOff:
 		return newReply(http.StatusNotFound, "text/plain; charset=utf-8", []byte("404 page not found\n"))
 	case ReferrersHTML:
