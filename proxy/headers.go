@@ -31,7 +31,8 @@ func newStaticHeaders() staticHeaders {
 		immutable:   []string{"public, max-age=31536000, immutable"}, // a year, the most that HTTP caches take seriously
 		noCache:     []string{"no-cache"},
 		noStore:     []string{"no-store"},
-		stale:       []string{`110 - "Response is Stale"`}, // RFC 7234, 5.5.1
+		// The only code that clients of registries show (OCI distribution specification, "Warnings").
+		stale: []string{`299 - "stale: the registry could not be asked, this is what it last said"`},
 	}
 }
 

@@ -3,6 +3,7 @@ package proxy
 import (
 	"net/http"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -118,7 +119,7 @@ func TestStaleManifestCarriesWarning(t *testing.T) {
 	f.manifest.Result, f.manifest.StaleFor = cache.Stale, time.Hour
 	url := serve(t, newHandler(t, f, nil))
 	a := ask(t, "GET", url+"/v2/library/nginx/manifests/latest")
-	if got := a.Header.Get("Warning"); a.StatusCode != 200 || got != `110 - "Response is Stale"` {
+	if got := a.Header.Get("Warning"); a.StatusCode != 200 || !strings.HasPrefix(got, `299 - "stale`) {
 		t.Errorf("stale manifest = %d, Warning %q", a.StatusCode, got)
 	}
 }
