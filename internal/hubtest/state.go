@@ -191,7 +191,7 @@ func (h *Hub) AddReferrer(repo, subject, artifactType, mediaType string, raw []b
 // User is an account at the hub.
 type User struct {
 	Name       string
-	Plan       Plan     // the zero Plan has no limit
+	Plan       Plan     // zero means 200 an hour
 	Secrets    []string // passwords, PATs, and OATs ("dckr_oat_…"); each is good
 	PublicOnly []string // PATs whose scope is repo:public_read
 	// Repos are the private repositories that it may pull, "acme/app" or "acme/*".
