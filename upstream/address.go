@@ -47,10 +47,10 @@ var specialAddresses = [...]addressRule{
 	{netip.MustParsePrefix("168.63.129.16/32"), neverAddress},   // Azure platform
 	{netip.MustParsePrefix("192.0.0.192/32"), neverAddress},     // Oracle metadata
 	{netip.MustParsePrefix("::/128"), neverAddress},
-	{netip.MustParsePrefix("fe80::/10"), neverAddress},         // link-local
-	{netip.MustParsePrefix("ff00::/8"), neverAddress},          // multicast
-	{netip.MustParsePrefix("fd00:ec2::254/128"), neverAddress}, // AWS metadata
-	{netip.MustParsePrefix("fd20:ce::254/128"), neverAddress},  // Google metadata
+	{netip.MustParsePrefix("fe80::/10"), neverAddress},              // link-local
+	{netip.MustParsePrefix("ff00::/8"), neverAddress},               // multicast
+	{netip.MustParsePrefix("fd00:ec2::254/128"), neverAddress},      // AWS metadata
+	{netip.MustParsePrefix("fd20:ce::254/128"), neverAddress},       // Google metadata
 	{netip.MustParsePrefix("fd00:c1::a9fe:a9fe/128"), neverAddress}, // Oracle metadata
 
 	{netip.MustParsePrefix("127.0.0.0/8"), privateAddress},

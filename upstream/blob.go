@@ -30,7 +30,7 @@ func (r *Registry) StatBlob(ctx context.Context, repo string, d v1.Hash) (int64,
 	ans, err := r.do(ctx, r.questions, a)
 	if err == nil {
 		defer ans.Body.Close()
-		if ans.ContentLength >= 0 && ans.Header.Get("Content-Encoding") == "" {
+		if ans.ContentLength >= 0 && contentEncoding(ans.Header) == "" {
 			return ans.ContentLength, nil
 		}
 	} else if !headRefused(err) {
@@ -71,7 +71,7 @@ func (r *Registry) statByRange(ctx context.Context, repo string, d v1.Hash) (int
 	}
 	defer ans.Body.Close()
 	if ans.StatusCode == http.StatusOK {
-		if ans.Header.Get("Content-Encoding") != "" {
+		if contentEncoding(ans.Header) != "" {
 			return -1, nil
 		}
 		return ans.ContentLength, nil
@@ -123,7 +123,7 @@ func (r *Registry) openWhole(ctx context.Context, a *ask) (*pull.Body, error) {
 	if err != nil {
 		return nil, err
 	}
-	if encoding := ans.Header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
+	if encoding := contentEncoding(ans.Header); encoding != "" {
 		ans.Body.Close()
 		return nil, r.broken(a, "the blob comes with content encoding %q", clean(encoding)).err
 	}
@@ -169,7 +169,7 @@ var errBadRange = errors.New("answer does not fit the range")
 
 // rangedBody makes the body of an answer to a request for [off, end).
 func rangedBody(ans *answer, off, end int64) (*pull.Body, error) {
-	if encoding := ans.Header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
+	if encoding := contentEncoding(ans.Header); encoding != "" {
 		return nil, errBadRange // the whole will be refused with a clear error
 	}
 	if ans.StatusCode == http.StatusOK {

@@ -104,7 +104,7 @@ func (r *Registry) statusFailure(ctx context.Context, a *ask, resp *http.Respons
 func (r *Registry) readError(resp *http.Response, g *grant) (wire.ErrorDoc, error) {
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, errorBodyMax))
-	body, decodeErr := decoded(resp.Header.Get("Content-Encoding"), body, errorBodyMax)
+	body, decodeErr := decoded(contentEncoding(resp.Header), body, errorBodyMax)
 	if decodeErr != nil {
 		return wire.ErrorDoc{}, decodeErr
 	}

@@ -60,7 +60,7 @@ func headDescriptor(ans *answer, want v1.Hash) (v1.Descriptor, error) {
 	switch {
 	case !namesManifest(desc.MediaType):
 		return desc, fmt.Errorf("HEAD gives the content type %q", clean(string(desc.MediaType)))
-	case desc.Size <= 0 || ans.Header.Get("Content-Encoding") != "":
+	case desc.Size <= 0 || contentEncoding(ans.Header) != "":
 		return desc, errors.New("HEAD gives no size")
 	case want == v1.Hash{} && err != nil:
 		return desc, errors.New("HEAD gives no usable digest")

@@ -59,7 +59,7 @@ func (r *Registry) fetchOnce(ctx context.Context, a *ask, most int) (*page, erro
 	if len(raw) > most {
 		return nil, r.broken(a, "the body has more than %d bytes", most).err
 	}
-	body, err := decoded(ans.Header.Get("Content-Encoding"), raw, most)
+	body, err := decoded(contentEncoding(ans.Header), raw, most)
 	if err != nil {
 		return nil, r.broken(a, "%w", err).err
 	}
@@ -83,6 +83,16 @@ func (p *page) next(a *ask) (*ask, error) {
 	further := *a
 	further.from, further.page = p.endpoint, u
 	return &further, nil
+}
+
+// contentEncoding returns how a body is encoded, all headers together; "" means that it
+// is not.
+func contentEncoding(h http.Header) string {
+	list := h.Values("Content-Encoding")
+	if len(list) == 1 && strings.EqualFold(list[0], "identity") {
+		return ""
+	}
+	return strings.Join(list, ",")
 }
 
 // encodingsMax bounds how often a body may be encoded. Twice has been seen.

@@ -78,9 +78,9 @@ type Options struct {
 // TLS says whom to trust and who we are.
 type TLS struct {
 	RootCAs  *x509.CertPool // whom to trust; nil means the system's authorities
-	CAFile   string // PEM certificates to trust beside RootCAs
-	CertFile string // PEM, our own certificate, with KeyFile
-	KeyFile  string // PEM
+	CAFile   string         // PEM certificates to trust beside RootCAs
+	CertFile string         // PEM, our own certificate, with KeyFile
+	KeyFile  string         // PEM
 }
 
 // Timeouts bound the parts of a request; 0 means the default. A body as a whole has no bound.

@@ -263,7 +263,7 @@ func (r *Registry) mintOnce(ctx context.Context, e *endpoint, a *ask, realm *url
 	if len(body) > tokenReplyMax {
 		return nil, r.broken(a, "reply has more than %d bytes", tokenReplyMax)
 	}
-	if body, err = decoded(resp.Header.Get("Content-Encoding"), body, tokenReplyMax); err != nil {
+	if body, err = decoded(contentEncoding(resp.Header), body, tokenReplyMax); err != nil {
 		return nil, r.broken(a, "%w", err)
 	}
 	t, err := readToken(body, r.opts.Now())

@@ -1,0 +1,500 @@
+package upstream
+
+import (
+	"encoding/base64"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"forebay/internal/hubtest"
+	"forebay/internal/pull"
+)
+
+func TestX22Realms(t *testing.T) {
+	tests := []struct {
+		challenge []string
+		want      pull.Kind // with credentials
+		anonymous pull.Kind // without
+		evil      bool      // the realm may be asked, without credentials
+	}{
+		{[]string{`Bearer realm="https://auth.docker.io/token",service="registry.docker.io"`}, ok, ok, false},
+		{[]string{"Negotiate", `Basic realm="x"`, `Bearer realm="https://auth.docker.io/token",service="registry.docker.io"`}, ok, ok, false},
+		{[]string{`Negotiate, Basic realm="x", Bearer realm="https://auth.docker.io/token",service="registry.docker.io"`}, ok, ok, false},
+		{[]string{`bearer realm=https://auth.docker.io/token,service=registry.docker.io`}, ok, ok, false},
+		{[]string{`Bearer realm="https://auth.docker.io/token?x=y",service="registry.docker.io",scope="repository:user/image:pull"`}, ok, ok, false},
+		{[]string{`Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:a:pull,push repository:b:*"`}, ok, ok, false},
+		{[]string{`Bearer realm="https://attacker.example/token",service="registry.docker.io"`}, pull.Invalid, ok, true},
+		{[]string{`Bearer realm="https://docker.io.attacker.example/token",service="registry.docker.io"`}, pull.Invalid, pull.Unavailable, false},
+		{[]string{`Bearer realm="https://hub.docker.com/token",service="registry.docker.io"`}, pull.Invalid, pull.Invalid, false},
+		{[]string{`Bearer realm="https://auth.docker.io:8443/token",service="registry.docker.io"`}, pull.Invalid, pull.Unavailable, false},
+		{[]string{`Bearer realm="http://auth.docker.io/token",service="registry.docker.io"`}, pull.Invalid, pull.Invalid, false},
+		{[]string{`Bearer realm="https://user:pw@auth.docker.io/token",service="registry.docker.io"`}, pull.Invalid, pull.Invalid, false},
+		{[]string{`Bearer realm="https://169.254.169.254/token"`}, pull.Invalid, pull.Invalid, false},
+		{[]string{`Bearer realm="http://169.254.169.254/token"`}, pull.Invalid, pull.Invalid, false},
+		{[]string{`Bearer realm="https://[fd00:ec2::254]/token"`}, pull.Invalid, pull.Invalid, false},
+		{[]string{`Bearer realm="https://127.0.0.1/token"`}, pull.Invalid, pull.Invalid, false},
+		{[]string{`Bearer realm="https://203.0.113.2/token"`}, pull.Invalid, pull.Invalid, false},
+		{[]string{`Bearer realm="https://localhost/token"`}, pull.Invalid, pull.Invalid, false},
+		{[]string{`Bearer realm="https://metadata.example/token"`}, pull.Invalid, pull.Invalid, false},
+		{[]string{`Bearer realm="file:///etc/passwd"`}, pull.Invalid, pull.Invalid, false},
+		{[]string{`Bearer realm="/token"`}, pull.Invalid, pull.Invalid, false},
+		{[]string{`Bearer realm=""`}, pull.Invalid, pull.Invalid, false},
+		{[]string{`Bearer service="registry.docker.io"`}, pull.Invalid, pull.Invalid, false},
+		{[]string{`Bearer realm="` + strings.Repeat("x", 8<<10) + `"`}, pull.Invalid, pull.Invalid, false},
+	}
+	for _, test := range tests {
+		for _, anonymous := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%.90s anonymous %v", strings.Join(test.challenge, "|"), anonymous), func(t *testing.T) {
+				hub := hubtest.New(t, hubtest.Options{Named: true})
+				public(hub)
+				hub.SetAddrs("metadata.example", []netip.Addr{netip.MustParseAddr("169.254.169.254")})
+				hub.SetAddrs("hub.docker.com", []netip.Addr{netip.MustParseAddr("203.0.113.77")})
+				hub.AddUser(hubtest.User{Name: "acme", Secrets: []string{"secret"}})
+				hub.PushImage("library/alpine", "latest", hubtest.ImageSpec{})
+				o := hubOptions(hub)
+				o.Lookup = hub.LookupNetIP
+				want := test.anonymous
+				if !anonymous {
+					o.Credentials, want = Credentials{Username: "acme", Password: "secret"}, test.want
+				}
+				r := newRegistry(t, o)
+				hub.AddRule(hubtest.Rule{
+					Role: hubtest.RoleRegistry, Do: hubtest.Challenge(test.challenge...),
+					When: func(s *hubtest.State) bool { return !s.Bearer },
+				})
+				_, _, err := r.Manifest(t.Context(), "library/alpine", "latest")
+				if want != ok {
+					wantKind(t, "Manifest", err, want)
+				} else if err != nil {
+					t.Errorf("Manifest: %v", err)
+				}
+				hub.AssertAllFired(t)
+				if test.evil && anonymous {
+					hub.AssertNoLeaks(t)
+					return
+				}
+				noEgress(t, hub, "docker.io.attacker.example", "auth.docker.io")
+			})
+		}
+	}
+}
+
+func TestUntrustedRealmIsNamed(t *testing.T) {
+	hub := hubtest.New(t, hubtest.Options{})
+	o := hubOptions(hub) // on another address than the registry, and not listed
+	o.Credentials = Credentials{Username: "acme", Password: "secret"}
+	hub.AddUser(hubtest.User{Name: "acme", Secrets: []string{"secret"}})
+	hub.PushImage("library/alpine", "latest", hubtest.ImageSpec{})
+	r := newRegistry(t, o)
+	_, err := r.Resolve(t.Context(), "library/alpine", "latest")
+	e := wantKind(t, "Resolve", err, pull.Invalid)
+	host := strings.TrimPrefix(hub.URL(hubtest.RoleAuth), "http://")
+	if !strings.Contains(e.Error(), host) || !strings.Contains(e.Error(), "trusted_realms") {
+		t.Errorf("error does not name %s and trusted_realms: %v", host, e)
+	}
+	if n := hub.TokenRequests(); n != 0 {
+		t.Errorf("hub saw %d token requests, want 0", n)
+	}
+	o.AnonymousFallback = true
+	if _, err := newRegistry(t, o).Resolve(t.Context(), "library/alpine", "latest"); err != nil {
+		t.Errorf("Resolve with anonymous fallback: %v", err)
+	}
+	hub.AssertClean(t)
+}
+
+func TestRealmTrust(t *testing.T) {
+	tests := []struct {
+		endpoint, name, realm string
+		listed                []string
+		want                  bool
+	}{
+		{"https://registry-1.docker.io", "docker.io", "https://auth.docker.io/token", nil, true},
+		{"https://registry-1.docker.io", "docker.io", "https://AUTH.docker.io/token", nil, true},
+		{"https://registry-1.docker.io", "docker.io", "https://other.docker.io/token", nil, false},
+		{"https://registry-1.docker.io", "docker.io", "https://registry-1.docker.io/token", nil, true},
+		{"https://registry-1.docker.io", "docker.io", "https://auth.docker.io:444/token", nil, false},
+		{"https://registry-1.docker.io", "docker.io", "http://auth.docker.io/token", nil, false},
+		{"https://registry-1.docker.io", "docker.io", "https://auth.docker.io.evil.com/token", nil, false},
+		{"https://registry-1.docker.io", "docker.io", "https://evil.com/token", []string{"evil.com"}, true},
+		{"https://registry-1.docker.io", "docker.io", "http://evil.com/token", []string{"evil.com"}, false},
+		{"https://mirror.corp.example", "docker.io", "https://auth.docker.io/token", nil, false},
+		{"https://mirror.corp.example", "docker.io", "https://auth.corp.example/token", nil, true},
+		{"https://mirror.corp.com", "docker.io", "https://auth.corp.com/token", nil, true},
+		{"https://registry.gitlab.com", "registry.gitlab.com", "https://gitlab.com/jwt/auth", nil, true},
+		{"https://registry.gitlab.com", "registry.gitlab.com", "https://evil.gitlab.com/jwt/auth", nil, false},
+		{"https://ghcr.io", "ghcr.io", "https://ghcr.io/token", nil, true},
+		{"https://mine.azurecr.io", "mine.azurecr.io", "https://mine.azurecr.io/oauth2/token", nil, true},
+		{"https://mine.azurecr.io", "mine.azurecr.io", "https://yours.azurecr.io/oauth2/token", nil, false},
+		{"https://eu-docker.pkg.dev", "eu-docker.pkg.dev", "https://us-docker.pkg.dev/v2/token", nil, false},
+		{"https://reg.example.co.uk", "reg.example.co.uk", "https://auth.example.co.uk/t", nil, true},
+		{"https://reg.example.co.uk", "reg.example.co.uk", "https://auth.other.co.uk/t", nil, false},
+		{"https://a.github.io", "a.github.io", "https://b.github.io/t", nil, false},
+		{"https://reg.example.com", "reg.example.com", "https://reg.example.com:8443/t", nil, true},
+		{"https://10.0.0.1:5000", "corp", "https://10.0.0.1:5000/t", nil, true},
+		{"https://10.0.0.1:5000", "corp", "https://10.0.0.1:5001/t", nil, false},
+		{"https://10.0.0.1:5000", "corp", "https://10.0.0.1:5001/t", []string{"10.0.0.1:5001"}, true},
+		{"https://localhost:5000", "corp", "https://localhost:5001/t", nil, false},
+		{"https://registry:5000", "corp", "https://auth:5001/t", nil, false},
+		{"http://reg.example.com", "corp", "http://reg.example.com/t", nil, true},
+		{"http://reg.example.com", "corp", "http://auth.example.com/t", nil, false},
+		{"http://reg.example.com", "corp", "http://auth.example.com/t", []string{"auth.example.com"}, true},
+		{"http://reg.example.com", "corp", "https://auth.example.com/t", nil, true},
+		{"https://reg.example.com", "corp", "ftp://reg.example.com/t", []string{"reg.example.com"}, false},
+	}
+	for _, test := range tests {
+		base, err := url.Parse(test.endpoint)
+		if err != nil {
+			t.Fatal(err)
+		}
+		realm, err := url.Parse(test.realm)
+		if err != nil {
+			t.Fatal(err)
+		}
+		trust := newRealmTrust(base, ProfileFor(test.name), test.listed)
+		if got := trust.trusts(realm); got != test.want {
+			t.Errorf("%s (%s, listed %v) trusts %s: %v, want %v", test.endpoint, test.name, test.listed, test.realm, got, test.want)
+		}
+	}
+}
+
+// quirky is a registry with one manifest, whose tokens the test hands out and judges.
+type quirky struct {
+	t      *testing.T
+	refuse func(w http.ResponseWriter, req *http.Request) bool // answers and returns true to refuse
+	token  func(w http.ResponseWriter, req *http.Request)
+
+	tokens, requests atomic.Int64
+}
+
+func (q *quirky) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	if strings.HasSuffix(req.URL.Path, "/token") {
+		q.tokens.Add(1)
+		q.token(w, req)
+		return
+	}
+	q.requests.Add(1)
+	if q.refuse(w, req) {
+		return
+	}
+	w.Header().Set("Content-Type", "application/vnd.oci.image.index.v1+json")
+	if strings.Contains(req.URL.Path, "/blobs/") {
+		w.Header().Set("Content-Type", "application/octet-stream")
+	}
+	fmt.Fprint(w, `{"schemaVersion":2,"manifests":[]}`)
+}
+
+func newQuirky(t *testing.T, q *quirky) *Registry {
+	q.t = t
+	return serve(t, q.ServeHTTP)
+}
+
+// challengeUnless asks for a token unless the request has the wanted Authorization.
+func challengeUnless(w http.ResponseWriter, req *http.Request, authorization, scope string) bool {
+	if req.Header.Get("Authorization") == authorization {
+		return false
+	}
+	w.Header().Set("Www-Authenticate", fmt.Sprintf(`Bearer realm="http://%s/token",service="%s",scope="%s"`, req.Host, req.Host, scope))
+	w.WriteHeader(http.StatusUnauthorized)
+	return true
+}
+
+func TestM15PublicECR(t *testing.T) {
+	good := "one"
+	q := &quirky{
+		refuse: func(w http.ResponseWriter, req *http.Request) bool {
+			switch {
+			case req.Header.Get("Authorization") == "":
+				return challengeUnless(w, req, "Bearer "+good, "aws")
+			case req.Header.Get("Authorization") != "Bearer "+good:
+				w.WriteHeader(http.StatusBadRequest) // no challenge
+				fmt.Fprint(w, `{"errors":[{"code":"DENIED","message":"Your Authorization Token is invalid."}]}`)
+				return true
+			case req.Method == http.MethodHead && strings.Contains(req.URL.Path, "/blobs/"):
+				w.WriteHeader(http.StatusUnauthorized)
+				return true
+			}
+			return false
+		},
+		token: func(w http.ResponseWriter, req *http.Request) {
+			if got := req.URL.Query()["scope"]; len(got) != 1 || got[0] != "aws" {
+				w.WriteHeader(http.StatusBadRequest)
+				return
+			}
+			fmt.Fprintf(w, `{"token":%q}`, good)
+		},
+	}
+	r := newQuirky(t, q)
+	if _, _, err := r.Manifest(t.Context(), "docker/library/alpine", "latest"); err != nil {
+		t.Fatalf("Manifest: %v", err)
+	}
+	good = "two"
+	if _, _, err := r.Manifest(t.Context(), "docker/library/alpine", "latest"); err != nil {
+		t.Errorf("Manifest with a token that has expired: %v", err)
+	}
+	if n := q.tokens.Load(); n != 2 {
+		t.Errorf("server saw %d token requests, want 2", n)
+	}
+	if _, _, err := r.Manifest(t.Context(), "another/repo", "latest"); err != nil || q.tokens.Load() != 2 {
+		t.Errorf("Manifest of another repository: %v, with %d token requests, want 2: the scope is aws for all", err, q.tokens.Load())
+	}
+	for range 2 { // HEAD is refused; then it is not tried again
+		before := q.requests.Load()
+		if size, err := r.StatBlob(t.Context(), "docker/library/alpine", digestOf("", nil)); err != nil || size != 34 {
+			t.Errorf("StatBlob = %d, %v; want 34", size, err)
+		}
+		if n := q.requests.Load() - before; n > 3 {
+			t.Errorf("StatBlob cost %d requests, want at most 3", n)
+		}
+	}
+	before := q.requests.Load()
+	if _, err := r.StatBlob(t.Context(), "docker/library/alpine", digestOf("", nil)); err != nil || q.requests.Load() != before+1 {
+		t.Errorf("StatBlob: %v, %d requests; want one, since HEAD is known to be refused", err, q.requests.Load()-before)
+	}
+}
+
+func TestM16BadNameIsNotTakenForAnExpiredToken(t *testing.T) {
+	q := &quirky{
+		refuse: func(w http.ResponseWriter, req *http.Request) bool {
+			if challengeUnless(w, req, "Bearer t", "aws") {
+				return true
+			}
+			if strings.Contains(req.URL.Path, "/bad/") {
+				w.WriteHeader(http.StatusBadRequest)
+				fmt.Fprint(w, `{"errors":[{"code":"NAME_INVALID","message":"invalid"}]}`)
+				return true
+			}
+			return false
+		},
+		token: func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"token":"t"}`) },
+	}
+	r := newQuirky(t, q)
+	if _, _, err := r.Manifest(t.Context(), "good", "latest"); err != nil {
+		t.Fatalf("Manifest: %v", err)
+	}
+	_, _, err := r.Manifest(t.Context(), "bad", "latest")
+	if e := wantKind(t, "Manifest of a bad name", err, pull.Invalid); e.Code != "NAME_INVALID" {
+		t.Errorf("code is %q, want NAME_INVALID", e.Code)
+	}
+	if n := q.tokens.Load(); n != 1 {
+		t.Errorf("server saw %d token requests, want 1", n)
+	}
+}
+
+func TestM16TokenRepliesOfRegistries(t *testing.T) {
+	replies := map[string]string{
+		"quay: only token":    `{"token":"t"}`,
+		"acr: no expires_in":  `{"access_token":"t"}`,
+		"ghcr: token":         `{"token":"t"}`,
+		"gitlab":              `{"token":"t","expires_in":900,"issued_at":"2026-01-01T00:00:00Z"}`,
+		"artifact registry":   `{"token":"t","expires_in":3600,"extra":{"a":[1]}}`,
+		"byte order and more": "\n {\"token\":\"t\"}\nbye",
+	}
+	for name, reply := range replies {
+		t.Run(name, func(t *testing.T) {
+			q := &quirky{
+				refuse: func(w http.ResponseWriter, req *http.Request) bool {
+					return challengeUnless(w, req, "Bearer t", "repository:user/image:pull") // a placeholder
+				},
+				token: func(w http.ResponseWriter, req *http.Request) {
+					if got := req.URL.Query().Get("scope"); got != "repository:owner/app:pull" {
+						q := fmt.Sprintf("scope is %q", got)
+						http.Error(w, q, http.StatusForbidden)
+						return
+					}
+					fmt.Fprint(w, reply)
+				},
+			}
+			r := newQuirky(t, q)
+			for range 2 {
+				if _, _, err := r.Manifest(t.Context(), "owner/app", "latest"); err != nil {
+					t.Errorf("Manifest: %v", err)
+				}
+			}
+			if n := q.tokens.Load(); n != 1 {
+				t.Errorf("server saw %d token requests, want 1", n)
+			}
+		})
+	}
+}
+
+func TestM16DeniedAtTheTokenServer(t *testing.T) {
+	for _, status := range []int{http.StatusUnauthorized, http.StatusForbidden} {
+		q := &quirky{
+			refuse: func(w http.ResponseWriter, req *http.Request) bool { return challengeUnless(w, req, "-", "") },
+			token: func(w http.ResponseWriter, _ *http.Request) {
+				w.WriteHeader(status)
+				fmt.Fprint(w, `{"errors":[{"code":"DENIED","message":"requested access to the resource is denied (or it may not exist)"}]}`)
+			},
+		}
+		_, _, err := newQuirky(t, q).Manifest(t.Context(), "owner/app", "latest")
+		if e := wantKind(t, "Manifest", err, pull.Denied); e.Code != "DENIED" || e.Status != status {
+			t.Errorf("error has code %q and status %d, want DENIED and %d", e.Code, e.Status, status)
+		}
+		if n := q.tokens.Load(); n != 1 {
+			t.Errorf("server saw %d token requests, want 1", n)
+		}
+	}
+}
+
+func TestM16ExpiredTokenAs403(t *testing.T) {
+	good := "one"
+	q := &quirky{
+		refuse: func(w http.ResponseWriter, req *http.Request) bool {
+			if req.Header.Get("Authorization") != "" && req.Header.Get("Authorization") != "Bearer "+good {
+				w.WriteHeader(http.StatusForbidden)
+				fmt.Fprint(w, `{"errors":[{"code":"DENIED","message":"Your authorization token has expired. Reauthenticate and try again."}]}`)
+				return true
+			}
+			return challengeUnless(w, req, "Bearer "+good, "")
+		},
+		token: func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintf(w, `{"token":%q}`, good) },
+	}
+	r := newQuirky(t, q)
+	for _, good = range []string{"one", "two"} {
+		if _, _, err := r.Manifest(t.Context(), "owner/app", "latest"); err != nil {
+			t.Errorf("Manifest with token %s: %v", good, err)
+		}
+	}
+	if n := q.tokens.Load(); n != 2 {
+		t.Errorf("server saw %d token requests, want 2", n)
+	}
+}
+
+func TestM16ECRPasswordIsReadAgainOn403(t *testing.T) {
+	file := writeFile(t, "password", "old-password\n")
+	good := "old-password"
+	var requests atomic.Int64
+	server := serve(t, func(w http.ResponseWriter, req *http.Request) {
+		requests.Add(1)
+		_, password, sent := req.BasicAuth()
+		switch {
+		case !sent:
+			w.Header().Set("Www-Authenticate", `Basic realm="https://1.dkr.ecr.eu-west-1.amazonaws.com/",service="ecr.amazonaws.com"`)
+			w.WriteHeader(http.StatusUnauthorized)
+			fmt.Fprint(w, "Not Authorized\n")
+		case password != good:
+			w.WriteHeader(http.StatusForbidden)
+			fmt.Fprint(w, `{"errors":[{"code":"DENIED","message":"Your authorization token has expired. Reauthenticate and try again."}]}`)
+		default:
+			w.Header().Set("Content-Type", "application/vnd.oci.image.index.v1+json")
+			fmt.Fprint(w, `{"schemaVersion":2,"manifests":[]}`)
+		}
+	})
+	r := newRegistry(t, Options{
+		Name: "corp", Endpoints: []string{server.endpoints[0].base.String()},
+		Credentials: Credentials{Username: "AWS", PasswordFile: file},
+	})
+	manifest := func() error {
+		_, _, err := r.Manifest(t.Context(), "app", "latest")
+		return err
+	}
+	if err := manifest(); err != nil {
+		t.Fatalf("Manifest: %v", err)
+	}
+	if n := requests.Load(); n != 2 {
+		t.Errorf("server saw %d requests, want 2: a challenge and an answer", n)
+	}
+	good = "new-password"
+	e := wantKind(t, "Manifest with the old password", manifest(), pull.Denied)
+	if n := requests.Load(); n != 3 {
+		t.Errorf("server saw %d requests, want 3: the same password is not sent twice", n)
+	}
+	if e.Status != http.StatusForbidden {
+		t.Errorf("status is %d, want 403", e.Status)
+	}
+	replaceFile(t, file, "new-password\n")
+	if err := manifest(); err != nil {
+		t.Errorf("Manifest with the new password: %v", err)
+	}
+}
+
+func TestBasicWithoutCredentialsSaysSo(t *testing.T) {
+	r := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Www-Authenticate", `Basic realm="corp"`)
+		w.WriteHeader(http.StatusUnauthorized)
+	})
+	_, _, err := r.Manifest(t.Context(), "app", "latest")
+	if e := wantKind(t, "Manifest", err, pull.Denied); !strings.Contains(e.Error(), "none is configured") {
+		t.Errorf("error is not clear: %v", e)
+	}
+}
+
+func TestRealmIsLearnedFromThePing(t *testing.T) {
+	q := &quirky{
+		refuse: func(w http.ResponseWriter, req *http.Request) bool {
+			if req.URL.Path == "/v2/" {
+				return challengeUnless(w, req, "-", "repository:user/image:pull")
+			}
+			if req.Header.Get("Authorization") != "Bearer t" {
+				w.WriteHeader(http.StatusUnauthorized) // without a challenge, as gcr.io
+				return true
+			}
+			return false
+		},
+		token: func(w http.ResponseWriter, req *http.Request) {
+			if req.URL.Query().Get("scope") == "repository:owner/app:pull" {
+				fmt.Fprint(w, `{"token":"t"}`)
+			}
+		},
+	}
+	r := newQuirky(t, q)
+	if _, _, err := r.Manifest(t.Context(), "owner/app", "latest"); err != nil {
+		t.Errorf("Manifest: %v", err)
+	}
+}
+
+func TestEchoedSecretsAreHidden(t *testing.T) {
+	pair := base64.StdEncoding.EncodeToString([]byte("acme:s3cret-pass"))
+	q := &quirky{
+		refuse: func(w http.ResponseWriter, req *http.Request) bool { return challengeUnless(w, req, "-", "") },
+		token: func(w http.ResponseWriter, req *http.Request) {
+			_, password, _ := req.BasicAuth()
+			w.WriteHeader(http.StatusForbidden)
+			fmt.Fprintf(w, `{"errors":[{"code":%q,"message":"you sent %s and %s"}]}`, password, password, req.Header.Get("Authorization"))
+		},
+	}
+	server := newQuirky(t, q)
+	r := newRegistry(t, Options{
+		Name: "corp", Endpoints: []string{server.endpoints[0].base.String()},
+		Credentials: Credentials{Username: "acme", Password: "s3cret-pass"},
+	})
+	_, _, err := r.Manifest(t.Context(), "app", "latest")
+	e := wantKind(t, "Manifest", err, pull.Denied)
+	for _, secret := range []string{"s3cret-pass", pair} {
+		if strings.Contains(e.Error(), secret) {
+			t.Errorf("error has %q in it: %v", secret, e)
+		}
+	}
+	if text := fmt.Sprintf("%v %+v %#v %s", r.opts.Credentials, r.opts.Credentials, r.opts.Credentials, r.opts.Credentials); strings.Contains(text, "s3cret") {
+		t.Errorf("printed credentials show the password: %s", text)
+	}
+}
+
+func TestWaitingForATokenEndsWithItsContext(t *testing.T) {
+	release := make(chan struct{})
+	q := &quirky{
+		refuse: func(w http.ResponseWriter, req *http.Request) bool { return challengeUnless(w, req, "Bearer t", "") },
+		token: func(w http.ResponseWriter, _ *http.Request) {
+			<-release
+			fmt.Fprint(w, `{"token":"t"}`)
+		},
+	}
+	r := newQuirky(t, q)
+	ctx, cancel := contextWithTimeout(t, 30*time.Millisecond)
+	defer cancel()
+	_, _, err := r.Manifest(ctx, "app", "latest")
+	wantKind(t, "Manifest", err, pull.Timeout)
+	close(release)
+	// The request for the token went on, and serves the next one.
+	if _, _, err := r.Manifest(t.Context(), "app", "latest"); err != nil {
+		t.Errorf("Manifest: %v", err)
+	}
+	if n := q.tokens.Load(); n != 1 {
+		t.Errorf("server saw %d token requests, want 1", n)
+	}
+}

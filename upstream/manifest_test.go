@@ -1,0 +1,363 @@
+package upstream
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"forebay/internal/hubtest"
+	"forebay/internal/pull"
+)
+
+const repoAlpine = "library/alpine"
+
+func TestM20DamagedManifestIsNeverReturned(t *testing.T) {
+	tests := []struct {
+		name  string
+		fault hubtest.Fault
+		want  pull.Kind // of a fault that stays; ok when the answer is right all the same
+	}{
+		{"corrupt", hubtest.Corrupt(100), pull.Invalid},
+		{"corrupt white space", hubtest.Corrupt(-1), pull.Invalid},
+		{"wrong bytes", hubtest.WrongBytes([]byte(`{"schemaVersion":2,"manifests":[]}`)), pull.Invalid},
+		{"cut, true length", hubtest.Truncate(100, hubtest.KeepLength), pull.Unavailable},
+		{"cut, length of what is sent", hubtest.Truncate(100, hubtest.CutLength), pull.Invalid},
+		{"cut, until close", hubtest.Truncate(100, hubtest.UntilClose), pull.Invalid},
+		{"cut, chunked", hubtest.Truncate(100, hubtest.ChunkedClean), pull.Invalid},
+		{"cut, chunked without end", hubtest.Truncate(100, hubtest.ChunkedCut), pull.Unavailable},
+		{"dropped", hubtest.Drop(50, hubtest.RST), pull.Unavailable},
+		{"length too large", hubtest.WrongCL(10), pull.Unavailable},
+		{"length too small", hubtest.WrongCL(-10), pull.Invalid},
+		{"length absent", hubtest.RawCL(), ok},
+		{"no digest header", hubtest.NoDigestHeader(), ok},
+		{"wrong digest header", hubtest.DigestHeader("sha256:" + strings.Repeat("0", 64)), ok},
+		{"malformed digest header", hubtest.DigestHeader("sha256:../../etc/passwd"), ok},
+		{"sha512 digest header", hubtest.Sha512DigestHeader(), ok},
+		{"gzip", hubtest.Gzip(1), ok},
+		{"gzip twice", hubtest.Gzip(2), ok},
+		{"gzip three times", hubtest.Gzip(3), pull.Invalid},
+		{"gzip by name only", hubtest.Encoding("gzip"), pull.Invalid},
+		{"zstd by name", hubtest.Encoding("zstd"), pull.Invalid},
+		{"chunked", hubtest.Chunked(), ok},
+		{"until close", hubtest.CloseDelimited(), ok},
+		{"too big", hubtest.WrongBytes(hubtest.BigManifest(manifestMax + 1)), pull.Invalid},
+		{"endless", hubtest.Endless(), pull.Invalid},
+		{"html", hubtest.Both(hubtest.ContentType("text/html"), hubtest.WrongBytes([]byte("<html>maintenance</html>"))), pull.Invalid},
+		{"empty", hubtest.WrongBytes(nil), pull.Invalid},
+	}
+	for _, test := range tests {
+		for _, byTag := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s by tag %v", test.name, byTag), func(t *testing.T) {
+				hub, r := newHub(t, hubtest.Options{})
+				img := hub.PushImage(repoAlpine, "latest", hubtest.ImageSpec{})
+				ref := img.Digest
+				if byTag {
+					ref = "latest"
+				}
+				rule := hub.AddRule(hubtest.Rule{Route: hubtest.RouteManifest, When: bearer, Method: http.MethodGet, Do: test.fault})
+				desc, raw, err := r.Manifest(t.Context(), repoAlpine, ref)
+				if test.want != ok {
+					wantKind(t, "Manifest", err, test.want)
+				} else {
+					wantManifest(t, desc, raw, err, img)
+				}
+				hub.AssertAllFired(t)
+				rule.Remove()
+				desc, raw, err = r.Manifest(t.Context(), repoAlpine, ref)
+				wantManifest(t, desc, raw, err, img)
+				hub.AssertClean(t)
+			})
+		}
+	}
+}
+
+// wantManifest checks that an answer is img, under whichever digest.
+func wantManifest(t *testing.T, desc v1.Descriptor, raw []byte, err error, img *hubtest.Image) {
+	t.Helper()
+	if err != nil {
+		t.Errorf("Manifest: %v", err)
+		return
+	}
+	if !bytes.Equal(raw, img.Raw) || desc.Digest != digestOf(desc.Digest.Algorithm, img.Raw) ||
+		string(desc.MediaType) != img.MediaType || desc.Size != int64(len(img.Raw)) {
+		t.Errorf("Manifest = %+v and %d bytes, want %s %s %d", desc, len(raw), img.MediaType, img.Digest, len(img.Raw))
+	}
+}
+
+func TestManifestThatIsDamagedOnceIsFetchedAgain(t *testing.T) {
+	for name, fault := range map[string]hubtest.Fault{
+		"corrupt": hubtest.Corrupt(100), "cut": hubtest.Drop(50, hubtest.RST), "chunked cut": hubtest.Truncate(9, hubtest.ChunkedCut),
+	} {
+		for _, ref := range []string{"latest", ""} {
+			hub, r := newHub(t, hubtest.Options{})
+			img := hub.PushImage(repoAlpine, "latest", hubtest.ImageSpec{})
+			if ref == "" {
+				ref = img.Digest
+			}
+			hub.AddRule(hubtest.Rule{Route: hubtest.RouteManifest, When: bearer, Count: 1, Do: fault})
+			desc, raw, err := r.Manifest(t.Context(), repoAlpine, ref)
+			wantManifest(t, desc, raw, err, img)
+			if n := hub.Count(hubtest.Query{Role: hubtest.RoleRegistry, Route: hubtest.RouteManifest, Status: http.StatusOK}); n != 2 {
+				t.Errorf("%s: hub gave the manifest %d times, want 2", name, n)
+			}
+			hub.AssertAllFired(t)
+		}
+	}
+}
+
+func TestResolveIsUnsupportedWhereHeadSaysTooLittle(t *testing.T) {
+	tests := map[string]hubtest.Fault{
+		"405":                     hubtest.HeadNotAllowed(),
+		"401":                     hubtest.HeadUnauthorized(),
+		"no digest header":        hubtest.NoDigestHeader(),
+		"malformed digest header": hubtest.DigestHeader("sha256:abc"),
+		"md5 digest header":       hubtest.DigestHeader("md5:d41d8cd98f00b204e9800998ecf8427e"),
+		"no content type":         hubtest.ContentType(""),
+		"html":                    hubtest.ContentType("text/html"),
+		"json":                    hubtest.ContentType("application/json"),
+		"gzip":                    hubtest.Gzip(1),
+		"no length":               hubtest.RawCL(),
+		"length 0":                hubtest.RawCL("0"),
+	}
+	for name, fault := range tests {
+		t.Run(name, func(t *testing.T) {
+			hub, r := newHub(t, hubtest.Options{})
+			img := hub.PushImage(repoAlpine, "latest", hubtest.ImageSpec{})
+			hub.AddRule(hubtest.Rule{Route: hubtest.RouteManifest, When: bearer, Method: http.MethodHead, Do: fault})
+			_, err := r.Resolve(t.Context(), repoAlpine, "latest")
+			wantKind(t, "Resolve", err, pull.Unsupported)
+			desc, raw, err := r.Manifest(t.Context(), repoAlpine, "latest")
+			wantManifest(t, desc, raw, err, img)
+			hub.AssertAllFired(t)
+			hub.AssertClean(t)
+		})
+	}
+}
+
+func TestResolveByDigest(t *testing.T) {
+	hub, r := newHub(t, hubtest.Options{})
+	img := hub.PushImage(repoAlpine, "latest", hubtest.ImageSpec{})
+	rule := hub.AddRule(hubtest.Rule{Route: hubtest.RouteManifest, When: bearer, Do: hubtest.NoDigestHeader()})
+	if desc, err := r.Resolve(t.Context(), repoAlpine, img.Digest); err != nil || desc.Digest.String() != img.Digest {
+		t.Errorf("Resolve without digest header = %+v, %v; want %s", desc, err, img.Digest)
+	}
+	rule.Remove()
+	hub.AddRule(hubtest.Rule{Route: hubtest.RouteManifest, When: bearer, Do: hubtest.DigestHeader("sha256:" + strings.Repeat("0", 64))})
+	_, err := r.Resolve(t.Context(), repoAlpine, img.Digest)
+	wantKind(t, "Resolve by digest with another digest in the header", err, pull.Unsupported)
+}
+
+func TestNotFoundIsSaidByTheRegistryOnly(t *testing.T) {
+	hub, r := newHub(t, hubtest.Options{})
+	hub.PushImage(repoAlpine, "latest", hubtest.ImageSpec{})
+	_, err := r.Resolve(t.Context(), repoAlpine, "missing")
+	wantKind(t, "Resolve of a missing tag", err, pull.NotFound)
+	_, _, err = r.Manifest(t.Context(), repoAlpine, "missing")
+	if e := wantKind(t, "Manifest of a missing tag", err, pull.NotFound); e.Code != "MANIFEST_UNKNOWN" || e.Status != 404 || e.Message != "manifest unknown" {
+		t.Errorf("error is %+v, want MANIFEST_UNKNOWN", e)
+	}
+	_, _, err = r.Manifest(t.Context(), repoAlpine, digestOf("", nil).String())
+	wantKind(t, "Manifest of a missing digest", err, pull.NotFound)
+	for _, ref := range []string{"", "../x", "a b", "sha256:abc", "sha1:" + strings.Repeat("0", 40), strings.Repeat("x", 129), "latest?x=y"} {
+		_, _, err := r.Manifest(t.Context(), repoAlpine, ref)
+		wantKind(t, fmt.Sprintf("Manifest(%q)", ref), err, pull.Invalid)
+		_, err = r.Resolve(t.Context(), repoAlpine, ref)
+		wantKind(t, fmt.Sprintf("Resolve(%q)", ref), err, pull.Invalid)
+	}
+	for _, repo := range []string{"", "UPPER", "a//b", "../b", "a/../b", "a?b", "a%2fb"} {
+		_, _, err := r.Manifest(t.Context(), repo, "latest")
+		wantKind(t, fmt.Sprintf("Manifest of repository %q", repo), err, pull.Invalid)
+	}
+}
+
+func TestM29TagMovesBetweenHeadAndGet(t *testing.T) {
+	hub, r := newHub(t, hubtest.Options{})
+	first := hub.PushImage(repoAlpine, "latest", hubtest.ImageSpec{Seed: 1})
+	second := hub.PushImage(repoAlpine, "", hubtest.ImageSpec{Seed: 2})
+	hub.AddRule(hubtest.Rule{Method: http.MethodHead, When: bearer, Do: hubtest.TagMoves(repoAlpine, "latest", second.Digest)})
+	if desc, err := r.Resolve(t.Context(), repoAlpine, "latest"); err != nil || desc.Digest.String() != first.Digest {
+		t.Errorf("Resolve = %+v, %v; want %s", desc, err, first.Digest)
+	}
+	desc, raw, err := r.Manifest(t.Context(), repoAlpine, "latest")
+	wantManifest(t, desc, raw, err, second)
+	if desc.Digest.String() != second.Digest {
+		t.Errorf("Manifest has digest %s, want %s", desc.Digest, second.Digest)
+	}
+}
+
+func TestOddManifestsAreVerbatim(t *testing.T) {
+	hub, r := newHub(t, hubtest.Options{})
+	like := hub.PushImage(repoAlpine, "latest", hubtest.ImageSpec{})
+	for name, raw := range hubtest.OddManifests(like.Children[0]) {
+		d := hub.PutManifest(repoAlpine, "odd", like.MediaType, raw)
+		desc, got, err := r.Manifest(t.Context(), repoAlpine, "odd")
+		if err != nil || desc.Digest.String() != d || !bytes.Equal(got, raw) {
+			t.Errorf("%s: Manifest = %+v, %v; want %s verbatim", name, desc, err, d)
+		}
+	}
+}
+
+func TestManifestType(t *testing.T) {
+	const (
+		index  = `{"schemaVersion":2,"manifests":[]}`
+		image  = `{"schemaVersion":2,"config":{},"layers":[]}`
+		oci    = "application/vnd.oci.image.manifest.v1+json"
+		ociIdx = "application/vnd.oci.image.index.v1+json"
+		docker = "application/vnd.docker.distribution.manifest.v2+json"
+		list   = "application/vnd.docker.distribution.manifest.list.v2+json"
+	)
+	typed := func(mediaType, rest string) string {
+		return `{"schemaVersion":2,"mediaType":"` + mediaType + `",` + rest + `}`
+	}
+	tests := []struct {
+		header, body string
+		want         string // "" means refused
+	}{
+		{oci, image, oci},
+		{oci + "; charset=utf-8", image, oci},
+		{"Application/VND.OCI.image.manifest.v1+JSON ;x=y", image, oci},
+		{docker, typed(docker, `"config":{},"layers":[]`), docker},
+		{docker, image, docker},
+		{list, index, list},
+		{"", image, oci},
+		{"", index, ociIdx},
+		{"", typed(docker, `"config":{},"layers":[]`), docker},
+		{"application/json", typed(list, `"manifests":[]`), list},
+		{"text/plain; charset=utf-8", index, ociIdx},
+		{"application/octet-stream", image, oci},
+		{oci, "\xef\xbb\xbf" + image, oci},
+		{string(ociArtifact), typed(string(ociArtifact), `"blobs":[]`), string(ociArtifact)},
+
+		{"text/html", image, ""},
+		{"image/png", image, ""},
+		{oci, typed(docker, `"config":{},"layers":[]`), ""},             // header and body disagree
+		{oci, index, ""},                                                // type and structure disagree
+		{ociIdx, image, ""},                                             //
+		{ociIdx, typed(ociIdx, `"manifests":[],"layers":[]`), ""},       // both (CVE-2021-41190)
+		{oci, typed(oci, `"config":{},"layers":[],"manifests":[]`), ""}, //
+		{oci, typed(oci, `"config":{},"Layers":[]`), ""},                // keys are case-sensitive
+		{oci, typed(oci, `"config":{},"layers":{}`), ""},                // not a list
+		{oci, `{"schemaVersion":2,"mediaType":7,"config":{},"layers":[]}`, ""},
+		{"application/vnd.docker.distribution.manifest.v1+prettyjws", `{"schemaVersion":1,"fsLayers":[]}`, ""},
+		{"application/json", `{"schemaVersion":1,"name":"x"}`, ""},
+		{"", `{"schemaVersion":2,"fsLayers":[],"config":{},"layers":[]}`, ""},
+		{"", `{"errors":[{"code":"DENIED"}]}`, ""},
+		{"", `{}`, ""},
+		{"", `null`, ""},
+		{"", `[]`, ""},
+		{"", ``, ""},
+		{"", `<html></html>`, ""},
+		{"", string(hubtest.DeepManifest(20_000)), ""},
+	}
+	for _, test := range tests {
+		h := http.Header{}
+		if test.header != "" {
+			h.Set("Content-Type", test.header)
+		}
+		got, err := manifestType(h, []byte(test.body))
+		if string(got) != test.want || (err == nil) != (test.want != "") {
+			t.Errorf("manifestType(%q, %.80q) = %q, %v; want %q", test.header, test.body, got, err, test.want)
+		}
+	}
+}
+
+func FuzzManifestType(f *testing.F) {
+	f.Add("application/vnd.oci.image.index.v1+json", []byte(`{"manifests":[]}`))
+	f.Add("", []byte(`{"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{},"layers":[]}`))
+	f.Fuzz(func(t *testing.T, header string, body []byte) {
+		got, err := manifestType(http.Header{"Content-Type": {header}}, body)
+		if (err == nil) != namesManifest(got) {
+			t.Errorf("manifestType(%q, %q) = %q, %v", header, body, got, err)
+		}
+		if err == nil && bytes.Contains(body, []byte(`"fsLayers":`)) && bytes.Contains(body, []byte(`"manifests":`)) && got == types.DockerManifestSchema1 {
+			t.Errorf("manifestType(%q, %q) = schema 1", header, body)
+		}
+	})
+}
+
+func FuzzDecoded(f *testing.F) {
+	f.Add("gzip", []byte("\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff\x01\x00\x00\xff\xff\x00\x00\x00\x00\x00\x00\x00\x00"))
+	f.Add("identity, gzip", []byte("x"))
+	f.Fuzz(func(t *testing.T, encoding string, body []byte) {
+		const most = 1 << 10
+		got, err := decoded(encoding, body, most)
+		if err == nil && len(got) > most && len(got) > len(body) {
+			t.Errorf("decoded(%q, %d bytes) has %d bytes", encoding, len(body), len(got))
+		}
+	})
+}
+
+func TestGzipBombIsBounded(t *testing.T) {
+	hub, r := newHub(t, hubtest.Options{})
+	hub.PushImage(repoAlpine, "latest", hubtest.ImageSpec{})
+	bomb := hubtest.WrongBytes([]byte(`{"schemaVersion":2,"manifests":[` + strings.Repeat(" ", 2*manifestMax) + `]}`))
+	hub.AddRule(hubtest.Rule{Route: hubtest.RouteManifest, When: bearer, Do: hubtest.Both(bomb, hubtest.Gzip(1))})
+	_, _, err := r.Manifest(t.Context(), repoAlpine, "latest")
+	e := wantKind(t, "Manifest", err, pull.Invalid)
+	if errors.Is(err, errDigest) || !strings.Contains(e.Error(), "decoded") {
+		t.Errorf("error is %v, want one about the decoded size", err)
+	}
+}
+
+func TestBudgetFollowsTheHeaders(t *testing.T) {
+	hub, r := newHub(t, hubtest.Options{Anonymous: hubtest.Plan{Limit: 100, Window: 6 * 3600e9}})
+	hub.PushImage(repoAlpine, "latest", hubtest.ImageSpec{})
+	if list := r.Budget(); len(list) != 0 {
+		t.Errorf("Budget before any request = %+v, want none", list)
+	}
+	if _, _, err := r.Manifest(t.Context(), repoAlpine, "latest"); err != nil {
+		t.Fatal(err)
+	}
+	want := func(limit, remaining int64, hours float64) {
+		t.Helper()
+		list := r.Budget()
+		if len(list) != 1 || list[0].Limit != limit || list[0].Remaining != remaining || list[0].Window.Hours() != hours || list[0].Source == "" || list[0].SeenAt.IsZero() {
+			t.Errorf("Budget = %+v, want %d of %d in %v h", list, remaining, limit, hours)
+		}
+	}
+	want(100, 99, 6)
+	hub.Set(func(o *hubtest.Options) { o.Anonymous = hubtest.Plan{Limit: 10, Window: 3600e9} })
+	if _, err := r.Resolve(t.Context(), repoAlpine, "latest"); err != nil {
+		t.Fatal(err)
+	}
+	if list := r.Budget(); len(list) != 1 || list[0].Limit != 10 || list[0].Window.Hours() != 1 {
+		t.Errorf("Budget = %+v, want 10 in an hour", list)
+	}
+	hub.Set(func(o *hubtest.Options) { o.RateHeaders = hubtest.RateGarbage })
+	if _, err := r.Resolve(t.Context(), repoAlpine, "latest"); err != nil {
+		t.Fatal(err)
+	}
+	if list := r.Budget(); len(list) != 1 || list[0].Limit != 10 {
+		t.Errorf("Budget after headers that say nothing = %+v, want it unchanged", list)
+	}
+}
+
+func TestPullLimitIsLimited(t *testing.T) {
+	for style, want := range map[hubtest.RetryAfterStyle]float64{
+		hubtest.RetryNone: 0, hubtest.RetrySeconds: 3600, hubtest.RetryDate: 3600, hubtest.RetryPast: 0,
+		hubtest.RetryUnix: 3600, hubtest.RetryDuration: 0.000160574,
+	} {
+		hub, r := newHub(t, hubtest.Options{RetryAfter: style})
+		img := hub.PushImage(repoAlpine, "latest", hubtest.ImageSpec{})
+		hub.SpendAll("")
+		hub.AddRule(hubtest.Rule{Route: hubtest.RouteManifest, Method: http.MethodGet, When: bearer, Do: hubtest.RateLimited()})
+		before := hub.Requests()
+		_, _, err := r.Manifest(t.Context(), repoAlpine, "latest")
+		e := wantKind(t, "Manifest over the limit", err, pull.Limited)
+		if got := e.RetryAfter.Seconds(); got < want-5 || got > want+1 || e.Code != "TOOMANYREQUESTS" {
+			t.Errorf("style %q: RetryAfter is %v, code %q; want about %v s", style, e.RetryAfter, e.Code, want)
+		}
+		if n := hub.Requests() - before; n != 3 {
+			t.Errorf("hub saw %d requests, want 3: a 429 is not retried", n)
+		}
+		if _, err := r.Resolve(t.Context(), repoAlpine, img.Digest); err != nil {
+			t.Errorf("Resolve over the limit: %v", err)
+		}
+	}
+}
