@@ -1,0 +1,185 @@
+package server
+
+import (
+	"errors"
+	"io"
+	"math"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// filePiece is how much of a file is given to the kernel at once. The deadline is set
+// anew for each.
+const filePiece = 256 << 10
+
+// listener accepts connections whose writes are bounded by progress.
+type listener struct {
+	*net.TCPListener
+	idle time.Duration
+	wrap func(stream) stream // nil outside of tests
+}
+
+func (l *listener) Accept() (net.Conn, error) {
+	tcp, err := l.AcceptTCP()
+	if err != nil {
+		return nil, err
+	}
+	c := &conn{stream: tcp, idle: l.idle}
+	if l.wrap != nil {
+		c.stream = l.wrap(tcp)
+	}
+	return c, nil
+}
+
+// stream is what a conn needs of a TCP connection. Its ReadFrom is sendfile for files.
+type stream interface {
+	net.Conn
+	io.ReaderFrom
+	CloseWrite() error
+}
+
+// conn is a connection on which a write may take as long as its client takes bytes, and
+// fails when the client takes none for the time idle.
+type conn struct {
+	stream
+	idle time.Duration
+
+	mu    sync.Mutex
+	limit time.Time // guarded by mu; a write deadline set from outside, zero if none
+	dead  error     // guarded by mu; why nothing is written any more
+}
+
+// errStalled is a client that takes nothing. It is a timeout, so that it reads as one.
+type errStalled struct{}
+
+func (errStalled) Error() string   { return "client takes nothing" }
+func (errStalled) Timeout() bool   { return true }
+func (errStalled) Temporary() bool { return false }
+
+// SetDeadline keeps the write deadline as a limit on those that conn sets itself.
+func (c *conn) SetDeadline(t time.Time) error {
+	return errors.Join(c.stream.SetReadDeadline(t), c.SetWriteDeadline(t))
+}
+
+// SetWriteDeadline bounds writes beside the progress that they must make.
+func (c *conn) SetWriteDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.limit = t
+	return c.stream.SetWriteDeadline(t)
+}
+
+func (c *conn) Write(p []byte) (int, error) {
+	written := 0
+	stuck := false
+	for {
+		if err := c.extend(); err != nil {
+			return written, err
+		}
+		n, err := c.stream.Write(p[written:])
+		written += n
+		if err == nil || !c.goesOn(&stuck, int64(n), err) {
+			return written, c.final(err)
+		}
+	}
+}
+
+// file is what the kernel can copy from: an [os.File], or the wrapper that its WriteTo makes.
+type file interface {
+	io.ReadSeeker
+	syscall.Conn
+}
+
+// ReadFrom sends a file, or the part of it in an [io.LimitedReader], by sendfile.
+// Anything else is copied.
+func (c *conn) ReadFrom(r io.Reader) (int64, error) {
+	limited := &io.LimitedReader{R: r, N: math.MaxInt64}
+	if lr, ok := r.(*io.LimitedReader); ok {
+		limited = lr
+	}
+	f, ok := limited.R.(file)
+	if !ok {
+		return io.Copy(onlyWriter{c}, r)
+	}
+	start, err := f.Seek(0, io.SeekCurrent)
+	if err != nil { // a pipe, say
+		return io.Copy(onlyWriter{c}, r)
+	}
+	var sent int64
+	stuck := false
+	for limited.N > 0 {
+		if err := c.extend(); err != nil {
+			return sent, err
+		}
+		piece := io.LimitedReader{R: f, N: min(limited.N, filePiece)}
+		n, err := c.stream.ReadFrom(&piece)
+		sent += n
+		limited.N -= n
+		switch {
+		case err == nil && piece.N > 0: // the end of the file
+			return sent, nil
+		case err == nil:
+			stuck = false
+		case !c.goesOn(&stuck, n, err):
+			return sent, c.final(err)
+		default:
+			// Where sendfile does not work the file was read further than was written.
+			if _, err := f.Seek(start+sent, io.SeekStart); err != nil {
+				return sent, err
+			}
+		}
+	}
+	return sent, nil
+}
+
+// extend sets the deadline of the next piece. It is half of idle: a client is given up
+// when it made no progress in two of them.
+func (c *conn) extend() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.dead != nil {
+		return c.dead
+	}
+	t := time.Now().Add(c.idle / 2)
+	if !c.limit.IsZero() && c.limit.Before(t) {
+		t = c.limit
+	}
+	return c.stream.SetWriteDeadline(t)
+}
+
+// goesOn decides about a write that failed after n bytes: whether to try again with the
+// rest. stuck remembers, from one deadline that passed to the next, that nothing was
+// written. The kernel wakes a writer only when a good part of its buffer is free, which
+// takes minutes on a slow line; but what is free is taken when the write is tried again.
+func (c *conn) goesOn(stuck *bool, n int64, err error) bool {
+	if !errors.Is(err, os.ErrDeadlineExceeded) || c.limitReached() {
+		return false
+	}
+	before := *stuck
+	*stuck = n == 0
+	return n > 0 || !before
+}
+
+func (c *conn) limitReached() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.limit.IsZero() && !time.Now().Before(c.limit)
+}
+
+// final makes a stall the last error of the connection: net/http would wait once more
+// when it flushes what is left.
+func (c *conn) final(err error) error {
+	if !errors.Is(err, os.ErrDeadlineExceeded) || c.limitReached() {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.dead = &net.OpError{Op: "write", Net: "tcp", Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: errStalled{}}
+	return c.dead
+}
+
+// onlyWriter hides ReadFrom from io.Copy.
+type onlyWriter struct{ io.Writer }

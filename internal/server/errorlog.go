@@ -1,0 +1,30 @@
+package server
+
+import (
+	"bytes"
+	"log"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+)
+
+// errorLog returns the logger that net/http wants, writing to ours.
+func errorLog(to *zap.Logger) *log.Logger {
+	return log.New(&lineWriter{to}, "", 0)
+}
+
+// lineWriter makes an event of each line. What a client can cause at will is for
+// debugging only; a panic is for the operator.
+type lineWriter struct{ log *zap.Logger }
+
+func (w *lineWriter) Write(line []byte) (int, error) {
+	level := zapcore.WarnLevel
+	switch {
+	case bytes.HasPrefix(line, []byte("http: panic")):
+		level = zapcore.ErrorLevel
+	case bytes.HasPrefix(line, []byte("http: TLS handshake error")), bytes.HasPrefix(line, []byte("http2:")):
+		level = zapcore.DebugLevel
+	}
+	w.log.Log(level, "http server", zap.ByteString("text", bytes.TrimSpace(line)))
+	return len(line), nil
+}

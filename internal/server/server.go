@@ -1,0 +1,255 @@
+// Package server is the HTTP server of both listeners.
+//
+// It serves a client of any speed for as long as it makes progress, and cuts off one that
+// makes none: there is no total timeout on an answer, but none on the wait for headers or
+// on a write that nobody takes is left out either.
+//
+// Files that a handler copies to its response go out by sendfile. Do not put a
+// connection wrapper without ReadFrom between net/http and [conn].
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"forebay/internal/logkey"
+)
+
+// Options configures a [Server]. Addr and Handler are required.
+type Options struct {
+	Addr    string // host:port; an empty host means all addresses, IPv4 and IPv6
+	Handler http.Handler
+
+	// TLSCert and TLSKey are PEM files; both or neither. They are read again when they change.
+	TLSCert, TLSKey string
+	// HTTP2 offers HTTP/2, over TLS and as prior knowledge over plain TCP. The common
+	// clients speak HTTP/1.1 only, where files go out by sendfile.
+	HTTP2 bool
+
+	ReadHeaderTimeout time.Duration // for the headers of a request, and a TLS handshake; 0 means 20 s
+	// IdleTimeout closes a connection without requests. 0 means 180 s. It should be
+	// 150 s or more: the server must not be the first to close, and BuildKit keeps its
+	// idle connections for 120 s.
+	IdleTimeout    time.Duration
+	MaxHeaderBytes int           // of a request; 0 means 64 KiB
+	WriteIdle      time.Duration // how long a client may take nothing of what is sent to it; 0 means 60 s
+
+	// ShutdownGrace is how long running answers may go on after the end of Serve's
+	// context. 0 means 30 s.
+	ShutdownGrace time.Duration
+	// Draining is called, once, before anything else when Serve's context ends, for
+	// readiness to say no. It may be nil.
+	Draining func()
+
+	Log *zap.Logger // nil means no logging
+}
+
+func (o *Options) setDefaults() {
+	orElse := func(d *time.Duration, standard time.Duration) {
+		if *d <= 0 {
+			*d = standard
+		}
+	}
+	orElse(&o.ReadHeaderTimeout, 20*time.Second)
+	orElse(&o.IdleTimeout, 180*time.Second)
+	orElse(&o.WriteIdle, 60*time.Second)
+	orElse(&o.ShutdownGrace, 30*time.Second)
+	if o.MaxHeaderBytes <= 0 {
+		o.MaxHeaderBytes = 64 << 10
+	}
+	if o.Log == nil {
+		o.Log = zap.NewNop()
+	}
+}
+
+// closingGrace is how long handlers may take to notice that their connections are cut.
+const closingGrace = 10 * time.Second
+
+// Server is one listener with its HTTP server.
+type Server struct {
+	opts     Options
+	http     *http.Server
+	listener net.Listener
+	running  running
+	buffers  sync.Pool // of *[streamPiece]byte, for HTTP/2
+	// wrap stands between conn and the TCP connection in tests, to count.
+	wrap func(stream) stream
+}
+
+// New returns a server that does nothing yet. With TLS, the certificate must be readable.
+func New(o Options) (*Server, error) {
+	if o.Handler == nil {
+		return nil, errors.New("server: no handler given")
+	}
+	if (o.TLSCert == "") != (o.TLSKey == "") {
+		return nil, errors.New("server: a TLS certificate and its key must be given together")
+	}
+	o.setDefaults()
+	s := &Server{opts: o}
+	s.buffers.New = func() any { return new([streamPiece]byte) }
+	var protocols http.Protocols
+	protocols.SetHTTP1(true)
+	s.http = &http.Server{
+		Handler:           s.track(o.Handler),
+		ReadHeaderTimeout: o.ReadHeaderTimeout,
+		IdleTimeout:       o.IdleTimeout,
+		MaxHeaderBytes:    o.MaxHeaderBytes,
+		ErrorLog:          errorLog(o.Log),
+		Protocols:         &protocols,
+	}
+	if o.HTTP2 {
+		s.http.HTTP2 = &http.HTTP2Config{
+			MaxConcurrentStreams: 250, // as many as net/http would allow, but said here
+			SendPingTimeout:      30 * time.Second,
+			PingTimeout:          15 * time.Second,
+			WriteByteTimeout:     o.WriteIdle,
+		}
+	}
+	if o.TLSCert == "" {
+		protocols.SetUnencryptedHTTP2(o.HTTP2)
+		return s, nil
+	}
+	protocols.SetHTTP2(o.HTTP2)
+	pair, err := newKeyPair(o.TLSCert, o.TLSKey, o.Log)
+	if err != nil {
+		return nil, err
+	}
+	s.http.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: pair.get}
+	return s, nil
+}
+
+// Listen opens the port. Serve does it if it has not been done.
+func (s *Server) Listen() error {
+	if s.listener != nil {
+		return nil
+	}
+	l, err := net.Listen("tcp", s.opts.Addr)
+	if err != nil {
+		return fmt.Errorf("listen on %s: %w", s.opts.Addr, err)
+	}
+	s.listener = &listener{TCPListener: l.(*net.TCPListener), idle: s.opts.WriteIdle, wrap: s.wrap}
+	return nil
+}
+
+// Addr returns where the server listens; nil before Listen.
+func (s *Server) Addr() net.Addr {
+	if s.listener == nil {
+		return nil
+	}
+	return s.listener.Addr()
+}
+
+// Serve answers requests until ctx is done, then stops gracefully: Draining is called,
+// the port is closed, running answers may finish within the grace, and what is left is
+// cut. It returns nil after such a stop, when no handler runs any more.
+func (s *Server) Serve(ctx context.Context) error {
+	if err := s.Listen(); err != nil {
+		return err
+	}
+	// A request outlives ctx by the grace; what ends it is its connection.
+	s.http.BaseContext = func(net.Listener) context.Context { return context.WithoutCancel(ctx) }
+	ended := make(chan error, 1)
+	go func() { // ends with the listener, which stop closes
+		if s.http.TLSConfig != nil {
+			ended <- s.http.ServeTLS(s.listener, "", "")
+		} else {
+			ended <- s.http.Serve(s.listener)
+		}
+	}()
+	s.opts.Log.Info("listening", logkey.Addr(s.listener.Addr().String()), zap.Bool("tls", s.http.TLSConfig != nil))
+	select {
+	case err := <-ended:
+		_ = s.http.Close() // its error is that of closing the listener once more
+		return errors.Join(fmt.Errorf("serve %s: %w", s.listener.Addr(), err), s.awaitHandlers())
+	case <-ctx.Done():
+	}
+	err := s.stop(ctx)
+	<-ended
+	return err
+}
+
+// stop ends the server within its grace.
+func (s *Server) stop(ctx context.Context) error {
+	if s.opts.Draining != nil {
+		s.opts.Draining()
+	}
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.opts.ShutdownGrace)
+	defer cancel()
+	if err := s.http.Shutdown(grace); err != nil {
+		s.opts.Log.Warn("running answers cut off", logkey.Addr(s.listener.Addr().String()), logkey.Count(s.running.count()))
+		_ = s.http.Close() // closes what Shutdown left; there is nothing to do about an error
+	}
+	return s.awaitHandlers()
+}
+
+// awaitHandlers waits until no handler runs: their connections are closed.
+func (s *Server) awaitHandlers() error {
+	late := time.NewTimer(closingGrace)
+	defer late.Stop()
+	select {
+	case <-s.running.none():
+		return nil
+	case <-late.C:
+		return fmt.Errorf("serve %s: %d handlers go on after their connections were closed", s.listener.Addr(), s.running.count())
+	}
+}
+
+// track counts the requests in next, and bounds stalled HTTP/2 streams, which share a
+// connection that may be in good order.
+func (s *Server) track(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.running.add(1)
+		defer s.running.add(-1)
+		if r.ProtoMajor >= 2 {
+			w = &streamWriter{ResponseWriter: w, control: http.NewResponseController(w), idle: s.opts.WriteIdle, buffers: &s.buffers}
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// running counts handlers. It is no WaitGroup because requests may still begin while the
+// end is awaited.
+type running struct {
+	mu   sync.Mutex
+	n    int           // guarded by mu
+	idle chan struct{} // guarded by mu; closed when n falls to 0
+}
+
+func (r *running) add(d int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.n += d
+	if r.n == 0 && r.idle != nil {
+		close(r.idle)
+		r.idle = nil
+	}
+}
+
+func (r *running) count() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.n
+}
+
+// none returns a channel that is closed when no handler runs.
+func (r *running) none() <-chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	idle := make(chan struct{})
+	if r.n == 0 {
+		close(idle)
+		return idle
+	}
+	if r.idle == nil {
+		r.idle = idle
+	}
+	return r.idle
+}
