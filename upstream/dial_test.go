@@ -1,0 +1,234 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"net/url"
+	"strings"
+	"testing"
+
+	"forebay/internal/hubtest"
+	"forebay/internal/pull"
+)
+
+func TestClassify(t *testing.T) {
+	tests := map[addressClass][]string{
+		publicAddress: {
+			"1.1.1.1", "100.63.255.255", "100.128.0.1", "172.15.0.1", "172.32.0.1", "192.0.1.1", "198.20.0.1", "223.255.255.255",
+			"2606:4700::1", "::ffff:1.1.1.1", "64:ff9b::101:101", "2002:101:101::1",
+		},
+		privateAddress: {
+			"127.0.0.1", "127.255.255.255", "10.0.0.1", "172.16.0.1", "172.31.255.255", "192.168.0.1", "100.64.0.1", "192.0.0.8",
+			"198.18.0.1", "198.19.255.255", "::1", "fc00::1", "fdff::1", "fec0::1",
+			"::ffff:10.0.0.1", "::ffff:127.0.0.1", "64:ff9b::a00:1", "64:ff9b:1::7f00:1", "2002:a00:1::", "::10.0.0.1",
+			"2001:0:1:1:1:1:f5ff:fffe", // Teredo, client 10.0.0.1
+		},
+		neverAddress: {
+			"0.0.0.0", "0.1.2.3", "169.254.169.254", "169.254.0.1", "224.0.0.1", "255.255.255.255", "240.0.0.1",
+			"100.100.100.200", "168.63.129.16", "192.0.0.192", "::", "fe80::1", "fe80::1%eth0", "febf::1", "ff02::1", "fd00:ec2::254", "fd20:ce::254",
+			"::ffff:169.254.169.254", "::ffff:0.0.0.0", "64:ff9b::a9fe:a9fe", "2002:a9fe:a9fe::1", "::169.254.169.254",
+			"2001:0:1:1:1:1:5601:5601", // Teredo, client 169.254.169.254
+		},
+	}
+	for want, list := range tests {
+		for _, text := range list {
+			if got := classify(netip.MustParseAddr(text)); got != want {
+				t.Errorf("classify(%s) = %d, want %d", text, got, want)
+			}
+		}
+	}
+	if got := classify(netip.Addr{}); got != neverAddress {
+		t.Errorf("classify of no address = %d, want never", got)
+	}
+}
+
+func FuzzClassify(f *testing.F) {
+	f.Add([]byte{127, 0, 0, 1})
+	f.Add([]byte("\x00\x64\xff\x9b\x00\x00\x00\x00\x00\x00\x00\x00\xa9\xfe\xa9\xfe"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		a, valid := netip.AddrFromSlice(b)
+		if !valid {
+			return
+		}
+		got := classify(a)
+		if a.Is4() && classify(netip.AddrFrom16(a.As16())) != got {
+			t.Errorf("classify(%s) differs when it is mapped", a)
+		}
+		if a.Unmap().IsLinkLocalUnicast() && got != neverAddress {
+			t.Errorf("classify(%s) = %d, want never", a, got)
+		}
+		if (a.Unmap().IsPrivate() || a.Unmap().IsLoopback()) && got == publicAddress {
+			t.Errorf("classify(%s) is public", a)
+		}
+	})
+}
+
+// TestRealDialerChecksBeforeItConnects uses no hook: the check runs inside the dial.
+func TestRealDialerChecksBeforeItConnects(t *testing.T) {
+	hits := 0
+	target := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { hits++ }))
+	defer target.Close()
+	_, port, err := net.SplitHostPort(target.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	base := &url.URL{Scheme: "https", Host: "registry.example"}
+	var o Options
+	o.setDefaults()
+	d := newDialer(base, &o)
+	for _, host := range []string{"127.0.0.1", "localhost", "::1"} {
+		conn, err := d.DialContext(t.Context(), "tcp", net.JoinHostPort(host, port))
+		if err == nil {
+			conn.Close()
+		}
+		if !errors.Is(err, errRefusedAddress) {
+			t.Errorf("dial of %s: %v, want a refused address", host, err)
+		}
+	}
+	if hits != 0 {
+		t.Errorf("target saw %d requests, want 0", hits)
+	}
+	// The operator's own endpoint may be private, and then its redirects too.
+	own := newDialer(&url.URL{Scheme: "http", Host: target.Listener.Addr().String()}, &o)
+	if own.privateAllowed() {
+		t.Error("private addresses are allowed before the endpoint was reached")
+	}
+	conn, err := own.DialContext(t.Context(), "tcp", target.Listener.Addr().String())
+	if err != nil {
+		t.Fatalf("dial of the endpoint: %v", err)
+	}
+	conn.Close()
+	if !own.privateAllowed() {
+		t.Error("private addresses are not allowed for a private endpoint")
+	}
+}
+
+func TestDialTriesEachAddress(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", hubtest.OCIIndex)
+		fmt.Fprint(w, `{"schemaVersion":2,"manifests":[]}`)
+	}))
+	defer server.Close()
+	_, port, err := net.SplitHostPort(server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newRegistry(t, Options{
+		Name: "corp", Endpoints: []string{"http://registry.corp:" + port},
+		Lookup: func(_ context.Context, network, host string) ([]netip.Addr, error) {
+			if network != "ip" || host != "registry.corp" {
+				return nil, fmt.Errorf("lookup of %s %s", network, host)
+			}
+			return []netip.Addr{
+				netip.MustParseAddr("169.254.169.254"), // never
+				netip.MustParseAddr("127.0.0.77"),      // nobody listens
+				netip.MustParseAddr("127.0.0.1"),
+			}, nil
+		},
+	})
+	if _, _, err := r.Manifest(t.Context(), "a/b", "latest"); err != nil {
+		t.Errorf("Manifest: %v", err)
+	}
+}
+
+func TestProxyCarriesEverything(t *testing.T) {
+	var seen []string
+	var password string
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		seen = append(seen, req.Method+" "+req.URL.String())
+		password = req.Header.Get("Proxy-Authorization")
+		if strings.Contains(req.URL.Path, "/blobs/") {
+			http.Redirect(w, req, "http://169.254.169.254/latest", http.StatusTemporaryRedirect)
+			return
+		}
+		w.Header().Set("Content-Type", hubtest.OCIIndex)
+		fmt.Fprint(w, `{"schemaVersion":2,"manifests":[]}`)
+	}))
+	defer proxy.Close()
+	at, err := url.Parse(proxy.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at.User = url.UserPassword("proxy-user", "proxy-secret")
+	r := newRegistry(t, Options{Name: "corp", Endpoints: []string{"http://registry.corp"}, Proxy: at})
+	if _, _, err := r.Manifest(t.Context(), "a/b", "latest"); err != nil {
+		t.Errorf("Manifest: %v", err)
+	}
+	if len(seen) != 1 || seen[0] != "GET http://registry.corp/v2/a/b/manifests/latest" || !strings.HasPrefix(password, "Basic ") {
+		t.Errorf("proxy saw %q with authorization %q", seen, password)
+	}
+	_, _, err = readBlob(t.Context(), r, "a/b", digestOf("", nil), 0, -1)
+	wantKind(t, "OpenBlob that is redirected to the metadata address", err, pull.Invalid)
+	if len(seen) != 2 {
+		t.Errorf("proxy saw %q, want no request for the metadata address", seen)
+	}
+}
+
+func TestNewRefusesBadOptions(t *testing.T) {
+	tests := map[string]Options{
+		"no name":          {},
+		"scheme":           {Name: "x", Endpoints: []string{"ftp://x"}},
+		"no scheme":        {Name: "x", Endpoints: []string{"x"}},
+		"user":             {Name: "x", Endpoints: []string{"https://u:secret@x"}},
+		"query":            {Name: "x", Endpoints: []string{"https://x?y"}},
+		"no host":          {Name: "x", Endpoints: []string{"https:///v2"}},
+		"bad URL":          {Name: "x", Endpoints: []string{"https://%zz"}},
+		"both credentials": {Name: "x", Credentials: Credentials{Username: "u", Password: "p", DockerConfig: "/x"}},
+		"both passwords":   {Name: "x", Credentials: Credentials{Username: "u", Password: "p", PasswordFile: "/x"}},
+		"no user":          {Name: "x", Credentials: Credentials{Password: "p"}},
+		"no password":      {Name: "x", Credentials: Credentials{Username: "u"}},
+		"CA file":          {Name: "x", TLS: TLS{CAFile: "/does/not/exist"}},
+		"client key":       {Name: "x", TLS: TLS{CertFile: "/does/not/exist", KeyFile: "/does/not/exist"}},
+	}
+	for name, o := range tests {
+		r, err := New(o)
+		if err == nil {
+			r.Close()
+			t.Errorf("%s: New gives no error", name)
+			continue
+		}
+		if !strings.Contains(err.Error(), "upstream") || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%s: error is %q", name, err)
+		}
+	}
+}
+
+func TestCAFileIsTrusted(t *testing.T) {
+	hub := hubtest.New(t, hubtest.Options{Named: true})
+	hub.PushImage(repoAlpine, "latest", hubtest.ImageSpec{})
+	o := hubOptions(hub)
+	o.TLS = TLS{CAFile: writeFile(t, "ca.pem", string(hub.CAPEM()))}
+	if _, err := newRegistry(t, o).Resolve(t.Context(), repoAlpine, "latest"); err != nil {
+		t.Errorf("Resolve: %v", err)
+	}
+	o.TLS = TLS{}
+	_, err := newRegistry(t, o).Resolve(t.Context(), repoAlpine, "latest")
+	wantKind(t, "Resolve without the CA file", err, pull.Unavailable)
+}
+
+func TestProfileFor(t *testing.T) {
+	tests := []struct{ name, want, endpoint, realm string }{
+		{"docker.io", "docker.io", "https://registry-1.docker.io", "auth.docker.io"},
+		{"index.docker.io", "docker.io", "https://registry-1.docker.io", "auth.docker.io"},
+		{"registry-1.docker.io", "docker.io", "https://registry-1.docker.io", "auth.docker.io"},
+		{"registry.hub.docker.com", "docker.io", "https://registry-1.docker.io", "auth.docker.io"},
+		{"Docker.IO", "docker.io", "https://registry-1.docker.io", "auth.docker.io"},
+		{"ghcr.io", "ghcr.io", "https://ghcr.io", "ghcr.io"},
+		{"registry.gitlab.com", "registry.gitlab.com", "https://registry.gitlab.com", "gitlab.com"},
+		{"europe-docker.pkg.dev", "europe-docker.pkg.dev", "https://europe-docker.pkg.dev", "europe-docker.pkg.dev"},
+		{"mine.azurecr.io", "mine.azurecr.io", "https://mine.azurecr.io", "mine.azurecr.io"},
+		{"1.dkr.ecr.eu-west-1.amazonaws.com", "1.dkr.ecr.eu-west-1.amazonaws.com", "https://1.dkr.ecr.eu-west-1.amazonaws.com", "1.dkr.ecr.eu-west-1.amazonaws.com"},
+		{"registry.corp:5000", "registry.corp:5000", "https://registry.corp:5000", ""},
+	}
+	for _, test := range tests {
+		p := ProfileFor(test.name)
+		if p.Name != test.want || len(p.Endpoints) != 1 || p.Endpoints[0] != test.endpoint || strings.Join(p.Realms, ",") != test.realm {
+			t.Errorf("ProfileFor(%q) = %+v, want %s at %s with realm %q", test.name, p, test.want, test.endpoint, test.realm)
+		}
+	}
+}
