@@ -363,3 +363,12 @@ func (c *client) withBody(method, base, path, body string, lines ...string) *ans
 	a.assertSane(c.t, method)
 	return a
 }
+
+// assertRetryAfter checks that the answer says in seconds when to come back.
+func (a *answer) assertRetryAfter(t testing.TB) {
+	t.Helper()
+	text := a.Header.Get("Retry-After")
+	if n, err := strconv.Atoi(text); err != nil || n < 1 || n > 24*3600 {
+		t.Errorf("%s: Retry-After %q, want a number of seconds", a.request, text)
+	}
+}

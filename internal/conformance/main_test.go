@@ -1,9 +1,20 @@
 package conformance
 
 import (
+	"flag"
 	"testing"
 
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// together is how many tests run at once. Most of their time is spent waiting, for a disk
+// to sync or a hub to be late, so that it is more than there are cores.
+const together = "12"
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", together); err != nil {
+		panic(err) // the flag has a new name
+	}
+	goleak.VerifyTestMain(m)
+}

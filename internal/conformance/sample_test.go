@@ -10,6 +10,7 @@ import (
 
 	"forebay/internal/hubtest"
 	"forebay/internal/mirrortest"
+	"forebay/upstream"
 )
 
 // sample is a kind of image that every test of pulling goes through.
@@ -131,4 +132,14 @@ func letters(seed, n int) []byte {
 		b = fmt.Appendf(b, "%d.%d|", seed, i)
 	}
 	return b[:n]
+}
+
+// setupWith is setup with options for the upstream.
+func setupWith(t *testing.T, ho hubtest.Options, mo mirrortest.Options, uo upstream.Options) (*hubtest.Hub, *mirrortest.Mirror, *client) {
+	t.Helper()
+	t.Parallel()
+	hub := hubtest.New(t, ho)
+	t.Cleanup(func() { hub.AssertClean(t) })
+	mo.Upstreams = map[string]mirrortest.Upstream{"docker.io": {Hub: hub, Registry: uo}}
+	return hub, mirrortest.New(t, mo), newClient(t)
 }
