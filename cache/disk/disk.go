@@ -69,6 +69,7 @@ var (
 type Store struct {
 	dir   string
 	root  *os.Root
+	top   *os.File // the folder itself
 	lock  *os.File
 	log   *zap.Logger
 	fault Fault
@@ -92,12 +93,7 @@ func Open(dir string, log *zap.Logger) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open store %q: %w", dir, err)
 	}
-	lock, err := lockFolder(root)
-	if err != nil {
-		_ = root.Close()
-		return nil, fmt.Errorf("open store %q: %w", dir, err)
-	}
-	s := &Store{dir: dir, root: root, lock: lock, log: log, inUse: map[v1.Hash]bool{}, shards: map[string]bool{}}
+	s := &Store{dir: dir, root: root, log: log, inUse: map[v1.Hash]bool{}, shards: map[string]bool{}}
 	if err := s.prepare(); err != nil {
 		_ = s.Close()
 		return nil, fmt.Errorf("open store %q: %w", dir, err)
@@ -105,8 +101,15 @@ func Open(dir string, log *zap.Logger) (*Store, error) {
 	return s, nil
 }
 
-// prepare makes the fixed folders and removes what a killed process left half done.
-func (s *Store) prepare() error {
+// prepare locks the folder, makes the fixed folders and removes what a killed process
+// left half done.
+func (s *Store) prepare() (err error) {
+	if s.lock, err = lockFolder(s.root); err != nil {
+		return err
+	}
+	if s.top, err = s.root.Open("."); err != nil {
+		return err
+	}
 	for _, name := range []string{blobsDir, partialDir, blobsDir + "/sha256", blobsDir + "/sha512"} {
 		if err := s.root.MkdirAll(name, dirMode); err != nil {
 			return err
@@ -140,7 +143,13 @@ func (s *Store) removeLeftovers() (n int, err error) {
 // Close unlocks the folder. Files that were handed out stay open; every Partial should
 // have ended before.
 func (s *Store) Close() error {
-	return errors.Join(s.root.Close(), s.lock.Close())
+	err := s.root.Close()
+	for _, f := range []*os.File{s.top, s.lock} {
+		if f != nil {
+			err = errors.Join(err, f.Close())
+		}
+	}
+	return err
 }
 
 // Dir returns the folder's name as given to Open.
@@ -290,6 +299,26 @@ func (s *Store) makeShard(shard string) error {
 
 // openRegular opens name if it is a regular file itself, not by way of a link.
 func (s *Store) openRegular(name string, flag int) (*os.File, fs.FileInfo, error) {
+	f, err := openBeneath(s.top, name, flag)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, err
+	}
+	if err != nil {
+		return s.openStepwise(name, flag)
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = foreign(name)
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, nil, err
+	}
+	return f, info, nil
+}
+
+// openStepwise is openRegular where the kernel does not help.
+func (s *Store) openStepwise(name string, flag int) (*os.File, fs.FileInfo, error) {
 	before, err := s.root.Lstat(name)
 	if err != nil {
 		return nil, nil, err
@@ -298,25 +327,12 @@ func (s *Store) openRegular(name string, flag int) (*os.File, fs.FileInfo, error
 	if !before.Mode().IsRegular() {
 		return nil, nil, foreign(name)
 	}
-	f, err := s.root.OpenFile(name, flag, 0)
-	if err != nil {
-		return nil, nil, err
-	}
-	info, err := f.Stat()
-	if err != nil {
-		_ = f.Close()
-		return nil, nil, err
-	}
-	if !os.SameFile(before, info) {
-		_ = f.Close()
-		// Replaced between the two looks: by a Put of the same digest, or by a link.
-		return s.openReplaced(name, flag)
-	}
-	return f, info, nil
+	return s.openSame(name, flag, 2)
 }
 
-// openReplaced is the one second try of openRegular.
-func (s *Store) openReplaced(name string, flag int) (*os.File, fs.FileInfo, error) {
+// openSame opens a file and makes sure that it is the one that has the name. A Put of the
+// same digest may replace it between the two looks, so that it is tried again.
+func (s *Store) openSame(name string, flag, tries int) (*os.File, fs.FileInfo, error) {
 	f, err := s.root.OpenFile(name, flag, 0)
 	if err != nil {
 		return nil, nil, err
@@ -324,15 +340,18 @@ func (s *Store) openReplaced(name string, flag int) (*os.File, fs.FileInfo, erro
 	info, err := f.Stat()
 	if err == nil {
 		var named fs.FileInfo
-		if named, err = s.root.Lstat(name); err == nil && !os.SameFile(named, info) {
-			err = foreign(name)
+		if named, err = s.root.Lstat(name); err == nil && os.SameFile(named, info) {
+			return f, info, nil
 		}
 	}
+	_ = f.Close()
 	if err != nil {
-		_ = f.Close()
 		return nil, nil, err
 	}
-	return f, info, nil
+	if tries--; tries == 0 {
+		return nil, nil, foreign(name)
+	}
+	return s.openSame(name, flag, tries)
 }
 
 func foreign(name string) error {

@@ -26,3 +26,32 @@ func startWriteBack(f *os.File, off, n int64) error {
 	}
 	return os.NewSyscallError("sync_file_range", err)
 }
+
+// openBeneath opens a file below the folder top in one step, refusing links on the whole
+// way, which [os.Root] takes several steps for. The file may be anything but a link. The
+// error is ENOENT when nothing has the name; any other says only that the way of [os.Root]
+// has to be tried: a link, or a kernel or sandbox that does not offer openat2 (Linux 5.6).
+func openBeneath(top *os.File, name string, flag int) (*os.File, error) {
+	how := unix.OpenHow{
+		// Not to wait for the other end of a pipe.
+		Flags:   uint64(flag) | unix.O_CLOEXEC | unix.O_NONBLOCK,
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
+	}
+	conn, err := top.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var fd int
+	var openErr error
+	if err := conn.Control(func(dir uintptr) { fd, openErr = unix.Openat2(int(dir), name, &how) }); err != nil {
+		return nil, err
+	}
+	if openErr != nil {
+		return nil, &os.PathError{Op: "openat2", Path: name, Err: openErr}
+	}
+	if err := unix.SetNonblock(fd, false); err != nil {
+		_ = unix.Close(fd)
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
