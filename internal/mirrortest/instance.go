@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,6 +13,7 @@ import (
 
 	"forebay/cache"
 	"forebay/internal/hubtest"
+	"forebay/internal/server"
 	"forebay/proxy"
 	"forebay/upstream"
 )
@@ -24,19 +23,15 @@ type instance struct {
 	addr       string
 	registries []*upstream.Registry
 	cache      *cache.Cache
-	server     *http.Server
-	cancel     context.CancelFunc
-	work       *errgroup.Group // server and cache
+	cancel     context.CancelFunc // ends the server
+	work       errgroup.Group     // server and cache
 }
-
-// graceful bounds how long a stop waits for transfers in progress.
-const graceful = 2 * time.Second
 
 func start(m *Mirror) (_ *instance, err error) {
 	i := &instance{}
 	defer func() {
 		if err != nil {
-			i.close()
+			err = errors.Join(err, i.close())
 		}
 	}()
 	options := m.opts.Cache
@@ -65,12 +60,16 @@ func start(m *Mirror) (_ *instance, err error) {
 	if err != nil {
 		return nil, err
 	}
-	ln, err := listen(strings.TrimPrefix(m.URL, "http://"))
+	s, err := open(strings.TrimPrefix(m.URL, "http://"), server.Options{
+		Handler:       handler,
+		ShutdownGrace: max(m.opts.Grace, time.Nanosecond), // 0 would mean the server's default
+		Log:           m.log.Named("server"),
+	})
 	if err != nil {
 		return nil, err
 	}
-	i.addr = ln.Addr().String()
-	i.serve(handler, ln)
+	i.addr = s.Addr().String()
+	i.run(s)
 	return i, nil
 }
 
@@ -129,20 +128,25 @@ func hostOf(base string) string {
 	return host
 }
 
-// listen opens addr, a free one if it is empty. An address that was used a moment ago
-// may be refused for a moment.
-func listen(addr string) (net.Listener, error) {
+// open returns a server that listens at addr, on a free port if it is empty. An address
+// that was used a moment ago may be refused for a moment.
+func open(addr string, o server.Options) (*server.Server, error) {
+	o.Addr = addr
 	if addr == "" {
-		return net.Listen("tcp", "127.0.0.1:0")
+		o.Addr = "127.0.0.1:0"
+	}
+	s, err := server.New(o)
+	if err != nil {
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		ln, err := net.Listen("tcp", addr)
-		if err == nil {
-			return ln, nil
+		err := s.Listen()
+		if err == nil || addr == "" {
+			return s, err
 		}
 		select {
 		case <-tick.C:
@@ -152,35 +156,28 @@ func listen(addr string) (net.Listener, error) {
 	}
 }
 
-// serve runs server and cache until stop.
-func (i *instance) serve(h http.Handler, ln net.Listener) {
+// run serves until stop, and lets the cache work until the last client has been served.
+func (i *instance) run(s *server.Server) {
 	ctx, cancel := context.WithCancel(context.Background())
 	i.cancel = cancel
-	i.work = &errgroup.Group{}
-	i.work.Go(func() error { return i.cache.Run(ctx) })
-	i.server = &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 3 * time.Minute}
+	after, end := context.WithCancel(context.Background())
 	i.work.Go(func() error {
-		if err := i.server.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+		defer end()
+		return s.Serve(ctx)
+	})
+	i.work.Go(func() error {
+		if err := i.cache.Run(after); after.Err() == nil || !errors.Is(err, after.Err()) {
 			return err
 		}
 		return nil
 	})
 }
 
-// drop closes all connections at once.
-func (i *instance) drop() { _ = i.server.Close() }
-
 // stop ends everything in the order of the shipped program: listener, transfers, cache,
 // registries.
 func (i *instance) stop() error {
-	ctx, done := context.WithTimeout(context.Background(), graceful)
-	defer done()
-	err := i.server.Shutdown(ctx)
-	if errors.Is(err, context.DeadlineExceeded) {
-		err = i.server.Close()
-	}
 	i.cancel()
-	return errors.Join(err, i.work.Wait(), i.close())
+	return errors.Join(i.work.Wait(), i.close())
 }
 
 // close closes what holds files and connections.

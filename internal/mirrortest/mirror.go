@@ -38,6 +38,8 @@ type Options struct {
 	TagTTL   time.Duration // 0 means a minute, as in the configuration; negative means always ask
 	Fallback proxy.Fallback
 	Hosts    map[string]string // Host header to upstream
+	// Grace is how long running answers may go on when the mirror stops. 0 cuts them off.
+	Grace time.Duration
 
 	// Cache has what is given to the cache beside folder, upstreams and log.
 	Cache cache.Options
@@ -94,7 +96,7 @@ func (m *Mirror) Start() {
 	m.running, m.URL = run, "http://"+run.addr
 }
 
-// Stop ends the mirror as SIGTERM does. It does nothing when it is stopped.
+// Stop ends the mirror as SIGTERM does. It does nothing when the mirror is stopped.
 func (m *Mirror) Stop() {
 	m.t.Helper()
 	if m.running == nil {
@@ -119,15 +121,14 @@ func (m *Mirror) RestartWith(change func(*Options)) {
 }
 
 // Crash starts the mirror again from what its folder holds at this moment, as after a
-// kill -9: nothing is written back, no transfer is ended in good order, and clients see
-// their connections close.
+// kill -9: nothing is written back and no fill is ended in good order. Clients see their
+// connections close, unless there is a Grace.
 func (m *Mirror) Crash() {
 	m.t.Helper()
 	after := filepath.Join(m.t.TempDir(), "forebay")
 	if err := snapshot(m.Dir, after); err != nil {
 		m.t.Fatalf("copy the folder of a mirror about to crash: %s", err)
 	}
-	m.running.drop()
 	m.Stop()
 	m.Dir = after
 	m.Start()
