@@ -9,6 +9,6 @@ go list ./... | while read -r package; do
 	case $package in */internal/e2e) continue ;; esac
 	for target in $(go test -list '^Fuzz' "$package" | grep '^Fuzz' || true); do
 		echo "$package $target"
-		go test -run '^$' -fuzz "^$target\$" -fuzztime "${count}x" "$package"
+		go test -run '^$' -fuzz "^$target\$" -fuzztime "${count}x" "$package" </dev/null
 	done
 done
