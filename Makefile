@@ -5,6 +5,9 @@ SHELL := /bin/sh
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 FUZZ := 20000
+BENCH :=
+# Arguments of the benchmarks: make bench BENCH="-run blob -quick".
+BENCH :=
 IMAGE := forebay:$(VERSION)
 
 # Packages whose tests need neither root nor other programs.
@@ -46,7 +49,7 @@ e2e: deps ## run the end-to-end tests with real clients (as root)
 
 .PHONY: bench
 bench: deps ## measure against nginx and plain net/http
-	go test -timeout 60m -run '^$$' -bench . -benchtime 1x ./internal/bench
+	go run ./internal/bench $(BENCH)
 
 .PHONY: fuzz
 fuzz: ## run every fuzz target for FUZZ inputs

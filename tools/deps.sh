@@ -9,6 +9,7 @@ ca-certificates
 conmon
 containerd
 crun
+curl
 docker.io
 docker-registry
 gcc
