@@ -296,6 +296,31 @@ func TestConnectionLimitIsPerConnection(t *testing.T) {
 	})
 }
 
+func TestRateIsKeptByLateSenders(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var p pacer
+		start := time.Now()
+		send := func(n int64) {
+			if err := p.wait(t.Context(), n, 1000); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 100 {
+			send(10)
+			time.Sleep(3 * time.Millisecond) // woken late
+		}
+		if took := time.Since(start).Round(10 * time.Millisecond); took != time.Second {
+			t.Errorf("1000 bytes at 1000 a second took %s, want 1s", took)
+		}
+		time.Sleep(time.Minute) // a pause is not caught up
+		start = time.Now()
+		send(500)
+		if took := time.Since(start); took != 500*time.Millisecond {
+			t.Errorf("500 bytes after a pause took %s, want 500ms", took)
+		}
+	})
+}
+
 func TestX25DialFaults(t *testing.T) {
 	hub := New(t, Options{Named: true, InMemory: true})
 	p := newProbe(t, hub)
