@@ -108,7 +108,12 @@ func (r *Registry) authenticated(ctx context.Context, e *endpoint, a *ask, u *ur
 	if known := e.challenge.Load(); known != nil {
 		var fail *failure
 		if g, fail = r.grant(ctx, e, a, known, false); fail != nil {
-			return nil, nil, fail
+			if fail.err.Kind != pull.Denied && fail.err.Kind != pull.Limited {
+				e.challenge.CompareAndSwap(known, nil) // it may have moved: the registry knows
+			}
+			if fail.err.Kind != pull.Invalid {
+				return nil, nil, fail
+			}
 		}
 	}
 	renewed := false

@@ -379,3 +379,24 @@ func TestBlobConnectionsAreBounded(t *testing.T) {
 		}
 	})
 }
+
+func TestTargetThatBrokeOffIsNotAskedForTheRest(t *testing.T) {
+	hub, r := newHub(t, hubtest.Options{})
+	d, want := aBlob(t, hub)
+	if _, _, err := readBlob(t.Context(), r, "library/alpine", d, 0, 10); err != nil {
+		t.Fatal(err) // from now on the target is known
+	}
+	hub.AddRule(hubtest.Rule{Role: hubtest.CDN, Count: 1, Do: hubtest.Drop(1000, hubtest.FIN)})
+	_, first, err := readBlob(t.Context(), r, "library/alpine", d, 0, 50_000)
+	if !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Fatalf("reading a body that is cut: %v, want unexpected EOF", err)
+	}
+	before := hub.Count(hubtest.Query{Role: hubtest.RoleRegistry})
+	_, rest, err := readBlob(t.Context(), r, "library/alpine", d, int64(len(first)), 50_000)
+	if err != nil || !bytes.Equal(append(first, rest...), want[:50_000]) {
+		t.Errorf("resume: %d bytes, %v", len(rest), err)
+	}
+	if n := hub.Count(hubtest.Query{Role: hubtest.RoleRegistry}) - before; n != 1 {
+		t.Errorf("registry saw %d requests for the resume, want 1", n)
+	}
+}

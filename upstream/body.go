@@ -54,7 +54,7 @@ func (b *body) Read(p []byte) (int, error) {
 	case err == nil || (errors.Is(err, io.EOF) && b.left <= 0):
 		return n, err
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return n, io.ErrUnexpectedEOF
+		return n, b.fail(io.ErrUnexpectedEOF)
 	case b.stalled.Load():
 		return n, b.fail(errStalled)
 	default:

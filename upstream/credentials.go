@@ -161,7 +161,7 @@ func readSecret(file string) (string, error) {
 const (
 	// keychainFor is how long a helper's answer is used, since each one is a program run.
 	keychainFor = 5 * time.Minute
-	// keychainAgain bounds how often a refused answer is asked for again.
+	// keychainAgain bounds how often a refused or failed answer is asked for again.
 	keychainAgain = 5 * time.Second
 	// helperTimeout bounds the wait for a credential helper, which cannot be interrupted.
 	helperTimeout = 10 * time.Second
@@ -177,6 +177,8 @@ type keychainSource struct {
 	running *keychainRun // a look-up in progress, or nil
 	last    identity
 	at      time.Time // when last was found
+	err     error     // of the last look-up, if it went wrong
+	errAt   time.Time
 }
 
 type keychainRun struct {
@@ -194,6 +196,10 @@ func (s *keychainSource) identity(ctx context.Context, renew bool) (identity, er
 	if !s.at.IsZero() && age < keychainFor && (!renew || age < keychainAgain) {
 		defer s.mu.Unlock()
 		return s.last, nil
+	}
+	if s.err != nil && s.now().Sub(s.errAt) < keychainAgain {
+		defer s.mu.Unlock()
+		return identity{}, s.err
 	}
 	run := s.running
 	if run == nil {
@@ -225,9 +231,10 @@ func (s *keychainSource) find(run *keychainRun) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err == nil {
-		s.last, s.at = found, s.now()
+		s.last, s.at, s.err = found, s.now(), nil
 	} else {
-		run.err = fmt.Errorf("docker config: %w", quiet(err))
+		s.err, s.errAt = fmt.Errorf("docker config: %w", quiet(err)), s.now()
+		run.err = s.err
 	}
 	s.running = nil
 	close(run.done)

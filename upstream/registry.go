@@ -164,6 +164,9 @@ func New(opts Options) (*Registry, error) {
 		questions: make(lane, opts.MaxConnections),
 		log:       opts.Log.With(logkey.Upstream(opts.Name)),
 	}
+	if p := opts.Proxy; p != nil && (p.Hostname() == "" || (p.Scheme != "http" && p.Scheme != "https")) {
+		return nil, fmt.Errorf("upstream %s: proxy %q is no http or https URL", opts.Name, p.Redacted())
+	}
 	for _, raw := range opts.Endpoints {
 		e, err := newEndpoint(raw, profile, &r.opts)
 		if err != nil {
@@ -208,6 +211,7 @@ func (r *Registry) Name() string { return r.opts.Name }
 // Bodies that are open stay open.
 func (r *Registry) Close() {
 	r.stop()
+	r.tokens.close()
 	r.work.Wait()
 	for _, e := range r.endpoints {
 		e.transport.CloseIdleConnections()

@@ -3,6 +3,7 @@ package upstream
 import (
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
@@ -10,7 +11,6 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"go.uber.org/zap"
 
 	"forebay/internal/logkey"
 	"forebay/internal/pull"
@@ -64,14 +64,22 @@ func (r *Registry) do(ctx context.Context, l lane, a *ask) (*answer, error) {
 		l.leave()
 		return nil, fail.err
 	}
+	e := ans.endpoint
 	ans.Body = newBody(ans.Body, r.opts.Timeouts.Stall, cancel, l.leave, func(err error) error {
-		return r.bodyError(a, err)
+		return r.bodyError(e, a, err)
 	})
 	return ans, nil
 }
 
-// bodyError makes the error of a body that broke off.
-func (r *Registry) bodyError(a *ask, cause error) error {
+// bodyError makes the error of a body that broke off. The place that it came from is
+// not asked again for the rest.
+func (r *Registry) bodyError(e *endpoint, a *ask, cause error) error {
+	if !errors.Is(cause, context.Canceled) {
+		r.locations.drop(e, a)
+	}
+	if errors.Is(cause, io.ErrUnexpectedEOF) {
+		return io.ErrUnexpectedEOF
+	}
 	kind := pull.Unavailable
 	if timedOut(cause) {
 		kind = pull.Timeout
@@ -91,7 +99,7 @@ func (r *Registry) attempt(ctx context.Context, e *endpoint, a *ask) (*answer, *
 		if fail == nil || !fail.stale || n == asks || a.method != http.MethodGet {
 			return ans, fail
 		}
-		r.log.Debug("redirect target refused; asking again", logkey.Status(fail.err.Status), zap.String("op", a.op))
+		r.log.Debug("redirect target refused; asking again", logkey.Status(fail.err.Status), logkey.Op(a.op))
 	}
 }
 
@@ -177,10 +185,10 @@ func (r *Registry) send(ctx context.Context, e *endpoint, a *ask, u *url.URL, g 
 	resp, err := e.transport.RoundTrip(req)
 	if err != nil {
 		fail := r.transportFailure(ctx, a, err, reused)
-		r.log.Debug("upstream request failed", zap.String("op", a.op), logkey.Host(u.Host), logkey.Took(time.Since(start)), logkey.Err(fail.err))
+		r.log.Debug("upstream request failed", logkey.Op(a.op), logkey.Host(u.Host), logkey.Took(time.Since(start)), logkey.Err(fail.err))
 		return nil, fail
 	}
-	r.log.Debug("upstream answered", zap.String("op", a.op), logkey.Host(u.Host), logkey.Status(resp.StatusCode), logkey.Took(time.Since(start)))
+	r.log.Debug("upstream answered", logkey.Op(a.op), logkey.Host(u.Host), logkey.Status(resp.StatusCode), logkey.Took(time.Since(start)))
 	return resp, nil
 }
 

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2/simplelru"
-	"go.uber.org/zap"
 
 	"forebay/internal/logkey"
 	"forebay/internal/pull"
@@ -63,6 +62,7 @@ type tokens struct {
 	kept    *lru.LRU[tokenKey, *token]
 	flights map[tokenKey]*flight
 	proofs  map[proofKey]*proof // few: one for each credential and token server
+	closed  bool                // no flight starts any more
 }
 
 // flight is one token request in progress. Its fields are set before done is closed.
@@ -91,6 +91,10 @@ func (t *tokens) get(ctx context.Context, r *Registry, key tokenKey, mint func(c
 		return tok, false, nil
 	}
 	f := t.flights[key]
+	if f == nil && t.closed {
+		t.mu.Unlock()
+		return nil, false, context.Canceled
+	}
 	if f == nil {
 		f = &flight{done: make(chan struct{})}
 		t.flights[key] = f
@@ -109,6 +113,13 @@ func (t *tokens) get(ctx context.Context, r *Registry, key tokenKey, mint func(c
 		return nil, false, f.err
 	}
 	return f.token, true, nil
+}
+
+// close lets no further token request start.
+func (t *tokens) close() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.closed = true
 }
 
 // fly runs one token request in a context of its own: it belongs to all who wait.
@@ -215,7 +226,7 @@ func (r *Registry) mint(ctx context.Context, e *endpoint, realm *url.URL, key to
 	}
 	t, err := r.mintRetrying(ctx, e, a, realm, key, who)
 	if p.learn(r.opts.Now(), err) {
-		r.log.Error("credentials refused", logkey.Host(realm.Host), zap.String("username", who.user), logkey.Err(err))
+		r.log.Error("credentials refused", logkey.Host(realm.Host), logkey.User(who.user), logkey.Err(err))
 	}
 	return t, err
 }
@@ -251,7 +262,7 @@ func (r *Registry) mintOnce(ctx context.Context, e *endpoint, a *ask, realm *url
 	if err != nil {
 		return nil, r.transportFailure(ctx, a, err, false)
 	}
-	r.log.Debug("token server answered", logkey.Host(realm.Host), logkey.Status(resp.StatusCode), zap.String("scope", key.scope))
+	r.log.Debug("token server answered", logkey.Host(realm.Host), logkey.Status(resp.StatusCode), logkey.Op(a.op+" for "+key.scope))
 	if resp.StatusCode != http.StatusOK {
 		return nil, r.tokenRefusal(ctx, a, resp, who)
 	}

@@ -397,3 +397,66 @@ func FuzzReadToken(f *testing.F) {
 		}
 	})
 }
+
+func TestM11ManyWithOneExpiredTokenRenewItOnce(t *testing.T) {
+	hub, r := newHub(t, hubtest.Options{})
+	hub.PushImage("library/alpine", "latest", hubtest.ImageSpec{})
+	if _, err := r.Resolve(t.Context(), "library/alpine", "latest"); err != nil {
+		t.Fatal(err)
+	}
+	hub.ExpireTokens()
+	var wg sync.WaitGroup
+	for range 200 {
+		wg.Go(func() {
+			if _, err := r.Resolve(t.Context(), "library/alpine", "latest"); err != nil {
+				t.Errorf("Resolve: %v", err)
+			}
+		})
+	}
+	wg.Wait()
+	if n := hub.TokenRequests(); n != 2 {
+		t.Errorf("hub saw %d token requests, want 2", n)
+	}
+}
+
+func TestTokenServerThatMovedIsFoundAgain(t *testing.T) {
+	realm := "/old/token"
+	q := &quirky{
+		refuse: func(w http.ResponseWriter, req *http.Request) bool {
+			if req.Header.Get("Authorization") == "Bearer t" {
+				return false
+			}
+			w.Header().Set("Www-Authenticate", fmt.Sprintf(`Bearer realm="http://%s%s",service="x"`, req.Host, realm))
+			w.WriteHeader(http.StatusUnauthorized)
+			return true
+		},
+		token: func(w http.ResponseWriter, req *http.Request) {
+			if req.URL.Path != realm {
+				http.NotFound(w, req)
+				return
+			}
+			fmt.Fprint(w, `{"token":"t"}`)
+		},
+	}
+	r := newQuirky(t, q)
+	if _, _, err := r.Manifest(t.Context(), "a", "latest"); err != nil {
+		t.Fatal(err)
+	}
+	realm = "/new/token"
+	if _, _, err := r.Manifest(t.Context(), "b", "latest"); err != nil {
+		t.Errorf("Manifest after the token server has moved: %v", err)
+	}
+}
+
+func TestClosedRegistryAsksForNoToken(t *testing.T) {
+	hub := hubtest.New(t, hubtest.Options{})
+	hub.PushImage("library/alpine", "latest", hubtest.ImageSpec{})
+	r, err := New(hubOptions(hub))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
+	_, err = r.Resolve(t.Context(), "library/alpine", "latest")
+	wantKind(t, "Resolve after Close", err, pull.Unavailable)
+	r.endpoints[0].transport.CloseIdleConnections()
+}

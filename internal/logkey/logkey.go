@@ -49,6 +49,12 @@ func Path(p string) zap.Field { return zap.String("path", p) }
 // Addr is a network address.
 func Addr(a string) zap.Field { return zap.String("addr", a) }
 
+// Op is what was tried at an upstream: "head manifest library/nginx:latest".
+func Op(text string) zap.Field { return zap.String("op", text) }
+
+// User is a user name at an upstream.
+func User(name string) zap.Field { return zap.String("user", name) }
+
 // Host is a host name.
 func Host(h string) zap.Field { return zap.String("host", h) }
 
