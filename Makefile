@@ -5,7 +5,6 @@ SHELL := /bin/sh
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 FUZZ := 20000
-BENCH :=
 # Arguments of the benchmarks: make bench BENCH="-run blob -quick".
 BENCH :=
 IMAGE := forebay:$(VERSION)
