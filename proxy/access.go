@@ -1,18 +1,21 @@
 package proxy
 
 import (
+	"errors"
+	"syscall"
 	"time"
 
 	"go.uber.org/zap"
 
 	"forebay/internal/logkey"
+	"forebay/internal/pull"
 )
 
 // statusClientLeft is logged for a request whose client left before its answer began. It
 // is never sent; the number is nginx's.
 const statusClientLeft = 499
 
-// logAccess writes the one line about x. Its query is left out, as may hold anything.
+// logAccess writes the one line about x. Its query is left out, as it may hold anything.
 func (h *Handler) logAccess(x *exchange, err error) {
 	line := h.access.Check(zap.InfoLevel, "request")
 	if line == nil {
@@ -34,9 +37,9 @@ func (h *Handler) logAccess(x *exchange, err error) {
 		logkey.Addr(x.r.RemoteAddr),
 		logkey.UserAgent(clip(x.r.UserAgent())),
 	)
-	if err != nil && !x.clientLeft() {
-		// A client that leaves in the middle is everyday: containerd reads layers in pieces
-		// and closes each.
+	// A client that leaves in the middle is everyday: containerd reads layers in pieces and
+	// closes each.
+	if err != nil && !x.clientLeft() && !hungUp(err) {
 		result = "error"
 		fields = append(fields, logkey.Err(err))
 	}
@@ -44,6 +47,12 @@ func (h *Handler) logAccess(x *exchange, err error) {
 		fields = append(fields, logkey.Result(result))
 	}
 	line.Write(fields...)
+}
+
+// hungUp reports whether err is that of writing to a client that went away, which may be
+// seen before its context ends. Errors of upstreams have a kind.
+func hungUp(err error) bool {
+	return !errors.As(err, new(*pull.Error)) && (errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET))
 }
 
 // clip bounds what a client can make us log.

@@ -3,8 +3,10 @@ package proxy
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/http/httptest"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -96,6 +98,25 @@ func TestAccessLogOfBrokenBody(t *testing.T) {
 		got := lines[0].ContextMap()
 		if got["status"] != int64(200) || got["result"] != "error" || got["bytes"] != int64(30000) || !strings.Contains(fmt.Sprint(got["error"]), "disk on fire") {
 			t.Errorf("hidden %t: %v", hidden, got)
+		}
+	}
+}
+
+// A client that leaves in the middle is no error, however we come to know of it.
+func TestAccessLogOfLeavingClient(t *testing.T) {
+	rows := map[error]bool{
+		&net.OpError{Op: "write", Net: "tcp", Err: syscall.EPIPE}:                                           false,
+		fmt.Errorf("send: %w", &net.OpError{Op: "readfrom", Net: "tcp", Err: syscall.ECONNRESET}):           false,
+		&net.OpError{Op: "readfrom", Net: "tcp", Err: syscall.EIO}:                                          true,
+		&pull.Error{Kind: pull.Unavailable, Upstream: "docker.io", Op: "get blob", Err: syscall.ECONNRESET}: true,
+	}
+	for err, logged := range rows {
+		core, seen := observer.New(zapcore.InfoLevel)
+		f := &fakeCache{result: cache.Miss, blob: fakeBlob{data: someData(5000), failAt: 3000, fail: err}}
+		h := newHandler(t, f, func(o *Options) { o.AccessLog = zap.New(core) })
+		h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", blobPath, nil))
+		if lines := seen.TakeAll(); len(lines) != 1 || (lines[0].ContextMap()["result"] == "error") != logged {
+			t.Errorf("body ended with %v: logged %v, want an error: %t", err, lines, logged)
 		}
 	}
 }

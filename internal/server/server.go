@@ -156,15 +156,16 @@ func (s *Server) Serve(ctx context.Context) error {
 	}
 	// A request outlives ctx by the grace; what ends it is its connection.
 	s.http.BaseContext = func(net.Listener) context.Context { return context.WithoutCancel(ctx) }
+	overTLS := s.opts.TLSCert != "" // http.TLSConfig is net/http's own once it serves
 	ended := make(chan error, 1)
 	go func() { // ends with the listener, which stop closes
-		if s.http.TLSConfig != nil {
+		if overTLS {
 			ended <- s.http.ServeTLS(s.listener, "", "")
 		} else {
 			ended <- s.http.Serve(s.listener)
 		}
 	}()
-	s.opts.Log.Info("listening", logkey.Addr(s.listener.Addr().String()), zap.Bool("tls", s.http.TLSConfig != nil))
+	s.opts.Log.Info("listening", logkey.Addr(s.listener.Addr().String()), zap.Bool("tls", overTLS))
 	select {
 	case err := <-ended:
 		_ = s.http.Close() // its error is that of closing the listener once more
