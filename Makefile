@@ -47,7 +47,7 @@ e2e: deps ## run the end-to-end tests with real clients (as root)
 	go test -timeout 25m -v ./internal/e2e
 
 .PHONY: bench
-bench: deps ## measure against nginx and plain net/http
+bench: deps ## measure against nginx, net/http and the registry itself
 	go run ./internal/bench $(BENCH)
 
 .PHONY: fuzz
