@@ -4,6 +4,8 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"net"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 )
@@ -108,7 +110,11 @@ func (d *decoder) checkUpstream(u *Upstream) {
 		}
 	}
 	if u.DockerConfig != "" {
-		if _, err := readBounded(u.DockerConfig); err != nil {
+		name := u.DockerConfig
+		if info, err := os.Stat(name); err == nil && info.IsDir() {
+			name = filepath.Join(name, "config.json")
+		}
+		if _, err := readBounded(name); err != nil {
 			fault("docker_config", "%s", err)
 		}
 	}

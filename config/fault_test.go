@@ -159,6 +159,7 @@ func TestFaults(t *testing.T) {
 		{"upstreams: {docker.io: {username: a, password: \"b\\nc\"}}", `password: holds a control character`},
 		{"upstreams: {docker.io: {username: a, password: b, docker_config: /none}}", `docker_config: cannot be given together with username`},
 		{"upstreams: {docker.io: {docker_config: /none}}", `docker_config: open /none: no such file`},
+		{"upstreams: {docker.io: {docker_config: " + folder + "}}", `/config.json: no such file`},
 		{"upstreams: {docker.io: {ca_file: /none}}", `ca_file: open /none: no such file`},
 		{"upstreams: {docker.io: {ca_file: " + folder + "/empty}}", `holds no PEM certificate`},
 		{"upstreams: {docker.io: {client_cert_file: " + certFile + "}}", `client_cert_file: needs client_key_file beside it`},

@@ -99,7 +99,7 @@ func (u *Upstream) fields() []field {
 		textField("username", &u.Username, "User for the registry or its token server. Without one pulls are anonymous."),
 		secretField("password", &u.Password, "Password or access token of `username`. Prefer `password_file`."),
 		fileField("password_file", &u.PasswordFile, "File with the password; a line break at its end is dropped."),
-		fileField("docker_config", &u.DockerConfig, "A docker config.json to take credentials from, credential helpers included, in place of `username`."),
+		fileField("docker_config", &u.DockerConfig, "A docker config.json, or the folder of one, to take credentials from, credential helpers included, in place of `username`."),
 		durationField("tag_ttl", &u.TagTTL, 0, 365*day,
 			"How long a tag is served without asking the registry whether it moved. Asking is one HEAD, which no registry counts as a pull. 0 asks every time."),
 		intField("parallel", &u.Parallel, 1, 32, "Connections for one large blob."),
