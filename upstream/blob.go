@@ -29,7 +29,7 @@ func (r *Registry) StatBlob(ctx context.Context, repo string, d v1.Hash) (int64,
 	}
 	ans, err := r.do(ctx, r.questions, a)
 	if err == nil {
-		defer ans.Body.Close()
+		ans.Body.Close() // before the next request, which needs a place in the same lane
 		if ans.ContentLength >= 0 && contentEncoding(ans.Header) == "" {
 			return ans.ContentLength, nil
 		}

@@ -16,7 +16,6 @@ import (
 )
 
 func TestM20DamagedBlobNeverLooksWhole(t *testing.T) {
-	const size = 100 << 10
 	tests := []struct {
 		name  string
 		fault hubtest.Fault
@@ -305,7 +304,10 @@ func TestStatBlobWhereHeadIsRefused(t *testing.T) {
 		"HEAD without CL": {Role: hubtest.CDN, Method: http.MethodHead, Do: hubtest.RawCL()},
 	} {
 		t.Run(name, func(t *testing.T) {
-			hub, r := newHub(t, hubtest.Options{})
+			hub := hubtest.New(t, hubtest.Options{})
+			o := hubOptions(hub)
+			o.MaxConnections = 1 // so that holding one while waiting for another shows
+			r := newRegistry(t, o)
 			d, want := aBlob(t, hub)
 			hub.AddRule(rule)
 			for range 2 {

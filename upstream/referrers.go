@@ -68,10 +68,10 @@ func (r *Registry) taggedReferrers(ctx context.Context, a *ask, repo string, d v
 	const hexMax = 64
 	tag := d.Algorithm + "-" + d.Hex[:min(len(d.Hex), hexMax)]
 	desc, body, err := r.Manifest(ctx, repo, tag)
-	if pull.KindOf(err) == pull.NotFound && err != nil {
+	switch {
+	case pull.KindOf(err) == pull.NotFound:
 		return []json.RawMessage{}, nil
-	}
-	if err != nil {
+	case err != nil:
 		return nil, err
 	}
 	if shapeOf(desc.MediaType) != indexShape {
