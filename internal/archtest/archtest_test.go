@@ -131,6 +131,7 @@ func importTable() map[string][]string {
 		"internal/bench":       {anything},
 		"internal/conformance": {anything},
 		"internal/e2e":         {anything},
+		"internal/evictsim":    {anything}, // measures policies; nothing may import it
 	}
 }
 
