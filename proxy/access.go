@@ -12,7 +12,7 @@ import (
 )
 
 // statusClientLeft is logged for a request whose client left before its answer began. It
-// is never sent; the number is nginx's.
+// is not what was sent; the number is nginx's.
 const statusClientLeft = 499
 
 // logAccess writes the one line about x. Its query is left out, as it may hold anything.
@@ -22,7 +22,7 @@ func (h *Handler) logAccess(x *exchange, err error) {
 		return
 	}
 	status, result := x.w.status, string(x.result)
-	if status == 0 {
+	if x.left {
 		status = statusClientLeft
 	}
 	fields := make([]zap.Field, 0, 12)

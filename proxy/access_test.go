@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -117,6 +118,27 @@ func TestAccessLogOfLeavingClient(t *testing.T) {
 		h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", blobPath, nil))
 		if lines := seen.TakeAll(); len(lines) != 1 || (lines[0].ContextMap()["result"] == "error") != logged {
 			t.Errorf("body ended with %v: logged %v, want an error: %t", err, lines, logged)
+		}
+	}
+}
+
+// Facts 0.2: without an answer of ours net/http would send an empty 200, and a request whose
+// context has ended may still have a client that reads it.
+func TestEndedRequestIsNeverAnEmpty200(t *testing.T) {
+	core, seen := observer.New(zapcore.InfoLevel)
+	f := &fakeCache{err: context.Canceled}
+	h := newHandler(t, f, func(o *Options) { o.AccessLog = zap.New(core) })
+	for _, path := range []string{"/v2/nginx/manifests/latest", blobPath, "/v2/nginx/tags/list", "/v2/nginx/referrers/" + digestA, "/v2/_catalog"} {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		rec := httptest.NewRecorder()
+		h.ServeHTTP(rec, httptest.NewRequestWithContext(ctx, "GET", path, nil))
+		if rec.Code < 400 {
+			t.Errorf("GET %s without a client = %d", path, rec.Code)
+		}
+		lines := seen.TakeAll()
+		if len(lines) != 1 || lines[0].ContextMap()["status"] != int64(statusClientLeft) || lines[0].ContextMap()["result"] == "error" {
+			t.Errorf("GET %s without a client: logged %v", path, lines)
 		}
 	}
 }

@@ -25,6 +25,7 @@ type exchange struct {
 	client   wire.Client
 	mirrored bool         // the client goes elsewhere by itself if told to at once
 	result   cache.Result // how it was answered
+	left     bool         // the client was gone before its answer began
 	began    time.Time
 	budget   budget // for whatever must be had before the headers go out
 }
@@ -78,20 +79,22 @@ func (x *exchange) query(key string) (string, bool) {
 	return wire.QueryValue(x.r.URL.RawQuery, key)
 }
 
-// discardBody takes the request's body off the connection, within limits.
+// discardBody takes the request's body off the connection, within limits. Where it stops
+// short the connection is closed after the answer, and the deadline stays: net/http reads
+// on before it closes, for as long as it is let.
 func (x *exchange) discardBody() {
-	if x.r.Header.Get("Expect") != "" {
-		// Reading would invite the body. Unread, it closes the connection.
-		return
-	}
 	control := http.NewResponseController(x.w.ResponseWriter)
 	if control.SetReadDeadline(time.Now().Add(discardTime)) != nil {
 		return
 	}
+	if x.r.Header.Get("Expect") != "" {
+		x.w.Header().Set("Connection", "close")
+		return // reading would invite the body
+	}
 	n, err := io.CopyN(io.Discard, x.r.Body, discardMost)
 	if err != io.EOF || n == discardMost {
 		x.w.Header().Set("Connection", "close")
-		return // with the deadline: the server must not wait for the rest either
+		return
 	}
 	// With an error the connection is of no use after the answer anyway.
 	_ = control.SetReadDeadline(time.Time{})

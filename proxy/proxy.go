@@ -172,7 +172,10 @@ func (h *Handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	defer x.budget.end()
 	err := h.serve(x)
 	abort := errors.Is(err, errAborted)
-	if err != nil && !x.w.wroteHeader() && !x.clientLeft() {
+	if err != nil && !x.w.wroteHeader() {
+		// Even if the client has left, as far as we know: without an answer of ours
+		// net/http sends an empty 200, which whoever is still there takes for content.
+		x.left = x.clientLeft()
 		h.writeError(x, err)
 	}
 	h.logAccess(x, err)
