@@ -15,6 +15,8 @@ type client struct {
 	// cannot has the repositories of the catalogue whose images it does not know
 	// how to unpack, and why.
 	cannot map[string]string
+	// overlap is what it may make the mirror fetch twice of one blob, in bytes.
+	overlap int64
 }
 
 // store is a client with its local images.
@@ -38,7 +40,7 @@ func clients() []client {
 		{name: "dockerd", open: openDocker, cannot: map[string]string{zstdOCI: "dockerd 20.10 cannot unpack zstd"}},
 		{name: "containerd-1.6", open: openContainerd16},
 		{name: "containerd-2.4", open: openContainerd24},
-		{name: "containerd-2.4-parallel", open: openContainerd24Parallel},
+		{name: "containerd-2.4-parallel", open: openContainerd24Parallel, overlap: rangesAtOnce},
 		{name: "podman", open: openPodman},
 		{name: "skopeo", open: openSkopeo},
 		{name: "crane", open: openCrane},

@@ -28,6 +28,9 @@ const containerd24Config = `version = 3
 disabled_plugins = ["io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cri", "io.containerd.nri.v1.nri"]
 `
 
+// rangesAtOnce are the bytes that containerd24Parallel asks for at the same time.
+const rangesAtOnce = 4 * 4194304
+
 // containerd24Parallel makes the transfer service fetch one layer in ranges.
 const containerd24Parallel = containerd24Config + `
 [plugins."io.containerd.transfer.v1.local"]
@@ -94,5 +97,7 @@ func (c *containerdStore) pull(ctx context.Context, name string) ([]string, erro
 }
 
 func (c *containerdStore) run(ctx context.Context, name string) (string, error) {
-	return c.command(ctx, "run", "--rm", "docker.io/"+name, fmt.Sprintf("run-%d", c.runs.Add(1)))
+	// All containerds give runc and the cgroups their containers' names as they are.
+	id := fmt.Sprintf("e2e-%s-%d", filepath.Base(filepath.Dir(c.socket)), c.runs.Add(1))
+	return c.command(ctx, "run", "--rm", "docker.io/"+name, id)
 }

@@ -3,7 +3,6 @@ package e2e
 import (
 	"net/http"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -16,6 +15,7 @@ func TestEveryClientPullsEveryImage(t *testing.T) {
 	for _, c := range clients() {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t, worldOptions{})
+			w.overlap = c.overlap
 			s := c.open(t, w.mirror.addr)
 			for _, repo := range w.repos(c) {
 				start := time.Now()
@@ -63,20 +63,13 @@ func TestEveryClientPullsByDigest(t *testing.T) {
 func TestAllClientsAtOnceCostOneFetch(t *testing.T) {
 	// Slow enough that all of them come while the big layer is on its way.
 	w := newWorld(t, worldOptions{hub: hubtest.Options{LineBytesPerSecond: 32 << 20}})
+	w.overlap = rangesAtOnce
 	names := []string{bigDocker, manyOCI}
-	var pulls sync.WaitGroup
-	for _, c := range clients() {
+	w.everyClient(t, func(c client, s store) {
 		for _, repo := range names {
-			s := c.open(t, w.mirror.addr)
-			pulls.Go(func() {
-				name := repo + ":" + catalogueTag
-				if err := tryPull(t.Context(), s, name, w.images[repo].digest.String()); err != nil {
-					t.Errorf("%s: pull %s: %v", c.name, name, err)
-				}
-			})
+			pull(t, s, repo+":"+catalogueTag, w.images[repo])
 		}
-	}
-	pulls.Wait()
+	})
 	for _, repo := range names {
 		w.assertFetched(t, repo)
 	}
@@ -118,6 +111,7 @@ func TestClientsFollowMovedTag(t *testing.T) {
 // leaves after its part. Every answer must be 206 once the first one was.
 func TestParallelRangesCostOneFetch(t *testing.T) {
 	w := newWorld(t, worldOptions{})
+	w.overlap = rangesAtOnce
 	tap := openTap(t, w.mirror)
 	for range 2 { // cold, then cached
 		s := openContainerd24Parallel(t, tap.addr)
