@@ -1,21 +1,25 @@
 package index
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/dgraph-io/badger/v4"
 	"github.com/google/go-cmp/cmp"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"go.uber.org/goleak"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // folder is where a test keeps its index.
 type folder struct{ dir, journal string }
@@ -138,5 +142,400 @@ func TestLostIndexIsRebuilt(t *testing.T) {
 	}
 	if _, ok, err := ix.Link(nginx, Manifest, kept); !ok || err != nil {
 		t.Errorf("Link of kept content: %t, %v; want it", ok, err)
+	}
+}
+
+func TestDeletedRecordsAreGone(t *testing.T) {
+	f := newFolder(t)
+	d := digest("a")
+	ix := f.open(t)
+	update(t, ix, putBlob(d, 5), putLink(nginx, Manifest, d, 5), putTag(nginx, "latest", d, 2))
+	ix.Touch(d)
+	if err := ix.flushAccess(); err != nil {
+		t.Fatal(err)
+	}
+	update(t, ix,
+		func(b *Batch) error { return b.DeleteBlob(d) },
+		func(b *Batch) error { return b.DeleteLink(nginx, Manifest, d) },
+		func(b *Batch) error { return b.DeleteTag(nginx, "latest") })
+	if got := ix.Totals(); got != (Totals{}) {
+		t.Errorf("Totals = %+v, want none", got)
+	}
+	if _, ok, _ := ix.Blob(d); ok {
+		t.Error("Blob is still there")
+	}
+	if at, ok, _ := ix.Used(d); ok {
+		t.Errorf("Used = %v, want none", at)
+	}
+	if holders := holders(t, ix, d); len(holders) > 0 {
+		t.Errorf("Holders = %v, want none", holders)
+	}
+	if repos, err := ix.Repositories("", 10); err != nil || len(repos) > 0 {
+		t.Errorf("Repositories = %v, %v; want none", repos, err)
+	}
+}
+
+func holders(t *testing.T, ix *Index, d v1.Hash) (got []string) {
+	t.Helper()
+	err := ix.Holders(d, func(r Repo, k Kind) error {
+		got = append(got, k.String()+" of "+r.String())
+		return nil
+	})
+	if err != nil {
+		t.Errorf("Holders: %v", err)
+	}
+	return got
+}
+
+func TestLinkIsPerRepositoryAndKind(t *testing.T) {
+	ix := newFolder(t).open(t)
+	d := digest("a")
+	update(t, ix, putLink(nginx, Blob, d, 5), putLink(Repo{"ghcr.io", "a/b"}, Manifest, d, 5))
+	for _, tt := range []struct {
+		r    Repo
+		k    Kind
+		want bool
+	}{
+		{nginx, Blob, true},
+		{nginx, Manifest, false},
+		{Repo{"ghcr.io", "a/b"}, Manifest, true},
+		{Repo{"ghcr.io", "library/nginx"}, Blob, false},
+		{Repo{"docker.io", "library/ngin"}, Blob, false},
+	} {
+		if _, ok, err := ix.Link(tt.r, tt.k, d); ok != tt.want || err != nil {
+			t.Errorf("Link(%s, %s) = %t, %v; want %t", tt.r, tt.k, ok, err, tt.want)
+		}
+	}
+	want := []string{"blob of docker.io/library/nginx", "manifest of ghcr.io/a/b"}
+	if diff := cmp.Diff(want, holders(t, ix, d)); diff != "" {
+		t.Errorf("Holders (-want +got)\n%s", diff)
+	}
+}
+
+func TestLinkKeepsWhatIsKnown(t *testing.T) {
+	ix := newFolder(t).open(t)
+	d := digest("a")
+	put := func(l Link) { update(t, ix, func(b *Batch) error { return b.PutLink(nginx, Blob, d, l) }) }
+	put(Link{Size: -1, At: at(1)})
+	put(Link{MediaType: "a/b", Size: 7, At: at(2)})
+	put(Link{Size: -1, At: at(3)})
+	got, _, err := ix.Link(nginx, Blob, d)
+	if want := (Link{MediaType: "a/b", Size: 7, At: at(1)}); got != want || err != nil {
+		t.Errorf("Link = %+v, %v; want %+v", got, err, want)
+	}
+}
+
+func TestTagHistory(t *testing.T) {
+	ix := newFolder(t).open(t)
+	update(t, ix, putTag(nginx, "latest", digest("0"), 0))
+	update(t, ix, putTag(nginx, "latest", digest("0"), 5))
+	update(t, ix, putTag(nginx, "latest", digest("1"), 9))
+	update(t, ix, putTag(nginx, "latest", digest("1"), 8)) // a slow answer does not turn time back
+	got, _, err := ix.Tag(nginx, "latest")
+	want := Tag{
+		Desc:      v1.Descriptor{MediaType: "m/t", Digest: digest("1"), Size: 3},
+		CheckedAt: at(9), ChangedAt: at(9),
+		History: []Binding{{Digest: digest("0"), FirstSeen: at(0), LastSeen: at(5)}},
+	}
+	if diff := cmp.Diff(want, got); diff != "" || err != nil {
+		t.Errorf("Tag: %v (-want +got)\n%s", err, diff)
+	}
+	for i := range 2 * maxHistory {
+		update(t, ix, putTag(nginx, "latest", digest(fmt.Sprint(i)), 10+i))
+	}
+	got, _, err = ix.Tag(nginx, "latest")
+	if len(got.History) != maxHistory || err != nil || got.History[0].Digest != digest(fmt.Sprint(2*maxHistory-2)) {
+		t.Errorf("History has %d entries, %v, the first %v; want the last %d", len(got.History), err, got.History[0], maxHistory)
+	}
+	var names []string
+	update(t, ix, putTag(nginx, "1.0", digest("0"), 0), putTag(Repo{"docker.io", "library/nginx2"}, "x", digest("0"), 0))
+	if err := ix.Tags(nginx, func(tag string, _ Tag) error { names = append(names, tag); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"1.0", "latest"}, names); diff != "" {
+		t.Errorf("Tags (-want +got)\n%s", diff)
+	}
+}
+
+func TestRepositoriesArePagedInCatalogOrder(t *testing.T) {
+	ix := newFolder(t).open(t)
+	d := digest("a")
+	for _, r := range []Repo{{"docker.io", "library/nginx"}, {"docker.io", "a"}, {"docker.io.example", "z"}, {"docker", "y"}, {"ghcr.io:5000", "b/c"}} {
+		update(t, ix, putLink(r, Manifest, d, 1))
+	}
+	update(t, ix, putLink(Repo{"docker.io", "only/blobs"}, Blob, d, 1), putTag(Repo{"docker.io", "only/tags"}, "x", d, 1))
+	want := []string{"docker.io.example/z", "docker.io/a", "docker.io/library/nginx", "docker/y", "ghcr.io:5000/b/c"}
+	if !slices.IsSorted(want) {
+		t.Fatal("want is not sorted")
+	}
+	var got []string
+	for after := ""; ; {
+		page, err := ix.Repositories(after, 2)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range page {
+			after = r.String()
+			got = append(got, after)
+		}
+		if len(page) < 2 {
+			break
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("Repositories (-want +got)\n%s", diff)
+	}
+	if page, err := ix.Repositories("docker.io/b", 1); err != nil || len(page) != 1 || page[0].Name != "library/nginx" {
+		t.Errorf("Repositories after a name that is not there = %v, %v; want library/nginx", page, err)
+	}
+	if page, err := ix.Repositories("zzz", 1); err != nil || len(page) != 0 {
+		t.Errorf("Repositories after the last = %v, %v; want none", page, err)
+	}
+}
+
+func TestHostileNamesAreRefused(t *testing.T) {
+	ix := newFolder(t).open(t)
+	d := digest("a")
+	for _, r := range []Repo{{}, {"docker.io", ""}, {"", "a"}, {"docker.io\x00a", "b"}, {"docker.io", "a\x00b"}, {"a/b", "c"}, {"docker.io", strings.Repeat("a", 2000)}} {
+		err := ix.Update(func(b *Batch) error { return b.PutLink(r, Blob, d, Link{}) })
+		if err == nil {
+			t.Errorf("PutLink to %q works, want an error", r)
+		}
+		if _, ok, err := ix.Link(r, Blob, d); ok || err == nil {
+			t.Errorf("Link of %q = %t, %v; want an error", r, ok, err)
+		}
+	}
+	for name, step := range map[string]func(*Batch) error{
+		"empty digest":   func(b *Batch) error { return b.PutBlob(v1.Hash{}, BlobInfo{}) },
+		"short digest":   func(b *Batch) error { return b.PutBlob(v1.Hash{Algorithm: "sha256", Hex: "ab"}, BlobInfo{}) },
+		"negative size":  func(b *Batch) error { return b.PutBlob(d, BlobInfo{Size: -1}) },
+		"kind":           func(b *Batch) error { return b.PutLink(nginx, 'x', d, Link{}) },
+		"media type":     func(b *Batch) error { return b.PutLink(nginx, Blob, d, Link{MediaType: strings.Repeat("x", 5000)}) },
+		"tag":            func(b *Batch) error { return b.PutTag(nginx, "a\x00b", Tag{Desc: v1.Descriptor{Digest: d}}) },
+		"tag's digest":   func(b *Batch) error { return b.PutTag(nginx, "a", Tag{}) },
+		"document's key": func(b *Batch) error { return b.PutDoc(nginx, TagList, "a\x00b", nil, at(0)) },
+	} {
+		if err := ix.Update(step); err == nil {
+			t.Errorf("%s: Update works, want an error", name)
+		}
+	}
+	if got := ix.Totals(); got != (Totals{}) {
+		t.Errorf("Totals = %+v, want none", got)
+	}
+}
+
+func TestUpdateIsAllOrNothing(t *testing.T) {
+	f := newFolder(t)
+	ix := f.open(t)
+	stop := errors.New("stop")
+	err := ix.Update(func(b *Batch) error {
+		return errors.Join(b.PutBlob(digest("a"), BlobInfo{}), stop)
+	})
+	if !errors.Is(err, stop) {
+		t.Errorf("Update = %v, want the function's error", err)
+	}
+	err = ix.Update(func(b *Batch) error {
+		for i := range 100_000 {
+			if err := putLink(nginx, Blob, digest(fmt.Sprint(i)), 1)(b); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if !errors.Is(err, ErrTooBig) {
+		t.Errorf("Update of 100,000 links = %v, want %v", err, ErrTooBig)
+	}
+	if got := ix.Totals(); got != (Totals{}) {
+		t.Errorf("Totals = %+v, want none", got)
+	}
+	if _, ok, err := ix.Link(nginx, Blob, digest("0")); ok || err != nil {
+		t.Errorf("Link of a refused batch: %t, %v; want none", ok, err)
+	}
+	if b, err := os.ReadFile(f.journal); err != nil || len(b) != len(header(0)) {
+		t.Errorf("journal has %d bytes, %v; want its header alone", len(b), err)
+	}
+}
+
+func TestDocuments(t *testing.T) {
+	ix := newFolder(t).open(t)
+	noise := make([]byte, 1_500_000) // does not compress: six parts
+	r := rand.New(rand.NewPCG(1, 2))
+	for i := range noise {
+		noise[i] = byte(r.Uint32())
+	}
+	put := func(kind DocKind, key string, b []byte) error {
+		return ix.Update(func(batch *Batch) error { return batch.PutDoc(nginx, kind, key, b, at(4)) })
+	}
+	for name, doc := range map[string][]byte{"empty": nil, "small": []byte(`["a"]`), "large": bytes.Repeat([]byte("tag "), 1_000_000), "noise": noise, "small again": []byte("x")} {
+		if err := put(TagList, "", doc); err != nil {
+			t.Fatalf("%s: PutDoc: %v", name, err)
+		}
+		got, when, ok, err := ix.Doc(nginx, TagList, "")
+		if err != nil || !ok || !bytes.Equal(got, doc) || !when.Equal(at(4)) {
+			t.Errorf("%s: Doc has %d bytes, %v, %t, %v; want %d", name, len(got), when, ok, err, len(doc))
+		}
+	}
+	if _, _, ok, err := ix.Doc(nginx, ReferrerList, ""); ok || err != nil {
+		t.Errorf("Doc of another kind: %t, %v; want none", ok, err)
+	}
+	if err := put(ReferrerList, "k", noise); err != nil {
+		t.Fatal(err)
+	}
+	for name, doc := range map[string][]byte{"long": make([]byte, maxDoc+1), "noisy": append(slices.Clone(noise), noise...)} {
+		if err := put(ReferrerList, "k", doc); !errors.Is(err, ErrTooBig) {
+			t.Errorf("%s: PutDoc = %v, want %v", name, err, ErrTooBig)
+		}
+	}
+	if got, _, _, err := ix.Doc(nginx, ReferrerList, "k"); err != nil || !bytes.Equal(got, noise) {
+		t.Errorf("Doc after a refused one has %d bytes, %v; want the one before", len(got), err)
+	}
+	update(t, ix, func(b *Batch) error { return b.DeleteDoc(nginx, ReferrerList, "k") })
+	if _, _, ok, err := ix.Doc(nginx, ReferrerList, "k"); ok || err != nil {
+		t.Errorf("Doc after DeleteDoc: %t, %v; want none", ok, err)
+	}
+}
+
+func TestDropRepo(t *testing.T) {
+	f := newFolder(t)
+	ix := f.open(t)
+	other := Repo{"docker.io", "library/nginx-other"}
+	d := digest("a")
+	update(t, ix, putLink(other, Manifest, d, 1), putTag(other, "x", d, 1))
+	want := ix.Totals()
+	for i := range 3 {
+		update(t, ix, func(b *Batch) error {
+			for j := range purgeBatch { // more than one batch holds
+				n := digest(fmt.Sprint(i, j))
+				if err := errors.Join(putLink(nginx, Blob, n, 1)(b), putTag(nginx, fmt.Sprint(i, "-", j), n, 1)(b)); err != nil {
+					return err
+				}
+			}
+			return b.PutDoc(nginx, ReferrerList, fmt.Sprint(i), []byte("x"), at(1))
+		})
+	}
+	if err := ix.DropRepo(context.Background(), nginx); err != nil {
+		t.Fatal(err)
+	}
+	if got := ix.Totals(); got != want {
+		t.Errorf("Totals = %+v, want those of the other repository: %+v", got, want)
+	}
+	if _, _, ok, err := ix.Doc(nginx, ReferrerList, "1"); ok || err != nil {
+		t.Errorf("Doc of the dropped repository: %t, %v; want none", ok, err)
+	}
+}
+
+func TestUseIsGatheredAndWritten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFolder(t)
+		d := digest("a")
+		ix := f.open(t)
+		update(t, ix, func(b *Batch) error { return b.PutBlob(d, BlobInfo{Size: 1, Added: time.Now()}) })
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- ix.Run(ctx) }()
+		time.Sleep(time.Hour)
+		ix.Touch(d)
+		ix.Touch(digest("not kept"))
+		now := time.Now().Truncate(time.Minute)
+		if got, ok, err := ix.Used(d); !got.Equal(now) || !ok || err != nil {
+			t.Errorf("Used before it is written = %v, %t, %v; want %v", got, ok, err, now)
+		}
+		time.Sleep(touchEvery + 2*time.Second)
+		if got, ok := ix.access.pending(d); ok {
+			t.Errorf("use %v is still in memory after %v", got, touchEvery)
+		}
+		if got, ok, err := ix.Used(d); !got.Equal(now) || !ok || err != nil {
+			t.Errorf("Used = %v, %t, %v; want %v", got, ok, err, now)
+		}
+		if _, ok, err := ix.Used(digest("not kept")); ok || err != nil {
+			t.Errorf("Used of what is not kept: %t, %v; want none", ok, err)
+		}
+		time.Sleep(time.Hour)
+		ix.Touch(d) // written by Close
+		stop()
+		if err := <-done; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+		now = time.Now().Truncate(time.Minute)
+		if err := ix.Close(); err != nil {
+			t.Fatal(err)
+		}
+		ix = f.open(t)
+		var got time.Time
+		err := ix.Blobs(func(_ v1.Hash, _ BlobInfo, used time.Time) error { got = used; return nil })
+		if err != nil || !got.Equal(now) {
+			t.Errorf("Blobs after reopen: used %v, %v; want %v", got, err, now)
+		}
+		if err := ix.Close(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func TestBlobsTellUse(t *testing.T) {
+	ix := newFolder(t).open(t)
+	want := map[v1.Hash]bool{}
+	for i := range 100 {
+		d := digest(fmt.Sprint(i))
+		update(t, ix, putBlob(d, 1))
+		if i%3 == 0 {
+			ix.Touch(d)
+		}
+		if i == 50 {
+			if err := ix.flushAccess(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want[d] = i%3 == 0
+	}
+	got := map[v1.Hash]bool{}
+	err := ix.Blobs(func(d v1.Hash, b BlobInfo, used time.Time) error {
+		got[d] = !used.Equal(b.Added)
+		return nil
+	})
+	if diff := cmp.Diff(want, got); diff != "" || err != nil {
+		t.Errorf("Blobs: %v: use (-want +got)\n%s", err, diff)
+	}
+}
+
+func TestNewerSchemaIsRefused(t *testing.T) {
+	f := newFolder(t)
+	ix := f.open(t)
+	err := ix.db.Update(func(txn *badger.Txn) error { return txn.Set(versionKey, encodeVersion(schemaVersion+1)) })
+	if err := errors.Join(err, ix.Close()); err != nil {
+		t.Fatal(err)
+	}
+	nothing := func(func(v1.Hash, int64, time.Time) error) error { return nil }
+	if _, err := OpenOrRebuild(context.Background(), f.dir, f.journal, nothing, nil); !errors.Is(err, ErrNewer) {
+		t.Errorf("OpenOrRebuild = %v, want %v", err, ErrNewer)
+	}
+}
+
+func TestDamagedRecordIsAnErrorAndCanBeReplaced(t *testing.T) {
+	ix := newFolder(t).open(t)
+	d := digest("a")
+	update(t, ix, putBlob(d, 1), putTag(nginx, "x", d, 1))
+	key, err := tagKey(nginx, "x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := ix.db.Update(func(txn *badger.Txn) error { return txn.Set(key, []byte{recordForm, 0xff}) }); err != nil {
+		t.Fatal(err)
+	}
+	if tag, ok, err := ix.Tag(nginx, "x"); ok || !errors.Is(err, ErrDamaged) {
+		t.Errorf("Tag = %v, %t, %v; want %v", tag, ok, err, ErrDamaged)
+	}
+	update(t, ix, putTag(nginx, "x", d, 2))
+	if _, ok, err := ix.Tag(nginx, "x"); !ok || err != nil {
+		t.Errorf("Tag after PutTag: %t, %v; want it", ok, err)
+	}
+}
+
+func TestIndexHasOneOwner(t *testing.T) {
+	f := newFolder(t)
+	f.open(t)
+	nothing := func(func(v1.Hash, int64, time.Time) error) error { return nil }
+	if _, err := OpenOrRebuild(context.Background(), f.dir, f.journal, nothing, nil); err == nil || errors.Is(err, ErrDamaged) {
+		t.Errorf("second Open = %v, want an error that is not %v", err, ErrDamaged)
 	}
 }
