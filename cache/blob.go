@@ -168,7 +168,6 @@ func (c *Cache) ready(ctx context.Context, repo Repo, b *Blob) (_ *Blob, err err
 // keptBlob opens a committed blob: nil without error when there is none. One that was not
 // verified since the start is verified beside its first reading.
 func (c *Cache) keptBlob(o *origin, repo Repo, d v1.Hash) (*Blob, error) {
-	verified := c.isVerified(d)
 	file, size, err := c.disk.Blob(d)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
@@ -178,7 +177,7 @@ func (c *Cache) keptBlob(o *origin, repo Repo, d v1.Hash) (*Blob, error) {
 		return nil, nil // fetch it again
 	}
 	c.index.Touch(d)
-	if verified {
+	if c.isVerified(d, size) {
 		return &Blob{Digest: d, Size: size, Result: Hit, file: file}, nil
 	}
 	f, err := c.verifyKept(source{repo, o}, d, file, size)
@@ -216,7 +215,7 @@ func (c *Cache) verifyKept(src source, d v1.Hash, file *os.File, size int64) (*f
 	c.wg.Go(func() {
 		f.verify(c.ctx, func(err error) {
 			if err == nil {
-				c.setVerified(d)
+				c.setVerified(d, size)
 			} else if errors.Is(err, errMismatch) {
 				c.log.Error("kept blob is damaged: dropped", logkey.Digest(d), logkey.Err(err), logkey.Err(c.forget(d)))
 			}
@@ -262,17 +261,19 @@ func proofOf(d v1.Hash) (p proof) {
 	return p
 }
 
-func (c *Cache) isVerified(d v1.Hash) bool {
+// isVerified reports whether the digest of d was computed since the start, of a file of
+// that size: one that has become shorter or longer is no longer what was verified.
+func (c *Cache) isVerified(d v1.Hash, size int64) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	_, ok := c.verified[proofOf(d)]
-	return ok
+	n, ok := c.verified[proofOf(d)]
+	return ok && n == size
 }
 
-func (c *Cache) setVerified(d v1.Hash) {
+func (c *Cache) setVerified(d v1.Hash, size int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.verified[proofOf(d)] = struct{}{}
+	c.verified[proofOf(d)] = size
 }
 
 // joinFill returns the fill of d, a new one when none is running. With recheck it looks
@@ -347,7 +348,7 @@ func (c *Cache) commit(f *fill) error {
 	if err := f.part.Commit(f.size); err != nil {
 		return err
 	}
-	c.setVerified(f.digest)
+	c.setVerified(f.digest, f.size)
 	c.wrong.remove(f.digest)
 	return c.index.Update(func(b *index.Batch) error {
 		return errors.Join(b.PutBlob(f.digest, index.BlobInfo{Size: f.size, Added: time.Now()}),
@@ -384,7 +385,8 @@ func (c *Cache) StatBlob(ctx context.Context, repo Repo, d v1.Hash) (size int64,
 		return 0, "", err
 	}
 	if linked {
-		if size, ok := c.keptSize(d); ok {
+		size, ok := c.keptSize(d)
+		if ok && (link.Size < 0 || link.Size == size || c.isVerified(d, size)) {
 			return size, Hit, nil
 		}
 		if link.Size >= 0 && c.running(d) != nil {

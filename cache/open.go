@@ -62,8 +62,8 @@ type Cache struct {
 	counts counts
 
 	mu       sync.Mutex
-	fills    map[v1.Hash]*fill  // guarded by mu; removed when ended
-	verified map[proof]struct{} // guarded by mu; blobs whose digest was computed since the start
+	fills    map[v1.Hash]*fill // guarded by mu; removed when ended
+	verified map[proof]int64   // guarded by mu; size of blobs whose digest was computed since the start
 }
 
 // counts is what happened since the start.
@@ -121,7 +121,7 @@ func Open(o Options) (*Cache, error) {
 		unfetched: newRecent[v1.Hash, struct{}](4096, ailingFor),
 		trouble:   newRecent[Repo, struct{}](4096, troubleFor),
 		fills:     make(map[v1.Hash]*fill),
-		verified:  make(map[proof]struct{}),
+		verified:  make(map[proof]int64),
 	}
 	c.hot, _ = lru.New[string, *Manifest](hotEntries)
 	c.tags, _ = lru.New[string, *tagState](tagEntries)
