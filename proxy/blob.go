@@ -53,11 +53,40 @@ func (h *Handler) blob(x *exchange) error {
 	}
 	span, form := wire.ParseRange(asked)
 	if form == wire.ManyRanges && b.source.File() != nil {
-		// Several parts of a complete blob, for podman's partial pulls and stargz.
-		http.ServeContent(&x.w, x.r, "", time.Time{}, b.source.File())
-		return nil
+		return sendParts(x, b)
 	}
 	return h.sendBlob(x, b, span, form)
+}
+
+// sendParts sends several parts of a complete blob, for podman's partial pulls and stargz.
+func sendParts(x *exchange, b openBlob) error {
+	w := &partsWriter{ResponseWriter: &x.w}
+	http.ServeContent(w, x.r, "", time.Time{}, b.source.File())
+	if !w.refused {
+		return nil
+	}
+	x.w.Header().Del("X-Content-Type-Options")
+	x.w.Header().Set("Content-Range", fmt.Sprintf("bytes */%d", b.size))
+	return errRange
+}
+
+// partsWriter holds back the refusal of net/http, which is no error document.
+type partsWriter struct {
+	http.ResponseWriter
+	refused bool
+}
+
+func (w *partsWriter) WriteHeader(status int) {
+	if w.refused = status == http.StatusRequestedRangeNotSatisfiable; !w.refused {
+		w.ResponseWriter.WriteHeader(status)
+	}
+}
+
+func (w *partsWriter) Write(p []byte) (int, error) {
+	if w.refused {
+		return len(p), nil
+	}
+	return w.ResponseWriter.Write(p)
 }
 
 // setBlob sets the headers that HEAD and GET of a blob have in common.

@@ -154,6 +154,12 @@ func TestSeveralRanges(t *testing.T) {
 			t.Errorf("part %v has %d bytes, want %d", part.Header, len(got), len(want))
 		}
 	}
+	for _, spec := range []string{"bytes=6000-7000,8000-", "bytes=500-0,1-2"} {
+		a := ask(t, "GET", url+blobPath, "Range", spec)
+		if a.StatusCode != 416 || a.code() != "SIZE_INVALID" || a.Header.Get("Content-Range") != "bytes */5000" {
+			t.Errorf("%s = %d %q, Content-Range %q", spec, a.StatusCode, a.body, a.Header.Get("Content-Range"))
+		}
+	}
 	f.blob = fakeBlob{data: data}
 	if a := ask(t, "GET", url+blobPath, "Range", "bytes=0-9,100-199"); a.StatusCode != 200 || a.body != string(data) {
 		t.Errorf("several ranges of an arriving blob = %d with %d bytes, want the whole", a.StatusCode, len(a.body))
