@@ -41,6 +41,8 @@ func TestKilledMirrorComesBackWhole(t *testing.T) {
 			w.mirror.start(t)
 			pull(t, c.open(t, w.mirror.addr), name, big)
 			w.assertClean(t)
+			layer := big.blobs[1]
+			t.Logf("hub sent %.2f of the layer", float64(w.hub.BlobBytes(layer.digest.String()))/float64(len(layer.bytes)))
 		})
 	}
 }

@@ -66,6 +66,17 @@ func (m *mirror) start(t testing.TB) {
 	m.process = startProcess(t, "forebay", cmd, func() error { return answersOK(m.admin + "/readyz") })
 }
 
+// assertLogClean fails the test if the log has something that gives access (M-45).
+func (m *mirror) assertLogClean(t testing.TB) {
+	t.Helper()
+	said := m.log(t)
+	for _, secret := range []string{"X-Amz-Signature", "verify=", "Signature=", "Bearer ", "eyJ"} {
+		if i := strings.Index(said, secret); i >= 0 {
+			t.Errorf("the mirror's log has a signed URL or a token: %q", said[max(0, i-100):min(len(said), i+len(secret))])
+		}
+	}
+}
+
 // assertStoreClean sums every committed blob: whatever happened, none is partial.
 func (m *mirror) assertStoreClean(t testing.TB) {
 	t.Helper()

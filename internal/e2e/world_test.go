@@ -174,4 +174,5 @@ func (w *world) assertClean(t testing.TB) {
 	w.hub.AssertClean(t)
 	w.front.assertUnused(t)
 	w.mirror.assertStoreClean(t)
+	w.mirror.assertLogClean(t)
 }
