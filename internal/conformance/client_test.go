@@ -372,3 +372,21 @@ func (a *answer) assertRetryAfter(t testing.TB) {
 		t.Errorf("%s: Retry-After %q, want a number of seconds", a.request, text)
 	}
 }
+
+// loose is try for answers whose length may be unknown: nothing is checked.
+func (c *client) loose(ctx context.Context, base, path string, lines ...string) (*answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	r, err := newRequest(ctx, http.MethodGet, base, path, lines...)
+	if err != nil {
+		return nil, err
+	}
+	res, err := c.http.Do(r)
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close()
+	a := &answer{request: "GET " + path, Status: res.StatusCode, Header: res.Header, Length: res.ContentLength}
+	a.Body, a.Err = io.ReadAll(res.Body)
+	return a, nil
+}
