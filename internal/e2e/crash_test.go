@@ -2,6 +2,8 @@ package e2e
 
 import (
 	"context"
+	"errors"
+	"net"
 	"syscall"
 	"testing"
 	"time"
@@ -47,7 +49,8 @@ func TestKilledMirrorComesBackWhole(t *testing.T) {
 	}
 }
 
-// A mirror that is told to stop lets a running transfer end.
+// T13: a mirror that is told to stop refuses connections at once, the cleanest sign for
+// every client to go elsewhere, and lets a running transfer end.
 func TestStoppingMirrorFinishesTransfers(t *testing.T) {
 	w := newWorld(t, worldOptions{hub: hubtest.Options{LineBytesPerSecond: slowLine}})
 	big := w.images[bigDocker]
@@ -59,7 +62,24 @@ func TestStoppingMirrorFinishesTransfers(t *testing.T) {
 	}()
 	w.waitHalf(t, big.blobs[1])
 	start := time.Now()
+	w.hub.Set(func(o *hubtest.Options) { o.LineBytesPerSecond = slowLine / 2 })
 	w.mirror.signal(syscall.SIGTERM)
+	if err := eventually(stopWithin, func() error {
+		conn, err := net.Dial("tcp", w.mirror.addr)
+		if err != nil {
+			return nil // refused
+		}
+		conn.Close()
+		return errors.New("still accepted")
+	}); err != nil {
+		t.Errorf("connections to a stopping mirror: %v", err)
+	}
+	select {
+	case err := <-done:
+		t.Errorf("connections were accepted until the transfer ended (%v)", err)
+		return
+	default:
+	}
 	if err := <-done; err != nil {
 		t.Errorf("transfer that ran when the mirror was told to stop: %v", err)
 	}

@@ -86,15 +86,6 @@ type image struct {
 	prints    string          // what it prints when it is run
 }
 
-// size is the bytes of config and layers.
-func (i image) size() int {
-	n := 0
-	for _, b := range i.blobs {
-		n += len(b.bytes)
-	}
-	return n
-}
-
 // platformImage makes one runnable image. Running it checks the files of all
 // layers against their sums and then prints a line with its name.
 func platformImage(d dialect, p v1.Platform, says string, layers []layer) (image, error) {

@@ -67,7 +67,7 @@ func startProcess(t testing.TB, name string, cmd *exec.Cmd, ready func() error) 
 	err = eventually(startWithin, func() error {
 		select {
 		case <-p.exited:
-			return permanent{fmt.Errorf("ended: %v", p.err)}
+			return permanent{fmt.Errorf("ended: %s", p.cmd.ProcessState)}
 		default:
 			return ready()
 		}
