@@ -65,12 +65,10 @@ func TestStoppingMirrorFinishesTransfers(t *testing.T) {
 	w.hub.Set(func(o *hubtest.Options) { o.LineBytesPerSecond = slowLine / 2 })
 	w.mirror.signal(syscall.SIGTERM)
 	if err := eventually(stopWithin, func() error {
-		conn, err := net.Dial("tcp", w.mirror.addr)
-		if err != nil {
-			return nil // refused
+		if accepts(w.mirror.addr) {
+			return errors.New("still accepted")
 		}
-		conn.Close()
-		return errors.New("still accepted")
+		return nil
 	}); err != nil {
 		t.Errorf("connections to a stopping mirror: %v", err)
 	}
@@ -93,6 +91,16 @@ func TestStoppingMirrorFinishesTransfers(t *testing.T) {
 	}
 	t.Logf("stopped in %s", time.Since(start).Round(time.Millisecond))
 	w.assertClean(t)
+}
+
+// accepts reports whether somebody accepts connections at addr.
+func accepts(addr string) bool {
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		return false
+	}
+	conn.Close()
+	return true
 }
 
 // waitHalf waits until the hub has sent half of a blob.
