@@ -320,7 +320,7 @@ func (c *Cache) startFill(o *origin, repo Repo, d v1.Hash) (*fill, error) {
 		c.log.Error("no partial file", logkey.Digest(d), logkey.Err(err))
 		f.reopen = func() (*os.File, error) { return nil, err }
 		f.end(fmt.Errorf("%w: %w", errStorage, err))
-		return f, nil
+		return f, nil //nolint:nilerr // our disk is no reason to fail the client
 	}
 	f.part, f.file, f.reopen = part, part.File(), part.OpenReader
 	if s, ok := part.Meta(); ok {

@@ -360,7 +360,7 @@ func (t *fetcher) work(ctx context.Context, w *worker) (moved int64, err error) 
 		if moved >= t.sizing.first && t.yields(w) {
 			return moved, nil
 		}
-		if rerr == io.EOF {
+		if errors.Is(rerr, io.EOF) {
 			return moved, t.ranOut(w, pos, body)
 		}
 		if rerr != nil {

@@ -23,7 +23,6 @@ const manifestMax = 4 << 20
 type resolved struct {
 	desc  v1.Descriptor
 	bytes []byte // when the upstream refused HEAD and had to be asked for the whole
-	at    time.Time
 }
 
 // Manifest returns the manifest that ref, a tag or a digest, names in repo. With headOnly

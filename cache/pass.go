@@ -89,8 +89,9 @@ func (p *passage) reread() error {
 	if p.kept == nil {
 		return nil
 	}
-	buf := *buffers.Get().(*[]byte)
-	defer buffers.Put(&buf)
+	block := buffers.Get().(*[]byte)
+	defer buffers.Put(block)
+	buf := *block
 	for pos := p.off; pos < p.at; {
 		n, err := p.kept.ReadAt(buf[:min(int64(len(buf)), p.at-pos)], pos)
 		if n == 0 {
@@ -124,14 +125,15 @@ func (p *passage) stream(ctx context.Context) error {
 	if _, err := io.CopyN(io.Discard, body, p.at-body.Offset); err != nil {
 		return err
 	}
-	buf := *buffers.Get().(*[]byte)
-	defer buffers.Put(&buf)
+	block := buffers.Get().(*[]byte)
+	defer buffers.Put(block)
+	buf := *block
 	for !p.finished() {
 		n, rerr := body.Read(buf)
 		if err := p.take(buf[:n]); err != nil {
 			return err
 		}
-		if rerr == io.EOF {
+		if errors.Is(rerr, io.EOF) {
 			if p.size < 0 && body.End < 0 {
 				p.size = p.at
 			}

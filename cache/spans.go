@@ -56,12 +56,3 @@ func (s spans) next(pos, limit int64) int64 {
 	}
 	return limit
 }
-
-// total returns how many bytes the set holds.
-func (s spans) total() int64 {
-	var n int64
-	for _, r := range s {
-		n += r[1] - r[0]
-	}
-	return n
-}

@@ -134,7 +134,9 @@ func (c *Cache) resolvedTo(ctx context.Context, o *origin, repo Repo, name strin
 		return &Manifest{Desc: r.desc, Result: Miss}, nil
 	}
 	m, err := c.byDigest(ctx, o, repo, r.desc.Digest, headOnly)
-	if err != nil && pull.KindOf(err) == pull.NotFound {
+	if kind := pull.KindOf(err); err != nil && (kind == pull.NotFound || kind == pull.Invalid) {
+		// It went away in between, or the HEAD named a digest that the registry does not
+		// serve: what a GET of the tag brings is right by definition.
 		return c.byMovedTag(ctx, o, repo, name)
 	}
 	return m, err

@@ -39,7 +39,7 @@ func (h *Handler) blob(x *exchange) error {
 	if err != nil {
 		return err
 	}
-	defer b.source.Close() // only read from: nothing is lost with its error
+	defer func() { _ = b.source.Close() }() // only read from: nothing is lost with its error
 	x.result = b.result
 	header := x.w.Header()
 	h.setBlob(header, x.route.Digest)

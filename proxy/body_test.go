@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -55,7 +56,7 @@ func TestUnsentBodyDoesNotHang(t *testing.T) {
 			if resp.StatusCode != 405 && resp.StatusCode != 400 || !resp.Close {
 				t.Errorf("%s = %d, close %t, want an error and the connection closed", name, resp.StatusCode, resp.Close)
 			}
-			if _, err := io.ReadAll(ours); err != nil && err != io.EOF {
+			if _, err := io.ReadAll(ours); err != nil && !errors.Is(err, io.EOF) {
 				t.Errorf("%s: %v, want the connection closed", name, err)
 			}
 			if took := time.Since(began); took > discardTime+2*time.Second {

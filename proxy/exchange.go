@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"errors"
 	"io"
 	"net/http"
 	"time"
@@ -92,7 +93,7 @@ func (x *exchange) discardBody() {
 		return // reading would invite the body
 	}
 	n, err := io.CopyN(io.Discard, x.r.Body, discardMost)
-	if err != io.EOF || n == discardMost {
+	if !errors.Is(err, io.EOF) || n == discardMost {
 		x.w.Header().Set("Connection", "close")
 		return
 	}

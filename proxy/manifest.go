@@ -39,7 +39,7 @@ func (h *Handler) manifest(x *exchange) error {
 // checkManifest holds back what clients take for final and then fail on: containerd
 // tries nobody else after a HEAD without type, length or the right digest.
 func (h *Handler) checkManifest(x *exchange, m *cache.Manifest) error {
-	why := ""
+	var why string
 	switch {
 	case m.Desc.MediaType == "":
 		why = "the manifest has no media type"

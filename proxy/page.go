@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"encoding/json"
+	"errors"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -29,7 +30,7 @@ func (x *exchange) page(most int) (page, error) {
 	}
 	n, err := strconv.ParseUint(text, 10, 63)
 	if err != nil {
-		if errNum, ok := err.(*strconv.NumError); !ok || errNum.Err != strconv.ErrRange {
+		if !errors.Is(err, strconv.ErrRange) {
 			return p, &refusal{http.StatusBadRequest, "PAGINATION_NUMBER_INVALID", "n must be a number that is not negative"}
 		}
 		n = uint64(most)

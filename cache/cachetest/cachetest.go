@@ -622,8 +622,11 @@ func readAll(p Partial, want []byte) error {
 	}
 	defer f.Close()
 	got, err := io.ReadAll(f)
-	if err != nil || !bytes.Equal(got, want) {
-		return fmt.Errorf("reader has %d bytes, %v; want all %d", len(got), err, len(want))
+	if err != nil {
+		return fmt.Errorf("read: %w", err)
+	}
+	if !bytes.Equal(got, want) {
+		return fmt.Errorf("reader has %d bytes, want all %d", len(got), len(want))
 	}
 	return nil
 }

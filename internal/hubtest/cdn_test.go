@@ -43,7 +43,7 @@ func TestF30RandomChoiceFollowsTheSeed(t *testing.T) {
 		}
 		return strings.Join(all, " ")
 	}
-	if choices(1) != choices(1) {
+	if first, second := choices(1), choices(1); first != second {
 		t.Error("same seed, different choices")
 	}
 	if choices(1) == choices(2) {

@@ -43,7 +43,7 @@ func (s *server) serve(w http.ResponseWriter, r *http.Request) {
 	defer x.end()
 	defer func() {
 		if p := recover(); p != nil {
-			if p != http.ErrAbortHandler {
+			if p != http.ErrAbortHandler { //nolint:errorlint // what was recovered is any value
 				h.book.problem(fmt.Sprintf("panic in %s %s: %v\n%s", r.Method, r.URL.Path, p, debug.Stack()))
 			}
 			panic(http.ErrAbortHandler)

@@ -172,7 +172,7 @@ func newImageBuilder(h *Hub, repo, tag string, spec ImageSpec) imageBuilder {
 	}
 	if spec.Seed == 0 {
 		f := fnv.New64a()
-		io.WriteString(f, repo+":"+tag)
+		_, _ = io.WriteString(f, repo+":"+tag) // a hash takes everything
 		spec.Seed = f.Sum64()
 	}
 	b := imageBuilder{hub: h, repo: repo, spec: spec, algorithm: "sha256"}

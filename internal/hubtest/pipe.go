@@ -95,13 +95,13 @@ func (p *pipeConn) Write(b []byte) (int, error) {
 // asSocket turns the errors of a net.Pipe into those of a TCP connection.
 func (p *pipeConn) asSocket(op string, err error) error {
 	switch {
-	case err != io.EOF && err != io.ErrClosedPipe:
+	case !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrClosedPipe):
 		return err
 	case p.closed.Load():
 		err = net.ErrClosed
 	case p.wasReset.Load():
 		err = os.NewSyscallError(op, syscall.ECONNRESET)
-	case err == io.EOF:
+	case errors.Is(err, io.EOF):
 		return err
 	default:
 		err = os.NewSyscallError(op, syscall.EPIPE)
