@@ -88,21 +88,21 @@ func (c *Cache) Blob(ctx context.Context, repo Repo, d v1.Hash) (*Blob, error) {
 }
 
 func (c *Cache) openBlob(ctx context.Context, o *origin, repo Repo, d v1.Hash) (*Blob, error) {
-	_, linked, err := c.index.Link(c.indexRepo(repo), index.Blob, d)
-	if err != nil {
-		return nil, err
-	}
-	if f := c.running(d); f != nil && (linked || f.source.repo == repo) {
-		return c.ready(ctx, repo, onFill(f, -1, Joined))
-	}
+	linked := c.linked(repo, index.Blob, d)
 	if !linked && c.possesses(d) {
-		if _, _, err := c.StatBlob(ctx, repo, d); err != nil {
-			return nil, err
+		// Looked at again: a fill of this very repository may have begun, or ended, in between.
+		if f := c.running(d); f == nil || f.source.repo != repo {
+			if err := c.proveBlob(ctx, repo, d); err != nil {
+				return nil, err
+			}
+			linked = true
 		}
-		linked = true
 	}
 	key := "blob\x00" + repo.String() + "\x00" + d.String()
 	for try := 0; ; try++ {
+		if f := c.running(d); f != nil && (linked || f.source.repo == repo) {
+			return c.ready(ctx, repo, onFill(f, -1, Joined))
+		}
 		if linked {
 			if b, err := c.keptBlob(o, repo, d); err != nil || b != nil && b.file != nil {
 				return b, err
@@ -118,6 +118,10 @@ func (c *Cache) openBlob(ctx context.Context, o *origin, repo Repo, d v1.Hash) (
 		}
 		b, err := c.joinFill(o, repo, d, try == 0)
 		if errors.Is(err, errCommitted) {
+			if err := c.proveBlob(ctx, repo, d); err != nil {
+				return nil, err
+			}
+			linked = true
 			continue
 		}
 		if err != nil {
@@ -128,6 +132,15 @@ func (c *Cache) openBlob(ctx context.Context, o *origin, repo Repo, d v1.Hash) (
 		}
 		return b, err
 	}
+}
+
+// proveBlob makes sure that repo holds the blob d, by a HEAD unless that is known.
+func (c *Cache) proveBlob(ctx context.Context, repo Repo, d v1.Hash) error {
+	if c.linked(repo, index.Blob, d) {
+		return nil
+	}
+	_, _, err := c.StatBlob(ctx, repo, d)
+	return err
 }
 
 // errCommitted means that a fill ended well while its caller looked for it.
