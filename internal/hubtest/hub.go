@@ -35,6 +35,7 @@ type Hub struct {
 	line     pacer // shared by all connections
 	names    names
 	tokens   tokenState
+	api      hubAPIState
 	turn     atomic.Uint64 // of CDNRotate and CDNRandom
 
 	generation atomic.Uint64 // of signed URLs; see ExpireURLs

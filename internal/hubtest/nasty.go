@@ -56,7 +56,7 @@ func (h *Hub) PutManifestAs(repo, tag, digest, mediaType string, raw []byte) {
 	r := h.repoLocked(repo)
 	r.manifests[digest] = storedBytes{mediaType, raw}
 	if tag != "" {
-		r.tags[tag] = digest
+		h.pointLocked(r, tag, digest)
 	}
 }
 

@@ -6,10 +6,13 @@ import "time"
 // over plain HTTP on loopback addresses. The first group is fixed when the hub
 // starts; the rest can be changed while it runs with [Hub.Set].
 type Options struct {
-	Named    bool // production host names and TLS; dial with Hub.DialContext
-	TLS      bool // TLS on loopback addresses, with certificates of Hub.RootCAs
-	HTTP2    bool // offer h2 on TLS listeners; faults that write raw bytes then fail the test
-	InMemory bool // no sockets: pipes, made by Hub.DialContext
+	Named bool // production host names and TLS; dial with Hub.DialContext
+	TLS   bool // TLS on loopback addresses, with certificates of Hub.RootCAs
+	// ClientCerts makes the registry and the token server refuse, in the TLS handshake, who
+	// shows no certificate of Hub.ClientPair.
+	ClientCerts bool
+	HTTP2       bool // offer h2 on TLS listeners; faults that write raw bytes then fail the test
+	InMemory    bool // no sockets: pipes, made by Hub.DialContext
 	// Backend is the base URL of a plain registry that is read through: repositories,
 	// tags, manifests and blobs that the hub does not hold come from there, as public ones.
 	Backend string
@@ -45,6 +48,7 @@ type Options struct {
 	TagDetail        TagDetail
 	TagsPaging       TagsPaging
 	Referrers        ReferrersMode
+	HubAPI           HubAPIOptions
 	Schema1Downgrade bool // a Docker list that is not accepted becomes a schema 1 manifest
 }
 

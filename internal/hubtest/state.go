@@ -19,6 +19,7 @@ type repo struct {
 	name      string
 	opts      RepoOpts
 	tags      map[string]string      // tag to digest
+	changes   map[string][]tagChange // of tags, oldest first
 	manifests map[string]storedBytes // by digest
 	blobs     map[string]bool        // digests that the repository holds
 	referrers map[string][]Descriptor
@@ -42,6 +43,7 @@ func (h *Hub) repoLocked(name string) *repo {
 		r = &repo{
 			name:      name,
 			tags:      map[string]string{},
+			changes:   map[string][]tagChange{},
 			manifests: map[string]storedBytes{},
 			blobs:     map[string]bool{},
 			referrers: map[string][]Descriptor{},
@@ -100,7 +102,7 @@ func (h *Hub) putManifest(repo, tag, mediaType, algorithm string, raw []byte) st
 	r := h.repoLocked(repo)
 	r.manifests[digest] = storedBytes{mediaType, raw}
 	if tag != "" {
-		r.tags[tag] = digest
+		h.pointLocked(r, tag, digest)
 	}
 	return digest
 }
@@ -109,14 +111,23 @@ func (h *Hub) putManifest(repo, tag, mediaType, algorithm string, raw []byte) st
 func (h *Hub) MoveTag(repo, tag, digest string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.repoLocked(repo).tags[tag] = digest
+	h.pointLocked(h.repoLocked(repo), tag, digest)
+}
+
+// pointLocked binds a tag, or unbinds it if digest is "", and remembers when.
+func (h *Hub) pointLocked(r *repo, tag, digest string) {
+	r.tags[tag] = digest
+	if digest == "" {
+		delete(r.tags, tag)
+	}
+	r.changes[tag] = append(r.changes[tag], tagChange{h.Now(), digest})
 }
 
 // DeleteTag removes a tag. The manifest stays.
 func (h *Hub) DeleteTag(repo, tag string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	delete(h.repoLocked(repo).tags, tag)
+	h.pointLocked(h.repoLocked(repo), tag, "")
 }
 
 // DeleteManifest removes a manifest and the tags that point at it.
@@ -125,7 +136,11 @@ func (h *Hub) DeleteManifest(repo, digest string) {
 	defer h.mu.Unlock()
 	r := h.repoLocked(repo)
 	delete(r.manifests, digest)
-	maps.DeleteFunc(r.tags, func(_, d string) bool { return d == digest })
+	for tag, d := range r.tags {
+		if d == digest {
+			h.pointLocked(r, tag, "")
+		}
+	}
 }
 
 // DeleteRepo removes a repository and all that it links to.
@@ -190,10 +205,13 @@ func (h *Hub) AddReferrer(repo, subject, artifactType, mediaType string, raw []b
 
 // User is an account at the hub.
 type User struct {
-	Name       string
-	Plan       Plan     // zero means 200 an hour
-	Secrets    []string // passwords, PATs, and OATs ("dckr_oat_…"); each is good
-	PublicOnly []string // PATs whose scope is repo:public_read
+	Name    string
+	Plan    Plan     // zero means 200 an hour
+	Secrets []string // passwords, PATs, and OATs ("dckr_oat_…"); each is good
+	// SecondFactor is the code that a login at the Hub API needs beside a password, but
+	// not beside an access token ("dckr_…"); "" means none.
+	SecondFactor string
+	PublicOnly   []string // PATs whose scope is repo:public_read
 	// Repos are the private repositories that it may pull, "acme/app" or "acme/*".
 	// Its own namespace needs no entry. An OAT reaches these and nothing else.
 	Repos []string

@@ -68,7 +68,7 @@ func (a *authority) issue(host string, f DialFault) (*tls.Certificate, error) {
 		NotBefore:    a.born.Add(-48 * time.Hour),
 		NotAfter:     a.born.AddDate(5, 0, 0),
 		KeyUsage:     x509.KeyUsageDigitalSignature,
-		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}
 	if f == TLSExpired {
 		template.NotAfter = a.born.Add(-24 * time.Hour)
@@ -91,7 +91,7 @@ func (a *authority) issue(host string, f DialFault) (*tls.Certificate, error) {
 }
 
 func (a *authority) serverConfig(s *server) *tls.Config {
-	return &tls.Config{
+	config := &tls.Config{
 		MinVersion: tls.VersionTLS12,
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 			host, _, err := net.SplitHostPort(s.dialAddr())
@@ -101,6 +101,22 @@ func (a *authority) serverConfig(s *server) *tls.Config {
 			return a.issue(host, s.hub.denials.fault(host))
 		},
 	}
+	if s.hub.fixed.ClientCerts && (s.site.role == RoleRegistry || s.site.role == RoleAuth) {
+		config.ClientAuth, config.ClientCAs = tls.RequireAndVerifyClientCert, s.hub.RootCAs()
+	}
+	return config
+}
+
+// ClientPair returns a certificate that Options.ClientCerts wants, and its key, as PEM.
+func (h *Hub) ClientPair() (cert, key []byte) {
+	if h.ca == nil {
+		panic("hubtest: ClientPair needs Options.Named or Options.TLS")
+	}
+	pair, err := h.ca.issue("client.example", DialOK)
+	must(err)
+	der, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
+	must(err)
+	return pemOf(pair.Certificate[0]), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
 }
 
 // RootCAs returns the pool that trusts the hub's certificates. It needs
