@@ -73,6 +73,10 @@ func (ix *Index) catchUp(j *journal) error {
 // change is what a line says, as a change.
 func (e entry) change(b *Batch) error {
 	switch {
+	case e.pin.Ref != "" && e.remove:
+		return b.DeletePin(e.pin.Repo, e.pin.Ref)
+	case e.pin.Ref != "":
+		return b.PutPin(e.pin)
 	case e.tag != "" && e.remove:
 		return b.DeleteTag(e.repo, e.tag)
 	case e.tag != "":
@@ -85,7 +89,7 @@ func (e entry) change(b *Batch) error {
 	}
 }
 
-// writeLive writes a line for every link and tag. The database passes over damaged blocks
+// writeLive writes a line for every link, tag and pin. The database passes over damaged blocks
 // without a word; when something cannot be read or is missing, the old journal, which may
 // still know it, is kept.
 func writeLive(ctx context.Context, txn *badger.Txn, want Totals, w io.Writer) error {
@@ -100,7 +104,10 @@ func writeLive(ctx context.Context, txn *badger.Txn, want Totals, w io.Writer) e
 	if links != want.Links || tags != want.Tags {
 		return fmt.Errorf("%w: it has %d links and %d tags, want %d and %d", ErrDamaged, links, tags, want.Links, want.Tags)
 	}
-	return nil
+	return scanPins(txn, func(p Pin) error {
+		_, err := w.Write(pinLine(p))
+		return err
+	})
 }
 
 func writeLinks(ctx context.Context, txn *badger.Txn, w io.Writer) (n int64, err error) {

@@ -29,6 +29,8 @@ import (
 //	<checksum> -link <upstream> <repository> <kind> <digest>
 //	<checksum> +tag <upstream> <repository> <tag> <digest> <size> <ms> <media type>
 //	<checksum> -tag <upstream> <repository> <tag>
+//	<checksum> +pin <upstream> <repository> <tag or digest> <ms> <platform,platform>
+//	<checksum> -pin <upstream> <repository> <tag or digest>
 //
 // The checksum is the CRC-32C of the rest of the line, in hexadecimal. The run is a random
 // number that tells this file from one that was rewritten. The time is in milliseconds
@@ -378,9 +380,10 @@ func unescape(s string) (string, error) {
 // errLine means that a journal line is damaged.
 var errLine = errors.New("journal line cannot be read")
 
-// entry is a journal line. A link has a kind, a tag has a tag.
+// entry is a journal line. A link has a kind, a tag has a tag, a pin has a pinned reference.
 type entry struct {
 	remove bool
+	pin    Pin
 	repo   Repo
 	kind   Kind
 	tag    string
@@ -408,6 +411,9 @@ func parseLine(b []byte) (entry, error) {
 }
 
 func parseFields(op string, f []string) (entry, error) {
+	if strings.HasSuffix(op, "pin") {
+		return parsePin(op, f)
+	}
 	e := entry{remove: strings.HasPrefix(op, "-")}
 	var want int // fields after the digest
 	switch {
@@ -438,6 +444,33 @@ func parseFields(op string, f []string) (entry, error) {
 		return entry{}, errLine
 	}
 	return e, nil
+}
+
+func parsePin(op string, f []string) (entry, error) {
+	if !(op == "+pin" && len(f) == 5) && !(op == "-pin" && len(f) == 3) {
+		return entry{}, errLine
+	}
+	p := Pin{Repo: Repo{Upstream: f[0], Name: f[1]}, Ref: f[2]}
+	if _, err := pinKey(p.Repo, p.Ref); err != nil {
+		return entry{}, errLine
+	}
+	if op == "-pin" {
+		return entry{remove: true, pin: p}, nil
+	}
+	ms, err := strconv.ParseInt(f[3], 10, 64)
+	if err != nil {
+		return entry{}, errLine
+	}
+	if ms != 0 {
+		p.At = time.UnixMilli(ms)
+	}
+	if f[4] != "" {
+		p.Platforms = strings.Split(f[4], ",")
+	}
+	if p.check() != nil {
+		return entry{}, errLine
+	}
+	return entry{pin: p}, nil
 }
 
 // parseRest reads size, time and media type.

@@ -25,6 +25,8 @@ const (
 	prefixTag     = 't' // t U N tag            → Tag
 	prefixRepo    = 'r' // r upstream/name      → repoRecord; sorts as a catalog does
 	prefixDoc     = 'o' // o kind U N key 0 i   → part i of a document
+	prefixPin     = 'p' // p U N ref            → Pin
+	prefixNote    = 'm' // m name               → bookkeeping of others
 )
 
 var (

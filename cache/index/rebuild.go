@@ -77,8 +77,8 @@ func nothingStored(walk WalkFunc) (bool, error) {
 }
 
 // Rebuild makes the index anew from the store and the journal, and replaces the one in
-// dir when it is whole; until then dir is not touched. Links and tags come from the
-// journal; those whose content is not in the store are not restored. Listings, histories
+// dir when it is whole; until then dir is not touched. Links, tags and pins come from the
+// journal; links and tags whose content is not in the store are not restored. Listings, histories
 // of tags and access times are lost. The caller must hold the store's lock, and no Index of
 // dir may be open. progress may be nil; it is called now and then.
 func Rebuild(ctx context.Context, dir, journal string, walk WalkFunc, progress func(Progress), log *zap.Logger) (Progress, error) {
@@ -150,7 +150,7 @@ func (b *rebuild) fill(journal string, walk WalkFunc) error {
 // apply makes the change of a journal line. What is gone is taken out, not left as an
 // earlier line had it: an old binding of a tag must not come back as the current one.
 func (b *rebuild) apply(e entry) error {
-	if !e.remove {
+	if !e.remove && e.pin.Ref == "" {
 		_, there, err := b.ix.Blob(e.desc.Digest)
 		if err != nil {
 			return err

@@ -1,0 +1,126 @@
+package index
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/dgraph-io/badger/v4"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+)
+
+// ErrStop ends a listing early; the listing then returns nil.
+var ErrStop = errors.New("listing ended by its caller")
+
+// TagsAfter calls fn for the tags of a repository that sort after one, in order; after ""
+// it calls it for all. It is a listing as described in read.go, but [ErrStop] ends it well.
+func (ix *Index) TagsAfter(r Repo, after string, fn func(tag string, t Tag) error) error {
+	prefix, err := repoKey(prefixTag, r)
+	if err != nil {
+		return fmt.Errorf("list tags of %s: %w", r, err)
+	}
+	from := append([]byte(nil), prefix...)
+	if after != "" {
+		from = append(append(from, after...), 0) // the first key after its own
+	}
+	return stopped(ix.db.View(func(txn *badger.Txn) error {
+		return scan(txn, prefix, from, func(key, v []byte) error {
+			t, err := decodeTag(v)
+			if err != nil {
+				return nil
+			}
+			return fn(string(key[len(prefix):]), t)
+		})
+	}))
+}
+
+func stopped(err error) error {
+	if errors.Is(err, ErrStop) {
+		return nil
+	}
+	return err
+}
+
+// Sized is a blob record with its digest.
+type Sized struct {
+	Digest v1.Hash
+	BlobInfo
+}
+
+// BlobsAfter returns up to n blobs whose digests come after one, in the order of the
+// index, which begins after the zero digest and never changes.
+func (ix *Index) BlobsAfter(after v1.Hash, n int) ([]Sized, error) {
+	from := []byte{prefixBlob}
+	if after != (v1.Hash{}) {
+		key, err := digestKey(prefixBlob, after)
+		if err != nil {
+			return nil, fmt.Errorf("list blobs: %w", err)
+		}
+		from = append(key, 0)
+	}
+	var blobs []Sized
+	err := ix.db.View(func(txn *badger.Txn) error {
+		return scan(txn, []byte{prefixBlob}, from, func(key, v []byte) error {
+			if len(blobs) >= n {
+				return ErrStop
+			}
+			b, err := decodeBlob(v)
+			if err != nil {
+				return nil
+			}
+			d, _, err := cutDigest(key[1:])
+			if err != nil {
+				return nil
+			}
+			blobs = append(blobs, Sized{d, b})
+			return nil
+		})
+	})
+	return blobs, stopped(err)
+}
+
+// RepoCounts says how much a repository holds.
+type RepoCounts struct {
+	Repo
+	Manifests, Blobs, Tags int64 // links and tags
+}
+
+// ReposAfter is Repositories with counts, and with those repositories that hold no manifest.
+func (ix *Index) ReposAfter(after string, n int) ([]RepoCounts, error) {
+	from := append([]byte{prefixRepo}, after...)
+	if after != "" {
+		from = append(from, 0)
+	}
+	var repos []RepoCounts
+	err := ix.db.View(func(txn *badger.Txn) error {
+		return scan(txn, []byte{prefixRepo}, from, func(key, v []byte) error {
+			if len(repos) >= n {
+				return ErrStop
+			}
+			rec, err := decodeRepo(v)
+			upstream, name, ok := strings.Cut(string(key[1:]), "/")
+			if err != nil || !ok {
+				return nil
+			}
+			repos = append(repos, RepoCounts{
+				Repo: Repo{Upstream: upstream, Name: name}, Manifests: rec.manifests, Blobs: rec.blobs, Tags: rec.tags,
+			})
+			return nil
+		})
+	})
+	return repos, stopped(err)
+}
+
+// Held reports whether any repository holds a digest.
+func (ix *Index) Held(d v1.Hash) (bool, error) {
+	held := false
+	err := ix.Holders(d, func(Repo, Kind) error {
+		held = true
+		return ErrStop
+	})
+	return held, stopped(err)
+}
+
+// DeleteBlobIfGone forgets a blob unless it is in the store when the change is made: a fill
+// may have committed it again since its file was removed.
+func (b *Batch) DeleteBlobIfGone(d v1.Hash, store Store) error { return b.deleteUnless(d, store) }

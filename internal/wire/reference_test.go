@@ -1,0 +1,145 @@
+package wire
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/google/go-containerregistry/pkg/name"
+)
+
+const someDigest = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+func world() *Registries {
+	return &Registries{
+		Default: Hub,
+		Names: map[string]string{
+			"docker.io": Hub, "index.docker.io": Hub, "ghcr.io": "ghcr.io",
+			"registry.example.com:5000": "registry.example.com:5000", "inhouse": "inhouse",
+		},
+		Hosts: map[string]string{"ghcr.mirror.lan": "ghcr.io"},
+	}
+}
+
+func TestReferencesMeanWhatTheyMeanToClients(t *testing.T) {
+	for in, want := range map[string]string{
+		"nginx":                                  "docker.io/library/nginx",
+		"nginx:1.27":                             "docker.io/library/nginx:1.27",
+		"nginx@" + someDigest:                    "docker.io/library/nginx@" + someDigest,
+		"nginx:1.27@" + someDigest:               "docker.io/library/nginx:1.27@" + someDigest,
+		"library/nginx":                          "docker.io/library/nginx",
+		"bitnami/redis:7":                        "docker.io/bitnami/redis:7",
+		"docker.io/nginx":                        "docker.io/library/nginx",
+		"index.docker.io/library/nginx:1":        "docker.io/library/nginx:1",
+		"ghcr.io/owner/app@" + someDigest:        "ghcr.io/owner/app@" + someDigest,
+		"GHCR.io/owner/app":                      "ghcr.io/owner/app",
+		"ghcr.mirror.lan/owner/app:x":            "ghcr.io/owner/app:x",
+		"registry.example.com:5000/team/app":     "registry.example.com:5000/team/app",
+		"registry.example.com:5000/team/app:1.0": "registry.example.com:5000/team/app:1.0",
+		"inhouse/app":                            "inhouse/app",
+	} {
+		got, err := world().Reference(in)
+		if err != nil || got.String() != want {
+			t.Errorf("Reference(%q) = %s, %v, want %s", in, got, err, want)
+		}
+	}
+}
+
+func TestReferencesThatMeanNothingAreRefused(t *testing.T) {
+	for in, want := range map[string]struct {
+		fault Fault
+		text  string
+	}{
+		"":                            {BadName, "names no image"},
+		":latest":                     {BadName, "names no image"},
+		"@" + someDigest:              {BadName, "names no image"},
+		"nginx:":                      {BadTag, "no valid tag"},
+		"nginx:-x":                    {BadTag, "no valid tag"},
+		"nginx@sha256:12":             {BadDigest, "hexadecimal digits"},
+		"nginx@md5:12":                {BadDigest, "not supported"},
+		"Nginx":                       {BadName, "not a valid image name"},
+		"ghcr.io":                     {BadName, "is a registry"},
+		"quay.io/x/y":                 {UnknownRegistry, "not configured"},
+		"localhost/x":                 {UnknownRegistry, "not configured"},
+		"QUAY/x":                      {UnknownRegistry, "not configured"},
+		"a//b":                        {BadName, "not a valid image name"},
+		"../../etc/passwd":            {UnknownRegistry, "not configured"},
+		"a b":                         {BadName, "not a valid image name"},
+		strings.Repeat("a", 300):      {BadName, "not a valid image name"},
+		"nginx:1@" + someDigest + "@": {BadDigest, ""},
+	} {
+		_, err := world().Reference(in)
+		var fault *RouteError
+		if !errors.As(err, &fault) || fault.Fault != want.fault || !strings.Contains(fault.Text, want.text) {
+			t.Errorf("Reference(%q) = %v, want fault %d with %q", in, err, want.fault, want.text)
+		}
+	}
+}
+
+func TestPlatformsAreChecked(t *testing.T) {
+	for in, want := range map[string]bool{
+		"linux/amd64": true, "linux/arm/v7": true, "windows/amd64": true,
+		"": false, "linux": false, "linux/": false, "/amd64": false, "linux/arm/v7/x": false, "Linux/amd64": false, "linux/a,b": false,
+	} {
+		if err := ValidPlatform(in); (err == nil) != want {
+			t.Errorf("ValidPlatform(%q) = %v, want ok %t", in, err, want)
+		}
+	}
+}
+
+// Another parser of the same names, by other people, is asked too.
+func FuzzReference(f *testing.F) {
+	for _, s := range []string{
+		"nginx", "nginx:1.27", "a/b:c@" + someDigest, "ghcr.io/owner/app@" + someDigest, "registry.example.com:5000/x:y", "localhost:1/a", "x@y@z", "::", "a:b:c", "ghcr.io/", "/",
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		got, err := world().Reference(s)
+		var fault *RouteError
+		if err != nil {
+			if !errors.As(err, &fault) || fault.Text == "" {
+				t.Fatalf("Reference(%q) = %v, which is no RouteError", s, err)
+			}
+			return
+		}
+		if !ValidRepository(got.Repository) || got.Tag != "" && !ValidTag(got.Tag) {
+			t.Fatalf("Reference(%q) = %+v, which cannot be", s, got)
+		}
+		again, err := world().Reference(got.String())
+		if err != nil || again != got {
+			t.Fatalf("Reference(%q) = %s, %v, which is read as %s", got.String(), again, err, got)
+		}
+		agrees(t, s, got)
+	})
+}
+
+// agrees compares with go-containerregistry, where that accepts the name. It knows
+// Docker Hub as index.docker.io, and neither our hosts nor registries without a dot.
+func agrees(t *testing.T, s string, got Reference) {
+	first, _, _ := strings.Cut(s, "/")
+	if first == "inhouse" || strings.HasPrefix(first, "ghcr.mirror.lan") || first != strings.ToLower(first) {
+		return
+	}
+	other, err := name.ParseReference(s)
+	if err != nil {
+		return
+	}
+	registry := other.Context().RegistryStr()
+	if registry == name.DefaultRegistry {
+		registry = Hub
+	}
+	if registry != got.Upstream || other.Context().RepositoryStr() != got.Repository {
+		t.Errorf("Reference(%q) = %s, others read %s/%s", s, got, registry, other.Context().RepositoryStr())
+	}
+	switch o := other.(type) {
+	case name.Digest:
+		if o.DigestStr() != got.Digest.String() {
+			t.Errorf("Reference(%q) has digest %s, others read %s", s, got.Digest, o.DigestStr())
+		}
+	case name.Tag:
+		if got.HasDigest() || got.Tag != "" && o.TagStr() != got.Tag || got.Tag == "" && o.TagStr() != name.DefaultTag {
+			t.Errorf("Reference(%q) has tag %q, others read %q", s, got.Tag, o.TagStr())
+		}
+	}
+}
