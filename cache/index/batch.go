@@ -14,11 +14,13 @@ type Batch struct {
 	steps []func(*writer) error
 }
 
-// Update makes the changes that fn gathers, all of them or none, also if the process is
-// killed. When fn returns an error nothing is changed and the error is returned as it is.
-// The error is [ErrTooBig] when one transaction cannot hold the batch (some 5,000 changes).
-// When the database itself refuses a batch, its links and tags may still be made at the
-// next start, from the journal. fn runs without a lock and must only gather.
+// Update makes the changes that fn gathers, all of them or none. When fn returns an error
+// nothing is changed and the error is returned as it is. The error is [ErrTooBig] when one
+// transaction cannot hold the batch (some 5,000 changes). fn runs without a lock and must
+// only gather.
+//
+// A batch that was cut, by a kill or by the database's refusal, may come true in part at the
+// next start: its links and tags, from the journal. Blobs then come from Reconcile.
 func (ix *Index) Update(fn func(*Batch) error) error {
 	var b Batch
 	if err := fn(&b); err != nil {

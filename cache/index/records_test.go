@@ -137,6 +137,8 @@ func FuzzParseLine(f *testing.F) {
 		unlinkLine(nginx, Blob, d),
 		tagLine(nginx, "latest", Tag{Desc: v1.Descriptor{Digest: d}}),
 		untagLine(nginx, "%"),
+		pinLine(Pin{Repo: nginx, Ref: "1", Platforms: []string{"linux/amd64", "linux/arm/v7"}, At: at(1)}),
+		unpinLine(nginx, d.String()),
 		line("+link"),
 		line("+tag", "a", "b", "c", "d", "e", "f", "g"),
 	} {
@@ -168,6 +170,10 @@ func FuzzParseLine(f *testing.F) {
 // line returns an entry as the line that says it.
 func (e entry) line() []byte {
 	switch {
+	case e.pin.Ref != "" && e.remove:
+		return unpinLine(e.pin.Repo, e.pin.Ref)
+	case e.pin.Ref != "":
+		return pinLine(e.pin)
 	case e.tag != "" && e.remove:
 		return untagLine(e.repo, e.tag)
 	case e.tag != "":
