@@ -277,9 +277,11 @@ func (t *fetcher) left(e exit) error {
 	switch {
 	case e.err == nil:
 		return nil
+	case errors.Is(e.err, errSize) && t.barren == 0:
+		// One odd answer is no reason to give up what is there.
 	case errors.Is(e.err, errStorage), errors.Is(e.err, errMismatch), !t.isOpen:
 		// The upstream has retried already what nobody answered.
-		return e.err
+		return t.hopeless(e.err)
 	case len(t.active) > 0 && e.moved == 0 && refused(e.err):
 		// It does not want more connections of us than it has.
 		t.limit = 1
@@ -289,7 +291,7 @@ func (t *fetcher) left(e exit) error {
 		t.barren++
 	}
 	if t.barren >= barrenMost {
-		return e.err
+		return t.hopeless(e.err)
 	}
 	t.log.Warn("transfer broke off", logkey.Digest(t.digest), logkey.Upstream(t.source.repo.Upstream),
 		logkey.Repository(t.source.repo.Name), logkey.Bytes(e.moved), logkey.Err(e.err))
@@ -320,7 +322,7 @@ func refused(err error) bool {
 		(e.Kind == pull.Limited || e.Kind == pull.Overloaded || e.Status == 503)
 }
 
-// work fetches the claim of w. It returns how many bytes it brought.
+// work fetches the claim of w. It returns how many bytes it brought that were not there.
 func (t *fetcher) work(ctx context.Context, w *worker) (moved int64, err error) {
 	t.mu.Lock()
 	from, request := w.pos, w.request
@@ -330,7 +332,7 @@ func (t *fetcher) work(ctx context.Context, w *worker) (moved int64, err error) 
 	t.mu.Unlock()
 	body, err := t.source.open(ctx, t.digest, from, request)
 	if err != nil {
-		return 0, err
+		return 0, t.shorter(err)
 	}
 	defer body.Close()
 	if err := t.answered(w, body, from > 0 || request >= 0); err != nil {
@@ -342,13 +344,10 @@ func (t *fetcher) work(ctx context.Context, w *worker) (moved int64, err error) 
 	unflushed := int64(0)
 	for pos := body.Offset; ; {
 		n, rerr := body.Read(buf)
-		more, err := t.write(w, pos, buf[:n])
-		pos += int64(n)
+		stored, more, err := t.write(w, pos, buf[:n])
+		pos, moved = pos+int64(n), moved+stored
 		if err != nil {
 			return moved, err
-		}
-		if n > 0 && pos > from {
-			moved = pos - from
 		}
 		if unflushed += int64(n); unflushed >= flushEvery {
 			_ = t.part.Flush(pos-unflushed, unflushed) // advice; the sync before the commit decides
@@ -367,6 +366,25 @@ func (t *fetcher) work(ctx context.Context, w *worker) (moved int64, err error) 
 			return moved, rerr
 		}
 	}
+}
+
+// shorter marks the upstream's word that the blob ends before a range of it begins.
+func (t *fetcher) shorter(err error) error {
+	var e *pull.Error
+	if errors.As(err, &e) && e.Status == 416 {
+		return fmt.Errorf("%w: %w", errSize, err)
+	}
+	return err
+}
+
+// hopeless returns the error of a fill that err ends. Where the upstream contradicts the
+// size that it told, perhaps to an earlier fill that this one goes on with, what is there
+// is of no use: it must be dropped, or every later fill would stumble over it too.
+func (t *fetcher) hopeless(err error) error {
+	if errors.Is(err, errSize) {
+		return fmt.Errorf("%w: %w", errMismatch, err)
+	}
+	return err
 }
 
 // answered takes in what the head of an answer says; ranged is whether a range was asked for.
@@ -403,10 +421,10 @@ func (t *fetcher) answered(w *worker, body *pull.Body, ranged bool) error {
 
 // write stores what arrived for position pos, as far as it is claimed and not there
 // already. more is false when the claim is written.
-func (t *fetcher) write(w *worker, pos int64, b []byte) (more bool, err error) {
+func (t *fetcher) write(w *worker, pos int64, b []byte) (stored int64, more bool, err error) {
 	last := pos + int64(len(b))
 	if t.maxBytes > 0 && last > t.maxBytes {
-		return false, fmt.Errorf("more than %d bytes: %w", t.maxBytes, errStorage)
+		return 0, false, fmt.Errorf("more than %d bytes: %w", t.maxBytes, errStorage)
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -420,9 +438,10 @@ func (t *fetcher) write(w *worker, pos int64, b []byte) (more bool, err error) {
 		_, err := t.part.WriteAt(b[from-pos:to-pos], from)
 		t.mu.Lock()
 		if err != nil {
-			return false, fmt.Errorf("write %s: %w: %w", t.digest, errStorage, err)
+			return stored, false, fmt.Errorf("write %s: %w: %w", t.digest, errStorage, err)
 		}
 		t.have.add(from, to)
+		stored += to - from
 		t.progressed()
 		from = to
 	}
@@ -430,7 +449,7 @@ func (t *fetcher) write(w *worker, pos int64, b []byte) (more bool, err error) {
 	if t.have.until(w.pos) >= w.end {
 		w.pos = w.end
 	}
-	return w.pos < w.end, nil
+	return stored, w.pos < w.end, nil
 }
 
 // yields gives up the rest of the claim of w when others wait for a connection: the rest

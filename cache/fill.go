@@ -32,6 +32,8 @@ const unknown = math.MaxInt64
 var (
 	// errMismatch: the bytes do not have the digest that was asked for.
 	errMismatch = errors.New("content does not have the digest asked for")
+	// errSize: the upstream contradicts the size that it told before.
+	errSize = errors.New("size was told wrong")
 	// errStorage: our own disk failed or is full; readers go on without being kept.
 	errStorage = errors.New("not kept")
 	// errClosed: the cache is stopping.
@@ -193,7 +195,7 @@ func (f *fill) setOpen() {
 // setSize records the size of the whole blob, which must not change. f.mu is held.
 func (f *fill) setSize(size int64) error {
 	if f.size >= 0 && f.size != size {
-		return f.invalid(fmt.Errorf("size of %s changed from %d to %d bytes", f.digest, f.size, size))
+		return f.invalid(fmt.Errorf("size of %s changed from %d to %d bytes: %w", f.digest, f.size, size, errSize))
 	}
 	f.size = size
 	if f.maxBytes > 0 && size > f.maxBytes {
