@@ -90,24 +90,29 @@ func measureCold(ctx context.Context, b *bench) (rows []row, err error) {
 				against: "curl|tee|sha256sum", compare: ratio, target: atMost(1.3)},
 			row{name: name + "time, speed", form: "%.2f", unit: "s", ours: ours, theirs: pipe,
 				against: "curl|tee|sha256sum", compare: speedup})
-		line, err := b.coldOnLine(ctx, m, size)
-		rows = append(rows, line)
-		return err
+		for _, gbits := range []int64{1, 4} {
+			line, err := b.coldOnLine(ctx, m, size, gbits)
+			if err != nil {
+				return err
+			}
+			rows = append(rows, line)
+		}
+		return nil
 	})
 	return rows, err
 }
 
 // coldOnLine is the comparison with a direct download where the line and not this
 // machine, which plays hub, mirror and client at once, bounds the speed.
-func (b *bench) coldOnLine(ctx context.Context, m *mirror, size int64) (row, error) {
-	r := row{name: fmt.Sprintf("cold blob of %d MiB at 1 Gbit/s: time, speed", size/mib), form: "%.2f", unit: "s",
+func (b *bench) coldOnLine(ctx context.Context, m *mirror, size, gbits int64) (row, error) {
+	r := row{name: fmt.Sprintf("cold blob of %d MiB at %d Gbit/s: time, speed", size/mib, gbits), form: "%.2f", unit: "s",
 		against: "direct", compare: speedup}
 	list, err := b.freshBlobs(b.rounds, size)
 	if err != nil {
 		return r, err
 	}
-	return r, b.limited(speeds{Line: 1e9 / 8}, func() error {
-		return b.takeTurns(ctx, "1 Gbit/s",
+	return r, b.limited(speeds{Line: gbits * 1e9 / 8}, func() error {
+		return b.takeTurns(ctx, fmt.Sprintf("%d Gbit/s", gbits),
 			func(round int) error { return b.timeDirect(list[round], &r.theirs) },
 			func(round int) error { return b.timeOurs(m, list[round], &r.ours) })
 	})
