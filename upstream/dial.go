@@ -55,6 +55,7 @@ func (d *dialer) DialContext(ctx context.Context, network, addr string) (net.Con
 		return nil, err
 	}
 	own := d.own[strings.ToLower(addr)]
+	network += d.opts.Family.suffix()
 	if d.opts.Lookup == nil {
 		return d.dialName(ctx, network, host, port, own)
 	}
@@ -126,12 +127,14 @@ func (d *dialer) lookup(ctx context.Context, host string) ([]netip.Addr, error) 
 	if a, err := netip.ParseAddr(host); err == nil {
 		return []netip.Addr{a}, nil
 	}
-	return d.opts.Lookup(ctx, "ip", host)
+	return d.opts.Lookup(ctx, "ip"+d.opts.Family.suffix(), host)
 }
 
 // check applies the policy to an address about to be dialled.
 func (d *dialer) check(a netip.Addr, own bool) error {
 	switch class := classify(a); {
+	case !d.opts.Family.has(a):
+		return fmt.Errorf("%w: %s is not %s", errRefusedAddress, a, d.opts.Family)
 	case class == neverAddress:
 	case class == privateAddress && !own && !d.privateAllowed():
 	default:

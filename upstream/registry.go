@@ -56,6 +56,8 @@ type Options struct {
 	// means none; the environment is not looked at. The proxy then resolves names, so
 	// the check of addresses is delegated to it but for addresses written in URLs.
 	Proxy *url.URL
+	// Family restricts the addresses that are dialled, the proxy's included.
+	Family Family
 
 	// MaxConnections bounds blob transfers at once; 0 means 32. Manifests, HEADs and
 	// lists have a lane of the same width of their own, and token requests never wait.
@@ -152,6 +154,11 @@ func New(opts Options) (*Registry, error) {
 	source, err := newSource(opts.Credentials, opts.Name, opts.Endpoints, opts.Now)
 	if err != nil {
 		return nil, fmt.Errorf("upstream %s: %w", opts.Name, err)
+	}
+	switch opts.Family {
+	case AnyFamily, IPv4Only, IPv6Only:
+	default:
+		return nil, fmt.Errorf("upstream %s: address family %q is not ipv4 or ipv6", opts.Name, opts.Family)
 	}
 	r := &Registry{
 		opts:      opts,
