@@ -34,3 +34,7 @@ func Account(ctx context.Context, c Credentials, registry string) (user, passwor
 	}
 	return who.user, who.secret, nil
 }
+
+// Refused reports whether err says that the policy of addresses forbids a connection.
+// Trying again does not help.
+func Refused(err error) bool { return errors.Is(err, errRefusedAddress) }

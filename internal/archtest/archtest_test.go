@@ -115,6 +115,8 @@ func importTable() map[string][]string {
 		"cache/index":     leaf(),
 		"cache/cachetest": append(leaf(), "cache", "cache/disk", "cache/index"),
 		"upstream":        leaf(),
+		"upstream/hubapi": append(leaf(), "upstream"),
+		"upstream/ecr":    append(leaf(), "upstream"),
 
 		"internal/logkey": {},
 		"internal/pull":   {},
