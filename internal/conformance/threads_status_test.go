@@ -133,7 +133,7 @@ func (o outcome) assert(t testing.TB, a *answer) {
 // quick are bounds of an upstream whose silence a test waits for.
 func quick() upstream.Options {
 	return upstream.Options{
-		Timeouts: upstream.Timeouts{FirstByte: 150 * time.Millisecond, Stall: 300 * time.Millisecond, Answer: 2 * time.Second},
+		Timeouts: upstream.Timeouts{FirstByte: 700 * time.Millisecond, Stall: 700 * time.Millisecond, Answer: 3 * time.Second},
 		Retry:    upstream.Retry{Backoff: time.Millisecond, MaxBackoff: 3 * time.Millisecond},
 	}
 }
@@ -181,7 +181,7 @@ func (tt trouble) visit(t *testing.T, g guest, m *mirrortest.Mirror, repo string
 		for _, method := range []string{http.MethodGet, http.MethodHead} {
 			a := c.ask(method, m.URL, g.shape.path(repo, path), agent)
 			want.assert(t, a)
-			if a.Took > 3*time.Second {
+			if a.Took > 5*time.Second {
 				t.Errorf("%s: answered after %s", a.request, a.Took)
 			}
 		}
