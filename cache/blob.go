@@ -12,6 +12,7 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"forebay/cache/evict"
 	"forebay/cache/index"
 	"forebay/internal/logkey"
 	"forebay/internal/pull"
@@ -189,7 +190,7 @@ func (c *Cache) keptBlob(o *origin, repo Repo, d v1.Hash) (*Blob, error) {
 		c.log.Error("kept blob cannot be read", logkey.Digest(d), logkey.Err(err))
 		return nil, nil // fetch it again
 	}
-	c.index.Touch(d)
+	c.use(d)
 	if c.isVerified(d, size) {
 		return &Blob{Digest: d, Size: size, Result: Hit, file: file}, nil
 	}
@@ -339,7 +340,7 @@ func (c *Cache) startFill(o *origin, repo Repo, d v1.Hash) (*fill, error) {
 	if s, ok := part.Meta(); ok {
 		f.have, f.size = spans(s.Have), s.Size
 	}
-	t := &fetcher{fill: f, sizing: usual, parallel: o.Parallel, hint: hint, lanes: o.lanes, exits: make(chan exit),
+	t := &fetcher{fill: f, sizing: usual, parallel: o.Parallel, hint: hint, lanes: o.lanes, space: c.space, exits: make(chan exit),
 		cancel: c.opts.CancelAbandoned, saved: time.Now()}
 	c.fills[d] = f
 	c.wg.Go(func() { c.runFill(t) })
@@ -348,6 +349,7 @@ func (c *Cache) startFill(o *origin, repo Repo, d v1.Hash) (*fill, error) {
 
 func (c *Cache) runFill(t *fetcher) {
 	start := time.Now()
+	defer func() { c.space.release(t.held) }()
 	t.run(c.ctx, c)
 	c.ended(t.fill)
 	if size, _, err := t.state(); err == nil {
@@ -363,6 +365,7 @@ func (c *Cache) commit(f *fill) error {
 	}
 	c.setVerified(f.digest, f.size)
 	c.wrong.remove(f.digest)
+	c.space.add(f.digest, f.size, evict.Blob)
 	return c.index.Update(func(b *index.Batch) error {
 		return errors.Join(b.PutBlob(f.digest, index.BlobInfo{Size: f.size, Added: time.Now()}),
 			b.PutLink(c.indexRepo(f.source.repo), index.Blob, f.digest, index.Link{Size: f.size, At: time.Now()}))

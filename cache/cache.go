@@ -10,6 +10,7 @@ package cache
 import (
 	"context"
 	"encoding/json"
+	"sync/atomic"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -82,6 +83,9 @@ type Manifest struct {
 	Result Result
 	// StaleFor is how long ago the tag should have been confirmed; 0 when it is fresh.
 	StaleFor time.Duration
+
+	refs []v1.Hash     // what it refers to, for counting use
+	used *atomic.Int64 // Unix seconds of the last use that was noted; shared by copies
 }
 
 // Listing is a sorted list of tags.

@@ -77,6 +77,9 @@ type fetcher struct {
 	parallel int
 	hint     int64 // size by the manifest, -1 when unknown: shapes requests, proves nothing
 	lanes    *lanes
+	space    *space // nil means no bounds
+	roomy    sync.Mutex
+	held     int64 // bytes reserved in space, guarded by roomy until the fill has ended
 	exits    chan exit
 	barren   int // attempts in a row without progress
 	pausing  bool
@@ -335,6 +338,9 @@ func (t *fetcher) work(ctx context.Context, w *worker) (moved int64, err error) 
 		return 0, t.shorter(err)
 	}
 	defer body.Close()
+	if err := t.makeRoom(ctx, body.Size, false); err != nil {
+		return 0, err
+	}
 	if err := t.answered(w, body, from > 0 || request >= 0); err != nil {
 		return 0, err
 	}
@@ -344,6 +350,11 @@ func (t *fetcher) work(ctx context.Context, w *worker) (moved int64, err error) 
 	unflushed := int64(0)
 	for pos := body.Offset; ; {
 		n, rerr := body.Read(buf)
+		if body.Size < 0 {
+			if err := t.makeRoom(ctx, pos+int64(n), true); err != nil {
+				return moved, err
+			}
+		}
 		stored, more, err := t.write(w, pos, buf[:n])
 		pos, moved = pos+int64(n), moved+stored
 		if err != nil {
@@ -366,6 +377,27 @@ func (t *fetcher) work(ctx context.Context, w *worker) (moved int64, err error) 
 			return moved, rerr
 		}
 	}
+}
+
+// makeRoom reserves what the blob will take, in steps as it grows when its size is unknown.
+func (t *fetcher) makeRoom(ctx context.Context, size int64, grows bool) error {
+	if t.space == nil {
+		return nil
+	}
+	t.roomy.Lock()
+	defer t.roomy.Unlock()
+	if size <= t.held {
+		return nil
+	}
+	more := size - t.held
+	if grows {
+		more = max(more, reserveStep)
+	}
+	if err := t.space.reserve(ctx, more); err != nil {
+		return err
+	}
+	t.held += more
+	return nil
 }
 
 // shorter marks the upstream's word that the blob ends before a range of it begins.

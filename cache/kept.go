@@ -92,8 +92,9 @@ func (c *Cache) absentOr(err error) error {
 
 // references are the descriptors in a manifest or index that matter here.
 type references struct {
-	Config *reference  `json:"config"`
-	Layers []reference `json:"layers"`
+	Config    *reference  `json:"config"`
+	Layers    []reference `json:"layers"`
+	Manifests []reference `json:"manifests"`
 }
 
 type reference struct {
@@ -109,17 +110,29 @@ func (r references) all() []reference {
 	return append([]reference{*r.Config}, r.Layers...)
 }
 
-// learnSizes notes how large a manifest says its blobs are. It shapes requests only.
-func (c *Cache) learnSizes(manifest []byte) {
+// readRefs notes how large a manifest says its blobs are, which shapes requests only, and
+// returns what it refers to, its own children before all.
+func (c *Cache) readRefs(manifest []byte) (refs []v1.Hash) {
 	var m references
 	if json.Unmarshal(manifest, &m) != nil {
-		return
+		return nil
+	}
+	for _, r := range m.Manifests {
+		if d, err := wire.ParseDigest(r.Digest); err == nil {
+			refs = append(refs, d)
+		}
 	}
 	for _, r := range m.all() {
-		if d, err := wire.ParseDigest(r.Digest); err == nil && r.Size > 0 {
+		d, err := wire.ParseDigest(r.Digest)
+		if err != nil {
+			continue
+		}
+		refs = append(refs, d)
+		if r.Size > 0 {
 			c.sizes.Add(d, r.Size)
 		}
 	}
+	return refs
 }
 
 // Troubled reports whether a fill of repo failed for good a short while ago, so that a
@@ -163,9 +176,11 @@ func (c *Cache) Run(ctx context.Context) error {
 	defer work.Wait()
 	work.Go(func() { errs <- c.index.Run(ctx) })
 	work.Go(func() { c.refreshAhead(ctx) })
+	work.Go(func() { c.space.run(ctx) })
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
 	for {
+		c.dropOld()
 		if _, err := c.disk.SweepPartials(time.Now().Add(-partialAge)); err != nil {
 			c.log.Warn("old partial fills not swept", logkey.Err(err))
 		}

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
+	"forebay/cache/evict"
 	"forebay/cache/index"
 	"forebay/internal/logkey"
 	"forebay/internal/pull"
@@ -169,10 +171,10 @@ func (c *Cache) keepManifest(repo Repo, desc v1.Descriptor, b []byte) (*Manifest
 		return nil, &pull.Error{Kind: pull.Invalid, Upstream: repo.Upstream, Op: "get manifest " + repo.Name + "@" + desc.Digest.String(), Err: err}
 	}
 	desc.Size = int64(len(b))
-	m := &Manifest{Desc: desc, Bytes: b, Result: Miss}
-	c.learnSizes(b)
+	m := &Manifest{Desc: desc, Bytes: b, Result: Miss, refs: c.readRefs(b), used: new(atomic.Int64)}
 	err := c.disk.Put(desc.Digest, b)
 	if err == nil {
+		c.space.add(desc.Digest, desc.Size, evict.Manifest)
 		err = c.index.Update(func(b *index.Batch) error {
 			return errors.Join(b.PutBlob(desc.Digest, index.BlobInfo{Size: desc.Size, Added: time.Now()}),
 				b.PutLink(c.indexRepo(repo), index.Manifest, desc.Digest, linkOf(desc)))
@@ -202,7 +204,7 @@ func hotKey(repo Repo, d v1.Hash) string {
 // whether repo holds it, kept or not.
 func (c *Cache) linkedManifest(repo Repo, d v1.Hash) (m *Manifest, linked bool, err error) {
 	if m, ok := c.hot.Get(hotKey(repo, d)); ok {
-		c.index.Touch(d)
+		c.useManifest(m)
 		return m, true, nil
 	}
 	link, linked, err := c.index.Link(c.indexRepo(repo), index.Manifest, d)
@@ -217,9 +219,9 @@ func (c *Cache) linkedManifest(repo Repo, d v1.Hash) (m *Manifest, linked bool, 
 		c.log.Error("kept manifest is damaged", logkey.Digest(d), logkey.Err(err))
 		return nil, true, c.forget(d)
 	}
-	c.index.Touch(d)
-	c.learnSizes(b)
-	m = &Manifest{Desc: v1.Descriptor{MediaType: types.MediaType(link.MediaType), Digest: d, Size: int64(len(b))}, Bytes: b, Result: Hit}
+	m = &Manifest{Desc: v1.Descriptor{MediaType: types.MediaType(link.MediaType), Digest: d, Size: int64(len(b))},
+		Bytes: b, Result: Hit, refs: c.readRefs(b), used: new(atomic.Int64)}
+	c.useManifest(m)
 	c.heat(repo, m)
 	return m, true, nil
 }

@@ -21,8 +21,13 @@ import (
 type Options struct {
 	Dir       string                     // storage folder; created when missing
 	Upstreams map[string]UpstreamOptions // by public name
-	// MaxBytes is the largest blob that is kept; larger ones are passed through. 0 means no limit.
+	// MaxBytes is what the folder may hold, index and partial fills included: what is used
+	// least is evicted ahead of need. Larger blobs are passed through. 0 means no limit.
 	MaxBytes int64
+	// MinFree is how many bytes of the file system are left free, whoever fills it. 0 means none.
+	MinFree int64
+	// MaxAge is how long content is kept that nobody uses. 0 means for ever.
+	MaxAge time.Duration
 	// RevalidateTimeout bounds how long a client waits for the confirmation of a tag that
 	// is known; then it gets what is known. 0 means 2 s.
 	RevalidateTimeout time.Duration
@@ -60,6 +65,7 @@ type Cache struct {
 	trouble   *recent[Repo, struct{}]       // repositories whose fill failed
 
 	counts counts
+	space  *space
 
 	mu       sync.Mutex
 	fills    map[v1.Hash]*fill // guarded by mu; removed when ended
@@ -138,6 +144,7 @@ func Open(o Options) (*Cache, error) {
 	c.manifests = flights[*Manifest]{ctx: ctx, wg: &c.wg}
 	c.stats = flights[int64]{ctx: ctx, wg: &c.wg}
 	c.docs = flights[[]byte]{ctx: ctx, wg: &c.wg}
+	c.openSpace()
 	return c, nil
 }
 

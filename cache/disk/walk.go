@@ -222,3 +222,45 @@ func (s *Store) Free() (free, total uint64, err error) {
 	block := uint64(st.Bsize)
 	return uint64(st.Bavail) * block, uint64(st.Blocks) * block, nil
 }
+
+// OtherBytes returns the space that the disk has given to all below the folder that is
+// neither a committed blob nor a partial file in use: index, journal, parked fills.
+func (s *Store) OtherBytes() (int64, error) {
+	var n int64
+	err := fs.WalkDir(s.root.FS(), ".", func(name string, e fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // gone since it was listed
+		}
+		if err != nil {
+			return err
+		}
+		if name == blobsDir {
+			return fs.SkipDir
+		}
+		if d, ok := partialDigest(e.Name()); ok && path.Dir(name) == partialDir && s.used(d) {
+			return nil
+		}
+		if !e.Type().IsRegular() {
+			return nil
+		}
+		info, err := e.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err == nil {
+			n += allocated(info)
+		}
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("measure %q: %w", s.dir, err)
+	}
+	return n, nil
+}
+
+// used reports whether a Partial of d lives.
+func (s *Store) used(d v1.Hash) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.inUse[d]
+}

@@ -1,0 +1,213 @@
+// Package evict decides what a full cache drops. It knows names, sizes and uses, and
+// touches no file: who asks it removes what it names.
+//
+// What is large goes through a byte-weighted S3-FIFO: new content has a tenth of the
+// capacity to be used a second time in, and only what was moves on to the main queue.
+// Manifests and small blobs have shares of their own and are not weighed against layers:
+// to lose one costs a request of the upstream, and to keep it costs next to nothing.
+// The choice was measured; see docs/adr and internal/evictsim.
+//
+// A [Policy] holds what it is told: content that it was never told of is never dropped.
+package evict
+
+import (
+	"sync"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+)
+
+// Kind is what content is.
+type Kind uint8
+
+// The kinds. A config or layer is a blob.
+const (
+	Blob     Kind = iota
+	Manifest      // of an image, or an index
+)
+
+// Shares of the capacity, all of them measured with internal/evictsim. Small changes of
+// any of them change little.
+const (
+	// smallMax is below what a blob counts as small. Two of three layers are, and
+	// together they have about one byte in a hundred.
+	smallMax = 1 << 20
+
+	manifestShare = 0.02 // more manifests than any upstream lets one fetch in years
+	smallShare    = 0.08
+	freshShare    = 0.10 // the S3-FIFO paper's
+	ghostShare    = 0.90 // bytes of dropped content whose names are remembered
+)
+
+// Options configures a [Policy].
+type Options struct {
+	// Capacity is the number of bytes that the cache may hold. The shares of manifests,
+	// small and new content are parts of it. 0 or less means that the shares are parts
+	// of what the cache holds.
+	Capacity int64
+	Now      func() time.Time // nil means time.Now
+}
+
+// Policy knows what a cache holds and says what to drop. Its methods may be called by
+// many goroutines at once. Those that say nothing else take constant time.
+type Policy struct {
+	now func() time.Time
+
+	mu       sync.RWMutex
+	capacity int64 // guarded by mu, like all that follows
+	slots    slab
+	names    names
+	queues   [queueCount]list
+	stored   int           // entries that are no ghosts
+	bytes    int64         // theirs
+	recalled uint32        // minute of the last recall
+	age      time.Duration // of the last victim
+}
+
+// New returns a policy that knows of nothing.
+func New(o Options) *Policy {
+	p := &Policy{now: o.Now, capacity: o.Capacity, names: newNames()}
+	if p.now == nil {
+		p.now = time.Now
+	}
+	p.recalled = p.minute()
+	return p
+}
+
+// Add says that d is in the cache now. Its size is what dropping it frees: the caller may
+// round to blocks of the file system, and a size below 0 counts as 0. What is known
+// already is used; its size and kind are replaced.
+func (p *Policy) Add(d v1.Hash, size int64, k Kind) {
+	size = max(size, 0)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s, known := p.names.find(&p.slots, d)
+	home := homeOf(size, k)
+	if known {
+		e := p.slots.at(s)
+		if e.queue != gone && e.size == size && e.kind == k {
+			e.use(p.minute())
+			if e.queue == picked {
+				p.move(s, e.home)
+			}
+			return
+		}
+		if home == fresh && (e.queue == gone || e.home == proven) {
+			home = proven // dropped too early, or known under another size
+		}
+		p.forget(s)
+	}
+	p.insert(d, size, k, home)
+}
+
+// insert makes the entry of d, which must not be known.
+func (p *Policy) insert(d v1.Hash, size int64, k Kind, home queue) {
+	s := p.slots.take()
+	e := p.slots.at(s)
+	e.size, e.kind, e.home = size, k, home
+	e.reset(p.minute(), 0)
+	p.names.add(&p.slots, d, s)
+	p.push(s, home)
+	p.stored++
+	p.bytes += size
+}
+
+// forget takes an entry out of everything.
+func (p *Policy) forget(s uint32) {
+	e := p.slots.at(s)
+	if e.queue != gone {
+		p.stored--
+		p.bytes -= e.size
+	}
+	p.unlink(s)
+	p.names.remove(&p.slots, s)
+	p.slots.give(s)
+}
+
+// Touch says that content is used now. A manifest's use is one of all that it
+// references, as clients do not ask for layers that they have: whoever serves a manifest
+// touches them in the same call. Callers name an index before its manifests and those
+// before their blobs, so that with equal use an index goes before what it lists.
+// Unknown content is passed over. Two uses within ten minutes count once.
+//
+// Touch waits for no other Touch and never for [Policy.Victims] longer than some
+// microseconds. It is fit for every request.
+func (p *Policy) Touch(all ...v1.Hash) {
+	now := p.minute()
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	for _, d := range all {
+		if s, ok := p.names.find(&p.slots, d); ok {
+			p.slots.at(s).use(now)
+		}
+	}
+}
+
+// Remove says that d is not in the cache any more, for reasons other than eviction. It
+// is not remembered.
+func (p *Policy) Remove(d v1.Hash) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if s, ok := p.names.find(&p.slots, d); ok {
+		p.forget(s)
+	}
+}
+
+// Resize changes the capacity. It drops nothing: the next [Policy.Victims] does.
+func (p *Policy) Resize(capacity int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.capacity = capacity
+	p.trimGhosts()
+}
+
+// Bytes returns the size of all that the cache holds.
+func (p *Policy) Bytes() int64 {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.bytes
+}
+
+// Len returns how many things the cache holds.
+func (p *Policy) Len() int {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.stored
+}
+
+// Age returns how long the last victim had not been used when it was named; 0 before the
+// first. While it is short, the cache is too small for its clients.
+func (p *Policy) Age() time.Duration {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.age
+}
+
+// Share is a part of what a policy knows.
+type Share struct {
+	Len   int
+	Bytes int64
+}
+
+// Shares says how the content of a cache is divided.
+type Shares struct {
+	Manifests Share
+	Small     Share // blobs below 1 MiB
+	Fresh     Share // others, not used again yet
+	Proven    Share // others, used again
+	Kept      Share // what the caller would not have dropped lately; in no other share
+	Ghosts    Share // what was dropped and is remembered by name; not in the cache
+}
+
+// Shares returns the division at this moment.
+func (p *Policy) Shares() Shares {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	of := func(q queue) Share { return Share{Len: p.queues[q].n, Bytes: p.queues[q].bytes} }
+	return Shares{
+		Manifests: of(manifests), Small: of(small), Fresh: of(fresh), Proven: of(proven),
+		Kept: of(aside), Ghosts: of(gone),
+	}
+}
+
+func (p *Policy) minute() uint32 { return minutes(p.now()) }

@@ -1,0 +1,94 @@
+package evict
+
+import (
+	"encoding/hex"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+)
+
+// digestLen is the length of a SHA-256.
+const digestLen = 32
+
+// key is what an entry is found by. Half a digest does: two of them with equal halves
+// are not met by accident, and are told apart if somebody makes them.
+type key [digestLen / 2]byte
+
+// names find entries by digest.
+type names struct {
+	slots map[key]uint32
+	odd   map[v1.Hash]uint32 // those without a key of their own: other algorithms, equal halves
+	whole map[uint32]v1.Hash // and back
+}
+
+func newNames() names {
+	return names{slots: map[key]uint32{}, odd: map[v1.Hash]uint32{}, whole: map[uint32]v1.Hash{}}
+}
+
+// decode returns the bytes of a SHA-256.
+func decode(d v1.Hash) (b [digestLen]byte, ok bool) {
+	if d.Algorithm != "sha256" || len(d.Hex) != hex.EncodedLen(digestLen) {
+		return b, false
+	}
+	for i := range b {
+		high, low := nibble(d.Hex[2*i]), nibble(d.Hex[2*i+1])
+		if high > 15 || low > 15 {
+			return b, false
+		}
+		b[i] = high<<4 | low
+	}
+	return b, true
+}
+
+// nibble returns what a lower-case hexadecimal digit stands for, or more than 15.
+func nibble(c byte) byte {
+	switch {
+	case c >= '0' && c <= '9':
+		return c - '0'
+	case c >= 'a' && c <= 'f':
+		return c - 'a' + 10
+	default:
+		return 16
+	}
+}
+
+func (n *names) find(slots *slab, d v1.Hash) (uint32, bool) {
+	if b, ok := decode(d); ok {
+		if s, ok := n.slots[key(b[:len(key{})])]; ok && slots.at(s).digest == b {
+			return s, true
+		}
+	}
+	if len(n.odd) == 0 {
+		return 0, false
+	}
+	s, ok := n.odd[d]
+	return s, ok
+}
+
+// add names an entry, which must have no name, by a digest that is not known.
+func (n *names) add(slots *slab, d v1.Hash, s uint32) {
+	b, ok := decode(d)
+	slots.at(s).digest = b
+	k := key(b[:len(key{})])
+	if _, taken := n.slots[k]; ok && !taken {
+		n.slots[k] = s
+		return
+	}
+	n.odd[d], n.whole[s] = s, d
+}
+
+func (n *names) remove(slots *slab, s uint32) {
+	if d, ok := n.whole[s]; ok {
+		delete(n.whole, s)
+		delete(n.odd, d)
+		return
+	}
+	b := slots.at(s).digest
+	delete(n.slots, key(b[:len(key{})]))
+}
+
+func (n *names) of(slots *slab, s uint32) v1.Hash {
+	if d, ok := n.whole[s]; ok {
+		return d
+	}
+	return v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(slots.at(s).digest[:])}
+}

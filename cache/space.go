@@ -1,0 +1,298 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"go.uber.org/zap"
+
+	"forebay/cache/disk"
+	"forebay/cache/evict"
+	"forebay/cache/index"
+	"forebay/internal/logkey"
+)
+
+const (
+	// Eviction begins in the background when the folder is fuller than highPercent of what
+	// it may be, and goes on to lowPercent, so that fills rarely wait for it.
+	highPercent = 95
+	lowPercent  = 90
+	// spaceTick is how often what nobody reserves, the index and parked fills, is measured.
+	spaceTick = 10 * time.Second
+	// ageTick is how often content is looked at that was not used for too long.
+	ageTick = time.Hour
+	// blockSize is what file systems give files their space in.
+	blockSize = 4096
+	// reserveStep is what a fill of unknown size reserves at a time.
+	reserveStep = 64 << 20
+	// dropBatch is how many records of the index are deleted at once.
+	dropBatch = 256
+)
+
+// errNoRoom means that not enough can be evicted.
+var errNoRoom = fmt.Errorf("no room in the store: %w", errStorage)
+
+// space keeps the storage folder within its bounds: a fill reserves what it will write
+// before it writes it, and what is used least makes room. It never waits for the network.
+type space struct {
+	max     int64 // of the whole folder in bytes; 0 means no limit
+	minFree int64 // of the file system, in bytes
+	disk    *disk.Store
+	policy  *evict.Policy
+	log     *zap.Logger
+	keep    func(v1.Hash) bool // pinned or in use: not now
+	drop    func([]v1.Hash) error
+	loaded  chan struct{} // closed when policy knows what is kept
+
+	reserved atomic.Int64 // promised to fills in progress
+	other    atomic.Int64 // index, journal and parked fills, as measured last
+
+	evicting sync.Mutex // one eviction at a time
+	evicted  atomic.Int64
+	freed    atomic.Int64 // bytes
+}
+
+// rounded is what a file of n bytes takes on the disk.
+func rounded(n int64) int64 { return (n + blockSize - 1) / blockSize * blockSize }
+
+// used is what the folder holds and is promised to hold.
+func (s *space) used() int64 { return s.policy.Bytes() + s.reserved.Load() + s.other.Load() }
+
+// excess returns how many bytes are too many now, 0 or less when none are.
+func (s *space) excess() int64 {
+	over := int64(-1)
+	if s.max > 0 {
+		over = s.used() - s.max
+	}
+	if s.minFree > 0 {
+		free, _, err := s.disk.Free()
+		if err != nil {
+			s.log.Warn("free space unknown", logkey.Err(err))
+			return over
+		}
+		over = max(over, s.minFree+s.reserved.Load()-int64(min(free, 1<<62)))
+	}
+	return over
+}
+
+// reserve promises n bytes to a fill, evicting for them if need be. The error is
+// errNoRoom when they cannot be had. What was reserved is given back by release.
+func (s *space) reserve(ctx context.Context, n int64) error {
+	if s.max <= 0 && s.minFree <= 0 {
+		return nil
+	}
+	select {
+	case <-s.loaded:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	s.reserved.Add(n)
+	if over := s.excess(); over > 0 && (s.max > 0 && n > s.max || !s.makeRoom(over)) {
+		s.reserved.Add(-n)
+		return errNoRoom
+	}
+	return nil
+}
+
+func (s *space) release(n int64) {
+	if s.max > 0 || s.minFree > 0 {
+		s.reserved.Add(-n)
+	}
+}
+
+// makeRoom evicts until nothing is too much, at least over bytes.
+func (s *space) makeRoom(over int64) bool {
+	s.evicting.Lock()
+	defer s.evicting.Unlock()
+	for over > 0 {
+		if s.evict(over) == 0 {
+			return false
+		}
+		over = s.excess()
+	}
+	return true
+}
+
+// evict drops what is worth least, at least need bytes if there are as many, and returns
+// how many it freed. s.evicting is held.
+func (s *space) evict(need int64) (freed int64) {
+	victims := s.policy.Victims(need, s.keep)
+	for len(victims) > 0 {
+		batch := victims[:min(len(victims), dropBatch)]
+		victims = victims[len(batch):]
+		names := make([]v1.Hash, len(batch))
+		for i, v := range batch {
+			names[i] = v.Digest
+		}
+		if err := s.drop(names); err != nil {
+			s.log.Error("content not evicted", logkey.Err(err))
+			for _, v := range batch {
+				s.policy.Add(v.Digest, v.Size, v.Kind)
+			}
+			continue
+		}
+		for _, v := range batch {
+			freed += v.Size
+		}
+		s.evicted.Add(int64(len(batch)))
+	}
+	s.freed.Add(freed)
+	if freed > 0 {
+		s.log.Info("evicted", logkey.Bytes(freed), logkey.Took(s.policy.Age()))
+	}
+	return freed
+}
+
+// add says that d is kept now.
+func (s *space) add(d v1.Hash, size int64, k evict.Kind) { s.policy.Add(d, rounded(size), k) }
+
+// run keeps ahead of need until ctx is done.
+func (s *space) run(ctx context.Context) {
+	tick := time.NewTicker(spaceTick)
+	defer tick.Stop()
+	select {
+	case <-s.loaded:
+	case <-ctx.Done():
+		return
+	}
+	for {
+		s.keepAhead()
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// keepAhead evicts to the low watermark when the high one is passed.
+func (s *space) keepAhead() {
+	if other, err := s.disk.OtherBytes(); err == nil {
+		s.other.Store(other)
+	} else {
+		s.log.Warn("storage folder not measured", logkey.Err(err))
+	}
+	over := s.excess()
+	if s.max > 0 && s.used() > s.max/100*highPercent {
+		over = max(over, s.used()-s.max/100*lowPercent)
+	}
+	if over > 0 {
+		s.evicting.Lock()
+		defer s.evicting.Unlock()
+		s.evict(over)
+	}
+}
+
+// openSpace sets up the bounds of c's folder and learns in the background what is kept.
+func (c *Cache) openSpace() {
+	c.space = &space{
+		max: c.opts.MaxBytes, minFree: c.opts.MinFree, disk: c.disk, log: c.log,
+		policy: evict.New(evict.Options{Capacity: c.opts.MaxBytes / 100 * lowPercent}),
+		keep:   func(d v1.Hash) bool { return c.running(d) != nil },
+		drop:   c.dropContent,
+		loaded: make(chan struct{}),
+	}
+	c.wg.Go(func() {
+		defer close(c.space.loaded)
+		err := c.index.Blobs(func(d v1.Hash, b index.BlobInfo, used time.Time) error {
+			c.space.add(d, b.Size, evict.Blob)
+			return c.ctx.Err()
+		})
+		if err != nil && c.ctx.Err() == nil {
+			c.log.Error("kept content not listed: it will not be evicted", logkey.Err(err))
+		}
+	})
+}
+
+// dropContent removes content for good. Links stay: they are still true, and the next
+// request fetches the content again. Files that are being read stay readable. The file
+// goes first: a record without its file is harmless, a file without record stays for ever.
+func (c *Cache) dropContent(all []v1.Hash) error {
+	var errs []error
+	gone := all[:0:0]
+	for _, d := range all {
+		if err := c.disk.Remove(d); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		gone = append(gone, d)
+		c.cool(d)
+	}
+	errs = append(errs, c.index.Update(func(b *index.Batch) error {
+		var errs []error
+		for _, d := range gone {
+			errs = append(errs, b.DeleteBlob(d))
+		}
+		return errors.Join(errs...)
+	}))
+	return errors.Join(errs...)
+}
+
+// cool takes a manifest out of memory.
+func (c *Cache) cool(d v1.Hash) {
+	err := c.index.Holders(d, func(r index.Repo, k index.Kind) error {
+		if k == index.Manifest {
+			c.hot.Remove(hotKey(Repo(r), d))
+		}
+		return nil
+	})
+	if err != nil {
+		c.log.Warn("holders not listed", logkey.Digest(d), logkey.Err(err))
+	}
+}
+
+// dropOld removes what was not used for longer than the maximum age.
+func (c *Cache) dropOld() {
+	if c.opts.MaxAge <= 0 {
+		return
+	}
+	oldest := time.Now().Add(-c.opts.MaxAge)
+	var old []v1.Hash
+	err := c.index.Blobs(func(d v1.Hash, _ index.BlobInfo, used time.Time) error {
+		if used.Before(oldest) && !c.space.keep(d) {
+			old = append(old, d)
+		}
+		return nil
+	})
+	if err != nil {
+		c.log.Error("old content not listed", logkey.Err(err))
+	}
+	for len(old) > 0 {
+		batch := old[:min(len(old), dropBatch)]
+		old = old[len(batch):]
+		if err := c.dropContent(batch); err != nil {
+			c.log.Error("old content not dropped", logkey.Err(err))
+		}
+		for _, d := range batch {
+			c.space.policy.Remove(d)
+		}
+		c.log.Info("old content dropped", logkey.Count(len(batch)))
+	}
+}
+
+// useEvery bounds how often the use of a manifest is noted: eviction looks at days.
+const useEvery = time.Minute
+
+// useManifest notes that a manifest is used, and with it all that it refers to: clients
+// skip the layers that they have, and shared ones would look idle.
+func (c *Cache) useManifest(m *Manifest) {
+	now, last := time.Now().Unix(), m.used.Load()
+	if now-last < int64(useEvery/time.Second) || !m.used.CompareAndSwap(last, now) {
+		return
+	}
+	c.use(m.Desc.Digest)
+	c.space.policy.Touch(m.refs...)
+	for _, d := range m.refs {
+		c.index.Touch(d)
+	}
+}
+
+func (c *Cache) use(d v1.Hash) {
+	c.index.Touch(d)
+	c.space.policy.Touch(d)
+}
