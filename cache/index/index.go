@@ -213,9 +213,9 @@ func badgerOptions(dir string, log *zap.Logger) badger.Options {
 		WithNumLevelZeroTablesStall(12).
 		WithNumCompactors(2).
 		WithBaseTableSize(8 << 20).
-		WithCompression(options.None). // values are digests: nothing to compress
-		WithBlockCacheSize(0).         // the page cache does it
-		WithIndexCacheSize(32 << 20).
+		WithCompression(options.None).  // values are digests: nothing to compress
+		WithBlockCacheSize(0).          // the page cache does it
+		WithIndexCacheSize(0).          // without encryption, indices are read from the page cache too
 		WithValueLogFileSize(16 << 20). // stays empty: every value is below the threshold
 		WithChecksumVerificationMode(options.OnBlockRead).
 		WithMetricsEnabled(false).
