@@ -38,8 +38,9 @@ func newStaticHeaders() staticHeaders {
 
 // setContent sets the headers that say what content is, the same for HEAD and GET.
 func setContent(to http.Header, d v1.Hash) {
-	digest := d.String()
-	values := []string{digest, `"` + digest + `"`} // one allocation for both
+	// One allocation for both texts and one for both slices: each cached answer has them.
+	quoted := `"` + d.Algorithm + ":" + d.Hex + `"`
+	values := []string{quoted[1 : len(quoted)-1], quoted}
 	to["Docker-Content-Digest"] = values[:1:1]
 	to["Etag"] = values[1:]
 }

@@ -22,7 +22,7 @@ var digestHexLen = map[string]int{"sha256": 64, "sha512": 128}
 func ParseDigest(s string) (v1.Hash, error) {
 	algorithm, hex, ok := strings.Cut(s, ":")
 	if !ok {
-		return v1.Hash{}, fmt.Errorf("digest %q has no algorithm", clip(s))
+		return v1.Hash{}, notDigest(s)
 	}
 	want, ok := digestHexLen[algorithm]
 	if !ok {
@@ -38,6 +38,13 @@ func ParseDigest(s string) (v1.Hash, error) {
 	}
 	return v1.Hash{Algorithm: algorithm, Hex: hex}, nil
 }
+
+// notDigest is the error of a text without an algorithm. Every request by tag makes one,
+// to find out that its reference is no digest, so that its text is not made before
+// somebody reads it.
+type notDigest string
+
+func (e notDigest) Error() string { return fmt.Sprintf("digest %q has no algorithm", clip(string(e))) }
 
 // nameMax bounds a repository name together with its registry
 // (OCI distribution specification, "Pulling manifests": many clients limit it to 255).
