@@ -143,8 +143,8 @@ func (c *Cache) resolvedTo(ctx context.Context, o *origin, repo Repo, name strin
 }
 
 // standsIn reports whether what is known may be served in place of err: the upstream
-// fails or takes too long, or says that a tag is gone, which is kept unless told
-// otherwise. A refusal of access is passed on.
+// fails, takes too long or knows no such request, or says that a tag is gone, which is
+// kept unless told otherwise. A refusal of access is passed on.
 func (c *Cache) standsIn(ctx context.Context, o *origin, t *tagState, err error) bool {
 	if ctx.Err() != nil {
 		return false // the client itself is gone
@@ -159,7 +159,7 @@ func (c *Cache) standsIn(ctx context.Context, o *origin, t *tagState, err error)
 	if o.StaleIfError != 0 && time.Since(t.CheckedAt) > o.StaleIfError {
 		return false
 	}
-	return errors.Is(err, context.DeadlineExceeded) || pull.Failing(err)
+	return pull.KindOf(err) != pull.Denied
 }
 
 // dropTag forgets a tag that the upstream says is gone.
