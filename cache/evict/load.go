@@ -1,8 +1,8 @@
 package evict
 
 import (
-	"bytes"
 	"cmp"
+	"encoding/binary"
 	"iter"
 	"slices"
 	"strings"
@@ -113,29 +113,30 @@ func (p *Policy) load(it Item) {
 
 // loaded returns the slots of what was loaded, the latest used first.
 func (p *Policy) loaded() []uint32 {
-	type use struct{ minute, slot uint32 }
 	p.mu.RLock()
 	defer p.mu.RUnlock()
+	// The first bytes of the digests are at hand, as many entries have the same minute
+	// and looking into the slab takes longer than all the rest.
+	type use struct {
+		minute, slot uint32
+		digest       uint64
+	}
 	uses := make([]use, 0, p.queues[loading].n)
 	for s := p.queues[loading].head; s != 0; s = p.slots.at(s).next {
-		uses = append(uses, use{p.slots.at(s).usedAt(), s})
+		e := p.slots.at(s)
+		uses = append(uses, use{e.usedAt(), s, binary.BigEndian.Uint64(e.digest[:])})
 	}
 	slices.SortFunc(uses, func(a, b use) int {
-		return cmp.Or(cmp.Compare(b.minute, a.minute), p.compare(a.slot, b.slot))
+		if c := cmp.Or(cmp.Compare(b.minute, a.minute), cmp.Compare(a.digest, b.digest)); c != 0 {
+			return c
+		}
+		return strings.Compare(p.names.of(&p.slots, a.slot).String(), p.names.of(&p.slots, b.slot).String())
 	})
 	slots := make([]uint32, len(uses))
 	for i, u := range uses {
 		slots[i] = u.slot
 	}
 	return slots
-}
-
-// compare orders entries by name.
-func (p *Policy) compare(a, b uint32) int {
-	if c := bytes.Compare(p.slots.at(a).digest[:], p.slots.at(b).digest[:]); c != 0 {
-		return c
-	}
-	return strings.Compare(p.names.of(&p.slots, a).String(), p.names.of(&p.slots, b).String())
 }
 
 func (p *Policy) sortIn(slots []uint32) {

@@ -40,7 +40,7 @@ func (p *Policy) Victims(need int64, keep func(v1.Hash) bool) []Victim {
 	last := p.recallDue()
 	for need > 0 {
 		candidates, more := p.pick(need)
-		for _, v := range p.judge(candidates, keep) {
+		for _, v := range p.judge(candidates, keep, true) {
 			all = append(all, v)
 			need -= v.Size
 		}
@@ -62,7 +62,7 @@ func (p *Policy) Unused(since time.Time, keep func(v1.Hash) bool) []Victim {
 	before := minutes(since)
 	for chunk := 0; ; chunk++ {
 		candidates, more := p.pickUnused(chunk, before)
-		all = append(all, p.judge(candidates, keep)...)
+		all = append(all, p.judge(candidates, keep, false)...)
 		if !more {
 			return all
 		}
@@ -195,8 +195,9 @@ func (p *Policy) pickUnused(chunk int, since uint32) (all []candidate, more bool
 	return all, chunk+1 < len(p.slots.chunks)
 }
 
-// judge asks about candidates and drops those that nothing speaks for.
-func (p *Policy) judge(all []candidate, keep func(v1.Hash) bool) []Victim {
+// judge asks about candidates and drops those that nothing speaks for. The names of new
+// content that is dropped may be remembered for a while.
+func (p *Policy) judge(all []candidate, keep func(v1.Hash) bool, remember bool) []Victim {
 	if len(all) == 0 {
 		return nil
 	}
@@ -221,7 +222,7 @@ func (p *Policy) judge(all []candidate, keep func(v1.Hash) bool) []Victim {
 		case e.lastUse.Load() != c.use:
 			p.move(s, e.home)
 		default:
-			p.drop(s)
+			p.drop(s, remember)
 			victims = append(victims, c.Victim)
 		}
 	}
@@ -229,11 +230,11 @@ func (p *Policy) judge(all []candidate, keep func(v1.Hash) bool) []Victim {
 	return victims
 }
 
-// drop makes an entry a victim. Of new content the name is kept for a while.
-func (p *Policy) drop(s uint32) {
+// drop makes an entry a victim.
+func (p *Policy) drop(s uint32, remember bool) {
 	e := p.slots.at(s)
 	p.age = max(p.now().Sub(fromMinutes(e.usedAt())), 0)
-	if e.home != fresh {
+	if e.home != fresh || !remember {
 		p.forget(s)
 		return
 	}
