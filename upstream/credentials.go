@@ -21,7 +21,7 @@ import (
 )
 
 // Credentials say who we are at a registry. Either a user name with a password or the
-// name of a file that holds it, or a docker config.json, or nothing.
+// name of a file that holds it, or a docker config.json, or an issuer, or nothing.
 type Credentials struct {
 	Username     string // "<token>" means that the password is an identity token
 	Password     string
@@ -29,6 +29,7 @@ type Credentials struct {
 	// DockerConfig is the path of a config.json, or of its folder. Its credential helpers
 	// are run. A helper that fails fails the request: it never means anonymous.
 	DockerConfig string
+	Issuer       Issuer // hands out user and password in place of all the others
 }
 
 // Format writes nothing of the credentials but the user name, for every verb.
@@ -82,6 +83,12 @@ type identitySource interface {
 }
 
 func newSource(c Credentials, name string, endpoints []string, now func() time.Time) (identitySource, error) {
+	if c.Issuer != nil {
+		if c != (Credentials{Issuer: c.Issuer}) {
+			return nil, errors.New("credentials: those that are handed out need no others")
+		}
+		return issuedSource{c.Issuer}, nil
+	}
 	switch {
 	case c.DockerConfig != "" && (c.Username != "" || c.Password != "" || c.PasswordFile != ""):
 		return nil, errors.New("credentials: give a user name or a docker config, not both")

@@ -110,13 +110,14 @@ func importTable() map[string][]string {
 		"config":      {},
 
 		"proxy":           append(leaf(), "cache"),
-		"cache":           append(leaf(), "cache/disk", "cache/index"),
+		"cache":           append(leaf(), "cache/disk", "cache/evict", "cache/index"),
 		"cache/disk":      leaf(),
+		"cache/evict":     {},
 		"cache/index":     leaf(),
 		"cache/cachetest": append(leaf(), "cache", "cache/disk", "cache/index"),
 		"upstream":        leaf(),
 		"upstream/hubapi": append(leaf(), "upstream"),
-		"upstream/ecr":    append(leaf(), "upstream"),
+		"upstream/ecr":    leaf(),
 
 		"internal/logkey": {},
 		"internal/pull":   {},
@@ -133,7 +134,7 @@ func importTable() map[string][]string {
 		"internal/bench":       {anything},
 		"internal/conformance": {anything},
 		"internal/e2e":         {anything},
-		"internal/evictsim":    {anything}, // measures policies; nothing may import it
+		"internal/evictsim":    {"cache/evict"},
 	}
 }
 

@@ -1,0 +1,28 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+)
+
+// Issuer hands out passwords that live for hours, such as those of Amazon's registries.
+type Issuer interface {
+	// Issue returns the user name and the password to use now. renew says that those it
+	// returned last were refused. It is called for every request, so it must keep what it
+	// has, and bound how often it looks for another.
+	Issue(ctx context.Context, renew bool) (user, password string, err error)
+}
+
+// issuedSource makes identities of what an issuer hands out.
+type issuedSource struct{ from Issuer }
+
+func (s issuedSource) identity(ctx context.Context, renew bool) (identity, error) {
+	user, password, err := s.from.Issue(ctx, renew)
+	if err != nil {
+		return identity{}, quiet(err)
+	}
+	if user == "" || password == "" {
+		return identity{}, errors.New("nothing was handed out") // which must not mean anonymous
+	}
+	return newIdentity(user, password, "", false), nil
+}
