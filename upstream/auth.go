@@ -225,7 +225,7 @@ func (r *Registry) renewed(ctx context.Context, e *endpoint, a *ask, g *grant, v
 	}
 	if next == nil || (g != nil && next.header == g.header) {
 		if v.want != nil && v.want.realm == nil {
-			v.refusal.err.Err = errors.New("it refuses the user name and password")
+			v.refusal.err.Err, v.refusal.another = errBasicRefused, true
 			if next == nil {
 				v.refusal.err.Err = errors.New("it wants a user name and password, and none is configured")
 			}
@@ -238,10 +238,11 @@ func (r *Registry) renewed(ctx context.Context, e *endpoint, a *ask, g *grant, v
 // grant makes what a challenge asks for, out of who we are. nil means that there is
 // nothing to authenticate with. renew looks at the source of the credentials again.
 func (r *Registry) grant(ctx context.Context, e *endpoint, a *ask, c *challenge, renew bool) (*grant, *failure) {
-	who, err := r.source.identity(ctx, renew)
+	who, err := a.who.source.identity(ctx, renew)
 	if err != nil {
 		return nil, r.fail(a, pull.Unavailable, fmt.Errorf("credentials: %w", err))
 	}
+	a.who.use(who)
 	if c == nil {
 		return nil, nil
 	}
@@ -252,16 +253,11 @@ func (r *Registry) grant(ctx context.Context, e *endpoint, a *ask, c *challenge,
 		return &grant{header: "Bearer " + who.registryToken, who: who}, nil
 	}
 	if !who.anonymous() && !e.trust.trusts(c.realm) {
-		if !r.opts.AnonymousFallback {
-			return nil, r.broken(a, "credentials are not sent to the token server %s, which is not trusted: list it in trusted_realms if it is right", clean(c.realm.Host))
-		}
-		who = identity{}
+		f := r.broken(a, "%w: %s: list it in trusted_realms if it is right", errUntrustedRealm, clean(c.realm.Host))
+		f.another = true
+		return nil, f
 	}
-	g, fail := r.bearerGrant(ctx, e, a, c, who)
-	if fail != nil && r.opts.AnonymousFallback && !who.anonymous() && errors.Is(fail.err, errBadCredentials) {
-		return r.bearerGrant(ctx, e, a, c, identity{})
-	}
-	return g, fail
+	return r.bearerGrant(ctx, e, a, c, who)
 }
 
 func (r *Registry) basicGrant(a *ask, who identity) (*grant, *failure) {
@@ -292,7 +288,11 @@ func (r *Registry) bearerGrant(ctx context.Context, e *endpoint, a *ask, c *chal
 	}
 	shared := *from // with all who wait
 	shared.Op = a.op
-	return nil, &failure{err: &shared, elsewhere: pull.Failing(&shared) && shared.Kind != pull.Limited}
+	f := &failure{err: &shared, elsewhere: pull.Failing(&shared), another: errors.Is(&shared, errBadCredentials)}
+	if shared.Kind == pull.Limited {
+		f.limit = tokenLimit
+	}
+	return nil, f
 }
 
 // ping asks an endpoint's root for its challenge, of which only realm and service are

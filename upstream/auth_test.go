@@ -100,7 +100,7 @@ func TestUntrustedRealmIsNamed(t *testing.T) {
 	if n := hub.TokenRequests(); n != 0 {
 		t.Errorf("hub saw %d token requests, want 0", n)
 	}
-	o.AnonymousFallback = true
+	o.Fallback = []Credentials{{}}
 	if _, err := newRegistry(t, o).Resolve(t.Context(), "library/alpine", "latest"); err != nil {
 		t.Errorf("Resolve with anonymous fallback: %v", err)
 	}
@@ -386,7 +386,7 @@ func TestM16ECRPasswordIsReadAgainOn403(t *testing.T) {
 		}
 	})
 	r := newRegistry(t, Options{
-		Name: "corp", Endpoints: []string{server.endpoints[0].base.String()},
+		Name: "corp", Endpoints: endpointsOf(server.endpoints[0].base.String()),
 		Credentials: Credentials{Username: "AWS", PasswordFile: file},
 	})
 	manifest := func() error {
@@ -460,7 +460,7 @@ func TestEchoedSecretsAreHidden(t *testing.T) {
 	}
 	server := newQuirky(t, q)
 	r := newRegistry(t, Options{
-		Name: "corp", Endpoints: []string{server.endpoints[0].base.String()},
+		Name: "corp", Endpoints: endpointsOf(server.endpoints[0].base.String()),
 		Credentials: Credentials{Username: "acme", Password: "s3cret-pass"},
 	})
 	_, _, err := r.Manifest(t.Context(), "app", "latest")

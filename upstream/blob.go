@@ -23,11 +23,11 @@ func (r *Registry) StatBlob(ctx context.Context, repo string, d v1.Hash) (int64,
 	if err != nil {
 		return 0, err
 	}
-	first := r.candidates(a)[0]
+	first := r.endpoints[0]
 	if time.Now().UnixNano() < first.noBlobHead.Load() {
 		return r.statByRange(ctx, repo, d)
 	}
-	ans, err := r.do(ctx, r.questions, a)
+	ans, err := r.patiently(ctx, r.questions, a)
 	if err == nil {
 		ans.Body.Close() // before the next request, which needs a place in the same lane
 		if ans.ContentLength >= 0 && contentEncoding(ans.Header) == "" {
@@ -65,7 +65,7 @@ func (r *Registry) statByRange(ctx context.Context, repo string, d v1.Hash) (int
 		return 0, err
 	}
 	a.op, a.span, a.proof = "stat blob "+repo+"@"+d.String(), "bytes=0-0", true
-	ans, err := r.do(ctx, r.questions, a)
+	ans, err := r.patiently(ctx, r.questions, a)
 	if err != nil {
 		return 0, err
 	}
@@ -97,7 +97,7 @@ func (r *Registry) OpenBlob(ctx context.Context, repo string, d v1.Hash, off, en
 	if a.span = spanHeader(off, end); a.span == "" {
 		return r.openWhole(ctx, a)
 	}
-	ans, err := r.do(ctx, r.blobs, a)
+	ans, err := r.patiently(ctx, r.blobs, a)
 	if err != nil {
 		return nil, err
 	}
@@ -113,13 +113,13 @@ func (r *Registry) OpenBlob(ctx context.Context, repo string, d v1.Hash, off, en
 	}
 	// Wrong or refused ranges: as if they had been ignored.
 	ans.Body.Close()
-	r.locations.drop(ans.endpoint, a)
+	r.locations.drop(ans.endpoint, ans.ask)
 	a.span = ""
 	return r.openWhole(ctx, a)
 }
 
 func (r *Registry) openWhole(ctx context.Context, a *ask) (*pull.Body, error) {
-	ans, err := r.do(ctx, r.blobs, a)
+	ans, err := r.patiently(ctx, r.blobs, a)
 	if err != nil {
 		return nil, err
 	}
@@ -137,7 +137,7 @@ func (r *Registry) blobAsk(method, repo string, d v1.Hash) (*ask, error) {
 	}
 	a := &ask{
 		op: verb + " blob " + repo + "@" + d.String(), method: method, repo: repo,
-		path: "/v2/" + repo + "/blobs/" + d.String(), blob: d,
+		tail: "/blobs/" + d.String(), blob: d, fixed: true,
 	}
 	if err := validRepo(repo); err != nil {
 		return nil, r.broken(a, "%w", err).err

@@ -20,6 +20,7 @@ type body struct {
 	release func()
 	fail    func(cause error) error
 	close   sync.Once
+	whole   func() // called at the end of a body that came whole
 
 	// left is how many announced bytes are still to come; -1 without an announcement.
 	left int64
@@ -39,6 +40,7 @@ func newBody(from io.ReadCloser, stall time.Duration, cancel context.CancelCause
 // upstream: a slow reader is none.
 func (b *body) Read(p []byte) (int, error) {
 	if b.left == 0 {
+		b.whole()
 		return 0, io.EOF
 	}
 	if b.left > 0 && int64(len(p)) > b.left {
@@ -51,7 +53,10 @@ func (b *body) Read(p []byte) (int, error) {
 		b.left -= int64(n)
 	}
 	switch {
-	case err == nil || (errors.Is(err, io.EOF) && b.left <= 0):
+	case err == nil:
+		return n, nil
+	case errors.Is(err, io.EOF) && b.left <= 0:
+		b.whole()
 		return n, err
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return n, b.fail(io.ErrUnexpectedEOF)

@@ -1,56 +1,145 @@
 package upstream
 
 import (
+	"context"
+	"maps"
 	"net/http"
-	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"forebay/internal/pull"
 	"forebay/internal/wire"
+	"forebay/upstream/governor"
 )
 
-// Budget is what a registry last said it would still give to one identity.
+// Budget is what a registry will still give to one credential.
 type Budget struct {
-	Credential string        // user name, or "anonymous"
-	Limit      int64         // requests in a window; -1 when it did not say
-	Remaining  int64         // requests left; -1 when it did not say
-	Window     time.Duration // 0 when it did not say
-	Source     string        // who is charged, by the registry's own name
-	SeenAt     time.Time
+	Credential string // user name, or "anonymous"
+	Host       string // where it holds
+	governor.Statement
+	Low bool // less than the reserve remains
+	// PausedUntil is when the next pull is tried, and Why says what was refused; zero
+	// while pulls go through.
+	PausedUntil time.Time
+	Why         string
 }
 
-// Budget returns what the registry has said of its limits, for each identity that was
-// used, the latest first. A registry that says nothing has none.
-func (r *Registry) Budget() []Budget { return r.budgets.list() }
+// Budget returns what the registry and those that stand in for it have said of their
+// limits, for each credential of which they said something, the preferred first.
+func (r *Registry) Budget() []Budget {
+	var list []Budget
+	now := r.opts.Now()
+	for _, s := range r.sites {
+		for _, a := range s.accounts {
+			b := Budget{Credential: a.name(), Host: s.host, Statement: a.budget.Statement(now), Low: a.budget.Low(r.opts.Reserve, now)}
+			if closed := a.pulls.Closed(); closed != nil {
+				b.PausedUntil, b.Why = closed.Until, closed.Why
+			}
+			if !b.SeenAt.IsZero() || !b.PausedUntil.IsZero() {
+				list = append(list, b)
+			}
+		}
+	}
+	return list
+}
 
-// budgets keeps the latest rate-limit headers. Identities are few: one, and anonymous.
-type budgets struct {
+// Low reports whether so little is left, or so much refused, that the registry should be
+// asked only for what nobody has yet.
+func (r *Registry) Low() bool {
+	if r.opts.Reserve <= 0 {
+		return false
+	}
+	if r.own.all.Closed() != nil {
+		return true
+	}
+	for _, a := range r.own.accounts {
+		if a.pulls.Closed() == nil { // the one that would be used
+			return a.budget.Low(r.opts.Reserve, r.opts.Now())
+		}
+	}
+	return true
+}
+
+// Status is a snapshot of a registry for people and metrics.
+type Status struct {
+	Upstream  string
+	Low       bool
+	Budgets   []Budget
+	Endpoints []EndpointStatus
+	// Limited counts the 429s by what was limited: pulls, requests, rate, blobs, tokens.
+	Limited   map[string]int64
+	Probes    int64 // HEADs that asked whether pulls go through again
+	Failovers int64 // requests that an endpoint answered after another had failed
+}
+
+// EndpointStatus is one endpoint of a [Status].
+type EndpointStatus struct {
+	URL     string // without a path
+	StandIn bool
+	governor.Health
+	// PausedUntil is when the next request of any kind is tried; zero while they go
+	// through. Why says what was refused.
+	PausedUntil time.Time
+	Why         string
+}
+
+// Status returns a snapshot.
+func (r *Registry) Status() Status {
+	s := Status{
+		Upstream: r.opts.Name, Low: r.Low(), Budgets: r.Budget(), Limited: r.counts.limits(),
+		Probes: r.counts.probes.Load(), Failovers: r.counts.failovers.Load(),
+	}
+	for _, e := range r.endpoints {
+		one := EndpointStatus{URL: e.base.Scheme + "://" + e.base.Host, StandIn: e.site.standIn != nil, Health: e.breaker.Health()}
+		if closed := e.site.all.Closed(); closed != nil {
+			one.PausedUntil, one.Why = closed.Until, closed.Why
+		}
+		s.Endpoints = append(s.Endpoints, one)
+	}
+	return s
+}
+
+// counts is what happened since the start.
+type counts struct {
+	probes, failovers atomic.Int64
+
 	mu     sync.Mutex
-	latest map[string]Budget
+	byKind map[string]int64
 }
 
-func newBudgets() *budgets { return &budgets{latest: map[string]Budget{}} }
+func (c *counts) limited(k limitKind) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.byKind == nil {
+		c.byKind = map[string]int64{}
+	}
+	c.byKind[k.String()]++
+}
 
-func (b *budgets) see(h http.Header, who string, now time.Time) {
-	limit, ok := wire.ParseRateLimit(h)
+func (c *counts) limits() map[string]int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return maps.Clone(c.byKind)
+}
+
+// use remembers whose credentials they are.
+func (a *account) use(who identity) {
+	if name := who.name(); a.name() != name {
+		a.who.Store(&name)
+	}
+}
+
+// see takes in what an answer of the registry says of the limits of the credential that
+// it was asked with, and books a pull.
+func (r *Registry) see(ctx context.Context, a *ask, resp *http.Response) {
+	limit, ok := wire.ParseRateLimit(resp.Header)
 	if !ok {
 		return
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.latest[who] = Budget{
-		Credential: who, Limit: limit.Limit, Remaining: limit.Remaining,
-		Window: limit.Window, Source: limit.Source, SeenAt: now,
+	now := r.opts.Now()
+	if a.charged() && resp.StatusCode == http.StatusOK {
+		a.who.budget.Spend(pull.Client(ctx), a.repo, now)
 	}
-}
-
-func (b *budgets) list() []Budget {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	var list []Budget
-	for _, one := range b.latest {
-		list = append(list, one)
-	}
-	slices.SortFunc(list, func(x, y Budget) int { return y.SeenAt.Compare(x.SeenAt) })
-	return list
+	a.who.budget.See(limit, now)
 }

@@ -144,7 +144,7 @@ func TestAddressFamily(t *testing.T) {
 			hits = 0
 			asked := ""
 			r := newRegistry(t, Options{
-				Name: "corp", Endpoints: []string{"http://" + test.host + ":" + port}, Family: test.family,
+				Name: "corp", Endpoints: endpointsOf("http://" + test.host + ":" + port), Family: test.family,
 				Lookup: func(_ context.Context, network, _ string) ([]netip.Addr, error) {
 					asked = network
 					return []netip.Addr{netip.MustParseAddr("127.0.0.1")}, nil // whatever was asked for
@@ -189,7 +189,7 @@ func TestPlainHTTPOnlyWhereTheEndpointSaysSo(t *testing.T) {
 	}
 	// A listener that speaks no TLS is an error, never a reason to try without.
 	o := hubOptions(plain)
-	o.Endpoints = []string{strings.Replace(plain.RegistryURL(), "http:", "https:", 1)}
+	o.Endpoints = endpointsOf(strings.Replace(plain.RegistryURL(), "http:", "https:", 1))
 	_, err := newRegistry(t, o).Resolve(t.Context(), "acme/app", "latest")
 	wantKind(t, "Resolve over https where only http is spoken", err, pull.Unavailable)
 	if n := plain.Count(hubtest.Query{}); n != 0 {

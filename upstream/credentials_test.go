@@ -180,7 +180,7 @@ func TestCredentialHelperThatFailsIsNotAnonymous(t *testing.T) {
 		hub.PushImage(repoAlpine, "latest", hubtest.ImageSpec{})
 		o := hubOptions(hub)
 		o.Credentials = Credentials{DockerConfig: writeFile(t, "config.json", config)}
-		o.AnonymousFallback = true // is about refused credentials, not about a broken helper
+		o.Fallback = []Credentials{{}} // is about refused credentials, not about a broken helper
 		_, err := newRegistry(t, o).Resolve(t.Context(), repoAlpine, "latest")
 		e := wantKind(t, "Resolve", err, pull.Unavailable)
 		if !strings.Contains(e.Error(), "docker config") || strings.Contains(e.Error(), "s3cret") {

@@ -119,7 +119,7 @@ func TestDialTriesEachAddress(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := newRegistry(t, Options{
-		Name: "corp", Endpoints: []string{"http://registry.corp:" + port},
+		Name: "corp", Endpoints: endpointsOf("http://registry.corp:" + port),
 		Lookup: func(_ context.Context, network, host string) ([]netip.Addr, error) {
 			if network != "ip" || host != "registry.corp" {
 				return nil, fmt.Errorf("lookup of %s %s", network, host)
@@ -155,7 +155,7 @@ func TestProxyCarriesEverything(t *testing.T) {
 		t.Fatal(err)
 	}
 	at.User = url.UserPassword("proxy-user", "proxy-secret")
-	r := newRegistry(t, Options{Name: "corp", Endpoints: []string{"http://registry.corp"}, Proxy: at})
+	r := newRegistry(t, Options{Name: "corp", Endpoints: endpointsOf("http://registry.corp"), Proxy: at})
 	if _, _, err := r.Manifest(t.Context(), "a/b", "latest"); err != nil {
 		t.Errorf("Manifest: %v", err)
 	}
@@ -172,12 +172,12 @@ func TestProxyCarriesEverything(t *testing.T) {
 func TestNewRefusesBadOptions(t *testing.T) {
 	tests := map[string]Options{
 		"no name":          {},
-		"scheme":           {Name: "x", Endpoints: []string{"ftp://x"}},
-		"no scheme":        {Name: "x", Endpoints: []string{"x"}},
-		"user":             {Name: "x", Endpoints: []string{"https://u:secret@x"}},
-		"query":            {Name: "x", Endpoints: []string{"https://x?y"}},
-		"no host":          {Name: "x", Endpoints: []string{"https:///v2"}},
-		"bad URL":          {Name: "x", Endpoints: []string{"https://%zz"}},
+		"scheme":           {Name: "x", Endpoints: endpointsOf("ftp://x")},
+		"no scheme":        {Name: "x", Endpoints: endpointsOf("x")},
+		"user":             {Name: "x", Endpoints: endpointsOf("https://u:secret@x")},
+		"query":            {Name: "x", Endpoints: endpointsOf("https://x?y")},
+		"no host":          {Name: "x", Endpoints: endpointsOf("https:///v2")},
+		"bad URL":          {Name: "x", Endpoints: endpointsOf("https://%zz")},
 		"both credentials": {Name: "x", Credentials: Credentials{Username: "u", Password: "p", DockerConfig: "/x"}},
 		"both passwords":   {Name: "x", Credentials: Credentials{Username: "u", Password: "p", PasswordFile: "/x"}},
 		"no user":          {Name: "x", Credentials: Credentials{Password: "p"}},

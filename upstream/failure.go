@@ -18,9 +18,23 @@ type failure struct {
 	err       *pull.Error
 	again     bool // the same endpoint may do better in a moment
 	elsewhere bool // another endpoint may do better now
+	another   bool // another credential may do better now
 	// stale says that a redirect target refused, so that its signed URL may have
 	// expired and the registry should be asked for another.
 	stale bool
+	limit limitKind // what a 429 limits
+	// standIn says that it is a stand-in's, and so says nothing about the registry.
+	standIn bool
+	// refusal says that the stand-in does its work and does not have this.
+	refusal bool
+}
+
+// sick reports whether the endpoint did not do its work, rather than refuse to.
+func (f *failure) sick() bool {
+	if f.limit != notLimited || f.refusal || errors.Is(f.err, context.Canceled) {
+		return false
+	}
+	return f.elsewhere || errors.Is(f.err, errTooSlow)
 }
 
 // Causes that decide something. They are in the chain of a pull.Error.
@@ -33,6 +47,10 @@ var (
 	errTooSlow = errors.New("no answer in time")
 	// errBusy: all connections that the configuration allows are in use.
 	errBusy = errors.New("max_connections are in use")
+	// errBasicRefused: the registry does not take the user name and password.
+	errBasicRefused = errors.New("it refuses the user name and password")
+	// errUntrustedRealm: the credentials may not be sent to the token server.
+	errUntrustedRealm = errors.New("credentials are not sent to a token server that is not trusted")
 	// errStalled ends a body without bytes for Timeouts.Stall.
 	errStalled = errors.New("no byte in time")
 )
@@ -93,6 +111,9 @@ func (r *Registry) statusFailure(ctx context.Context, a *ask, resp *http.Respons
 	f.err.RetryAfter = wire.ParseRetryAfter(resp.Header, doc.Message, r.opts.Now())
 	f.again = temporary(resp.StatusCode)
 	f.elsewhere = f.again || resp.StatusCode >= 500
+	if resp.StatusCode == http.StatusTooManyRequests {
+		f.limit, f.elsewhere = kindOfLimit(a, resp.Header, doc), true
+	}
 	if ctx.Err() != nil {
 		f.again, f.elsewhere = false, false
 	}

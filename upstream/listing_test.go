@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"forebay/internal/hubtest"
 	"forebay/internal/pull"
@@ -57,6 +58,7 @@ func TestTagsErrors(t *testing.T) {
 		_, err := r.Tags(t.Context(), repoAlpine)
 		wantKind(t, "Tags with "+test.fault.Name, err, test.want)
 		rule.Remove()
+		hub.Advance(time.Hour) // what is limited is not asked for at once
 	}
 	_, err := r.Tags(t.Context(), "library/missing")
 	wantKind(t, "Tags of a missing repository", err, pull.Denied)

@@ -27,7 +27,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func hubOptions(hub *hubtest.Hub) Options {
 	o := Options{
 		Name:      "docker.io",
-		Endpoints: []string{hub.RegistryURL()},
+		Endpoints: endpointsOf(hub.RegistryURL()),
 		Dial:      hub.DialContext,
 		Now:       hub.Now,
 		Retry:     Retry{Backoff: time.Millisecond, MaxBackoff: 2 * time.Millisecond},
@@ -43,6 +43,15 @@ func trusting(o Options, hub *hubtest.Hub, user, secret string) Options {
 	o.Credentials = Credentials{Username: user, Password: secret}
 	o.TrustedRealms = []string{strings.TrimPrefix(strings.TrimPrefix(hub.URL(hubtest.RoleAuth), "http://"), "https://")}
 	return o
+}
+
+// endpointsOf returns endpoints of one registry.
+func endpointsOf(urls ...string) []Endpoint {
+	var list []Endpoint
+	for _, u := range urls {
+		list = append(list, Endpoint{URL: u})
+	}
+	return list
 }
 
 func newRegistry(t *testing.T, o Options) *Registry {
@@ -68,7 +77,7 @@ func serve(t *testing.T, handle http.HandlerFunc) *Registry {
 	server := httptest.NewServer(handle)
 	t.Cleanup(server.Close)
 	return newRegistry(t, Options{
-		Name: "registry.test", Endpoints: []string{server.URL},
+		Name: "registry.test", Endpoints: endpointsOf(server.URL),
 		Retry: Retry{Backoff: time.Millisecond, MaxBackoff: 2 * time.Millisecond},
 	})
 }

@@ -33,7 +33,7 @@ func (r *Registry) Resolve(ctx context.Context, repo, ref string) (v1.Descriptor
 	if err != nil {
 		return v1.Descriptor{}, err
 	}
-	ans, err := r.do(ctx, r.questions, a)
+	ans, err := r.patiently(ctx, r.questions, a)
 	if err != nil {
 		var e *pull.Error
 		if errors.As(err, &e) && e.Kind == pull.Denied && e.Status == http.StatusUnauthorized && e.Err == nil {
@@ -75,6 +75,17 @@ func headDescriptor(ans *answer, want v1.Hash) (v1.Descriptor, error) {
 // Manifest fetches the manifest ref by GET. Its bytes have the digest of the descriptor,
 // which is ref when ref is a digest, and its media type is certain.
 func (r *Registry) Manifest(ctx context.Context, repo, ref string) (v1.Descriptor, []byte, error) {
+	for p := r.patience(); ; {
+		desc, body, err := r.manifestOnce(ctx, repo, ref)
+		if err == nil || !p.again(ctx, err) {
+			return desc, body, err
+		}
+	}
+}
+
+// manifestOnce fetches a manifest, and once more if it comes damaged: from elsewhere if
+// there is an elsewhere.
+func (r *Registry) manifestOnce(ctx context.Context, repo, ref string) (v1.Descriptor, []byte, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, r.opts.Timeouts.Answer, errTooSlow)
 	defer cancel() // a manifest is small: its body counts as part of the answer
 	a, want, err := r.manifestAsk(http.MethodGet, repo, ref)
@@ -100,6 +111,7 @@ func (r *Registry) Manifest(ctx context.Context, repo, ref string) (v1.Descripto
 			}
 			return v1.Descriptor{}, nil, r.broken(a, "%w", err).err
 		}
+		a.avoid = p.endpoint
 	}
 }
 
@@ -121,7 +133,7 @@ func (r *Registry) manifestAsk(method, repo, ref string) (*ask, v1.Hash, error) 
 	}
 	a := &ask{
 		op: verb + " manifest " + repo + separator + ref, method: method, repo: repo,
-		path: "/v2/" + repo + "/manifests/" + ref, accept: acceptManifests,
+		tail: "/manifests/" + ref, accept: acceptManifests, manifest: true, fixed: err == nil,
 	}
 	if err := validRepo(repo); err != nil {
 		return nil, want, r.broken(a, "%w", err).err

@@ -340,7 +340,7 @@ func TestBudgetFollowsTheHeaders(t *testing.T) {
 
 func TestPullLimitIsLimited(t *testing.T) {
 	for style, want := range map[hubtest.RetryAfterStyle]float64{
-		hubtest.RetryNone: 0, hubtest.RetrySeconds: 3600, hubtest.RetryDate: 3600, hubtest.RetryPast: 0,
+		hubtest.RetryNone: pullPause.Seconds(), hubtest.RetrySeconds: 3600, hubtest.RetryDate: 3600, hubtest.RetryPast: pullPause.Seconds(),
 		hubtest.RetryUnix: 3600, hubtest.RetryDuration: 0.000160574,
 	} {
 		hub, r := newHub(t, hubtest.Options{RetryAfter: style})

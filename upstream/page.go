@@ -41,7 +41,7 @@ var errBrokeOff = errors.New("the body broke off")
 func brokeOff(err error) bool { return errors.Is(err, errBrokeOff) }
 
 func (r *Registry) fetchOnce(ctx context.Context, a *ask, most int) (*page, error) {
-	ans, err := r.do(ctx, r.questions, a)
+	ans, err := r.do(ctx, r.questions, a) // manifests are held by their caller, lists never
 	if err != nil {
 		return nil, err
 	}

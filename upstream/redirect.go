@@ -66,6 +66,11 @@ func (r *Registry) targetFailure(ctx context.Context, a *ask, u *url.URL, resp *
 	f := r.statusFailure(ctx, a, resp, g)
 	f.err.Err = fmt.Errorf("%w: %s", errTarget, clean(u.Host))
 	switch f.err.Status {
+	case http.StatusTooManyRequests:
+		f.limit = storeLimit
+		if a.blobless() {
+			f.limit = pullLimit // registry.k8s.io: all manifests are elsewhere
+		}
 	case http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden:
 		f.err.Kind, f.stale = pull.Unavailable, true
 	case http.StatusNotFound, http.StatusGone:

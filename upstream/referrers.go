@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -26,13 +27,16 @@ const (
 func (r *Registry) Referrers(ctx context.Context, repo string, d v1.Hash) ([]json.RawMessage, error) {
 	a := &ask{
 		op: "list referrers of " + repo + "@" + d.String(), method: http.MethodGet, repo: repo,
-		path: "/v2/" + repo + "/referrers/" + d.String(), accept: string(types.OCIImageIndex),
+		tail: "/referrers/" + d.String(), accept: string(types.OCIImageIndex),
 	}
 	if err := validRepo(repo); err != nil {
 		return nil, r.broken(a, "%w", err).err
 	}
 	if _, err := wire.ParseDigest(d.String()); err != nil {
 		return nil, r.broken(a, "%w", err).err
+	}
+	if e := r.preferred(a); e != nil && r.opts.Now().UnixNano() < e.noReferrers.Load() {
+		return r.taggedReferrers(ctx, a, repo, d)
 	}
 	list := []json.RawMessage{}
 	err := r.eachPage(ctx, a, referrerPagesMax, referrerBytesMax, func(p *page) error {
@@ -44,9 +48,40 @@ func (r *Registry) Referrers(ctx context.Context, repo string, d v1.Hash) ([]jso
 	case err == nil:
 		return list, nil
 	case pull.KindOf(err) == pull.NotFound, pull.KindOf(err) == pull.Unsupported:
-		return r.taggedReferrers(ctx, a, repo, d)
+		found, terr := r.taggedReferrers(ctx, a, repo, d)
+		if e := r.preferred(a); e != nil && terr == nil && (len(found) > 0 || lacksReferrers(err)) {
+			e.noReferrers.Store(r.opts.Now().Add(noReferrersFor).UnixNano())
+		}
+		return found, terr
 	}
 	return nil, err
+}
+
+// noReferrersFor is for how long a registry without the referrers API is not asked for it.
+const noReferrersFor = time.Hour
+
+// lacksReferrers reports whether err says that there is no such API, and not that the
+// repository or the manifest does not exist, which registries also answer with 404.
+func lacksReferrers(err error) bool {
+	var e *pull.Error
+	if !errors.As(err, &e) {
+		return false
+	}
+	switch e.Code {
+	case "NAME_UNKNOWN", "MANIFEST_UNKNOWN", "NAME_INVALID", "DENIED", "UNAUTHORIZED":
+		return false
+	}
+	return true
+}
+
+// preferred returns the endpoint that is asked for a first while all are well, or nil.
+func (r *Registry) preferred(a *ask) *endpoint {
+	for _, e := range r.endpoints {
+		if e.serves(a) {
+			return e
+		}
+	}
+	return nil
 }
 
 // readReferrers reads one page of the referrers API. Anything but an index, such as the

@@ -7,6 +7,9 @@
 //
 // Every error is or wraps a [pull.Error], and none holds a secret or a signed URL.
 //
+// What a registry limits is not asked for, and what fails is asked for elsewhere, as far
+// as there is an elsewhere: see [Endpoint] and package governor.
+//
 // Lock order: no lock of this package is taken while another is held, and none is held
 // across I/O.
 package upstream
@@ -20,6 +23,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -29,20 +33,25 @@ import (
 	"golang.org/x/time/rate"
 
 	"forebay/internal/logkey"
+	"forebay/upstream/governor"
 )
 
 // Options configures a [Registry]. Name is required.
 type Options struct {
 	// Name is the public name of the registry, "docker.io".
 	Name string
-	// Endpoints are base URLs, tried in order: http or https, a host, perhaps a path
-	// before /v2/. None means those of [ProfileFor]. The credentials are offered to each.
-	Endpoints []string
+	// Endpoints are tried in order, those that fail last. None means those of [ProfileFor].
+	Endpoints []Endpoint
 
 	Credentials Credentials // zero: anonymous
-	// AnonymousFallback goes on without credentials when they are refused or may not be
-	// sent. Without it the request fails.
-	AnonymousFallback bool
+	// Fallback are further credentials, each used only while those before it are refused,
+	// may not be sent, or have no pulls left. The zero value among them is anonymous.
+	Fallback []Credentials
+	// Reserve is the share of a pull limit below which [Registry.Low] is true. 0 means never.
+	Reserve float64
+	// LimitedWait bounds how long a request is held that is limited, if it may be let
+	// through by then. It comes before Timeouts.Answer. 0 means that it fails at once.
+	LimitedWait time.Duration
 	// TrustedRealms are hosts ("auth.example.com", with a port if it is not the scheme's)
 	// of token servers that may get the credentials beside those of the built-in rule.
 	TrustedRealms []string
@@ -127,10 +136,11 @@ const (
 type Registry struct {
 	opts      Options
 	endpoints []*endpoint
-	source    identitySource
 	tokens    *tokens
 	locations *locations
-	budgets   *budgets
+	own       *site   // of the registry itself; that of the first endpoint if all are stand-ins
+	sites     []*site // own and those of stand-ins
+	counts    counts
 	retries   *rate.Limiter
 	blobs     lane
 	questions lane // manifests, HEADs, lists
@@ -149,11 +159,9 @@ func New(opts Options) (*Registry, error) {
 	opts.setDefaults()
 	profile := ProfileFor(opts.Name)
 	if len(opts.Endpoints) == 0 {
-		opts.Endpoints = profile.Endpoints
-	}
-	source, err := newSource(opts.Credentials, opts.Name, opts.Endpoints, opts.Now)
-	if err != nil {
-		return nil, fmt.Errorf("upstream %s: %w", opts.Name, err)
+		for _, raw := range profile.Endpoints {
+			opts.Endpoints = append(opts.Endpoints, Endpoint{URL: raw})
+		}
 	}
 	switch opts.Family {
 	case AnyFamily, IPv4Only, IPv6Only:
@@ -162,10 +170,8 @@ func New(opts Options) (*Registry, error) {
 	}
 	r := &Registry{
 		opts:      opts,
-		source:    source,
 		tokens:    newTokens(opts.Now),
 		locations: newLocations(opts.Now),
-		budgets:   newBudgets(),
 		retries:   rate.NewLimiter(retriesPerSecond, retriesBurst),
 		blobs:     make(lane, opts.MaxConnections),
 		questions: make(lane, opts.MaxConnections),
@@ -174,15 +180,56 @@ func New(opts Options) (*Registry, error) {
 	if p := opts.Proxy; p != nil && (p.Hostname() == "" || (p.Scheme != "http" && p.Scheme != "https")) {
 		return nil, fmt.Errorf("upstream %s: proxy %q is no http or https URL", opts.Name, p.Redacted())
 	}
-	for _, raw := range opts.Endpoints {
-		e, err := newEndpoint(raw, profile, &r.opts)
-		if err != nil {
+	for _, given := range opts.Endpoints {
+		if err := r.add(given, profile); err != nil {
 			return nil, fmt.Errorf("upstream %s: %w", opts.Name, err)
 		}
-		r.endpoints = append(r.endpoints, e)
+	}
+	if !slices.ContainsFunc(opts.Endpoints, func(e Endpoint) bool { return e.StandIn == nil || e.StandIn.Tags }) {
+		return nil, fmt.Errorf("upstream %s: no endpoint gives tags: name one that is the registry itself, or a stand-in with tags", opts.Name)
+	}
+	if r.own == nil {
+		r.own = r.sites[0]
 	}
 	r.stopping, r.stop = context.WithCancel(context.Background())
 	return r, nil
+}
+
+// add makes an endpoint, and its site if it is not the registry's.
+func (r *Registry) add(given Endpoint, profile Profile) error {
+	base, err := parseBase(given.URL)
+	if err != nil {
+		return err
+	}
+	s := r.own
+	switch standIn := given.StandIn; {
+	case standIn != nil:
+		profile = ProfileFor(base.Host)
+		s, err = newSite(base, standIn, base.Host, []string{given.URL}, []Credentials{standIn.Credentials}, &r.opts)
+	case s == nil:
+		var urls []string
+		for _, e := range r.opts.Endpoints {
+			if e.StandIn == nil {
+				urls = append(urls, e.URL)
+			}
+		}
+		creds := append([]Credentials{r.opts.Credentials}, r.opts.Fallback...)
+		s, err = newSite(base, nil, r.opts.Name, urls, creds, &r.opts)
+		r.own = s
+	}
+	if err != nil {
+		return err
+	}
+	if !slices.Contains(r.sites, s) {
+		r.sites = append(r.sites, s)
+	}
+	e, err := newEndpoint(base, profile, &r.opts)
+	if err != nil {
+		return err
+	}
+	e.site = s
+	r.endpoints = append(r.endpoints, e)
+	return nil
 }
 
 func (o *Options) setDefaults() {
@@ -234,13 +281,16 @@ type endpoint struct {
 	transport *http.Transport
 	// challenge is how this endpoint wants us to authenticate; nil until it has said so.
 	challenge atomic.Pointer[challenge]
-	// coolUntil is the time (Unix nanoseconds) until which others are tried first.
-	coolUntil atomic.Int64
+	site      *site
+	breaker   governor.Breaker
 	// noBlobHead is the time (Unix nanoseconds) until which sizes are asked for by GET.
 	noBlobHead atomic.Int64
+	// noReferrers is the time (Unix nanoseconds) until which only the tag schema is asked.
+	noReferrers atomic.Int64
 }
 
-func newEndpoint(raw string, profile Profile, opts *Options) (*endpoint, error) {
+// parseBase reads the base URL of an endpoint.
+func parseBase(raw string) (*url.URL, error) {
 	base, err := url.Parse(raw)
 	switch {
 	case err != nil:
@@ -252,7 +302,10 @@ func newEndpoint(raw string, profile Profile, opts *Options) (*endpoint, error) 
 	case base.Hostname() == "" || base.RawQuery != "" || base.Fragment != "" || base.Opaque != "":
 		return nil, fmt.Errorf("endpoint %q: need scheme, host and nothing after the path", clean(raw))
 	}
-	base = &url.URL{Scheme: base.Scheme, Host: strings.ToLower(base.Host), Path: strings.TrimSuffix(base.Path, "/")}
+	return &url.URL{Scheme: base.Scheme, Host: strings.ToLower(base.Host), Path: strings.TrimSuffix(base.Path, "/")}, nil
+}
+
+func newEndpoint(base *url.URL, profile Profile, opts *Options) (_ *endpoint, err error) {
 	e := &endpoint{base: base, trust: newRealmTrust(base, profile, opts.TrustedRealms)}
 	e.dialer = newDialer(base, opts)
 	if e.transport, err = newTransport(e.dialer, opts); err != nil {

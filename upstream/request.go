@@ -21,11 +21,18 @@ type ask struct {
 	op     string // for errors: "head manifest library/nginx:latest"
 	method string
 	repo   string // whose pull scope is needed
-	path   string // below the endpoint: "/v2/library/nginx/manifests/latest"
+	tail   string // of the path, behind the repository: "/manifests/latest"
 	query  string // without the question mark
 	accept string
 	span   string  // Range header; "" asks without
 	blob   v1.Hash // the blob that a GET is for; zero for everything else
+
+	manifest bool // it is for a manifest
+	fixed    bool // it names a digest, so that it does not matter who answers
+	// avoid gave a wrong answer: others are asked first.
+	avoid *endpoint
+	who   *account // set when it is known who is asked
+	start time.Time
 
 	// proof says that the registry itself must answer, since the answer shows that the
 	// repository holds the blob.
@@ -37,10 +44,16 @@ type ask struct {
 	page *url.URL
 }
 
+func (a *ask) path() string { return "/v2/" + a.repo + a.tail }
+
+// charged reports whether registries count the request as a pull.
+func (a *ask) charged() bool { return a.manifest && a.method == http.MethodGet }
+
 // answer is a response worth having: 200, and 206 or 416 if a range was asked for.
 type answer struct {
 	*http.Response // its Body is a *body
 	endpoint       *endpoint
+	ask            *ask // as it was asked of the endpoint
 	grant          *grant
 	url            *url.URL // of the first request, at the registry
 }
@@ -64,18 +77,24 @@ func (r *Registry) do(ctx context.Context, l lane, a *ask) (*answer, error) {
 		l.leave()
 		return nil, fail.err
 	}
-	e := ans.endpoint
-	ans.Body = newBody(ans.Body, r.opts.Timeouts.Stall, cancel, l.leave, func(err error) error {
-		return r.bodyError(e, a, err)
+	b := newBody(ans.Body, r.opts.Timeouts.Stall, cancel, l.leave, func(err error) error {
+		return r.bodyError(ans, a, err)
 	})
+	b.whole = ans.endpoint.breaker.Good
+	ans.Body = b
 	return ans, nil
 }
 
 // bodyError makes the error of a body that broke off. The place that it came from is
 // not asked again for the rest.
-func (r *Registry) bodyError(e *endpoint, a *ask, cause error) error {
+func (r *Registry) bodyError(ans *answer, a *ask, cause error) error {
 	if !errors.Is(cause, context.Canceled) {
-		r.locations.drop(e, a)
+		r.locations.drop(ans.endpoint, ans.ask)
+		if timedOut(cause) {
+			r.sick(ans.endpoint, ans.ask.start, "a body stalled")
+		} else { // which may be the fault of this one blob
+			ans.endpoint.breaker.Cool(r.opts.Now())
+		}
 	}
 	if errors.Is(cause, io.ErrUnexpectedEOF) {
 		return io.ErrUnexpectedEOF
@@ -87,9 +106,75 @@ func (r *Registry) bodyError(e *endpoint, a *ask, cause error) error {
 	return r.fail(a, kind, cause).err
 }
 
-// attempt asks one endpoint, following redirects. An expired signed URL is asked for
-// again, a bounded number of times.
+// attempt asks one endpoint, with one credential after the other as long as the registry
+// refuses them or has no pulls left for them.
 func (r *Registry) attempt(ctx context.Context, e *endpoint, a *ask) (*answer, *failure) {
+	var last *failure
+	for _, who := range e.site.accounts {
+		b := e.translate(a)
+		b.who = who
+		ans, fail := r.asAccount(ctx, e, b)
+		if fail == nil {
+			ans.ask = b
+			return ans, nil
+		}
+		last = moreTelling(last, fail)
+		if !fail.another || ctx.Err() != nil {
+			break
+		}
+	}
+	return nil, e.tell(last)
+}
+
+// moreTelling returns which of the failures of two accounts to tell. That a second one is
+// denied does not matter as long as the first may be let through later.
+func moreTelling(first, second *failure) *failure {
+	if first == nil || first.err.Kind != pull.Limited || (second.err.Kind != pull.Denied && second.err.Kind != pull.Limited) {
+		return second
+	}
+	return first
+}
+
+// asAccount asks with one credential, if the gates on the way let it.
+func (r *Registry) asAccount(ctx context.Context, e *endpoint, a *ask) (*answer, *failure) {
+	l, err := e.site.enter(ctx, a)
+	if err != nil {
+		return nil, r.held(ctx, a, err)
+	}
+	gate := a.who.gate(a)
+	if l.own, err = gate.Enter(ctx); err != nil {
+		l.all.Unclear()
+		l.store.Unclear()
+		fail := r.held(ctx, a, err)
+		fail.another = true
+		return nil, fail
+	}
+	var ans *answer
+	var fail *failure
+	if l.own.Probe() && a.charged() {
+		fail = r.probe(ctx, e, a)
+	}
+	if fail == nil {
+		ans, fail = r.located(ctx, e, a)
+	}
+	r.report(e, a, l, fail)
+	if fail != nil {
+		switch fail.limit {
+		case pullLimit:
+			fail.another = true
+			r.until(fail, gate)
+		case allLimit, slowLimit:
+			r.until(fail, e.site.all)
+		case storeLimit:
+			r.until(fail, e.site.store)
+		}
+	}
+	return ans, fail
+}
+
+// located asks one endpoint, following redirects. An expired signed URL is asked for
+// again, a bounded number of times.
+func (r *Registry) located(ctx context.Context, e *endpoint, a *ask) (*answer, *failure) {
 	if ans := r.revisit(ctx, e, a); ans != nil {
 		return ans, nil
 	}
@@ -115,7 +200,7 @@ func (r *Registry) revisit(ctx context.Context, e *endpoint, a *ask) *answer {
 	}
 	resp, fail := r.send(ctx, e, a, target, nil)
 	if fail == nil && a.wants(resp.StatusCode) {
-		return &answer{Response: resp, endpoint: e, url: e.url(a.path, a.query)}
+		return &answer{Response: resp, endpoint: e, url: e.url(a.path(), a.query)}
 	}
 	r.locations.drop(e, a)
 	if fail == nil {
@@ -128,13 +213,13 @@ func (r *Registry) revisit(ctx context.Context, e *endpoint, a *ask) *answer {
 func (r *Registry) once(ctx context.Context, e *endpoint, a *ask) (*answer, *failure) {
 	u := a.page
 	if u == nil {
-		u = e.url(a.path, a.query)
+		u = e.url(a.path(), a.query)
 	}
 	resp, g, fail := r.authenticated(ctx, e, a, u)
 	if fail != nil {
 		return nil, fail
 	}
-	r.budgets.see(resp.Header, g.name(), r.opts.Now())
+	r.see(ctx, a, resp)
 	if redirects(resp) {
 		resp, fail = r.follow(ctx, e, a, u, resp, g)
 		if fail != nil {

@@ -3,71 +3,43 @@ package upstream
 import (
 	"context"
 	"math/rand/v2"
-	"slices"
 	"time"
 )
 
-const (
-	// politeWait is the longest Retry-After that is waited for. A longer one is for the
-	// caller to decide on.
-	politeWait = 3 * time.Second
-	// coolDown is for how long an endpoint that failed is tried after the others.
-	coolDown = 10 * time.Second
-)
+// politeWait is the longest Retry-After that is waited for. A longer one is for the
+// caller to decide on.
+const politeWait = 3 * time.Second
 
 // retrying asks the endpoints in order, and all of them again after a pause, while that
 // may help.
 func (r *Registry) retrying(ctx context.Context, a *ask) (*answer, *failure) {
+	a.start = r.opts.Now()
+	list, skipped := r.candidates(a)
+	fails := make([]*failure, len(list))
 	for n := 1; ; n++ {
-		var last *failure
-		for _, e := range r.candidates(a) {
+		again, last := false, skipped
+		for i, e := range list {
 			ans, fail := r.attempt(ctx, e, a)
 			if fail == nil {
-				e.coolUntil.Store(0)
+				r.fine(e, a)
 				return ans, nil
 			}
+			fails[i] = fail
 			if !fail.elsewhere {
+				r.failed(a, list, fails)
 				return nil, fail
 			}
-			e.coolUntil.Store(time.Now().Add(coolDown).UnixNano())
+			if fail.sick() {
+				e.breaker.Cool(r.opts.Now())
+			}
+			again = again || fail.again
 			last = better(last, fail)
 		}
-		if !last.again || !r.pause(ctx, n, last) {
+		if !again || !r.pause(ctx, n, last) {
+			r.failed(a, list, fails)
 			return nil, last
 		}
 	}
-}
-
-// better returns which of the failures of two endpoints says more: one that can be
-// retried, else the first, which is the one that the operator prefers.
-func better(first, second *failure) *failure {
-	if first == nil || (second.again && !first.again) {
-		return second
-	}
-	return first
-}
-
-// candidates returns the endpoints to try, those that failed lately last.
-func (r *Registry) candidates(a *ask) []*endpoint {
-	if a.from != nil {
-		return []*endpoint{a.from}
-	}
-	if len(r.endpoints) == 1 {
-		return r.endpoints
-	}
-	now := time.Now().UnixNano()
-	list := slices.Clone(r.endpoints)
-	slices.SortStableFunc(list, func(x, y *endpoint) int {
-		return boolOrder(x.coolUntil.Load() > now) - boolOrder(y.coolUntil.Load() > now)
-	})
-	return list
-}
-
-func boolOrder(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
 }
 
 // pause waits before attempt n+1 and reports whether there should be one.

@@ -216,7 +216,7 @@ func twoEndpoints(t *testing.T) (first, second *hubtest.Hub, r *Registry, img *h
 	img = first.PushImage(repoAlpine, "latest", hubtest.ImageSpec{})
 	second.PushImage(repoAlpine, "latest", hubtest.ImageSpec{})
 	r = newRegistry(t, Options{
-		Name: "docker.io", Endpoints: []string{first.RegistryURL(), second.RegistryURL()},
+		Name: "docker.io", Endpoints: endpointsOf(first.RegistryURL(), second.RegistryURL()),
 		Retry: Retry{Backoff: time.Millisecond, MaxBackoff: time.Millisecond},
 		Log:   zap.NewNop(),
 	})
@@ -258,18 +258,27 @@ func TestNextEndpointIsNotAskedWhatTheFirstKnows(t *testing.T) {
 }
 
 func TestFirstEndpointIsPreferredAgainAfterAPause(t *testing.T) {
-	first, _, r, img := twoEndpoints(t)
-	first.AddRule(hubtest.Rule{Role: hubtest.RoleRegistry, Count: 1, Do: hubtest.Status(503)})
-	if _, _, err := r.Manifest(t.Context(), repoAlpine, "latest"); err != nil {
-		t.Fatal(err)
-	}
-	r.endpoints[0].coolUntil.Store(time.Now().UnixNano())
-	if _, _, err := r.Manifest(t.Context(), repoAlpine, "latest"); err != nil {
-		t.Fatal(err)
-	}
-	if n := first.ManifestGets(img.Digest); n != 1 {
-		t.Errorf("first endpoint gave the manifest %d times, want 1", n)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, hubtest.Options{}, "second.test")
+		r := w.registry(func(o *Options) {
+			o.Endpoints = append(o.Endpoints, Endpoint{URL: "http://second.test"})
+			o.Retry.Attempts = 1
+		})
+		first, img := w.hub, w.push(repoAlpine, "latest")
+		first.AddRule(hubtest.Rule{Role: hubtest.RoleRegistry, Count: 1, Do: hubtest.Status(503)})
+		for range 2 {
+			if _, _, err := r.Manifest(t.Context(), repoAlpine, "latest"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(11 * time.Second)
+		if _, _, err := r.Manifest(t.Context(), repoAlpine, "latest"); err != nil {
+			t.Fatal(err)
+		}
+		if n := first.ManifestGets(img.Digest); n != 1 {
+			t.Errorf("first endpoint gave the manifest %d times, want 1", n)
+		}
+	})
 }
 
 func TestAllEndpointsDown(t *testing.T) {

@@ -21,7 +21,7 @@ const (
 func (r *Registry) Tags(ctx context.Context, repo string) ([]string, error) {
 	a := &ask{
 		op: "list tags of " + repo, method: http.MethodGet, repo: repo,
-		path: "/v2/" + repo + "/tags/list", query: tagsPage, accept: "application/json",
+		tail: "/tags/list", query: tagsPage, accept: "application/json",
 	}
 	if err := validRepo(repo); err != nil {
 		return nil, r.broken(a, "%w", err).err

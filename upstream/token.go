@@ -18,6 +18,7 @@ import (
 
 	"forebay/internal/logkey"
 	"forebay/internal/pull"
+	"forebay/upstream/governor"
 )
 
 const (
@@ -61,8 +62,9 @@ type tokens struct {
 	mu      sync.Mutex
 	kept    *lru.LRU[tokenKey, *token]
 	flights map[tokenKey]*flight
-	proofs  map[proofKey]*proof // few: one for each credential and token server
-	closed  bool                // no flight starts any more
+	proofs  map[proofKey]*proof       // few: one for each credential and token server
+	gates   map[string]*governor.Gate // by "host:port" of token servers, which are few
+	closed  bool                      // no flight starts any more
 }
 
 // flight is one token request in progress. Its fields are set before done is closed.
@@ -77,7 +79,7 @@ func newTokens(now func() time.Time) *tokens {
 	if err != nil {
 		panic(err) // only for a size below 1
 	}
-	return &tokens{now: now, kept: kept, flights: map[tokenKey]*flight{}, proofs: map[proofKey]*proof{}}
+	return &tokens{now: now, kept: kept, flights: map[tokenKey]*flight{}, proofs: map[proofKey]*proof{}, gates: map[string]*governor.Gate{}}
 }
 
 // get returns the token for key, asking for it with mint if there is none. fresh says
@@ -178,6 +180,18 @@ func (t *tokens) proof(key proofKey) *proof {
 	return p
 }
 
+// gate returns the gate of a token server.
+func (t *tokens) gate(host string) *governor.Gate {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	g := t.gates[host]
+	if g == nil {
+		g = governor.NewGate(governor.Backoff{First: slowDown, Most: tokenMost}, t.now)
+		t.gates[host] = g
+	}
+	return g
+}
+
 // refusal returns the remembered refusal of a credential, or nil; and whether it has
 // been accepted before.
 func (p *proof) refusal(now time.Time) (refused *pull.Error, good bool) {
@@ -231,9 +245,34 @@ func (r *Registry) mint(ctx context.Context, e *endpoint, realm *url.URL, key to
 	return t, err
 }
 
+// mintLimited asks the token server once, unless it limits us.
+func (r *Registry) mintLimited(ctx context.Context, e *endpoint, a *ask, realm *url.URL, key tokenKey, who identity) (*token, *failure) {
+	gate := r.tokens.gate(hostPort(realm))
+	pass, err := gate.Enter(ctx)
+	if err != nil {
+		return nil, r.held(ctx, a, err)
+	}
+	t, fail := r.mintOnce(ctx, e, a, realm, key, who)
+	switch {
+	case fail == nil:
+		pass.Through()
+	case fail.limit != notLimited:
+		r.counts.limited(tokenLimit)
+		if pass.Refused(fail.err.RetryAfter, "its token server refuses so many requests") {
+			r.log.Warn("token server limits us", logkey.Host(realm.Host), logkey.User(who.name()), logkey.RetryAfter(fail.err.RetryAfter))
+		}
+		r.until(fail, gate)
+	case fail.err.Status == 0:
+		pass.Unclear()
+	default:
+		pass.Through()
+	}
+	return t, fail
+}
+
 func (r *Registry) mintRetrying(ctx context.Context, e *endpoint, a *ask, realm *url.URL, key tokenKey, who identity) (*token, *pull.Error) {
 	for n := 1; ; n++ {
-		t, fail := r.mintOnce(ctx, e, a, realm, key, who)
+		t, fail := r.mintLimited(ctx, e, a, realm, key, who)
 		if fail == nil {
 			return t, nil
 		}

@@ -313,7 +313,7 @@ func TestM14AnonymousFallbackOnlyIfConfigured(t *testing.T) {
 	hub.AddUser(hubtest.User{Name: "alice", Secrets: []string{"right"}})
 	hub.PushImage("library/alpine", "latest", hubtest.ImageSpec{})
 	o := trusting(hubOptions(hub), hub, "alice", "wrong-password")
-	o.AnonymousFallback = true
+	o.Fallback = []Credentials{{}}
 	r := newRegistry(t, o)
 	if _, err := r.Resolve(t.Context(), "library/alpine", "latest"); err != nil {
 		t.Errorf("Resolve: %v", err)

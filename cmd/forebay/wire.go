@@ -69,7 +69,7 @@ func (m *mirror) Close() error {
 func registryOptions(u *config.Upstream, version string, log *zap.Logger) upstream.Options {
 	o := upstream.Options{
 		Name:          u.Name,
-		Endpoints:     u.Endpoints,
+		Endpoints:     endpoints(u),
 		Credentials:   upstream.Credentials{Username: u.Username, DockerConfig: u.DockerConfig},
 		TrustedRealms: u.TrustedRealms,
 		AllowPrivate:  u.AllowPrivate,
@@ -89,6 +89,14 @@ func registryOptions(u *config.Upstream, version string, log *zap.Logger) upstre
 		o.Credentials.Password = u.Password.Reveal()
 	}
 	return o
+}
+
+func endpoints(u *config.Upstream) []upstream.Endpoint {
+	list := make([]upstream.Endpoint, 0, len(u.Endpoints))
+	for _, e := range u.Endpoints {
+		list = append(list, upstream.Endpoint{URL: e})
+	}
+	return list
 }
 
 // proxyURL returns the proxy of an upstream with its user, or nil.

@@ -115,9 +115,11 @@ func importTable() map[string][]string {
 		"cache/evict":     {},
 		"cache/index":     leaf(),
 		"cache/cachetest": append(leaf(), "cache", "cache/disk", "cache/index"),
-		"upstream":        leaf(),
+		"upstream":        append(leaf(), "upstream/governor"),
 		"upstream/hubapi": append(leaf(), "upstream"),
 		"upstream/ecr":    leaf(),
+
+		"upstream/governor": {"internal/wire"},
 
 		"internal/logkey": {},
 		"internal/pull":   {},

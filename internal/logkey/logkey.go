@@ -58,6 +58,13 @@ func User(name string) zap.Field { return zap.String("user", name) }
 // Host is a host name.
 func Host(h string) zap.Field { return zap.String("host", h) }
 
+// Limit is what an upstream limits: pulls, requests, rate, blobs, tokens.
+func Limit(what string) zap.Field { return zap.String("limit", what) }
+
+// RetryAfter is how long an upstream wants to be left alone, in seconds; 0 when it did
+// not say.
+func RetryAfter(d time.Duration) zap.Field { return zap.Float64("retry_after_s", d.Seconds()) }
+
 // Count is a number of things.
 func Count(n int) zap.Field { return zap.Int("count", n) }
 

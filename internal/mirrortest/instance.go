@@ -98,10 +98,13 @@ func (i *instance) registry(m *Mirror, name string, u Upstream) (*upstream.Regis
 	o := u.Registry
 	o.Name, o.Log = name, m.log.Named("upstream")
 	if len(o.Endpoints) == 0 {
-		o.Endpoints = []string{u.Hub.RegistryURL()}
+		o.Endpoints = []upstream.Endpoint{{URL: u.Hub.RegistryURL()}}
 	}
 	if o.Dial == nil {
 		o.Dial = u.Hub.DialContext
+	}
+	if o.Now == nil {
+		o.Now = u.Hub.Now // so that both sides agree when a window ends
 	}
 	if o.Retry == (upstream.Retry{}) {
 		o.Retry = upstream.Retry{Backoff: time.Millisecond, MaxBackoff: 5 * time.Millisecond}

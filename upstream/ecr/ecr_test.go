@@ -358,7 +358,7 @@ func TestECRPasswordIsReplacedWhenTheRegistryRefusesIt(t *testing.T) {
 		hub.PushImage("acme/app", "latest", hubtest.ImageSpec{})
 		hub.AddUser(hubtest.User{Name: "AWS", Secrets: []string{"password-1"}, Repos: []string{"acme/*"}})
 		r, err := upstream.New(upstream.Options{
-			Name: private, Endpoints: []string{hub.RegistryURL()},
+			Name: private, Endpoints: []upstream.Endpoint{{URL: hub.RegistryURL()}},
 			Credentials: upstream.Credentials{Issuer: a.issuer(private)},
 		})
 		if err != nil {
@@ -407,7 +407,7 @@ func TestECRPublicWithAPassword(t *testing.T) {
 	hub.PushImage("acme/app", "latest", hubtest.ImageSpec{})
 	hub.AddUser(hubtest.User{Name: "AWS", Secrets: []string{"password-1"}})
 	r, err := upstream.New(upstream.Options{
-		Name: Public, Endpoints: []string{hub.RegistryURL()},
+		Name: Public, Endpoints: []upstream.Endpoint{{URL: hub.RegistryURL()}},
 		Credentials: upstream.Credentials{Issuer: a.issuer(Public)},
 	})
 	if err != nil {
@@ -428,7 +428,7 @@ func TestFailureOfAmazonIsAFailureOfTheUpstream(t *testing.T) {
 	a.fail(func(w http.ResponseWriter) bool { w.WriteHeader(http.StatusServiceUnavailable); return true })
 	hub := hubtest.New(t, hubtest.Options{Profile: hubtest.ECR})
 	r, err := upstream.New(upstream.Options{
-		Name: private, Endpoints: []string{hub.RegistryURL()}, Credentials: upstream.Credentials{Issuer: a.issuer(private)},
+		Name: private, Endpoints: []upstream.Endpoint{{URL: hub.RegistryURL()}}, Credentials: upstream.Credentials{Issuer: a.issuer(private)},
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -1,0 +1,220 @@
+package governor
+
+import (
+	"cmp"
+	"slices"
+	"sync"
+	"time"
+
+	"forebay/internal/wire"
+)
+
+const (
+	// spentMost bounds the pulls that are remembered for attribution. Docker Hub's limits
+	// are 100 and 200 in a window.
+	spentMost = 2048
+	// believeShare is the part of a window for which a low remainder is believed without
+	// a newer word: then a known tag is confirmed again, by a request that costs nothing
+	// and tells how much there is now.
+	believeShare = 10
+	// believeLeast is the same for a registry that names no window.
+	believeLeast = time.Minute
+	// recentShare is the part of a window over which the present rate is measured.
+	recentShare = 6
+)
+
+// Account is the limit of one credential: what the registry says of it, and what we spent.
+// The zero value knows nothing, which means that there is no limit.
+type Account struct {
+	mu     sync.Mutex
+	said   wire.RateLimit
+	seenAt time.Time // zero: nothing was ever said
+	used   time.Time // since when something is used up without a full reset; zero: nothing is
+	spent  []pulled  // by us, oldest first; at most spentMost
+}
+
+// pulled is one request that was charged.
+type pulled struct {
+	at                 time.Time
+	client, repository string
+}
+
+// See takes in what an answer said. One that said nothing changes nothing: images of
+// verified publishers have no limit, and say nothing of that of others.
+func (a *Account) See(l wire.RateLimit, now time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.said, a.seenAt = l, now
+	a.trim(now)
+	used := a.usedUp()
+	switch {
+	case used <= 0:
+		a.used = time.Time{}
+	case a.used.IsZero() || l.Window > 0 && now.Sub(a.used) >= l.Window:
+		a.used = now
+	}
+	// More than is used up cannot be ours: a window has ended since.
+	if used >= 0 && int64(len(a.spent)) > used {
+		a.spent = slices.Delete(a.spent, 0, len(a.spent)-int(used))
+	}
+}
+
+// Spend books a charged pull on a client's address and a repository. It comes before the
+// See of the same answer.
+func (a *Account) Spend(client, repository string, now time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.spent) == spentMost {
+		a.spent = slices.Delete(a.spent, 0, spentMost/8)
+	}
+	a.spent = append(a.spent, pulled{now, client, repository})
+}
+
+// usedUp returns how much of the limit is gone, by us and by others; -1 when unknown.
+func (a *Account) usedUp() int64 {
+	if a.said.Limit < 0 || a.said.Remaining < 0 {
+		return -1
+	}
+	return max(a.said.Limit-a.said.Remaining, 0)
+}
+
+// trim drops what is older than the window.
+func (a *Account) trim(now time.Time) {
+	if a.said.Window <= 0 {
+		return
+	}
+	old := 0
+	for old < len(a.spent) && now.Sub(a.spent[old].at) >= a.said.Window {
+		old++
+	}
+	a.spent = slices.Delete(a.spent, 0, old)
+}
+
+// Low reports whether less than the given share of the limit remains, as far as is known
+// now. Without a limit nothing is ever low.
+func (a *Account) Low(reserve float64, now time.Time) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.seenAt.IsZero() || a.said.Remaining < 0 {
+		return false
+	}
+	if now.Sub(a.seenAt) >= max(a.said.Window/believeShare, believeLeast) {
+		return false
+	}
+	if a.said.Limit < 0 {
+		return reserve > 0 && a.said.Remaining == 0
+	}
+	return float64(a.said.Remaining) < reserve*float64(a.said.Limit)
+}
+
+// Statement is what is known of an account, and what to expect.
+type Statement struct {
+	Limit     int64         // pulls in a window; -1 when the registry did not say
+	Remaining int64         // pulls left when it last said; -1 when it did not
+	Window    time.Duration // 0 when it did not say
+	Source    string        // who is charged, by the registry's own name
+	SeenAt    time.Time     // when it last said; zero: never
+
+	// Spent is who spent it in the window: the most first.
+	Spent []Spending
+	// Elsewhere is what was spent in the window and not by us: others have the same
+	// credential or the same address.
+	Elsewhere int64
+	// Rate is the pulls an hour at present, by us and others.
+	Rate float64
+	// RunsOut is when nothing will be left if this goes on; zero when it will not come to
+	// that before Returns.
+	RunsOut time.Time
+	// Returns is when some of what is used up comes back; zero when nothing is used up or
+	// the window is not known.
+	Returns time.Time
+}
+
+// Spending is what one client cost in one repository.
+type Spending struct {
+	Client     string // address; "" is the mirror itself, which refreshes ahead
+	Repository string
+	Pulls      int
+}
+
+// Statement returns what is known at the given time.
+func (a *Account) Statement(now time.Time) Statement {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.seenAt.IsZero() {
+		return Statement{Limit: -1, Remaining: -1}
+	}
+	a.trim(now)
+	s := Statement{
+		Limit: a.said.Limit, Remaining: a.said.Remaining, Window: a.said.Window,
+		Source: a.said.Source, SeenAt: a.seenAt, Spent: a.spendings(),
+	}
+	if used := a.usedUp(); used >= 0 {
+		s.Elsewhere = max(used-int64(len(a.spent)), 0)
+	}
+	a.forecast(&s, now)
+	return s
+}
+
+// spendings sums up by client and repository.
+func (a *Account) spendings() []Spending {
+	sums := map[Spending]int{}
+	for _, p := range a.spent {
+		sums[Spending{Client: p.client, Repository: p.repository}]++
+	}
+	list := make([]Spending, 0, len(sums))
+	for key, n := range sums {
+		key.Pulls = n
+		list = append(list, key)
+	}
+	slices.SortFunc(list, func(x, y Spending) int {
+		return cmp.Or(cmp.Compare(y.Pulls, x.Pulls), cmp.Compare(x.Client, y.Client), cmp.Compare(x.Repository, y.Repository))
+	})
+	return list
+}
+
+// forecast fills in rate, end and return. A window that began with the first pull comes
+// back whole, one that slides pull by pull: either way the first comes back when the
+// oldest is as old as the window.
+func (a *Account) forecast(s *Statement, now time.Time) {
+	if s.Window <= 0 || s.Limit < 0 || s.Remaining < 0 {
+		return
+	}
+	if now.Sub(s.SeenAt) >= s.Window { // all of it has come back, unless others spent it
+		return
+	}
+	if !a.used.IsZero() {
+		oldest := a.used
+		if len(a.spent) > 0 && a.spent[0].at.Before(oldest) {
+			oldest = a.spent[0].at
+		}
+		s.Returns = oldest.Add(s.Window)
+	}
+	s.Rate = a.rate(s.Window/recentShare, now) + float64(s.Elsewhere)/s.Window.Hours()
+	if s.Rate <= 0 || s.Remaining == 0 {
+		return
+	}
+	hours := float64(s.Remaining) / s.Rate
+	if hours >= s.Window.Hours() {
+		return // and some would come back before
+	}
+	end := now.Add(time.Duration(hours * float64(time.Hour)))
+	if s.Returns.IsZero() || end.Before(s.Returns) {
+		s.RunsOut = end
+	}
+}
+
+// rate returns our pulls an hour over the last while, or over less if they began later:
+// at least a quarter of it, so that a single pull makes no rush.
+func (a *Account) rate(while time.Duration, now time.Time) float64 {
+	n, span := 0, while/4
+	for i := len(a.spent) - 1; i >= 0; i-- {
+		age := now.Sub(a.spent[i].at)
+		if age >= while {
+			span = while
+			break
+		}
+		n, span = n+1, max(span, age)
+	}
+	return float64(n) / span.Hours()
+}

@@ -1,0 +1,103 @@
+package upstream
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"forebay/internal/logkey"
+	"forebay/internal/pull"
+	"forebay/upstream/governor"
+)
+
+// candidates returns the endpoints to try for a, those that failed lately last, and none
+// that fails all the time. skipped says why others are missing; it is nil if none is.
+func (r *Registry) candidates(a *ask) (list []*endpoint, skipped *failure) {
+	if a.from != nil {
+		return []*endpoint{a.from}, nil
+	}
+	var later []*endpoint
+	for _, e := range r.endpoints {
+		if !e.serves(a) {
+			continue
+		}
+		switch turn := e.breaker.Turn(a.start); {
+		case turn == governor.Never:
+			skipped = better(skipped, r.tripped(e, a))
+		case turn == governor.Later || e == a.avoid:
+			later = append(later, e)
+		default:
+			list = append(list, e)
+		}
+	}
+	if e := a.avoid; e != nil && len(later) > 1 { // behind those that only failed
+		if i := slices.Index(later, e); i >= 0 {
+			later = append(slices.Delete(later, i, i+1), e)
+		}
+	}
+	return append(list, later...), skipped
+}
+
+// tripped is the failure of an endpoint that is not asked, since it failed so often.
+func (r *Registry) tripped(e *endpoint, a *ask) *failure {
+	h := e.breaker.Health()
+	wait := max(h.Until.Sub(a.start), time.Second).Round(time.Second)
+	f := r.fail(a, pull.Unavailable, fmt.Errorf("%s failed %d times in a row and is tried again in %s: %s", e.base.Host, h.Failures, wait, h.Last))
+	f.err.RetryAfter = wait
+	f.elsewhere, f.standIn = true, e.site.standIn != nil
+	return f
+}
+
+// better returns which of the failures of two endpoints says more: that of the registry
+// rather than of a stand-in, one that can be retried, else the first, which is the one
+// that the operator prefers.
+func better(first, second *failure) *failure {
+	switch {
+	case first == nil:
+		return second
+	case first.standIn != second.standIn:
+		if first.standIn {
+			return second
+		}
+		return first
+	case second.again && !first.again:
+		return second
+	}
+	return first
+}
+
+// fine takes in that e answered. Of a blob, that is not known before its end.
+func (r *Registry) fine(e *endpoint, a *ask) {
+	if a.from == nil && e != r.preferred(a) {
+		r.counts.failovers.Add(1)
+	}
+	if a.blobless() {
+		r.healthy(e)
+	}
+}
+
+// failed takes in how the endpoints of a request that failed fared.
+func (r *Registry) failed(a *ask, list []*endpoint, fails []*failure) {
+	for i, f := range fails {
+		switch {
+		case f == nil:
+		case f.sick():
+			r.sick(list[i], a.start, f.err.Error())
+		case f.err.Status != 0, f.refusal:
+			r.healthy(list[i])
+		}
+	}
+}
+
+func (r *Registry) healthy(e *endpoint) {
+	if e.breaker.Health().Open {
+		r.log.Info("endpoint answers again", logkey.Host(e.base.Host))
+	}
+	e.breaker.Good()
+}
+
+func (r *Registry) sick(e *endpoint, start time.Time, why string) {
+	if e.breaker.Bad(start, r.opts.Now(), why) {
+		r.log.Warn("endpoint fails", logkey.Host(e.base.Host), logkey.Count(e.breaker.Health().Failures), logkey.Op(why))
+	}
+}

@@ -1,0 +1,258 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"forebay/internal/logkey"
+	"forebay/internal/pull"
+	"forebay/internal/wire"
+	"forebay/upstream/governor"
+)
+
+// limitKind tells the 429s apart: what is limited, and so what has to stop.
+type limitKind uint8
+
+const (
+	notLimited limitKind = iota
+	pullLimit            // the pulls of one credential: other requests may go on
+	allLimit             // everything from our address
+	slowLimit            // requests a second: everything, for a moment
+	storeLimit           // the blob store: the registry itself may go on
+	tokenLimit           // the token server: whoever has a token may go on
+	heldLimit            // we know that it would be refused, and did not ask
+)
+
+// String names the kind for logs and metrics.
+func (k limitKind) String() string {
+	switch k {
+	case pullLimit:
+		return "pulls"
+	case allLimit:
+		return "requests"
+	case slowLimit:
+		return "rate"
+	case storeLimit:
+		return "blobs"
+	case tokenLimit:
+		return "tokens"
+	case heldLimit:
+		return "held"
+	}
+	return "none"
+}
+
+// kindOfLimit reads a 429 of the registry itself. Docker Hub's pull limit is a document,
+// and nothing remains; its abuse limit is plain text without either. A HEAD has no
+// body: then the content type must do.
+func kindOfLimit(a *ask, h http.Header, doc wire.ErrorDoc) limitKind {
+	rate, ok := wire.ParseRateLimit(h)
+	structured := doc.Document || (a.method == http.MethodHead && strings.HasSuffix(contentType(h), "json"))
+	switch {
+	case a.manifest && ok && rate.Remaining == 0:
+		return pullLimit
+	case !structured:
+		return allLimit
+	case a.manifest:
+		return pullLimit
+	}
+	return slowLimit
+}
+
+// leave is what one request needs to be sent: a pass of each gate on its way.
+type leave struct {
+	all, store, own governor.Pass
+}
+
+// enter gets the passes that hold for all accounts.
+func (s *site) enter(ctx context.Context, a *ask) (leave, error) {
+	var l leave
+	var err error
+	if l.all, err = s.all.Enter(ctx); err != nil || a.blobless() {
+		return l, err
+	}
+	if l.store, err = s.store.Enter(ctx); err != nil {
+		l.all.Unclear()
+	}
+	return l, err
+}
+
+// report tells the gates how a request went, and closes those that its 429 is about.
+func (r *Registry) report(e *endpoint, a *ask, l leave, fail *failure) {
+	switch {
+	case fail == nil:
+		l.all.Through()
+		l.store.Through()
+		l.own.Through()
+		return
+	case fail.limit == heldLimit, fail.limit == tokenLimit, fail.err.Status == 0 && fail.limit == notLimited:
+		l.all.Unclear() // the registry said nothing
+		l.store.Unclear()
+		l.own.Unclear()
+		return
+	}
+	wait := fail.err.RetryAfter
+	if wait > 0 {
+		wait = max(wait, time.Second)
+	}
+	var news bool
+	switch fail.limit {
+	case pullLimit:
+		l.all.Through()
+		l.store.Unclear()
+		news = l.own.Refused(wait, a.who.spent(r.opts.Now()))
+	case allLimit:
+		l.own.Unclear()
+		l.store.Unclear()
+		news = l.all.Refused(wait, "it refuses all requests of our address")
+	case slowLimit:
+		l.own.Unclear()
+		l.store.Unclear()
+		if wait == 0 {
+			wait = slowDown
+		}
+		news = l.all.Refused(wait, "it refuses so many requests at once")
+	case storeLimit:
+		l.all.Through()
+		l.own.Through()
+		news = l.store.Refused(wait, "its blob store refuses so many requests")
+	default: // an answer, if not the one that was hoped for
+		l.all.Through()
+		l.own.Through()
+		if errors.Is(fail.err, errTarget) {
+			l.store.Unclear()
+		} else {
+			l.store.Through()
+		}
+		return
+	}
+	r.counts.limited(fail.limit)
+	if news {
+		r.log.Warn("upstream limits us", logkey.Host(e.base.Host), logkey.Limit(fail.limit.String()),
+			logkey.User(a.who.name()), logkey.Op(a.op), logkey.RetryAfter(fail.err.RetryAfter))
+	}
+}
+
+// spent says that the pulls of an account are used up, and when there will be more.
+func (a *account) spent(now time.Time) string {
+	s := a.budget.Statement(now)
+	text := "the pull limit is reached"
+	if s.Limit >= 0 && s.Window > 0 {
+		text = fmt.Sprintf("the limit of %d pulls in %s is reached", s.Limit, shortDuration(s.Window))
+	}
+	if s.Returns.After(now) {
+		text += ", and more are expected by " + s.Returns.UTC().Format(time.RFC3339)
+	}
+	return text
+}
+
+// shortDuration writes 6h, not 6h0m0s.
+func shortDuration(d time.Duration) string {
+	text := d.String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
+}
+
+// held returns the failure of a request that is not made, since a gate is closed.
+func (r *Registry) held(ctx context.Context, a *ask, err error) *failure {
+	var closed *governor.ClosedError
+	if !errors.As(err, &closed) { // ctx is done
+		return r.transportFailure(ctx, a, err, false)
+	}
+	f := r.fail(a, pull.Limited, nil)
+	f.err.Code = "TOOMANYREQUESTS"
+	f.err.Message = closed.Error()
+	f.err.RetryAfter = max(closed.Until.Sub(r.opts.Now()), time.Second)
+	f.limit, f.elsewhere = heldLimit, true
+	return f
+}
+
+// until completes the error of a 429 with when we ask again, which is what everybody who
+// comes meanwhile is told too.
+func (r *Registry) until(f *failure, g *governor.Gate) {
+	closed := g.Closed()
+	if closed == nil {
+		return
+	}
+	if f.err.RetryAfter <= 0 {
+		f.err.RetryAfter = max(closed.Until.Sub(r.opts.Now()), time.Second)
+	}
+	if f.err.Message == "" {
+		f.err.Message = closed.Why
+	}
+	f.err.Message += "; next try at " + closed.Until.UTC().Format(time.RFC3339)
+}
+
+// probe asks by a HEAD, which costs nothing, whether a GET of the same manifest would be
+// let through again. It returns why not.
+func (r *Registry) probe(ctx context.Context, e *endpoint, a *ask) *failure {
+	head := *a
+	head.method, head.op = http.MethodHead, "probe by head of "+a.op
+	r.counts.probes.Add(1)
+	resp, g, fail := r.authenticated(ctx, e, &head, e.url(head.path(), ""))
+	if fail != nil {
+		return fail
+	}
+	defer discard(resp)
+	r.see(ctx, &head, resp)
+	if resp.StatusCode == http.StatusTooManyRequests {
+		return r.statusFailure(ctx, &head, resp, g)
+	}
+	if rate, ok := wire.ParseRateLimit(resp.Header); ok && rate.Remaining == 0 {
+		f := r.fail(a, pull.Limited, nil)
+		f.err.Code, f.err.Message = "TOOMANYREQUESTS", a.who.spent(r.opts.Now())
+		f.limit, f.elsewhere = pullLimit, true
+		return f
+	}
+	return nil
+}
+
+// patience holds requests that the registry limits, where it is configured so.
+type patience struct {
+	r     *Registry
+	until time.Time
+}
+
+func (r *Registry) patience() patience {
+	return patience{r: r, until: r.opts.Now().Add(r.opts.LimitedWait)}
+}
+
+// patiently is do for requests that may be held.
+func (r *Registry) patiently(ctx context.Context, l lane, a *ask) (*answer, error) {
+	for p := r.patience(); ; {
+		ans, err := r.do(ctx, l, a)
+		if err == nil || !p.again(ctx, err) {
+			return ans, err
+		}
+	}
+}
+
+// again waits until a request that ended with err is worth another try, and reports
+// whether it is. Nothing is held that would not be let through in time.
+func (p patience) again(ctx context.Context, err error) bool {
+	var e *pull.Error
+	if p.r.opts.LimitedWait <= 0 || !errors.As(err, &e) || e.Kind != pull.Limited || e.RetryAfter <= 0 {
+		return false
+	}
+	if p.r.opts.Now().Add(e.RetryAfter).After(p.until) {
+		return false
+	}
+	timer := time.NewTimer(e.RetryAfter)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+	case <-p.r.stopping.Done():
+	}
+	return false
+}

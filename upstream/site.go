@@ -1,0 +1,156 @@
+package upstream
+
+import (
+	"cmp"
+	"fmt"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"forebay/internal/pull"
+	"forebay/upstream/governor"
+)
+
+// Endpoint is a base URL: of the registry, or of another that stands in for it.
+type Endpoint struct {
+	URL string // http or https, a host, perhaps a path before /v2/
+	// StandIn says that it is another registry, which carries the same content under
+	// names of its own. nil: it is the registry itself, and gets its credentials.
+	StandIn *StandIn
+}
+
+// StandIn is what a registry that stands in for another is asked for, and how. Digests
+// always, since their content is verified. It is trusted to say which repository holds a
+// digest, but never that something does not exist.
+type StandIn struct {
+	// From begins the names of the repositories that it carries, and To is what it has
+	// in that place: "library/" and "docker/library/". Empty: all, under the same name.
+	From, To string
+	// Tags says that its tags and lists are as good as the registry's own.
+	Tags        bool
+	Credentials Credentials // its own; zero: anonymous
+}
+
+// name returns the stand-in's name for a repository, if it carries it.
+func (s *StandIn) name(repo string) (string, bool) {
+	rest, ok := strings.CutPrefix(repo, s.From)
+	return s.To + rest, ok
+}
+
+// Pauses where a registry does not say for how long (facts of Docker Hub: a pull limit
+// names no time, the abuse limit 60 s).
+const (
+	pullPause     = 5 * time.Second
+	pullPauseMost = time.Minute
+	abusePause    = time.Minute
+	abuseMost     = 15 * time.Minute
+	// slowDown is for a 429 that is neither limit of Docker Hub's: too many requests a
+	// second, as public.ecr.aws has it.
+	slowDown  = 5 * time.Second
+	tokenMost = 5 * time.Minute
+)
+
+// site is what shares limits: the registry with all its endpoints, or one stand-in.
+type site struct {
+	host     string     // of its first endpoint, for people
+	standIn  *StandIn   // nil: the registry itself
+	accounts []*account // in the order in which they are used; never empty
+	all      *governor.Gate
+	store    *governor.Gate // where blobs are redirected to
+}
+
+// account is a credential at a site, with what it may still pull there.
+type account struct {
+	source identitySource
+	who    atomic.Pointer[string] // name that was last used; nil before
+	given  string                 // name by the configuration
+	budget governor.Account
+	pulls  *governor.Gate // GETs of manifests
+	heads  *governor.Gate // HEADs of manifests, which are free and hardly ever refused
+}
+
+func (a *account) name() string {
+	if who := a.who.Load(); who != nil {
+		return *who
+	}
+	return a.given
+}
+
+// gate returns the gate of the account that a request must pass, or nil.
+func (a *account) gate(q *ask) *governor.Gate {
+	switch {
+	case !q.manifest:
+		return nil
+	case q.charged():
+		return a.pulls
+	default:
+		return a.heads
+	}
+}
+
+// newSite returns the site of an endpoint with the given credentials, the first first.
+func newSite(base *url.URL, standIn *StandIn, name string, endpoints []string, creds []Credentials, opts *Options) (*site, error) {
+	most := pullPauseMost
+	if opts.LimitedWait > 0 { // so that whoever is held sees a probe
+		most = max(min(most, opts.LimitedWait/2), pullPause)
+	}
+	s := &site{
+		host: base.Host, standIn: standIn,
+		all:   governor.NewGate(governor.Backoff{First: abusePause, Most: abuseMost}, opts.Now),
+		store: governor.NewGate(governor.Backoff{First: slowDown, Most: abuseMost}, opts.Now),
+	}
+	for i, c := range creds {
+		source, err := newSource(c, name, endpoints, opts.Now)
+		if err != nil && i > 0 {
+			err = fmt.Errorf("fallback %d: %w", i, err)
+		}
+		if err != nil {
+			return nil, err
+		}
+		s.accounts = append(s.accounts, &account{
+			source: source,
+			given:  cmp.Or(c.Username, c.DockerConfig, anonymousName),
+			pulls:  governor.NewGate(governor.Backoff{First: pullPause, Most: most}, opts.Now),
+			heads:  governor.NewGate(governor.Backoff{First: pullPause, Most: most}, opts.Now),
+		})
+	}
+	return s, nil
+}
+
+// serves reports whether e may be asked for a.
+func (e *endpoint) serves(a *ask) bool {
+	s := e.site.standIn
+	if s == nil {
+		return true
+	}
+	_, carried := s.name(a.repo)
+	return carried && (a.fixed || s.Tags)
+}
+
+// translate returns a as it is asked of e, under e's name for the repository.
+func (e *endpoint) translate(a *ask) *ask {
+	b := *a
+	if s := e.site.standIn; s != nil {
+		b.repo, _ = s.name(a.repo)
+	}
+	return &b
+}
+
+// tell turns what a stand-in says into what it means: that it does not have something
+// says nothing about the registry.
+func (e *endpoint) tell(f *failure) *failure {
+	if e.site.standIn == nil {
+		return f
+	}
+	f.elsewhere, f.standIn = true, true
+	switch f.err.Kind {
+	case pull.NotFound, pull.Denied, pull.Unsupported:
+		f.refusal = true
+		fallthrough
+	case pull.Invalid:
+		f.err.Err = fmt.Errorf("stand-in %s: %s", e.site.host, f.err.Kind)
+		f.err.Kind, f.err.Status, f.err.Code, f.err.Message = pull.Unavailable, 0, "", ""
+	}
+	return f
+}
