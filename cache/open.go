@@ -55,6 +55,7 @@ type Cache struct {
 	manifests flights[*Manifest]
 	stats     flights[int64]
 	docs      flights[[]byte]
+	hints     hints
 
 	hot       *lru.Cache[string, *Manifest] // manifest bytes by link
 	tags      *lru.Cache[string, *tagState] // tags as in the index

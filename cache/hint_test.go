@@ -1,0 +1,169 @@
+package cache
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"forebay/internal/pull"
+)
+
+// hinting runs a test in virtual time with a cache that knows hub:latest.
+func hinting(t *testing.T, u UpstreamOptions, f func(t *testing.T, r *registry, c *Cache)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		r := newRegistry()
+		r.push(hub.Name, "latest", manifestOf("one"))
+		u.TagTTL = time.Hour
+		c := openWith(t, r, u)
+		defer closeCache(t, c)
+		for range 2 { // the first pull makes it known, the second shows that it is wanted
+			if _, err := c.Manifest(t.Context(), hub, "latest", false); err != nil {
+				t.Fatal(err)
+			}
+		}
+		f(t, r, c)
+	})
+}
+
+func TestHintFindsWhereATagMovedTo(t *testing.T) {
+	hinting(t, UpstreamOptions{}, func(t *testing.T, r *registry, c *Cache) {
+		two := r.push(hub.Name, "latest", manifestOf("two"))
+		heads, gets := r.count("Resolve"), r.count("Manifest")
+		c.Hint(hub, "latest")
+		synctest.Wait()
+		if h, g := r.count("Resolve")-heads, r.count("Manifest")-gets; h != 1 || g != 1 {
+			t.Errorf("a hint cost %d HEADs and %d GETs, want 1 of each for a tag that moved and is pulled", h, g)
+		}
+		m, err := c.Manifest(t.Context(), hub, "latest", false)
+		if err != nil || m.Desc.Digest != two || m.Result != Hit || m.StaleFor != 0 {
+			t.Errorf("Manifest after a hint = %+v, %v; want a fresh hit on %s", m, err, two)
+		}
+	})
+}
+
+func TestHintOfATagThatStayedIsOneHead(t *testing.T) {
+	hinting(t, UpstreamOptions{}, func(t *testing.T, r *registry, c *Cache) {
+		heads, gets := r.count("Resolve"), r.count("Manifest")
+		c.Hint(hub, "latest")
+		synctest.Wait()
+		if h, g := r.count("Resolve")-heads, r.count("Manifest")-gets; h != 1 || g != 0 {
+			t.Errorf("a hint cost %d HEADs and %d GETs, want 1 HEAD", h, g)
+		}
+	})
+}
+
+func TestHintOfWhatIsNotKnownCostsNothing(t *testing.T) {
+	hinting(t, UpstreamOptions{}, func(t *testing.T, r *registry, c *Cache) {
+		before := r.count("Resolve")
+		c.Hint(hub, "other")
+		c.Hint(Repo{Upstream: hub.Upstream, Name: "acme/other"}, "latest")
+		c.Hint(Repo{Upstream: "ghcr.io", Name: hub.Name}, "latest")
+		synctest.Wait()
+		if n := r.count("Resolve") - before; n != 0 {
+			t.Errorf("hints of unknown tags cost %d HEADs, want none", n)
+		}
+	})
+}
+
+func TestHintOfAnOfflineUpstreamCostsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRegistry()
+		c := openWith(t, r, UpstreamOptions{Offline: true})
+		defer closeCache(t, c)
+		c.Hint(hub, "latest")
+		synctest.Wait()
+		if n := r.count("Resolve"); n != 0 {
+			t.Errorf("hint cost %d HEADs, want none", n)
+		}
+	})
+}
+
+// TestHintsAreCoalesced: many hints are one request, and one more for those that came
+// while it was under way, since it may have been answered before the last move.
+func TestHintsAreCoalesced(t *testing.T) {
+	hinting(t, UpstreamOptions{}, func(t *testing.T, r *registry, c *Cache) {
+		before := r.count("Resolve")
+		r.mu.Lock()
+		r.slow = time.Second
+		r.mu.Unlock()
+		c.Hint(hub, "latest")
+		synctest.Wait() // its HEAD is under way
+		two := r.push(hub.Name, "latest", manifestOf("two"))
+		for range 100 {
+			c.Hint(hub, "latest")
+		}
+		time.Sleep(10 * time.Second)
+		if n := r.count("Resolve") - before; n < 2 || n > 3 {
+			t.Errorf("101 hints cost %d HEADs, want 2 or 3", n)
+		}
+		if got, err := c.tag(hub, "latest"); err != nil || got.Desc.Digest != two {
+			t.Errorf("tag = %+v, %v; want %s", got, err, two)
+		}
+	})
+}
+
+func TestHintsAreBounded(t *testing.T) {
+	hinting(t, UpstreamOptions{}, func(t *testing.T, r *registry, c *Cache) {
+		for i := range 50 {
+			tag := fmt.Sprintf("t%d", i)
+			r.push(hub.Name, tag, manifestOf(tag))
+			if _, err := c.Manifest(t.Context(), hub, tag, true); err != nil {
+				t.Fatal(err)
+			}
+		}
+		before := r.count("Resolve")
+		r.mu.Lock()
+		r.slow = time.Second
+		r.mu.Unlock()
+		for i := range 50 {
+			c.Hint(hub, fmt.Sprintf("t%d", i))
+		}
+		synctest.Wait()
+		if n := r.count("Resolve") - before; n != hintsAtOnce {
+			t.Errorf("hints make %d requests at once, want %d", n, hintsAtOnce)
+		}
+		for i := range 2 * hintsMost {
+			c.Hint(hub, fmt.Sprintf("unknown-%d", i))
+		}
+		if n := len(c.hints.waiting); n > hintsMost {
+			t.Errorf("%d hints wait, want at most %d", n, hintsMost)
+		}
+		time.Sleep(time.Minute)
+		if n := r.count("Resolve") - before; n != 50 {
+			t.Errorf("50 hints made %d requests, want 50", n)
+		}
+		if c.hints.running != 0 || len(c.hints.waiting) != 0 || len(c.hints.known) != 0 {
+			t.Errorf("left over: %d workers, %d tags, %d known", c.hints.running, len(c.hints.waiting), len(c.hints.known))
+		}
+	})
+}
+
+func TestHintClearsANegativeAnswer(t *testing.T) {
+	hinting(t, UpstreamOptions{}, func(t *testing.T, r *registry, c *Cache) {
+		if _, err := c.Manifest(t.Context(), hub, "new", true); pull.KindOf(err) != pull.NotFound {
+			t.Fatalf("Manifest = %v, want not found", err)
+		}
+		r.push(hub.Name, "new", manifestOf("new"))
+		if _, err := c.Manifest(t.Context(), hub, "new", true); pull.KindOf(err) != pull.NotFound {
+			t.Fatalf("Manifest = %v, want not found as remembered", err)
+		}
+		c.Hint(hub, "new")
+		synctest.Wait()
+		if _, err := c.Manifest(t.Context(), hub, "new", true); err != nil {
+			t.Errorf("Manifest after the hint = %v", err)
+		}
+	})
+}
+
+func TestHintWhileTheUpstreamFailsChangesNothing(t *testing.T) {
+	hinting(t, UpstreamOptions{}, func(t *testing.T, r *registry, c *Cache) {
+		r.fail(&pull.Error{Kind: pull.Unavailable})
+		c.Hint(hub, "latest")
+		synctest.Wait()
+		if m, err := c.Manifest(t.Context(), hub, "latest", false); err != nil || m.Result != Hit {
+			t.Errorf("Manifest = %+v, %v; want a hit", m, err)
+		}
+	})
+}
