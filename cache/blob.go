@@ -341,7 +341,7 @@ func (c *Cache) startFill(o *origin, repo Repo, d v1.Hash) (*fill, error) {
 		f.have, f.size = spans(s.Have), s.Size
 	}
 	t := &fetcher{fill: f, sizing: usual, parallel: o.Parallel, hint: hint, lanes: o.lanes, space: c.space, exits: make(chan exit),
-		cancel: c.opts.CancelAbandoned, saved: time.Now()}
+		cancel: c.opts.CancelAbandoned}
 	c.fills[d] = f
 	c.wg.Go(func() { c.runFill(t) })
 	return f, nil

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -45,8 +46,9 @@ const (
 	// flushEvery is how many bytes are written before the kernel is told to write them
 	// back, so that the sync before the commit finds little to do.
 	flushEvery = 8 << 20
-	// saveEvery bounds how often the state of a partial fill is noted for a restart.
-	saveEvery = 2 * time.Second
+	// saveEvery is how often the state of a partial fill is noted: what a killed process
+	// may lose of it.
+	saveEvery = 500 * time.Millisecond
 	// barrenMost is how many attempts in a row may bring next to nothing.
 	barrenMost = 5
 	// progressLeast is what an attempt must bring to count as progress.
@@ -61,6 +63,8 @@ type worker struct {
 	pos, end int64 // guarded by fill.mu; end may shrink while the worker runs
 	request  int64 // end of the range asked for, -1 for an open one
 	extra    bool  // beyond the first; holds a place in lanes
+	started  time.Time
+	moved    int64 // bytes stored so far; guarded by fill.mu
 }
 
 // exit is what a worker leaves behind.
@@ -84,8 +88,8 @@ type fetcher struct {
 	barren   int // attempts in a row without progress
 	pausing  bool
 	resume   <-chan time.Time
-	saved    time.Time
-	cancel   bool // end when nobody reads any more
+	saved    [][2]int64 // ranges noted last
+	cancel   bool       // end when nobody reads any more
 }
 
 // owner is told how a fill went before its readers are.
@@ -111,6 +115,8 @@ func (t *fetcher) run(ctx context.Context, o owner) {
 
 // fetch starts workers until the hasher has spoken or nothing more can be got.
 func (t *fetcher) fetch(ctx context.Context, running *sync.WaitGroup, verdict <-chan error) error {
+	tick := time.NewTicker(saveEvery)
+	defer tick.Stop()
 	for {
 		if !t.pausing {
 			t.start(ctx, running)
@@ -128,10 +134,11 @@ func (t *fetcher) fetch(ctx context.Context, running *sync.WaitGroup, verdict <-
 			}
 		case <-t.resume:
 			t.pausing, t.resume = false, nil
+		case <-tick.C:
+			t.save()
 		case <-ctx.Done():
 			return errClosed
 		}
-		t.note()
 	}
 }
 
@@ -257,6 +264,7 @@ func (t *fetcher) claim(w *worker) {
 			o.end = w.pos
 		}
 	}
+	w.started = time.Now()
 	w.request = w.end
 	if t.noRanges || w.end == unknown || w.pos == 0 && w.end == t.size {
 		w.request = -1
@@ -474,6 +482,7 @@ func (t *fetcher) write(w *worker, pos int64, b []byte) (stored int64, more bool
 		}
 		t.have.add(from, to)
 		stored += to - from
+		w.moved += to - from
 		t.progressed()
 		from = to
 	}
@@ -516,19 +525,15 @@ func (t *fetcher) ranOut(w *worker, pos int64, body *pull.Body) error {
 	return nil
 }
 
-// note keeps the state of the partial fill for a restart, now and then.
-func (t *fetcher) note() {
-	if time.Since(t.saved) < saveEvery {
-		return
-	}
-	t.saved = time.Now()
-	t.save()
-}
-
+// save notes the state of the partial fill for a restart, if it has changed.
 func (t *fetcher) save() {
 	t.mu.Lock()
-	s := disk.State{Size: t.size, Have: append([][2]int64(nil), t.have...)}
+	s := disk.State{Size: t.size, Have: slices.Clone([][2]int64(t.have))}
 	t.mu.Unlock()
+	if len(s.Have) == 0 || slices.Equal(s.Have, t.saved) {
+		return
+	}
+	t.saved = s.Have
 	if err := t.part.SaveMeta(s); err != nil {
 		t.log.Debug("state of a partial fill not noted", logkey.Digest(t.digest), logkey.Err(err))
 	}

@@ -72,11 +72,12 @@ type fill struct {
 	err      error
 	released bool // verified: the last bytes may go out
 
-	wake     chan struct{} // closed and replaced when have or an end changes
-	waiting  int           // readers and hasher that wait on wake
-	lastWake time.Time
-	timer    *time.Timer // wakes what a rate-limited wake left waiting
-	armed    bool
+	wake       chan struct{} // closed and replaced when have or an end changes
+	waiting    int           // readers and hasher that wait on wake
+	lastWake   time.Time
+	timer      *time.Timer // wakes what a rate-limited wake left waiting
+	rechecking bool        // a look at readers that wait for a fast connection is due
+	armed      bool
 }
 
 // source is where the bytes of a fill come from.
@@ -238,11 +239,37 @@ func (f *fill) covered(pos int64) bool {
 		return true
 	}
 	for _, w := range f.active {
-		if w.pos <= pos && pos < w.end && pos-w.pos <= f.near {
+		if w.pos <= pos && pos < w.end && f.soon(w, pos-w.pos) {
 			return true
 		}
 	}
 	return false
+}
+
+// patience is how long a reader waits for a connection that is on its way to its place,
+// rather than have another one opened there and the bytes in between fetched by nobody.
+const patience = 20 * time.Millisecond
+
+// soon reports whether w is about to fetch what lies ahead bytes before it: it is near, or
+// fast, or so young that nobody knows. Other than near ones are looked at again. f.mu is held.
+func (f *fill) soon(w *worker, ahead int64) bool {
+	if ahead <= f.near {
+		return true
+	}
+	age := time.Since(w.started)
+	if age >= patience && float64(ahead)*float64(age) > float64(w.moved)*float64(patience) {
+		return false
+	}
+	if !f.rechecking {
+		f.rechecking = true
+		time.AfterFunc(patience, func() {
+			f.mu.Lock()
+			f.rechecking = false
+			f.mu.Unlock()
+			f.nudge()
+		})
+	}
+	return true
 }
 
 // await returns how far r may read from pos, at least one byte unless pos is the end of

@@ -102,6 +102,9 @@ func TestOldPartialIsSwept(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if _, err := b.Send(t.Context(), io.Discard, 0, 1<<20); err != nil {
+			t.Fatal(err)
+		}
 		b.Close()
 		closeCache(t, c)
 		partial := filepath.Join(dir, "partial", "sha256-"+d.Hex)
