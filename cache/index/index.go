@@ -212,7 +212,7 @@ func badgerOptions(dir string, log *zap.Logger) badger.Options {
 		WithNumLevelZeroTables(4).
 		WithNumLevelZeroTablesStall(12).
 		WithNumCompactors(2).
-		WithBaseTableSize(8 << 20).
+		WithBaseTableSize(2 << 20).     // compactions hold over a dozen tables being built in memory
 		WithCompression(options.None).  // values are digests: nothing to compress
 		WithBlockCacheSize(0).          // the page cache does it
 		WithIndexCacheSize(0).          // without encryption, indices are read from the page cache too
