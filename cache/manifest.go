@@ -152,7 +152,7 @@ func (c *Cache) fetchManifest(ctx context.Context, o *origin, repo Repo, d v1.Ha
 	if err != nil {
 		c.remember(key, err)
 		if pull.Failing(err) {
-			c.unfetched.add(d, struct{}{})
+			c.unfetched.add(d, err)
 		}
 		return nil, err
 	}

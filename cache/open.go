@@ -60,7 +60,7 @@ type Cache struct {
 	hot       *lru.Cache[string, *Manifest] // manifest bytes by link
 	tags      *lru.Cache[string, *tagState] // tags as in the index
 	sizes     *lru.Cache[v1.Hash, int64]    // blob sizes by manifest: hints
-	unfetched *recent[v1.Hash, struct{}]    // manifests that could not be fetched lately
+	unfetched *recent[v1.Hash, error]       // why manifests could not be fetched lately
 	absent    *recent[string, error]        // negative answers; nil when off
 	wrong     *recent[v1.Hash, int]         // mismatches in a row
 	trouble   *recent[Repo, struct{}]       // repositories whose fill failed
@@ -125,7 +125,7 @@ func Open(o Options) (*Cache, error) {
 		opts: o, log: o.Log, disk: store, index: ix, ctx: ctx, stop: stop,
 		upstreams: make(map[string]*origin, len(o.Upstreams)),
 		wrong:     newRecent[v1.Hash, int](1024, wrongFor),
-		unfetched: newRecent[v1.Hash, struct{}](4096, ailingFor),
+		unfetched: newRecent[v1.Hash, error](4096, ailingFor),
 		trouble:   newRecent[Repo, struct{}](4096, troubleFor),
 		fills:     make(map[v1.Hash]*fill),
 		verified:  make(map[proof]int64),

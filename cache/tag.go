@@ -126,10 +126,8 @@ func (c *Cache) revalidated(ctx context.Context, o *origin, repo Repo, name stri
 // resolvedTo returns the manifest that a tag was just found to point to.
 func (c *Cache) resolvedTo(ctx context.Context, o *origin, repo Repo, name string, r resolved, headOnly bool) (*Manifest, error) {
 	if headOnly && r.bytes == nil && !c.keeps(repo, r.desc.Digest) {
-		if _, failing := c.unfetched.get(r.desc.Digest); failing {
-			// A HEAD must not name what a GET will not get.
-			return nil, &pull.Error{Kind: pull.Unavailable, Upstream: repo.Upstream, Op: "get manifest " + repo.Name + ":" + name,
-				Message: "the tag moved to a manifest that could not be fetched"}
+		if err, failing := c.unfetched.get(r.desc.Digest); failing {
+			return nil, err // a HEAD must not name what a GET will not get
 		}
 		return &Manifest{Desc: r.desc, Result: Miss}, nil
 	}
