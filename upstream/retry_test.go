@@ -57,9 +57,9 @@ func TestLastingFailureIsToldWithinSeconds(t *testing.T) {
 		asked  int // requests with a token
 		within time.Duration
 	}{
-		{hubtest.Status(503), pull.Unavailable, 503, 5, 5 * time.Second},
-		{hubtest.Status(500), pull.Unavailable, 500, 5, 5 * time.Second},
-		{hubtest.StatusHTML(522), pull.Timeout, 522, 5, 5 * time.Second},
+		{hubtest.Status(503), pull.Unavailable, 503, 4, 2 * time.Second},
+		{hubtest.Status(500), pull.Unavailable, 500, 4, 2 * time.Second},
+		{hubtest.StatusHTML(522), pull.Timeout, 522, 4, 2 * time.Second},
 		{hubtest.StatusRetryAfter(503, "120"), pull.Unavailable, 503, 1, time.Second},
 		{hubtest.Status(501), pull.Unsupported, 501, 1, time.Second},
 		{hubtest.Status(507), pull.Unavailable, 507, 1, time.Second},

@@ -9,7 +9,7 @@ import (
 )
 
 // answerWithin bounds how long the mirror tries before it gives up on a blob.
-const answerWithin = 5 * time.Second
+const answerWithin = 2 * time.Second
 
 // T42: dockerd tries a blob five times, with 77 s of sleep, before it leaves a
 // mirror that answers 5xx. So it must be told 404 whatever is wrong upstream, and
