@@ -121,11 +121,12 @@ func importTable() map[string][]string {
 
 		"upstream/governor": {"internal/wire"},
 
-		"internal/logkey": {},
-		"internal/pull":   {},
-		"internal/wire":   {},
-		"internal/admin":  {"internal/logkey"},
-		"internal/server": {"internal/logkey"},
+		"internal/logkey":  {},
+		"internal/pull":    {},
+		"internal/wire":    {},
+		"internal/admin":   {"internal/logkey"},
+		"internal/server":  {"internal/logkey"},
+		"internal/webhook": leaf(),
 
 		// The test hub shares no parser with the product, so that the two can disagree.
 		"internal/hubtest": {},

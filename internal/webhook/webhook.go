@@ -1,0 +1,115 @@
+// Package webhook receives what registries post after a push.
+//
+// It promises to take a payload for no more than a hint that a tag may have moved: no
+// digest in it is believed and no URL in it is called. Who knows the secret in the path
+// can make the mirror ask an upstream about tags that it knows, and nothing else.
+package webhook
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	"forebay/internal/logkey"
+)
+
+// Path is where the handler expects to be: /webhooks/SECRET.
+const Path = "/webhooks/"
+
+// Options configures a handler. All but Log are required.
+type Options struct {
+	Secret string // the last part of the path
+	// Hint is told of each tag. registry is the host that the payload names, or the name
+	// in the query ?upstream=, which has precedence; it reports whether that is an
+	// upstream of ours. It must not block.
+	Hint func(registry, repository, tag string) bool
+	Log  *zap.Logger
+}
+
+const (
+	// bodyMax bounds a payload. Docker Hub's have some 2 KiB, those of GitHub 20 KiB.
+	bodyMax = 64 << 10
+	// bodyTimeout bounds how long a payload may take to arrive.
+	bodyTimeout = 10 * time.Second
+)
+
+// handler compares digests of secrets, so that neither content nor length of the right
+// one can be measured.
+type handler struct {
+	opts   Options
+	secret [sha256.Size]byte
+}
+
+// New returns the handler for [Path] and what is below it.
+func New(o Options) http.Handler {
+	if o.Secret == "" || o.Hint == nil {
+		panic("webhook: no secret or nobody to hint")
+	}
+	if o.Log == nil {
+		o.Log = zap.NewNop()
+	}
+	return &handler{opts: o, secret: sha256.Sum256([]byte(o.Secret))}
+}
+
+// ServeHTTP answers 202 to a payload that it understands, whether anything comes of it or not.
+func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	status, err := h.receive(w, r)
+	header := w.Header()
+	header.Set("Content-Type", "text/plain; charset=utf-8")
+	header.Set("X-Content-Type-Options", "nosniff")
+	header.Set("Cache-Control", "no-store")
+	if status == http.StatusMethodNotAllowed {
+		header.Set("Allow", http.MethodPost)
+	}
+	text := http.StatusText(status)
+	if err != nil {
+		text = err.Error()
+		h.opts.Log.Info("webhook refused", logkey.Status(status), logkey.Addr(r.RemoteAddr), logkey.Err(err))
+	}
+	w.WriteHeader(status)
+	_, _ = io.WriteString(w, text+"\n") // the client may be gone
+}
+
+func (h *handler) receive(w http.ResponseWriter, r *http.Request) (int, error) {
+	given := sha256.Sum256([]byte(strings.TrimPrefix(r.URL.Path, Path)))
+	if subtle.ConstantTimeCompare(given[:], h.secret[:]) != 1 {
+		return http.StatusNotFound, errors.New("not found")
+	}
+	if r.Method != http.MethodPost {
+		return http.StatusMethodNotAllowed, errors.New("a webhook is a POST")
+	}
+	// Not every writer has deadlines; the server's own bounds hold then.
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, bodyMax))
+	var large *http.MaxBytesError
+	switch {
+	case errors.As(err, &large):
+		return http.StatusRequestEntityTooLarge, fmt.Errorf("the payload has more than %d bytes", bodyMax)
+	case err != nil:
+		return http.StatusBadRequest, errors.New("the payload did not arrive")
+	}
+	tags, err := Parse(body)
+	if err != nil {
+		return http.StatusBadRequest, err
+	}
+	for _, t := range tags {
+		h.hint(t, r.URL.Query().Get("upstream"))
+	}
+	return http.StatusAccepted, nil
+}
+
+func (h *handler) hint(t Tag, upstream string) {
+	if upstream != "" {
+		t.Registry = upstream
+	}
+	ours := h.opts.Hint(t.Registry, t.Repository, t.Tag)
+	h.opts.Log.Debug("webhook received", logkey.Upstream(t.Registry), logkey.Repository(t.Repository),
+		logkey.Reference(t.Tag), zap.Bool("ours", ours))
+}
