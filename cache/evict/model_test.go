@@ -86,7 +86,7 @@ func (m *model) touch(d v1.Hash) {
 }
 
 func (m *model) use(e *modelEntry) {
-	if m.now >= e.at+usesApart {
+	if m.now >= e.at+usesApart || e.at >= m.now+usesApart {
 		e.at, e.uses = m.now, min(e.uses+1, mostUses)
 	}
 }

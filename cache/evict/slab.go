@@ -56,12 +56,14 @@ const (
 	usesApart = 10
 )
 
-// use counts a use. It may run while others read or use the same entry.
+// use counts a use. It may run while others read or use the same entry. A time far in the
+// future is the fault of a clock that was set back since.
 func (e *entry) use(now uint32) {
 	for {
 		old := e.lastUse.Load()
 		at, uses := old>>useBits, old&mostUses
-		if now < at+usesApart || e.lastUse.CompareAndSwap(old, now<<useBits|min(uses+1, mostUses)) {
+		same := now < at+usesApart && at < now+usesApart
+		if same || e.lastUse.CompareAndSwap(old, now<<useBits|min(uses+1, mostUses)) {
 			return
 		}
 	}
