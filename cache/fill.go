@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"io/fs"
 	"math"
 	"os"
 	"sync"
@@ -314,7 +315,8 @@ func (f *fill) nudge() {
 func (f *fill) send(ctx context.Context, w io.Writer, off, end int64) (n int64, err error) {
 	file, err := f.reopen()
 	if err != nil {
-		if _, _, ferr := f.state(); errors.Is(ferr, errStorage) {
+		// The disk did not keep it, or it was evicted or purged since the reader came.
+		if _, _, ferr := f.state(); errors.Is(ferr, errStorage) || ferr == nil && errors.Is(err, fs.ErrNotExist) {
 			return f.pass(ctx, w, nil, off, end)
 		}
 		return 0, fmt.Errorf("read blob %s: %w", f.digest, err)

@@ -177,6 +177,8 @@ func (c *Cache) Run(ctx context.Context) error {
 	work.Go(func() { errs <- c.index.Run(ctx) })
 	work.Go(func() { c.refreshAhead(ctx) })
 	work.Go(func() { c.space.run(ctx) })
+	work.Go(func() { c.scrub(ctx) })
+	work.Go(func() { c.upkeep(ctx) })
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
 	for {

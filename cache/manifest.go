@@ -185,6 +185,7 @@ func (c *Cache) keepManifest(repo Repo, desc v1.Descriptor, b []byte) (*Manifest
 			logkey.Digest(desc.Digest), logkey.Err(err))
 		return m.with(Passed), nil
 	}
+	c.pinKept(desc.Digest, b)
 	c.heat(repo, m)
 	return m, nil
 }

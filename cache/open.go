@@ -36,7 +36,13 @@ type Options struct {
 	// CancelAbandoned ends a fill when its last reader leaves; what was fetched is kept
 	// for a later resume. By default fills finish.
 	CancelAbandoned bool
-	Log             *zap.Logger // nil means no logging
+	// Pins are patterns of "docker.io/library/nginx:1.27": images of tags that match are not evicted.
+	Pins []string
+	// ScrubInterval is how long everything that is kept may go unread before it is compared
+	// with its digest again. 0 means never.
+	ScrubInterval time.Duration
+	ScrubRate     int64       // bytes per second that this reads at most; 0 means 16 MiB
+	Log           *zap.Logger // nil means no logging
 }
 
 // Cache keeps what upstreams gave. Its methods may be called concurrently.
@@ -65,8 +71,10 @@ type Cache struct {
 	wrong     *recent[v1.Hash, int]         // mismatches in a row
 	trouble   *recent[Repo, struct{}]       // repositories whose fill failed
 
-	counts counts
-	space  *space
+	counts   counts
+	space    *space
+	pins     pins
+	scrubbed atomic.Pointer[scrubState] // as of the last blob; nil while it is off
 
 	mu       sync.Mutex
 	fills    map[v1.Hash]*fill // guarded by mu; removed when ended
@@ -77,6 +85,7 @@ type Cache struct {
 type counts struct {
 	tagsMoved     atomic.Int64
 	releasesMoved atomic.Int64 // tags of full versions, which nobody is expected to move
+	damaged       atomic.Int64 // blobs that were found not to have their digest any more
 }
 
 // Names below the storage folder; the store has its own (package disk).
@@ -135,6 +144,9 @@ func Open(o Options) (*Cache, error) {
 	c.sizes, _ = lru.New[v1.Hash, int64](sizeEntries)
 	if o.NegativeTTL > 0 {
 		c.absent = newRecent[string, error](65536, o.NegativeTTL)
+	}
+	if c.pins.patterns, err = compilePins(o.Pins); err != nil {
+		return nil, errors.Join(err, c.Close())
 	}
 	for name, u := range o.Upstreams {
 		if c.upstreams[name], err = newOrigin(u); err != nil {

@@ -193,12 +193,13 @@ func (c *Cache) openSpace() {
 	c.space = &space{
 		max: c.opts.MaxBytes, minFree: c.opts.MinFree, disk: c.disk, log: c.log,
 		policy: evict.New(evict.Options{Capacity: c.opts.MaxBytes / 100 * lowPercent}),
-		keep:   func(d v1.Hash) bool { return c.running(d) != nil },
+		keep:   func(d v1.Hash) bool { return c.running(d) != nil || c.Pinned(d) },
 		drop:   c.dropContent,
 		loaded: make(chan struct{}),
 	}
 	c.wg.Go(func() {
 		defer close(c.space.loaded)
+		c.loadPins() // so that it is a look into a map for those who evict
 		err := c.index.Blobs(func(d v1.Hash, b index.BlobInfo, used time.Time) error {
 			c.space.add(d, b.Size, evict.Blob)
 			return c.ctx.Err()

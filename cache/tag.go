@@ -260,6 +260,7 @@ func (c *Cache) bind(repo Repo, name string, desc v1.Descriptor) error {
 			b.PutTag(c.indexRepo(repo), name, s.Tag))
 	})
 	c.tags.Add(tagKey(repo, name), s)
+	c.pinBound(repo, name, desc.Digest)
 	if err != nil {
 		c.log.Error("tag not recorded", logkey.Upstream(repo.Upstream), logkey.Repository(repo.Name),
 			logkey.Reference(name), logkey.Err(err))

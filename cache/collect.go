@@ -1,0 +1,149 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"go.uber.org/zap"
+
+	"forebay/cache/evict"
+	"forebay/cache/index"
+	"forebay/internal/logkey"
+)
+
+// Collected says what a collection of garbage removed, or would.
+type Collected struct {
+	DryRun bool `json:"dry_run"`
+	// Blobs are files that no repository holds, and BlobBytes their sizes.
+	Blobs     int64 `json:"blobs"`
+	BlobBytes int64 `json:"blob_bytes"`
+	// Adopted are files that the index did not know and some repository holds; they stay.
+	Adopted int64 `json:"adopted"`
+	// Rows are records of the index without a file.
+	Rows int64 `json:"rows"`
+	// Partials are fills that nobody went on with for a day.
+	Partials     int64 `json:"partials"`
+	PartialBytes int64 `json:"partial_bytes"`
+}
+
+// collectAge is how old a file must be that nobody holds: one that has just arrived is
+// linked a moment later.
+const collectAge = 10 * time.Minute
+
+// Collect removes what nothing leads to: files that no repository holds, records without
+// a file, and fills that nobody goes on with. With dryRun it only counts. It may run while
+// the cache is in use. tell, if not nil, is called now and then.
+func (c *Cache) Collect(ctx context.Context, dryRun bool, tell func(Progress)) (*Collected, error) {
+	g := collection{c: c, dryRun: dryRun, done: Collected{DryRun: dryRun}}
+	g.told.itemsTotal.Store(c.index.Totals().Blobs)
+	ended := g.told.telling(tell)
+	defer ended()
+	for _, step := range []func(context.Context) error{g.files, g.rows, g.partials} {
+		if err := step(ctx); err != nil {
+			return nil, fmt.Errorf("collect garbage: %w", err)
+		}
+	}
+	c.log.Info("garbage collected", zap.Bool("dry_run", dryRun), zap.Int64("blobs", g.done.Blobs),
+		logkey.Bytes(g.done.BlobBytes), zap.Int64("rows", g.done.Rows), zap.Int64("partials", g.done.Partials))
+	return &g.done, nil
+}
+
+// collection is one run of Collect.
+type collection struct {
+	c      *Cache
+	dryRun bool
+	told   progress
+	done   Collected
+}
+
+// files removes the files that nobody holds, and records those that are held and unknown.
+func (g *collection) files(ctx context.Context) error {
+	old := time.Now().Add(-collectAge)
+	return g.c.disk.Walk(func(d v1.Hash, size int64, modTime time.Time) error {
+		g.told.items.Add(1)
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		held, err := g.c.index.Held(d)
+		if err != nil {
+			return err
+		}
+		if held {
+			return g.adopt(d, size, modTime)
+		}
+		// A fill commits its file before its link, and ends after both.
+		if modTime.After(old) || g.c.running(d) != nil {
+			return nil
+		}
+		g.done.Blobs++
+		g.done.BlobBytes += size
+		if g.dryRun {
+			return nil
+		}
+		// It may have been linked since.
+		if held, err := g.c.index.Held(d); held || err != nil {
+			return err
+		}
+		return g.c.discard(d)
+	})
+}
+
+func (g *collection) adopt(d v1.Hash, size int64, modTime time.Time) error {
+	info, known, err := g.c.index.Blob(d)
+	if err == nil && known && info.Size == size {
+		return nil
+	}
+	g.done.Adopted++
+	if g.dryRun {
+		return nil
+	}
+	g.c.space.add(d, size, evict.Blob)
+	return g.c.index.Update(func(b *index.Batch) error {
+		return b.PutBlob(d, index.BlobInfo{Size: size, Added: modTime})
+	})
+}
+
+// rows forgets the records whose file is gone.
+func (g *collection) rows(ctx context.Context) error {
+	var after v1.Hash
+	for {
+		blobs, err := g.c.index.BlobsAfter(after, scrubPage)
+		if err != nil || len(blobs) == 0 {
+			return err
+		}
+		for _, b := range blobs {
+			after = b.Digest
+			if _, err := g.c.disk.Stat(b.Digest); !errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
+			g.done.Rows++
+			if g.dryRun {
+				continue
+			}
+			err := g.c.index.Update(func(t *index.Batch) error { return t.DeleteBlobIfGone(b.Digest, g.c.disk) })
+			if err != nil {
+				return err
+			}
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+	}
+}
+
+// partials removes the fills that nobody goes on with.
+func (g *collection) partials(context.Context) error {
+	before := time.Now().Add(-partialAge)
+	n, bytes, err := g.c.disk.OldPartials(before)
+	g.done.Partials, g.done.PartialBytes = int64(n), bytes
+	if err != nil || g.dryRun {
+		return err
+	}
+	n, err = g.c.disk.SweepPartials(before)
+	g.done.Partials = int64(n)
+	return err
+}

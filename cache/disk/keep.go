@@ -1,0 +1,155 @@
+package disk
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"forebay/internal/wire"
+)
+
+// quarantineDir is where damaged blobs are put for somebody to look at. Nothing there is
+// ever served or counted as kept.
+const quarantineDir = "quarantine"
+
+// DropPartial removes what an earlier fill of d left, unless it is in use; it reports
+// whether there is nothing any more.
+func (s *Store) DropPartial(d v1.Hash) (bool, error) {
+	if _, err := blobName(d); err != nil {
+		return false, fmt.Errorf("remove partial blob: %w", err)
+	}
+	if !s.HasPartial(d) {
+		return true, nil
+	}
+	gone, err := s.sweep(d)
+	if err != nil {
+		return gone, fmt.Errorf("remove partial blob %s: %w", d, err)
+	}
+	return gone, nil
+}
+
+// OldPartials returns how many partial files nobody wrote to since olderThan, and the
+// space that they take: what [Store.SweepPartials] would remove.
+func (s *Store) OldPartials(olderThan time.Time) (n int, bytes int64, err error) {
+	names, err := s.partials()
+	if err != nil {
+		return 0, 0, fmt.Errorf("list partial blobs: %w", err)
+	}
+	for d, last := range names {
+		s.mu.Lock()
+		used := s.inUse[d]
+		s.mu.Unlock()
+		if used || !last.Before(olderThan) {
+			continue
+		}
+		n++
+		if info, err := s.root.Lstat(partialName(d)); err == nil {
+			bytes += allocated(info)
+		}
+	}
+	return n, bytes, nil
+}
+
+// Quarantine takes a blob out of the store whose open file f was found to be damaged, if
+// it is still the one that has the name: a fill may have replaced it. It is kept beside
+// the blobs as long as all that is there has at most most bytes, else removed. It reports
+// whether a file was taken out, and its name below the folder if it is kept.
+func (s *Store) Quarantine(d v1.Hash, f *os.File, most int64) (taken bool, kept string, err error) {
+	name, err := blobName(d)
+	if err != nil {
+		return false, "", fmt.Errorf("quarantine blob: %w", err)
+	}
+	taken, kept, err = s.quarantine(d, name, f, most)
+	if err != nil {
+		return taken, "", fmt.Errorf("quarantine blob %s: %w", d, err)
+	}
+	return taken, kept, nil
+}
+
+func (s *Store) quarantine(d v1.Hash, name string, f *os.File, most int64) (bool, string, error) {
+	named, err := s.root.Lstat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, "", nil
+	}
+	if err != nil {
+		return false, "", err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return false, "", err
+	}
+	if !os.SameFile(named, info) {
+		return false, "", nil
+	}
+	held, err := s.Quarantined()
+	if err != nil || held.Bytes+info.Size() > most {
+		return true, "", errors.Join(err, s.removeIfThere(name))
+	}
+	if err := s.root.MkdirAll(quarantineDir, dirMode); err != nil {
+		return true, "", errors.Join(err, s.removeIfThere(name))
+	}
+	to := path.Join(quarantineDir, d.Algorithm+"-"+d.Hex)
+	if err := s.rename(name, to); err != nil {
+		return true, "", errors.Join(err, s.removeIfThere(name))
+	}
+	// From now on its age is the time it has been there.
+	now := time.Now()
+	return true, to, s.root.Chtimes(to, now, now)
+}
+
+// Held is a number of files and their size.
+type Held struct {
+	Files int
+	Bytes int64
+}
+
+// Quarantined returns what is in quarantine.
+func (s *Store) Quarantined() (Held, error) {
+	var h Held
+	err := s.entries(quarantineDir, func(e fs.DirEntry) error {
+		info, err := e.Info()
+		if err == nil && info.Mode().IsRegular() {
+			h.Files++
+			h.Bytes += info.Size()
+		}
+		return nil
+	})
+	if err != nil {
+		return Held{}, fmt.Errorf("list quarantine: %w", err)
+	}
+	return h, nil
+}
+
+// SweepQuarantine removes the files that have been in quarantine since before olderThan.
+func (s *Store) SweepQuarantine(olderThan time.Time) (n int, err error) {
+	var names []string
+	err = s.entries(quarantineDir, func(e fs.DirEntry) error {
+		algorithm, hex, _ := strings.Cut(e.Name(), "-")
+		if _, err := wire.ParseDigest(algorithm + ":" + hex); err != nil {
+			return nil
+		}
+		if info, err := e.Info(); err == nil && info.ModTime().Before(olderThan) {
+			names = append(names, e.Name())
+		}
+		return nil
+	})
+	slices.Sort(names)
+	for _, name := range names {
+		if rerr := s.removeIfThere(path.Join(quarantineDir, name)); rerr != nil {
+			err = errors.Join(err, rerr)
+			continue
+		}
+		n++
+	}
+	if err != nil {
+		return n, fmt.Errorf("sweep quarantine: %w", err)
+	}
+	return n, nil
+}

@@ -1,0 +1,627 @@
+package cache
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"forebay/cache/index"
+	"forebay/internal/logkey"
+	"forebay/internal/wire"
+)
+
+// AllPlatforms as the only platform of a pin stands for every platform of its index.
+const AllPlatforms = "all"
+
+// pinShare is the part of the store that pins may take. The rest is what the cache works
+// with: a store full of pins could not take in a single layer.
+const pinShare = 0.9
+
+// ErrPinsTooLarge means that a pin does not fit into the store beside the others.
+var ErrPinsTooLarge = errors.New("pins would not fit")
+
+// Pin is the wish that an image is kept whole.
+type Pin struct {
+	Ref string `json:"ref"` // "docker.io/library/nginx:1.27", or with a digest
+	// Platforms are those that are kept and fetched when they are missing. None means: those
+	// that somebody pulls. "all" is every platform of the index.
+	Platforms []string  `json:"platforms,omitempty"`
+	At        time.Time `json:"at,omitzero"`
+	Pattern   string    `json:"pattern,omitempty"` // of the configuration, if that pins it
+
+	State        Completeness `json:"state"`
+	Bytes        int64        `json:"bytes"` // kept and missing
+	MissingBytes int64        `json:"missing_bytes"`
+	// Held is false for a pin that does not fit into the store beside those before it, and
+	// so is not kept from eviction.
+	Held bool `json:"held"`
+
+	repo Repo
+	ref  string
+}
+
+// pins knows what is pinned. Its zero value pins nothing and is ready for use.
+type pins struct {
+	patterns []pinPattern // of the configuration
+
+	load sync.Once
+	// change is held by who changes the pins or reads them all, for as long as that takes.
+	change sync.Mutex
+
+	mu    sync.RWMutex
+	any   bool                // guarded by mu; there are pins or patterns
+	held  map[proof]struct{}  // guarded by mu; content that is not evicted
+	tags  map[string][]string // guarded by mu; pinned tags with their platforms, by tagKey
+	roots map[proof][]string  // guarded by mu; pinned manifests and indexes with their platforms
+	bytes int64               // guarded by mu; of what is held
+	// later is what came to be held while all pins are being gathered; nil at other times.
+	later map[proof]struct{} // guarded by mu
+}
+
+// pinPattern is a pattern of names whose images are pinned.
+type pinPattern struct {
+	text  string
+	match *regexp.Regexp
+}
+
+// compilePins reads the patterns of the configuration.
+func compilePins(patterns []string) ([]pinPattern, error) {
+	var all []pinPattern
+	for _, p := range patterns {
+		match, err := compileMatch(p)
+		if err != nil {
+			return nil, fmt.Errorf("pin %q: %w", p, err)
+		}
+		all = append(all, pinPattern{p, match})
+	}
+	return all, nil
+}
+
+// Pinned reports whether d belongs to a pinned image, and so must not be evicted. It
+// takes no longer than a look into a map.
+func (c *Cache) Pinned(d v1.Hash) bool {
+	c.loadPins()
+	c.pins.mu.RLock()
+	defer c.pins.mu.RUnlock()
+	_, pinned := c.pins.held[proofOf(d)]
+	return pinned
+}
+
+// pinsTag reports whether a tag is pinned by its name.
+func (c *Cache) pinsTag(repo Repo, tag string) bool {
+	c.loadPins()
+	c.pins.mu.RLock()
+	defer c.pins.mu.RUnlock()
+	_, pinned := c.pins.tags[tagKey(repo, tag)]
+	return pinned
+}
+
+func (c *Cache) loadPins() {
+	c.pins.load.Do(func() {
+		c.pins.change.Lock()
+		defer c.pins.change.Unlock()
+		c.gatherPins()
+	})
+}
+
+// gatherPins reads all pins and works out what they hold. Its caller holds pins.change.
+func (c *Cache) gatherPins() []Pin {
+	p := &c.pins
+	p.mu.Lock()
+	p.later = map[proof]struct{}{}
+	p.mu.Unlock()
+	list := c.listPins()
+	g := gathering{c: c, held: map[proof]struct{}{}, tags: map[string][]string{}, roots: map[proof][]string{}}
+	for i := range list {
+		g.add(&list[i])
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for h := range p.later {
+		g.held[h] = struct{}{}
+	}
+	p.later = nil
+	p.any = len(list) > 0 || len(p.patterns) > 0
+	p.held, p.tags, p.roots, p.bytes = g.held, g.tags, g.roots, g.bytes
+	return list
+}
+
+// listPins returns the pins, those of the configuration after the others: when there is
+// no room for all, the last are left out.
+func (c *Cache) listPins() []Pin {
+	var list []Pin
+	known := map[string]bool{}
+	err := c.index.Pins(func(p index.Pin) error {
+		repo := Repo(p.Repo)
+		pin := Pin{Ref: repo.String() + ":" + p.Ref, Platforms: p.Platforms, At: p.At, repo: repo, ref: p.Ref}
+		if strings.Contains(p.Ref, ":") {
+			pin.Ref = repo.String() + "@" + p.Ref
+		}
+		known[pin.Ref] = true
+		list = append(list, pin)
+		return nil
+	})
+	if err != nil {
+		c.log.Error("pins cannot be read", logkey.Err(err))
+	}
+	slices.SortStableFunc(list, func(a, b Pin) int { return a.At.Compare(b.At) })
+	if len(c.pins.patterns) == 0 {
+		return list
+	}
+	matched, err := c.matchedPins(known)
+	if err != nil {
+		c.log.Error("pins of the configuration cannot be worked out", logkey.Err(err))
+	}
+	return append(list, matched...)
+}
+
+// matchedPins returns a pin for every known tag that a pattern of the configuration matches.
+func (c *Cache) matchedPins(known map[string]bool) ([]Pin, error) {
+	var list []Pin
+	last := ""
+	for {
+		repos, err := c.index.ReposAfter(last, 500)
+		if err != nil || len(repos) == 0 {
+			return list, err
+		}
+		for _, r := range repos {
+			repo := Repo(r.Repo)
+			err := c.index.Tags(r.Repo, func(tag string, _ index.Tag) error {
+				name := repo.String() + ":" + tag
+				if pattern := c.pins.matching(repo, tag); pattern != "" && !known[name] {
+					list = append(list, Pin{Ref: name, Pattern: pattern, repo: repo, ref: tag})
+				}
+				return nil
+			})
+			if err != nil {
+				return list, err
+			}
+		}
+		last = repos[len(repos)-1].String()
+	}
+}
+
+// matching returns the pattern that pins a tag, or "".
+func (p *pins) matching(repo Repo, tag string) string {
+	name := repo.String() + ":" + tag
+	short, hub := strings.CutPrefix(name, wire.Hub+"/")
+	for _, p := range p.patterns {
+		if p.match.MatchString(name) || hub && (p.match.MatchString(short) || p.match.MatchString(strings.TrimPrefix(short, "library/"))) {
+			return p.text
+		}
+	}
+	return ""
+}
+
+// gathering works out what pins hold.
+type gathering struct {
+	c     *Cache
+	held  map[proof]struct{}
+	tags  map[string][]string
+	roots map[proof][]string
+	bytes int64
+}
+
+// add takes in one pin, as long as all fit.
+func (g *gathering) add(p *Pin) {
+	byDigest := strings.Contains(p.ref, ":")
+	var d v1.Hash
+	known := true
+	if byDigest {
+		d, _ = wire.ParseDigest(p.ref) // it was, when it was pinned
+	} else {
+		t, ok, err := g.c.index.Tag(g.c.indexRepo(p.repo), p.ref)
+		d, known = t.Desc.Digest, ok && err == nil
+	}
+	p.State = Absent
+	one := measuring{g: g, repo: p.repo, platforms: p.Platforms, sizes: map[proof]int64{}}
+	if known {
+		one.manifest(descriptor{Digest: d.String()}, 0)
+		p.Bytes, p.MissingBytes, p.State = one.bytes, one.missing, one.state()
+	}
+	var extra int64
+	for h, size := range one.sizes {
+		if _, have := g.held[h]; !have {
+			extra += size
+		}
+	}
+	if limit := g.c.pinLimit(); limit > 0 && g.bytes+extra > limit {
+		g.c.log.Warn("pin does not fit and is not held", logkey.Reference(p.Ref), logkey.Bytes(extra))
+		return
+	}
+	p.Held = true
+	g.bytes += extra
+	for h := range one.sizes {
+		g.held[h] = struct{}{}
+	}
+	for _, h := range one.roots {
+		g.roots[h] = widest(g.roots, h, p.Platforms)
+	}
+	if !byDigest {
+		g.tags[tagKey(p.repo, p.ref)] = p.Platforms
+	}
+}
+
+// widest joins the platforms of two pins of one index; none and all win over some.
+func widest(roots map[proof][]string, h proof, platforms []string) []string {
+	old, had := roots[h]
+	switch {
+	case !had:
+		return platforms
+	case len(old) == 0 || len(platforms) == 0:
+		return nil
+	default:
+		return slices.Concat(old, platforms)
+	}
+}
+
+// pinLimit is how many bytes may be pinned; 0 means any number.
+func (c *Cache) pinLimit() int64 { return int64(float64(c.opts.MaxBytes) * pinShare) }
+
+// measuring follows one pinned image.
+type measuring struct {
+	g         *gathering
+	repo      Repo
+	platforms []string
+	sizes     map[proof]int64 // of all that belongs to it
+	roots     []proof
+	bytes     int64
+	missing   int64
+	holes     bool
+	whole     bool // at least one image of it is here
+}
+
+func (m *measuring) state() Completeness {
+	switch {
+	case m.holes:
+		return Incomplete
+	case m.whole:
+		return Complete
+	}
+	return Absent
+}
+
+// manifest takes in a manifest or index with what it leads to.
+func (m *measuring) manifest(desc descriptor, depth int) {
+	d, ok := desc.digest()
+	if _, seen := m.sizes[proofOf(d)]; !ok || seen || depth > imageDepth {
+		return
+	}
+	state := m.content(index.Manifest, d, desc.Size)
+	doc, known := m.g.c.doc(m.repo, d)
+	m.roots = append(m.roots, proofOf(d))
+	if !known {
+		m.holes = true
+		return
+	}
+	m.whole = m.whole || !doc.isIndex() && state == Present
+	for _, b := range doc.blobs() {
+		m.content(index.Blob, b.Digest, b.Size)
+	}
+	for _, child := range doc.Manifests {
+		if m.wants(child) {
+			m.manifest(child, depth+1)
+		} else if h, ok := child.digest(); ok && len(m.platforms) == 0 {
+			m.roots = append(m.roots, proofOf(h)) // as soon as somebody pulls it
+		}
+	}
+	for _, ref := range m.g.c.knownReferrers(m.repo, d) {
+		m.manifest(ref, depth+1)
+	}
+}
+
+// wants reports whether a child of an index belongs to the pin. Without platforms those
+// do that somebody pulled.
+func (m *measuring) wants(child descriptor) bool {
+	d, ok := child.digest()
+	if !ok {
+		return false
+	}
+	if len(m.platforms) == 0 {
+		return m.g.c.linked(m.repo, index.Manifest, d)
+	}
+	return wantedPlatform(m.platforms, child.name())
+}
+
+// wantedPlatform reports whether a platform is among those named. linux/arm64 names
+// linux/arm64/v8 too, since that is what it means to clients.
+func wantedPlatform(wanted []string, have string) bool {
+	for _, w := range wanted {
+		if w == AllPlatforms || w == have || have == w+"/v8" && strings.HasSuffix(w, "/arm64") {
+			return true
+		}
+	}
+	return false
+}
+
+func (m *measuring) content(k index.Kind, d v1.Hash, size int64) State {
+	state, size := m.g.c.stateOf(m.repo, k, d, size)
+	h := proofOf(d)
+	if _, seen := m.sizes[h]; seen {
+		return state
+	}
+	m.sizes[h] = max(size, 0)
+	m.bytes += max(size, 0)
+	if state != Present {
+		m.holes = true
+	}
+	if state == Missing {
+		m.missing += max(size, 0)
+	}
+	return state
+}
+
+// knownReferrers returns the signatures and other referrers of a manifest that are known
+// here: by a list of the upstream, or by the tags that stand for such a list.
+func (c *Cache) knownReferrers(repo Repo, d v1.Hash) []descriptor {
+	var all []descriptor
+	if b, _, ok, err := c.index.Doc(c.indexRepo(repo), index.ReferrerList, d.String()); ok && err == nil {
+		if json.Unmarshal(b, &all) != nil {
+			all = nil
+		}
+	}
+	all = slices.DeleteFunc(all, func(desc descriptor) bool {
+		h, ok := desc.digest()
+		return !ok || !c.linked(repo, index.Manifest, h)
+	})
+	// OCI distribution 1.1, "Referrers tag schema", and cosign's names.
+	base := d.Algorithm + "-" + d.Hex
+	for _, suffix := range []string{"", ".sig", ".att", ".sbom"} {
+		if t, ok, err := c.index.Tag(c.indexRepo(repo), base+suffix); ok && err == nil {
+			all = append(all, descriptor{Digest: t.Desc.Digest.String(), Size: t.Desc.Size, MediaType: string(t.Desc.MediaType)})
+		}
+	}
+	return all
+}
+
+// Pins lists what is pinned.
+func (c *Cache) Pins() []Pin {
+	c.loadPins()
+	c.pins.change.Lock()
+	defer c.pins.change.Unlock()
+	return c.gatherPins()
+}
+
+// Pin pins a tag, or a digest if the tag is empty, in place of a pin of the same name. It
+// asks the upstream for manifests that are needed to tell how large the image is, and
+// fetches no blob: see [Cache.Repair]. The error is [ErrPinsTooLarge] when it does not
+// fit beside the other pins.
+func (c *Cache) Pin(ctx context.Context, repo Repo, tag string, d v1.Hash, platforms []string) (*Pin, error) {
+	if err := checkPlatforms(platforms); err != nil {
+		return nil, err
+	}
+	ref := tag
+	if ref == "" {
+		ref = d.String()
+	}
+	if err := c.learn(ctx, repo, ref, platforms); err != nil {
+		return nil, fmt.Errorf("pin %s: %w", refString(repo, tag, d), err)
+	}
+	c.loadPins()
+	c.pins.change.Lock()
+	defer c.pins.change.Unlock()
+	old, replaced, err := c.pinRecord(repo, ref)
+	if err != nil {
+		return nil, err
+	}
+	before := c.pins.bytes
+	record := index.Pin{Repo: c.indexRepo(repo), Ref: ref, Platforms: platforms, At: time.Now()}
+	if replaced {
+		record.At = old.At
+	}
+	if err := c.index.Update(func(b *index.Batch) error { return b.PutPin(record) }); err != nil {
+		return nil, err
+	}
+	for _, p := range c.gatherPins() {
+		if p.repo != repo || p.ref != ref {
+			continue
+		}
+		if p.Held {
+			c.log.Info("pinned", logkey.Reference(p.Ref), logkey.Bytes(p.Bytes))
+			return &p, nil
+		}
+		err := c.index.Update(func(b *index.Batch) error {
+			if replaced {
+				return b.PutPin(old)
+			}
+			return b.DeletePin(c.indexRepo(repo), ref)
+		})
+		c.gatherPins()
+		return nil, errors.Join(fmt.Errorf("pin %s: %w: it takes %s, the other pins take %s, and at most %s may be pinned, which is %d %% of storage.max_size (%s)",
+			p.Ref, ErrPinsTooLarge, size(p.Bytes), size(before), size(c.pinLimit()), int(pinShare*100), size(c.opts.MaxBytes)), err)
+	}
+	return nil, fmt.Errorf("pin %s: it was removed at the same time", refString(repo, tag, d))
+}
+
+func size(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }
+
+// pinRecord returns the pin as it is recorded.
+func (c *Cache) pinRecord(repo Repo, ref string) (pin index.Pin, ok bool, err error) {
+	err = c.index.Pins(func(p index.Pin) error {
+		if Repo(p.Repo) == repo && p.Ref == ref {
+			pin, ok = p, true
+			return index.ErrStop
+		}
+		return nil
+	})
+	return pin, ok, err
+}
+
+func checkPlatforms(platforms []string) error {
+	if len(platforms) == 1 && platforms[0] == AllPlatforms {
+		return nil
+	}
+	for _, p := range platforms {
+		if err := wire.ValidPlatform(p); err != nil {
+			return fmt.Errorf("%w: %w", ErrQuery, err)
+		}
+	}
+	return nil
+}
+
+// learn makes sure that the manifests of an image are kept: its own, and those of the
+// platforms, each of which must be there.
+func (c *Cache) learn(ctx context.Context, repo Repo, ref string, platforms []string) error {
+	m, err := c.Manifest(ctx, repo, ref, false)
+	if err != nil {
+		return err
+	}
+	var doc contentDoc
+	if err := json.Unmarshal(m.Bytes, &doc); err != nil {
+		return fmt.Errorf("read manifest %s: %w", m.Desc.Digest, err)
+	}
+	if !doc.isIndex() {
+		return nil
+	}
+	for _, wanted := range platforms {
+		found := false
+		for _, child := range doc.Manifests {
+			h, ok := child.digest()
+			if !ok || !wantedPlatform([]string{wanted}, child.name()) {
+				continue
+			}
+			found = true
+			if _, err := c.Manifest(ctx, repo, h.String(), false); err != nil {
+				return err
+			}
+		}
+		if !found {
+			return fmt.Errorf("%w: it has no platform %s, but %s", ErrQuery, wanted, strings.Join(doc.platformNames(), ", "))
+		}
+	}
+	return nil
+}
+
+func (m *contentDoc) platformNames() []string {
+	var names []string
+	for _, child := range m.Manifests {
+		if name := child.name(); name != attestation && name != "" {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// Unpin takes a pin away. What it held stays until it is evicted like all else.
+func (c *Cache) Unpin(repo Repo, tag string, d v1.Hash) error {
+	ref := tag
+	if ref == "" {
+		ref = d.String()
+	}
+	c.loadPins()
+	c.pins.change.Lock()
+	defer c.pins.change.Unlock()
+	_, ok, err := c.pinRecord(repo, ref)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		if tag != "" && c.pins.matching(repo, tag) != "" {
+			return fmt.Errorf("%w: %s is pinned by the configuration (pins: %s): change it there",
+				ErrQuery, refString(repo, tag, d), c.pins.matching(repo, tag))
+		}
+		return fmt.Errorf("%s is not pinned: %w", refString(repo, tag, d), ErrNotKept)
+	}
+	if err := c.index.Update(func(b *index.Batch) error { return b.DeletePin(c.indexRepo(repo), ref) }); err != nil {
+		return err
+	}
+	c.gatherPins()
+	c.log.Info("unpinned", logkey.Reference(refString(repo, tag, d)))
+	return nil
+}
+
+// pinBound notes that a tag points to d now: if the tag is pinned, that is held from
+// this moment. What it pointed to before stays held until the pins are gathered anew.
+func (c *Cache) pinBound(repo Repo, tag string, d v1.Hash) {
+	p := &c.pins
+	if !p.inUse() {
+		return
+	}
+	matched := p.matching(repo, tag) != ""
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	platforms, pinned := p.tags[tagKey(repo, tag)]
+	switch {
+	case pinned:
+	case matched:
+		p.tags[tagKey(repo, tag)] = nil
+	case !p.refersToHeld(tag):
+		return
+	}
+	p.hold(d)
+	p.roots[proofOf(d)] = platforms
+}
+
+// hold takes content in. p.mu is held.
+func (p *pins) hold(d v1.Hash) {
+	p.held[proofOf(d)] = struct{}{}
+	if p.later != nil {
+		p.later[proofOf(d)] = struct{}{}
+	}
+}
+
+// refersToHeld reports whether a tag is one that lists the referrers of something held.
+// p.mu is held.
+func (p *pins) refersToHeld(tag string) bool {
+	name, _, _ := strings.Cut(tag, ".")
+	algorithm, hex, _ := strings.Cut(name, "-")
+	d, err := wire.ParseDigest(algorithm + ":" + hex)
+	if err != nil {
+		return false
+	}
+	_, held := p.held[proofOf(d)]
+	return held
+}
+
+// inUse reports whether anything may be pinned. Before the pins were gathered there is
+// nothing to keep up to date.
+func (p *pins) inUse() bool {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.any
+}
+
+// pinKept notes that a manifest is kept now: if it is held, so is what it names, and so
+// is what refers to something held.
+func (c *Cache) pinKept(d v1.Hash, manifest []byte) {
+	p := &c.pins
+	if !p.inUse() {
+		return
+	}
+	var doc contentDoc
+	if json.Unmarshal(manifest, &doc) != nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	platforms, held := p.roots[proofOf(d)]
+	if !held {
+		if doc.Subject == nil {
+			return
+		}
+		subject, ok := doc.Subject.digest()
+		if _, refers := p.held[proofOf(subject)]; !ok || !refers {
+			return
+		}
+	}
+	p.hold(d)
+	for _, b := range doc.blobs() {
+		p.hold(b.Digest)
+	}
+	for _, child := range doc.Manifests {
+		h, ok := child.digest()
+		if ok && (len(platforms) == 0 || wantedPlatform(platforms, child.name())) {
+			p.hold(h)
+			p.roots[proofOf(h)] = nil
+		}
+	}
+}

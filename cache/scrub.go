@@ -1,0 +1,402 @@
+package cache
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"go.uber.org/zap"
+	"golang.org/x/time/rate"
+
+	"forebay/cache/disk"
+	"forebay/cache/index"
+	"forebay/internal/logkey"
+	"forebay/internal/wire"
+)
+
+const (
+	// quarantineMost bounds what is kept of damaged blobs, for somebody to look at.
+	quarantineMost = 1 << 30
+	// quarantineAge is how long they are kept.
+	quarantineAge = 14 * 24 * time.Hour
+	// scrubShare of the interval is what a round is planned to take, so that a machine
+	// that is off at night still makes it in time.
+	scrubShare = 0.8
+	// scrubRate bounds how fast the background reads, in bytes per second, when
+	// nothing else is said: a tenth of what a single disk gives.
+	scrubRate = 16 << 20
+	// scrubPage is how many blobs are listed at a time.
+	scrubPage = 256
+	// scrubSaveEvery is how often the position is written.
+	scrubSaveEvery = time.Minute
+	// oftenWithin of its last use a blob is taken to be in the page cache for a reason.
+	oftenWithin = 24 * time.Hour
+	// upkeepEvery is how often pins are gathered anew and old quarantine is removed.
+	upkeepEvery = time.Hour
+)
+
+// Verified says what a verification found.
+type Verified struct {
+	Blobs   int64     `json:"blobs"` // read
+	Bytes   int64     `json:"bytes"`
+	Damaged []BadBlob `json:"damaged"` // at most 100
+	Faults  int64     `json:"faults"`  // damaged or unreadable, all of them
+	Fetched int64     `json:"fetched"` // of those, fetched again
+}
+
+// BadBlob is a blob that does not have its digest any more, or cannot be read.
+type BadBlob struct {
+	Digest     v1.Hash `json:"digest"`
+	Error      string  `json:"error"`
+	Quarantine string  `json:"quarantine,omitempty"` // file below the storage folder, if it was kept
+	Fetched    bool    `json:"fetched"`              // a good one has taken its place
+}
+
+// verdict is how the check of one blob went.
+type verdict struct {
+	bytes int64 // read
+	bad   *BadBlob
+}
+
+// Verify reads everything that is kept and compares it with its digest. A damaged blob is
+// taken out of the store, and with repair fetched again from a repository that holds it.
+// tell, if not nil, is called now and then.
+func (c *Cache) Verify(ctx context.Context, repair bool, tell func(Progress)) (*Verified, error) {
+	var told progress
+	totals := c.index.Totals()
+	told.itemsTotal.Store(totals.Blobs)
+	told.bytesTotal.Store(totals.Bytes)
+	done := told.telling(tell)
+	defer done()
+	result := &Verified{Damaged: []BadBlob{}}
+	err := c.disk.Walk(func(d v1.Hash, _ int64, _ time.Time) error {
+		v := c.check(ctx, d, nil, func(n int) { told.bytes.Add(int64(n)) })
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		told.items.Add(1)
+		if v.bad == nil {
+			return nil
+		}
+		told.faults.Add(1)
+		if repair {
+			v.bad.Fetched = c.refetch(ctx, d)
+		}
+		if v.bad.Fetched {
+			result.Fetched++
+		}
+		if len(result.Damaged) < failuresMost {
+			result.Damaged = append(result.Damaged, *v.bad)
+		}
+		return nil
+	})
+	result.Blobs, result.Bytes, result.Faults = told.items.Load(), told.bytes.Load(), told.faults.Load()
+	if err != nil {
+		return nil, fmt.Errorf("verify: %w", err)
+	}
+	c.log.Info("store verified", zap.Int64("blobs", result.Blobs), logkey.Bytes(result.Bytes), zap.Int64("damaged", result.Faults))
+	return result, nil
+}
+
+// check reads one blob and compares it with its digest. A damaged one is taken out. limit
+// may be nil; read, if not nil, is told of every piece.
+func (c *Cache) check(ctx context.Context, d v1.Hash, limit *rate.Limiter, read func(n int)) (v verdict) {
+	f, size, err := c.disk.Blob(d)
+	if errors.Is(err, fs.ErrNotExist) {
+		return v // removed meanwhile
+	}
+	if err != nil {
+		c.log.Warn("blob not checked", logkey.Digest(d), logkey.Err(err))
+		v.bad = &BadBlob{Digest: d, Error: err.Error()}
+		return v
+	}
+	defer f.Close()
+	sum, err := newHash(d)
+	if err != nil {
+		v.bad = &BadBlob{Digest: d, Error: err.Error()}
+		return v
+	}
+	used, _, _ := c.index.Used(d) // unknown is long ago
+	often := time.Since(used) < oftenWithin
+	if !often {
+		_ = disk.Uncache(f) // so that the disk is read, and not what memory remembers of it
+	}
+	buf := make([]byte, hashBlock)
+	for {
+		n, err := f.Read(buf)
+		sum.Write(buf[:n])
+		v.bytes += int64(n)
+		if read != nil {
+			read(n)
+		}
+		if limit != nil && n > 0 && limit.WaitN(ctx, n) != nil || ctx.Err() != nil {
+			return v
+		}
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			v.bad = c.condemn(d, f, fmt.Errorf("read at %d: %w", v.bytes, err))
+			return v
+		}
+	}
+	if !often {
+		_ = disk.Uncache(f) // nor does it push out what clients want
+	}
+	if got := fmt.Sprintf("%x", sum.Sum(nil)); got != d.Hex {
+		v.bad = c.condemn(d, f, fmt.Errorf("%w: it has %s:%s", errMismatch, d.Algorithm, got))
+		return v
+	}
+	c.setVerified(d, size)
+	return v
+}
+
+// condemn takes a damaged blob out of the store, so that it is fetched anew by whoever
+// wants it next. f is the file that was read.
+func (c *Cache) condemn(d v1.Hash, f *os.File, why error) *BadBlob {
+	c.counts.damaged.Add(1)
+	bad := &BadBlob{Digest: d, Error: why.Error()}
+	taken, kept, err := c.disk.Quarantine(d, f, c.quarantineLimit())
+	bad.Quarantine = kept
+	if taken {
+		err = errors.Join(err, c.gone(d))
+	}
+	c.log.Error("kept blob is damaged: taken out", logkey.Digest(d), logkey.Path(kept), zap.NamedError("found", why), logkey.Err(err))
+	return bad
+}
+
+// quarantineLimit is how many bytes of damaged blobs are kept: no more than a twentieth
+// of what the folder may hold.
+func (c *Cache) quarantineLimit() int64 {
+	if c.opts.MaxBytes > 0 {
+		return min(quarantineMost, c.opts.MaxBytes/20)
+	}
+	return quarantineMost
+}
+
+// refetch fetches content anew from one of the repositories that hold it, and reports
+// whether it is kept then.
+func (c *Cache) refetch(ctx context.Context, d v1.Hash) bool {
+	type holder struct {
+		repo Repo
+		kind index.Kind
+	}
+	var holders []holder
+	err := c.index.Holders(d, func(r index.Repo, k index.Kind) error {
+		holders = append(holders, holder{Repo(r), k})
+		return ctx.Err()
+	})
+	for _, h := range holders {
+		o := c.upstreams[h.repo.Upstream]
+		if o == nil || o.Offline || ctx.Err() != nil {
+			continue
+		}
+		if h.kind == index.Manifest {
+			_, err = c.byDigest(ctx, o, h.repo, d, false)
+		} else {
+			err = c.fetchBlob(ctx, h.repo, d, func(int64) int64 { return 0 })
+		}
+		if _, kept := c.keptSize(d); kept && err == nil {
+			c.log.Info("damaged blob fetched again", logkey.Upstream(h.repo.Upstream), logkey.Repository(h.repo.Name), logkey.Digest(d))
+			return true
+		}
+	}
+	c.log.Warn("damaged blob not fetched again", logkey.Digest(d), logkey.Err(err))
+	return false
+}
+
+// Scrub says how far the reading in the background has come.
+type Scrub struct {
+	Enabled  bool          `json:"enabled"`
+	Interval time.Duration `json:"interval_ns"`
+	Began    time.Time     `json:"began,omitzero"` // of the round in progress, or of the last one
+	Ended    time.Time     `json:"ended,omitzero"` // of the last round that came to its end
+	Done     float64       `json:"done"`           // share of the round, from 0 to 1
+	Damaged  int64         `json:"damaged"`        // found since the start, however they were found
+}
+
+// scrubState is what is remembered of the scrub over a restart.
+type scrubState struct {
+	Began time.Time `json:"began"`
+	Ended time.Time `json:"ended"`
+	After string    `json:"after"` // digest read last; empty before the first
+}
+
+const scrubNote = "scrub"
+
+// Scrub returns how far the reading in the background has come.
+func (c *Cache) Scrub() Scrub {
+	s := Scrub{Enabled: c.opts.ScrubInterval > 0, Interval: c.opts.ScrubInterval, Damaged: c.counts.damaged.Load()}
+	if st := c.scrubbed.Load(); st != nil {
+		s.Began, s.Ended, s.Done = st.Began, st.Ended, place(st.After)
+		if !st.Ended.Before(st.Began) && !st.Ended.IsZero() {
+			s.Done = 1
+		}
+	}
+	return s
+}
+
+// place returns where in a round a digest is, from 0 to 1. The index is in the order of
+// digests, sha256 first, and they are spread evenly, so that no counting is needed.
+func place(digest string) float64 {
+	hex, ok := strings.CutPrefix(digest, "sha256:")
+	switch {
+	case digest == "":
+		return 0
+	case !ok || len(hex) < 8:
+		return 1
+	}
+	n, err := strconv.ParseUint(hex[:8], 16, 32)
+	if err != nil {
+		return 1
+	}
+	return float64(n) / (math.MaxUint32 + 1)
+}
+
+// scrub reads everything that is kept again and again, spread over the interval, until
+// ctx is done. What is damaged is taken out and fetched again.
+func (c *Cache) scrub(ctx context.Context) {
+	if c.opts.ScrubInterval <= 0 {
+		return
+	}
+	// The priority is the thread's. It is never unlocked, so that the thread ends with us.
+	runtime.LockOSThread()
+	if err := disk.IdleIO(); err != nil {
+		c.log.Debug("scrub without a low priority", logkey.Err(err))
+	}
+	st := c.readScrub()
+	for ctx.Err() == nil {
+		c.scrubRound(ctx, &st)
+	}
+}
+
+// readScrub returns where the scrub was before the start.
+func (c *Cache) readScrub() scrubState {
+	var st scrubState
+	b, ok, err := c.index.Note(scrubNote)
+	if err != nil || ok && json.Unmarshal(b, &st) != nil {
+		c.log.Warn("place of the scrub is lost: it begins anew", logkey.Err(err))
+		st = scrubState{}
+	}
+	if _, err := wire.ParseDigest(st.After); err != nil {
+		st.After = ""
+	}
+	return st
+}
+
+func (c *Cache) writeScrub(st scrubState) {
+	c.scrubbed.Store(&st)
+	b, err := json.Marshal(st)
+	if err == nil {
+		err = c.index.Update(func(t *index.Batch) error { return t.PutNote(scrubNote, b) })
+	}
+	if err != nil {
+		c.log.Warn("place of the scrub not written", logkey.Err(err))
+	}
+}
+
+// scrubRound goes on with a round, or waits for the next one to begin, and ends it.
+func (c *Cache) scrubRound(ctx context.Context, st *scrubState) {
+	if st.After == "" {
+		if !awaitTime(ctx, st.Began.Add(c.opts.ScrubInterval)) {
+			return
+		}
+		st.Began = time.Now()
+	}
+	c.writeScrub(*st)
+	perSecond := c.opts.ScrubRate
+	if perSecond <= 0 {
+		perSecond = scrubRate
+	}
+	limit := rate.NewLimiter(rate.Limit(perSecond), hashBlock)
+	saved, read := time.Now(), 0
+	for {
+		after, _ := wire.ParseDigest(st.After) // zero at the beginning
+		blobs, err := c.index.BlobsAfter(after, scrubPage)
+		if err != nil {
+			c.log.Warn("scrub cannot list blobs", logkey.Err(err))
+			awaitTime(ctx, time.Now().Add(scrubSaveEvery))
+			return
+		}
+		for _, b := range blobs {
+			due := st.Began.Add(time.Duration(place(b.Digest.String()) * scrubShare * float64(c.opts.ScrubInterval)))
+			if !awaitTime(ctx, due) {
+				c.writeScrub(*st)
+				return
+			}
+			v := c.check(ctx, b.Digest, limit, nil)
+			if ctx.Err() != nil {
+				return
+			}
+			if v.bad != nil {
+				c.refetch(ctx, b.Digest)
+			}
+			st.After = b.Digest.String()
+			c.scrubbed.Store(&scrubState{st.Began, st.Ended, st.After})
+			read++
+			if time.Since(saved) > scrubSaveEvery {
+				saved = time.Now()
+				c.writeScrub(*st)
+			}
+		}
+		if len(blobs) == 0 {
+			break
+		}
+	}
+	st.Ended, st.After = time.Now(), ""
+	if read == 0 {
+		// There was nothing to read; what comes soon must not wait for a whole interval.
+		st.Began = time.Now().Add(upkeepEvery - c.opts.ScrubInterval)
+	}
+	c.writeScrub(*st)
+	c.log.Info("scrub round ended", logkey.Count(read), logkey.Took(time.Since(st.Began)))
+}
+
+// awaitTime waits until a time of the clock on the wall, and reports whether it came
+// before ctx was done.
+func awaitTime(ctx context.Context, until time.Time) bool {
+	for {
+		left := time.Until(until)
+		if left <= 0 {
+			return ctx.Err() == nil
+		}
+		// In pieces, since a machine that sleeps stops the timer and not the clock.
+		timer := time.NewTimer(min(left, 10*time.Minute))
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return false
+		}
+	}
+}
+
+// upkeep gathers the pins anew, since tags move, and removes what has been in quarantine
+// for long enough, until ctx is done.
+func (c *Cache) upkeep(ctx context.Context) {
+	tick := time.NewTicker(upkeepEvery)
+	defer tick.Stop()
+	for {
+		if n, err := c.disk.SweepQuarantine(time.Now().Add(-quarantineAge)); n > 0 || err != nil {
+			c.log.Info("quarantine swept", logkey.Count(n), logkey.Err(err))
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if c.pins.inUse() {
+			c.Pins()
+		}
+	}
+}
