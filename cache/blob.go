@@ -12,6 +12,7 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"forebay/cache/disk"
 	"forebay/cache/evict"
 	"forebay/cache/index"
 	"forebay/internal/logkey"
@@ -328,20 +329,10 @@ func (c *Cache) startFill(o *origin, repo Repo, d v1.Hash) (*fill, error) {
 	if size, ok := c.sizes.Get(d); ok {
 		hint = size
 	}
-	part, err := c.disk.Partial(d)
-	if err != nil {
-		// Without a file it is passed through.
-		c.log.Error("no partial file", logkey.Digest(d), logkey.Err(err))
-		f.reopen = func() (*os.File, error) { return nil, err }
-		f.end(fmt.Errorf("%w: %w", errStorage, err))
-		return f, nil //nolint:nilerr // our disk is no reason to fail the client
-	}
-	f.part, f.file, f.reopen = part, part.File(), part.OpenReader
-	if s, ok := part.Meta(); ok {
-		f.have, f.size = spans(s.Have), s.Size
-	}
 	t := &fetcher{fill: f, sizing: usual, parallel: o.Parallel, hint: hint, lanes: o.lanes, space: c.space, exits: make(chan exit),
-		cancel: c.opts.CancelAbandoned}
+		cancel: c.opts.CancelAbandoned, resumes: c.disk.HasPartial(d),
+		open: func() (*disk.Partial, error) { return c.disk.Partial(d) }}
+	f.reopen = t.reader
 	c.fills[d] = f
 	c.wg.Go(func() { c.runFill(t) })
 	return f, nil

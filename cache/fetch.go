@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -79,7 +80,9 @@ type fetcher struct {
 	*fill
 	sizing   sizing
 	parallel int
-	hint     int64 // size by the manifest, -1 when unknown: shapes requests, proves nothing
+	open     func() (*disk.Partial, error) // makes or opens the partial file
+	resumes  bool                          // an earlier fill left something
+	hint     int64                         // size by the manifest, -1 when unknown: shapes requests, proves nothing
 	lanes    *lanes
 	space    *space // nil means no bounds
 	roomy    sync.Mutex
@@ -105,12 +108,43 @@ type owner interface {
 func (t *fetcher) run(ctx context.Context, o owner) {
 	ctx, stop := context.WithCancel(ctx)
 	var running sync.WaitGroup
+	if t.resumes {
+		t.prepare() // what is there decides what is asked for
+	} else {
+		running.Go(t.prepare) // beside the first request
+	}
 	verdict := make(chan error, 1)
 	running.Go(func() { verdict <- t.follow(ctx) })
 	err := t.fetch(ctx, &running, verdict)
 	stop()
 	running.Wait()
 	t.finish(err, o)
+}
+
+// prepare opens the partial file and takes over what an earlier fill left.
+func (t *fetcher) prepare() {
+	defer close(t.ready)
+	part, err := t.open()
+	if err != nil {
+		t.partErr = fmt.Errorf("%w: %w", errStorage, err)
+		return
+	}
+	t.part, t.file = part, part.File()
+	if s, ok := part.Meta(); ok && t.resumes {
+		t.mu.Lock()
+		t.have, t.size = spans(s.Have), s.Size
+		t.wakeAll(time.Now())
+		t.mu.Unlock()
+	}
+}
+
+// reader opens the partial file for one reader, once it is there.
+func (t *fetcher) reader() (*os.File, error) {
+	<-t.ready
+	if t.partErr != nil {
+		return nil, t.partErr
+	}
+	return t.part.OpenReader()
 }
 
 // fetch starts workers until the hasher has spoken or nothing more can be got.
@@ -239,7 +273,10 @@ func (t *fetcher) gapEnd(pos int64) int64 {
 	if t.noRanges || t.size < 0 && pos == 0 && size >= 0 && size <= t.sizing.whole {
 		return unknown
 	}
-	segment := min(max(size/int64(4*t.parallel), t.sizing.first), t.sizing.segment)
+	// Segments grow with the blob and shrink towards its end, so that the connections end
+	// together and not one long after the others.
+	segment := min(size/int64(4*t.parallel), t.unclaimed(size)/int64(2*t.parallel))
+	segment = min(max(segment, t.sizing.first), t.sizing.segment)
 	end := int64(unknown)
 	if t.size >= 0 {
 		end = t.size
@@ -251,6 +288,19 @@ func (t *fetcher) gapEnd(pos int64) int64 {
 		}
 	}
 	return min(end, pos+segment)
+}
+
+// unclaimed returns how many bytes nobody has or fetches. t.mu is held.
+func (t *fetcher) unclaimed(size int64) int64 {
+	for _, r := range t.have {
+		size -= r[1] - r[0]
+	}
+	for _, w := range t.active {
+		if w.end != unknown {
+			size -= w.end - w.pos
+		}
+	}
+	return size
 }
 
 // claim enters w among the active; a worker whose claim it begins in is cut short.
@@ -351,6 +401,9 @@ func (t *fetcher) work(ctx context.Context, w *worker) (moved int64, err error) 
 		return 0, err
 	}
 	if err := t.answered(w, body, from > 0 || request >= 0); err != nil {
+		return 0, err
+	}
+	if err := t.awaitFile(); err != nil {
 		return 0, err
 	}
 	block := buffers.Get().(*[]byte)
@@ -469,6 +522,12 @@ func (t *fetcher) answered(w *worker, body *pull.Body, ranged bool) error {
 	return nil
 }
 
+// awaitFile waits for the file to write to.
+func (t *fetcher) awaitFile() error {
+	<-t.ready
+	return t.partErr
+}
+
 // write stores what arrived for position pos, as far as it is claimed and not there
 // already. more is false when the claim is written.
 func (t *fetcher) write(w *worker, pos int64, b []byte) (stored int64, more bool, err error) {
@@ -538,9 +597,13 @@ func (t *fetcher) ranOut(w *worker, pos int64, body *pull.Body) error {
 // save notes the state of the partial fill for a restart, if it has changed.
 func (t *fetcher) save() {
 	t.mu.Lock()
+	if len(t.have) == 0 {
+		t.mu.Unlock()
+		return // there may be no file yet
+	}
 	s := disk.State{Size: t.size, Have: slices.Clone([][2]int64(t.have))}
 	t.mu.Unlock()
-	if len(s.Have) == 0 || slices.Equal(s.Have, t.saved) {
+	if slices.Equal(s.Have, t.saved) {
 		return
 	}
 	t.saved = s.Have
@@ -567,6 +630,9 @@ func (t *fetcher) finish(err error, o owner) {
 		// Readers go on from what is there, through descriptors of their own.
 		defer t.drop()
 	default:
+		if t.part == nil {
+			break
+		}
 		t.save()
 		if rerr := t.part.Release(); rerr != nil {
 			t.log.Warn("partial fill not kept", logkey.Digest(t.digest), logkey.Err(rerr))
@@ -577,6 +643,9 @@ func (t *fetcher) finish(err error, o owner) {
 }
 
 func (t *fetcher) drop() {
+	if t.part == nil {
+		return
+	}
 	if err := t.part.Discard(); err != nil {
 		t.log.Warn("partial fill not removed", logkey.Digest(t.digest), logkey.Err(err))
 	}

@@ -47,11 +47,13 @@ var (
 type fill struct {
 	digest   v1.Hash
 	source   source        // where the bytes come from; zero when only verifying
-	part     *disk.Partial // nil when only verifying
+	part     *disk.Partial // nil when only verifying, and before ready is closed
 	file     *os.File      // what workers write and the hasher reads; owned by the fill
 	reopen   func() (*os.File, error)
-	near     int64 // see sizing
-	maxBytes int64 // larger blobs are not kept; 0 means no limit
+	ready    chan struct{} // closed when part and file are there, or partErr
+	partErr  error         // why there is no part
+	near     int64         // see sizing
+	maxBytes int64         // larger blobs are not kept; 0 means no limit
 	log      *zap.Logger
 
 	opened chan struct{} // closed when the first answer came or the fill ended
@@ -111,6 +113,7 @@ func newFill(d v1.Hash, log *zap.Logger) (*fill, error) {
 		digest:  d,
 		log:     log,
 		opened:  make(chan struct{}),
+		ready:   make(chan struct{}),
 		done:    make(chan struct{}),
 		kick:    make(chan struct{}, 1),
 		wake:    make(chan struct{}),
@@ -314,6 +317,13 @@ func (f *fill) nudge() {
 // It returns how many it wrote, and nil only when that is all of them.
 func (f *fill) send(ctx context.Context, w io.Writer, off, end int64) (n int64, err error) {
 	file, err := f.reopen()
+	if errors.Is(err, errStorage) {
+		select {
+		case <-f.done: // it ends for the same reason
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
+	}
 	if err != nil {
 		// The disk did not keep it, or it was evicted or purged since the reader came.
 		if _, _, ferr := f.state(); errors.Is(ferr, errStorage) || ferr == nil && errors.Is(err, fs.ErrNotExist) {

@@ -182,10 +182,6 @@ func startRig(t *testing.T, s *script, d v1.Hash, o rigOptions) *rig {
 		t.Fatal(err)
 	}
 	store.SetFault(o.fault)
-	part, err := store.Partial(d)
-	if err != nil {
-		t.Fatal(err)
-	}
 	f, err := newFill(d, zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
@@ -195,14 +191,13 @@ func startRig(t *testing.T, s *script, d v1.Hash, o rigOptions) *rig {
 		t.Fatal(err)
 	}
 	f.source = source{repo: Repo{"docker.io", "library/app"}, origin: from}
-	f.part, f.file, f.reopen, f.maxBytes = part, part.File(), part.OpenReader, o.maxBytes
-	if st, ok := part.Meta(); ok {
-		f.have, f.size = spans(st.Have), st.Size
-	}
+	f.maxBytes = o.maxBytes
 	ctx, stop := context.WithCancel(context.Background())
 	r := &rig{t: t, store: store, fill: f, done: make(chan struct{}), stop: stop}
 	f.near = o.sizing.near
-	tr := &fetcher{fill: f, sizing: o.sizing, parallel: o.parallel, hint: o.hint, lanes: newLanes(32), exits: make(chan exit), cancel: o.cancel}
+	tr := &fetcher{fill: f, sizing: o.sizing, parallel: o.parallel, hint: o.hint, lanes: newLanes(32), exits: make(chan exit), cancel: o.cancel,
+		resumes: store.HasPartial(d), open: func() (*disk.Partial, error) { return store.Partial(d) }}
+	f.reopen = tr.reader
 	go func() {
 		defer close(r.done)
 		tr.run(ctx, keeper{})
@@ -435,7 +430,7 @@ func TestPassedThroughIsStillVerified(t *testing.T) {
 }
 
 func TestFullDiskIsNoErrorForReaders(t *testing.T) {
-	for _, step := range []disk.Step{disk.StepWrite, disk.StepSync, disk.StepRename, disk.StepSyncDir} {
+	for _, step := range []disk.Step{disk.StepCreate, disk.StepWrite, disk.StepSync, disk.StepRename, disk.StepSyncDir} {
 		t.Run(string(step), func(t *testing.T) {
 			data, d := blobOf(6<<20, 11)
 			s := &script{data: data}
