@@ -80,6 +80,9 @@ func (c *Cache) Blob(ctx context.Context, repo Repo, d v1.Hash) (*Blob, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := c.admitBlob(ctx, o, repo, d); err != nil {
+		return nil, err
+	}
 	for try := 0; ; try++ {
 		b, err := c.openBlob(ctx, o, repo, d)
 		// A damaged file or a wrong answer nobody has seen a byte of yet: once more.
@@ -385,6 +388,9 @@ func (c *Cache) failed(f *fill, err error) {
 func (c *Cache) StatBlob(ctx context.Context, repo Repo, d v1.Hash) (size int64, res Result, err error) {
 	o, err := c.origin(repo)
 	if err != nil {
+		return 0, "", err
+	}
+	if err := c.admitBlob(ctx, o, repo, d); err != nil {
 		return 0, "", err
 	}
 	link, linked, err := c.index.Link(c.indexRepo(repo), index.Blob, d)

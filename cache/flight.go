@@ -3,6 +3,8 @@ package cache
 import (
 	"context"
 	"sync"
+
+	"forebay/internal/pull"
 )
 
 // flights makes one call of any number of concurrent ones with the same key. The call
@@ -37,8 +39,10 @@ func (g *flights[T]) do(ctx context.Context, key string, fn func(context.Context
 			g.calls = make(map[string]*call[T])
 		}
 		g.calls[key] = c
-		// The call is let go of its first caller here: it belongs to the group.
-		g.wg.Go(func() { g.run(key, c, fn) })
+		// The call is let go of its first caller here: it belongs to the group. Only the
+		// name of its client goes along, to whom it is charged.
+		client := pull.Client(ctx)
+		g.wg.Go(func() { g.run(client, key, c, fn) })
 	}
 	g.mu.Unlock()
 	select {
@@ -49,8 +53,8 @@ func (g *flights[T]) do(ctx context.Context, key string, fn func(context.Context
 	}
 }
 
-func (g *flights[T]) run(key string, c *call[T], fn func(context.Context) (T, error)) {
-	c.value, c.err = fn(g.ctx)
+func (g *flights[T]) run(client, key string, c *call[T], fn func(context.Context) (T, error)) {
+	c.value, c.err = fn(pull.WithClient(g.ctx, client))
 	g.mu.Lock()
 	delete(g.calls, key)
 	g.mu.Unlock()

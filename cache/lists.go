@@ -73,13 +73,17 @@ func (c *Cache) listing(ctx context.Context, o *origin, repo Repo, doc document,
 	if err != nil {
 		return "", err
 	}
-	if ok && (o.Offline || time.Since(at) < o.fresh.of(repo.Name+doc.ref)) {
+	proven, refused := o.access.state(repo.Name) // asking for the list is the proof
+	if refused != nil && !o.Offline {
+		return "", refused
+	}
+	if ok && (o.Offline || proven && time.Since(at) < o.fresh.of(repo.Name+doc.ref)) {
 		return Hit, c.decode(kept, to)
 	}
 	if o.Offline {
 		return "", offlineError(repo)
 	}
-	if ok && o.low() {
+	if ok && proven && o.low() {
 		return Stale, c.decode(kept, to)
 	}
 	wait := ctx

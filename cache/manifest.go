@@ -78,8 +78,14 @@ func (c *Cache) ask(ctx context.Context, o *origin, repo Repo, ref string) (reso
 
 func (c *Cache) byDigest(ctx context.Context, o *origin, repo Repo, d v1.Hash, headOnly bool) (*Manifest, error) {
 	m, linked, err := c.linkedManifest(repo, d)
-	if m != nil || err != nil {
-		return m, err
+	if m != nil && err == nil {
+		err = c.admitManifest(ctx, o, repo, d)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if m != nil {
+		return m, nil
 	}
 	if o.Offline {
 		return nil, offlineError(repo)
@@ -90,6 +96,9 @@ func (c *Cache) byDigest(ctx context.Context, o *origin, repo Repo, d v1.Hash, h
 	}
 	if headOnly || !linked && c.possesses(d) {
 		if desc, ok := c.linkDesc(repo, d); ok && headOnly {
+			if err := c.admitManifest(ctx, o, repo, d); err != nil {
+				return nil, err
+			}
 			return &Manifest{Desc: desc, Result: Hit}, nil
 		}
 		// A HEAD is free: it proves the link, and moves no bytes.

@@ -18,9 +18,12 @@ type UpstreamOptions struct {
 	// StaleIfError is how old a tag may be that is served while the upstream fails, counted
 	// from its last confirmation. 0 means any age.
 	StaleIfError time.Duration
-	OnGone       OnGone // what becomes of a tag that the upstream does not have any more
-	Offline      bool   // the upstream is never asked
-	Parallel     int    // connections per large blob; 0 means 4
+	// AccessTTL is how long a proof holds that the credentials may read a repository; then
+	// one HEAD proves it anew before kept content of it is served. 0 means for ever.
+	AccessTTL time.Duration
+	OnGone    OnGone // what becomes of a tag that the upstream does not have any more
+	Offline   bool   // the upstream is never asked
+	Parallel  int    // connections per large blob; 0 means 4
 	// MaxConnections bounds the connections for blobs over all fills. Fills use at most
 	// half of it for connections beyond their first. 0 means 32.
 	MaxConnections int
@@ -32,6 +35,7 @@ type origin struct {
 	fresh  freshness
 	lanes  *lanes
 	health health
+	access *access // nil without AccessTTL
 }
 
 func newOrigin(u UpstreamOptions) (*origin, error) {
@@ -45,7 +49,11 @@ func newOrigin(u UpstreamOptions) (*origin, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &origin{UpstreamOptions: u, fresh: fresh, lanes: newLanes(u.MaxConnections)}, nil
+	o := &origin{UpstreamOptions: u, fresh: fresh, lanes: newLanes(u.MaxConnections), access: newAccess(u.AccessTTL)}
+	if o.access != nil {
+		o.Upstream = proving{u.Upstream, o.access}
+	}
+	return o, nil
 }
 
 // ailingFor is how long after a failure an upstream counts as failing unless it answered since.

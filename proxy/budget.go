@@ -2,8 +2,11 @@ package proxy
 
 import (
 	"context"
+	"net"
 	"sync"
 	"time"
+
+	"forebay/internal/pull"
 )
 
 // headerBudget bounds the time until the headers of an answer. dockerd, containerd up
@@ -17,6 +20,7 @@ const headerBudget = 19 * time.Second
 type budget struct {
 	parent   context.Context
 	deadline time.Time
+	client   string // address and port, for pull.Client
 
 	mu     sync.Mutex
 	real   context.Context // guarded by mu; nil until somebody waits
@@ -59,6 +63,13 @@ func (b *budget) Err() error {
 }
 
 func (b *budget) Value(key any) any {
+	if key == (pull.ClientKey{}) {
+		host, _, err := net.SplitHostPort(b.client)
+		if err != nil {
+			return b.client
+		}
+		return host
+	}
 	// The made context answers for itself, so that its children are tied to it without
 	// a goroutine each.
 	if real := b.made(); real != nil {

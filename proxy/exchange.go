@@ -34,7 +34,7 @@ type exchange struct {
 func newExchange(h *Handler, rw http.ResponseWriter, r *http.Request) *exchange {
 	x := &exchange{h: h, r: r, client: wire.ParseClient(r.UserAgent()), began: time.Now()}
 	x.w.wrap(rw)
-	x.budget.parent, x.budget.deadline = r.Context(), x.began.Add(headerBudget)
+	x.budget.parent, x.budget.deadline, x.budget.client = r.Context(), x.began.Add(headerBudget), r.RemoteAddr
 	x.w.Header()["Docker-Distribution-Api-Version"] = h.static.apiVersion
 	return x
 }

@@ -1,0 +1,183 @@
+package cache
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"sync"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	lru "github.com/hashicorp/golang-lru/v2"
+
+	"forebay/cache/index"
+	"forebay/internal/logkey"
+	"forebay/internal/pull"
+)
+
+const (
+	// accessEntries bounds the repositories whose access is remembered. One that was
+	// forgotten is proven anew.
+	accessEntries = 16384
+	// accessAgain is when a refusal is looked at again, and when a proof that an outage
+	// prevented is tried again. In between kept content is refused, or served.
+	accessAgain = time.Minute
+)
+
+// access remembers when the right to each repository of an upstream was last proven by
+// its credentials, so that what is kept of one is not served for ever after they have
+// lost it. After a start nothing is proven.
+type access struct {
+	ttl   time.Duration
+	repos *lru.Cache[string, standing]
+
+	once   sync.Once
+	proofs flights[struct{}]
+}
+
+// standing is what is known of the right to a repository.
+type standing struct {
+	until   time.Time // when it is to be proven again
+	refused error     // nil while it holds, or may
+}
+
+// newAccess returns nil for a ttl of 0, with which every repository is good.
+func newAccess(ttl time.Duration) *access {
+	if ttl <= 0 {
+		return nil
+	}
+	repos, err := lru.New[string, standing](accessEntries)
+	if err != nil {
+		panic(err) // only for a size below one
+	}
+	return &access{ttl: ttl, repos: repos}
+}
+
+// state reports whether kept content of a repository may be served without a proof, or
+// with why it may not.
+func (a *access) state(repo string) (proven bool, refused error) {
+	if a == nil {
+		return true, nil
+	}
+	s, ok := a.repos.Get(repo)
+	if !ok || !time.Now().Before(s.until) {
+		return false, nil
+	}
+	return s.refused == nil, s.refused
+}
+
+// saw takes in how a request for something of a repository ended. That something does
+// not exist says that we may look; an outage says nothing.
+func (a *access) saw(repo string, err error) {
+	now := time.Now()
+	switch {
+	case err == nil, pull.KindOf(err) == pull.NotFound:
+		a.repos.Add(repo, standing{until: now.Add(a.ttl)})
+	case refuses(err):
+		a.repos.Add(repo, standing{until: now.Add(accessAgain), refused: err})
+	}
+}
+
+// refuses reports whether err is a 401 or 403, a HEAD's included that could also mean that
+// the registry knows no HEAD.
+func refuses(err error) bool {
+	var e *pull.Error
+	return errors.As(err, &e) && (e.Kind == pull.Denied || e.Kind == pull.Unsupported && (e.Status == 401 || e.Status == 403))
+}
+
+// admit proves by ask, a HEAD, that the right to repo still holds, once for all who wait.
+// It returns why kept content must not be served. A failure of the upstream is no refusal.
+func (c *Cache) admit(ctx context.Context, o *origin, repo Repo, ask func(context.Context) error) error {
+	a := o.access
+	a.once.Do(func() { a.proofs = flights[struct{}]{ctx: c.ctx, wg: &c.wg} })
+	wait, cancel := context.WithTimeout(ctx, c.opts.RevalidateTimeout)
+	defer cancel()
+	_, _, err := a.proofs.do(wait, repo.Name, func(ctx context.Context) (struct{}, error) { return struct{}{}, ask(ctx) })
+	proven, refused := a.state(repo.Name) // ask went through a [proving]
+	switch {
+	case refused != nil:
+		c.log.Warn("access refused: what is kept is not served", logkey.Upstream(repo.Upstream),
+			logkey.Repository(repo.Name), logkey.Err(refused))
+		return refused
+	case !proven && ctx.Err() == nil:
+		c.log.Info("access not proven: the upstream fails", logkey.Upstream(repo.Upstream),
+			logkey.Repository(repo.Name), logkey.Err(err))
+		a.repos.Add(repo.Name, standing{until: time.Now().Add(accessAgain)})
+	}
+	return nil
+}
+
+// admitManifest is admit for the manifest d.
+func (c *Cache) admitManifest(ctx context.Context, o *origin, repo Repo, d v1.Hash) error {
+	if proven, refused := o.access.state(repo.Name); proven || refused != nil || o.Offline {
+		return refused
+	}
+	return c.admit(ctx, o, repo, func(ctx context.Context) error {
+		_, err := o.Upstream.Resolve(ctx, repo.Name, d.String())
+		o.health.saw(err)
+		return err
+	})
+}
+
+// admitBlob is admit for the blob d, if repo is known to hold it: else it is proven anyway.
+func (c *Cache) admitBlob(ctx context.Context, o *origin, repo Repo, d v1.Hash) error {
+	if proven, refused := o.access.state(repo.Name); proven || refused != nil || o.Offline {
+		return refused
+	}
+	if !c.linked(repo, index.Blob, d) {
+		return nil
+	}
+	return c.admit(ctx, o, repo, func(ctx context.Context) error {
+		_, err := o.Upstream.StatBlob(ctx, repo.Name, d)
+		o.health.saw(err)
+		return err
+	})
+}
+
+// proving is an upstream whose every answer proves or refuses access.
+type proving struct {
+	Upstream
+	access *access
+}
+
+// Low passes on what the upstream says of its budget.
+func (p proving) Low() bool {
+	b, ok := p.Upstream.(budgeted)
+	return ok && b.Low()
+}
+
+func (p proving) Resolve(ctx context.Context, repo, ref string) (v1.Descriptor, error) {
+	desc, err := p.Upstream.Resolve(ctx, repo, ref)
+	p.access.saw(repo, err)
+	return desc, err
+}
+
+func (p proving) Manifest(ctx context.Context, repo, ref string) (v1.Descriptor, []byte, error) {
+	desc, b, err := p.Upstream.Manifest(ctx, repo, ref)
+	p.access.saw(repo, err)
+	return desc, b, err
+}
+
+func (p proving) StatBlob(ctx context.Context, repo string, d v1.Hash) (int64, error) {
+	size, err := p.Upstream.StatBlob(ctx, repo, d)
+	p.access.saw(repo, err)
+	return size, err
+}
+
+func (p proving) OpenBlob(ctx context.Context, repo string, d v1.Hash, off, end int64) (*pull.Body, error) {
+	b, err := p.Upstream.OpenBlob(ctx, repo, d, off, end)
+	p.access.saw(repo, err)
+	return b, err
+}
+
+func (p proving) Tags(ctx context.Context, repo string) ([]string, error) {
+	tags, err := p.Upstream.Tags(ctx, repo)
+	p.access.saw(repo, err)
+	return tags, err
+}
+
+func (p proving) Referrers(ctx context.Context, repo string, d v1.Hash) ([]json.RawMessage, error) {
+	list, err := p.Upstream.Referrers(ctx, repo, d)
+	p.access.saw(repo, err)
+	return list, err
+}
