@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -19,6 +20,7 @@ func (d *decoder) check() {
 	if c.AdminListen == "" && c.AdminTLS.Enabled() {
 		d.add(c.origins["admin_tls.cert_file"], "admin_tls", "is set although admin_listen is off: remove one of them")
 	}
+	d.checkWebhooks()
 	for i := range c.Upstreams {
 		d.checkUpstream(&c.Upstreams[i])
 	}
@@ -88,6 +90,7 @@ func (d *decoder) checkUpstream(u *Upstream) {
 	case u.Username != "" && u.DockerConfig != "":
 		fault("docker_config", "cannot be given together with username: remove one of them")
 	}
+	d.checkAWS(u)
 	switch {
 	case u.Proxy == "" && u.ProxyUsername != "":
 		fault("proxy_username", "needs proxy beside it")
@@ -117,6 +120,43 @@ func (d *decoder) checkUpstream(u *Upstream) {
 		if _, err := readBounded(name); err != nil {
 			fault("docker_config", "%s", err)
 		}
+	}
+}
+
+// webhookSecret is a secret that can stand in a URL as it is, and cannot be guessed.
+var webhookSecret = regexp.MustCompile(`^[A-Za-z0-9_-]{16,256}$`)
+
+func (d *decoder) checkWebhooks() {
+	c := d.config
+	d.password("webhooks", "secret", &c.Webhooks.Secret, "secret_file", &c.Webhooks.SecretFile)
+	if c.Webhooks.Secret.Empty() {
+		return
+	}
+	key := "webhooks.secret"
+	if c.Webhooks.SecretFile != "" {
+		key = "webhooks.secret_file"
+	}
+	if !webhookSecret.MatchString(c.Webhooks.Secret.Reveal()) {
+		d.add(c.origins[key], key, "cannot be a part of a URL or is easily guessed: use 16 to 256 letters, digits, - or _")
+	}
+	if c.AdminListen == "" {
+		d.add(c.origins[key], key, "needs the admin listener, and admin_listen is off")
+	}
+}
+
+// amazonName matches the names of Amazon's registries.
+var amazonName = regexp.MustCompile(`^(public\.ecr\.aws|[0-9]{12}\.dkr[.-]ecr(-fips)?\..+)$`)
+
+// checkAWS finds an upstream whose credentials Amazon does not hand out.
+func (d *decoder) checkAWS(u *Upstream) {
+	path := "upstreams." + u.Name + ".credentials"
+	at := d.config.origins[path]
+	switch {
+	case u.Credentials != CredentialsAWS:
+	case u.Username != "" || u.DockerConfig != "":
+		d.add(at, path, "aws cannot be given together with username or docker_config: remove one of them")
+	case !amazonName.MatchString(u.Name):
+		d.add(at, path, "aws is for public.ecr.aws and ACCOUNT.dkr.ecr.REGION.amazonaws.com: the upstream must have such a name")
 	}
 }
 

@@ -42,11 +42,18 @@ type Config struct {
 	// NegativeTTL is how long the upstream's "not found" is remembered. Default 10s.
 	NegativeTTL time.Duration
 	Log         Log
+	Webhooks    Webhooks
 
 	// File is the name of the file that was read; empty when there was none.
 	File string
 
 	origins map[string]Origin // by key path; no entry for a default
+}
+
+// Webhooks is how registries may tell of a push, at /webhooks/SECRET of AdminListen.
+type Webhooks struct {
+	Secret     Secret // from Secret or SecretFile; empty: no webhooks are received
+	SecretFile string
 }
 
 // TLS is a certificate for a listener. Both fields are set or neither is.
@@ -88,6 +95,8 @@ type Upstream struct {
 	Password     Secret // from Password or PasswordFile
 	PasswordFile string
 	DockerConfig string // path of a docker config.json with credentials or helpers
+	// Credentials says where they come from. Default CredentialsGiven.
+	Credentials CredentialSource
 
 	TagTTL time.Duration // how long a tag is served without asking again; 0 asks every time
 
@@ -98,6 +107,8 @@ type Upstream struct {
 	TLSTimeout       time.Duration
 	FirstByteTimeout time.Duration // until the headers of an answer
 	StallTimeout     time.Duration // without a byte of a body
+
+	AddressFamily AddressFamily // which addresses are connected to. Default AnyFamily
 
 	CAFile         string // PEM certificates to trust beside the system's
 	ClientCertFile string // PEM
@@ -124,6 +135,26 @@ type Fallback string
 const (
 	FallbackClients Fallback = "clients"
 	FallbackNone    Fallback = "none"
+)
+
+// CredentialSource says where the credentials of an upstream come from.
+type CredentialSource string
+
+// CredentialsGiven are Username or DockerConfig, or none. CredentialsAWS are handed out by
+// Amazon for its registries, to whoever the environment says that we are.
+const (
+	CredentialsGiven CredentialSource = "given"
+	CredentialsAWS   CredentialSource = "aws"
+)
+
+// AddressFamily says which addresses of an upstream are connected to.
+type AddressFamily string
+
+// The address families.
+const (
+	AnyFamily  AddressFamily = "any"
+	IPv4Family AddressFamily = "ipv4"
+	IPv6Family AddressFamily = "ipv6"
 )
 
 // OnAbandon says what becomes of a download that no client waits for any more.
@@ -227,6 +258,8 @@ func defaultUpstream(name string) Upstream {
 		TLSTimeout:       5 * time.Second,
 		FirstByteTimeout: 10 * time.Second,
 		StallTimeout:     15 * time.Second,
+		Credentials:      CredentialsGiven,
+		AddressFamily:    AnyFamily,
 	}
 	if endpoint, ok := wellKnown()[name]; ok {
 		u.Endpoints = []string{endpoint}

@@ -153,6 +153,7 @@ upstreams:
     tls_timeout: 2s
     first_byte_timeout: 3s
     stall_timeout: 4s
+    address_family: ipv4
     ca_file: %[1]s
     client_cert_file: %[1]s
     client_key_file: %[2]s
@@ -173,6 +174,7 @@ upstreams:
 			Username: "someone", Password: NewSecret("from a file"), PasswordFile: passwordFile,
 			TagTTL: 36 * time.Hour, Parallel: 8, MaxConnections: 64,
 			ConnectTimeout: time.Second, TLSTimeout: 2 * time.Second, FirstByteTimeout: 3 * time.Second, StallTimeout: 4 * time.Second,
+			Credentials: CredentialsGiven, AddressFamily: IPv4Family,
 			CAFile: certFile, ClientCertFile: certFile, ClientKeyFile: keyFile,
 			Proxy: "http://proxy.lan:3128", ProxyUsername: "p", ProxyPassword: NewSecret("q"),
 			AllowPrivate: true, TrustedRealms: []string{"auth.example.com", "auth.example.com:8443"},
@@ -183,6 +185,28 @@ upstreams:
 		return p.Last().String() == ".origins"
 	}, cmp.Ignore())); diff != "" {
 		t.Errorf("configuration (-want +got):\n%s", diff)
+	}
+}
+
+func TestWebhooksAndCredentialsOfAmazon(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "secret")
+	write(t, file, "from-a-file-0123456789\n")
+	c := mustLoad(t, fmt.Sprintf(`
+webhooks: {secret_file: %s}
+upstreams:
+  public.ecr.aws: {credentials: aws}
+  123456789012.dkr.ecr.eu-west-1.amazonaws.com: {credentials: aws, address_family: ipv6}
+`, file))
+	if got := c.Webhooks.Secret.Reveal(); got != "from-a-file-0123456789" {
+		t.Errorf("webhooks.secret = %q, want what is in the file", got)
+	}
+	for _, u := range c.Upstreams {
+		if u.Credentials != CredentialsAWS {
+			t.Errorf("%s: credentials = %s, want aws", u.Name, u.Credentials)
+		}
+	}
+	if got := mustLoad(t, "", "FOREBAY_WEBHOOKS_SECRET=0123456789abcdef").Webhooks.Secret.Reveal(); got != "0123456789abcdef" {
+		t.Errorf("webhooks.secret = %q, want that of the environment", got)
 	}
 }
 

@@ -169,6 +169,15 @@ func TestFaults(t *testing.T) {
 		{"upstreams: {docker.io: {proxy_username: a}}", `proxy_username: needs proxy beside it`},
 		{"upstreams: {docker.io: {proxy: 'http://p:1', proxy_password: a}}", `proxy_password: needs proxy_username beside it`},
 		{"upstreams: {docker.io: {trusted_realms: ['https://auth.lan']}}", `has a scheme`},
+		{"upstreams: {docker.io: {credentials: aws}}", `upstreams.docker.io.credentials: aws is for public.ecr.aws and ACCOUNT.dkr.ecr.REGION.amazonaws.com`},
+		{"upstreams: {public.ecr.aws: {credentials: aws, username: a, password: b}}", `credentials: aws cannot be given together with username`},
+		{"upstreams: {docker.io: {credentials: azure}}", `"azure" is not known: use given or aws`},
+		{"upstreams: {docker.io: {address_family: ipv5}}", `"ipv5" is not known: use any, ipv4 or ipv6`},
+		{"webhooks: {secret: short}", `webhooks.secret: cannot be a part of a URL or is easily guessed`},
+		{"webhooks: {secret: 'long enough but with spaces'}", `webhooks.secret: cannot be a part of a URL`},
+		{"webhooks: {secret_file: /none}", `webhooks.secret_file: open /none: no such file`},
+		{"webhooks: {secret: 0123456789abcdef, secret_file: /none}", `webhooks.secret_file: cannot be given together with secret`},
+		{"admin_listen: off\nwebhooks: {secret: 0123456789abcdef}", `webhooks.secret: needs the admin listener, and admin_listen is off`},
 		{"upstreams: {docker.io: , ghcr.io: {aliases: [index.docker.io]}}", `"index.docker.io" already means docker.io`},
 	} {
 		t.Run(tt.text, func(t *testing.T) {

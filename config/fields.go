@@ -61,6 +61,7 @@ func (c *Config) fields() []field {
 		durationField("negative_ttl", &c.NegativeTTL, 0, day,
 			"How long a \"not found\" of the upstream is remembered. 0 asks every time."),
 		{name: "log", kind: section, fields: c.Log.fields(), doc: "What is logged, to standard error."},
+		{name: "webhooks", kind: section, fields: c.Webhooks.fields(), doc: "Registries that tell of a push."},
 	}
 }
 
@@ -89,6 +90,14 @@ func (l *Log) fields() []field {
 	}
 }
 
+func (w *Webhooks) fields() []field {
+	return []field{
+		secretField("secret", &w.Secret,
+			"Lets registries tell of a push, by a POST to /webhooks/SECRET of `admin_listen`: Docker Hub, GitHub, Quay, Harbor, ACR, ECR (EventBridge) and distribution. A tag that is known is then checked at once with one HEAD; nothing in the payload is believed. At least 16 letters, digits, `-` or `_`. Empty: off. Append `?upstream=NAME` for a registry that calls itself otherwise than in `upstreams`. Prefer `secret_file`."),
+		fileField("secret_file", &w.SecretFile, "File with that secret; a line break at its end is dropped."),
+	}
+}
+
 // fields returns the keys below upstreams.NAME.
 func (u *Upstream) fields() []field {
 	return []field{
@@ -100,6 +109,8 @@ func (u *Upstream) fields() []field {
 		secretField("password", &u.Password, "Password or access token of `username`. Prefer `password_file`."),
 		fileField("password_file", &u.PasswordFile, "File with the password; a line break at its end is dropped."),
 		fileField("docker_config", &u.DockerConfig, "A docker config.json, or the folder of one, to take credentials from, credential helpers included, in place of `username`."),
+		choiceField("credentials", &u.Credentials, []CredentialSource{CredentialsGiven, CredentialsAWS},
+			"Where the credentials come from. `given`: `username` or `docker_config`, or none. `aws`: Amazon hands out passwords for ACCOUNT.dkr.ecr.REGION.amazonaws.com and public.ecr.aws, which are renewed before their 12 hours end. Who asks for them is found out as by all programs on AWS: environment, shared files, web identity, container or instance role; it needs the right ecr:GetAuthorizationToken."),
 		durationField("tag_ttl", &u.TagTTL, 0, 365*day,
 			"How long a tag is served without asking the registry whether it moved. Asking is one HEAD, which no registry counts as a pull. 0 asks every time."),
 		intField("parallel", &u.Parallel, 1, 32, "Connections for one large blob."),
@@ -109,6 +120,8 @@ func (u *Upstream) fields() []field {
 		durationField("first_byte_timeout", &u.FirstByteTimeout, time.Millisecond, 20*time.Second,
 			"Longest wait for the headers of an answer. At most 20s: dockerd and podman wait for us without a limit of their own."),
 		durationField("stall_timeout", &u.StallTimeout, time.Millisecond, 10*time.Minute, "Longest pause within a body, after which the transfer is resumed on a new connection."),
+		choiceField("address_family", &u.AddressFamily, []AddressFamily{AnyFamily, IPv4Family, IPv6Family},
+			"Which addresses are connected to. Docker Hub counts anonymous pulls over IPv6 for a whole /64, which other machines may share: with `ipv4` they count for one address."),
 		fileField("ca_file", &u.CAFile, "PEM file with certificates to trust beside the system's."),
 		fileField("client_cert_file", &u.ClientCertFile, "PEM file with a client certificate for the registry."),
 		fileField("client_key_file", &u.ClientKeyFile, "PEM file with its private key."),

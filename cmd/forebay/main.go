@@ -91,7 +91,7 @@ Exit codes: 0 done, 1 it did not work, 2 the command line or configuration is wr
 	root.SetOut(p.stdout)
 	root.SetErr(p.stderr)
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newServe(p), newConfig(p), newHealthcheck(p), newRebuildIndex(p), newVersion(p))
+	root.AddCommand(newServe(p), newConfig(p), newHealthcheck(p), newRebuildIndex(p), newHub(p), newVersion(p))
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w: see %s --help", err, cmd.CommandPath())}
 	})

@@ -78,7 +78,7 @@ func serve(ctx context.Context, c *config.Config, p process) (err error) {
 		err = errors.Join(err, m.Close())
 		log.Info("stopped", logkey.Err(err))
 	}()
-	s, err := newServers(c, m.handler, b, log)
+	s, err := newServers(c, m.handler, newWebhooks(c, m.cache.Hint, log), b, log)
 	if err != nil {
 		return err
 	}
@@ -92,8 +92,8 @@ type servers struct {
 	admin    *server.Server // nil when it is off
 }
 
-// newServers opens both listeners and answers nobody yet.
-func newServers(c *config.Config, clients http.Handler, b build, log *zap.Logger) (*servers, error) {
+// newServers opens both listeners and answers nobody yet. hooks may be nil.
+func newServers(c *config.Config, clients, hooks http.Handler, b build, log *zap.Logger) (*servers, error) {
 	var stopping atomic.Bool
 	registry, err := server.New(server.Options{
 		Addr: c.Listen, Handler: clients,
@@ -124,8 +124,9 @@ func newServers(c *config.Config, clients http.Handler, b build, log *zap.Logger
 				}
 				return nil
 			},
-			Metrics: admin.NewMetrics(b.version, b.revision, b.compiler),
-			Version: b.version,
+			Metrics:  admin.NewMetrics(b.version, b.revision, b.compiler),
+			Version:  b.version,
+			Webhooks: hooks,
 		}),
 		TLSCert: c.AdminTLS.CertFile, TLSKey: c.AdminTLS.KeyFile, HTTP2: c.HTTP2,
 		ShutdownGrace: adminGrace, Log: log.Named("admin"),

@@ -12,6 +12,7 @@ import (
 	"forebay/config"
 	"forebay/proxy"
 	"forebay/upstream"
+	"forebay/upstream/ecr"
 )
 
 // mirror is everything between a client's request and the registries. Its owner runs
@@ -20,6 +21,7 @@ type mirror struct {
 	cache      *cache.Cache
 	handler    http.Handler
 	registries []*upstream.Registry
+	issuers    []*ecr.Issuer
 }
 
 // newMirror builds a mirror from its settings and opens its storage. Nothing is contacted.
@@ -34,7 +36,11 @@ func newMirror(c *config.Config, version string, log *zap.Logger) (_ *mirror, er
 	aliases := make(map[string][]string, len(c.Upstreams))
 	for i := range c.Upstreams {
 		u := &c.Upstreams[i]
-		r, err := upstream.New(registryOptions(u, version, log.Named("upstream")))
+		o := registryOptions(u, version, log.Named("upstream"))
+		if err := m.addIssuer(u, &o); err != nil {
+			return nil, usageError{err}
+		}
+		r, err := upstream.New(o)
 		if err != nil {
 			return nil, usageError{err}
 		}
@@ -63,7 +69,24 @@ func (m *mirror) Close() error {
 	for _, r := range m.registries {
 		r.Close()
 	}
+	for _, i := range m.issuers {
+		i.Close()
+	}
 	return err
+}
+
+// addIssuer lets Amazon hand out the credentials of an upstream that wants that.
+func (m *mirror) addIssuer(u *config.Upstream, o *upstream.Options) error {
+	if u.Credentials != config.CredentialsAWS {
+		return nil
+	}
+	i, err := ecr.New(ecr.Options{Registry: u.Name, Proxy: o.Proxy, Log: o.Log})
+	if err != nil {
+		return fmt.Errorf("upstreams.%s.credentials: %w", u.Name, err)
+	}
+	m.issuers = append(m.issuers, i)
+	o.Credentials = upstream.Credentials{Issuer: i}
+	return nil
 }
 
 func registryOptions(u *config.Upstream, version string, log *zap.Logger) upstream.Options {
@@ -75,6 +98,7 @@ func registryOptions(u *config.Upstream, version string, log *zap.Logger) upstre
 		AllowPrivate:  u.AllowPrivate,
 		TLS:           upstream.TLS{CAFile: u.CAFile, CertFile: u.ClientCertFile, KeyFile: u.ClientKeyFile},
 		Proxy:         proxyURL(u),
+		Family:        family(u.AddressFamily),
 		Timeouts: upstream.Timeouts{
 			Connect: u.ConnectTimeout, TLS: u.TLSTimeout, FirstByte: u.FirstByteTimeout, Stall: u.StallTimeout,
 		},
@@ -97,6 +121,17 @@ func endpoints(u *config.Upstream) []upstream.Endpoint {
 		list = append(list, upstream.Endpoint{URL: e})
 	}
 	return list
+}
+
+func family(f config.AddressFamily) upstream.Family {
+	switch f {
+	case config.IPv4Family:
+		return upstream.IPv4Only
+	case config.IPv6Family:
+		return upstream.IPv6Only
+	default:
+		return upstream.AnyFamily
+	}
 }
 
 // proxyURL returns the proxy of an upstream with its user, or nil.

@@ -1,7 +1,7 @@
-// Package admin answers operators: whether the mirror lives, whether it is ready, and
-// its metrics.
+// Package admin answers operators: whether the mirror lives, whether it is ready, its
+// metrics, and the API by which it is looked into and worked on.
 //
-// Nothing here asks who is asking. The listener must not be reachable from where
+// Nothing here but webhooks and the API asks who is asking. The listener must not be reachable from where
 // clients are not trusted.
 package admin
 
@@ -15,12 +15,17 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// Options configures the handler of the admin listener. All are required.
+// Options configures the handler of the admin listener. All but Webhooks and API are required.
 type Options struct {
 	// Ready returns why no traffic should be sent here, or nil. It must not block.
 	Ready   func() error
 	Metrics prometheus.Gatherer
 	Version string
+	// Webhooks is asked what is below /webhooks/; nil means that nothing is there. It alone
+	// of all asks for a secret, since registries post to it.
+	Webhooks http.Handler
+	// API answers what is below /api/; nil means that nothing is there.
+	API *API
 }
 
 // New returns the handler of the admin listener.
@@ -35,8 +40,14 @@ func New(o Options) http.Handler {
 		text(w, http.StatusOK, "ready")
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(o.Metrics, promhttp.HandlerOpts{}))
+	if o.Webhooks != nil {
+		mux.Handle("/webhooks/", o.Webhooks)
+	}
+	if o.API != nil {
+		mux.Handle("/api/", o.API)
+	}
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
-		text(w, http.StatusOK, fmt.Sprintf("forebay %s\n\n/healthz  it lives\n/readyz   it takes traffic\n/metrics  figures for Prometheus", o.Version))
+		text(w, http.StatusOK, fmt.Sprintf("forebay %s\n\n/healthz  it lives\n/readyz   it takes traffic\n/metrics  figures for Prometheus\n/api/v1/openapi.json  the admin API", o.Version))
 	})
 	return mux
 }

@@ -54,3 +54,19 @@ func TestAnswersOperators(t *testing.T) {
 		}
 	}
 }
+
+func TestWebhooksAreThereOnlyIfGiven(t *testing.T) {
+	o := Options{Ready: func() error { return nil }, Metrics: NewMetrics("v", "r", "go"), Version: "v"}
+	for _, given := range []bool{false, true} {
+		want := http.StatusNotFound
+		if given {
+			want = http.StatusAccepted
+			o.Webhooks = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusAccepted) })
+		}
+		w := httptest.NewRecorder()
+		New(o).ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/webhooks/x", strings.NewReader("{}")))
+		if w.Code != want {
+			t.Errorf("POST /webhooks/x = %d, want %d (given: %v)", w.Code, want, given)
+		}
+	}
+}

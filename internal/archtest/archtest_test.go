@@ -117,7 +117,7 @@ func importTable() map[string][]string {
 		"cache/cachetest": append(leaf(), "cache", "cache/disk", "cache/index"),
 		"upstream":        append(leaf(), "upstream/governor"),
 		"upstream/hubapi": append(leaf(), "upstream"),
-		"upstream/ecr":    leaf(),
+		"upstream/ecr":    append(leaf(), "upstream"), // its tests do
 
 		"upstream/governor": {"internal/wire"},
 

@@ -1,0 +1,58 @@
+package main
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+
+	"go.uber.org/zap"
+
+	"forebay/cache"
+	"forebay/config"
+	"forebay/internal/webhook"
+)
+
+// newWebhooks returns what registries post to, or nil when that is off.
+func newWebhooks(c *config.Config, hint func(repo cache.Repo, tag string), log *zap.Logger) http.Handler {
+	if c.Webhooks.Secret.Empty() {
+		return nil
+	}
+	names := registryNames(c)
+	return webhook.New(webhook.Options{
+		Secret: c.Webhooks.Secret.Reveal(),
+		Log:    log.Named("webhook"),
+		Hint: func(registry, repository, tag string) bool {
+			name, ok := names[strings.ToLower(registry)]
+			if !ok {
+				return false
+			}
+			if name == "docker.io" && !strings.Contains(repository, "/") {
+				repository = "library/" + repository
+			}
+			hint(cache.Repo{Upstream: name, Name: repository}, tag)
+			return true
+		},
+	})
+}
+
+// registryNames returns the name of the upstream for each name that its registry may
+// call itself by: the upstream's own, its aliases and the hosts of its endpoints.
+func registryNames(c *config.Config) map[string]string {
+	names := map[string]string{}
+	for _, u := range c.Upstreams {
+		for _, raw := range u.Endpoints {
+			if e, err := url.Parse(raw); err == nil {
+				names[strings.ToLower(e.Host)] = u.Name
+			}
+		}
+	}
+	for _, u := range c.Upstreams { // a name is more than a host that several may use
+		for _, alias := range u.Aliases {
+			names[strings.ToLower(alias)] = u.Name
+		}
+	}
+	for _, u := range c.Upstreams {
+		names[strings.ToLower(u.Name)] = u.Name
+	}
+	return names
+}
