@@ -4,11 +4,14 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+
+	"golang.org/x/net/publicsuffix"
 )
 
 // check reads the files that hold secrets and finds what is wrong between keys.
@@ -71,25 +74,18 @@ func (d *decoder) checkUpstream(u *Upstream) {
 	at := func(key string) Origin { return d.config.origins[join(path, key)] }
 	fault := func(key, format string, args ...any) { d.add(at(key), join(path, key), format, args...) }
 
-	d.password(path, "password", &u.Password, "password_file", &u.PasswordFile)
 	d.password(path, "proxy_password", &u.ProxyPassword, "proxy_password_file", &u.ProxyPasswordFile)
 	d.checkPair(path, "client_cert_file", &u.ClientCertFile, "client_key_file", &u.ClientKeyFile)
 
-	if len(u.Endpoints) == 0 {
-		fault("endpoints", "is empty: name one, such as https://%s, or remove the key", u.Name)
-	}
-	switch {
-	case u.Username != "" && u.Password.Empty() && u.PasswordFile == "":
-		fault("username", "needs password or password_file beside it")
-	case u.Username == "" && !u.Password.Empty():
-		key := "password"
-		if u.PasswordFile != "" {
-			key = "password_file"
+	d.checkAccount(path, &u.Account)
+	d.checkFallback(path, u)
+	d.checkEndpoints(path, u)
+	for i, r := range u.TagRules {
+		if r.Match == "" || r.TTL == unsetTTL {
+			d.add(d.config.origins[nth(join(path, "tag_rules"), i)], nth(join(path, "tag_rules"), i), "needs match and ttl")
 		}
-		fault(key, "needs username beside it")
-	case u.Username != "" && u.DockerConfig != "":
-		fault("docker_config", "cannot be given together with username: remove one of them")
 	}
+	u.Offline = u.Offline || d.config.Offline
 	d.checkAWS(u)
 	switch {
 	case u.Proxy == "" && u.ProxyUsername != "":
@@ -112,8 +108,28 @@ func (d *decoder) checkUpstream(u *Upstream) {
 			fault("ca_file", "%q holds no PEM certificate", u.CAFile)
 		}
 	}
-	if u.DockerConfig != "" {
-		name := u.DockerConfig
+}
+
+// checkAccount reads an account's password and finds what is missing beside it.
+func (d *decoder) checkAccount(path string, a *Account) {
+	fault := func(key, format string, args ...any) {
+		d.add(d.config.origins[join(path, key)], join(path, key), format, args...)
+	}
+	d.password(path, "password", &a.Password, "password_file", &a.PasswordFile)
+	switch {
+	case a.Username != "" && a.Password.Empty() && a.PasswordFile == "":
+		fault("username", "needs password or password_file beside it")
+	case a.Username == "" && !a.Password.Empty():
+		key := "password"
+		if a.PasswordFile != "" {
+			key = "password_file"
+		}
+		fault(key, "needs username beside it")
+	case a.Username != "" && a.DockerConfig != "":
+		fault("docker_config", "cannot be given together with username: remove one of them")
+	}
+	if a.DockerConfig != "" {
+		name := a.DockerConfig
 		if info, err := os.Stat(name); err == nil && info.IsDir() {
 			name = filepath.Join(name, "config.json")
 		}
@@ -121,6 +137,70 @@ func (d *decoder) checkUpstream(u *Upstream) {
 			fault("docker_config", "%s", err)
 		}
 	}
+}
+
+// checkFallback checks the further accounts of an upstream.
+func (d *decoder) checkFallback(path string, u *Upstream) {
+	for i := range u.FallbackCredentials {
+		at := nth(join(path, "fallback_credentials"), i)
+		a := &u.FallbackCredentials[i]
+		if origin, mapping := d.config.origins[at]; mapping && *a == (Account{}) {
+			d.add(origin, at, "needs username and password_file, or docker_config; for no credentials write %s in its place", anonymous)
+			continue
+		}
+		d.checkAccount(at, a)
+	}
+}
+
+// checkEndpoints checks that something gives tags, and that no credentials go astray.
+func (d *decoder) checkEndpoints(path string, u *Upstream) {
+	key := join(path, "endpoints")
+	fault := func(at, format string, args ...any) { d.add(d.config.origins[at], at, format, args...) }
+	if len(u.Endpoints) == 0 {
+		fault(key, "is empty: name one, such as https://%s, or remove the key", u.Name)
+		return
+	}
+	tags, own := false, ""
+	for i := range u.Endpoints {
+		e := &u.Endpoints[i]
+		at := nth(key, i)
+		tags = tags || !e.StandIn || e.Tags
+		switch {
+		case e.StandIn && e.URL == "":
+			if _, given := d.config.origins[join(at, "url")]; !given { // else it was refused
+				fault(at, "needs a url")
+			}
+		case e.StandIn:
+			d.checkAccount(at, &e.Account)
+		case own == "":
+			own = e.URL
+		case u.Credentialed() && !sameOwner(own, e.URL):
+			fault(key, "%s would get the credentials for %s: if it is another registry, write {url: %s} in its place", e.URL, own, e.URL)
+		}
+	}
+	if !tags {
+		fault(key, "none gives tags: name the registry itself beside its stand-ins, or set tags: true")
+	}
+}
+
+// sameOwner reports whether two endpoints seem to be of one owner: the same host, or
+// hosts of one registrable domain. Of addresses and short names there is no telling.
+func sameOwner(one, two string) bool {
+	a, b := hostOf(one), hostOf(two)
+	if a == b || net.ParseIP(a) != nil || net.ParseIP(b) != nil || !strings.Contains(a, ".") || !strings.Contains(b, ".") {
+		return true
+	}
+	x, errX := publicsuffix.EffectiveTLDPlusOne(a)
+	y, errY := publicsuffix.EffectiveTLDPlusOne(b)
+	return errX == nil && errY == nil && x == y
+}
+
+func hostOf(endpoint string) string {
+	u, err := url.Parse(endpoint)
+	if err != nil {
+		return ""
+	}
+	return u.Hostname()
 }
 
 // webhookSecret is a secret that can stand in a URL as it is, and cannot be guessed.

@@ -41,8 +41,10 @@ type Config struct {
 	RevalidateTimeout time.Duration
 	// NegativeTTL is how long the upstream's "not found" is remembered. Default 10s.
 	NegativeTTL time.Duration
-	Log         Log
-	Webhooks    Webhooks
+	// Offline never contacts any registry. Default false. It is set for every upstream too.
+	Offline  bool
+	Log      Log
+	Webhooks Webhooks
 
 	// File is the name of the file that was read; empty when there was none.
 	File string
@@ -85,20 +87,28 @@ const (
 // Upstream is one mirrored registry.
 type Upstream struct {
 	Name string // public name, as in image references: "docker.io"
-	// Endpoints are base URLs (scheme, host, port, what comes before /v2/), tried in order. Default https://NAME,
-	// and https://registry-1.docker.io for docker.io.
-	Endpoints []string
+	// Endpoints are tried in order. Default https://NAME, and https://registry-1.docker.io
+	// for docker.io. At least one gives tags.
+	Endpoints []Endpoint
 	// Aliases are other names that clients use for this registry.
 	Aliases []string
 
-	Username     string // empty: anonymous, or as DockerConfig says
-	Password     Secret // from Password or PasswordFile
-	PasswordFile string
-	DockerConfig string // path of a docker config.json with credentials or helpers
-	// Credentials says where they come from. Default CredentialsGiven.
+	Account
+	FallbackCredentials []Account // for when those before are refused or used up
+	// Credentials says where those of Account come from. Default CredentialsGiven.
 	Credentials CredentialSource
 
-	TagTTL time.Duration // how long a tag is served without asking again; 0 asks every time
+	TagTTL          time.Duration // how long a tag is served without asking again; 0 asks every time
+	TagRules        []TagRule     // first match wins over TagTTL
+	RefreshMinPulls int           // pulls that make a tag worth a check in the background; 0: none is
+	StaleIfError    time.Duration // age up to which tags are served while the registry fails; Forever is the default
+	OnGone          OnGone
+	AccessTTL       time.Duration // how long a proven right to a repository holds; 0: for ever
+	Offline         bool          // never contacted; also when that is set for all
+
+	Reserve     float64 // share of a pull limit below which the registry is spared; 0: never
+	Limited     Limited
+	LimitedWait time.Duration // bound of LimitedWait
 
 	Parallel       int // connections for one large blob
 	MaxConnections int // connections to this upstream, all together
@@ -250,8 +260,15 @@ func defaults() *Config {
 func defaultUpstream(name string) Upstream {
 	u := Upstream{
 		Name:             name,
-		Endpoints:        []string{"https://" + name},
+		Endpoints:        []Endpoint{{URL: "https://" + name}},
 		TagTTL:           time.Minute,
+		RefreshMinPulls:  3,
+		StaleIfError:     Forever,
+		OnGone:           GoneKeep,
+		AccessTTL:        time.Hour,
+		Reserve:          0.2,
+		Limited:          LimitedRefuse,
+		LimitedWait:      15 * time.Second,
 		Parallel:         4,
 		MaxConnections:   32,
 		ConnectTimeout:   3 * time.Second,
@@ -262,7 +279,7 @@ func defaultUpstream(name string) Upstream {
 		AddressFamily:    AnyFamily,
 	}
 	if endpoint, ok := wellKnown()[name]; ok {
-		u.Endpoints = []string{endpoint}
+		u.Endpoints = []Endpoint{{URL: endpoint}}
 	}
 	if name == hubName {
 		u.Aliases = hubAliases()

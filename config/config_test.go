@@ -67,7 +67,9 @@ func TestNothingGivenMirrorsTheWellKnownRegistries(t *testing.T) {
 	c := mustLoad(t, "")
 	var got []string
 	for _, u := range c.Upstreams {
-		got = append(got, u.Name+" "+strings.Join(u.Endpoints, " "))
+		for _, e := range u.Endpoints {
+			got = append(got, u.Name+" "+e.URL)
+		}
 	}
 	want := []string{
 		"docker.io https://registry-1.docker.io",
@@ -142,7 +144,14 @@ log: {level: debug, format: json, access: false}
 upstreams:
   ghcr.io: {docker_config: %[4]s/docker.json}
   docker.io:
-    endpoints: ["https://one.example.com", "http://10.0.0.1:5000/a/b/"]
+    endpoints:
+      - https://one.example.com
+      - "http://10.0.0.1:5000/a/b/"
+      - url: https://public.ecr.aws/
+        rewrite: {from: library/, to: docker/library/}
+        tags: true
+        username: AWS
+        password_file: %[3]s
     aliases: [hub]
     username: someone
     password_file: %[3]s
@@ -161,6 +170,21 @@ upstreams:
     proxy_username: p
     proxy_password: q
     allow_private: true
+    tag_rules:
+      - {match: "library/*:latest", ttl: 30s}
+      - {match: "*:v[0-9]*", ttl: forever}
+      - "*:edge=0"
+    refresh_ahead: {min_pulls: 7}
+    stale_if_error: 30d
+    on_gone: drop
+    access_ttl: 2h
+    offline: true
+    budget: {reserve: 12.5%%}
+    limited: wait
+    limited_wait: 9s
+    fallback_credentials:
+      - {username: second, password_file: %[3]s}
+      - anonymous
     trusted_realms: [auth.example.com, "auth.example.com:8443"]
 `, certFile, keyFile, passwordFile, folder))
 	want := &Config{
@@ -170,9 +194,17 @@ upstreams:
 		Fallback: FallbackNone, OnAbandon: AbandonCancel, RevalidateTimeout: 500 * time.Millisecond,
 		Log: Log{LevelDebug, LogJSON, false}, File: c.File,
 		Upstreams: []Upstream{{
-			Name: "docker.io", Endpoints: []string{"https://one.example.com", "http://10.0.0.1:5000/a/b"}, Aliases: []string{"hub"},
-			Username: "someone", Password: NewSecret("from a file"), PasswordFile: passwordFile,
-			TagTTL: 36 * time.Hour, Parallel: 8, MaxConnections: 64,
+			Name: "docker.io", Endpoints: []Endpoint{{URL: "https://one.example.com"}, {URL: "http://10.0.0.1:5000/a/b"}, {
+				URL: "https://public.ecr.aws", StandIn: true, From: "library/", To: "docker/library/", Tags: true,
+				Account: Account{Username: "AWS", Password: NewSecret("from a file"), PasswordFile: passwordFile},
+			}}, Aliases: []string{"hub"},
+			Account:             Account{Username: "someone", Password: NewSecret("from a file"), PasswordFile: passwordFile},
+			FallbackCredentials: []Account{{Username: "second", Password: NewSecret("from a file"), PasswordFile: passwordFile}, {}},
+			TagTTL:              36 * time.Hour,
+			TagRules:            []TagRule{{"library/*:latest", 30 * time.Second}, {"*:v[0-9]*", Forever}, {"*:edge", 0}},
+			RefreshMinPulls:     7, StaleIfError: 30 * day, OnGone: GoneDrop, AccessTTL: 2 * time.Hour, Offline: true,
+			Reserve: 0.125, Limited: LimitedWait, LimitedWait: 9 * time.Second,
+			Parallel: 8, MaxConnections: 64,
 			ConnectTimeout: time.Second, TLSTimeout: 2 * time.Second, FirstByteTimeout: 3 * time.Second, StallTimeout: 4 * time.Second,
 			Credentials: CredentialsGiven, AddressFamily: IPv4Family,
 			CAFile: certFile, ClientCertFile: certFile, ClientKeyFile: keyFile,
@@ -279,8 +311,8 @@ func TestEnvironmentSetsKeysOfUpstreams(t *testing.T) {
 	if hub.Username != "someone" || hub.Password.Reveal() != "pa,ss=word" {
 		t.Errorf("docker.io: user %q, password as given: %t", hub.Username, hub.Password.Reveal() == "pa,ss=word")
 	}
-	want := []string{"http://127.0.0.1:1", "http://127.0.0.1:2"}
-	if diff := cmp.Diff(want, c.Upstream("reg.lan:5000").Endpoints); diff != "" {
+	want := []Endpoint{{URL: "http://127.0.0.1:1"}, {URL: "http://127.0.0.1:2"}}
+	if diff := cmp.Diff(want, c.Upstream("reg.lan:5000").Endpoints, cmp.AllowUnexported(Secret{})); diff != "" {
 		t.Errorf("endpoints (-want +got):\n%s", diff)
 	}
 	if diff := cmp.Diff(map[string]string{"a.lan": "docker.io", "b.lan": "reg.lan:5000"}, c.Hosts); diff != "" {
@@ -349,6 +381,8 @@ func TestPrintedConfigurationLoadsAgain(t *testing.T) {
 		"",
 		"admin_listen: off\nlog: {access: false}\nstorage: {dir: '/a b: c', max_size: 7GB}",
 		"upstreams: {docker.io: {username: 'true', password: hunter2, tag_ttl: 0}, 'reg.lan:5000': {endpoints: ['http://127.0.0.1:5000'], username: '123', password: '#x'}}\nhosts: {h.lan: docker.io}",
+		"offline: true\nupstreams: {docker.io: {endpoints: ['https://registry-1.docker.io', {url: 'https://public.ecr.aws', rewrite: {from: library/, to: docker/library/}, username: a, password: hunter2}], " +
+			"fallback_credentials: [{username: b, password: hunter2}, anonymous], tag_rules: [{match: '*:v[0-9]*', ttl: forever}, 'a:b=0'], budget: {reserve: 7.5%}}}",
 	} {
 		t.Run(text, func(t *testing.T) {
 			first := mustLoad(t, text)

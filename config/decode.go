@@ -174,6 +174,8 @@ func (d *decoder) value(n *yaml.Node, path string, f *field) {
 		for _, element := range n.Content {
 			d.scalar(follow(element), path, f, f.set)
 		}
+	case records:
+		d.records(n, path, f)
 	case table:
 		d.config.origins[path] = d.at(n)
 		f.clear()
@@ -195,6 +197,29 @@ func (d *decoder) value(n *yaml.Node, path string, f *field) {
 		})
 	}
 }
+
+// records decodes a list whose elements are texts or mappings.
+func (d *decoder) records(n *yaml.Node, path string, f *field) {
+	if n.Kind != yaml.SequenceNode {
+		d.add(d.at(n), path, "is %s: %s is needed, such as [A, B]", shape(n), f.what)
+		return
+	}
+	d.config.origins[path] = d.at(n)
+	f.clear()
+	for i, node := range n.Content {
+		node = follow(node)
+		at := nth(path, i)
+		if node.Kind != yaml.MappingNode {
+			d.scalar(node, path, f, f.set)
+			continue
+		}
+		d.config.origins[at] = d.at(node)
+		d.section(node, at, f.element())
+	}
+}
+
+// nth returns the path of an element of a list, counted from 1.
+func nth(path string, i int) string { return fmt.Sprintf("%s[%d]", path, i+1) }
 
 // scalar gives the text of one value to set.
 func (d *decoder) scalar(n *yaml.Node, path string, f *field, set func(string) error) {

@@ -16,6 +16,7 @@ const (
 	list         // of scalars; separated by commas in the environment
 	table        // of scalars by name; NAME=VALUE pairs in the environment
 	section      // of fields
+	records      // a list of texts and of mappings with fields
 )
 
 // field is one key of the file: the only place that says its name, what it allows,
@@ -32,7 +33,17 @@ type field struct {
 	set    func(text string) error // sets a scalar; adds one element of a list or table
 	clear  func()                  // empties a list or table
 	get    func() []string         // the elements; exactly one of a scalar
-	fields []field                 // of a section
+	fields []field                 // of a section; of records, those that a mapping has
+
+	// Of records: element adds one and returns its keys, elements returns all.
+	element  func() []field
+	elements func() []element
+}
+
+// element is one of the records: a text, or else a mapping.
+type element struct {
+	text   string
+	fields []field
 }
 
 // fields returns the keys of the whole file but upstreams, whose names are free.
@@ -60,6 +71,7 @@ func (c *Config) fields() []field {
 			"How long a client waits for the check of a tag that is known but older than `tag_ttl`. After that it gets what is known, and the check goes on."),
 		durationField("negative_ttl", &c.NegativeTTL, 0, day,
 			"How long a \"not found\" of the upstream is remembered. 0 asks every time."),
+		boolField("offline", &c.Offline, "Never contacts any registry. What is kept is served, all else is not found."),
 		{name: "log", kind: section, fields: c.Log.fields(), doc: "What is logged, to standard error."},
 		{name: "webhooks", kind: section, fields: c.Webhooks.fields(), doc: "Registries that tell of a push."},
 	}
@@ -100,19 +112,23 @@ func (w *Webhooks) fields() []field {
 
 // fields returns the keys below upstreams.NAME.
 func (u *Upstream) fields() []field {
-	return []field{
-		listField("endpoints", &u.Endpoints, "URLs", parseEndpoint,
-			"Base URLs, tried in order: what comes before /v2/. Default: https://NAME, and https://registry-1.docker.io for docker.io."),
+	list := []field{
+		endpointsField(&u.Endpoints),
 		listField("aliases", &u.Aliases, "host names", parseHost,
 			"Other names that clients use for this registry, in `?ns=` or in front of the repository."),
-		textField("username", &u.Username, "User for the registry or its token server. Without one pulls are anonymous."),
-		secretField("password", &u.Password, "Password or access token of `username`. Prefer `password_file`."),
-		fileField("password_file", &u.PasswordFile, "File with the password; a line break at its end is dropped."),
-		fileField("docker_config", &u.DockerConfig, "A docker config.json, or the folder of one, to take credentials from, credential helpers included, in place of `username`."),
-		choiceField("credentials", &u.Credentials, []CredentialSource{CredentialsGiven, CredentialsAWS},
-			"Where the credentials come from. `given`: `username` or `docker_config`, or none. `aws`: Amazon hands out passwords for ACCOUNT.dkr.ecr.REGION.amazonaws.com and public.ecr.aws, which are renewed before their 12 hours end. Who asks for them is found out as by all programs on AWS: environment, shared files, web identity, container or instance role; it needs the right ecr:GetAuthorizationToken."),
-		durationField("tag_ttl", &u.TagTTL, 0, 365*day,
-			"How long a tag is served without asking the registry whether it moved. Asking is one HEAD, which no registry counts as a pull. 0 asks every time."),
+	}
+	list = append(list, u.Account.fields()...)
+	list = append(list, choiceField("credentials", &u.Credentials, []CredentialSource{CredentialsGiven, CredentialsAWS},
+		"Where the credentials come from. `given`: `username` or `docker_config`, or none. `aws`: Amazon hands out passwords for ACCOUNT.dkr.ecr.REGION.amazonaws.com and public.ecr.aws, which are renewed before their 12 hours end. Who asks for them is found out as by all programs on AWS: environment, shared files, web identity, container or instance role; it needs the right ecr:GetAuthorizationToken."))
+	list = append(list, fallbackField(&u.FallbackCredentials))
+	list = append(list, u.freshnessFields()...)
+	list = append(list, u.mannersFields()...)
+	return append(list, u.connectionFields()...)
+}
+
+// connectionFields are the keys that say how the registry is connected to.
+func (u *Upstream) connectionFields() []field {
+	return []field{
 		intField("parallel", &u.Parallel, 1, 32, "Connections for one large blob."),
 		intField("max_connections", &u.MaxConnections, 1, 1024, "Connections to this registry, all together."),
 		durationField("connect_timeout", &u.ConnectTimeout, time.Millisecond, time.Minute, "Longest wait for a TCP connection."),

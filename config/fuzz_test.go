@@ -14,6 +14,7 @@ func FuzzLoad(f *testing.F) {
 	f.Add([]byte("listen: ':5000'\nupstreams: {docker.io: {tag_ttl: 1m, endpoints: [https://a]}}"))
 	f.Add([]byte("a: &a [*a]\n<<: *a\nhosts: {a.lan: docker.io}"))
 	f.Add([]byte("storage: {max_size: 1.5GiB, s3: {}}\nlog: {level: warn}\n---\n"))
+	f.Add([]byte("upstreams: {a.b: {endpoints: [https://a.b, {url: https://c, rewrite: {from: x/}}], tag_rules: [{match: a, ttl: forever}, b=0], fallback_credentials: [anonymous]}}"))
 	f.Add([]byte("upstreams:\n  x.y:\n    username: !!binary aGk=\n    password: |\n      two\n      lines\n"))
 	folder := f.TempDir()
 	f.Fuzz(func(t *testing.T, text []byte) {

@@ -175,6 +175,11 @@ func (d *decoder) text(at Origin, path string, f *field, text string) {
 		return
 	}
 	f.clear()
+	for key := range d.config.origins {
+		if strings.HasPrefix(key, path+"[") { // of mappings that are there no more
+			delete(d.config.origins, key)
+		}
+	}
 	for _, element := range splitList(text) {
 		if err := f.set(element); err != nil {
 			d.add(at, path, "%s", err)

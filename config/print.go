@@ -66,6 +66,9 @@ func (c *Config) fieldNode(path string, f field) *yaml.Node {
 		}
 		return n
 	}
+	if f.kind == records {
+		return c.recordsNode(path, f)
+	}
 	texts := f.get()
 	switch {
 	case len(texts) == 0, f.kind == scalar && texts[0] == "":
@@ -86,6 +89,22 @@ func (c *Config) fieldNode(path string, f field) *yaml.Node {
 	default:
 		return bare(texts[0])
 	}
+}
+
+// recordsNode returns the list of records, nil for none.
+func (c *Config) recordsNode(path string, f field) *yaml.Node {
+	n := &yaml.Node{Kind: yaml.SequenceNode}
+	for i, e := range f.elements() {
+		if e.fields == nil {
+			n.Content = append(n.Content, text(e.text))
+			continue
+		}
+		n.Content = append(n.Content, c.sectionNode(nth(path, i), e.fields))
+	}
+	if len(n.Content) == 0 {
+		return nil
+	}
+	return n
 }
 
 // text returns a scalar that is read as a string, quoted where it must be.

@@ -33,8 +33,35 @@ func referenceSection(b *strings.Builder, path string, fields []field) {
 		if texts := strings.Join(f.get(), ", "); texts != "" {
 			fmt.Fprintf(b, "* Default: `%s`\n", texts)
 		}
-		fmt.Fprintf(b, "* Variable: `%s`\n", Variable(at))
+		fmt.Fprintf(b, "* Variable: `%s`%s\n", Variable(at), onlyTexts(f))
+		referenceRecord(b, "", f)
 	}
+}
+
+// referenceRecord lists the keys that a mapping in a list has.
+func referenceRecord(b *strings.Builder, path string, f field) {
+	if f.kind == records {
+		b.WriteString("* Keys of a mapping:\n")
+	}
+	if f.kind != records && f.kind != section {
+		return
+	}
+	for _, key := range f.fields {
+		at := join(path, key.name)
+		if key.kind == section {
+			referenceRecord(b, at, key)
+			continue
+		}
+		fmt.Fprintf(b, "  * `%s`, %s: %s\n", at, key.what, key.doc)
+	}
+}
+
+// onlyTexts says what a variable cannot hold.
+func onlyTexts(f field) string {
+	if f.kind == records {
+		return ", which cannot hold mappings"
+	}
+	return ""
 }
 
 // example adds to what is allowed how it is written, where that is not plain.

@@ -46,9 +46,7 @@ func newMirror(c *config.Config, version string, log *zap.Logger) (_ *mirror, er
 		}
 		m.registries = append(m.registries, r)
 		aliases[u.Name] = u.Aliases
-		upstreams[u.Name] = cache.UpstreamOptions{
-			Upstream: r, TagTTL: u.TagTTL, Parallel: u.Parallel, MaxConnections: u.MaxConnections,
-		}
+		upstreams[u.Name] = upstreamOptions(u, r)
 	}
 	if m.cache, err = openCache(c, upstreams, log.Named("cache")); err != nil {
 		return nil, err
@@ -93,7 +91,8 @@ func registryOptions(u *config.Upstream, version string, log *zap.Logger) upstre
 	o := upstream.Options{
 		Name:          u.Name,
 		Endpoints:     endpoints(u),
-		Credentials:   upstream.Credentials{Username: u.Username, DockerConfig: u.DockerConfig},
+		Credentials:   credentials(u.Account),
+		Reserve:       u.Reserve,
 		TrustedRealms: u.TrustedRealms,
 		AllowPrivate:  u.AllowPrivate,
 		TLS:           upstream.TLS{CAFile: u.CAFile, CertFile: u.ClientCertFile, KeyFile: u.ClientKeyFile},
@@ -106,21 +105,13 @@ func registryOptions(u *config.Upstream, version string, log *zap.Logger) upstre
 		UserAgent:      "forebay/" + version,
 		Log:            log,
 	}
-	// A file is read again when it changes, so it goes before what was read from it.
-	if u.PasswordFile != "" {
-		o.Credentials.PasswordFile = u.PasswordFile
-	} else {
-		o.Credentials.Password = u.Password.Reveal()
+	for _, a := range u.FallbackCredentials {
+		o.Fallback = append(o.Fallback, credentials(a))
+	}
+	if u.Limited == config.LimitedWait {
+		o.LimitedWait = u.LimitedWait
 	}
 	return o
-}
-
-func endpoints(u *config.Upstream) []upstream.Endpoint {
-	list := make([]upstream.Endpoint, 0, len(u.Endpoints))
-	for _, e := range u.Endpoints {
-		list = append(list, upstream.Endpoint{URL: e})
-	}
-	return list
 }
 
 func family(f config.AddressFamily) upstream.Family {

@@ -1,0 +1,59 @@
+package main
+
+import (
+	"time"
+
+	"forebay/cache"
+	"forebay/config"
+	"forebay/upstream"
+)
+
+// credentials returns an account as the registry's client takes it. A file is read again
+// when it changes, so it goes before what was read from it.
+func credentials(a config.Account) upstream.Credentials {
+	c := upstream.Credentials{Username: a.Username, DockerConfig: a.DockerConfig, PasswordFile: a.PasswordFile}
+	if c.PasswordFile == "" {
+		c.Password = a.Password.Reveal()
+	}
+	return c
+}
+
+func endpoints(u *config.Upstream) []upstream.Endpoint {
+	list := make([]upstream.Endpoint, 0, len(u.Endpoints))
+	for _, e := range u.Endpoints {
+		one := upstream.Endpoint{URL: e.URL}
+		if e.StandIn {
+			one.StandIn = &upstream.StandIn{From: e.From, To: e.To, Tags: e.Tags, Credentials: credentials(e.Account)}
+		}
+		list = append(list, one)
+	}
+	return list
+}
+
+func upstreamOptions(u *config.Upstream, r *upstream.Registry) cache.UpstreamOptions {
+	o := cache.UpstreamOptions{
+		Upstream: r, TagTTL: u.TagTTL, RefreshAhead: u.RefreshMinPulls, Offline: u.Offline,
+		Parallel: u.Parallel, MaxConnections: u.MaxConnections,
+	}
+	for _, rule := range u.TagRules {
+		ttl := rule.TTL
+		if ttl == config.Forever {
+			ttl = cache.Forever
+		}
+		o.TagRules = append(o.TagRules, cache.TagRule{Match: rule.Match, TTL: ttl})
+	}
+	switch u.StaleIfError {
+	case config.Forever: // is 0 for the cache
+	case 0:
+		o.StaleIfError = time.Nanosecond
+	default:
+		o.StaleIfError = u.StaleIfError
+	}
+	if u.Credentialed() {
+		o.AccessTTL = u.AccessTTL
+	}
+	if u.OnGone == config.GoneDrop {
+		o.OnGone = cache.Drop
+	}
+	return o
+}

@@ -1,0 +1,343 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Endpoint is a base URL of a registry, or of another registry that stands in for it.
+type Endpoint struct {
+	URL string // scheme, host, port, what comes before /v2/
+	// StandIn says that it is another registry, which carries the same content. What
+	// follows is for stand-ins only.
+	StandIn  bool
+	From, To string // of names of repositories: From begins those that it carries, To stands in its place there
+	Tags     bool   // its tags are as good as the registry's own
+	Account  Account
+}
+
+// Account is who we are at a registry. The zero value is anonymous.
+type Account struct {
+	Username     string
+	Password     Secret // from Password or PasswordFile
+	PasswordFile string
+	DockerConfig string // path of a docker config.json with credentials or helpers
+}
+
+// TagRule gives tags that match a time to live of their own.
+type TagRule struct {
+	Match string        // pattern of REPOSITORY:TAG, with *, ? and [sets]
+	TTL   time.Duration // 0 means always ask, Forever never again
+}
+
+// Forever is a duration without end.
+const Forever = time.Duration(math.MaxInt64)
+
+// OnGone says what becomes of a tag that the registry does not have any more.
+type OnGone string
+
+// GoneKeep goes on serving it until it is evicted, GoneDrop forgets it.
+const (
+	GoneKeep OnGone = "keep"
+	GoneDrop OnGone = "drop"
+)
+
+// Limited says what becomes of a request that the registry limits.
+type Limited string
+
+// LimitedRefuse answers it at once, LimitedWait holds it for a while.
+const (
+	LimitedRefuse Limited = "refuse"
+	LimitedWait   Limited = "wait"
+)
+
+// Credentialed reports whether the registry is ever asked with credentials.
+func (u *Upstream) Credentialed() bool {
+	return u.Username != "" || u.DockerConfig != "" || u.Credentials == CredentialsAWS || len(u.FallbackCredentials) > 0
+}
+
+// freshnessFields are the keys that say what is asked for again, and when.
+func (u *Upstream) freshnessFields() []field {
+	return []field{
+		durationField("tag_ttl", &u.TagTTL, 0, 365*day,
+			"How long a tag is served without asking the registry whether it moved. Asking is one HEAD, which no registry counts as a pull. 0 asks every time."),
+		rulesField(&u.TagRules),
+		{name: "refresh_ahead", kind: section, doc: "Tags that are checked before their time is over, so that no client waits.", fields: []field{
+			intField("min_pulls", &u.RefreshMinPulls, 0, 1_000_000,
+				"How often a tag must be pulled within its last two times to live to be checked in the background before it expires. It stops when the budget is low or nobody pulls any more. 0 turns it off."),
+		}},
+		foreverField("stale_if_error", &u.StaleIfError,
+			"How old a tag may be that is served while the registry fails or limits, counted from when it was last confirmed. 0 serves none."),
+		choiceField("on_gone", &u.OnGone, []OnGone{GoneKeep, GoneDrop},
+			"What becomes of a tag that the registry says it does not have any more: `keep` serves it until it is evicted, `drop` forgets it. A registry that fails says nothing of the kind."),
+		durationField("access_ttl", &u.AccessTTL, 0, 365*day,
+			"How long the right to a repository holds that was last proven with the credentials. Then one HEAD proves it anew, and a refusal (401 or 403) stops serving what is kept of it; an outage does not. Without credentials there is nothing to prove. 0 never asks."),
+		boolField("offline", &u.Offline, "Never contacts this registry. What is kept is served, all else is not found."),
+	}
+}
+
+// mannersFields are the keys that say how much is asked of the registry.
+func (u *Upstream) mannersFields() []field {
+	return []field{
+		{name: "budget", kind: section, doc: "What is left of a pull limit.", fields: []field{
+			percentField("reserve", &u.Reserve,
+				"Share of the limit that is kept for what nobody has yet. When less remains, nothing is checked in the background, and known tags are served without asking. It matters only where the registry tells its limit, as Docker Hub does. 0% turns it off."),
+		}},
+		choiceField("limited", &u.Limited, []Limited{LimitedRefuse, LimitedWait},
+			"What becomes of a request for something new while the registry limits us: `refuse` answers 429 at once, upon which dockerd goes to the registry itself; `wait` holds it for up to `limited_wait`, if it may go through by then."),
+		durationField("limited_wait", &u.LimitedWait, time.Second, limitedWaitMost,
+			"How long `limited: wait` holds a request. At most 17s: clients are answered within 20s."),
+	}
+}
+
+// limitedWaitMost leaves two of the 19 s in which the proxy answers for the request itself.
+const limitedWaitMost = 17 * time.Second
+
+// endpointsField is a list of URLs and of mappings for stand-ins.
+func endpointsField(p *[]Endpoint) field {
+	return field{name: "endpoints", kind: records, what: "a list of URLs and mappings",
+		doc: "Where the registry is, tried in order, those that fail last: base URLs (what comes before /v2/). Default: https://NAME, and https://registry-1.docker.io for docker.io. A URL is the registry itself and gets its credentials. A mapping is another registry that stands in for it: it is asked for content by digest, which is verified, and never gets the registry's credentials.",
+		set: func(s string) error {
+			v, err := parseEndpoint(s)
+			if err != nil {
+				return err
+			}
+			for _, have := range *p {
+				if have.URL == v {
+					return fmt.Errorf("%q is there twice", clip(v))
+				}
+			}
+			*p = append(*p, Endpoint{URL: v})
+			return nil
+		},
+		clear: func() { *p = nil },
+		get: func() []string {
+			var list []string
+			for _, e := range *p {
+				list = append(list, e.URL)
+			}
+			return list
+		},
+		element: func() []field {
+			*p = append(*p, Endpoint{StandIn: true})
+			return (&(*p)[len(*p)-1]).fields()
+		},
+		elements: func() []element {
+			var list []element
+			for i := range *p {
+				if e := &(*p)[i]; e.StandIn {
+					list = append(list, element{fields: e.fields()})
+				} else {
+					list = append(list, element{text: e.URL})
+				}
+			}
+			return list
+		},
+		fields: (&Endpoint{}).fields()}
+}
+
+// fields returns the keys of a stand-in.
+func (e *Endpoint) fields() []field {
+	return append([]field{
+		{name: "url", what: "a URL", doc: "Its base URL.",
+			set: into(&e.URL, parseEndpoint), get: func() []string { return []string{e.URL} }},
+		{name: "rewrite", kind: section, doc: "How it names repositories.", fields: []field{
+			prefixField("from", &e.From, "What the names begin with of the repositories that it carries, such as `library/`. It is not asked for others. Empty: all."),
+			prefixField("to", &e.To, "What stands in that place there, such as `docker/library/`."),
+		}},
+		boolField("tags", &e.Tags, "Takes its word for what tags point to and for lists. Without it only digests are asked of it."),
+	}, e.Account.fields()[:3]...)
+}
+
+// fields returns the keys of an account.
+func (a *Account) fields() []field {
+	return []field{
+		textField("username", &a.Username, "User for the registry or its token server. Without one pulls are anonymous."),
+		secretField("password", &a.Password, "Password or access token of `username`. Prefer `password_file`."),
+		fileField("password_file", &a.PasswordFile, "File with the password; a line break at its end is dropped."),
+		fileField("docker_config", &a.DockerConfig, "A docker config.json, or the folder of one, to take credentials from, credential helpers included, in place of `username`."),
+	}
+}
+
+// anonymous is an account without a name, as a text.
+const anonymous = "anonymous"
+
+// fallbackField is a list of accounts.
+func fallbackField(p *[]Account) field {
+	return field{name: "fallback_credentials", kind: records, what: "a list of mappings, or the word `anonymous`",
+		doc: "Further credentials, each used only while those before it are refused or have no pulls left. It is not for getting round limits by rotating accounts.",
+		set: func(s string) error {
+			if s != anonymous {
+				return fmt.Errorf("%q is not usable: use %s, or a mapping with username and password_file", clip(s), anonymous)
+			}
+			*p = append(*p, Account{})
+			return nil
+		},
+		clear: func() { *p = nil },
+		get: func() []string {
+			var list []string
+			for _, a := range *p {
+				if a == (Account{}) {
+					list = append(list, anonymous)
+				} else {
+					list = append(list, a.Username+a.DockerConfig)
+				}
+			}
+			return list
+		},
+		element: func() []field {
+			*p = append(*p, Account{})
+			return (&(*p)[len(*p)-1]).fields()
+		},
+		elements: func() []element {
+			var list []element
+			for i := range *p {
+				if a := &(*p)[i]; *a == (Account{}) {
+					list = append(list, element{text: anonymous})
+				} else {
+					list = append(list, element{fields: a.fields()})
+				}
+			}
+			return list
+		},
+		fields: (&Account{}).fields()}
+}
+
+// rulesField is a list of tag rules, as mappings or MATCH=TTL.
+func rulesField(p *[]TagRule) field {
+	return field{name: "tag_rules", kind: records, what: "a list of mappings, or of MATCH=TTL pairs",
+		doc: "Times to live for tags that match, in place of `tag_ttl`; the first match decides.",
+		set: func(s string) error {
+			at := strings.LastIndex(s, "=")
+			if at < 0 {
+				return fmt.Errorf("%q is not a rule: use MATCH=TTL, such as library/*:latest=30s", clip(s))
+			}
+			match, err := parseMatch(strings.TrimSpace(s[:at]))
+			if err != nil {
+				return err
+			}
+			ttl, err := parseForever(strings.TrimSpace(s[at+1:]))
+			if err != nil {
+				return err
+			}
+			*p = append(*p, TagRule{match, ttl})
+			return nil
+		},
+		clear: func() { *p = nil },
+		get: func() []string {
+			var list []string
+			for _, r := range *p {
+				list = append(list, r.Match+"="+formatForever(r.TTL))
+			}
+			return list
+		},
+		element: func() []field {
+			*p = append(*p, TagRule{TTL: unsetTTL})
+			return (&(*p)[len(*p)-1]).fields()
+		},
+		elements: func() []element {
+			var list []element
+			for i := range *p {
+				list = append(list, element{fields: (&(*p)[i]).fields()})
+			}
+			return list
+		},
+		fields: (&TagRule{}).fields()}
+}
+
+// unsetTTL is that of a rule that names none, until check refuses it.
+const unsetTTL = time.Duration(-1)
+
+func (r *TagRule) fields() []field {
+	return []field{
+		{name: "match", what: "a pattern",
+			doc: "Pattern of REPOSITORY:TAG, or of REPOSITORY@DIGEST for the referrers of a digest: `*` stands for any text, slashes too, `?` for one character, `[0-9]` for one of a set. `library/*:latest`, `*:v[0-9]*.[0-9]*.[0-9]*`",
+			set: into(&r.Match, parseMatch), get: func() []string { return []string{r.Match} }},
+		foreverField("ttl", &r.TTL, "As `tag_ttl`. 0 asks every time."),
+	}
+}
+
+// foreverField is a duration that may have no end.
+func foreverField(name string, p *time.Duration, doc string) field {
+	return field{name: name, what: "a duration or `forever`", doc: doc,
+		set: into(p, parseForever), get: func() []string { return []string{formatForever(*p)} }}
+}
+
+func parseForever(s string) (time.Duration, error) {
+	if s == "forever" {
+		return Forever, nil
+	}
+	d, err := parseDuration(s)
+	if err != nil {
+		return 0, fmt.Errorf("%w, or forever", err)
+	}
+	return d, nil
+}
+
+func formatForever(d time.Duration) string {
+	switch d {
+	case Forever:
+		return "forever"
+	case unsetTTL:
+		return ""
+	}
+	return formatDuration(d)
+}
+
+// percentField is a share, from 0 to 1, written as a percentage.
+func percentField(name string, p *float64, doc string) field {
+	return field{name: name, what: "a percentage", doc: doc,
+		set: func(s string) error {
+			number, ok := strings.CutSuffix(s, "%")
+			n, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
+			if !ok || err != nil || !(n >= 0 && n <= 100) {
+				return fmt.Errorf("%q is not usable: use a percentage from 0%% to 100%%, such as 20%%", clip(s))
+			}
+			*p = n / 100
+			return nil
+		},
+		get: func() []string { return []string{strconv.FormatFloat(*p*100, 'f', -1, 64) + "%"} }}
+}
+
+// prefixPattern is the beginning of a repository's name.
+var prefixPattern = regexp.MustCompile(`^[a-z0-9][a-z0-9._/:-]*$`)
+
+func prefixField(name string, p *string, doc string) field {
+	return field{name: name, what: "the beginning of a repository's name", doc: doc,
+		set: into(p, func(s string) (string, error) {
+			if s != "" && (!prefixPattern.MatchString(s) || strings.Contains(s, "//") || strings.Contains(s, "..")) {
+				return "", fmt.Errorf("%q does not begin a repository's name: use lower-case letters, digits and slashes, such as library/", clip(s))
+			}
+			return s, nil
+		}),
+		get: func() []string { return []string{*p} }}
+}
+
+// parseMatch checks a pattern of REPOSITORY:TAG.
+func parseMatch(s string) (string, error) {
+	if s == "" {
+		return "", errors.New("is empty: use a pattern, such as library/*:latest")
+	}
+	if _, err := parsePlain(s); err != nil {
+		return "", err
+	}
+	for rest := s; ; {
+		_, after, found := strings.Cut(rest, "[")
+		if !found {
+			return s, nil
+		}
+		set, after, found := strings.Cut(after, "]")
+		if !found || set == "" {
+			return "", fmt.Errorf("%q has a [ without its ]", clip(s))
+		}
+		if _, err := regexp.Compile("[" + set + "]"); err != nil {
+			return "", fmt.Errorf("%q has a set that means nothing: [%s]", clip(s), clip(set))
+		}
+		rest = after
+	}
+}
