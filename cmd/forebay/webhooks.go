@@ -40,8 +40,8 @@ func newWebhooks(c *config.Config, hint func(repo cache.Repo, tag string), log *
 func registryNames(c *config.Config) map[string]string {
 	names := map[string]string{}
 	for _, u := range c.Upstreams {
-		for _, raw := range u.Endpoints {
-			if e, err := url.Parse(raw); err == nil {
+		for _, given := range u.Endpoints {
+			if e, err := url.Parse(given.URL); err == nil && !given.StandIn { // a stand-in calls itself what it is
 				names[strings.ToLower(e.Host)] = u.Name
 			}
 		}
