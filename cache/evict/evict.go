@@ -124,21 +124,41 @@ func (p *Policy) forget(s uint32) {
 	p.slots.give(s)
 }
 
-// Touch says that content is used now. A manifest's use is one of all that it
-// references, as clients do not ask for layers that they have: whoever serves a manifest
-// touches them in the same call. Callers name an index before its manifests and those
-// before their blobs, so that with equal use an index goes before what it lists.
-// Unknown content is passed over. Two uses within ten minutes count once.
+// Touch says that content is asked for now. Unknown content is passed over. Two uses
+// within ten minutes count once.
 //
 // Touch waits for no other Touch and never for [Policy.Victims] longer than some
 // microseconds. It is fit for every request.
 func (p *Policy) Touch(all ...v1.Hash) {
+	p.touch(all, func(e *entry, now uint32) { e.use(now) })
+}
+
+// TouchRefs says that something is used now that references this content: whoever serves
+// a manifest or answers a HEAD for it calls it with all that the manifest lists, and for
+// an index with its manifests and theirs. Clients do not ask for layers that they have,
+// so these would look idle. A reference saves a blob from being dropped, once after each
+// time that it came up for that, but does not make it worth more than what clients do ask
+// for. It costs as much as Touch.
+//
+// A manifest that is referenced counts as asked for, so that no index outlives what it
+// lists: add an index before its manifests, and always name them when it is used.
+func (p *Policy) TouchRefs(all ...v1.Hash) {
+	p.touch(all, func(e *entry, now uint32) {
+		if e.kind == Manifest {
+			e.use(now)
+		} else {
+			e.refer(now)
+		}
+	})
+}
+
+func (p *Policy) touch(all []v1.Hash, how func(*entry, uint32)) {
 	now := p.minute()
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	for _, d := range all {
 		if s, ok := p.names.find(&p.slots, d); ok {
-			p.slots.at(s).use(now)
+			how(p.slots.at(s), now)
 		}
 	}
 }

@@ -103,16 +103,20 @@ func step(p *Policy, m *model, w *watch, what, a, b byte) error {
 		}
 		p.Add(d, size, k)
 		m.add(d, size, k)
-	case 3, 4:
+	case 3:
 		p.Touch(d, digest(int(b%48)))
 		m.touch(d)
 		m.touch(digest(int(b % 48)))
+	case 4:
+		p.TouchRefs(d, digest(int(b%48)))
+		m.refer(d)
+		m.refer(digest(int(b % 48)))
 	case 5:
 		if b%4 == 0 {
 			p.Remove(d)
 			m.remove(d)
 		}
-		w.pass(int(b%32) - 2)
+		w.pass(int(b%32)*(1+int(a%3)*20) - 2)
 		m.now = minutes(w.at)
 	case 6:
 		need := p.Bytes() - m.capacity
@@ -292,8 +296,12 @@ func TestAnIndexGoesBeforeWhatItLists(t *testing.T) {
 		p.Add(c, 1000, Manifest)
 	}
 	w.pass(60)
-	p.Touch(append([]v1.Hash{index}, children...)...)
-	for i := range 40 {
+	for range 5 { // clients that have the image send HEADs for its tag
+		w.pass(usesApart)
+		p.Touch(index)
+		p.TouchRefs(children...)
+	}
+	for i := range 200 {
 		w.pass(1)
 		p.Add(digest(100+i), 1000, Manifest)
 		p.Victims(1000*int64(i%2), nil)
@@ -364,6 +372,36 @@ func TestWhatWasDroppedTooEarlyComesBackForGood(t *testing.T) {
 	p.Add(digest(0), 10*mib, Blob)
 	if s := p.Shares(); s.Proven.Len != 1 || s.Ghosts.Len != 0 {
 		t.Errorf("Shares() = %+v, want it proven", s)
+	}
+}
+
+// Layers that clients have look idle; those of an image that is in use are not.
+func TestReferencesSaveOnceAndDoNotAddUp(t *testing.T) {
+	w := newWatch()
+	p := w.policy(100 * mib)
+	for i := range 10 {
+		p.Add(digest(i), 10*mib, Blob)
+	}
+	use := func() {
+		for range 20 {
+			w.pass(60)
+			p.TouchRefs(digest(0))
+			p.Touch(digest(1))
+		}
+	}
+	use()
+	for _, v := range p.Victims(70*mib, nil) {
+		if v.Digest == digest(0) || v.Digest == digest(1) {
+			t.Errorf("%s is dropped before what nobody uses", v.Digest)
+		}
+	}
+	use()
+	if it, _ := p.State(digest(0)); it.Used.Before(w.at.Add(-24 * time.Hour)) {
+		t.Errorf("used %s, want within a day", it.Used)
+	}
+	got, want := digestsOf(p.Victims(20*mib, nil)), []v1.Hash{digest(0), digest(1)}
+	if !slices.Equal(got, want) {
+		t.Errorf("Victims = %v, want %v: what is in use before what is asked for", got, want)
 	}
 }
 
@@ -501,6 +539,8 @@ func TestManyAtOnceLeaveSoundCounts(t *testing.T) {
 				case 5:
 					p.State(d)
 					p.Shares()
+				case 6:
+					p.TouchRefs(d, digest(rng.IntN(400)))
 				default:
 					p.Touch(d, digest(rng.IntN(400)))
 				}

@@ -86,9 +86,27 @@ func (m *model) touch(d v1.Hash) {
 }
 
 func (m *model) use(e *modelEntry) {
-	if m.now >= e.at+usesApart || e.at >= m.now+usesApart {
+	if m.since(e) >= usesApart {
 		e.at, e.uses = m.now, min(e.uses+1, mostUses)
 	}
+}
+
+func (m *model) refer(d v1.Hash) {
+	e, _ := m.find(d)
+	switch {
+	case e == nil:
+	case e.kind == Manifest:
+		m.use(e)
+	case e.uses == 0 && m.since(e) >= usesApart:
+		e.at, e.uses = m.now, 1
+	case m.since(e) >= refersApart:
+		e.at = m.now
+	}
+}
+
+// since is how far the last use is from now, in whatever direction.
+func (m *model) since(e *modelEntry) int {
+	return max(int(m.now)-int(e.at), int(e.at)-int(m.now))
 }
 
 func (m *model) remove(d v1.Hash) {

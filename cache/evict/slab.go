@@ -54,20 +54,41 @@ const (
 	// usesApart is how many minutes lie between two uses that count: a client that
 	// fetches a blob in pieces, or its manifest first and then the blob, uses it once.
 	usesApart = 10
+
+	// refersApart is after how many minutes a reference renews the time of the last use.
+	// More often would hide the uses that follow it.
+	refersApart = 24 * 60
 )
 
-// use counts a use. It may run while others read or use the same entry. A time far in the
-// future is the fault of a clock that was set back since.
+// use counts a use. It may run while others read or use the same entry.
 func (e *entry) use(now uint32) {
 	for {
 		old := e.lastUse.Load()
-		at, uses := old>>useBits, old&mostUses
-		same := now < at+usesApart && at < now+usesApart
-		if same || e.lastUse.CompareAndSwap(old, now<<useBits|min(uses+1, mostUses)) {
+		uses := min(old&mostUses+1, mostUses)
+		if !apart(old>>useBits, now, usesApart) || e.lastUse.CompareAndSwap(old, now<<useBits|uses) {
 			return
 		}
 	}
 }
+
+// refer counts a use of what references the entry: as one, however many there are.
+func (e *entry) refer(now uint32) {
+	for {
+		old := e.lastUse.Load()
+		at, uses := old>>useBits, old&mostUses
+		wait := uint32(usesApart)
+		if uses > 0 {
+			wait = refersApart // only the time changes
+		}
+		if !apart(at, now, wait) || e.lastUse.CompareAndSwap(old, now<<useBits|max(uses, 1)) {
+			return
+		}
+	}
+}
+
+// apart reports whether two times are so many minutes apart. One far in the future is the
+// fault of a clock that was set back since.
+func apart(at, now, minutes uint32) bool { return now >= at+minutes || at >= now+minutes }
 
 func (e *entry) uses() uint32 { return e.lastUse.Load() & mostUses }
 

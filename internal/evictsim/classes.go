@@ -56,7 +56,8 @@ func (c *classes) add(o int32) {
 	p.policy.add(o)
 }
 
-func (c *classes) use(o int32) { c.of(o).use(o) }
+func (c *classes) use(o int32)   { c.of(o).use(o) }
+func (c *classes) refer(o int32) { refer(c.of(o).policy, o) }
 
 func (c *classes) victim() int32 {
 	p := c.next()

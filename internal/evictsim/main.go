@@ -2,8 +2,8 @@
 // that a mirror of container registries sees, or reads them from traces, and replays them
 // through caches of several sizes with several policies, package evict's among them.
 //
-//	go run ./internal/evictsim                          # some seconds, a small mirror
-//	go run ./internal/evictsim -scale 1 -seeds 3        # the tables of docs/adr; minutes
+//	go run ./internal/evictsim                                         # some seconds, a small mirror
+//	go run ./internal/evictsim -scale 0.5 -seeds 3 -cache 2,5,10,20    # the tables of docs/adr; minutes
 //	go run ./internal/evictsim prod-dal09-2017.08.01-0.json
 //
 // The traces are those of the IBM registries (FAST 2018), as published or as their
@@ -51,9 +51,9 @@ func parseSettings(args []string, stderr io.Writer) (s settings, err error) {
 	}
 	workloads := flags.String("workload", "^(mixed|cluster|ci)$", "workloads to make, as a `regexp`; unscanned is another")
 	policies := flags.String("policy", "", "only policies that match this `regexp`")
-	sizes := flags.String("cache", "2,5,10,20", "sizes of the cache in `percent` of the unique bytes")
+	sizes := flags.String("cache", "5,20", "sizes of the cache in `percent` of the unique bytes")
 	flags.IntVar(&s.seeds, "seeds", 1, "how often each workload is made")
-	flags.Float64Var(&s.scale, "scale", 0.2, "size of the mirror; 1 has 2500 pulls a day")
+	flags.Float64Var(&s.scale, "scale", 0.1, "size of the mirror; 1 has 2500 pulls a day")
 	if err := flags.Parse(args); err != nil {
 		return s, err
 	}

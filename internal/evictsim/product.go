@@ -55,6 +55,11 @@ func (p *product) use(o int32) {
 	p.Touch(p.digests[o])
 }
 
+func (p *product) refer(o int32) {
+	p.maybeRestart()
+	p.TouchRefs(p.digests[o])
+}
+
 // victim lets the policy drop no more than it must, which is one object.
 func (p *product) victim() int32 {
 	all := p.Victims(1, nil)

@@ -8,6 +8,21 @@ type policy interface {
 	victim() int32 // what to drop next; it is dropped before anything else happens
 }
 
+// referrer is a policy to which the use of a manifest is something else than the use of
+// what it references.
+type referrer interface {
+	refer(o int32) // what references o, which is stored, is used
+}
+
+// refer tells a policy that what references o is used.
+func refer(p policy, o int32) {
+	if r, ok := p.(referrer); ok {
+		r.refer(o)
+	} else {
+		p.use(o)
+	}
+}
+
 // room is what a policy may know about its cache.
 type room struct {
 	t        *trace
@@ -29,7 +44,7 @@ type counts struct {
 }
 
 // replay runs a trace through a cache of some bytes. With images, the use of a manifest
-// is a use of all that it references.
+// is one of all that it references.
 func replay(t *trace, capacity int64, images bool, build func(*room) policy) counts {
 	c := cache{
 		room:   room{t: t, capacity: capacity},
@@ -96,7 +111,7 @@ func (c *cache) useAll(o int32, deep bool) {
 		if !c.stored[r] {
 			continue
 		}
-		c.policy.use(r)
+		refer(c.policy, r)
 		if deep {
 			c.useAll(r, deep)
 		}

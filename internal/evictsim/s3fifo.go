@@ -39,7 +39,8 @@ func (s *s3fifo) add(o int32) {
 	s.small.push(o)
 }
 
-func (s *s3fifo) use(o int32) { s.uses.count(o) }
+func (s *s3fifo) use(o int32)   { s.uses.count(o) }
+func (s *s3fifo) refer(o int32) { s.uses.refer(o) }
 
 func (s *s3fifo) victim() int32 {
 	for {
@@ -85,6 +86,15 @@ func newClock(r *room) policy {
 func (c *clock) add(o int32) { c.uses.reset(o); c.push(o) }
 func (c *clock) use(o int32) { c.uses.count(o) }
 
+// refer lets no index outlive the manifests that it lists.
+func (c *clock) refer(o int32) {
+	if isManifest(c.room.t.objects[o]) {
+		c.uses.count(o)
+	} else {
+		c.uses.refer(o)
+	}
+}
+
 func (c *clock) victim() int32 {
 	for {
 		o := c.pop()
@@ -108,6 +118,9 @@ type uses struct {
 // pull come within it, and those of one roll-out.
 const usesApart = 10
 
+// refersApart is after how many minutes a reference renews the time of the last use.
+const refersApart = 24 * 60
+
 func newUses(r *room, most uint8) uses {
 	return uses{room: r, most: most, n: make([]uint8, len(r.t.objects)), at: make([]uint32, len(r.t.objects))}
 }
@@ -118,5 +131,15 @@ func (u *uses) count(o int32) {
 	if u.room.minute >= u.at[o]+usesApart {
 		u.at[o] = u.room.minute
 		u.n[o] = min(u.n[o]+1, u.most)
+	}
+}
+
+// refer counts references as one use, however many there are.
+func (u *uses) refer(o int32) {
+	switch {
+	case u.n[o] == 0:
+		u.count(o)
+	case u.room.minute >= u.at[o]+refersApart:
+		u.at[o] = u.room.minute
 	}
 }
