@@ -215,7 +215,7 @@ func (c *Cache) fetchBlob(ctx context.Context, repo Repo, d v1.Hash, arrived fun
 	if err != nil {
 		return err
 	}
-	defer b.Close()
+	defer func() { _ = b.Close() }() // only read from
 	if b.file != nil {
 		return nil
 	}

@@ -24,8 +24,6 @@ const (
 	lowPercent  = 90
 	// spaceTick is how often what nobody reserves, the index and parked fills, is measured.
 	spaceTick = 10 * time.Second
-	// ageTick is how often content is looked at that was not used for too long.
-	ageTick = time.Hour
 	// blockSize is what file systems give files their space in.
 	blockSize = 4096
 	// reserveStep is what a fill of unknown size reserves at a time.

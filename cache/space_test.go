@@ -3,6 +3,7 @@ package cache
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
@@ -23,12 +24,18 @@ func folderBytes(t *testing.T, dir string) int64 {
 	t.Helper()
 	var n int64
 	err := filepath.WalkDir(dir, func(_ string, e fs.DirEntry, err error) error {
-		if err != nil || !e.Type().IsRegular() {
+		if errors.Is(err, fs.ErrNotExist) {
 			return nil // gone since it was listed
 		}
+		if err != nil || !e.Type().IsRegular() {
+			return err
+		}
 		info, err := e.Info()
-		if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
 			return nil
+		}
+		if err != nil {
+			return err
 		}
 		n += info.Sys().(*syscall.Stat_t).Blocks * 512
 		return nil

@@ -70,14 +70,6 @@ type grant struct {
 	fresh  bool // made for this very request, and not yet accepted by anyone
 }
 
-// name says who is charged for a request with g.
-func (g *grant) name() string {
-	if g == nil {
-		return anonymousName
-	}
-	return g.who.name()
-}
-
 // hide takes what g authenticates with out of a text that a server made.
 func (g *grant) hide(text string) string {
 	if g == nil {

@@ -136,7 +136,7 @@ func encodeDoc(at time.Time, doc []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer enc.Close()
+	defer func() { _ = enc.Close() }() // EncodeAll leaves nothing to flush
 	v := enc.EncodeAll(doc, newEncoder().time(at).int(int64(len(doc))))
 	if len(v) > maxDocParts*docPart {
 		return nil, fmt.Errorf("%w: %d bytes after compression are more than %d", ErrTooBig, len(v), maxDocParts*docPart)

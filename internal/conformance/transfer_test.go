@@ -507,7 +507,7 @@ func (a *answer) assertParts(t testing.TB, raw []byte) {
 	r := multipart.NewReader(strings.NewReader(string(a.Body)), params["boundary"])
 	for {
 		p, err := r.NextPart()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return
 		}
 		if err != nil {

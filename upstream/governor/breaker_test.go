@@ -49,8 +49,8 @@ func TestBreakerOpensAfterLastingFailure(t *testing.T) {
 			t.Errorf("Health = %+v", h)
 		}
 		wantTurns(t, &b, 0, 0, 5)
-		for _, pause := range []time.Duration{2, 4, 8, 16, 16} {
-			time.Sleep(pause * time.Second)
+		for _, pause := range []int{2, 4, 8, 16, 16} {
+			time.Sleep(time.Duration(pause) * time.Second)
 			wantTurns(t, &b, 1, 0, 9)
 			probe := time.Now()
 			time.Sleep(time.Second)

@@ -103,9 +103,10 @@ func TestPausesDoubleUntilSomethingGetsThrough(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := NewGate(Backoff{First: 10 * time.Second, Most: time.Minute}, time.Now)
 		enter(t, g).Refused(0, "limit reached")
-		for _, want := range []time.Duration{10, 20, 40, 60, 60} {
-			wantClosed(t, g, want*time.Second)
-			time.Sleep(want * time.Second * 9 / 8)
+		for _, seconds := range []int{10, 20, 40, 60, 60} {
+			want := time.Duration(seconds) * time.Second
+			wantClosed(t, g, want)
+			time.Sleep(want * 9 / 8)
 			enter(t, g).Refused(0, "limit reached")
 		}
 		wantClosed(t, g, time.Minute)
