@@ -1,0 +1,212 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"forebay/cache"
+	"forebay/internal/logkey"
+	"forebay/internal/pull"
+	"forebay/internal/wire"
+)
+
+// problem is an error with its status and with a code for programs.
+type problem struct {
+	status  int
+	code    string
+	message string
+}
+
+func (p *problem) Error() string { return p.message }
+
+func badRequest(format string, args ...any) error {
+	return &problem{http.StatusBadRequest, "bad_request", fmt.Sprintf(format, args...)}
+}
+
+// Fault is the body of every answer that is an error.
+type Fault struct {
+	Error FaultDetail `json:"error"`
+}
+
+// FaultDetail says what went wrong.
+type FaultDetail struct {
+	Code    string `json:"code"`    // for programs: "not_kept"
+	Message string `json:"message"` // for people
+}
+
+// answer admits a request, lets handle answer it, and is the only place that writes errors.
+func (a *API) answer(w http.ResponseWriter, r *http.Request, handle func(http.ResponseWriter, *http.Request) error) {
+	h := w.Header()
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	err := a.guard.admit(r)
+	if err == nil {
+		r.Body = http.MaxBytesReader(w, r.Body, bodyMost)
+		err = handle(w, r)
+	}
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		a.log.Info("admin request", logkey.Method(r.Method), logkey.URLPath(clip(r.URL.Path)), logkey.Addr(r.RemoteAddr), logkey.Err(err))
+	}
+	if err == nil {
+		return
+	}
+	p := problemOf(err)
+	if p.status >= http.StatusInternalServerError && p.code == "internal" {
+		a.log.Error("admin request failed", logkey.URLPath(clip(r.URL.Path)), logkey.Err(err))
+	}
+	if p.status == http.StatusUnauthorized {
+		h.Set("WWW-Authenticate", `Bearer realm="forebay admin"`)
+	}
+	reply(w, p.status, Fault{FaultDetail{p.code, p.message}})
+}
+
+// problemOf turns an error into what is answered.
+func problemOf(err error) *problem {
+	var p *problem
+	var route *wire.RouteError
+	var up *pull.Error
+	switch {
+	case errors.As(err, &p):
+		return p
+	case errors.As(err, &route):
+		return &problem{http.StatusBadRequest, "bad_reference", route.Text}
+	case errors.Is(err, cache.ErrQuery):
+		return &problem{http.StatusBadRequest, "bad_request", err.Error()}
+	case errors.Is(err, cache.ErrNotKept):
+		return &problem{http.StatusNotFound, "not_kept", err.Error()}
+	case errors.Is(err, cache.ErrPinned):
+		return &problem{http.StatusConflict, "pinned", err.Error()}
+	case errors.Is(err, cache.ErrPinsTooLarge):
+		return &problem{http.StatusConflict, "pins_too_large", err.Error()}
+	case errors.As(err, &up):
+		return upstreamProblem(up, err)
+	case errors.Is(err, context.DeadlineExceeded):
+		return &problem{http.StatusGatewayTimeout, "timeout", "it took too long: " + err.Error()}
+	case errors.Is(err, context.Canceled):
+		return &problem{http.StatusServiceUnavailable, "stopping", "it was ended before it was done"}
+	}
+	return &problem{http.StatusInternalServerError, "internal", err.Error()}
+}
+
+// upstreamProblem is that an upstream did not give what was needed.
+func upstreamProblem(up *pull.Error, err error) *problem {
+	switch up.Kind {
+	case pull.NotFound:
+		return &problem{http.StatusNotFound, "upstream_not_found", err.Error()}
+	case pull.Denied:
+		return &problem{http.StatusBadGateway, "upstream_denied", err.Error()}
+	case pull.Limited:
+		return &problem{http.StatusTooManyRequests, "upstream_limited", err.Error()}
+	case pull.Timeout:
+		return &problem{http.StatusGatewayTimeout, "upstream_timeout", err.Error()}
+	}
+	return &problem{http.StatusBadGateway, "upstream_unavailable", err.Error()}
+}
+
+// reply writes v as JSON.
+func reply(w http.ResponseWriter, status int, v any) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic("admin: answer cannot be JSON: " + err.Error()) // a type of ours is wrong
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, _ = w.Write(append(b, '\n')) // the client may be gone
+}
+
+// bodyMost bounds the body of a request: names and lists of platforms.
+const bodyMost = 64 << 10
+
+// decode reads the one JSON value of a request.
+func decode(r *http.Request, to any) error {
+	d := json.NewDecoder(r.Body)
+	d.DisallowUnknownFields()
+	if err := d.Decode(to); err != nil {
+		return badRequest("the body is not what is expected: %s", decodeError(err))
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return badRequest("the body has more than one JSON value")
+	}
+	return nil
+}
+
+func decodeError(err error) string {
+	var large *http.MaxBytesError
+	switch {
+	case errors.As(err, &large):
+		return fmt.Sprintf("it has more than %d bytes", large.Limit)
+	case errors.Is(err, io.EOF):
+		return "it is empty, and should be a JSON object"
+	}
+	return clip(strings.TrimPrefix(err.Error(), "json: "))
+}
+
+// query reads the parameters of a request, of which only the given ones may be there.
+func query(r *http.Request, names ...string) (map[string]string, error) {
+	values := map[string]string{}
+	for name, all := range r.URL.Query() {
+		known := false
+		for _, n := range names {
+			known = known || n == name
+		}
+		if !known {
+			return nil, badRequest("there is no parameter %q here%s", clip(name), instead(names))
+		}
+		if len(all) > 1 {
+			return nil, badRequest("parameter %q is there %d times", name, len(all))
+		}
+		values[name] = all[0]
+	}
+	return values, nil
+}
+
+// instead says which parameters there are.
+func instead(names []string) string {
+	if len(names) == 0 {
+		return ""
+	}
+	return ": use " + strings.Join(names, ", ")
+}
+
+func number(name, s string) (int, error) {
+	if s == "" {
+		return 0, nil
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil || n <= 0 {
+		return 0, badRequest("%s is %q: use a number above 0", name, clip(s))
+	}
+	return n, nil
+}
+
+func truth(name, s string) (bool, error) {
+	switch s {
+	case "", "false", "0":
+		return false, nil
+	case "true", "1":
+		return true, nil
+	}
+	return false, badRequest("%s is %q: use true or false", name, clip(s))
+}
+
+// clip keeps hostile input out of answers and logs at full length.
+func clip(s string) string {
+	const most = 120
+	if len(s) > most {
+		return s[:most] + "…"
+	}
+	return s
+}
+
+// askTimeout bounds what asks an upstream a few questions.
+const askTimeout = time.Minute
+
+// purgeTimeout bounds a purge; one of a repository with 100,000 layers takes seconds.
+const purgeTimeout = 10 * time.Minute

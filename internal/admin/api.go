@@ -1,0 +1,140 @@
+package admin
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"net/http"
+	"time"
+
+	"go.uber.org/zap"
+
+	"forebay/cache"
+	"forebay/internal/wire"
+)
+
+// APIOptions configures an [API]. Cache and Registries are required.
+type APIOptions struct {
+	Cache      *cache.Cache
+	Registries *wire.Registries // what names of images mean
+	// Budgets returns what the registries say of their limits. It may be nil.
+	Budgets func() []Budget
+	Version string
+	// Loopback is whether the listener is reachable from this machine only.
+	Loopback bool
+	// Token is asked of everybody when it is set. Without it only a listener on loopback
+	// is served.
+	Token string
+	Log   *zap.Logger // nil means no logging
+}
+
+// API is the JSON API for operators, below /api/v1/. openapi.json describes it.
+//
+// What it takes from the cache is told to it by people: every name is checked, and every
+// list, body and number of jobs has a bound.
+type API struct {
+	cache      *cache.Cache
+	registries *wire.Registries
+	budgets    func() []Budget
+	version    string
+	started    time.Time
+	guard      guard
+	jobs       *jobs
+	log        *zap.Logger
+	mux        *http.ServeMux
+}
+
+//go:embed openapi.json
+var openAPI []byte
+
+// NewAPI returns the API. Its owner calls Close once nothing is served any more.
+func NewAPI(o APIOptions) (*API, error) {
+	if o.Cache == nil || o.Registries == nil {
+		return nil, errors.New("admin API: no cache or no registries given")
+	}
+	if o.Log == nil {
+		o.Log = zap.NewNop()
+	}
+	a := &API{
+		cache: o.Cache, registries: o.Registries, budgets: o.Budgets, version: o.Version, started: time.Now(),
+		guard: newGuard(o.Loopback, o.Token), jobs: newJobs(), log: o.Log, mux: http.NewServeMux(),
+	}
+	for _, r := range a.routes() {
+		a.mux.HandleFunc(r.method+" "+prefix+r.path, func(w http.ResponseWriter, req *http.Request) {
+			a.answer(w, req, r.handle)
+		})
+	}
+	a.mux.HandleFunc("/", func(w http.ResponseWriter, req *http.Request) {
+		a.answer(w, req, func(http.ResponseWriter, *http.Request) error { return a.noRoute(req) })
+	})
+	return a, nil
+}
+
+// prefix is where the API begins.
+const prefix = "/api/v1"
+
+// route is one thing that can be asked for.
+type route struct {
+	method, path string
+	handle       func(http.ResponseWriter, *http.Request) error
+}
+
+// routes are all of them. openapi.json has the same, which a test keeps.
+func (a *API) routes() []route {
+	return []route{
+		{"GET", "/openapi.json", a.describe},
+		{"GET", "/status", a.status},
+		{"GET", "/stats", a.stats},
+		{"GET", "/repositories", a.repositories},
+		{"GET", "/images", a.images},
+		{"GET", "/image", a.image},
+		{"GET", "/history", a.history},
+		{"POST", "/refresh", a.refresh},
+		{"POST", "/purge", a.purge},
+		{"GET", "/pins", a.pins},
+		{"POST", "/pins", a.pin},
+		{"DELETE", "/pins", a.unpin},
+		{"POST", "/repair", a.repair},
+		{"POST", "/verify", a.verify},
+		{"POST", "/gc", a.collect},
+		{"GET", "/jobs", a.listJobs},
+		{"GET", "/jobs/{id}", a.job},
+		{"DELETE", "/jobs/{id}", a.cancelJob},
+	}
+}
+
+// ServeHTTP answers what begins with /api/.
+func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.mux.ServeHTTP(w, r) }
+
+// Stop ends the jobs and what is being changed, as soon as it can. It does not wait.
+func (a *API) Stop() { a.jobs.stop() }
+
+// Close is Stop, and waits until nothing uses the cache any more but requests in progress.
+func (a *API) Close() {
+	a.jobs.stop()
+	a.jobs.running.Wait()
+}
+
+// noRoute tells a wrong method from a wrong path.
+func (a *API) noRoute(r *http.Request) error {
+	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodDelete} {
+		other := r.Clone(r.Context())
+		other.Method = method
+		if _, pattern := a.mux.Handler(other); pattern != "/" {
+			return &problem{http.StatusMethodNotAllowed, "bad_method", clip(r.Method) + " is not for this path: see " + prefix + "/openapi.json"}
+		}
+	}
+	return &problem{http.StatusNotFound, "no_route", "there is no " + clip(r.URL.Path) + ": see " + prefix + "/openapi.json"}
+}
+
+func (a *API) describe(w http.ResponseWriter, _ *http.Request) error {
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(openAPI) // the client may be gone
+	return nil
+}
+
+// changing returns a context for a change, which goes on when its client leaves, and ends
+// with the API.
+func (a *API) changing(timeout time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(a.jobs.ctx, timeout)
+}

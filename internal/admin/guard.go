@@ -1,0 +1,82 @@
+package admin
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"mime"
+	"net"
+	"net/http"
+	"strings"
+)
+
+// OwnHeader must be on every request that changes something, with any value: a page of
+// somebody else cannot make a browser send it without asking us first, which we answer
+// with nothing.
+const OwnHeader = "Forebay-Request"
+
+// guard decides who may ask. With a token, who has it. Without one, everybody on this
+// machine: then what a browser may be tricked into is refused by the Host that it names
+// (a foreign name that resolves to us), by its Origin, and by headers that forms lack.
+type guard struct {
+	loopback bool
+	token    *[sha256.Size]byte // digest of the token, so that all have one length; nil without one
+	origin   *http.CrossOriginProtection
+}
+
+func newGuard(loopback bool, token string) guard {
+	g := guard{loopback: loopback, origin: http.NewCrossOriginProtection()}
+	if token != "" {
+		sum := sha256.Sum256([]byte(token))
+		g.token = &sum
+	}
+	return g
+}
+
+// admit returns why a request is refused, or nil.
+func (g *guard) admit(r *http.Request) error {
+	switch {
+	case g.token != nil:
+		if !g.knows(r) {
+			return &problem{http.StatusUnauthorized, "unauthorized", "this needs the header Authorization: Bearer TOKEN, with the token of admin_token or admin_token_file"}
+		}
+	case !g.loopback:
+		return &problem{http.StatusForbidden, "no_token", "admin_listen is not a loopback address, so that the admin API needs a token: set admin_token_file"}
+	case !loopbackHost(r.Host):
+		return &problem{http.StatusForbidden, "foreign_host", "the request names the host " + clip(r.Host) + ", which is not this machine's own: use 127.0.0.1 or localhost, or set admin_token_file"}
+	}
+	if r.Method == http.MethodGet || r.Method == http.MethodHead {
+		return nil
+	}
+	if err := g.origin.Check(r); err != nil {
+		return &problem{http.StatusForbidden, "foreign_origin", "the request comes from a page of another origin"}
+	}
+	if r.Header.Get(OwnHeader) == "" {
+		return &problem{http.StatusForbidden, "no_header", "a request that changes something needs the header " + OwnHeader + ": 1"}
+	}
+	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
+		return &problem{http.StatusUnsupportedMediaType, "bad_type", "a request that changes something needs Content-Type: application/json"}
+	}
+	return nil
+}
+
+// knows reports whether a request has the token, in a time that does not depend on how
+// much of it is right.
+func (g *guard) knows(r *http.Request) bool {
+	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	sum := sha256.Sum256([]byte(token))
+	return subtle.ConstantTimeCompare(sum[:], g.token[:]) == 1 && strings.EqualFold(scheme, "Bearer")
+}
+
+// loopbackHost reports whether a Host header means this machine, whoever resolves it.
+func loopbackHost(host string) bool {
+	name := host
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		name = h
+	}
+	name = strings.TrimSuffix(strings.TrimPrefix(name, "["), "]")
+	if strings.EqualFold(name, "localhost") {
+		return true
+	}
+	ip := net.ParseIP(name)
+	return ip != nil && ip.IsLoopback()
+}

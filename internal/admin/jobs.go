@@ -1,0 +1,271 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"forebay/cache"
+	"forebay/internal/wire"
+)
+
+// JobState says how a job stands.
+type JobState string
+
+// The states of a job.
+const (
+	Running   JobState = "running"
+	Done      JobState = "done"
+	Failed    JobState = "failed"
+	Cancelled JobState = "cancelled"
+)
+
+// Job is work that takes longer than an answer should.
+type Job struct {
+	ID       string         `json:"id"`
+	Kind     string         `json:"kind"`             // repair, verify or gc
+	Target   string         `json:"target,omitempty"` // of a repair: the image
+	State    JobState       `json:"state"`
+	Started  time.Time      `json:"started"`
+	Ended    time.Time      `json:"ended,omitzero"`
+	Progress cache.Progress `json:"progress"`
+	Error    string         `json:"error,omitempty"`
+	// Result is what it came to, once it is done: Repaired, Verified or Collected.
+	Result json.RawMessage `json:"result,omitempty"`
+}
+
+const (
+	jobsRunning = 8  // at most at a time
+	jobsKept    = 50 // that have ended
+)
+
+// jobs runs jobs and remembers those that have ended. Its owner stops it and waits.
+type jobs struct {
+	ctx     context.Context // life of the API; the owner of what jobs do
+	stop    context.CancelFunc
+	running sync.WaitGroup
+
+	mu   sync.Mutex
+	last int       // guarded by mu
+	list []*runJob // guarded by mu; in the order of their start
+}
+
+type runJob struct {
+	Job    // guarded by jobs.mu
+	cancel context.CancelFunc
+}
+
+func newJobs() *jobs {
+	ctx, stop := context.WithCancel(context.Background())
+	return &jobs{ctx: ctx, stop: stop}
+}
+
+// start runs work, of which only one of a kind and target runs at a time.
+func (j *jobs) start(kind, target string, work func(context.Context, func(cache.Progress)) (any, error)) (Job, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	n := 0
+	for _, other := range j.list {
+		if other.State != Running {
+			continue
+		}
+		n++
+		if other.Kind == kind && other.Target == target {
+			return Job{}, &problem{http.StatusConflict, "running", fmt.Sprintf("such a job runs already: %s", other.ID)}
+		}
+	}
+	if n >= jobsRunning {
+		return Job{}, &problem{http.StatusTooManyRequests, "too_many_jobs", fmt.Sprintf("%d jobs run already: wait for one, or cancel it", n)}
+	}
+	if j.ctx.Err() != nil {
+		return Job{}, j.ctx.Err()
+	}
+	ctx, cancel := context.WithCancel(j.ctx)
+	j.last++
+	r := &runJob{Job: Job{ID: strconv.Itoa(j.last), Kind: kind, Target: target, State: Running, Started: time.Now()}, cancel: cancel}
+	j.list = append(j.list, r)
+	j.forgetOld()
+	j.running.Go(func() {
+		defer cancel()
+		result, err := work(ctx, func(p cache.Progress) { j.tell(r, p) })
+		j.end(r, result, err)
+	})
+	return r.Job, nil
+}
+
+// forgetOld drops the oldest of the jobs that have ended. j.mu is held.
+func (j *jobs) forgetOld() {
+	ended := 0
+	for _, r := range j.list {
+		if r.State != Running {
+			ended++
+		}
+	}
+	j.list = slices.DeleteFunc(j.list, func(r *runJob) bool {
+		if r.State == Running || ended <= jobsKept {
+			return false
+		}
+		ended--
+		return true
+	})
+}
+
+func (j *jobs) tell(r *runJob, p cache.Progress) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	r.Progress = p
+}
+
+func (j *jobs) end(r *runJob, result any, err error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	r.Ended = time.Now()
+	switch {
+	case errors.Is(err, context.Canceled):
+		r.State = Cancelled
+	case err != nil:
+		r.State, r.Error = Failed, err.Error()
+	default:
+		r.State = Done
+		b, err := json.Marshal(result)
+		if err != nil {
+			panic("admin: result cannot be JSON: " + err.Error()) // a type of ours is wrong
+		}
+		r.Result = b
+	}
+}
+
+// all returns the jobs, the latest first.
+func (j *jobs) all() []Job {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	list := []Job{}
+	for _, r := range slices.Backward(j.list) {
+		list = append(list, r.Job)
+	}
+	return list
+}
+
+func (j *jobs) find(id string) (*runJob, Job, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, r := range j.list {
+		if r.ID == id {
+			return r, r.Job, nil
+		}
+	}
+	return nil, Job{}, &problem{http.StatusNotFound, "no_job", fmt.Sprintf("there is no job %q", clip(id))}
+}
+
+// JobList is the jobs that run and those that ended last, the latest first.
+type JobList struct {
+	Jobs []Job `json:"jobs"`
+}
+
+func (a *API) listJobs(w http.ResponseWriter, r *http.Request) error {
+	if _, err := query(r); err != nil {
+		return err
+	}
+	reply(w, http.StatusOK, JobList{a.jobs.all()})
+	return nil
+}
+
+func (a *API) job(w http.ResponseWriter, r *http.Request) error {
+	_, job, err := a.jobs.find(r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	reply(w, http.StatusOK, job)
+	return nil
+}
+
+func (a *API) cancelJob(w http.ResponseWriter, r *http.Request) error {
+	run, _, err := a.jobs.find(r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	run.cancel()
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// accepted answers with a job that has begun.
+func accepted(w http.ResponseWriter, job Job, err error) error {
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Location", prefix+"/jobs/"+job.ID)
+	reply(w, http.StatusAccepted, job)
+	return nil
+}
+
+// RepairRequest says what to complete.
+type RepairRequest struct {
+	Ref       string   `json:"ref"`
+	Platforms []string `json:"platforms,omitempty"` // none: those that somebody pulled, or that are pinned
+}
+
+func (a *API) repair(w http.ResponseWriter, r *http.Request) error {
+	var in RepairRequest
+	if err := decode(r, &in); err != nil {
+		return err
+	}
+	ref, err := a.reference(in.Ref)
+	if err != nil {
+		return err
+	}
+	for _, p := range in.Platforms {
+		if p == cache.AllPlatforms && len(in.Platforms) == 1 {
+			break
+		}
+		if err := wire.ValidPlatform(p); err != nil {
+			return badRequest("%s", err)
+		}
+	}
+	job, err := a.startRepair(ref, in.Platforms)
+	return accepted(w, job, err)
+}
+
+func (a *API) startRepair(ref wire.Reference, platforms []string) (Job, error) {
+	return a.jobs.start("repair", ref.String(), func(ctx context.Context, tell func(cache.Progress)) (any, error) {
+		return a.cache.Repair(ctx, repoOf(ref), ref.Tag, ref.Digest, platforms, tell)
+	})
+}
+
+// VerifyRequest asks for a verification.
+type VerifyRequest struct {
+	Repair bool `json:"repair,omitempty"` // fetch what is damaged again
+}
+
+func (a *API) verify(w http.ResponseWriter, r *http.Request) error {
+	var in VerifyRequest
+	if err := decode(r, &in); err != nil {
+		return err
+	}
+	job, err := a.jobs.start("verify", "", func(ctx context.Context, tell func(cache.Progress)) (any, error) {
+		return a.cache.Verify(ctx, in.Repair, tell)
+	})
+	return accepted(w, job, err)
+}
+
+// CollectRequest asks for a collection of garbage.
+type CollectRequest struct {
+	DryRun bool `json:"dry_run,omitempty"` // only count
+}
+
+func (a *API) collect(w http.ResponseWriter, r *http.Request) error {
+	var in CollectRequest
+	if err := decode(r, &in); err != nil {
+		return err
+	}
+	job, err := a.jobs.start("gc", "", func(ctx context.Context, tell func(cache.Progress)) (any, error) {
+		return a.cache.Collect(ctx, in.DryRun, tell)
+	})
+	return accepted(w, job, err)
+}
