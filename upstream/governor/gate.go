@@ -157,11 +157,14 @@ func (p Pass) Unclear() {
 	}
 }
 
+// jitterMost bounds how much later than asked for a gate tries again.
+const jitterMost = 30 * time.Second
+
 // close shuts the gate for g.pause and up to an eighth more, so that many who were
 // refused together do not return together. It is never earlier than was asked for.
 func (g *Gate) close(why string) {
 	g.shut, g.why = true, why
-	g.until = g.now().Add(g.pause + rand.N(g.pause/8+1))
+	g.until = g.now().Add(g.pause + rand.N(min(g.pause/8, jitterMost)+1))
 	g.turn++
 	g.back()
 }
