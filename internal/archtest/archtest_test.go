@@ -124,7 +124,7 @@ func importTable() map[string][]string {
 		"internal/logkey":  {},
 		"internal/pull":    {},
 		"internal/wire":    {},
-		"internal/admin":   {"internal/logkey"},
+		"internal/admin":   append(leaf(), "cache"),
 		"internal/server":  {"internal/logkey"},
 		"internal/webhook": leaf(),
 
