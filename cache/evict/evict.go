@@ -33,7 +33,7 @@ const (
 	// together they have about one byte in a hundred.
 	smallMax = 1 << 20
 
-	manifestShare = 0.02 // more manifests than any upstream lets one fetch in years
+	manifestShare = 0.02 // of 100 GiB, a million manifests
 	smallShare    = 0.08
 	freshShare    = 0.10 // the S3-FIFO paper's
 	ghostShare    = 0.90 // bytes of dropped content whose names are remembered
