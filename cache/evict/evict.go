@@ -33,7 +33,7 @@ const (
 	// together they have about one byte in a hundred.
 	smallMax = 1 << 20
 
-	manifestShare = 0.02 // of 100 GiB, a million manifests
+	manifestShare = 0.02 // of 100 GiB, half a million manifests in blocks of 4 KiB
 	smallShare    = 0.08
 	freshShare    = 0.10 // the S3-FIFO paper's
 	ghostShare    = 0.90 // bytes of dropped content whose names are remembered
