@@ -24,10 +24,30 @@ func (d *decoder) check() {
 		d.add(c.origins["admin_tls.cert_file"], "admin_tls", "is set although admin_listen is off: remove one of them")
 	}
 	d.checkWebhooks()
+	d.checkAdminToken()
 	for i := range c.Upstreams {
 		d.checkUpstream(&c.Upstreams[i])
 	}
 	d.checkNames()
+}
+
+// adminTokenLeast keeps the admin token from being guessed.
+const adminTokenLeast = 16
+
+func (d *decoder) checkAdminToken() {
+	c := d.config
+	faults := len(d.faults)
+	d.password("", "admin_token", &c.AdminToken, "admin_token_file", &c.AdminTokenFile)
+	if len(d.faults) > faults || c.AdminToken.Empty() {
+		return
+	}
+	key := "admin_token"
+	if c.AdminTokenFile != "" {
+		key = "admin_token_file"
+	}
+	if token := c.AdminToken.Reveal(); len(token) < adminTokenLeast || strings.ContainsAny(token, " \t") {
+		d.add(c.origins[key], key, "needs at least %d characters and no blanks", adminTokenLeast)
+	}
 }
 
 // checkListeners finds two listeners on one address.

@@ -21,8 +21,12 @@ type Config struct {
 	// AdminListen is the address of /metrics, /healthz and /readyz. Default
 	// "127.0.0.1:5001"; empty means no admin listener ("off" in the file).
 	AdminListen string
-	TLS         TLS // of Listen
-	AdminTLS    TLS // of AdminListen
+	// AdminToken is asked of whoever uses the admin API. Empty: only a listener on loopback
+	// serves that API.
+	AdminToken     Secret // from AdminToken or AdminTokenFile
+	AdminTokenFile string
+	TLS            TLS // of Listen
+	AdminTLS       TLS // of AdminListen
 	// HTTP2 offers HTTP/2 over TLS, and over plain text to clients that know. Default false.
 	HTTP2 bool
 	// ShutdownGrace bounds how long running transfers may finish after SIGTERM. Default 30s.
@@ -30,6 +34,11 @@ type Config struct {
 	Storage       Storage
 	// Upstreams are the mirrored registries, sorted by name. Never empty.
 	Upstreams []Upstream
+	// Pins are patterns of images that are not evicted.
+	Pins []string
+	// ScrubInterval is within which time everything that is kept is read and compared with
+	// its digest. Default 30 days; 0 means never.
+	ScrubInterval time.Duration
 	// Hosts maps the name in a request's Host header to the name of an upstream.
 	Hosts map[string]string
 	// Fallback says whether clients have another place to pull from. Default FallbackClients.
@@ -75,6 +84,10 @@ type Storage struct {
 	// MaxSize is how many bytes may be kept. 0 ("auto", the default) leaves the choice to
 	// the program: MaxSizeAuto, or MaxSizeShare of the file system if that is less.
 	MaxSize int64
+	// MinFree is how many bytes of the file system are left free. 0 ("auto", the default)
+	// leaves the choice to the program.
+	MinFree int64
+	MaxAge  time.Duration // how long unused content is kept; 0 is for ever
 }
 
 // What Storage.MaxSize 0 means: the smaller of an amount that is plenty for most and
@@ -249,6 +262,7 @@ func defaults() *Config {
 		Hosts:             map[string]string{},
 		Fallback:          FallbackClients,
 		OnAbandon:         AbandonFinish,
+		ScrubInterval:     30 * day,
 		RevalidateTimeout: 2 * time.Second,
 		NegativeTTL:       10 * time.Second,
 		Log:               Log{Level: LevelInfo, Format: LogAuto, Access: true},

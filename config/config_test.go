@@ -127,10 +127,14 @@ func TestFileSetsEveryKey(t *testing.T) {
 	certFile, keyFile := writeCertificate(t, folder)
 	passwordFile := filepath.Join(folder, "password")
 	write(t, passwordFile, "from a file\n")
+	write(t, passwordFile+"-admin", "a-token-from-a-file\n")
 	write(t, filepath.Join(folder, "docker.json"), "{}")
 	c := mustLoad(t, fmt.Sprintf(`
 listen: 127.0.0.1:6000
 admin_listen: off
+admin_token_file: %[3]s-admin
+pins: [nginx:1.27, "ghcr.io/owner/*:v[0-9]*"]
+scrub: {interval: 7d}
 tls: {cert_file: %[1]s, key_file: %[2]s}
 http2: true
 shutdown_grace: 1m30s
@@ -188,8 +192,10 @@ upstreams:
     trusted_realms: [auth.example.com, "auth.example.com:8443"]
 `, certFile, keyFile, passwordFile, folder))
 	want := &Config{
+		AdminToken: NewSecret("a-token-from-a-file"), AdminTokenFile: passwordFile + "-admin",
+		Pins: []string{"nginx:1.27", "ghcr.io/owner/*:v[0-9]*"}, ScrubInterval: 7 * day,
 		Listen: "127.0.0.1:6000", TLS: TLS{certFile, keyFile}, HTTP2: true, ShutdownGrace: 90 * time.Second,
-		Storage:  Storage{"/srv/forebay", 3 << 39},
+		Storage:  Storage{Dir: "/srv/forebay", MaxSize: 3 << 39},
 		Hosts:    map[string]string{"hub.mirror.lan": "docker.io", "ghcr.mirror.lan:5000": "ghcr.io"},
 		Fallback: FallbackNone, OnAbandon: AbandonCancel, RevalidateTimeout: 500 * time.Millisecond,
 		Log: Log{LevelDebug, LogJSON, false}, File: c.File,

@@ -15,7 +15,8 @@ import (
 //	upstreams.docker.io.username  FOREBAY_UPSTREAMS_DOCKER_IO_USERNAME
 //
 // FOREBAY_UPSTREAMS is the comma-separated list of all registries to mirror. Those that
-// the file also names keep their settings from there. FOREBAY_CONFIG names the file.
+// the file also names keep their settings from there. FOREBAY_CONFIG names the file, and
+// FOREBAY_ADMIN is the server that the operator's commands ask.
 
 const envPrefix = "FOREBAY_"
 
@@ -61,7 +62,7 @@ func (d *decoder) chooseUpstreams(env map[string]string) {
 func (d *decoder) environment(env map[string]string) {
 	settings := d.settings()
 	for _, name := range slices.Sorted(maps.Keys(env)) {
-		if !strings.HasPrefix(name, envPrefix) || name == envPrefix+"UPSTREAMS" || name == envPrefix+"CONFIG" {
+		if !strings.HasPrefix(name, envPrefix) || name == envPrefix+"UPSTREAMS" || name == envPrefix+"CONFIG" || name == envPrefix+"ADMIN" {
 			continue
 		}
 		at := Origin{source: fromEnv, Name: name}

@@ -52,7 +52,10 @@ func (c *Config) fields() []field {
 		addressField("listen", &c.Listen, false,
 			"Address of the registry API, which clients pull from."),
 		addressField("admin_listen", &c.AdminListen, true,
-			"Address of /metrics, /healthz and /readyz. Keep it off public networks. `off` turns it off."),
+			"Address of /metrics, /healthz, /readyz and of the admin API, which the operator's commands use. Keep it off public networks. `off` turns it off."),
+		secretField("admin_token", &c.AdminToken,
+			"Token that the admin API asks for, at least 16 characters. Prefer `admin_token_file`. Without one the API is served only where `admin_listen` is a loopback address, and only under a loopback name."),
+		fileField("admin_token_file", &c.AdminTokenFile, "File with that token; a line break at its end is dropped."),
 		{name: "tls", kind: section, fields: c.TLS.fields("listen"),
 			doc: "Certificate of `listen`. Without one it speaks plain HTTP."},
 		{name: "admin_tls", kind: section, fields: c.AdminTLS.fields("admin_listen"),
@@ -62,6 +65,12 @@ func (c *Config) fields() []field {
 		durationField("shutdown_grace", &c.ShutdownGrace, 0, time.Hour,
 			"How long running transfers may go on after SIGTERM."),
 		{name: "storage", kind: section, fields: c.Storage.fields(), doc: "What is kept, and where."},
+		listField("pins", &c.Pins, "patterns", parsePinPattern,
+			"Images that are not evicted: patterns of `docker.io/library/nginx:1.27` with `*`, `?` and `[sets]`; `docker.io/library/` may be left out. `*` stands for any text, slashes too. Of each tag that matches, the platforms are kept that somebody pulls. `forebay pin` pins single images."),
+		{name: "scrub", kind: section, doc: "Reading of what is kept in the background.", fields: []field{
+			durationField("interval", &c.ScrubInterval, 0, 3650*day,
+				"Time within which everything that is kept is read and compared with its digest, slowly and at a low priority. What is damaged is put aside and fetched again. 0 turns it off."),
+		}},
 		hostsField(&c.Hosts),
 		choiceField("fallback", &c.Fallback, []Fallback{FallbackClients, FallbackNone},
 			"Whether clients have somewhere else to go when the upstream fails. `clients`: failures are answered so that dockerd, containerd and podman go on to the registry itself at once. `none`: failures are answered with their true status, for clients that pull from here only."),
@@ -89,8 +98,12 @@ func (s *Storage) fields() []field {
 	return []field{
 		fileField("dir", &s.Dir,
 			"Folder of everything that is kept; created when it is missing. Default: /var/lib/forebay for root, else forebay in $XDG_DATA_HOME or ~/.local/share."),
-		sizeField("max_size", &s.MaxSize,
-			"How much may be kept. `auto` is 100GiB, or 80 % of the file system if that is less. This version holds it for single blobs only: a larger one is passed through and not kept. Nothing is evicted yet, so watch the disk."),
+		sizeField("max_size", &s.MaxSize, sizeLeast,
+			"What the folder may hold, index and partial fills included. `auto` is 100GiB, or 80 % of the file system if that is less. What is worth least is evicted ahead of need; a blob that does not fit is passed through and not kept."),
+		sizeField("min_free", &s.MinFree, 1,
+			"What is left free on the file system, whoever fills it. `auto` is 5 % of it, and at least 512MiB where it is larger than 10GiB."),
+		durationField("max_age", &s.MaxAge, 0, 3650*day,
+			"Content that nobody used for so long is dropped. 0: never."),
 	}
 }
 
@@ -234,7 +247,7 @@ func durationField(name string, p *time.Duration, least, most time.Duration, doc
 // sizeLeast is the least max_size: a store that cannot hold a layer or two is a mistake.
 const sizeLeast = 16 << 20
 
-func sizeField(name string, p *int64, doc string) field {
+func sizeField(name string, p *int64, least int64, doc string) field {
 	return field{name: name, what: "a size", doc: doc,
 		set: func(s string) error {
 			if s == "auto" {
@@ -245,8 +258,8 @@ func sizeField(name string, p *int64, doc string) field {
 			if err != nil {
 				return fmt.Errorf("%w, or auto", err)
 			}
-			if n < sizeLeast {
-				return fmt.Errorf("%s is too small: use at least %s", formatSize(n), formatSize(sizeLeast))
+			if n < least {
+				return fmt.Errorf("%s is too small: use at least %s", formatSize(n), formatSize(least))
 			}
 			*p = n
 			return nil

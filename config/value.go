@@ -296,6 +296,43 @@ func parsePlain(s string) (string, error) {
 	return s, nil
 }
 
+// parsePinPattern checks a pattern of image names. What its parts match is the cache's business.
+func parsePinPattern(s string) (string, error) {
+	const allowed = "use a name such as nginx:1.27, or a pattern such as ghcr.io/owner/*:v*"
+	if s == "" {
+		return "", fmt.Errorf("is empty: %s", allowed)
+	}
+	if len(s) > 512 || strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./:-*?[]") != "" {
+		return "", fmt.Errorf("%q is not a pattern of image names: %s", clip(s), allowed)
+	}
+	if !setsClosed(s) {
+		return "", fmt.Errorf("%q has no set of characters between [ and ]: %s", clip(s), allowed)
+	}
+	if !strings.ContainsAny(s[strings.LastIndexByte(s, '/')+1:], ":*") {
+		return "", fmt.Errorf("%q names no tag: add one, or :* for all tags", clip(s))
+	}
+	return s, nil
+}
+
+// setsClosed reports whether every [ begins a set of characters that ends.
+func setsClosed(s string) bool {
+	for s != "" {
+		_, after, found := strings.Cut(s, "[")
+		if !found {
+			return !strings.Contains(s, "]")
+		}
+		set, rest, closed := strings.Cut(after, "]")
+		if !closed {
+			return false
+		}
+		if _, err := regexp.Compile("[" + set + "]"); err != nil || strings.Contains(set, "[") {
+			return false
+		}
+		s = rest
+	}
+	return true
+}
+
 // absolute returns file as seen from folder, or "" for "".
 func absolute(folder, file string) (string, error) {
 	if file == "" || filepath.IsAbs(file) {

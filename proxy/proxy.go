@@ -119,6 +119,9 @@ func New(o Options) (*Handler, error) {
 	return h, nil
 }
 
+// Registries returns what names of registries mean to the handler.
+func (h *Handler) Registries() *wire.Registries { return &h.registries }
+
 func orNop(log *zap.Logger) *zap.Logger {
 	if log == nil {
 		return zap.NewNop()

@@ -78,7 +78,14 @@ func serve(ctx context.Context, c *config.Config, p process) (err error) {
 		err = errors.Join(err, m.Close())
 		log.Info("stopped", logkey.Err(err))
 	}()
-	s, err := newServers(c, m.handler, newWebhooks(c, m.cache.Hint, log), b, log)
+	api, err := newAPI(c, m, b, log)
+	if err != nil {
+		return err
+	}
+	if api != nil {
+		defer api.Close()
+	}
+	s, err := newServers(c, m.handler, adminParts{newWebhooks(c, m.cache.Hint, log), api}, b, log)
 	if err != nil {
 		return err
 	}
@@ -92,8 +99,14 @@ type servers struct {
 	admin    *server.Server // nil when it is off
 }
 
-// newServers opens both listeners and answers nobody yet. hooks may be nil.
-func newServers(c *config.Config, clients, hooks http.Handler, b build, log *zap.Logger) (*servers, error) {
+// adminParts are what the admin listener serves beside figures; each may be nil.
+type adminParts struct {
+	hooks http.Handler
+	api   *admin.API
+}
+
+// newServers opens both listeners and answers nobody yet.
+func newServers(c *config.Config, clients http.Handler, parts adminParts, b build, log *zap.Logger) (*servers, error) {
 	var stopping atomic.Bool
 	registry, err := server.New(server.Options{
 		Addr: c.Listen, Handler: clients,
@@ -126,8 +139,14 @@ func newServers(c *config.Config, clients, hooks http.Handler, b build, log *zap
 			},
 			Metrics:  admin.NewMetrics(b.version, b.revision, b.compiler),
 			Version:  b.version,
-			Webhooks: hooks,
+			Webhooks: parts.hooks,
+			API:      parts.api,
 		}),
+		Draining: func() {
+			if parts.api != nil {
+				parts.api.Stop() // what it does for operators ends with the listener
+			}
+		},
 		TLSCert: c.AdminTLS.CertFile, TLSKey: c.AdminTLS.KeyFile, HTTP2: c.HTTP2,
 		ShutdownGrace: adminGrace, Log: log.Named("admin"),
 	})

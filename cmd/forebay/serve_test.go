@@ -251,6 +251,12 @@ func TestMaxSizeAutoLeavesRoom(t *testing.T) {
 	if got <= 0 || got > config.MaxSizeAuto || got > total*8/10 {
 		t.Errorf("maxBytes of a file system of %d bytes = %d, want at most 100 GiB and 80 %%", total, got)
 	}
+	if got, err := minFree(config.Storage{Dir: dir}); err != nil || got < total/20 {
+		t.Errorf("minFree of a file system of %d bytes = %d, %v, want at least 5 %%", total, got, err)
+	}
+	if got, err := minFree(config.Storage{Dir: dir, MinFree: 7}); got != 7 || err != nil {
+		t.Errorf("minFree with a size given = %d, %v, want 7", got, err)
+	}
 	if got, err := maxBytes(config.Storage{Dir: dir, MaxSize: 5}); got != 5 || err != nil {
 		t.Errorf("maxBytes with a size given = %d, %v, want 5", got, err)
 	}

@@ -25,6 +25,22 @@ func maxBytes(s config.Storage) (int64, error) {
 	return min(config.MaxSizeAuto, int64(float64(total)*config.MaxSizeShare)), nil
 }
 
+// minFree returns how many bytes of the file system are left free: a write to a mapped
+// file of the index on a full disk would kill the process, so blobs must not take the last.
+func minFree(s config.Storage) (int64, error) {
+	if s.MinFree != 0 {
+		return s.MinFree, nil
+	}
+	total, err := fileSystemSize(s.Dir)
+	if err != nil {
+		return 0, err
+	}
+	if least := int64(512 << 20); total > 10<<30 {
+		return max(total/20, least), nil
+	}
+	return total / 20, nil
+}
+
 // fileSystemSize returns the size in bytes of the file system that holds dir, or will.
 func fileSystemSize(dir string) (int64, error) {
 	for !isFolder(dir) && filepath.Dir(dir) != dir {

@@ -10,6 +10,7 @@ import (
 
 	"forebay/cache"
 	"forebay/config"
+	"forebay/internal/wire"
 	"forebay/proxy"
 	"forebay/upstream"
 	"forebay/upstream/ecr"
@@ -20,6 +21,7 @@ import (
 type mirror struct {
 	cache      *cache.Cache
 	handler    http.Handler
+	names      *wire.Registries
 	registries []*upstream.Registry
 	issuers    []*ecr.Issuer
 }
@@ -51,10 +53,11 @@ func newMirror(c *config.Config, version string, log *zap.Logger) (_ *mirror, er
 	if m.cache, err = openCache(c, upstreams, log.Named("cache")); err != nil {
 		return nil, err
 	}
-	m.handler, err = proxy.New(proxyOptions(c, m.cache, aliases, log))
+	handler, err := proxy.New(proxyOptions(c, m.cache, aliases, log))
 	if err != nil {
 		return nil, usageError{err}
 	}
+	m.handler, m.names = handler, handler.Registries()
 	return m, nil
 }
 
@@ -145,6 +148,10 @@ func openCache(c *config.Config, upstreams map[string]cache.UpstreamOptions, log
 	if err != nil {
 		return nil, openError(c, err)
 	}
+	free, err := minFree(c.Storage)
+	if err != nil {
+		return nil, openError(c, err)
+	}
 	negative := c.NegativeTTL
 	if negative == 0 {
 		negative = -1 // what the cache calls never
@@ -153,6 +160,10 @@ func openCache(c *config.Config, upstreams map[string]cache.UpstreamOptions, log
 		Dir:               c.Storage.Dir,
 		Upstreams:         upstreams,
 		MaxBytes:          most,
+		MinFree:           free,
+		MaxAge:            c.Storage.MaxAge,
+		Pins:              c.Pins,
+		ScrubInterval:     c.ScrubInterval,
 		RevalidateTimeout: c.RevalidateTimeout,
 		NegativeTTL:       negative,
 		CancelAbandoned:   c.OnAbandon == config.AbandonCancel,

@@ -17,9 +17,9 @@ import (
 type APIOptions struct {
 	Cache      *cache.Cache
 	Registries *wire.Registries // what names of images mean
-	// Budgets returns what the registries say of their limits. It may be nil.
-	Budgets func() []Budget
-	Version string
+	// Upstream returns what is known of the registry of that name. It may be nil.
+	Upstream func(name string) RegistryStatus
+	Version  string
 	// Loopback is whether the listener is reachable from this machine only.
 	Loopback bool
 	// Token is asked of everybody when it is set. Without it only a listener on loopback
@@ -35,7 +35,7 @@ type APIOptions struct {
 type API struct {
 	cache      *cache.Cache
 	registries *wire.Registries
-	budgets    func() []Budget
+	upstream   func(name string) RegistryStatus
 	version    string
 	started    time.Time
 	guard      guard
@@ -56,7 +56,7 @@ func NewAPI(o APIOptions) (*API, error) {
 		o.Log = zap.NewNop()
 	}
 	a := &API{
-		cache: o.Cache, registries: o.Registries, budgets: o.Budgets, version: o.Version, started: time.Now(),
+		cache: o.Cache, registries: o.Registries, upstream: o.Upstream, version: o.Version, started: time.Now(),
 		guard: newGuard(o.Loopback, o.Token), jobs: newJobs(), log: o.Log, mux: http.NewServeMux(),
 	}
 	for _, r := range a.routes() {

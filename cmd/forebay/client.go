@@ -1,0 +1,286 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+	"unicode"
+
+	"github.com/spf13/cobra"
+
+	"forebay/config"
+	"forebay/internal/admin"
+)
+
+// adminVariable names the server whose admin API the commands ask, as --server does.
+const adminVariable = "FOREBAY_ADMIN"
+
+// operator is a command that asks a running server.
+type operator struct {
+	p      process
+	server adminServer
+	asJSON bool
+}
+
+// adminServer is where the admin API is, and how it is to be spoken to.
+type adminServer struct {
+	base  string // URL without a path
+	token config.Secret
+	http  *http.Client
+	// how says where base is from, for errors: "admin_listen", "--server".
+	how string
+}
+
+// newOperator returns a command of those that ask a running server. run is given what was
+// found out about the server, once the command line is parsed.
+func newOperator(p process, cmd *cobra.Command, run func(ctx context.Context, o *operator, args []string) error) *cobra.Command {
+	flags := cmd.Flags()
+	where := flags.String("server", "", "admin address of the server, such as http://127.0.0.1:5001 (default: "+adminVariable+", else admin_listen of the configuration)")
+	tokenFile := flags.String("token-file", "", "file with the admin token (default: FOREBAY_ADMIN_TOKEN, else that of the configuration)")
+	caFile := flags.String("ca-file", "", "PEM file with certificates to trust for an https:// server")
+	configFile := flags.String("config", "", "the server's YAML file (default "+config.DefaultFile+" if it is there)")
+	asJSON := flags.Bool("json", false, "write JSON, as the admin API gives it")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		s, err := findServer(p, *where, *tokenFile, *caFile, *configFile)
+		if err != nil {
+			return err
+		}
+		defer s.http.CloseIdleConnections()
+		return run(cmd.Context(), &operator{p: p, server: s, asJSON: *asJSON}, args)
+	}
+	return cmd
+}
+
+// findServer settles which server is asked. One that is named gets no token but that
+// which is named, too: the token of the configuration is for the server of the configuration.
+func findServer(p process, where, tokenFile, caFile, configFile string) (adminServer, error) {
+	env := map[string]string{}
+	for _, entry := range p.env {
+		if name, value, ok := strings.Cut(entry, "="); ok {
+			env[name] = value
+		}
+	}
+	s := adminServer{base: where, how: "--server"}
+	if s.base == "" {
+		s.base, s.how = env[adminVariable], adminVariable
+	}
+	trust := &tls.Config{MinVersion: tls.VersionTLS12}
+	if s.base == "" {
+		c, err := config.Load(config.Sources{File: configFile, Env: p.env, Root: p.root})
+		if err != nil {
+			return s, usageError{err}
+		}
+		if c.AdminListen == "" {
+			return s, usageError{errors.New("admin_listen is off, so that the server cannot be asked: turn it on, or name another server with --server")}
+		}
+		s.base, s.how, s.token = "http://"+reachable(c.AdminListen), "admin_listen", c.AdminToken
+		if c.AdminTLS.Enabled() {
+			s.base = "https://" + reachable(c.AdminListen)
+			if trust, err = trustOnly(c.AdminTLS.CertFile); err != nil {
+				return s, err
+			}
+		}
+	} else if err := s.named(env); err != nil {
+		return s, err
+	}
+	if tokenFile != "" {
+		token, err := readToken(tokenFile)
+		if err != nil {
+			return s, usageError{fmt.Errorf("--token-file: %w", err)}
+		}
+		s.token = token
+	}
+	if caFile != "" {
+		text, err := os.ReadFile(caFile)
+		if err != nil {
+			return s, usageError{fmt.Errorf("--ca-file: %w", err)}
+		}
+		trust = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: x509.NewCertPool()}
+		if !trust.RootCAs.AppendCertsFromPEM(text) {
+			return s, usageError{fmt.Errorf("--ca-file: %q holds no PEM certificate", caFile)}
+		}
+	}
+	s.http = &http.Client{
+		Transport:     &http.Transport{TLSClientConfig: trust, ResponseHeaderTimeout: 11 * time.Minute, DialContext: (&net.Dialer{Timeout: 10 * time.Second}).DialContext},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	return s, nil
+}
+
+// named checks the address of a server that was named, and finds its token.
+func (s *adminServer) named(env map[string]string) error {
+	if !strings.Contains(s.base, "://") {
+		s.base = "http://" + reachable(s.base)
+	}
+	u, err := url.Parse(s.base)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.User != nil {
+		return usageError{fmt.Errorf("%s: %q is not the address of a server: use HOST:PORT, http://HOST:PORT or https://HOST:PORT", s.how, s.base)}
+	}
+	s.base = u.Scheme + "://" + u.Host
+	if token := env[config.Variable("admin_token")]; token != "" {
+		s.token = config.NewSecret(token)
+	} else if name := env[config.Variable("admin_token_file")]; name != "" {
+		if s.token, err = readToken(name); err != nil {
+			return usageError{fmt.Errorf("%s: %w", config.Variable("admin_token_file"), err)}
+		}
+	}
+	return nil
+}
+
+func readToken(name string) (config.Secret, error) {
+	text, err := os.ReadFile(name)
+	if err != nil {
+		return config.Secret{}, err
+	}
+	token := strings.TrimRight(string(text), "\r\n")
+	if token == "" || len(token) > 4096 {
+		return config.Secret{}, fmt.Errorf("%q holds no token", name)
+	}
+	return config.NewSecret(token), nil
+}
+
+// trustOnly trusts the very certificate of a file, whatever name it is for: it is asked by
+// an address, which certificates rarely name.
+func trustOnly(certFile string) (*tls.Config, error) {
+	text, err := os.ReadFile(certFile)
+	if err != nil {
+		return nil, err
+	}
+	block, _ := pem.Decode(text)
+	if block == nil {
+		return nil, fmt.Errorf("%q holds no PEM certificate", certFile)
+	}
+	return &tls.Config{
+		MinVersion:         tls.VersionTLS12,
+		InsecureSkipVerify: true, // VerifyConnection is stricter
+		VerifyConnection: func(state tls.ConnectionState) error {
+			if len(state.PeerCertificates) == 0 || !bytes.Equal(state.PeerCertificates[0].Raw, block.Bytes) {
+				return fmt.Errorf("the server has another certificate than %q", certFile)
+			}
+			return nil
+		},
+	}, nil
+}
+
+// answerMost bounds an answer: a page of 1,000 images has some 2 MB.
+const answerMost = 64 << 20
+
+// ask sends one request and decodes the answer into to, which may be nil. body may be nil.
+// It returns the answer as it came.
+func (o *operator) ask(ctx context.Context, method, path string, query url.Values, body, to any) ([]byte, error) {
+	text, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	target := o.server.base + "/api/v1" + path
+	if len(query) > 0 {
+		target += "?" + query.Encode()
+	}
+	request, err := http.NewRequestWithContext(ctx, method, target, bytes.NewReader(text))
+	if err != nil {
+		return nil, err
+	}
+	if method != http.MethodGet {
+		request.Header.Set("Content-Type", "application/json")
+		request.Header.Set(admin.OwnHeader, "1")
+	}
+	request.Header.Set("User-Agent", "forebay/"+thisBuild().version)
+	if !o.server.token.Empty() {
+		request.Header.Set("Authorization", "Bearer "+o.server.token.Reveal())
+	}
+	response, err := o.server.http.Do(request)
+	if err != nil {
+		return nil, o.unreachable(ctx, err)
+	}
+	defer response.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(response.Body, answerMost))
+	if err != nil {
+		return nil, fmt.Errorf("read the answer of %s: %w", o.server.base, err)
+	}
+	if response.StatusCode >= 300 {
+		return nil, o.refused(response, answer)
+	}
+	if to != nil {
+		if err := json.Unmarshal(answer, to); err != nil {
+			return nil, fmt.Errorf("%s gives no answer of the admin API: %w", o.server.base, err)
+		}
+	}
+	return answer, nil
+}
+
+// unreachable says what to do when no server answers.
+func (o *operator) unreachable(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	var wrapped *url.Error
+	if errors.As(err, &wrapped) {
+		err = wrapped.Err // without the URL, which the message has already
+	}
+	err = fmt.Errorf("no answer from %s: %w", o.server.base, err)
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		hint := "No server runs there. Start it with forebay serve, or name another with --server or " + adminVariable + "."
+		if o.server.how == "admin_listen" {
+			hint = "No server runs with these settings. Start it with forebay serve, or name it with --server, or its configuration with --config."
+		}
+		return hintError{err, hint}
+	}
+	return err
+}
+
+// refusal is an answer of the admin API that is an error.
+type refusal struct {
+	code, message string
+}
+
+func (e *refusal) Error() string { return e.message }
+
+// refused returns what the server has against the request.
+func (o *operator) refused(response *http.Response, answer []byte) error {
+	var fault admin.Fault
+	if json.Unmarshal(answer, &fault) != nil || fault.Error.Message == "" {
+		return fmt.Errorf("%s answers %s, and so is no admin API of this version", o.server.base, response.Status)
+	}
+	err := &refusal{fault.Error.Code, printable(fault.Error.Message)}
+	switch err.code {
+	case "unauthorized":
+		return hintError{err, "Give the token of the server with --token-file or FOREBAY_ADMIN_TOKEN."}
+	case "bad_request", "bad_reference":
+		return usageError{err}
+	}
+	return err
+}
+
+// printable keeps a terminal from taking orders: parts of texts come from registries.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r == '\n' || unicode.IsPrint(r) {
+			return r
+		}
+		return '�'
+	}, s)
+}
+
+// writeJSON writes an answer for programs.
+func (o *operator) writeJSON(answer []byte) error {
+	var b bytes.Buffer
+	if err := json.Indent(&b, bytes.TrimSpace(answer), "", "  "); err != nil {
+		return err
+	}
+	b.WriteByte('\n')
+	_, err := o.p.stdout.Write(b.Bytes())
+	return err
+}

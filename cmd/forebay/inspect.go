@@ -1,0 +1,122 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+
+	"github.com/spf13/cobra"
+
+	"forebay/cache"
+	"forebay/internal/admin"
+)
+
+const refHelp = `REF is an image as clients write it: nginx, nginx:1.27, ghcr.io/owner/app@sha256:…
+Without a tag it is latest.`
+
+func newInspect(p process) *cobra.Command {
+	return newOperator(p, &cobra.Command{
+		Use:   "inspect REF",
+		Short: "Show what is kept of an image, part by part",
+		Long: `Shows the platforms of an image with their manifest, configuration and layers, and
+whether each is kept. Asks no registry.
+
+` + refHelp,
+		Example: `  forebay inspect nginx:1.27
+  forebay inspect ghcr.io/owner/app@sha256:… --json`,
+		Args: cobra.ExactArgs(1),
+	}, func(ctx context.Context, o *operator, args []string) error {
+		var i cache.Image
+		answer, err := o.ask(ctx, http.MethodGet, "/image", url.Values{"ref": args}, nil, &i)
+		if err != nil {
+			return err
+		}
+		if o.asJSON {
+			return o.writeJSON(answer)
+		}
+		return o.showImage(i)
+	})
+}
+
+func (o *operator) showImage(i cache.Image) error {
+	t := newTable(o.p.stdout)
+	t.row("Image:", i.Name())
+	t.row("Digest:", i.Digest.String())
+	t.row("Type:", orDash(i.MediaType))
+	t.row("State:", string(i.State))
+	t.row("Kept:", bytesText(i.KeptBytes))
+	if i.State == cache.Incomplete {
+		missing := bytesText(i.MissingBytes)
+		if i.MissingMore {
+			missing += " or more"
+		}
+		t.row("Missing:", missing)
+	}
+	if i.Pinned {
+		t.row("Pinned:", "yes")
+	}
+	if i.Tag != "" {
+		t.row("Checked:", agoText(i.CheckedAt))
+		t.row("Changed:", agoText(i.ChangedAt))
+	}
+	t.row("Used:", agoText(i.UsedAt))
+	if err := t.flush(); err != nil {
+		return err
+	}
+	for _, p := range i.Platforms {
+		if _, err := fmt.Fprintf(o.p.stdout, "\n%s: %s, %s\n", printable(orDash(p.Platform)), p.State, bytesText(p.Size)); err != nil {
+			return err
+		}
+		parts := newTable(o.p.stdout)
+		for _, part := range p.Parts {
+			parts.row("  "+part.Role, part.Digest.String(), bytesText(part.Size), string(part.State))
+		}
+		if len(p.Parts) == 0 {
+			parts.row("  manifest", p.Digest.String())
+		}
+		if err := parts.flush(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func newTag(p process) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "tag",
+		Short: "Look into tags",
+		Long:  `Tells what a tag pointed to over time, as far as this mirror has seen it.`,
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(newOperator(p, &cobra.Command{
+		Use:   "history REF",
+		Short: "Show what a tag pointed to",
+		Long: `Shows the digests that a tag pointed to, the latest first, when each was first and last
+seen there, and whether its manifest is still kept.
+
+` + refHelp,
+		Example: `  forebay tag history nginx:1.27`,
+		Args:    cobra.ExactArgs(1),
+	}, func(ctx context.Context, o *operator, args []string) error {
+		var h admin.History
+		answer, err := o.ask(ctx, http.MethodGet, "/history", url.Values{"ref": args}, nil, &h)
+		if err != nil {
+			return err
+		}
+		if o.asJSON {
+			return o.writeJSON(answer)
+		}
+		t := newTable(o.p.stdout, "DIGEST", "FIRST SEEN", "LAST SEEN", "KEPT")
+		for _, b := range h.Bindings {
+			kept := "no"
+			if b.Kept {
+				kept = "yes"
+			}
+			t.row(b.Digest.String(), agoText(b.FirstSeen), agoText(b.LastSeen), kept)
+		}
+		return t.flush()
+	}))
+	return cmd
+}

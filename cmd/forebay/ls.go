@@ -1,0 +1,177 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"forebay/cache"
+)
+
+const patternHelp = `PATTERN is an image (nginx:1.27), a repository (ghcr.io/owner/app), or a pattern with
+*, ? and [sets], such as "nginx:1.*" or "ghcr.io/*": * stands for any text, slashes too.`
+
+func newList(p process) *cobra.Command {
+	return newOperator(p, &cobra.Command{
+		Use:   "ls [PATTERN]",
+		Short: "List the images that are kept",
+		Long: `Lists what a running server keeps: tags, and manifests that were pulled by digest
+only. Asks no registry.
+
+` + patternHelp + `
+
+SIZE is what of the image is kept, USED is its last pull.`,
+		Example: `  forebay ls
+  forebay ls nginx
+  forebay ls "ghcr.io/owner/*" --json`,
+		Args: cobra.MaximumNArgs(1),
+	}, func(ctx context.Context, o *operator, args []string) error {
+		return o.list(ctx, strings.Join(args, ""), false, newTable(o.p.stdout, "REPOSITORY", "TAG", "DIGEST", "SIZE", "USED"),
+			func(t *table, i cache.Image) {
+				tag := i.Tag
+				if tag == "" {
+					tag = "-"
+				}
+				if i.Pinned {
+					tag += " (pinned)"
+				}
+				t.row(i.Upstream+"/"+i.Repository, tag, shortDigest(i.Digest), bytesText(i.KeptBytes), agoText(i.UsedAt))
+			})
+	})
+}
+
+func newImages(p process) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "images [PATTERN]",
+		Short: "Tell which images can be served without their registry",
+		Long: `Tells for each image and platform whether all of it is kept, so that it can be served
+when the registry cannot be reached, or how much is missing. Asks no registry.
+
+  complete    all of it is here
+  incomplete  it was pulled, and some of it is not here: clients leave out layers that they
+              have, and what is little used is evicted; "forebay repair" fetches it
+  absent      nobody has pulled this platform
+
+` + patternHelp,
+		Example: `  forebay images
+  forebay images --missing
+  forebay images "nginx:*"`,
+		Args: cobra.MaximumNArgs(1),
+	}
+	missing := cmd.Flags().Bool("missing", false, "only images that are incomplete")
+	return newOperator(p, cmd, func(ctx context.Context, o *operator, args []string) error {
+		return o.list(ctx, strings.Join(args, ""), *missing, newTable(o.p.stdout, "IMAGE", "PLATFORM", "STATE", "SIZE", "MISSING"),
+			func(t *table, i cache.Image) {
+				for _, platform := range i.Platforms {
+					if platform.State == cache.Absent && (*missing || len(i.Platforms) > 1) && platform.Platform != "" && i.State != cache.Absent {
+						continue // what nobody wants is no news
+					}
+					t.row(imageName(i), orDash(platform.Platform), string(platform.State), bytesText(platform.Size), missingText(platform))
+				}
+			})
+	})
+}
+
+// imageName is the name of an image with a short digest.
+func imageName(i cache.Image) string {
+	if i.Tag != "" {
+		return i.Name()
+	}
+	return i.Upstream + "/" + i.Repository + "@" + shortDigest(i.Digest)
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+func missingText(p cache.ImagePlatform) string {
+	switch {
+	case p.State != cache.Incomplete:
+		return "-"
+	case p.Size < 0:
+		return bytesText(p.MissingBytes) + " or more"
+	case p.MissingBytes == 0:
+		return "only proof" // the bytes are here: one HEAD each
+	}
+	return bytesText(p.MissingBytes)
+}
+
+// list shows all pages of images, as a table or as one JSON array.
+func (o *operator) list(ctx context.Context, pattern string, missing bool, t *table, show func(*table, cache.Image)) error {
+	query := url.Values{"limit": {"500"}}
+	if pattern != "" {
+		query.Set("pattern", pattern)
+	}
+	if missing {
+		query.Set("missing", "true")
+	}
+	n := 0
+	for {
+		var page struct {
+			Images []json.RawMessage `json:"images"`
+			Next   string            `json:"next"`
+		}
+		if _, err := o.ask(ctx, http.MethodGet, "/images", query, nil, &page); err != nil {
+			return err
+		}
+		for _, raw := range page.Images {
+			if n++; o.asJSON {
+				if err := o.element(n, raw); err != nil {
+					return err
+				}
+				continue
+			}
+			var i cache.Image
+			if err := json.Unmarshal(raw, &i); err != nil {
+				return fmt.Errorf("%s gives no answer of the admin API: %w", o.server.base, err)
+			}
+			show(t, i)
+		}
+		if page.Next == "" {
+			break
+		}
+		query.Set("after", page.Next)
+	}
+	switch {
+	case o.asJSON && n == 0:
+		_, err := fmt.Fprintln(o.p.stdout, "[]")
+		return err
+	case o.asJSON:
+		_, err := fmt.Fprintln(o.p.stdout, "\n]")
+		return err
+	case n == 0:
+		_, err := fmt.Fprintln(o.p.stderr, nothingText(pattern, missing))
+		return err
+	}
+	return t.flush()
+}
+
+// element writes the nth element of an array.
+func (o *operator) element(n int, raw json.RawMessage) error {
+	before := ",\n  "
+	if n == 1 {
+		before = "[\n  "
+	}
+	_, err := fmt.Fprintf(o.p.stdout, "%s%s", before, raw)
+	return err
+}
+
+func nothingText(pattern string, missing bool) string {
+	switch {
+	case missing && pattern == "":
+		return "Nothing is missing of what is kept."
+	case missing:
+		return "Nothing is missing of what matches " + pattern + "."
+	case pattern != "":
+		return "Nothing that is kept matches " + pattern + "."
+	}
+	return "Nothing is kept yet."
+}

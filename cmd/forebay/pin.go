@@ -1,0 +1,132 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"forebay/cache"
+	"forebay/internal/admin"
+)
+
+func newPin(p process) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "pin REF",
+		Short: "Keep an image whole, whatever happens",
+		Long: `Keeps an image from being evicted, whole: its index, manifests, configurations, layers,
+and the signatures and other referrers that are known. A pinned tag is followed: what it
+points to is kept.
+
+With --platform those platforms are kept, and what is missing of them is fetched. Without,
+whatever platform somebody pulls is kept, and nothing is fetched but manifests.
+
+Pins that would not fit into storage.max_size are refused. Patterns of images to pin can
+be set in the configuration, too (pins).
+
+` + refHelp,
+		Example: `  forebay pin nginx:1.27 --platform linux/amd64
+  forebay pin ghcr.io/owner/app@sha256:… --platform all --detach`,
+		Args: cobra.ExactArgs(1),
+	}
+	platforms := cmd.Flags().StringArray("platform", nil, platformHelp)
+	detach := cmd.Flags().Bool("detach", false, "do not wait for what is fetched")
+	return newOperator(p, cmd, func(ctx context.Context, o *operator, args []string) error {
+		var pin admin.PinAnswer
+		in := admin.PinRequest{Ref: args[0], Platforms: *platforms, Fill: len(*platforms) > 0}
+		answer, err := o.ask(ctx, http.MethodPost, "/pins", nil, in, &pin)
+		if err != nil {
+			return err
+		}
+		if o.asJSON {
+			err = o.writeJSON(answer)
+		} else {
+			_, err = fmt.Fprintf(o.p.stdout, "pinned %s (%s): %s, %s missing\n", pin.Ref, platformText(pin.Platforms), bytesText(pin.Bytes), bytesText(pin.MissingBytes))
+		}
+		switch {
+		case err != nil || pin.Job == "" || o.asJSON:
+			return err
+		case *detach:
+			return o.detached(pin.Job)
+		}
+		return o.awaitRepair(ctx, pin.Job)
+	})
+}
+
+func platformText(platforms []string) string {
+	if len(platforms) == 0 {
+		return "platforms that are pulled"
+	}
+	return strings.Join(platforms, ", ")
+}
+
+func newUnpin(p process) *cobra.Command {
+	return newOperator(p, &cobra.Command{
+		Use:   "unpin REF",
+		Short: "Take a pin away",
+		Long: `Takes a pin away. What it kept stays until it is evicted like everything else. REF is
+the image as "forebay pins" shows it, or in a shorter form.`,
+		Example: `  forebay unpin nginx:1.27`,
+		Args:    cobra.ExactArgs(1),
+	}, func(ctx context.Context, o *operator, args []string) error {
+		_, err := o.ask(ctx, http.MethodDelete, "/pins", url.Values{"ref": args}, nil, nil)
+		return err
+	})
+}
+
+func newPins(p process) *cobra.Command {
+	return newOperator(p, &cobra.Command{
+		Use:   "pins",
+		Short: "List what is pinned",
+		Long: `Lists the pins, those of the configuration included, with what each takes. A pin that
+is "not held" does not fit beside those before it, and may be evicted.`,
+		Example: `  forebay pins`,
+		Args:    cobra.NoArgs,
+	}, func(ctx context.Context, o *operator, _ []string) error {
+		var list admin.PinList
+		answer, err := o.ask(ctx, http.MethodGet, "/pins", nil, nil, &list)
+		if err != nil {
+			return err
+		}
+		if o.asJSON {
+			return o.writeJSON(answer)
+		}
+		if len(list.Pins) == 0 {
+			_, err := fmt.Fprintln(o.p.stderr, "Nothing is pinned.")
+			return err
+		}
+		t := newTable(o.p.stdout, "IMAGE", "PLATFORMS", "STATE", "SIZE", "MISSING", "SINCE")
+		for _, pin := range list.Pins {
+			t.row(pin.Ref, platformText(pin.Platforms), pinState(pin), bytesText(pin.Bytes), bytesText(pin.MissingBytes), pinSince(pin))
+		}
+		if err := t.flush(); err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(o.p.stdout, "\n%s pinned, %s may be\n", bytesText(list.Bytes), limitText(list.LimitBytes))
+		return err
+	})
+}
+
+func pinState(p cache.Pin) string {
+	if !p.Held {
+		return "not held"
+	}
+	return string(p.State)
+}
+
+func pinSince(p cache.Pin) string {
+	if p.Pattern != "" {
+		return "configuration: " + p.Pattern
+	}
+	return agoText(p.At)
+}
+
+func limitText(n int64) string {
+	if n == 0 {
+		return "any amount"
+	}
+	return bytesText(n)
+}

@@ -1,0 +1,51 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+
+	"github.com/spf13/cobra"
+
+	"forebay/internal/admin"
+)
+
+func newPurge(p process) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "purge REF|REPOSITORY|DIGEST",
+		Short: "Forget an image, a repository or a digest",
+		Long: `Forgets something, so that the next pull fetches it anew:
+
+  nginx:1.27      that tag, with what only it leads to
+  nginx@sha256:…  that manifest, with what only it leads to
+  nginx           the whole repository: all its tags and digests
+  sha256:…        that blob or manifest, in every repository
+
+What other images need stays. Clients that are reading are not disturbed. Remembered
+"not found" answers of the repository are forgotten, too.`,
+		Example: `  forebay purge nginx:1.27
+  forebay purge ghcr.io/owner/app
+  forebay purge sha256:…`,
+		Args: cobra.ExactArgs(1),
+	}
+	force := cmd.Flags().Bool("force", false, "also what is pinned")
+	return newOperator(p, cmd, func(ctx context.Context, o *operator, args []string) error {
+		var done admin.PurgeAnswer
+		answer, err := o.ask(ctx, http.MethodPost, "/purge", nil, admin.PurgeRequest{Target: args[0], Force: *force}, &done)
+		if err != nil {
+			return err
+		}
+		if o.asJSON {
+			return o.writeJSON(answer)
+		}
+		_, err = fmt.Fprintf(o.p.stdout, "purged %s %s: %s, %s freed in %s", done.What, done.Target,
+			countText(int64(done.Tags), "tag", "tags"), bytesText(done.Bytes), countText(int64(done.Blobs), "file", "files"))
+		if err == nil && done.Shared > 0 {
+			_, err = fmt.Fprintf(o.p.stdout, "; %s kept for other repositories", countText(int64(done.Shared), "file", "files"))
+		}
+		if err == nil {
+			_, err = fmt.Fprintln(o.p.stdout)
+		}
+		return err
+	})
+}

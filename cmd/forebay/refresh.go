@@ -1,0 +1,43 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+
+	"github.com/spf13/cobra"
+
+	"forebay/internal/admin"
+)
+
+func newRefresh(p process) *cobra.Command {
+	return newOperator(p, &cobra.Command{
+		Use:   "refresh REF",
+		Short: "Ask the registry what a tag points to, now",
+		Long: `Asks the registry what a tag points to, however short ago that was asked, and whatever
+it said. That is one HEAD, which no registry counts as a pull; if the tag moved, its new
+manifest is fetched, too.
+
+` + refHelp,
+		Example: `  forebay refresh nginx:1.27`,
+		Args:    cobra.ExactArgs(1),
+	}, func(ctx context.Context, o *operator, args []string) error {
+		var r admin.RefreshAnswer
+		answer, err := o.ask(ctx, http.MethodPost, "/refresh", nil, admin.RefRequest{Ref: args[0]}, &r)
+		if err != nil {
+			return err
+		}
+		if o.asJSON {
+			return o.writeJSON(answer)
+		}
+		switch {
+		case r.Before == "":
+			_, err = fmt.Fprintf(o.p.stdout, "%s is %s\n", r.Ref, r.Digest)
+		case r.Moved:
+			_, err = fmt.Fprintf(o.p.stdout, "%s moved\n  from %s\n  to   %s\n", r.Ref, printable(r.Before), r.Digest)
+		default:
+			_, err = fmt.Fprintf(o.p.stdout, "%s has not moved: %s\n", r.Ref, r.Digest)
+		}
+		return err
+	})
+}

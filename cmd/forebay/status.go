@@ -1,0 +1,190 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+
+	"forebay/cache"
+	"forebay/internal/admin"
+)
+
+func newStats(p process) *cobra.Command {
+	return newOperator(p, &cobra.Command{
+		Use:     "stats",
+		Short:   "Show figures of what is kept",
+		Long:    `Shows how much a running server keeps, and how much room it has.`,
+		Example: `  forebay stats --json`,
+		Args:    cobra.NoArgs,
+	}, func(ctx context.Context, o *operator, _ []string) error {
+		var s cache.Stats
+		answer, err := o.ask(ctx, http.MethodGet, "/stats", nil, nil, &s)
+		if err != nil {
+			return err
+		}
+		if o.asJSON {
+			return o.writeJSON(answer)
+		}
+		t := newTable(o.p.stdout)
+		statRows(t, s)
+		return t.flush()
+	})
+}
+
+func statRows(t *table, s cache.Stats) {
+	t.row("Kept:", countText(s.Blobs, "file", "files")+", "+bytesText(s.BlobBytes))
+	t.row("Known:", countText(s.Tags, "tag", "tags")+" in "+countText(s.Repositories, "repository", "repositories"))
+	t.row("Folder:", bytesText(s.UsedBytes)+" of "+limitText(s.MaxBytes))
+	t.row("Disk:", humanize.IBytes(s.DiskFree)+" free of "+humanize.IBytes(s.DiskTotal))
+	t.row("Pinned:", bytesText(s.PinnedBytes)+" of "+limitText(s.PinLimitBytes))
+	t.row("Evicted:", countText(s.EvictedBlobs, "file", "files")+", "+bytesText(s.EvictedBytes)+" since the start")
+	t.row("Tags moved:", humanize.Comma(s.TagsMoved)+" since the start, and "+humanize.Comma(s.ReleasesMoved)+" of full versions")
+	t.row("Damaged:", humanize.Comma(s.Scrub.Damaged)+" since the start; in quarantine "+
+		countText(s.QuarantineFiles, "file", "files")+", "+bytesText(s.QuarantineBytes))
+	t.row("Scrub:", scrubText(s.Scrub))
+}
+
+func scrubText(s cache.Scrub) string {
+	switch {
+	case !s.Enabled:
+		return "off"
+	case s.Began.IsZero():
+		return "begins soon"
+	case s.Done == 1:
+		return "all was read, the last " + agoText(s.Ended)
+	}
+	return fmt.Sprintf("%.0f %% of a round that began %s", s.Done*100, agoText(s.Began))
+}
+
+func newStatus(p process) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show at a glance how a running server does",
+		Long: `Shows how the registries do, what is being fetched, what they will still give, and how
+much is kept.`,
+		Example: `  forebay status
+  forebay status --watch`,
+		Args: cobra.NoArgs,
+	}
+	watch := cmd.Flags().Bool("watch", false, "show it again every two seconds")
+	return newOperator(p, cmd, func(ctx context.Context, o *operator, _ []string) error {
+		if !*watch {
+			return o.status(ctx, "")
+		}
+		tick := time.NewTicker(2 * time.Second)
+		defer tick.Stop()
+		for {
+			clear := ""
+			if isTerminal(o.p.stdout) && !o.asJSON {
+				clear = "\x1b[H\x1b[2J"
+			}
+			if err := o.status(ctx, clear); err != nil {
+				return err
+			}
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				return nil
+			}
+		}
+	})
+}
+
+// status shows the mirror once; before is written in front of it.
+func (o *operator) status(ctx context.Context, before string) error {
+	var s admin.Status
+	answer, err := o.ask(ctx, http.MethodGet, "/status", nil, nil, &s)
+	if err != nil {
+		return err
+	}
+	if o.asJSON {
+		return o.writeJSON(answer)
+	}
+	if _, err := fmt.Fprintf(o.p.stdout, "%sforebay %s at %s, up %s\n\n", before, printable(s.Version), o.server.base,
+		(time.Duration(s.UptimeSeconds) * time.Second).String()); err != nil {
+		return err
+	}
+	t := newTable(o.p.stdout, "UPSTREAM", "STATE", "LAST ASKED", "BUDGET")
+	for _, u := range s.Upstreams {
+		state := u.State
+		if u.Sparing {
+			state += ", spared"
+		}
+		t.row(u.Name, state, agoText(u.LastAsked), budgetText(u.Budgets))
+	}
+	if err := t.flush(); err != nil {
+		return err
+	}
+	if err := o.showFills(s); err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintln(o.p.stdout); err != nil {
+		return err
+	}
+	t = newTable(o.p.stdout)
+	statRows(t, s.Stats)
+	return t.flush()
+}
+
+// budgetText says what a registry will still give.
+func budgetText(all []admin.Budget) string {
+	var texts []string
+	for _, b := range all {
+		if b.Limit < 0 || b.Remaining < 0 {
+			continue
+		}
+		text := fmt.Sprintf("%d of %d left", b.Remaining, b.Limit)
+		if b.WindowSeconds > 0 {
+			text += " per " + durationText(time.Duration(b.WindowSeconds)*time.Second)
+		}
+		text += " (" + b.Credential + ")"
+		if !b.PausedUntil.IsZero() {
+			text += ", paused until " + b.PausedUntil.Local().Format(time.TimeOnly)
+		} else if !b.RunsOut.IsZero() {
+			text += ", runs out " + agoText(b.RunsOut)
+		}
+		texts = append(texts, text)
+	}
+	return orDash(strings.Join(texts, "; "))
+}
+
+// durationText is a duration without zero parts: 6h, not 6h0m0s.
+func durationText(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
+
+// showFills lists what is being fetched and what jobs do.
+func (o *operator) showFills(s admin.Status) error {
+	if len(s.Fills)+len(s.Jobs) == 0 {
+		return nil
+	}
+	if _, err := fmt.Fprintln(o.p.stdout); err != nil {
+		return err
+	}
+	t := newTable(o.p.stdout, "IN PROGRESS", "WHAT", "DONE", "CLIENTS")
+	for _, f := range s.Fills {
+		kind := "fill"
+		if f.Verifying {
+			kind = "check"
+		}
+		t.row(kind, f.Upstream+"/"+f.Repository+"@"+shortDigest(f.Digest), bytesText(f.Bytes)+" of "+bytesText(f.Size), strconv.Itoa(f.Clients))
+	}
+	for _, j := range s.Jobs {
+		_, progress, _ := strings.Cut(progressText(j), " ")
+		t.row("job "+j.ID, j.Kind+" "+j.Target, progress, "-")
+	}
+	return t.flush()
+}

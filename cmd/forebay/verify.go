@@ -1,0 +1,97 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"forebay/cache"
+	"forebay/internal/admin"
+)
+
+func newVerify(p process) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "verify",
+		Short: "Read everything that is kept and compare it with its digest",
+		Long: `Lets a running server read everything that it keeps and compare it with its digest, at
+full speed. Blobs that are damaged are taken out, into the folder quarantine below the
+storage folder as long as that is small. With --repair they are fetched again at once,
+else when somebody pulls them.
+
+The server does the same by itself in the background, slowly: see scrub.interval.
+
+Exits with 1 if something was damaged and was not fetched again.`,
+		Example: `  forebay verify
+  forebay verify --repair`,
+		Args: cobra.NoArgs,
+	}
+	repair := cmd.Flags().Bool("repair", false, "fetch again what is damaged")
+	detach := cmd.Flags().Bool("detach", false, "do not wait: the server does it in the background")
+	return newOperator(p, cmd, func(ctx context.Context, o *operator, _ []string) error {
+		job, err := o.start(ctx, "/verify", admin.VerifyRequest{Repair: *repair})
+		if err != nil {
+			return err
+		}
+		if *detach {
+			return o.detached(job.ID)
+		}
+		var done cache.Verified
+		answer, err := o.wait(ctx, job.ID, &done)
+		if err != nil {
+			return err
+		}
+		if o.asJSON {
+			err = o.writeJSON(answer)
+		} else {
+			_, err = fmt.Fprintf(o.p.stdout, "read %s, %s: %s damaged, %d fetched again\n",
+				countText(done.Blobs, "file", "files"), bytesText(done.Bytes), countText(done.Faults, "is", "are"), done.Fetched)
+		}
+		if err != nil || done.Faults == done.Fetched {
+			return err
+		}
+		for _, bad := range done.Damaged {
+			if !bad.Fetched {
+				fmt.Fprintf(o.p.stderr, "%s: %s\n", bad.Digest, printable(bad.Error))
+			}
+		}
+		return fmt.Errorf("%s damaged and not fetched again", countText(done.Faults-done.Fetched, "file is", "files are"))
+	})
+}
+
+func newCollect(p process) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "gc",
+		Short: "Remove what nothing leads to",
+		Long: `Removes what nothing leads to any more: files that no repository holds, records of the
+index without a file, and fills that nobody went on with for a day. A mirror makes next
+to none of it: this is for after a crash or a change by hand. Nothing that can be served
+is removed; what is little used is evicted by itself.`,
+		Example: `  forebay gc --dry-run
+  forebay gc`,
+		Args: cobra.NoArgs,
+	}
+	dryRun := cmd.Flags().Bool("dry-run", false, "only tell what would be removed")
+	return newOperator(p, cmd, func(ctx context.Context, o *operator, _ []string) error {
+		job, err := o.start(ctx, "/gc", admin.CollectRequest{DryRun: *dryRun})
+		if err != nil {
+			return err
+		}
+		var done cache.Collected
+		answer, err := o.wait(ctx, job.ID, &done)
+		if err != nil {
+			return err
+		}
+		if o.asJSON {
+			return o.writeJSON(answer)
+		}
+		verb := "removed"
+		if done.DryRun {
+			verb = "would remove"
+		}
+		_, err = fmt.Fprintf(o.p.stdout, "%s %s that nobody holds (%s), %s without a file, %s (%s)\n", verb,
+			countText(done.Blobs, "file", "files"), bytesText(done.BlobBytes), countText(done.Rows, "record", "records"),
+			countText(done.Partials, "old fill", "old fills"), bytesText(done.PartialBytes))
+		return err
+	})
+}

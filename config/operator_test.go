@@ -1,0 +1,51 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestFaultsOfTheOperatorsKeys(t *testing.T) {
+	for text, want := range map[string][]string{
+		"admin_token: short":                     {`forebay.yaml:1:14: admin_token: needs at least 16 characters and no blanks`},
+		"admin_token: sixteen letters or":        {`forebay.yaml:1:14: admin_token: needs at least 16 characters and no blanks`},
+		"admin_token: 0123456789abcdef":          nil,
+		"admin_token_file: /nowhere":             {`forebay.yaml:1:19: admin_token_file: open /nowhere: no such file or directory`},
+		"scrub: {interval: -1d}":                 {`forebay.yaml:1:19: scrub.interval: "-1d" is negative: use a number with a unit, such as 500ms, 30s, 5m, 2h or 1d`},
+		"scrub: {interval: 0}":                   nil,
+		"pins: [nginx]":                          {`forebay.yaml:1:8: pins: "nginx" names no tag: add one, or :* for all tags`},
+		"pins: ['']":                             {`forebay.yaml:1:8: pins: is empty: use a name such as nginx:1.27, or a pattern such as ghcr.io/owner/*:v*`},
+		"pins: ['a b:c']":                        {`forebay.yaml:1:8: pins: "a b:c" is not a pattern of image names: use a name such as nginx:1.27, or a pattern such as ghcr.io/owner/*:v*`},
+		"pins: ['a:[z-a]']":                      {`forebay.yaml:1:8: pins: "a:[z-a]" has no set of characters between [ and ]: use a name such as nginx:1.27, or a pattern such as ghcr.io/owner/*:v*`},
+		"pins: ['a:[']":                          {`forebay.yaml:1:8: pins: "a:[" has no set of characters between [ and ]: use a name such as nginx:1.27, or a pattern such as ghcr.io/owner/*:v*`},
+		"pins: ['a:]', 'a:[]']":                  {`forebay.yaml:1:8: pins: "a:]" has no set of characters between [ and ]: use a name such as nginx:1.27, or a pattern such as ghcr.io/owner/*:v*`, `forebay.yaml:1:15: pins: "a:[]" has no set of characters between [ and ]: use a name such as nginx:1.27, or a pattern such as ghcr.io/owner/*:v*`},
+		"pins: ['a:1', 'ghcr.io/*', 'x:[0-9]*']": nil,
+	} {
+		t.Run(text, func(t *testing.T) {
+			_, err := load(t, text)
+			if want == nil {
+				if err != nil {
+					t.Errorf("Load = %v", err)
+				}
+				return
+			}
+			if diff := cmp.Diff(want, faultLines(t, text, err)); diff != "" {
+				t.Errorf("faults (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestAdminTokenIsMaskedAndReadFromItsFile(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(name, []byte("0123456789abcdef\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := mustLoad(t, "", "FOREBAY_ADMIN_TOKEN_FILE="+name, "FOREBAY_ADMIN=127.0.0.1:1")
+	if got := c.AdminToken.Reveal(); got != "0123456789abcdef" {
+		t.Errorf("admin token = %q", got)
+	}
+}
