@@ -129,15 +129,15 @@ func (s *space) evict(need int64) (freed int64) {
 		}
 		if err := s.drop(names); err != nil {
 			s.log.Error("content not evicted", logkey.Err(err))
-			for _, v := range batch {
-				s.policy.Add(v.Digest, v.Size, v.Kind)
-			}
-			continue
 		}
 		for _, v := range batch {
+			if _, err := s.disk.Stat(v.Digest); err == nil {
+				s.policy.Add(v.Digest, v.Size, v.Kind) // it is still there
+				continue
+			}
 			freed += v.Size
+			s.evicted.Add(1)
 		}
-		s.evicted.Add(int64(len(batch)))
 	}
 	s.freed.Add(freed)
 	if freed > 0 {
@@ -198,13 +198,17 @@ func (c *Cache) openSpace() {
 	c.wg.Go(func() {
 		defer close(c.space.loaded)
 		c.loadPins() // so that it is a look into a map for those who evict
-		err := c.index.Blobs(func(d v1.Hash, b index.BlobInfo, used time.Time) error {
-			c.space.add(d, b.Size, evict.Blob)
-			return c.ctx.Err()
+		c.space.policy.Load(func(yield func(evict.Item) bool) {
+			err := c.index.Blobs(func(d v1.Hash, b index.BlobInfo, used time.Time) error {
+				if !yield(evict.Item{Digest: d, Size: rounded(b.Size), Kind: evict.Blob, Used: used}) {
+					return errClosed
+				}
+				return c.ctx.Err()
+			})
+			if err != nil && c.ctx.Err() == nil {
+				c.log.Error("kept content not listed: it will not be evicted", logkey.Err(err))
+			}
 		})
-		if err != nil && c.ctx.Err() == nil {
-			c.log.Error("kept content not listed: it will not be evicted", logkey.Err(err))
-		}
 	})
 }
 
@@ -250,25 +254,16 @@ func (c *Cache) dropOld() {
 	if c.opts.MaxAge <= 0 {
 		return
 	}
-	oldest := time.Now().Add(-c.opts.MaxAge)
+	<-c.space.loaded
 	var old []v1.Hash
-	err := c.index.Blobs(func(d v1.Hash, _ index.BlobInfo, used time.Time) error {
-		if used.Before(oldest) && !c.space.keep(d) {
-			old = append(old, d)
-		}
-		return nil
-	})
-	if err != nil {
-		c.log.Error("old content not listed", logkey.Err(err))
+	for _, v := range c.space.policy.Unused(time.Now().Add(-c.opts.MaxAge), c.space.keep) {
+		old = append(old, v.Digest)
 	}
 	for len(old) > 0 {
 		batch := old[:min(len(old), dropBatch)]
 		old = old[len(batch):]
 		if err := c.dropContent(batch); err != nil {
 			c.log.Error("old content not dropped", logkey.Err(err))
-		}
-		for _, d := range batch {
-			c.space.policy.Remove(d)
 		}
 		c.log.Info("old content dropped", logkey.Count(len(batch)))
 	}
@@ -285,7 +280,7 @@ func (c *Cache) useManifest(m *Manifest) {
 		return
 	}
 	c.use(m.Desc.Digest)
-	c.space.policy.Touch(m.refs...)
+	c.space.policy.TouchRefs(m.refs...)
 	for _, d := range m.refs {
 		c.index.Touch(d)
 	}
