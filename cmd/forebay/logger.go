@@ -3,6 +3,7 @@ package main
 import (
 	"io"
 	"os"
+	"time"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -30,6 +31,22 @@ func newLogger(c config.Log, w io.Writer) *zap.Logger {
 		panic("logger: config let through the level " + string(c.Level))
 	}
 	return zap.New(zapcore.NewCore(encode, zapcore.Lock(zapcore.AddSync(w)), level))
+}
+
+// accessEvery is how late a line about a request may be. A write for each would cost a
+// tenth of what a cached manifest costs.
+const accessEvery = time.Second
+
+// newAccessLogger returns the logger of lines about requests, which are gathered where
+// programs read them and written at once where people do. flush writes what is gathered
+// and must be called at the end.
+func newAccessLogger(c config.Log, w io.Writer) (log *zap.Logger, flush func() error) {
+	if logsForPeople(c.Format, w) {
+		return newLogger(c, w).Named("access"), func() error { return nil }
+	}
+	gathered := &zapcore.BufferedWriteSyncer{WS: zapcore.AddSync(w), FlushInterval: accessEvery}
+	c.Format = config.LogJSON
+	return newLogger(c, gathered).Named("access"), gathered.Stop
 }
 
 // logsForPeople reports whether w gets lines for people rather than JSON.

@@ -70,7 +70,9 @@ func serve(ctx context.Context, c *config.Config, p process) (err error) {
 	log.Info("starting", zap.String("version", b.version), zap.String("revision", b.revision), zap.String("config", c.File))
 	limitMemory(p.env, log)
 
-	m, err := newMirror(c, b.version, log)
+	access, flush := newAccessLogger(c.Log, p.stderr)
+	defer func() { err = errors.Join(err, flush()) }()
+	m, err := newMirror(c, b.version, log, access)
 	if err != nil {
 		return err
 	}

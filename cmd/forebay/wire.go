@@ -27,7 +27,7 @@ type mirror struct {
 }
 
 // newMirror builds a mirror from its settings and opens its storage. Nothing is contacted.
-func newMirror(c *config.Config, version string, log *zap.Logger) (_ *mirror, err error) {
+func newMirror(c *config.Config, version string, log, access *zap.Logger) (_ *mirror, err error) {
 	m := &mirror{}
 	defer func() {
 		if err != nil {
@@ -53,7 +53,7 @@ func newMirror(c *config.Config, version string, log *zap.Logger) (_ *mirror, er
 	if m.cache, err = openCache(c, upstreams, log.Named("cache")); err != nil {
 		return nil, err
 	}
-	handler, err := proxy.New(proxyOptions(c, m.cache, aliases, log))
+	handler, err := proxy.New(proxyOptions(c, m.cache, aliases, log, access))
 	if err != nil {
 		return nil, usageError{err}
 	}
@@ -175,7 +175,7 @@ func openCache(c *config.Config, upstreams map[string]cache.UpstreamOptions, log
 	return opened, nil
 }
 
-func proxyOptions(c *config.Config, kept *cache.Cache, aliases map[string][]string, log *zap.Logger) proxy.Options {
+func proxyOptions(c *config.Config, kept *cache.Cache, aliases map[string][]string, log, access *zap.Logger) proxy.Options {
 	o := proxy.Options{
 		Cache:     kept,
 		Upstreams: aliases,
@@ -187,7 +187,7 @@ func proxyOptions(c *config.Config, kept *cache.Cache, aliases map[string][]stri
 		o.Fallback = proxy.FallbackNone
 	}
 	if c.Log.Access {
-		o.AccessLog = log.Named("access")
+		o.AccessLog = access
 	}
 	return o
 }
