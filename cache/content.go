@@ -111,6 +111,10 @@ func (c *Cache) doc(repo Repo, d v1.Hash) (m *contentDoc, known bool) {
 			return nil, false
 		}
 	}
+	return parseDoc(b)
+}
+
+func parseDoc(b []byte) (m *contentDoc, ok bool) {
 	m = &contentDoc{}
 	if err := json.Unmarshal(b, m); err != nil {
 		return nil, false
