@@ -456,6 +456,9 @@ func TestRepairFetchesWhatIsMissing(t *testing.T) {
 		if err != nil || got.Fetched != 3 || got.State != Complete {
 			t.Errorf("Repair of arm64 = %+v, %v, want manifest, config and layer", got, err)
 		}
+		if _, err := c.Repair(t.Context(), hub, "1", v1.Hash{}, []string{"linux/s390x"}, nil); !errors.Is(err, ErrQuery) {
+			t.Errorf("Repair of a platform that is not there = %v, want ErrQuery", err)
+		}
 		if _, err := c.PurgeDigest(t.Context(), img.blobs[1], false); err != nil {
 			t.Fatal(err)
 		}

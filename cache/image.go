@@ -144,7 +144,9 @@ func (w *imageWalk) descend(desc descriptor, depth int) {
 func (w *imageWalk) used(d v1.Hash) time.Time {
 	at, ok, err := w.c.index.Used(d)
 	if !ok || err != nil {
-		return time.Time{}
+		// It was not used since it came, and that was for somebody.
+		arrived, _, _ := w.c.index.Blob(d)
+		at = arrived.Added
 	}
 	if at.After(w.image.UsedAt) {
 		w.image.UsedAt = at

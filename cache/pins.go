@@ -475,28 +475,38 @@ func (c *Cache) learn(ctx context.Context, repo Repo, ref string, platforms []st
 	if err != nil {
 		return err
 	}
-	var doc contentDoc
-	if err := json.Unmarshal(m.Bytes, &doc); err != nil {
-		return fmt.Errorf("read manifest %s: %w", m.Desc.Digest, err)
+	doc, ok := parseDoc(m.Bytes)
+	if !ok {
+		return fmt.Errorf("manifest %s cannot be read", m.Desc.Digest)
 	}
-	if !doc.isIndex() {
+	if err := doc.has(platforms); err != nil {
+		return err
+	}
+	for _, child := range doc.Manifests {
+		h, ok := child.digest()
+		if !ok || !wantedPlatform(platforms, child.name()) {
+			continue
+		}
+		if _, err := c.Manifest(ctx, repo, h.String(), false); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// has returns an error if a platform is asked for that an index does not have. A manifest
+// that is no index does not say what it is for.
+func (m *contentDoc) has(platforms []string) error {
+	if !m.isIndex() {
 		return nil
 	}
 	for _, wanted := range platforms {
-		found := false
-		for _, child := range doc.Manifests {
-			h, ok := child.digest()
-			if !ok || !wantedPlatform([]string{wanted}, child.name()) {
-				continue
-			}
-			found = true
-			if _, err := c.Manifest(ctx, repo, h.String(), false); err != nil {
-				return err
-			}
+		if wanted == AllPlatforms || slices.ContainsFunc(m.Manifests, func(child descriptor) bool {
+			return wantedPlatform([]string{wanted}, child.name())
+		}) {
+			continue
 		}
-		if !found {
-			return fmt.Errorf("%w: it has no platform %s, but %s", ErrQuery, wanted, strings.Join(doc.platformNames(), ", "))
-		}
+		return fmt.Errorf("%w: it has no platform %s, but %s", ErrQuery, wanted, strings.Join(m.platformNames(), ", "))
 	}
 	return nil
 }

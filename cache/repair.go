@@ -99,6 +99,11 @@ func (c *Cache) Repair(ctx context.Context, repo Repo, tag string, d v1.Hash, pl
 	if err != nil {
 		return nil, err
 	}
+	if doc, ok := parseDoc(m.Bytes); ok {
+		if err := doc.has(platforms); err != nil {
+			return nil, err
+		}
+	}
 	if len(platforms) == 0 {
 		if pin, ok, err := c.pinRecord(repo, ref); ok && err == nil {
 			platforms = pin.Platforms

@@ -230,6 +230,7 @@ type scrubState struct {
 	Began time.Time `json:"began"`
 	Ended time.Time `json:"ended"`
 	After string    `json:"after"` // digest read last; empty before the first
+	Next  time.Time `json:"next"`  // when the next round begins, between rounds
 }
 
 const scrubNote = "scrub"
@@ -239,7 +240,7 @@ func (c *Cache) Scrub() Scrub {
 	s := Scrub{Enabled: c.opts.ScrubInterval > 0, Interval: c.opts.ScrubInterval, Damaged: c.counts.damaged.Load()}
 	if st := c.scrubbed.Load(); st != nil {
 		s.Began, s.Ended, s.Done = st.Began, st.Ended, place(st.After)
-		if !st.Ended.Before(st.Began) && !st.Ended.IsZero() {
+		if st.After == "" && st.Ended.After(st.Began) {
 			s.Done = 1
 		}
 	}
@@ -308,7 +309,10 @@ func (c *Cache) writeScrub(st scrubState) {
 // scrubRound goes on with a round, or waits for the next one to begin, and ends it.
 func (c *Cache) scrubRound(ctx context.Context, st *scrubState) {
 	if st.After == "" {
-		if !awaitTime(ctx, st.Began.Add(c.opts.ScrubInterval)) {
+		if !st.Next.IsZero() {
+			c.scrubbed.Store(&scrubState{Began: st.Began, Ended: st.Ended, Next: st.Next})
+		}
+		if !awaitTime(ctx, st.Next) {
 			return
 		}
 		st.Began = time.Now()
@@ -342,7 +346,8 @@ func (c *Cache) scrubRound(ctx context.Context, st *scrubState) {
 				c.refetch(ctx, b.Digest)
 			}
 			st.After = b.Digest.String()
-			c.scrubbed.Store(&scrubState{st.Began, st.Ended, st.After})
+			now := *st
+			c.scrubbed.Store(&now)
 			read++
 			if time.Since(saved) > scrubSaveEvery {
 				saved = time.Now()
@@ -353,10 +358,10 @@ func (c *Cache) scrubRound(ctx context.Context, st *scrubState) {
 			break
 		}
 	}
-	st.Ended, st.After = time.Now(), ""
-	if read == 0 {
+	*st = scrubState{Began: st.Began, Ended: time.Now(), Next: st.Began.Add(c.opts.ScrubInterval)}
+	if read == 0 && st.Ended.Sub(st.Began) < scrubSaveEvery {
 		// There was nothing to read; what comes soon must not wait for a whole interval.
-		st.Began = time.Now().Add(upkeepEvery - c.opts.ScrubInterval)
+		*st = scrubState{Next: time.Now().Add(upkeepEvery)}
 	}
 	c.writeScrub(*st)
 	c.log.Info("scrub round ended", logkey.Count(read), logkey.Took(time.Since(st.Began)))

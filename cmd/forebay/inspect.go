@@ -60,12 +60,16 @@ func (o *operator) showImage(i cache.Image) error {
 		t.row("Checked:", agoText(i.CheckedAt))
 		t.row("Changed:", agoText(i.ChangedAt))
 	}
-	t.row("Used:", agoText(i.UsedAt))
+	t.row("Used:", usedText(i.UsedAt))
 	if err := t.flush(); err != nil {
 		return err
 	}
 	for _, p := range i.Platforms {
-		if _, err := fmt.Fprintf(o.p.stdout, "\n%s: %s, %s\n", printable(orDash(p.Platform)), p.State, bytesText(p.Size)); err != nil {
+		size := ""
+		if p.Size >= 0 {
+			size = ", " + bytesText(p.Size)
+		}
+		if _, err := fmt.Fprintf(o.p.stdout, "\n%s: %s%s\n", printable(orDash(p.Platform)), p.State, size); err != nil {
 			return err
 		}
 		parts := newTable(o.p.stdout)

@@ -40,7 +40,7 @@ SIZE is what of the image is kept, USED is its last pull.`,
 				if i.Pinned {
 					tag += " (pinned)"
 				}
-				t.row(i.Upstream+"/"+i.Repository, tag, shortDigest(i.Digest), bytesText(i.KeptBytes), agoText(i.UsedAt))
+				t.row(i.Upstream+"/"+i.Repository, tag, shortDigest(i.Digest), bytesText(i.KeptBytes), usedText(i.UsedAt))
 			})
 	})
 }
@@ -55,7 +55,8 @@ when the registry cannot be reached, or how much is missing. Asks no registry.
   complete    all of it is here
   incomplete  it was pulled, and some of it is not here: clients leave out layers that they
               have, and what is little used is evicted; "forebay repair" fetches it
-  absent      nobody has pulled this platform
+  absent      nobody has pulled this platform; told only of images that nobody has pulled
+              any platform of
 
 ` + patternHelp,
 		Example: `  forebay images

@@ -58,6 +58,9 @@ func (o *operator) awaitRepair(ctx context.Context, id string) error {
 		_, err = fmt.Fprintf(o.p.stdout, "fetched %s, %s; the image is %s\n", countText(done.Fetched, "thing", "things"), bytesText(done.Bytes), done.State)
 	}
 	if err != nil || len(done.Failed) == 0 {
+		if err == nil && done.State == cache.Absent {
+			fmt.Fprintln(o.p.stderr, "Nobody has pulled a platform of it yet: name those to fetch with --platform.")
+		}
 		return err
 	}
 	for _, f := range done.Failed {

@@ -25,7 +25,7 @@ func newTable(w io.Writer, head ...string) *table {
 
 func (t *table) row(cells ...string) {
 	for i, c := range cells {
-		cells[i] = strings.Join(strings.Fields(printable(c)), " ")
+		cells[i] = printable(strings.NewReplacer("\n", " ", "\t", " ").Replace(c))
 	}
 	fmt.Fprintln(t.w, strings.TrimRight(strings.Join(cells, "\t"), "\t"))
 }
@@ -46,6 +46,14 @@ func agoText(t time.Time) string {
 		return "-"
 	}
 	return humanize.Time(t)
+}
+
+// usedText is the minute of a last use for people.
+func usedText(t time.Time) string {
+	if !t.IsZero() && time.Since(t) < 2*time.Minute {
+		return "just now"
+	}
+	return agoText(t)
 }
 
 // shortDigest is enough of a digest to tell it from others.
