@@ -102,13 +102,27 @@ func (c *client) try(ctx context.Context, method, base, path string, lines ...st
 	}
 	defer res.Body.Close()
 	a := &answer{
-		request: strings.Join(append([]string{method, path}, lines...), " "),
+		request: labelOf(method, path, lines),
 		Status:  res.StatusCode, Header: res.Header, Length: res.ContentLength,
 	}
 	a.Body, a.Err = io.ReadAll(res.Body)
 	a.Took = time.Since(start)
 	a.assertSane(c.t, method)
 	return a, nil
+}
+
+// labelOf names a request in messages, without the headers that say little and are long.
+func labelOf(method, path string, lines []string) string {
+	label := method + " " + path
+	for _, line := range lines {
+		if name, value, _ := strings.Cut(line, ": "); name == "User-Agent" {
+			product, _, _ := strings.Cut(value, "/")
+			label += " by " + product
+		} else if !strings.HasPrefix(name, "Accept") {
+			label += " " + line
+		}
+	}
+	return label
 }
 
 func newRequest(ctx context.Context, method, base, path string, lines ...string) (*http.Request, error) {
@@ -389,4 +403,14 @@ func (c *client) loose(ctx context.Context, base, path string, lines ...string) 
 	a := &answer{request: "GET " + path, Status: res.StatusCode, Header: res.Header, Length: res.ContentLength}
 	a.Body, a.Err = io.ReadAll(res.Body)
 	return a, nil
+}
+
+// recovers waits until path is served again: an upstream that failed several times in a
+// row is asked only now and then.
+func (c *client) recovers(base, path string) {
+	c.t.Helper()
+	eventually(c.t, "recovery: "+path, func() bool {
+		a, err := c.loose(context.Background(), base, path)
+		return err == nil && a.Status == http.StatusOK && a.Err == nil
+	})
 }

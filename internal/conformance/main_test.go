@@ -9,7 +9,7 @@ import (
 
 // together is how many tests run at once. Most of their time is spent waiting, for a disk
 // to sync or a hub to be late, so that it is more than there are cores.
-const together = "12"
+const together = "24"
 
 func TestMain(m *testing.M) {
 	flag.Parse()

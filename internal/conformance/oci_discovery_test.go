@@ -171,6 +171,7 @@ func walkTags(t testing.TB, c *client, m *mirrortest.Mirror, path string) []stri
 
 // Whatever paging the upstream has, the whole list comes out, or an error; never a part.
 func TestOCIDiscovery_UpstreamPaging(t *testing.T) {
+	t.Parallel()
 	var want []string
 	for i := range 2500 {
 		want = append(want, fmt.Sprintf("v%04d", i))
@@ -344,6 +345,7 @@ func TestOCIDiscovery_ReferrersByTagSchema(t *testing.T) {
 // An upstream that cannot say is an error, never an empty list: that would switch off a
 // policy that wants signatures.
 func TestOCIDiscovery_ReferrersAreNeverGuessed(t *testing.T) {
+	t.Parallel()
 	for name, fault := range map[string]hubtest.Fault{
 		"500": hubtest.Status(500), "503 HTML": hubtest.StatusHTML(503), "429": hubtest.Abuse429(), "403": hubtest.Status(403),
 		"HTML with 200": hubtest.StatusWith(200, "text/html", "<html>Sign in</html>", nil),

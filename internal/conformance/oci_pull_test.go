@@ -310,6 +310,7 @@ func (rc rangeCase) assert(t testing.TB, a *answer, digest string, raw []byte) {
 // Ranges of a small blob and of one that streams, under both algorithms, cold, warm,
 // after a restart and without the upstream. Each cold range is the first request for its blob.
 func TestOCIPull_BlobRanges(t *testing.T) {
+	t.Parallel()
 	for _, size := range []int{5000, 3<<20 + 17} {
 		for _, algorithm := range []string{"sha256", "sha512"} {
 			t.Run(fmt.Sprintf("%d bytes %s", size, algorithm), func(t *testing.T) {

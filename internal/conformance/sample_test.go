@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/http"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -119,7 +120,7 @@ func setup(t *testing.T, ho hubtest.Options, mo mirrortest.Options) (*hubtest.Hu
 	hub := hubtest.New(t, ho)
 	t.Cleanup(func() { hub.AssertClean(t) })
 	mo.Hub = hub
-	return hub, mirrortest.New(t, mo), newClient(t)
+	return hub, mirrortest.New(t, calm(mo)), newClient(t)
 }
 
 // alwaysAsk makes every tag stale at once.
@@ -141,5 +142,22 @@ func setupWith(t *testing.T, ho hubtest.Options, mo mirrortest.Options, uo upstr
 	hub := hubtest.New(t, ho)
 	t.Cleanup(func() { hub.AssertClean(t) })
 	mo.Upstreams = map[string]mirrortest.Upstream{"docker.io": {Hub: hub, Registry: uo}}
-	return hub, mirrortest.New(t, mo), newClient(t)
+	return hub, mirrortest.New(t, calm(mo)), newClient(t)
+}
+
+// calm gives the confirmation of tags all the time it may need on a busy machine, so that
+// nothing is stale but what a test makes stale.
+func calm(mo mirrortest.Options) mirrortest.Options {
+	if mo.Cache.RevalidateTimeout == 0 {
+		mo.Cache.RevalidateTimeout = patience
+	}
+	return mo
+}
+
+// suffer starts the mirror again with the patience that a fault needs.
+func suffer(m *mirrortest.Mirror, hub *hubtest.Hub, fault string) {
+	m.RestartWith(func(o *mirrortest.Options) {
+		o.Upstreams = map[string]mirrortest.Upstream{"docker.io": {Hub: hub, Registry: patienceFor(fault)}}
+		o.Cache.RevalidateTimeout = 300 * time.Millisecond
+	})
 }

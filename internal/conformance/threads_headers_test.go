@@ -16,6 +16,7 @@ import (
 // No path, no error, no challenge of the upstream brings one out. What is forbidden is
 // checked for every answer of this package, by [answer.assertSane].
 func TestT01_NeverAChallenge(t *testing.T) {
+	t.Parallel()
 	challenges := map[string]hubtest.Fault{
 		"Basic": hubtest.Challenge(`Basic realm="hub"`), "two": hubtest.Challenge(`Negotiate`, `Basic realm="x"`),
 		"none": hubtest.Status(401), "403": hubtest.Status(403), "html": hubtest.StatusHTML(401),
@@ -53,6 +54,7 @@ func TestT01_NeverAChallenge(t *testing.T) {
 // T05, T09: for-mac#5143, harbor#13740, containerd#3110, #5124: HEAD of a manifest without
 // Content-Length, or with a wrong one, whatever the upstream says to its HEAD.
 func TestT05_T09_HeadHasTheLength(t *testing.T) {
+	t.Parallel()
 	for name, fault := range map[string]hubtest.Fault{
 		"well": hubtest.Pass(), "no length": hubtest.RawCL(), "zero": hubtest.RawCL("0"), "chunked": hubtest.Chunked(), "gzip": hubtest.Gzip(1),
 		"405": hubtest.HeadNotAllowed(), "401": hubtest.HeadUnauthorized(), "no digest": hubtest.NoDigestHeader(),
@@ -85,6 +87,7 @@ func TestT05_T09_HeadHasTheLength(t *testing.T) {
 
 // T09: an answer to HEAD that is no HTTP is an error, never a length.
 func TestT09_BrokenLengthsAreErrors(t *testing.T) {
+	t.Parallel()
 	for name, fault := range map[string]hubtest.Fault{
 		"two that differ": hubtest.RawCL("5", "6"), "negative": hubtest.RawCL("-1"), "no number": hubtest.RawCL("many"),
 	} {
@@ -98,6 +101,7 @@ func TestT09_BrokenLengthsAreErrors(t *testing.T) {
 				}
 			}
 			broken.Remove()
+			c.recovers(m.URL, "/v2/library/app/manifests/latest")
 			c.head(m.URL, "/v2/library/app/manifests/latest").assertManifest(t, img.MediaType, img.Digest, img.Raw)
 		})
 	}
@@ -106,6 +110,7 @@ func TestT09_BrokenLengthsAreErrors(t *testing.T) {
 // T06, T44: docker/cli#5304: a missing or inexact Content-Type of a manifest, which podman
 // and skopeo fail on for good. It is the stored type, or there is no 200.
 func TestT06_T44_ExactContentType(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name  string
 		fault hubtest.Fault
@@ -311,6 +316,7 @@ func TestT33_WarmPullsCostNoPull(t *testing.T) {
 // T33, hub-feedback#1907: Docker Hub's limits in all their shapes are a 429 with a
 // document and a number of seconds, for clients that have nowhere else to go.
 func TestT33_HubsLimitsInAllShapes(t *testing.T) {
+	t.Parallel()
 	for _, abuse := range []hubtest.AbuseStyle{hubtest.AbusePlain, hubtest.AbuseHAP429, hubtest.AbuseRawLF} {
 		t.Run("abuse "+string(abuse), func(t *testing.T) {
 			hub, m, c := setup(t, hubtest.Options{AbuseStyle: abuse}, mirrortest.Options{})
@@ -364,6 +370,7 @@ func TestT38_CraneOnTheWire(t *testing.T) {
 // T45, oras-go: a HEAD by tag without Docker-Content-Digest is an error there, also when
 // the upstream names no digest, or a wrong one.
 func TestT45_HeadByTagNamesTheDigest(t *testing.T) {
+	t.Parallel()
 	for name, fault := range map[string]hubtest.Fault{
 		"none": hubtest.NoDigestHeader(), "garbage": hubtest.DigestHeader("latest"), "sha512": hubtest.Sha512DigestHeader(),
 		"md5": hubtest.DigestHeader("md5:d41d8cd98f00b204e9800998ecf8427e"), "empty": hubtest.DigestHeader(" "),

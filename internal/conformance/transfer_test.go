@@ -61,6 +61,7 @@ func damages() map[string]func([]byte) []byte {
 // it, for good. Damage is found, nobody gets a complete wrong body, and the next one who
 // asks gets the right one.
 func TestT11_DamagedFilesAreFetchedAgain(t *testing.T) {
+	t.Parallel()
 	for name, change := range damages() {
 		for _, size := range []int{5_000, 2<<20 + 9} {
 			t.Run(fmt.Sprintf("%s of %d", name, size), func(t *testing.T) {
@@ -94,6 +95,7 @@ func TestT11_DamagedFilesAreFetchedAgain(t *testing.T) {
 // T11: ranges of a damaged file: no client may put together a wrong blob that it then
 // takes for whole, and the damage does not stay.
 func TestT11_RangesOfDamagedFiles(t *testing.T) {
+	t.Parallel()
 	for name, change := range damages() {
 		t.Run(name, func(t *testing.T) {
 			hub, m, c := setup(t, hubtest.Options{}, mirrortest.Options{})
@@ -119,6 +121,7 @@ func TestT11_RangesOfDamagedFiles(t *testing.T) {
 
 // T11: a file that changes its length under a running mirror, which has verified it.
 func TestT11_FilesTruncatedWhileRunning(t *testing.T) {
+	t.Parallel()
 	for _, name := range []string{"truncated", "one short", "one long", "empty"} {
 		t.Run(name, func(t *testing.T) {
 			hub, m, c := setup(t, hubtest.Options{}, mirrortest.Options{})
@@ -144,6 +147,7 @@ func TestT11_FilesTruncatedWhileRunning(t *testing.T) {
 
 // T11: the same for manifests, which are small and always checked whole.
 func TestT11_DamagedManifests(t *testing.T) {
+	t.Parallel()
 	for name, change := range damages() {
 		t.Run(name, func(t *testing.T) {
 			hub, m, c := setup(t, hubtest.Options{}, mirrortest.Options{})
@@ -191,6 +195,7 @@ func (a *answer) assertNeverWrong(t testing.TB, raw []byte) {
 // ranges on several connections, each closed when its piece is there. The hub sends the
 // layer once.
 func TestT15_ParallelPieces(t *testing.T) {
+	t.Parallel()
 	const size, piece = 6<<20 + 12345, 1 << 20
 	for _, phase := range []string{"cold", "warm"} {
 		t.Run(phase, func(t *testing.T) {
@@ -252,6 +257,7 @@ func readPiece(ctx context.Context, c *client, base, path string, into []byte, o
 // T17, containerd#10035, #11365: every released containerd fails for good on a reset and
 // resumes after an end. A body that cannot be finished ends with a FIN, short of its length.
 func TestT17_BrokenBodiesEndAndAreNotReset(t *testing.T) {
+	t.Parallel()
 	for name, fault := range map[string]hubtest.Fault{
 		"last bit wrong": hubtest.Corrupt(-1), "first bit wrong": hubtest.Corrupt(0), "always cut": hubtest.Drop(2<<20, hubtest.FIN),
 	} {
@@ -287,6 +293,7 @@ func TestT17_BrokenBodiesEndAndAreNotReset(t *testing.T) {
 // T18, containerd#3974: the upstream breaks off wherever it likes, and the client sees
 // nothing of it.
 func TestT18_UpstreamTruncatesAnywhere(t *testing.T) {
+	t.Parallel()
 	const size = 4<<20 + 321
 	endings := []func(int64) hubtest.Fault{
 		func(k int64) hubtest.Fault { return hubtest.Drop(k, hubtest.FIN) },
@@ -316,6 +323,7 @@ func TestT18_UpstreamTruncatesAnywhere(t *testing.T) {
 // T31, spegel#548: a range far into a blob that is not here does not wait for what is
 // before it.
 func TestT31_FarRangeOfAColdBlob(t *testing.T) {
+	t.Parallel()
 	for _, mid := range []bool{false, true} {
 		t.Run(fmt.Sprintf("while a client reads it: %t", mid), func(t *testing.T) {
 			const size, speed = 24 << 20, 2 << 20 // 12 s for all of it
@@ -336,7 +344,7 @@ func TestT31_FarRangeOfAColdBlob(t *testing.T) {
 			for _, off := range []int{size - 2000, size / 2, size / 3} {
 				a := c.get(m.URL, path, fmt.Sprintf("Range: bytes=%d-%d", off, off+999))
 				rangeCase{a.request, 206, off, off + 1000}.assert(t, a, digest, raw)
-				if a.Took > 2*time.Second {
+				if a.Took > 4*time.Second {
 					t.Errorf("%s: took %s", a.request, a.Took)
 				}
 			}
@@ -351,7 +359,7 @@ func TestT31_FarRangeOfAColdBlob(t *testing.T) {
 			if _, err := io.ReadFull(res.Body, tail); err != nil || string(tail) != string(raw[size-5000:size-1]) {
 				t.Errorf("range to the end: wrong bytes, or %v", err)
 			}
-			if took := time.Since(start); took > 2*time.Second {
+			if took := time.Since(start); took > 4*time.Second {
 				t.Errorf("all but the last byte of the end took %s", took)
 			}
 		})
@@ -361,6 +369,7 @@ func TestT31_FarRangeOfAColdBlob(t *testing.T) {
 // T43: all containerd fail for good when a resume is answered with 200. After a restart or a
 // crash in the middle, a resume gets its range or an error, and the range is right.
 func TestT43_ResumeIsNeverAnsweredWhole(t *testing.T) {
+	t.Parallel()
 	const size = 8 << 20
 	raw, err := io.ReadAll(hubtest.VirtualReader(43, size))
 	if err != nil {
@@ -413,6 +422,7 @@ func TestT43_ResumeIsNeverAnsweredWhole(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
+			c.recovers(m.URL, path)
 			c.get(m.URL, path).assertBlob(t, digest, raw)
 		})
 	}
@@ -421,6 +431,7 @@ func TestT43_ResumeIsNeverAnsweredWhole(t *testing.T) {
 // T43: a blob whose size nobody tells: a range from the start may be answered with the
 // whole, any other not.
 func TestT43_UnknownSizes(t *testing.T) {
+	t.Parallel()
 	for name, fault := range map[string]hubtest.Fault{
 		"chunked": hubtest.Both(hubtest.IgnoreRange(), hubtest.Chunked()), "until close": hubtest.Both(hubtest.IgnoreRange(), hubtest.CloseDelimited()),
 	} {
@@ -456,6 +467,7 @@ func TestT43_UnknownSizes(t *testing.T) {
 // T47, T48: stargz and SOCI probe with a range of two bytes, and podman's partial pulls ask
 // for many ranges: they take parts that fit, the whole, or a 400.
 func TestT47_T48_SeveralRanges(t *testing.T) {
+	t.Parallel()
 	const size = 100_000
 	specs := []string{
 		"bytes=0-1,500-999", "bytes=0-0,-1", "bytes=5-6, 7-9 , 99990-200000", "bytes=0-99999,0-99999,0-99999", "bytes=10-20,15-30",
@@ -538,7 +550,7 @@ func assertPart(t testing.TB, request, contentRange string, b, raw []byte) {
 func TestT49_IdleConnectionsStayOpen(t *testing.T) {
 	hub, m, _ := setup(t, hubtest.Options{}, mirrortest.Options{})
 	img := hub.PushImage("library/app", "latest", hubtest.ImageSpec{})
-	const conns = 400
+	const conns = 200
 	host := strings.TrimPrefix(m.URL, "http://")
 	request := "GET /v2/library/app/manifests/latest HTTP/1.1\r\nHost: " + host + "\r\n\r\n"
 	list := make([]*bufio.ReadWriter, conns)

@@ -109,7 +109,8 @@ func (i *instance) registry(m *Mirror, name string, u Upstream) (*upstream.Regis
 	if o.Retry == (upstream.Retry{}) {
 		o.Retry = upstream.Retry{Backoff: time.Millisecond, MaxBackoff: 5 * time.Millisecond}
 	}
-	if len(o.TrustedRealms) == 0 {
+	if len(o.TrustedRealms) == 0 && strings.HasPrefix(u.Hub.RegistryURL(), "http:") {
+		// On bare addresses no token server belongs to a registry by its name.
 		o.TrustedRealms = []string{hostOf(u.Hub.URL(hubtest.RoleAuth))}
 	}
 	if o.TLS.CAFile == "" && strings.HasPrefix(u.Hub.RegistryURL(), "https:") {
