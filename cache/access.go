@@ -90,7 +90,7 @@ func refuses(err error) bool {
 func (c *Cache) admit(ctx context.Context, o *origin, repo Repo, ask func(context.Context) error) error {
 	a := o.access
 	a.once.Do(func() { a.proofs = flights[struct{}]{ctx: c.ctx, wg: &c.wg} })
-	wait, cancel := context.WithTimeout(ctx, c.opts.RevalidateTimeout)
+	wait, cancel := context.WithTimeout(ctx, o.patience(c.opts.RevalidateTimeout))
 	defer cancel()
 	_, _, err := a.proofs.do(wait, repo.Name, func(ctx context.Context) (struct{}, error) { return struct{}{}, ask(ctx) })
 	proven, refused := a.state(repo.Name) // ask went through a [proving]

@@ -53,6 +53,14 @@ func (g *flights[T]) do(ctx context.Context, key string, fn func(context.Context
 	}
 }
 
+// running reports whether a call of that key is in progress.
+func (g *flights[T]) running(key string) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	_, ok := g.calls[key]
+	return ok
+}
+
 func (g *flights[T]) run(client, key string, c *call[T], fn func(context.Context) (T, error)) {
 	c.value, c.err = fn(pull.WithClient(g.ctx, client))
 	g.mu.Lock()

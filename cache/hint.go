@@ -2,6 +2,7 @@ package cache
 
 import (
 	"sync"
+	"time"
 
 	"forebay/internal/logkey"
 )
@@ -90,10 +91,10 @@ func (c *Cache) follow(repo Repo, tag string) {
 	if err != nil || t == nil {
 		return
 	}
-	r, joined, err := c.resolve(c.ctx, o, repo, tag)
+	r, joined, err := c.resolve(c.ctx, o, repo, tag, time.Now())
 	if err == nil && joined {
 		// The request that was joined may have been answered before the tag moved.
-		r, _, err = c.resolve(c.ctx, o, repo, tag)
+		r, _, err = c.resolve(c.ctx, o, repo, tag, time.Now())
 	}
 	pulled := t.pulls.now.Load()+t.pulls.before.Load() > 0
 	if err == nil && r.desc.Digest != t.Desc.Digest && pulled && !o.low() {

@@ -89,7 +89,7 @@ func (c *Cache) listing(ctx context.Context, o *origin, repo Repo, doc document,
 	wait := ctx
 	if ok {
 		var cancel context.CancelFunc
-		wait, cancel = context.WithTimeout(ctx, c.opts.RevalidateTimeout)
+		wait, cancel = context.WithTimeout(ctx, o.patience(c.opts.RevalidateTimeout))
 		defer cancel()
 	}
 	key := fmt.Sprintf("%d\x00%s\x00%s", doc.kind, repo, doc.key)

@@ -94,7 +94,8 @@ func (c *Cache) byDigest(ctx context.Context, o *origin, repo Repo, d v1.Hash, h
 	if err, ok := c.recall(key); ok {
 		return nil, err
 	}
-	if headOnly || !linked && c.possesses(d) {
+	// What is being fetched for this very repository needs no proof.
+	if headOnly || !linked && c.possesses(d) && !c.manifests.running(key) {
 		if desc, ok := c.linkDesc(repo, d); ok && headOnly {
 			if err := c.admitManifest(ctx, o, repo, d); err != nil {
 				return nil, err
@@ -133,6 +134,9 @@ func joinedIf(m *Manifest, joined bool) *Manifest {
 
 // prove asks whether repo holds the manifest d, and links it.
 func (c *Cache) prove(ctx context.Context, o *origin, repo Repo, d v1.Hash, key string) (*Manifest, error) {
+	if m, _, err := c.linkedManifest(repo, d); m != nil || err != nil {
+		return m, err // since the caller looked
+	}
 	r, err := c.ask(ctx, o, repo, d.String())
 	o.health.saw(err)
 	if err != nil {
@@ -156,6 +160,9 @@ func (c *Cache) prove(ctx context.Context, o *origin, repo Repo, d v1.Hash, key 
 }
 
 func (c *Cache) fetchManifest(ctx context.Context, o *origin, repo Repo, d v1.Hash, key string) (*Manifest, error) {
+	if m, _, err := c.linkedManifest(repo, d); m != nil || err != nil {
+		return m, err // since the caller looked
+	}
 	desc, b, err := o.Upstream.Manifest(ctx, repo.Name, d.String())
 	o.health.saw(err)
 	if err != nil {

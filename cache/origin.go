@@ -78,6 +78,18 @@ func (h *health) saw(err error) {
 	h.last.Store(now)
 }
 
+// ailingWait is how long a client waits for a confirmation while the upstream fails: one
+// has waited the full time for nothing a moment ago.
+const ailingWait = 300 * time.Millisecond
+
+// patience returns how long a client waits that may be served what is known.
+func (o *origin) patience(usual time.Duration) time.Duration {
+	if o.health.ailing() {
+		return min(usual, ailingWait)
+	}
+	return usual
+}
+
 // ailing reports whether the last word of the upstream was a failure, a short while ago.
 func (h *health) ailing() bool {
 	last := h.last.Load()

@@ -69,7 +69,7 @@ func (o *origin) due(t *tagState) bool {
 // refresh confirms one tag. What it points to now is fetched too, so that the tag is
 // never bound to what cannot be served.
 func (c *Cache) refresh(ctx context.Context, o *origin, t *tagState) {
-	r, _, err := c.resolve(ctx, o, t.repo, t.name)
+	r, _, err := c.resolve(ctx, o, t.repo, t.name, t.CheckedAt)
 	if err == nil && r.desc.Digest != t.Desc.Digest {
 		_, err = c.byDigest(ctx, o, t.repo, r.desc.Digest, false)
 	}

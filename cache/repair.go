@@ -290,7 +290,7 @@ func (c *Cache) Refresh(ctx context.Context, repo Repo, tag string) (*Refreshed,
 	if c.absent != nil {
 		c.absent.remove(repo.String() + "\x00" + tag)
 	}
-	found, _, err := c.resolve(ctx, o, repo, tag)
+	found, _, err := c.resolve(ctx, o, repo, tag, time.Now())
 	if err != nil {
 		return nil, err
 	}

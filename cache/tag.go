@@ -101,13 +101,20 @@ func (c *Cache) revalidated(ctx context.Context, o *origin, repo Repo, name stri
 	wait := ctx
 	if kept {
 		var cancel context.CancelFunc
-		wait, cancel = context.WithTimeout(ctx, c.opts.RevalidateTimeout)
+		wait, cancel = context.WithTimeout(ctx, o.patience(c.opts.RevalidateTimeout))
 		defer cancel()
 	}
-	r, joined, err := c.resolve(wait, o, repo, name)
+	var since time.Time
+	if t != nil {
+		since = t.CheckedAt
+	}
+	r, joined, err := c.resolve(wait, o, repo, name, since)
 	var m *Manifest
 	if err == nil {
 		m, err = c.resolvedTo(ctx, o, repo, name, r, headOnly)
+	}
+	if kept && errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		o.health.saw(err) // the request goes on, and may yet say that all is well
 	}
 	if err == nil {
 		if joined && m.Result == Hit {
@@ -215,13 +222,17 @@ func (c *Cache) byMovedTag(ctx context.Context, o *origin, repo Repo, name strin
 	return m, err
 }
 
-// resolve asks the upstream what a tag points to, once for all who wait, and binds it.
-func (c *Cache) resolve(ctx context.Context, o *origin, repo Repo, name string) (resolved, bool, error) {
+// resolve asks the upstream what a tag points to, once for all who wait, and binds it. An
+// answer from after since will do: it came between the caller's look and its turn.
+func (c *Cache) resolve(ctx context.Context, o *origin, repo Repo, name string, since time.Time) (resolved, bool, error) {
 	key := repo.String() + "\x00" + name
 	if err, ok := c.recall(key); ok {
 		return resolved{}, true, err
 	}
 	return c.resolves.do(ctx, key, func(ctx context.Context) (resolved, error) {
+		if t, err := c.tag(repo, name); err == nil && t != nil && t.CheckedAt.After(since) {
+			return resolved{desc: t.Desc}, nil // by a call that ended as this one was about to begin
+		}
 		r, err := c.ask(ctx, o, repo, name)
 		o.health.saw(err)
 		if err != nil {
