@@ -1,0 +1,108 @@
+package disk
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+)
+
+func digestOf(b []byte) v1.Hash { return v1.Hash{Algorithm: "sha256", Hex: sum("sha256", b)} }
+
+func TestPartialsAreDroppedUnlessInUse(t *testing.T) {
+	s, err := Open(t.TempDir(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	d := digestOf([]byte("whole"))
+	if gone, err := s.DropPartial(d); !gone || err != nil {
+		t.Errorf("DropPartial of nothing = %t, %v", gone, err)
+	}
+	p, err := s.Partial(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.WriteAt([]byte("who"), 0); err != nil {
+		t.Fatal(err)
+	}
+	future := time.Now().Add(time.Hour)
+	if gone, err := s.DropPartial(d); gone || err != nil || !s.HasPartial(d) {
+		t.Errorf("DropPartial of a fill in progress = %t, %v", gone, err)
+	}
+	if n, _, err := s.OldPartials(future); n != 0 || err != nil {
+		t.Errorf("OldPartials with a fill in progress = %d, %v", n, err)
+	}
+	if err := p.SaveMeta(State{Size: 5, Have: [][2]int64{{0, 3}}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Release(); err != nil {
+		t.Fatal(err)
+	}
+	if n, bytes, err := s.OldPartials(future); n != 1 || bytes == 0 || err != nil {
+		t.Errorf("OldPartials = %d, %d, %v, want 1 that takes space", n, bytes, err)
+	}
+	if n, _, err := s.OldPartials(time.Now().Add(-time.Hour)); n != 0 || err != nil {
+		t.Errorf("OldPartials of long ago = %d, %v", n, err)
+	}
+	if gone, err := s.DropPartial(d); !gone || err != nil || s.HasPartial(d) {
+		t.Errorf("DropPartial = %t, %v, want it gone", gone, err)
+	}
+}
+
+func TestQuarantineTakesOnlyTheFileThatWasRead(t *testing.T) {
+	dir := t.TempDir()
+	s, err := Open(dir, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	d := digestOf([]byte("content"))
+	put := func() *os.File {
+		t.Helper()
+		if err := s.Put(d, []byte("content")); err != nil {
+			t.Fatal(err)
+		}
+		f, _, err := s.Blob(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	old := put()
+	defer old.Close()
+	if err := s.Remove(d); err != nil {
+		t.Fatal(err)
+	}
+	if taken, _, err := s.Quarantine(d, old, 100); taken || err != nil {
+		t.Errorf("Quarantine of what is gone = %t, %v", taken, err)
+	}
+	f := put()
+	defer f.Close()
+	if taken, _, err := s.Quarantine(d, old, 100); taken || err != nil {
+		t.Errorf("Quarantine of what was replaced = %t, %v, want the new file left alone", taken, err)
+	}
+	taken, kept, err := s.Quarantine(d, f, 100)
+	if !taken || err != nil {
+		t.Errorf("Quarantine = %t, %v", taken, err)
+	}
+	if b, err := os.ReadFile(filepath.Join(dir, kept)); err != nil || string(b) != "content" {
+		t.Errorf("kept as %q: %q, %v", kept, b, err)
+	}
+	f = put()
+	defer f.Close()
+	if taken, kept, err := s.Quarantine(d, f, 10); !taken || kept != "" || err != nil {
+		t.Errorf("Quarantine without room = %t, %q, %v, want it removed", taken, kept, err)
+	}
+	if _, err := s.Stat(d); err == nil {
+		t.Error("the blob is still there")
+	}
+	if held, err := s.Quarantined(); held != (Held{1, 7}) || err != nil {
+		t.Errorf("Quarantined = %+v, %v, want one file of 7 bytes", held, err)
+	}
+	if u, err := s.Usage(); u.Blobs != 0 || err != nil {
+		t.Errorf("Usage = %+v, %v, want nothing kept", u, err)
+	}
+}
