@@ -78,7 +78,7 @@ const (
 // outcomes is what clients of (e) got.
 type outcomes struct {
 	pulls, failed, stale  int
-	fresh, newFailed, new int // of images that nobody had
+	newFailed, new int // of images that nobody had
 }
 
 // live plays (e) and returns what came of it. Each image is a single manifest: one pull.
