@@ -77,8 +77,8 @@ const (
 
 // outcomes is what clients of (e) got.
 type outcomes struct {
-	pulls, failed, stale  int
-	newFailed, new int // of images that nobody had
+	pulls, failed, stale int
+	newFailed, new       int // of images that nobody had
 }
 
 // live plays (e) and returns what came of it. Each image is a single manifest: one pull.
