@@ -358,13 +358,16 @@ func (c *Cache) scrubRound(ctx context.Context, st *scrubState) {
 			break
 		}
 	}
-	*st = scrubState{Began: st.Began, Ended: time.Now(), Next: st.Began.Add(c.opts.ScrubInterval)}
+	began := st.Began
+	*st = scrubState{Began: began, Ended: time.Now(), Next: began.Add(c.opts.ScrubInterval)}
 	if read == 0 && st.Ended.Sub(st.Began) < scrubSaveEvery {
 		// There was nothing to read; what comes soon must not wait for a whole interval.
 		*st = scrubState{Next: time.Now().Add(upkeepEvery)}
 	}
 	c.writeScrub(*st)
-	c.log.Info("scrub round ended", logkey.Count(read), logkey.Took(time.Since(st.Began)))
+	if read > 0 {
+		c.log.Info("scrub round ended", logkey.Count(read), logkey.Took(time.Since(began)))
+	}
 }
 
 // awaitTime waits until a time of the clock on the wall, and reports whether it came
