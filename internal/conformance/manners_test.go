@@ -170,7 +170,9 @@ func TestFiguresOfTrouble(t *testing.T) {
 		{"hangs", func(h *hubtest.Hub) { h.AddRule(hubtest.Rule{Do: hubtest.Hang()}) }, 2 * time.Second, 300 * time.Millisecond},
 	} {
 		t.Run(trouble.name, func(t *testing.T) {
-			hub, m, c := setup(t, hubtest.Options{}, mirrortest.Options{TagTTL: alwaysAsk})
+			mo := mirrortest.Options{TagTTL: alwaysAsk}
+			mo.Cache.RevalidateTimeout = 2 * time.Second // the default, which setup raises
+			hub, m, c := setup(t, hubtest.Options{}, mo)
 			img := hub.PushImage("library/app", "latest", hubtest.ImageSpec{})
 			pull(t, c, m, hub, img)
 			trouble.strike(hub)
