@@ -397,3 +397,42 @@ func TestOfflineContactsNobody(t *testing.T) {
 		t.Errorf("hub saw %d requests, want 0:\n%s", n, hub.Ledger())
 	}
 }
+
+// A registry that carries the same images stands in when Docker Hub limits, under names
+// of its own; nothing that it gets wrong is served.
+func TestStandIn(t *testing.T) {
+	t.Parallel()
+	hub, house := hubtest.New(t, hubtest.Options{}), hubtest.New(t, hubtest.Options{Profile: hubtest.Plain})
+	registry := upstream.Options{
+		Endpoints: []upstream.Endpoint{
+			{URL: hub.RegistryURL()},
+			{URL: house.RegistryURL(), StandIn: &upstream.StandIn{From: "library/", To: "docker/library/"}},
+		},
+		Dial: hubtest.DialAll(hub, house),
+	}
+	m := mirrortest.New(t, mirrortest.Options{Upstreams: map[string]mirrortest.Upstream{"docker.io": {Hub: hub, Registry: registry}}})
+	c := newClient(t)
+	spec := hubtest.ImageSpec{Platforms: []string{"linux/amd64", "linux/arm64"}, LayerSize: 300_000, Seed: 5}
+	img := hub.PushImage("library/app", "latest", spec)
+	house.PushImage("docker/library/app", "latest", spec)
+	hub.SpendAll("127.0.0.1")
+	hub.AddRule(hubtest.Rule{Route: hubtest.RouteBlob, Do: hubtest.Status(http.StatusServiceUnavailable)})
+	bad := img.Children[1].Layers[0]
+	house.AddRule(hubtest.Rule{Route: hubtest.RouteBlob, Ref: bad.Digest, Do: hubtest.Corrupt(100)})
+	for _, r := range resources(t, hub, img) { // the tag too: its HEAD is free, and tells the digest
+		a, err := c.try(t.Context(), http.MethodGet, m.URL, "/v2/library/app/"+r.path)
+		if r.digest != bad.Digest {
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.assert(t, a)
+		} else if err == nil && a.Err == nil && a.Status == http.StatusOK {
+			t.Errorf("%s: 200 with a body that looks whole, of damaged bytes", a.request)
+		}
+	}
+	if n := hub.ChargedTotal(); n != 0 {
+		t.Errorf("%d pulls charged, want 0", n)
+	}
+	hub.AssertClean(t)
+	house.AssertClean(t)
+}
