@@ -127,13 +127,17 @@ func TestHintsAreBounded(t *testing.T) {
 		for i := range 2 * hintsMost {
 			c.Hint(hub, fmt.Sprintf("unknown-%d", i))
 		}
+		c.hints.mu.Lock()
 		if n := len(c.hints.waiting); n > hintsMost {
 			t.Errorf("%d hints wait, want at most %d", n, hintsMost)
 		}
+		c.hints.mu.Unlock()
 		time.Sleep(time.Minute)
 		if n := r.count("Resolve") - before; n != 50 {
 			t.Errorf("50 hints made %d requests, want 50", n)
 		}
+		c.hints.mu.Lock()
+		defer c.hints.mu.Unlock()
 		if c.hints.running != 0 || len(c.hints.waiting) != 0 || len(c.hints.known) != 0 {
 			t.Errorf("left over: %d workers, %d tags, %d known", c.hints.running, len(c.hints.waiting), len(c.hints.known))
 		}

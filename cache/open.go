@@ -71,6 +71,7 @@ type Cache struct {
 	wrong     *recent[v1.Hash, int]         // mismatches in a row
 	trouble   *recent[Repo, struct{}]       // repositories whose fill failed
 
+	told     *recent[string, struct{}] // stale tags that the log told of lately
 	counts   counts
 	space    *space
 	pins     pins
@@ -104,6 +105,9 @@ const (
 	// troubleFor is how long the manifests of a repository whose fill failed answer 503
 	// to clients that can only fall back there (facts/clients.md 0.1).
 	troubleFor = time.Minute
+	// toldFor is how often the log tells of one tag that is served stale: each pull of an
+	// outage would fill it.
+	toldFor = time.Minute
 	// wrongFor is how long a blob is refused that came wrong twice in a row.
 	wrongFor  = 30 * time.Second
 	wrongMost = 2
@@ -135,6 +139,7 @@ func Open(o Options) (*Cache, error) {
 		upstreams: make(map[string]*origin, len(o.Upstreams)),
 		wrong:     newRecent[v1.Hash, int](1024, wrongFor),
 		unfetched: newRecent[v1.Hash, error](4096, ailingFor),
+		told:      newRecent[string, struct{}](4096, toldFor),
 		trouble:   newRecent[Repo, struct{}](4096, troubleFor),
 		fills:     make(map[v1.Hash]*fill),
 		verified:  make(map[proof]int64),

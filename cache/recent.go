@@ -42,3 +42,13 @@ func (r *recent[K, V]) get(k K) (v V, ok bool) {
 	}
 	return e.value, true
 }
+
+// first reports whether k was not added within the time, and adds it.
+func (r *recent[K, V]) first(k K) bool {
+	_, known := r.get(k)
+	if !known {
+		var v V
+		r.add(k, v)
+	}
+	return !known
+}

@@ -198,8 +198,10 @@ func (c *Cache) stale(ctx context.Context, o *origin, t *tagState, headOnly bool
 	if err != nil {
 		return nil, err
 	}
-	c.log.Warn("stale tag served", logkey.Upstream(t.repo.Upstream), logkey.Repository(t.repo.Name),
-		logkey.Reference(t.name), logkey.Digest(d), logkey.Err(cause))
+	if key := tagKey(t.repo, t.name); c.told.first(key) {
+		c.log.Warn("stale tag served", logkey.Upstream(t.repo.Upstream), logkey.Repository(t.repo.Name),
+			logkey.Reference(t.name), logkey.Digest(d), logkey.Err(cause))
+	}
 	s := m.with(Stale)
 	s.StaleFor = max(time.Since(t.CheckedAt)-ttl, time.Second)
 	return s, nil
