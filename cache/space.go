@@ -197,6 +197,12 @@ func (c *Cache) openSpace() {
 	}
 	c.wg.Go(func() {
 		defer close(c.space.loaded)
+		if c.index.Unclean() {
+			// A process that was killed between the rename of a file and its record left a
+			// file that nothing would ever evict.
+			added, dropped, err := c.index.Reconcile(c.ctx, c.disk)
+			c.log.Info("index compared with the store after an unclean end", logkey.Count(added+dropped), logkey.Err(err))
+		}
 		c.loadPins() // so that it is a look into a map for those who evict
 		c.space.policy.Load(func(yield func(evict.Item) bool) {
 			err := c.index.Blobs(func(d v1.Hash, b index.BlobInfo, used time.Time) error {

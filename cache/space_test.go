@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"sync"
 	"syscall"
@@ -205,4 +206,31 @@ func TestUnusedContentIsDroppedByAge(t *testing.T) {
 			t.Errorf("Blob = %q, %v", got, err)
 		}
 	})
+}
+
+// A process killed between the rename of a blob and its record leaves a file that must
+// become known, or it would stay for ever.
+func TestFileWithoutRecordIsKnownAfterACrash(t *testing.T) {
+	r := newRegistry()
+	s := &script{data: []byte("recorded")}
+	d := r.put(hub.Name, s)
+	dir, crashed := t.TempDir(), filepath.Join(t.TempDir(), "crashed")
+	c := openBounded(t, r, dir, Options{MaxBytes: 64 << 20})
+	if _, err := readBlob(t.Context(), c, hub, d); err != nil {
+		t.Fatal(err)
+	}
+	left := []byte("left behind")
+	if err := c.disk.Put(digestOf(left), left); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.CopyFS(crashed, os.DirFS(dir)); err != nil { // as a kill leaves it
+		t.Fatal(err)
+	}
+	closeCache(t, c)
+	c = openBounded(t, r, crashed, Options{MaxBytes: 64 << 20})
+	defer closeCache(t, c)
+	<-c.space.loaded
+	if n, blobs := c.space.policy.Len(), c.index.Totals().Blobs; n != 2 || blobs != 2 {
+		t.Errorf("%d files may be evicted and %d are recorded, want 2 and 2", n, blobs)
+	}
 }
