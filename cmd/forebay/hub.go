@@ -77,6 +77,16 @@ func (f hubFlags) api(o upstream.Options) (*hubapi.Client, error) {
 	return c, nil
 }
 
+// open returns how docker.io is reached and a client of its web API, which the caller closes.
+func (f hubFlags) open(p process) (upstream.Options, *hubapi.Client, error) {
+	o, err := f.options(p)
+	if err != nil {
+		return o, nil, err
+	}
+	c, err := f.api(o)
+	return o, c, err
+}
+
 func newHubTags(p process) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "tags NAME[:TAG]",
@@ -100,11 +110,7 @@ of its 180 requests a minute.`,
 		if *most < 0 {
 			return usageError{errors.New("--most must not be negative")}
 		}
-		o, err := flags.options(p)
-		if err != nil {
-			return err
-		}
-		api, err := flags.api(o)
+		_, api, err := flags.open(p)
 		if err != nil {
 			return err
 		}

@@ -36,11 +36,7 @@ is one HEAD of an image, which is no pull, and one request to the API.`,
 		if err != nil {
 			return usageError{fmt.Errorf("--image: %w", err)}
 		}
-		o, err := flags.options(p)
-		if err != nil {
-			return err
-		}
-		api, err := flags.api(o)
+		o, api, err := flags.open(p)
 		if err != nil {
 			return err
 		}
