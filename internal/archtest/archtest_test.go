@@ -127,6 +127,8 @@ func importTable() map[string][]string {
 		"internal/admin":   append(leaf(), "cache"),
 		"internal/server":  {"internal/logkey"},
 		"internal/webhook": leaf(),
+		// Files that name images.
+		"internal/imageset": leaf(),
 
 		// The test hub shares no parser with the product, so that the two can disagree.
 		"internal/hubtest": {},

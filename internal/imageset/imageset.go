@@ -1,0 +1,304 @@
+// Package imageset reads which images a file names: plain lists, Kubernetes manifests and
+// what Helm makes of charts, Compose files, Dockerfiles, lock files and wanted lists.
+//
+// It promises that every image it returns stands in the file, at the line that it tells,
+// and that what it cannot understand is an error rather than an image left out. Files come
+// from outside: their size, their depth and their number of images are bounded. Nothing here
+// asks a registry.
+package imageset
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"strings"
+
+	"forebay/internal/wire"
+)
+
+// Format is what a file is.
+type Format string
+
+// The formats. Auto finds out by the content.
+const (
+	Auto       Format = "auto"
+	List       Format = "list"       // a name a line
+	Kubernetes Format = "kubernetes" // any YAML or JSON with images in it
+	Compose    Format = "compose"
+	Dockerfile Format = "dockerfile"
+	Lock       Format = "lock"
+	Wanted     Format = "wanted"
+)
+
+// Formats returns the names of all formats.
+func Formats() []Format {
+	return []Format{Auto, List, Kubernetes, Compose, Dockerfile, Lock, Wanted}
+}
+
+// ParseFormat reads the name of a format. Empty is Auto.
+func ParseFormat(s string) (Format, error) {
+	if s == "" {
+		return Auto, nil
+	}
+	names := make([]string, 0, len(Formats()))
+	for _, f := range Formats() {
+		if string(f) == s {
+			return f, nil
+		}
+		names = append(names, string(f))
+	}
+	return "", fmt.Errorf("%q is no format of image lists: use one of %s", clip(s), strings.Join(names, ", "))
+}
+
+// Position is a place in a file.
+type Position struct {
+	File string // as it was given to Read
+	Line int    // from 1; 0 is the file as a whole
+}
+
+func (p Position) String() string {
+	if p.Line == 0 {
+		return p.File
+	}
+	return fmt.Sprintf("%s:%d", p.File, p.Line)
+}
+
+// Entry is one image that a file names.
+type Entry struct {
+	// Ref is what the name means. It always has a tag or a digest. With both, which lock
+	// files have, the digest says what to fetch and the tag is the name that it is for.
+	Ref wire.Reference
+	// Platforms are those that the file asks for. None means those of the caller.
+	Platforms []string
+	// Blob is whether the digest is one of a blob and no manifest, which only wanted lists have.
+	Blob bool
+	At   Position
+}
+
+// Fault is something in a file that cannot be understood.
+type Fault struct {
+	At  Position
+	Err error
+}
+
+func (f Fault) Error() string { return f.At.String() + ": " + f.Err.Error() }
+func (f Fault) Unwrap() error { return f.Err }
+
+// Faults are all that is wrong with a file.
+type Faults []Fault
+
+// faultsTold bounds the text of faults.
+const faultsTold = 20
+
+func (f Faults) Error() string {
+	var lines []string
+	for i, fault := range f {
+		if i == faultsTold {
+			lines = append(lines, fmt.Sprintf("and %d more", len(f)-faultsTold))
+			break
+		}
+		lines = append(lines, fault.Error())
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Options says how to read. Registries is required.
+type Options struct {
+	Registries *wire.Registries // what names mean
+	Format     Format           // empty is Auto
+	// Lookup returns the value of a variable that a Compose file names. nil: none is set.
+	Lookup func(name string) (value string, ok bool)
+	// BuildArgs are arguments that a Dockerfile declares before its first FROM.
+	BuildArgs map[string]string
+}
+
+// Bounds of what is read.
+const (
+	fileMax    = 32 << 20 // the output of Helm for a whole platform has some 5 MB
+	entriesMax = 100_000
+	faultsMax  = 1000
+)
+
+// Read returns the images that r names, each once for the same platforms, in the order of
+// the file. name is the file's name, for positions. The error is [Faults] when the file is
+// read and something in it is wrong; the images that were understood are returned with it.
+func Read(name string, r io.Reader, o Options) ([]Entry, error) {
+	text, err := io.ReadAll(io.LimitReader(r, fileMax+1))
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", name, err)
+	}
+	rd := &reader{name: name, o: o, seen: map[string]bool{}}
+	if len(text) > fileMax {
+		rd.fault(0, fmt.Errorf("is larger than %d MiB", fileMax>>20))
+		return nil, rd.faults
+	}
+	text = bytes.TrimPrefix(text, []byte("\xef\xbb\xbf"))
+	if bytes.IndexByte(text, 0) >= 0 {
+		rd.fault(0, errors.New("is no text: name a list of images, a manifest, a Compose file, a Dockerfile, a lock file or a wanted list"))
+		return nil, rd.faults
+	}
+	rd.read(text)
+	if len(rd.faults) > 0 {
+		return rd.entries, rd.faults
+	}
+	return rd.entries, nil
+}
+
+// reader gathers what one file names.
+type reader struct {
+	name    string
+	o       Options
+	entries []Entry
+	seen    map[string]bool
+	faults  Faults
+}
+
+func (r *reader) read(text []byte) {
+	format := r.o.Format
+	if format == "" || format == Auto {
+		format = Detect(text)
+	}
+	switch format {
+	case List:
+		r.list(text)
+	case Compose:
+		r.yaml(text, true)
+	case Dockerfile:
+		r.dockerfile(string(text))
+	case Lock:
+		r.lock(text)
+	case Wanted:
+		r.wanted(text)
+	default:
+		r.yaml(text, false)
+	}
+}
+
+// latest is the tag of a name without one, as for every client.
+const latest = "latest"
+
+// add takes in an image as it is written on a line.
+func (r *reader) add(line int, written string, platforms ...string) {
+	ref, err := r.o.Registries.Reference(written)
+	if err != nil {
+		r.fault(line, err)
+		return
+	}
+	switch {
+	case ref.HasDigest():
+		ref.Tag = "" // the digest counts, for every client
+	case ref.Tag == "":
+		ref.Tag = latest
+	}
+	r.put(Entry{Ref: ref, Platforms: platforms, At: Position{r.name, line}})
+}
+
+// put takes in an entry that is not there yet.
+func (r *reader) put(e Entry) {
+	for _, p := range e.Platforms {
+		if err := wire.ValidPlatform(p); err != nil {
+			r.fault(e.At.Line, err)
+			return
+		}
+	}
+	key := e.Ref.String() + " " + strings.Join(e.Platforms, ",")
+	if r.seen[key] {
+		return
+	}
+	if len(r.entries) == entriesMax {
+		if !r.seen[""] {
+			r.seen[""] = true
+			r.fault(e.At.Line, fmt.Errorf("names more than %d images: use several files", entriesMax))
+		}
+		return
+	}
+	r.seen[key] = true
+	r.entries = append(r.entries, e)
+}
+
+func (r *reader) fault(line int, err error) {
+	if len(r.faults) < faultsMax {
+		r.faults = append(r.faults, Fault{Position{r.name, line}, err})
+	}
+}
+
+// Detect finds out what a text is.
+func Detect(text []byte) Format {
+	for line := range bytes.Lines(text) {
+		line = bytes.TrimSpace(line)
+		switch {
+		case len(line) == 0 || line[0] == '#':
+			continue
+		case line[0] == '{' || line[0] == '[':
+			return detectJSON(text)
+		case dockerStart.Match(line):
+			return Dockerfile
+		case bytes.HasPrefix(line, []byte("---")), bytes.HasPrefix(line, []byte("%YAML")), bytes.HasPrefix(line, []byte("- ")),
+			bytes.HasSuffix(line, []byte(":")), yamlPair.Match(line):
+			return detectYAML(text)
+		default:
+			return List
+		}
+	}
+	return List
+}
+
+var (
+	// What a Dockerfile starts with; no name of an image is followed by another word.
+	dockerStart = regexp.MustCompile(`^(?i:from|arg)\s+\S`)
+	yamlPair    = regexp.MustCompile(`^("[^"]*"|'[^']*'|[^\s#]+)\s*:\s`)
+	// Keys at the left edge of a file.
+	composeKey    = regexp.MustCompile(`(?m)^services\s*:`)
+	kubernetesKey = regexp.MustCompile(`(?m)^(apiVersion|kind)\s*:`)
+	lockKey       = regexp.MustCompile(`^\s*\{\s*"` + lockVersionKey + `"\s*:`)
+	wantedKey     = regexp.MustCompile(`^\s*\{\s*"wanted"\s*:`)
+)
+
+func detectJSON(text []byte) Format {
+	switch {
+	case lockKey.Match(text):
+		return Lock
+	case wantedKey.Match(text):
+		return Wanted
+	}
+	return Kubernetes
+}
+
+func detectYAML(text []byte) Format {
+	if composeKey.Match(text) && !kubernetesKey.Match(text) {
+		return Compose
+	}
+	return Kubernetes
+}
+
+// list reads a name a line. What follows a # at the start of a line or after a space is a
+// comment.
+func (r *reader) list(text []byte) {
+	number := 0
+	for line := range bytes.Lines(text) {
+		number++
+		s := string(line)
+		if i := strings.IndexByte(s, '#'); i == 0 || i > 0 && (s[i-1] == ' ' || s[i-1] == '\t') {
+			s = s[:i]
+		}
+		s = strings.TrimSpace(s)
+		switch {
+		case s == "":
+		case strings.ContainsAny(s, " \t"):
+			r.fault(number, fmt.Errorf("%q is no name of an image: write one name a line, such as nginx:1.27", clip(s)))
+		default:
+			r.add(number, s)
+		}
+	}
+}
+
+// clip keeps hostile input out of error texts at full length.
+func clip(s string) string {
+	const most = 80
+	if len(s) > most {
+		return s[:most] + "…"
+	}
+	return s
+}

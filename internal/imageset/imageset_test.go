@@ -1,0 +1,351 @@
+package imageset
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"forebay/internal/wire"
+)
+
+const someDigest = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+func world() *wire.Registries {
+	return &wire.Registries{Default: wire.Hub, Names: map[string]string{
+		"docker.io": wire.Hub, "index.docker.io": wire.Hub, "ghcr.io": "ghcr.io", "quay.io": "quay.io", "registry.k8s.io": "registry.k8s.io",
+	}}
+}
+
+func read(t *testing.T, text string, o Options) ([]string, error) {
+	t.Helper()
+	o.Registries = world()
+	entries, err := Read("f", strings.NewReader(text), o)
+	var got []string
+	for _, e := range entries {
+		s := fmt.Sprintf("%d %s", e.At.Line, e.Ref)
+		if len(e.Platforms) > 0 {
+			s += " " + strings.Join(e.Platforms, ",")
+		}
+		if e.Blob {
+			s += " blob"
+		}
+		got = append(got, s)
+	}
+	return got, err
+}
+
+func wants(t *testing.T, text string, o Options, want ...string) {
+	t.Helper()
+	got, err := read(t, text, o)
+	if err != nil {
+		t.Fatalf("Read(%q): %v", text, err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("Read(%q) (-want +got):\n%s", text, diff)
+	}
+}
+
+func TestPlainLists(t *testing.T) {
+	wants(t, "\ufeff# all of it\n\nnginx\r\n  nginx:1.27  # the web\nnginx:latest\nghcr.io/o/app@"+someDigest+"\nalpine:3@"+someDigest,
+		Options{},
+		"3 docker.io/library/nginx:latest", "4 docker.io/library/nginx:1.27",
+		"6 ghcr.io/o/app@"+someDigest, "7 docker.io/library/alpine@"+someDigest)
+}
+
+func TestEmptyFilesNameNothing(t *testing.T) {
+	for _, text := range []string{"", "\n", "# nothing\n", "---\n", "---\n# Source: a\n---\n"} {
+		wants(t, text, Options{})
+	}
+}
+
+func TestKubernetesManifests(t *testing.T) {
+	text, err := os.ReadFile("testdata/helm.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	wants(t, string(text), Options{},
+		"14 docker.io/library/busybox:1.36",
+		"17 quay.io/prometheus/prometheus:v3.1.0",
+		"21 ghcr.io/o/reloader@"+someDigest,
+		"28 registry.k8s.io/pause:3.10",
+		"43 docker.io/library/redis:7",
+		"44 quay.io/o/sidecar:2",
+		"46 quay.io/o/split:v1",
+		"49 quay.io/o/parts@"+someDigest,
+		"65 docker.io/library/job:1",
+	)
+}
+
+func TestValuesOfImagesThatNeedTheirChart(t *testing.T) {
+	_, err := read(t, "image:\n  repository: quay.io/o/a\n  tag: \"\"\n", Options{})
+	if err == nil || !strings.Contains(err.Error(), "f:2: image \"quay.io/o/a\" has neither tag nor digest") {
+		t.Errorf("error is %v", err)
+	}
+}
+
+func TestJSONManifests(t *testing.T) {
+	wants(t, "{\n  \"kind\": \"Pod\",\n  \"spec\": {\"containers\": [\n    {\"image\": \"nginx:1\"}]}}\n", Options{}, "4 docker.io/library/nginx:1")
+}
+
+func TestYAMLListOfNames(t *testing.T) {
+	wants(t, "- nginx:1\n- quay.io/o/a:2\n", Options{}, "1 docker.io/library/nginx:1", "2 quay.io/o/a:2")
+}
+
+func TestComposeFiles(t *testing.T) {
+	const text = `name: shop
+x-base: &base
+  image: ${REGISTRY:-quay.io}/o/base:${TAG-1}
+services:
+  web:
+    image: "nginx:${NGINX_TAG:?which one}"
+    platform: linux/arm64
+  made:
+    build: .
+    image: ours:1
+  worker:
+    <<: *base
+    restart: always
+  price:
+    image: quay.io/o/a$$b:${X:+3}${Y+${Z:-4}}
+`
+	vars := map[string]string{"NGINX_TAG": "1.27", "REGISTRY": "", "X": "x", "Y": ""}
+	lookup := func(name string) (string, bool) { v, ok := vars[name]; return v, ok }
+	_, err := read(t, text, Options{Lookup: lookup})
+	if err == nil || !strings.Contains(err.Error(), "f:15: ") {
+		t.Errorf("a name with a dollar: %v", err)
+	}
+	wants(t, strings.ReplaceAll(text, "$$b", "b"), Options{Lookup: lookup},
+		"6 docker.io/library/nginx:1.27 linux/arm64", "3 quay.io/o/base:1", "15 quay.io/o/ab:34")
+}
+
+func TestVariablesWithoutAValueAreFaults(t *testing.T) {
+	for text, want := range map[string]string{
+		"$A":        "variable A is not set",
+		"${A}":      "variable A is not set",
+		"${A?no a}": "variable A is not set: set it, or give a default by ${A:-DEFAULT}: no a",
+		"${A:-":     "has no }",
+		"${A":       "has no }",
+		"${A%x}":    "not supported",
+		"${}":       "no name",
+		"a$":        "no name",
+		"${E:?}":    "variable E is not set",
+		strings.Repeat("${A:-", 20) + "b" + strings.Repeat("}", 20): "nested more than",
+	} {
+		_, err := read(t, "services:\n  a:\n    image: '"+text+"'\n", Options{Lookup: func(name string) (string, bool) { return "", name == "E" }})
+		if err == nil || !strings.Contains(err.Error(), "f:3: ") || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: error %v, want line 3 and %q", text, err, want)
+		}
+	}
+}
+
+func TestDockerfiles(t *testing.T) {
+	text, err := os.ReadFile("testdata/Dockerfile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	wants(t, string(text), Options{BuildArgs: map[string]string{"DISTRO": "bookworm"}},
+		"1 docker.io/docker/dockerfile:1.7",
+		"8 docker.io/library/golang:1.26-bookworm",
+		"16 docker.io/library/alpine:3.20 linux/arm64",
+		"22 docker.io/library/busybox:1.36",
+		"23 ghcr.io/o/tools:2",
+		"28 docker.io/library/debian:12",
+	)
+}
+
+func TestFaultsOfDockerfiles(t *testing.T) {
+	for text, want := range map[string]string{
+		"ARG V\nFROM golang:$V\n":                     "f:2: variable V is not set",
+		"FROM a b c d\n":                              "f:1: FROM has 4 words",
+		"FROM --platform=linux/amd64\n":               "f:1: FROM names no image",
+		"FROM --platform=amd64 alpine\n":              "f:1: \"amd64\" is not a platform",
+		"ARG A=1\n":                                   "has no FROM",
+		"FROM alpine\nCOPY --from=$X /a /b\n":         "f:2: \"$X\": a source of files cannot be a variable",
+		"FROM nowhere.example.com/x\n":                "f:1: registry \"nowhere.example.com\" is not configured",
+		"ARG E=\nFROM $E\n":                           "f:2: FROM names no image",
+		"FROM alpine\nARG LATER=1\nFROM b:${LATER}\n": "f:3: variable LATER is not set",
+	} {
+		_, err := read(t, text, Options{})
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("Read(%q): error %v, want %q", text, err, want)
+		}
+	}
+}
+
+func TestLockFilesAreDeterministic(t *testing.T) {
+	d, err := v1.NewHash(someDigest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := LockedImage{Ref: "docker.io/library/alpine:3.20", Digest: d, MediaType: "m", Size: 7,
+		Platforms: []LockedPlatform{{"linux/amd64", d, 5}}}
+	b := LockedImage{Ref: "ghcr.io/o/app@" + someDigest, Digest: d, MediaType: "m", Size: 9}
+	one, err := LockFile{Images: []LockedImage{b, a, a}}.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	two, err := LockFile{Images: []LockedImage{a, b}}.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(one) != string(two) {
+		t.Errorf("the order matters:\n%s\n%s", one, two)
+	}
+	if Detect(one) != Lock {
+		t.Errorf("Detect gives %s", Detect(one))
+	}
+	wants(t, string(one), Options{}, "5 docker.io/library/alpine:3.20@"+someDigest, "18 ghcr.io/o/app@"+someDigest)
+	again, err := DecodeLock(one)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(LockFile{Version: LockVersion, Images: []LockedImage{a, b}}, again); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestFaultsOfLockFiles(t *testing.T) {
+	for text, want := range map[string]string{
+		`{"forebay_lock": 2, "images": []}`:                                                  "version 2 of lock files is not understood",
+		"{\"forebay_lock\": 1,\n \"images\": [{\"ref\": \"a\", \"digest\": \"sha256:00\"}]}": "wrong number of hex digits",
+		"{\"forebay_lock\": 1,\n \"images\": [{\"ref\": \"a\"}]}":                            "f:2: ",
+		"{\"forebay_lock\": 1,\n \"images\": [":                                              "unexpected E",
+		`{"forebay_lock": 1, "images": []} x`:                                                "something follows",
+	} {
+		_, err := read(t, text, Options{})
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("Read(%q): error %v, want %q", text, err, want)
+		}
+	}
+}
+
+func TestWantedLists(t *testing.T) {
+	wants(t, `{
+  "wanted": [
+    {"ref": "docker.io/library/nginx:1.27", "count": 3},
+    {"ref": "quay.io/o/a@`+someDigest+`", "blob": true}
+  ]
+}`, Options{}, "3 docker.io/library/nginx:1.27", "4 quay.io/o/a@"+someDigest+" blob")
+}
+
+func TestAllFaultsAreToldWithTheirLines(t *testing.T) {
+	entries, err := read(t, "nginx\nBad Name\nnowhere.example.com/a:1\nalpine\n", Options{})
+	var faults Faults
+	if !errors.As(err, &faults) || len(faults) != 2 || faults[0].At.Line != 2 || faults[1].At.Line != 3 {
+		t.Errorf("faults are %v", err)
+	}
+	if len(entries) != 2 {
+		t.Errorf("entries are %v, want those that are right", entries)
+	}
+}
+
+func TestWhatIsNoTextIsRefused(t *testing.T) {
+	if _, err := read(t, "\x1f\x8b\x00\x00", Options{}); err == nil || !strings.Contains(err.Error(), "is no text") {
+		t.Errorf("error is %v", err)
+	}
+	if _, err := read(t, strings.Repeat("#", fileMax+1), Options{}); err == nil || !strings.Contains(err.Error(), "larger than") {
+		t.Errorf("error is %v", err)
+	}
+}
+
+func TestFormatsAreDetected(t *testing.T) {
+	for text, want := range map[string]Format{
+		"nginx:1.27\n":                              List,
+		"localhost:5000/a\n":                        List,
+		"# a\nFROM alpine\n":                        Dockerfile,
+		"arg A=1\nfrom $A":                          Dockerfile,
+		"version: '3'\nservices:\n  a: {}\n":        Compose,
+		"apiVersion: v1\nkind: A\nservices:\n":      Kubernetes,
+		"---\nkind: Pod\n":                          Kubernetes,
+		"{\"forebay_lock\": 1}":                     Lock,
+		"{\n  \"wanted\": []}":                      Wanted,
+		"{\"kind\": \"Pod\"}":                       Kubernetes,
+		"image: {repository: a, tag: b}":            Kubernetes,
+		"- a\n- b\n":                                Kubernetes,
+		"from.example.com/a:1\n":                    List,
+		"quay.io/o/a@sha256:00\nother: thing\n":     List,
+		"  # indented\n\n\"quoted key\": {a: 1}\n#": Kubernetes,
+	} {
+		if got := Detect([]byte(text)); got != want {
+			t.Errorf("Detect(%q) = %s, want %s", text, got, want)
+		}
+	}
+	if _, err := ParseFormat("yaml"); err == nil || !strings.Contains(err.Error(), "kubernetes") {
+		t.Errorf("ParseFormat(yaml): %v", err)
+	}
+}
+
+// Mappings that merge each other, and nodes that stand for others, must cost no more than
+// their text.
+func TestAliasBombsAreCheap(t *testing.T) {
+	var b strings.Builder
+	b.WriteString("a0: &a0 {image: nginx}\n")
+	for i := 1; i < 60; i++ {
+		fmt.Fprintf(&b, "a%d: &a%d\n  <<: [%s]\n  k: [%s]\n", i, i,
+			strings.Repeat(fmt.Sprintf("*a%d, ", i-1), 9)+fmt.Sprintf("*a%d", i-1), strings.Repeat(fmt.Sprintf("*a%d, ", i-1), 9)+fmt.Sprintf("*a%d", i-1))
+	}
+	b.WriteString("services:\n  x: *a59\n")
+	for _, f := range []Format{Kubernetes, Compose} {
+		got, err := read(t, b.String(), Options{Format: f})
+		if err != nil || len(got) != 1 {
+			t.Errorf("as %s: %v, %v", f, got, err)
+		}
+	}
+}
+
+func FuzzRead(f *testing.F) {
+	for _, name := range []string{"testdata/helm.yaml", "testdata/Dockerfile"} {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(string(text), 0)
+	}
+	f.Add("nginx\n# x\nquay.io/a/b:1 # y\n", 1)
+	f.Add("services:\n  a: {image: '${A:-${B:-c}}:1', platform: linux/arm64}\n", 3)
+	f.Add(`{"forebay_lock": 1, "images": [{"ref": "a:1", "digest": "`+someDigest+`"}]}`, 5)
+	f.Add(`{"wanted": [{"ref": "a@`+someDigest+`", "blob": true}]}`, 6)
+	f.Add("ARG A=1 B=\"2\"\nFROM --platform=$BUILDPLATFORM a:${A} as x\nCOPY --from=x / /\nRUN <<EOF\nFROM no\nEOF\n", 4)
+	f.Fuzz(func(t *testing.T, text string, format int) {
+		formats := Formats()
+		o := Options{Registries: world(), Format: formats[uint(format)%uint(len(formats))]}
+		entries, err := Read("f", strings.NewReader(text), o)
+		lines := strings.Count(text, "\n") + 1
+		for _, e := range entries {
+			if e.Ref.Tag == "" && !e.Ref.HasDigest() {
+				t.Errorf("%v has neither tag nor digest", e)
+			}
+			if e.At.Line < 1 || e.At.Line > lines+1 {
+				t.Errorf("%v is on line %d of %d", e.Ref, e.At.Line, lines)
+			}
+			// What is returned can be written and read again.
+			again, err := world().Reference(e.Ref.String())
+			if err != nil || again != e.Ref {
+				t.Errorf("%v reads as %v, %v", e.Ref, again, err)
+			}
+		}
+		var faults Faults
+		if err != nil && !errors.As(err, &faults) {
+			t.Errorf("error %v is of type %T", err, err)
+		}
+	})
+}
+
+func FuzzExpand(f *testing.F) {
+	f.Add("${A:-b}c$$${D+e}")
+	f.Add("${A?x}")
+	f.Fuzz(func(t *testing.T, s string) {
+		out, err := expand(s, func(name string) (string, bool) { return "v", len(name)%2 == 0 })
+		if err == nil && !strings.Contains(s, "$") && out != s {
+			t.Errorf("expand(%q) = %q", s, out)
+		}
+		if len(out) > len(s)*16+16 {
+			t.Errorf("expand(%q) has %d bytes", s, len(out))
+		}
+	})
+}
