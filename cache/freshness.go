@@ -99,8 +99,8 @@ const (
 
 // budgeted is an upstream that knows what it will still give.
 type budgeted interface {
-	// Low reports whether so little is left of the budget that known tags are served
-	// without asking, and nothing is refreshed in the background.
+	// Low reports whether so little is left of the budget that known tags which moved are
+	// served stale, and nothing is refreshed in the background.
 	Low() bool
 }
 

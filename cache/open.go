@@ -72,6 +72,7 @@ type Cache struct {
 	trouble   *recent[Repo, struct{}]       // repositories whose fill failed
 
 	told     *recent[string, struct{}] // stale tags that the log told of lately
+	spared   *recent[string, error]    // tags that are not asked for while the budget is low, and why
 	counts   counts
 	space    *space
 	pins     pins
@@ -108,6 +109,8 @@ const (
 	// toldFor is how often the log tells of one tag that is served stale: each pull of an
 	// outage would fill it.
 	toldFor = time.Minute
+	// sparedFor is how long a tag that moved while the budget is low is not asked for again.
+	sparedFor = time.Minute
 	// wrongFor is how long a blob is refused that came wrong twice in a row.
 	wrongFor  = 30 * time.Second
 	wrongMost = 2
@@ -140,6 +143,7 @@ func Open(o Options) (*Cache, error) {
 		wrong:     newRecent[v1.Hash, int](1024, wrongFor),
 		unfetched: newRecent[v1.Hash, error](4096, ailingFor),
 		told:      newRecent[string, struct{}](4096, toldFor),
+		spared:    newRecent[string, error](tagEntries, sparedFor),
 		trouble:   newRecent[Repo, struct{}](4096, troubleFor),
 		fills:     make(map[v1.Hash]*fill),
 		verified:  make(map[proof]int64),

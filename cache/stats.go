@@ -103,7 +103,7 @@ type UpstreamInfo struct {
 	// "offline" (it is never asked) or "unknown" (it was not asked since the start).
 	State     string    `json:"state"`
 	LastAsked time.Time `json:"last_asked,omitzero"` // when it last answered or failed
-	// Sparing is whether so little is left of its budget that known tags are served without asking.
+	// Sparing is whether so little is left of its budget that tags that moved are served stale.
 	Sparing bool `json:"sparing"`
 }
 

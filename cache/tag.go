@@ -59,7 +59,7 @@ func (c *Cache) byTag(ctx context.Context, o *origin, repo Repo, name string, he
 			return c.known(ctx, o, t, headOnly, ttl)
 		}
 		if o.low() && c.keeps(repo, t.Desc.Digest) {
-			return c.stale(ctx, o, t, headOnly, ttl, errLow)
+			return c.sparing(ctx, o, t, headOnly, ttl)
 		}
 	} else if o.Offline {
 		return nil, offlineError(repo)
@@ -68,7 +68,42 @@ func (c *Cache) byTag(ctx context.Context, o *origin, repo Repo, name string, he
 }
 
 // errLow is why a tag is served stale while the budget is low.
-var errLow = errors.New("the upstream's budget is low")
+var errLow = errors.New("the tag moved, and the upstream's budget is low")
+
+// sparing serves a tag that is kept while the upstream's budget is low. A HEAD costs no
+// pull and tells whether the tag still points there. What a moved tag points to now would
+// cost one, which is left for what nobody has yet: the tag is served stale, and is not
+// asked for again for a while.
+func (c *Cache) sparing(ctx context.Context, o *origin, t *tagState, headOnly bool, ttl time.Duration) (*Manifest, error) {
+	key := tagKey(t.repo, t.name)
+	if cause, known := c.spared.get(key); known {
+		return c.stale(ctx, o, t, headOnly, ttl, cause)
+	}
+	wait, cancel := context.WithTimeout(ctx, o.patience(c.opts.RevalidateTimeout))
+	defer cancel()
+	_, _, err := c.resolves.do(wait, "sparing\x00"+key, func(ctx context.Context) (resolved, error) {
+		desc, err := o.Upstream.Resolve(ctx, t.repo.Name, t.name)
+		o.health.saw(err)
+		if err == nil && !c.keeps(t.repo, desc.Digest) {
+			err = errLow
+		}
+		if err != nil {
+			c.spared.add(key, err)
+			return resolved{}, err
+		}
+		return resolved{desc: desc}, c.bind(t.repo, t.name, desc)
+	})
+	if err == nil {
+		if now, err := c.tag(t.repo, t.name); err == nil && now != nil {
+			t = now
+		}
+		return c.known(ctx, o, t, headOnly, ttl)
+	}
+	if !errors.Is(err, errLow) && !c.standsIn(ctx, o, t, err) {
+		return nil, err
+	}
+	return c.stale(ctx, o, t, headOnly, ttl, err)
+}
 
 // known serves a tag that needs no confirmation. When what it points to cannot be fetched,
 // what it pointed to before is better than nothing.

@@ -204,19 +204,54 @@ func TestPopularTagIsRefreshedAhead(t *testing.T) {
 		if err != nil || m.Desc.Digest != d || m.Result != Hit {
 			t.Errorf("Manifest = %+v, %v, want %s from the cache", m, err, d)
 		}
-		// With a low budget there is no refresh, and what is known is served stale.
+		// With a low budget nothing is refreshed in the background.
 		r.low = true
 		before = r.count("Resolve")
-		for range 10 {
-			time.Sleep(10 * time.Second)
-			if _, err := c.Manifest(t.Context(), hub, "latest", false); err != nil {
-				t.Fatal(err)
-			}
-		}
-		pull(Stale)
+		time.Sleep(10 * ttl)
 		if n := r.count("Resolve"); n != before {
-			t.Errorf("tag was asked for %d times with a low budget, want none", n-before)
+			t.Errorf("tag was asked for %d times in the background with a low budget, want none", n-before)
 		}
+	})
+}
+
+// What is left of a budget is not spent on tags that are known: the free HEAD confirms
+// those that did not move, and those that did are served as they were.
+func TestLowBudgetIsNotSpentOnKnownTags(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &spared{registry: newRegistry()}
+		one := r.push(hub.Name, "latest", manifestOf("one"))
+		c := openWith(t, r, UpstreamOptions{TagTTL: ttl})
+		defer closeCache(t, c)
+		gets, heads := 0, 0
+		pull := func(what string, want Result, digest v1.Hash, wantHeads, wantGets int) {
+			t.Helper()
+			m, err := c.Manifest(t.Context(), hub, "latest", false)
+			if err != nil || m.Result != want || m.Desc.Digest != digest {
+				t.Fatalf("%s: Manifest = %+v, %v, want %s, %s", what, m, err, want, digest)
+			}
+			if h, g := r.count("Resolve")-heads, r.count("Manifest")-gets; h != wantHeads || g != wantGets {
+				t.Errorf("%s: %d HEADs and %d GETs, want %d and %d", what, h, g, wantHeads, wantGets)
+			}
+			heads, gets = r.count("Resolve"), r.count("Manifest")
+		}
+		pull("new", Miss, one, 1, 1)
+		r.low = true
+		time.Sleep(2 * ttl)
+		pull("unmoved", Hit, one, 1, 0)
+		pull("confirmed", Hit, one, 0, 0)
+		two := r.push(hub.Name, "latest", manifestOf("two"))
+		time.Sleep(2 * ttl)
+		pull("moved", Stale, one, 1, 0)
+		pull("moved, asked again at once", Stale, one, 0, 0)
+		time.Sleep(2 * sparedFor)
+		pull("moved, asked again later", Stale, one, 1, 0)
+		r.low = false
+		pull("budget is back", Miss, two, 1, 1)
+		// Moved back to what is kept: that costs nothing.
+		r.low = true
+		r.tags[hub.Name+":latest"] = one
+		time.Sleep(2 * max(ttl, sparedFor))
+		pull("moved to what is kept", Hit, one, 1, 0)
 	})
 }
 

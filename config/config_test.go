@@ -156,6 +156,8 @@ upstreams:
         tags: true
         username: AWS
         password_file: %[3]s
+      - url: https://stand-in.example.com
+        docker_config: %[4]s/docker.json
     aliases: [hub]
     username: someone
     password_file: %[3]s
@@ -203,6 +205,8 @@ upstreams:
 			Name: "docker.io", Endpoints: []Endpoint{{URL: "https://one.example.com"}, {URL: "http://10.0.0.1:5000/a/b"}, {
 				URL: "https://public.ecr.aws", StandIn: true, From: "library/", To: "docker/library/", Tags: true,
 				Account: Account{Username: "AWS", Password: NewSecret("from a file"), PasswordFile: passwordFile},
+			}, {
+				URL: "https://stand-in.example.com", StandIn: true, Account: Account{DockerConfig: folder + "/docker.json"},
 			}}, Aliases: []string{"hub"},
 			Account:             Account{Username: "someone", Password: NewSecret("from a file"), PasswordFile: passwordFile},
 			FallbackCredentials: []Account{{Username: "second", Password: NewSecret("from a file"), PasswordFile: passwordFile}, {}},

@@ -152,7 +152,7 @@ func (u *Upstream) connectionFields() []field {
 		choiceField("address_family", &u.AddressFamily, []AddressFamily{AnyFamily, IPv4Family, IPv6Family},
 			"Which addresses are connected to. Docker Hub counts anonymous pulls over IPv6 for a whole /64, which other machines may share: with `ipv4` they count for one address."),
 		fileField("ca_file", &u.CAFile, "PEM file with certificates to trust beside the system's."),
-		fileField("client_cert_file", &u.ClientCertFile, "PEM file with a client certificate for the registry."),
+		fileField("client_cert_file", &u.ClientCertFile, "PEM file with a client certificate for the registry and its token server. Neither redirect targets nor stand-ins are shown it."),
 		fileField("client_key_file", &u.ClientKeyFile, "PEM file with its private key."),
 		proxyField(&u.Proxy),
 		textField("proxy_username", &u.ProxyUsername, "User for the proxy."),

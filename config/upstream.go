@@ -86,7 +86,7 @@ func (u *Upstream) mannersFields() []field {
 	return []field{
 		{name: "budget", kind: section, doc: "What is left of a pull limit.", fields: []field{
 			percentField("reserve", &u.Reserve,
-				"Share of the limit that is kept for what nobody has yet. When less remains, nothing is checked in the background, and known tags are served without asking. It matters only where the registry tells its limit, as Docker Hub does. 0% turns it off."),
+				"Share of the limit that is kept for what nobody has yet. When less remains, nothing is checked in the background, and known tags are asked for by HEAD only, which costs nothing: those that moved are served stale. It matters only where the registry tells its limit, as Docker Hub does. 0% turns it off."),
 		}},
 		choiceField("limited", &u.Limited, []Limited{LimitedRefuse, LimitedWait},
 			"What becomes of a request for something new while the registry limits us: `refuse` answers 429 at once, upon which dockerd goes to the registry itself; `wait` holds it for up to `limited_wait`, if it may go through by then."),
@@ -151,7 +151,7 @@ func (e *Endpoint) fields() []field {
 			prefixField("to", &e.To, "What stands in that place there, such as `docker/library/`."),
 		}},
 		boolField("tags", &e.Tags, "Takes its word for what tags point to and for lists. Without it only digests are asked of it."),
-	}, e.Account.fields()[:3]...)
+	}, e.Account.fields()...)
 }
 
 // fields returns the keys of an account.

@@ -31,8 +31,12 @@ func newStaticHeaders() staticHeaders {
 		immutable:   []string{"public, max-age=31536000, immutable"}, // a year, the most that HTTP caches take seriously
 		noCache:     []string{"no-cache"},
 		noStore:     []string{"no-store"},
-		// The only code that clients of registries show (OCI distribution specification, "Warnings").
-		stale: []string{`299 - "stale: the registry could not be asked, this is what it last said"`},
+		// HTTP's own code for it (RFC 7234 section 5.5.1), and the only one that clients of
+		// registries show (OCI distribution specification, "Warnings"); they skip all others.
+		stale: []string{
+			`110 - "Response is Stale"`,
+			`299 - "stale: the registry could not be asked, this is what it last said"`,
+		},
 	}
 }
 

@@ -119,8 +119,9 @@ func TestStaleManifestCarriesWarning(t *testing.T) {
 	f.manifest.Result, f.manifest.StaleFor = cache.Stale, time.Hour
 	url := serve(t, newHandler(t, f, nil))
 	a := ask(t, "GET", url+"/v2/library/nginx/manifests/latest")
-	if got := a.Header.Get("Warning"); a.StatusCode != 200 || !strings.HasPrefix(got, `299 - "stale`) {
-		t.Errorf("stale manifest = %d, Warning %q", a.StatusCode, got)
+	got := a.Header.Values("Warning")
+	if a.StatusCode != 200 || len(got) != 2 || got[0] != `110 - "Response is Stale"` || !strings.HasPrefix(got[1], `299 - "stale`) {
+		t.Errorf("stale manifest = %d, Warning %q, want the codes 110 and 299", a.StatusCode, got)
 	}
 }
 

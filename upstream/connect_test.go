@@ -1,7 +1,10 @@
 package upstream
 
 import (
+	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/base64"
 	"io"
 	"net"
@@ -13,6 +16,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"forebay/internal/hubtest"
 	"forebay/internal/pull"
@@ -114,6 +119,60 @@ func TestClientCertificateIsShown(t *testing.T) {
 	o.TLS.CertFile, o.TLS.KeyFile = "", ""
 	_, err := newRegistry(t, o).Resolve(t.Context(), repoAlpine, "latest")
 	wantKind(t, "Resolve without a client certificate", err, pull.Unavailable)
+}
+
+// A certificate says who we are. Where the registry redirects to, and who stands in for
+// it, ask for one in vain.
+func TestClientCertificateIsShownToTheRegistryOnly(t *testing.T) {
+	data := []byte("a blob of no importance")
+	d, _, err := v1.SHA256(bytes.NewReader(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	type seen struct {
+		mu    sync.Mutex
+		shown []int // certificates, by request
+	}
+	serve := func(answer func(w http.ResponseWriter, r *http.Request)) (*httptest.Server, *seen) {
+		s := &seen{}
+		server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			s.mu.Lock()
+			s.shown = append(s.shown, len(r.TLS.PeerCertificates))
+			s.mu.Unlock()
+			answer(w, r)
+		}))
+		server.TLS = &tls.Config{ClientAuth: tls.RequestClientCert}
+		server.StartTLS()
+		t.Cleanup(server.Close)
+		return server, s
+	}
+	blob := func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(data) }
+	store, atStore := serve(blob)
+	standIn, atStandIn := serve(blob)
+	registry, atRegistry := serve(func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, store.URL+"/blob", http.StatusTemporaryRedirect)
+	})
+	trusted := x509.NewCertPool()
+	for _, s := range []*httptest.Server{store, standIn, registry} {
+		trusted.AddCert(s.Certificate())
+	}
+	hub := hubtest.New(t, hubtest.Options{TLS: true, ClientCerts: true})
+	cert, key := hub.ClientPair()
+	o := Options{
+		Name: "registry.test", Endpoints: endpointsOf(registry.URL),
+		TLS: TLS{RootCAs: trusted, CertFile: writeFile(t, "client.pem", string(cert)), KeyFile: writeFile(t, "client.key", string(key))},
+	}
+	wantBlob(t, newRegistry(t, o), "a/b", d, data)
+	o.Endpoints = []Endpoint{{URL: standIn.URL, StandIn: &StandIn{Tags: true}}}
+	wantBlob(t, newRegistry(t, o), "a/b", d, data)
+	for name, test := range map[string]struct {
+		*seen
+		want int
+	}{"registry": {atRegistry, 1}, "redirect target": {atStore, 0}, "stand-in": {atStandIn, 0}} {
+		if len(test.shown) == 0 || slices.ContainsFunc(test.shown, func(n int) bool { return n != test.want }) {
+			t.Errorf("%s was shown %v certificates, want %d each time", name, test.shown, test.want)
+		}
+	}
 }
 
 func TestAddressFamily(t *testing.T) {

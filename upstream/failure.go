@@ -113,6 +113,9 @@ func (r *Registry) statusFailure(ctx context.Context, a *ask, resp *http.Respons
 	f.elsewhere = f.again || resp.StatusCode >= 500
 	if resp.StatusCode == http.StatusTooManyRequests {
 		f.limit, f.elsewhere = kindOfLimit(a, resp.Header, doc), true
+		if f.err.RetryAfter == 0 {
+			f.err.RetryAfter = wire.ParseRateLimitReset(resp.Header, r.opts.Now())
+		}
 	}
 	if ctx.Err() != nil {
 		f.again, f.elsewhere = false, false

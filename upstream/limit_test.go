@@ -229,6 +229,29 @@ func TestLimitOfTheTokenServerIsItsOwn(t *testing.T) {
 	})
 }
 
+// Without Retry-After the token server's own limit says when it begins anew.
+func TestLimitOfTheTokenServerLastsUntilItsReset(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, hubtest.Options{})
+		r := w.registry(nil)
+		w.push("library/nginx", "latest")
+		rule := w.hub.AddRule(hubtest.Rule{Role: hubtest.RoleAuth, Do: hubtest.StatusWith(http.StatusTooManyRequests,
+			"application/json", "{}", http.Header{"X-Ratelimit-Reset": {"49"}})})
+		_, err := r.Resolve(t.Context(), "library/nginx", "latest")
+		if fail := wantKind(t, "Resolve", err, pull.Limited); fail.RetryAfter < 40*time.Second || fail.RetryAfter > time.Minute {
+			t.Errorf("Retry-After is %v, want about 49 s", fail.RetryAfter)
+		}
+		rule.Remove()
+		time.Sleep(40 * time.Second)
+		_, err = r.Resolve(t.Context(), "library/nginx", "latest")
+		wantKind(t, "Resolve before the reset", err, pull.Limited)
+		time.Sleep(20 * time.Second)
+		if _, err = r.Resolve(t.Context(), "library/nginx", "latest"); err != nil {
+			t.Errorf("Resolve after the reset: %v", err)
+		}
+	})
+}
+
 func TestLimitOfTheBlobStoreIsItsOwn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, hubtest.Options{})

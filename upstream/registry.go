@@ -224,7 +224,7 @@ func (r *Registry) add(given Endpoint, profile Profile) error {
 	if !slices.Contains(r.sites, s) {
 		r.sites = append(r.sites, s)
 	}
-	e, err := newEndpoint(base, profile, &r.opts)
+	e, err := newEndpoint(base, given.StandIn != nil, profile, &r.opts)
 	if err != nil {
 		return err
 	}
@@ -270,6 +270,7 @@ func (r *Registry) Close() {
 	r.work.Wait()
 	for _, e := range r.endpoints {
 		e.transport.CloseIdleConnections()
+		e.outside.CloseIdleConnections()
 	}
 }
 
@@ -279,7 +280,8 @@ type endpoint struct {
 	base      *url.URL // scheme, host, path without a slash at its end
 	trust     realmTrust
 	dialer    *dialer
-	transport *http.Transport
+	transport *http.Transport // for the endpoint itself and its token server
+	outside   *http.Transport // for where it redirects to, who must not see a client certificate
 	// challenge is how this endpoint wants us to authenticate; nil until it has said so.
 	challenge atomic.Pointer[challenge]
 	site      *site
@@ -306,11 +308,19 @@ func parseBase(raw string) (*url.URL, error) {
 	return &url.URL{Scheme: base.Scheme, Host: strings.ToLower(base.Host), Path: strings.TrimSuffix(base.Path, "/")}, nil
 }
 
-func newEndpoint(base *url.URL, profile Profile, opts *Options) (_ *endpoint, err error) {
+func newEndpoint(base *url.URL, standIn bool, profile Profile, opts *Options) (_ *endpoint, err error) {
 	e := &endpoint{base: base, trust: newRealmTrust(base, profile, opts.TrustedRealms)}
 	e.dialer = newDialer(base, opts)
 	if e.transport, err = newTransport(e.dialer, opts); err != nil {
 		return nil, err
+	}
+	e.outside = e.transport
+	if opts.TLS.CertFile != "" {
+		e.outside = e.transport.Clone()
+		e.outside.TLSClientConfig.Certificates = nil
+	}
+	if standIn { // it is somebody else
+		e.transport = e.outside
 	}
 	return e, nil
 }

@@ -267,7 +267,11 @@ func (r *Registry) send(ctx context.Context, e *endpoint, a *ask, u *url.URL, g 
 	}
 	start := time.Now()
 	// A RoundTripper follows no redirect, keeps no cookie and adds no Referer.
-	resp, err := e.transport.RoundTrip(req)
+	transport := e.outside
+	if e.sameOrigin(u) {
+		transport = e.transport
+	}
+	resp, err := transport.RoundTrip(req)
 	if err != nil {
 		fail := r.transportFailure(ctx, a, err, reused)
 		r.log.Debug("upstream request failed", logkey.Op(a.op), logkey.Host(u.Host), logkey.Took(time.Since(start)), logkey.Err(fail.err))

@@ -35,6 +35,19 @@ func ParseRetryAfter(h http.Header, message string, now time.Time) time.Duration
 	return 0
 }
 
+// ParseRateLimitReset returns how long it is until an upstream's own limit of requests
+// starts anew, from X-RateLimit-Reset or RateLimit-Reset: seconds, as Docker Hub's token
+// server has it, or a Unix time, as its API has it. It means something with status 429
+// only. 0 means that it did not say, or that the time is past. The result is at most a day.
+func ParseRateLimitReset(h http.Header, now time.Time) time.Duration {
+	for _, name := range []string{"X-Ratelimit-Reset", "Ratelimit-Reset"} {
+		if d, ok := parseRetryValue(h.Get(name), now); ok {
+			return d
+		}
+	}
+	return 0
+}
+
 func parseRetryValue(s string, now time.Time) (time.Duration, bool) {
 	s = strings.TrimSpace(s)
 	if s == "" {

@@ -46,6 +46,29 @@ func TestParseRetryAfter(t *testing.T) {
 	}
 }
 
+func TestParseRateLimitReset(t *testing.T) {
+	now := time.Date(2026, 10, 1, 12, 0, 0, 0, time.UTC)
+	tests := []struct {
+		header, value string
+		want          time.Duration
+	}{
+		{"X-RateLimit-Reset", "49", 49 * time.Second}, // Docker Hub's token server
+		{"X-RateLimit-Reset", fmt.Sprint(now.Add(30 * time.Second).Unix()), 30 * time.Second},
+		{"RateLimit-Reset", "7", 7 * time.Second},
+		{"X-RateLimit-Reset", "-3", 0},
+		{"X-RateLimit-Reset", "1e300", 24 * time.Hour},
+		{"X-RateLimit-Reset", "later", 0},
+		{"X-RateLimit-Limit", "3000", 0},
+	}
+	for _, test := range tests {
+		h := http.Header{}
+		h.Set(test.header, test.value)
+		if got := ParseRateLimitReset(h, now); got != test.want {
+			t.Errorf("ParseRateLimitReset(%v) = %v, want %v", h, got, test.want)
+		}
+	}
+}
+
 func FuzzParseRetryAfter(f *testing.F) {
 	f.Add("60", "")
 	f.Add("Thu, 01 Oct 2026 12:00:00 GMT", "retry-after: 160.574µs, allowed")
