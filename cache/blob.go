@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"sync/atomic"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -192,8 +193,10 @@ func (c *Cache) keptBlob(o *origin, repo Repo, d v1.Hash) (*Blob, error) {
 			return nil, nil
 		}
 		c.log.Error("kept blob cannot be read", logkey.Digest(d), logkey.Err(err))
+		c.storeUsed(&c.reads, err)
 		return nil, nil // fetch it again
 	}
+	c.storeUsed(&c.reads, nil)
 	c.use(d)
 	if c.isVerified(d, size) {
 		return &Blob{Digest: d, Size: size, Result: Hit, file: file}, nil
@@ -236,6 +239,9 @@ func (c *Cache) verifyKept(src source, d v1.Hash, file *os.File, size int64) (*f
 				c.setVerified(d, size)
 			} else if errors.Is(err, errMismatch) {
 				c.log.Error("kept blob is damaged: dropped", logkey.Digest(d), logkey.Err(err), logkey.Err(c.forget(d)))
+				c.mismatched(&c.counts.keptWrong, src.repo, d, err)
+			} else if errors.Is(err, errStorage) {
+				c.storeUsed(&c.reads, err)
 			}
 		})
 		c.ended(f)
@@ -328,6 +334,7 @@ func (c *Cache) startFill(o *origin, repo Repo, d v1.Hash) (*fill, error) {
 	}
 	f.source = source{repo: repo, origin: o}
 	f.maxBytes = c.opts.MaxBytes
+	f.mismatched = func(err error) { c.mismatched(&c.counts.sentWrong, repo, d, err) }
 	hint := int64(-1)
 	if size, ok := c.sizes.Get(d); ok {
 		hint = size
@@ -349,6 +356,11 @@ func (c *Cache) runFill(t *fetcher) {
 	if size, _, err := t.state(); err == nil {
 		c.log.Info("blob cached", logkey.Upstream(t.source.repo.Upstream), logkey.Repository(t.source.repo.Name),
 			logkey.Digest(t.digest), logkey.Bytes(size), logkey.Took(time.Since(start)))
+		if size >= fillDoneLeast {
+			e := eventOf(EventFillDone, t.source.repo, t.digest)
+			e.Bytes, e.Detail = size, "in "+time.Since(start).Round(time.Millisecond).String()
+			c.event(e)
+		}
 	}
 }
 
@@ -357,6 +369,7 @@ func (c *Cache) commit(f *fill) error {
 	if err := f.part.Commit(f.size); err != nil {
 		return err
 	}
+	c.storeUsed(&c.writes, nil)
 	c.setVerified(f.digest, f.size)
 	c.wrong.remove(f.digest)
 	c.space.add(f.digest, f.size, evict.Blob)
@@ -372,8 +385,12 @@ func (c *Cache) failed(f *fill, err error) {
 	switch {
 	case errors.Is(err, errClosed), errors.Is(err, context.Canceled), errors.Is(err, errStorage):
 		c.log.Info("fill stopped", logkey.Digest(f.digest), logkey.Err(err))
+		if errors.Is(err, errStorage) {
+			c.storeUsed(&c.writes, err)
+		}
 		return
 	case errors.Is(err, errMismatch):
+		c.mismatched(&c.counts.sentWrong, repo, f.digest, err)
 		n, _ := c.wrong.get(f.digest)
 		c.wrong.add(f.digest, n+1)
 	}
@@ -382,6 +399,14 @@ func (c *Cache) failed(f *fill, err error) {
 	}
 	c.log.Warn("fill failed", logkey.Upstream(repo.Upstream), logkey.Repository(repo.Name),
 		logkey.Digest(f.digest), logkey.Err(err))
+	c.event(eventOf(EventFillFailed, repo, f.digest).because(err))
+}
+
+// mismatched counts and tells of content that does not have the digest d. d is zero where
+// the upstream named none.
+func (c *Cache) mismatched(count *atomic.Int64, repo Repo, d v1.Hash, err error) {
+	count.Add(1)
+	c.event(eventOf(EventVerificationFailed, repo, d).because(err))
 }
 
 // StatBlob returns the size of the blob d of repo without fetching it.

@@ -533,7 +533,7 @@ func (t *fetcher) awaitFile() error {
 func (t *fetcher) write(w *worker, pos int64, b []byte) (stored int64, more bool, err error) {
 	last := pos + int64(len(b))
 	if t.maxBytes > 0 && last > t.maxBytes {
-		return 0, false, fmt.Errorf("more than %d bytes: %w", t.maxBytes, errStorage)
+		return 0, false, fmt.Errorf("more than %d bytes: %w", t.maxBytes, errTooLarge)
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()

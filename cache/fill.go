@@ -54,7 +54,9 @@ type fill struct {
 	partErr  error         // why there is no part
 	near     int64         // see sizing
 	maxBytes int64         // larger blobs are not kept; 0 means no limit
-	log      *zap.Logger
+	// mismatched is told of wrong content that was passed through; nil when nobody counts.
+	mismatched func(error)
+	log        *zap.Logger
 
 	opened chan struct{} // closed when the first answer came or the fill ended
 	done   chan struct{} // closed when the fill has ended
@@ -204,7 +206,7 @@ func (f *fill) setSize(size int64) error {
 	}
 	f.size = size
 	if f.maxBytes > 0 && size > f.maxBytes {
-		return fmt.Errorf("%d bytes are more than the store may hold: %w", size, errStorage)
+		return fmt.Errorf("%d bytes are more than the store may hold: %w", size, errTooLarge)
 	}
 	return nil
 }

@@ -72,8 +72,18 @@ func (c *Cache) ask(ctx context.Context, o *origin, repo Repo, ref string) (reso
 	default:
 		return resolved{}, err
 	}
-	desc, b, err := o.Upstream.Manifest(ctx, repo.Name, ref)
+	desc, b, err := c.getManifest(ctx, o, repo, ref)
 	return resolved{desc: desc, bytes: b}, err
+}
+
+// getManifest asks the upstream for a manifest.
+func (c *Cache) getManifest(ctx context.Context, o *origin, repo Repo, ref string) (v1.Descriptor, []byte, error) {
+	desc, b, err := o.Upstream.Manifest(ctx, repo.Name, ref)
+	if errors.Is(err, pull.ErrDigest) {
+		d, _ := wire.ParseDigest(ref) // none of a tag
+		c.mismatched(&c.counts.sentWrong, repo, d, err)
+	}
+	return desc, b, err
 }
 
 func (c *Cache) byDigest(ctx context.Context, o *origin, repo Repo, d v1.Hash, headOnly bool) (*Manifest, error) {
@@ -163,7 +173,7 @@ func (c *Cache) fetchManifest(ctx context.Context, o *origin, repo Repo, d v1.Ha
 	if m, _, err := c.linkedManifest(repo, d); m != nil || err != nil {
 		return m, err // since the caller looked
 	}
-	desc, b, err := o.Upstream.Manifest(ctx, repo.Name, d.String())
+	desc, b, err := c.getManifest(ctx, o, repo, d.String())
 	o.health.saw(err)
 	if err != nil {
 		c.remember(key, err)
@@ -184,11 +194,13 @@ func (c *Cache) fetchManifest(ctx context.Context, o *origin, repo Repo, d v1.Ha
 // the client from its manifest.
 func (c *Cache) keepManifest(repo Repo, desc v1.Descriptor, b []byte) (*Manifest, error) {
 	if err := matches(desc.Digest, b); err != nil {
+		c.mismatched(&c.counts.sentWrong, repo, desc.Digest, err)
 		return nil, &pull.Error{Kind: pull.Invalid, Upstream: repo.Upstream, Op: "get manifest " + repo.Name + "@" + desc.Digest.String(), Err: err}
 	}
 	desc.Size = int64(len(b))
 	m := &Manifest{Desc: desc, Bytes: b, Result: Miss, refs: c.readRefs(b), used: new(atomic.Int64)}
 	err := c.disk.Put(desc.Digest, b)
+	c.storeUsed(&c.writes, err)
 	if err == nil {
 		c.space.add(desc.Digest, desc.Size, evict.Manifest)
 		err = c.index.Update(func(b *index.Batch) error {
@@ -230,10 +242,15 @@ func (c *Cache) linkedManifest(repo Repo, d v1.Hash) (m *Manifest, linked bool, 
 	}
 	b, err := c.readKept(d, manifestMax)
 	if err != nil {
-		return nil, true, c.absentOr(err)
+		if err = c.absentOr(err); err != nil {
+			c.storeUsed(&c.reads, err)
+		}
+		return nil, true, err
 	}
+	c.storeUsed(&c.reads, nil)
 	if err := matches(d, b); err != nil {
 		c.log.Error("kept manifest is damaged", logkey.Digest(d), logkey.Err(err))
+		c.mismatched(&c.counts.keptWrong, repo, d, err)
 		return nil, true, c.forget(d)
 	}
 	m = &Manifest{Desc: v1.Descriptor{MediaType: types.MediaType(link.MediaType), Digest: d, Size: int64(len(b))},

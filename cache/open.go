@@ -43,6 +43,9 @@ type Options struct {
 	ScrubInterval time.Duration
 	ScrubRate     int64       // bytes per second that this reads at most; 0 means 16 MiB
 	Log           *zap.Logger // nil means no logging
+	// OnEvent is told of what happens to what is kept and to the upstreams. It must not
+	// block, nor call what asks an upstream. nil means that nobody is told.
+	OnEvent func(Event)
 }
 
 // Cache keeps what upstreams gave. Its methods may be called concurrently.
@@ -78,6 +81,8 @@ type Cache struct {
 	pins     pins
 	scrubbed atomic.Pointer[scrubState] // as of the last blob; nil while it is off
 
+	reads, writes storeDoor
+
 	mu       sync.Mutex
 	fills    map[v1.Hash]*fill // guarded by mu; removed when ended
 	verified map[proof]int64   // guarded by mu; size of blobs whose digest was computed since the start
@@ -87,6 +92,8 @@ type Cache struct {
 type counts struct {
 	tagsMoved     atomic.Int64
 	releasesMoved atomic.Int64 // tags of full versions, which nobody is expected to move
+	sentWrong     atomic.Int64 // contents that came from an upstream without the digest asked for
+	keptWrong     atomic.Int64 // kept contents that did not have it any more when they were asked for
 	damaged       atomic.Int64 // blobs that were found not to have their digest any more
 }
 
@@ -160,6 +167,12 @@ func Open(o Options) (*Cache, error) {
 	for name, u := range o.Upstreams {
 		if c.upstreams[name], err = newOrigin(u); err != nil {
 			return nil, errors.Join(fmt.Errorf("upstream %s: %w", name, err), c.Close())
+		}
+		if o.OnEvent != nil {
+			c.upstreams[name].health.telling.tell = func(e Event) {
+				e.Upstream = name
+				c.event(e)
+			}
 		}
 	}
 	c.resolves = flights[resolved]{ctx: ctx, wg: &c.wg}

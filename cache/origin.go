@@ -64,11 +64,13 @@ const ailingFor = 30 * time.Second
 type health struct {
 	last  atomic.Int64 // Unix nanoseconds of the last word from the upstream, negative when it was a failure
 	heads atomic.Bool  // a HEAD of a manifest worked once
+	telling
 }
 
 // saw takes in the outcome of a request to the upstream.
 func (h *health) saw(err error) {
-	now := time.Now().UnixNano()
+	at := time.Now()
+	now := at.UnixNano()
 	if err != nil {
 		switch pull.KindOf(err) {
 		case pull.Unavailable, pull.Timeout, pull.Limited:
@@ -76,6 +78,7 @@ func (h *health) saw(err error) {
 		}
 	}
 	h.last.Store(now)
+	h.telling.saw(err, at)
 }
 
 // ailingWait is how long a client waits for a confirmation while the upstream fails: one

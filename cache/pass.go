@@ -185,8 +185,12 @@ func (p *passage) deliver(from int64, b []byte) error {
 // judge releases the last byte when the digest is right.
 func (p *passage) judge() error {
 	if got := hex.EncodeToString(p.sum.Sum(nil)); got != p.f.digest.Hex {
-		return &pull.Error{Kind: pull.Invalid, Upstream: p.f.source.repo.Upstream,
+		err := &pull.Error{Kind: pull.Invalid, Upstream: p.f.source.repo.Upstream,
 			Op: "pass " + p.f.digest.String(), Err: errMismatch}
+		if p.f.mismatched != nil {
+			p.f.mismatched(err)
+		}
+		return err
 	}
 	n, err := p.w.Write(p.held)
 	p.off += int64(n)

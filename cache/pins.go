@@ -406,6 +406,17 @@ func (c *Cache) Pin(ctx context.Context, repo Repo, tag string, d v1.Hash, platf
 	if err := c.learn(ctx, repo, ref, platforms); err != nil {
 		return nil, fmt.Errorf("pin %s: %w", refString(repo, tag, d), err)
 	}
+	p, err := c.pin(repo, tag, d, ref, platforms)
+	if err == nil {
+		e := eventOf(EventPinned, repo, d)
+		e.Tag, e.Bytes = tag, p.Bytes
+		c.event(e)
+	}
+	return p, err
+}
+
+// pin is Pin for an image whose manifests are known.
+func (c *Cache) pin(repo Repo, tag string, d v1.Hash, ref string, platforms []string) (*Pin, error) {
 	c.loadPins()
 	c.pins.change.Lock()
 	defer c.pins.change.Unlock()
@@ -527,6 +538,16 @@ func (c *Cache) Unpin(repo Repo, tag string, d v1.Hash) error {
 	if ref == "" {
 		ref = d.String()
 	}
+	if err := c.unpin(repo, tag, d, ref); err != nil {
+		return err
+	}
+	e := eventOf(EventUnpinned, repo, d)
+	e.Tag = tag
+	c.event(e)
+	return nil
+}
+
+func (c *Cache) unpin(repo Repo, tag string, d v1.Hash, ref string) error {
 	c.loadPins()
 	c.pins.change.Lock()
 	defer c.pins.change.Unlock()

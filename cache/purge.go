@@ -272,12 +272,24 @@ func (c *Cache) PurgeDigest(ctx context.Context, d v1.Hash, force bool) (Purged,
 	}
 	c.wrong.remove(d)
 	c.log.Info("digest purged", logkey.Digest(d), logkey.Bytes(p.done.Bytes), logkey.Err(err))
+	p.tell(Repo{}, d.String(), d)
 	return p.done, err
 }
 
 func (p *purge) log(event string, repo Repo, ref string, err error) {
 	p.c.log.Info(event, logkey.Upstream(repo.Upstream), logkey.Repository(repo.Name), logkey.Reference(ref),
 		logkey.Count(p.done.Blobs), logkey.Bytes(p.done.Bytes), logkey.Err(err))
+	p.tell(repo, ref, v1.Hash{})
+}
+
+// tell makes an event of a purge that removed something.
+func (p *purge) tell(repo Repo, ref string, d v1.Hash) {
+	if p.done.Tags+p.done.Links+p.done.Blobs == 0 {
+		return
+	}
+	e := eventOf(EventPurged, repo, d)
+	e.Count, e.Bytes, e.Detail = int64(p.done.Blobs), p.done.Bytes, ref
+	p.c.event(e)
 }
 
 // tree returns what a manifest leads to, itself included, as far as manifests are kept.

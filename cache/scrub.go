@@ -172,6 +172,11 @@ func (c *Cache) condemn(d v1.Hash, f *os.File, why error) *BadBlob {
 		err = errors.Join(err, c.gone(d))
 	}
 	c.log.Error("kept blob is damaged: taken out", logkey.Digest(d), logkey.Path(kept), zap.NamedError("found", why), logkey.Err(err))
+	if kept != "" {
+		c.event(Event{Kind: EventQuarantined, Digest: d}.because(why))
+	} else {
+		c.event(Event{Kind: EventVerificationFailed, Digest: d}.because(why))
+	}
 	return bad
 }
 

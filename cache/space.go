@@ -35,6 +35,9 @@ const (
 // errNoRoom means that not enough can be evicted.
 var errNoRoom = fmt.Errorf("no room in the store: %w", errStorage)
 
+// errNeverFits means that it would not help to evict everything.
+var errNeverFits = fmt.Errorf("no room in the store: %w", errTooLarge)
+
 // space keeps the storage folder within its bounds: a fill reserves what it will write
 // before it writes it, and what is used least makes room. It never waits for the network.
 type space struct {
@@ -53,6 +56,8 @@ type space struct {
 	evicting sync.Mutex // one eviction at a time
 	evicted  atomic.Int64
 	freed    atomic.Int64 // bytes
+	ages     ages
+	told     func(evicted) // of each time that room was made; no lock is held
 }
 
 // rounded is what a file of n bytes takes on the disk.
@@ -89,8 +94,11 @@ func (s *space) reserve(ctx context.Context, n int64) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	if s.max > 0 && n > s.max {
+		return errNeverFits
+	}
 	s.reserved.Add(n)
-	if over := s.excess(); over > 0 && (s.max > 0 && n > s.max || !s.makeRoom(over)) {
+	if over := s.excess(); over > 0 && !s.makeRoom(over) {
 		s.reserved.Add(-n)
 		return errNoRoom
 	}
@@ -105,10 +113,14 @@ func (s *space) release(n int64) {
 
 // makeRoom evicts until nothing is too much, at least over bytes.
 func (s *space) makeRoom(over int64) bool {
+	var all evicted
+	defer func() { s.told(all) }() // after the lock is given back
 	s.evicting.Lock()
 	defer s.evicting.Unlock()
 	for over > 0 {
-		if s.evict(over) == 0 {
+		some := s.evict(over)
+		all.blobs, all.bytes, all.unused = all.blobs+some.blobs, all.bytes+some.bytes, some.unused
+		if some.bytes == 0 {
 			return false
 		}
 		over = s.excess()
@@ -116,9 +128,15 @@ func (s *space) makeRoom(over int64) bool {
 	return true
 }
 
+// evicted is what was dropped to make room.
+type evicted struct {
+	blobs, bytes int64
+	unused       time.Duration // how long the last of it had not been used
+}
+
 // evict drops what is worth least, at least need bytes if there are as many, and returns
-// how many it freed. s.evicting is held.
-func (s *space) evict(need int64) (freed int64) {
+// what it dropped. s.evicting is held.
+func (s *space) evict(need int64) (done evicted) {
 	victims := s.policy.Victims(need, s.keep)
 	for len(victims) > 0 {
 		batch := victims[:min(len(victims), dropBatch)]
@@ -135,15 +153,18 @@ func (s *space) evict(need int64) (freed int64) {
 				s.policy.Add(v.Digest, v.Size, v.Kind) // it is still there
 				continue
 			}
-			freed += v.Size
+			done.blobs++
+			done.bytes += v.Size
 			s.evicted.Add(1)
+			s.freed.Add(v.Size)
+			s.ages.add(time.Since(v.Used))
 		}
 	}
-	s.freed.Add(freed)
-	if freed > 0 {
-		s.log.Info("evicted", logkey.Bytes(freed), logkey.Took(s.policy.Age()))
+	if done.bytes > 0 {
+		done.unused = s.policy.Age()
+		s.log.Info("evicted", logkey.Bytes(done.bytes), logkey.Took(done.unused))
 	}
-	return freed
+	return done
 }
 
 // add says that d is kept now.
@@ -181,8 +202,9 @@ func (s *space) keepAhead() {
 	}
 	if over > 0 {
 		s.evicting.Lock()
-		defer s.evicting.Unlock()
-		s.evict(over)
+		done := s.evict(over)
+		s.evicting.Unlock()
+		s.told(done)
 	}
 }
 
@@ -194,6 +216,12 @@ func (c *Cache) openSpace() {
 		keep:   func(d v1.Hash) bool { return c.running(d) != nil || c.Pinned(d) },
 		drop:   c.dropContent,
 		loaded: make(chan struct{}),
+		told: func(done evicted) {
+			if done.blobs > 0 {
+				c.event(Event{Kind: EventEvicted, Count: done.blobs, Bytes: done.bytes,
+					Detail: "unused for " + done.unused.Round(time.Minute).String()})
+			}
+		},
 	}
 	c.wg.Go(func() {
 		defer close(c.space.loaded)
@@ -272,6 +300,7 @@ func (c *Cache) dropOld() {
 			c.log.Error("old content not dropped", logkey.Err(err))
 		}
 		c.log.Info("old content dropped", logkey.Count(len(batch)))
+		c.event(Event{Kind: EventEvicted, Count: int64(len(batch)), Detail: "unused for storage.max_age"})
 	}
 }
 

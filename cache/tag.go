@@ -236,6 +236,9 @@ func (c *Cache) stale(ctx context.Context, o *origin, t *tagState, headOnly bool
 	if key := tagKey(t.repo, t.name); c.told.first(key) {
 		c.log.Warn("stale tag served", logkey.Upstream(t.repo.Upstream), logkey.Repository(t.repo.Name),
 			logkey.Reference(t.name), logkey.Digest(d), logkey.Err(cause))
+		e := eventOf(EventServedStale, t.repo, d).because(cause)
+		e.Tag = t.name
+		c.event(e)
 	}
 	s := m.with(Stale)
 	s.StaleFor = max(time.Since(t.CheckedAt)-ttl, time.Second)
@@ -245,7 +248,7 @@ func (c *Cache) stale(ctx context.Context, o *origin, t *tagState, headOnly bool
 // byMovedTag fetches a tag by GET, whose digest was there a moment ago and is not any more.
 func (c *Cache) byMovedTag(ctx context.Context, o *origin, repo Repo, name string) (*Manifest, error) {
 	m, _, err := c.manifests.do(ctx, "tag\x00"+repo.String()+"\x00"+name, func(ctx context.Context) (*Manifest, error) {
-		desc, b, err := o.Upstream.Manifest(ctx, repo.Name, name)
+		desc, b, err := c.getManifest(ctx, o, repo, name)
 		o.health.saw(err)
 		if err != nil {
 			return nil, err
@@ -318,15 +321,20 @@ func (c *Cache) bind(repo Repo, name string, desc v1.Descriptor) error {
 
 // moved tells of a tag that points elsewhere now.
 func (c *Cache) moved(old *tagState, desc v1.Descriptor) {
+	e := eventOf(EventTagMoved, old.repo, desc.Digest)
+	e.Tag, e.Was = old.name, old.Desc.Digest
 	if releasePattern.MatchString(old.name) {
 		c.counts.releasesMoved.Add(1)
 		c.log.Warn("release tag moved", logkey.Upstream(old.repo.Upstream), logkey.Repository(old.repo.Name),
 			logkey.Reference(old.name), logkey.Digest(desc.Digest))
+		e.Kind = EventReleaseMoved
+		c.event(e)
 		return
 	}
 	c.counts.tagsMoved.Add(1)
 	c.log.Info("tag moved", logkey.Upstream(old.repo.Upstream), logkey.Repository(old.repo.Name),
 		logkey.Reference(old.name), logkey.Digest(desc.Digest))
+	c.event(e)
 }
 
 // TagHistory returns what is recorded of a tag: what it points to, since when, and what

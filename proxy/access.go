@@ -7,6 +7,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"forebay/cache"
 	"forebay/internal/logkey"
 	"forebay/internal/pull"
 )
@@ -15,13 +16,28 @@ import (
 // is not what was sent; the number is nginx's.
 const statusClientLeft = 499
 
+// over tells of x, which has ended with err: those who observe, and the access log.
+func (h *Handler) over(x *exchange, err error) {
+	result := x.result
+	// A client that leaves in the middle is everyday: containerd reads layers in pieces and
+	// closes each.
+	if err != nil && !x.clientLeft() && !hungUp(err) {
+		result = Failed
+	} else {
+		err = nil
+	}
+	took := time.Since(x.began)
+	h.observe(x, took, result, err)
+	h.logAccess(x, took, result, err)
+}
+
 // logAccess writes the one line about x. Its query is left out, as it may hold anything.
-func (h *Handler) logAccess(x *exchange, err error) {
+func (h *Handler) logAccess(x *exchange, took time.Duration, result cache.Result, err error) {
 	line := h.access.Check(zap.InfoLevel, "request")
 	if line == nil {
 		return
 	}
-	status, result := x.w.status, string(x.result)
+	status := x.w.status
 	if x.left {
 		status = statusClientLeft
 	}
@@ -33,18 +49,15 @@ func (h *Handler) logAccess(x *exchange, err error) {
 		logkey.Repository(x.route.Repository),
 		logkey.Status(status),
 		logkey.Bytes(x.w.bytes),
-		logkey.Took(time.Since(x.began)),
+		logkey.Took(took),
 		logkey.Addr(x.r.RemoteAddr),
 		logkey.UserAgent(clip(x.r.UserAgent())),
 	)
-	// A client that leaves in the middle is everyday: containerd reads layers in pieces and
-	// closes each.
-	if err != nil && !x.clientLeft() && !hungUp(err) {
-		result = "error"
+	if err != nil {
 		fields = append(fields, logkey.Err(err))
 	}
-	if result != "" {
-		fields = append(fields, logkey.Result(result))
+	if result != NoResult {
+		fields = append(fields, logkey.Result(string(result)))
 	}
 	line.Write(fields...)
 }

@@ -29,11 +29,12 @@ type exchange struct {
 	left     bool         // the client was gone before its answer began
 	began    time.Time
 	budget   budget // for whatever must be had before the headers go out
+	seen     Request
 }
 
 func newExchange(h *Handler, rw http.ResponseWriter, r *http.Request) *exchange {
 	x := &exchange{h: h, r: r, client: wire.ParseClient(r.UserAgent()), began: time.Now()}
-	x.w.wrap(rw)
+	x.w.wrap(rw, h.watch != nil)
 	x.budget.parent, x.budget.deadline, x.budget.client = r.Context(), x.began.Add(headerBudget), r.RemoteAddr
 	x.w.Header()["Docker-Distribution-Api-Version"] = h.static.apiVersion
 	return x

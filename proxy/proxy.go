@@ -75,6 +75,9 @@ type Options struct {
 	Log      *zap.Logger // nil means no logging
 	// AccessLog takes one line per request, at level info. nil means none.
 	AccessLog *zap.Logger
+	// Observe is told of every request, at its end and in its goroutine: it must not block.
+	// What it is given is good only until it returns. nil means nobody is told.
+	Observe func(*Request)
 }
 
 // Handler answers the registry API.
@@ -84,6 +87,7 @@ type Handler struct {
 	fallback   Fallback
 	log        *zap.Logger
 	access     *zap.Logger
+	watch      func(*Request) // nil for none
 	static     staticHeaders
 	disagreed  rate.Sometimes // bounds a warning that a misconfigured client may cause at will
 
@@ -106,6 +110,7 @@ func New(o Options) (*Handler, error) {
 		fallback:   o.Fallback,
 		log:        orNop(o.Log),
 		access:     orNop(o.AccessLog),
+		watch:      o.Observe,
 		static:     newStaticHeaders(),
 		disagreed:  rate.Sometimes{Interval: time.Minute},
 	}
@@ -169,7 +174,7 @@ func registriesOf(o Options) (wire.Registries, error) {
 // errAborted ends a response of unknown length so that its end is not taken for a whole.
 var errAborted = errors.New("body ended short")
 
-// ServeHTTP answers one request and writes one line about it.
+// ServeHTTP answers one request, writes one line about it and tells who observes.
 func (h *Handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	x := newExchange(h, rw, r)
 	defer x.budget.end()
@@ -181,7 +186,7 @@ func (h *Handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		x.left = x.clientLeft()
 		h.writeError(x, err)
 	}
-	h.logAccess(x, err)
+	h.over(x, err)
 	if abort {
 		// A plain return would end a chunked body as if it were complete.
 		panic(http.ErrAbortHandler)

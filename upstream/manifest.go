@@ -101,7 +101,7 @@ func (r *Registry) manifestOnce(ctx context.Context, repo, ref string) (v1.Descr
 		if err == nil {
 			return desc, body, nil
 		}
-		if !errors.Is(err, errDigest) {
+		if !errors.Is(err, pull.ErrDigest) {
 			return v1.Descriptor{}, nil, r.broken(a, "%w", err).err
 		}
 		if try == 2 {
@@ -151,11 +151,8 @@ func validRepo(repo string) error {
 	return nil
 }
 
-// errDigest: the bytes do not have the digest that they should have.
-var errDigest = errors.New("digest mismatch")
-
 // verified checks a fetched manifest and describes it. The digest is want, else the one
-// that the header names, else computed. On errDigest the descriptor and bytes are those
+// that the header names, else computed. On [pull.ErrDigest] the descriptor and bytes are those
 // that would be right if the header were wrong.
 func verified(p *page, want v1.Hash) (v1.Descriptor, []byte, error) {
 	expect := want
@@ -172,7 +169,7 @@ func verified(p *page, want v1.Hash) (v1.Descriptor, []byte, error) {
 	mediaType, err := manifestType(p.header, body)
 	desc := v1.Descriptor{MediaType: mediaType, Digest: digest, Size: int64(len(body))}
 	if expect != (v1.Hash{}) && digest != expect {
-		mismatch := fmt.Errorf("%w: got %s, want %s", errDigest, digest, expect)
+		mismatch := fmt.Errorf("%w: got %s, want %s", pull.ErrDigest, digest, expect)
 		return desc, body, errors.Join(mismatch, err)
 	}
 	return desc, body, err

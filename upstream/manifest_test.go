@@ -300,7 +300,7 @@ func TestGzipBombIsBounded(t *testing.T) {
 	hub.AddRule(hubtest.Rule{Route: hubtest.RouteManifest, When: bearer, Do: hubtest.Both(bomb, hubtest.Gzip(1))})
 	_, _, err := r.Manifest(t.Context(), repoAlpine, "latest")
 	e := wantKind(t, "Manifest", err, pull.Invalid)
-	if errors.Is(err, errDigest) || !strings.Contains(e.Error(), "decoded") {
+	if errors.Is(err, pull.ErrDigest) || !strings.Contains(e.Error(), "decoded") {
 		t.Errorf("error is %v, want one about the decoded size", err)
 	}
 }

@@ -12,6 +12,9 @@ import (
 	"time"
 )
 
+// ErrDigest is the cause of an Invalid: the bytes do not have the digest that they should have.
+var ErrDigest = errors.New("digest mismatch")
+
 // Kind says why content could not be had. The proxy alone turns it into an HTTP
 // status (proxy/errors.go).
 type Kind uint8
