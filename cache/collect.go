@@ -76,7 +76,7 @@ func (g *collection) files(ctx context.Context) error {
 			return g.adopt(d, size, modTime)
 		}
 		// A fill commits its file before its link, and ends after both.
-		if modTime.After(old) || g.c.running(d) != nil {
+		if modTime.After(old) || g.c.running(d) != nil || g.c.arriving.has(d) {
 			return nil
 		}
 		g.done.Blobs++

@@ -79,6 +79,7 @@ type Cache struct {
 	counts   counts
 	space    *space
 	pins     pins
+	arriving arrivals
 	scrubbed atomic.Pointer[scrubState] // as of the last blob; nil while it is off
 
 	reads, writes storeDoor

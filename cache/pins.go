@@ -373,9 +373,8 @@ func (c *Cache) knownReferrers(repo Repo, d v1.Hash) []descriptor {
 		h, ok := desc.digest()
 		return !ok || !c.linked(repo, index.Manifest, h)
 	})
-	// OCI distribution 1.1, "Referrers tag schema", and cosign's names.
 	base := d.Algorithm + "-" + d.Hex
-	for _, suffix := range []string{"", ".sig", ".att", ".sbom"} {
+	for _, suffix := range referrerSuffixes() {
 		if t, ok, err := c.index.Tag(c.indexRepo(repo), base+suffix); ok && err == nil {
 			all = append(all, descriptor{Digest: t.Desc.Digest.String(), Size: t.Desc.Size, MediaType: string(t.Desc.MediaType)})
 		}

@@ -213,7 +213,7 @@ func (c *Cache) openSpace() {
 	c.space = &space{
 		max: c.opts.MaxBytes, minFree: c.opts.MinFree, disk: c.disk, log: c.log,
 		policy: evict.New(evict.Options{Capacity: c.opts.MaxBytes / 100 * lowPercent}),
-		keep:   func(d v1.Hash) bool { return c.running(d) != nil || c.Pinned(d) },
+		keep:   func(d v1.Hash) bool { return c.running(d) != nil || c.Pinned(d) || c.arriving.has(d) },
 		drop:   c.dropContent,
 		loaded: make(chan struct{}),
 		told: func(done evicted) {
