@@ -27,9 +27,6 @@ import (
 // another, or a manifest is none.
 var ErrContent = errors.New("content is not what it is said to be")
 
-// ErrNoRoom means that content does not fit into the store and nothing can make way for it.
-var ErrNoRoom = errNoRoom
-
 // arrivingFor is how long content that was taken in waits for the image that it belongs
 // to: an import that was cut is run again within it, or loses what it brought to others.
 const arrivingFor = 24 * time.Hour
@@ -120,7 +117,7 @@ func (c *Cache) takeIn(ctx context.Context, d v1.Hash, size int64, r io.Reader) 
 	}
 	c.arriving.add(d)
 	if err := c.space.reserve(ctx, size); err != nil {
-		if errors.Is(err, errNoRoom) {
+		if errors.Is(err, ErrNoRoom) {
 			err = fmt.Errorf("%w: it has %s", ErrNoRoom, humanize.IBytes(uint64(size)))
 		}
 		return err

@@ -32,8 +32,8 @@ const (
 	dropBatch = 256
 )
 
-// errNoRoom means that not enough can be evicted.
-var errNoRoom = fmt.Errorf("no room in the store: %w", errStorage)
+// ErrNoRoom means that content does not fit into the store and not enough can be evicted.
+var ErrNoRoom = fmt.Errorf("no room in the store: %w", errStorage)
 
 // errNeverFits means that it would not help to evict everything.
 var errNeverFits = fmt.Errorf("no room in the store: %w", errTooLarge)
@@ -84,7 +84,7 @@ func (s *space) excess() int64 {
 }
 
 // reserve promises n bytes to a fill, evicting for them if need be. The error is
-// errNoRoom when they cannot be had. What was reserved is given back by release.
+// ErrNoRoom when they cannot be had. What was reserved is given back by release.
 func (s *space) reserve(ctx context.Context, n int64) error {
 	if s.max <= 0 && s.minFree <= 0 {
 		return nil
@@ -100,7 +100,7 @@ func (s *space) reserve(ctx context.Context, n int64) error {
 	s.reserved.Add(n)
 	if over := s.excess(); over > 0 && !s.makeRoom(over) {
 		s.reserved.Add(-n)
-		return errNoRoom
+		return ErrNoRoom
 	}
 	return nil
 }
