@@ -78,6 +78,27 @@ func eventually(t *testing.T, what string, holds func() bool) {
 	}
 }
 
+func TestStatusTellsWhatIsLeftAndWhoSpentIt(t *testing.T) {
+	o := operate(t, "")
+	for i, repo := range []string{"library/alpine", "library/busybox", "library/a", "library/b", "library/c", "library/d", "library/e"} {
+		image := o.hub.PushImage(repo, "1", hubtest.ImageSpec{Seed: uint64(i + 1)})
+		o.pull(repo, "1", image.Blobs()...)
+	}
+	o.shows("status", "Budget of docker.io (anonymous at ", "93 of 100 pulls left per 1h", "SPENT BY", "127.0.0.1", "library/alpine", "2 others", "more ")
+	if out, _ := o.run(0, "status"); strings.Contains(out, "TROUBLE") || strings.Contains(out, "library/e") {
+		t.Errorf("status shows trouble without any, or more than five who spent:\n%s", out)
+	}
+	o.hub.SpendAll("127.0.0.1")
+	o.hub.PushImage("library/new", "1", hubtest.ImageSpec{Seed: 99})
+	if status, _ := get(t, o.registry+"/v2/library/new/manifests/1"); status != 429 {
+		t.Errorf("manifest at the limit = %d, want 429", status)
+	}
+	o.shows("status", "0 of 100 pulls left", "below the reserve", "no pulls until ", "not through this mirror", "TROUBLE", "429 since the start", "pulls 1")
+	o.hub.Close()
+	get(t, o.registry+"/v2/library/new/blobs/"+hubtest.Digest([]byte("none")))
+	o.shows("status", "fail", o.hub.RegistryURL(), " in a row")
+}
+
 func TestOperatorLooksAtWhatIsKept(t *testing.T) {
 	o := operate(t, "")
 	_, stderr := o.run(0, "ls")

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -110,18 +111,18 @@ func (o *operator) status(ctx context.Context, before string) error {
 		(time.Duration(s.UptimeSeconds) * time.Second).String()); err != nil {
 		return err
 	}
-	t := newTable(o.p.stdout, "UPSTREAM", "STATE", "LAST ASKED", "BUDGET")
+	t := newTable(o.p.stdout, "UPSTREAM", "STATE", "LAST ASKED")
 	for _, u := range s.Upstreams {
 		state := u.State
 		if u.Sparing {
 			state += ", spared"
 		}
-		t.row(u.Name, state, agoText(u.LastAsked), budgetText(u.Budgets))
+		t.row(u.Name, state, agoText(u.LastAsked))
 	}
 	if err := t.flush(); err != nil {
 		return err
 	}
-	if err := o.showFills(s); err != nil {
+	if err := errors.Join(o.showBudgets(s.Upstreams), o.showTrouble(s.Upstreams), o.showFills(s)); err != nil {
 		return err
 	}
 	if _, err := fmt.Fprintln(o.p.stdout); err != nil {
@@ -130,40 +131,6 @@ func (o *operator) status(ctx context.Context, before string) error {
 	t = newTable(o.p.stdout)
 	statRows(t, s.Stats)
 	return t.flush()
-}
-
-// budgetText says what a registry will still give.
-func budgetText(all []admin.Budget) string {
-	var texts []string
-	for _, b := range all {
-		if b.Limit < 0 || b.Remaining < 0 {
-			continue
-		}
-		text := fmt.Sprintf("%d of %d left", b.Remaining, b.Limit)
-		if b.WindowSeconds > 0 {
-			text += " per " + durationText(time.Duration(b.WindowSeconds)*time.Second)
-		}
-		text += " (" + b.Credential + ")"
-		if !b.PausedUntil.IsZero() {
-			text += ", paused until " + b.PausedUntil.Local().Format(time.TimeOnly)
-		} else if !b.RunsOut.IsZero() {
-			text += ", runs out " + agoText(b.RunsOut)
-		}
-		texts = append(texts, text)
-	}
-	return orDash(strings.Join(texts, "; "))
-}
-
-// durationText is a duration without zero parts: 6h, not 6h0m0s.
-func durationText(d time.Duration) string {
-	s := d.String()
-	if strings.HasSuffix(s, "m0s") {
-		s = strings.TrimSuffix(s, "0s")
-	}
-	if strings.HasSuffix(s, "h0m") {
-		s = strings.TrimSuffix(s, "0m")
-	}
-	return s
 }
 
 // showFills lists what is being fetched and what jobs do.

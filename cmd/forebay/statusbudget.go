@@ -1,0 +1,131 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/dustin/go-humanize"
+
+	"forebay/internal/admin"
+)
+
+// spentShown is how many of those who spent a budget are shown; --json has more.
+const spentShown = 5
+
+// showBudgets says what the registries will still give, what will come of it, and who
+// spent it.
+func (o *operator) showBudgets(all []admin.Upstream) error {
+	for _, u := range all {
+		for _, b := range u.Budgets {
+			if err := o.showBudget(u.Name, b); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (o *operator) showBudget(name string, b admin.Budget) error {
+	if _, err := fmt.Fprintf(o.p.stdout, "\nBudget of %s (%s at %s): %s\n",
+		printable(name), printable(b.Credential), printable(b.Host), printable(budgetText(b))); err != nil {
+		return err
+	}
+	if len(b.Spent) == 0 && b.Elsewhere == 0 {
+		return nil
+	}
+	t := newTable(o.p.stdout, "  SPENT BY", "REPOSITORY", "PULLS")
+	for i, s := range b.Spent {
+		if i == spentShown {
+			rest := 0
+			for _, s := range b.Spent[i:] {
+				rest += s.Pulls
+			}
+			t.row("  "+countText(int64(len(b.Spent)-i), "other", "others"), "", strconv.Itoa(rest))
+			break
+		}
+		t.row("  "+cmp.Or(s.Client, "this mirror, ahead of time"), s.Repository, strconv.Itoa(s.Pulls))
+	}
+	if b.Elsewhere > 0 {
+		t.row("  not through this mirror", "", strconv.FormatInt(b.Elsewhere, 10))
+	}
+	return t.flush()
+}
+
+// budgetText says what a registry will still give to one credential.
+func budgetText(b admin.Budget) string {
+	var texts []string
+	if b.Limit >= 0 && b.Remaining >= 0 {
+		text := fmt.Sprintf("%d of %d pulls left", b.Remaining, b.Limit)
+		if b.WindowSeconds > 0 {
+			text += " per " + durationText(time.Duration(b.WindowSeconds)*time.Second)
+		}
+		texts = append(texts, text)
+	}
+	if b.Low {
+		texts = append(texts, "below the reserve")
+	}
+	if b.PerHour > 0 {
+		texts = append(texts, humanize.FtoaWithDigits(b.PerHour, 1)+" an hour at present")
+	}
+	if !b.PausedUntil.IsZero() {
+		texts = append(texts, "no pulls until "+b.PausedUntil.Local().Format(time.TimeOnly)+": "+b.Why)
+	} else if !b.RunsOut.IsZero() {
+		texts = append(texts, "runs out "+agoText(b.RunsOut))
+	}
+	if !b.Returns.IsZero() && b.PausedUntil.IsZero() {
+		texts = append(texts, "more "+agoText(b.Returns))
+	}
+	return orDash(strings.Join(texts, ", "))
+}
+
+// showTrouble lists endpoints that fail or are not to be asked, and what was limited.
+func (o *operator) showTrouble(all []admin.Upstream) error {
+	var rows [][]string
+	for _, u := range all {
+		for _, e := range u.Endpoints {
+			switch {
+			case !e.PausedUntil.IsZero():
+				rows = append(rows, []string{u.Name, e.URL, "paused until " + e.PausedUntil.Local().Format(time.TimeOnly), e.Why})
+			case e.Open:
+				rows = append(rows, []string{u.Name, e.URL, "left alone until " + e.NextProbe.Local().Format(time.TimeOnly), e.LastFault})
+			case e.Failures > 0:
+				rows = append(rows, []string{u.Name, e.URL, countText(int64(e.Failures), "failure", "failures") + " in a row", e.LastFault})
+			}
+		}
+		var limits []string
+		for _, kind := range slices.Sorted(maps.Keys(u.Limited)) {
+			limits = append(limits, kind+" "+humanize.Comma(u.Limited[kind]))
+		}
+		if len(limits) > 0 {
+			rows = append(rows, []string{u.Name, "-", "429 since the start", strings.Join(limits, ", ")})
+		}
+	}
+	if len(rows) == 0 {
+		return nil
+	}
+	if _, err := fmt.Fprintln(o.p.stdout); err != nil {
+		return err
+	}
+	t := newTable(o.p.stdout, "TROUBLE", "ENDPOINT", "STATE", "WHY")
+	for _, r := range rows {
+		t.row(r...)
+	}
+	return t.flush()
+}
+
+// durationText is a duration without zero parts: 6h, not 6h0m0s.
+func durationText(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
