@@ -54,6 +54,8 @@ type Config struct {
 	Offline  bool
 	Log      Log
 	Webhooks Webhooks
+	// Cost is what a GiB from a registry costs, for the figures of what is saved.
+	Cost Cost
 
 	// File is the name of the file that was read; empty when there was none.
 	File string
@@ -65,6 +67,12 @@ type Config struct {
 type Webhooks struct {
 	Secret     Secret // from Secret or SecretFile; empty: no webhooks are received
 	SecretFile string
+}
+
+// Cost is the price of what comes from registries.
+type Cost struct {
+	PerGiB   float64 // price of one GiB; 0, the default: none is told
+	Currency string  // what the price is in. Default "USD"
 }
 
 // TLS is a certificate for a listener. Both fields are set or neither is.
@@ -266,6 +274,7 @@ func defaults() *Config {
 		RevalidateTimeout: 2 * time.Second,
 		NegativeTTL:       10 * time.Second,
 		Log:               Log{Level: LevelInfo, Format: LogAuto, Access: true},
+		Cost:              Cost{Currency: "USD"},
 		origins:           map[string]Origin{},
 	}
 }

@@ -252,6 +252,15 @@ upstreams:
 	}
 }
 
+func TestCost(t *testing.T) {
+	if got, want := mustLoad(t, "").Cost, (Cost{0, "USD"}); got != want {
+		t.Errorf("cost without settings = %+v, want %+v", got, want)
+	}
+	if got, want := mustLoad(t, "cost: {per_gib: 0.085, currency: €}").Cost, (Cost{0.085, "€"}); got != want {
+		t.Errorf("cost = %+v, want %+v", got, want)
+	}
+}
+
 func TestFlagOverEnvironmentOverFileOverDefault(t *testing.T) {
 	for _, tt := range []struct {
 		name, file string

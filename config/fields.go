@@ -3,9 +3,12 @@ package config
 import (
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
 // kind is the shape of a setting in YAML.
@@ -83,6 +86,7 @@ func (c *Config) fields() []field {
 		boolField("offline", &c.Offline, "Never contacts any registry. What is kept is served, all else is not found."),
 		{name: "log", kind: section, fields: c.Log.fields(), doc: "What is logged, to standard error."},
 		{name: "webhooks", kind: section, fields: c.Webhooks.fields(), doc: "Registries that tell of a push."},
+		{name: "cost", kind: section, fields: c.Cost.fields(), doc: "What traffic costs, for the dashboard and `forebay status`."},
 	}
 }
 
@@ -120,6 +124,15 @@ func (w *Webhooks) fields() []field {
 		secretField("secret", &w.Secret,
 			"Lets registries tell of a push, by a POST to /webhooks/SECRET of `admin_listen`: Docker Hub, GitHub, Quay, Harbor, ACR, ECR (EventBridge) and distribution. A tag that is known is then checked at once with one HEAD; nothing in the payload is believed. At least 16 letters, digits, `-` or `_`. Empty: off. Append `?upstream=NAME` for a registry that calls itself otherwise than in `upstreams`. Prefer `secret_file`."),
 		fileField("secret_file", &w.SecretFile, "File with that secret; a line break at its end is dropped."),
+	}
+}
+
+func (c *Cost) fields() []field {
+	return []field{
+		priceField("per_gib", &c.PerGiB,
+			"Price of one GiB that comes from a registry, such as `0.09`. With it, what the mirror saves is told as money, too. 0: it is not."),
+		{name: "currency", what: "a currency", doc: "What the price is in: at most 8 characters, such as `EUR`.",
+			set: into(&c.Currency, parseCurrency), get: func() []string { return []string{c.Currency} }},
 	}
 }
 
@@ -283,6 +296,29 @@ func intField(name string, p *int, least, most int, doc string) field {
 			return nil
 		},
 		get: func() []string { return []string{strconv.Itoa(*p)} }}
+}
+
+func parseCurrency(s string) (string, error) {
+	const most = 8
+	if n := utf8.RuneCountInString(s); n < 1 || n > most || strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsGraphic(r) || unicode.IsSpace(r) }) {
+		return "", fmt.Errorf("%q is not usable: use 1 to %d characters, such as EUR", clip(s), most)
+	}
+	return s, nil
+}
+
+// priceField is an amount of money without its currency.
+func priceField(name string, p *float64, doc string) field {
+	const most = 1e6
+	return field{name: name, what: "a price", doc: doc,
+		set: func(s string) error {
+			v, err := strconv.ParseFloat(s, 64)
+			if err != nil || math.IsNaN(v) || v < 0 || v > most {
+				return fmt.Errorf("%q is not usable: use a number from 0 to %g, such as 0.09", clip(s), most)
+			}
+			*p = v
+			return nil
+		},
+		get: func() []string { return []string{strconv.FormatFloat(*p, 'f', -1, 64)} }}
 }
 
 func boolField(name string, p *bool, doc string) field {

@@ -23,6 +23,7 @@ func newAPI(c *config.Config, m *mirror, b build, log *zap.Logger) (*admin.API, 
 	}
 	return admin.NewAPI(admin.APIOptions{
 		Cache: m.cache, Registries: m.names, Upstream: m.registryStatus, Version: b.version,
+		Activity: m.activity, Price: c.Cost.PerGiB, Currency: c.Cost.Currency,
 		Loopback: loopback, Token: c.AdminToken.Reveal(), Log: log.Named("admin"),
 	})
 }

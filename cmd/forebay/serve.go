@@ -92,7 +92,7 @@ func serve(ctx context.Context, c *config.Config, p process) (err error) {
 		return err
 	}
 	tellClients(c, p, s.registry.Addr(), log)
-	return s.run(ctx, m.cache.Run)
+	return s.run(ctx, m.run)
 }
 
 // servers are the two listeners.

@@ -129,8 +129,31 @@ func (o *operator) status(ctx context.Context, before string) error {
 		return err
 	}
 	t = newTable(o.p.stdout)
+	usageRows(t, s.Usage)
 	statRows(t, s.Stats)
 	return t.flush()
+}
+
+// usageRows tells what the mirror did for its clients.
+func usageRows(t *table, u admin.Usage) {
+	answered := u.Answered()
+	t.row("Requests:", humanize.Comma(answered)+" since the start, "+percentText(u.HitRatio)+" answered without fetching; "+
+		countText(u.Error, "error", "errors"))
+	t.row("Traffic:", bytesText(u.ClientBytes)+" to clients, "+bytesText(u.UpstreamBytes)+" from registries")
+	saved := countText(u.SavedPulls, "pull", "pulls") + " of " + humanize.Comma(u.Pulls) + ", " + bytesText(u.SavedBytes) +
+		" (" + percentText(u.ByteRatio) + ")"
+	if u.Price > 0 {
+		saved += fmt.Sprintf(", %.2f %s", u.Saved, printable(u.Currency))
+	}
+	t.row("Saved:", saved)
+}
+
+// percentText is a share for people; one that is not known is negative.
+func percentText(share float64) string {
+	if share < 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.1f %%", share*100)
 }
 
 // showFills lists what is being fetched and what jobs do.

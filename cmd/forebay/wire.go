@@ -10,6 +10,7 @@ import (
 
 	"forebay/cache"
 	"forebay/config"
+	"forebay/internal/activity"
 	"forebay/internal/wire"
 	"forebay/proxy"
 	"forebay/upstream"
@@ -24,6 +25,7 @@ type mirror struct {
 	names      *wire.Registries
 	registries []*upstream.Registry
 	issuers    []*ecr.Issuer
+	activity   *activity.Recorder
 }
 
 // newMirror builds a mirror from its settings and opens its storage. Nothing is contacted.
@@ -50,10 +52,11 @@ func newMirror(c *config.Config, version string, log, access *zap.Logger) (_ *mi
 		aliases[u.Name] = u.Aliases
 		upstreams[u.Name] = upstreamOptions(u, r)
 	}
-	if m.cache, err = openCache(c, upstreams, log.Named("cache")); err != nil {
+	if m.cache, err = openCache(c, upstreams, m.tellEvent, log.Named("cache")); err != nil {
 		return nil, err
 	}
-	handler, err := proxy.New(proxyOptions(c, m.cache, aliases, log, access))
+	m.activity = m.newActivity(c, log.Named("activity"))
+	handler, err := proxy.New(proxyOptions(c, m, aliases, log, access))
 	if err != nil {
 		return nil, usageError{err}
 	}
@@ -143,7 +146,7 @@ func proxyURL(u *config.Upstream) *url.URL {
 	return p
 }
 
-func openCache(c *config.Config, upstreams map[string]cache.UpstreamOptions, log *zap.Logger) (*cache.Cache, error) {
+func openCache(c *config.Config, upstreams map[string]cache.UpstreamOptions, tell func(cache.Event), log *zap.Logger) (*cache.Cache, error) {
 	most, err := maxBytes(c.Storage)
 	if err != nil {
 		return nil, openError(c, err)
@@ -167,6 +170,7 @@ func openCache(c *config.Config, upstreams map[string]cache.UpstreamOptions, log
 		RevalidateTimeout: c.RevalidateTimeout,
 		NegativeTTL:       negative,
 		CancelAbandoned:   c.OnAbandon == config.AbandonCancel,
+		OnEvent:           tell,
 		Log:               log,
 	})
 	if err != nil {
@@ -175,12 +179,13 @@ func openCache(c *config.Config, upstreams map[string]cache.UpstreamOptions, log
 	return opened, nil
 }
 
-func proxyOptions(c *config.Config, kept *cache.Cache, aliases map[string][]string, log, access *zap.Logger) proxy.Options {
+func proxyOptions(c *config.Config, m *mirror, aliases map[string][]string, log, access *zap.Logger) proxy.Options {
 	o := proxy.Options{
-		Cache:     kept,
+		Cache:     m.cache,
 		Upstreams: aliases,
 		Hosts:     c.Hosts,
 		Fallback:  proxy.FallbackClients,
+		Observe:   m.observe,
 		Log:       log.Named("proxy"),
 	}
 	if c.Fallback == config.FallbackNone {

@@ -5,11 +5,13 @@ import (
 	_ "embed"
 	"errors"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
 
 	"forebay/cache"
+	"forebay/internal/activity"
 	"forebay/internal/wire"
 )
 
@@ -20,6 +22,11 @@ type APIOptions struct {
 	// Upstream returns what is known of the registry of that name. It may be nil.
 	Upstream func(name string) RegistryStatus
 	Version  string
+	// Activity remembers who asked for what. nil means that nothing is known of that.
+	Activity *activity.Recorder
+	// Price of a GiB from a registry, in Currency; 0 means that none is told.
+	Price    float64
+	Currency string
 	// Loopback is whether the listener is reachable from this machine only.
 	Loopback bool
 	// Token is asked of everybody when it is set. Without it only a listener on loopback
@@ -37,6 +44,10 @@ type API struct {
 	registries *wire.Registries
 	upstream   func(name string) RegistryStatus
 	version    string
+	activity   *activity.Recorder
+	price      float64
+	currency   string
+	streams    atomic.Int64 // that are open
 	started    time.Time
 	guard      guard
 	jobs       *jobs
@@ -55,8 +66,12 @@ func NewAPI(o APIOptions) (*API, error) {
 	if o.Log == nil {
 		o.Log = zap.NewNop()
 	}
+	if o.Activity == nil {
+		o.Activity = activity.New(activity.Options{})
+	}
 	a := &API{
 		cache: o.Cache, registries: o.Registries, upstream: o.Upstream, version: o.Version, started: time.Now(),
+		activity: o.Activity, price: o.Price, currency: o.Currency,
 		guard: newGuard(o.Loopback, o.Token), jobs: newJobs(), log: o.Log, mux: http.NewServeMux(),
 	}
 	for _, r := range a.routes() {
@@ -85,6 +100,9 @@ func (a *API) routes() []route {
 		{"GET", "/openapi.json", a.describe},
 		{"GET", "/status", a.status},
 		{"GET", "/stats", a.stats},
+		{"GET", "/series", a.series},
+		{"GET", "/clients", a.clients},
+		{"GET", "/events", a.events},
 		{"GET", "/repositories", a.repositories},
 		{"GET", "/images", a.images},
 		{"GET", "/image", a.image},

@@ -59,6 +59,13 @@ func (g *guard) admit(r *http.Request) error {
 	return nil
 }
 
+// ownPage reports whether a request may open what stays open: a page of somebody else
+// cannot read it, but could use up how many there may be.
+func ownPage(r *http.Request) bool {
+	site := r.Header.Get("Sec-Fetch-Site")
+	return site == "" || site == "same-origin" || site == "none"
+}
+
 // knows reports whether a request has the token, in a time that does not depend on how
 // much of it is right.
 func (g *guard) knows(r *http.Request) bool {

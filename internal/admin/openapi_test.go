@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"forebay/cache"
+	"forebay/internal/activity"
 )
 
 // document is as much of an OpenAPI file as the tests look at.
@@ -67,6 +68,8 @@ func types() map[string]any {
 		"Repaired": cache.Repaired{}, "RepairFault": cache.RepairFault{}, "Verified": cache.Verified{}, "BadBlob": cache.BadBlob{},
 		"Collected": cache.Collected{}, "Scrub": cache.Scrub{}, "Stats": cache.Stats{}, "FillInfo": cache.FillInfo{},
 		"Upstream": Upstream{}, "Budget": Budget{}, "Spending": Spending{}, "Endpoint": Endpoint{}, "Status": Status{},
+		"Traffic": activity.Traffic{}, "Usage": Usage{}, "Series": activity.Series{}, "RepositoryUse": activity.RepositoryUse{},
+		"ClientInfo": activity.ClientInfo{}, "ClientList": ClientList{}, "Event": activity.Event{}, "EventList": EventList{},
 	}
 }
 

@@ -68,19 +68,30 @@ type Status struct {
 	Upstreams     []Upstream       `json:"upstreams"`
 	Fills         []cache.FillInfo `json:"fills"`
 	Jobs          []Job            `json:"jobs"` // that run
+	Usage         Usage            `json:"usage"`
 }
 
 func (a *API) status(w http.ResponseWriter, r *http.Request) error {
 	if _, err := query(r); err != nil {
 		return err
 	}
-	stats, err := a.cache.Stats()
+	s, err := a.glance()
 	if err != nil {
 		return err
 	}
-	s := Status{
+	reply(w, http.StatusOK, s)
+	return nil
+}
+
+// glance gathers a Status.
+func (a *API) glance() (*Status, error) {
+	stats, err := a.cache.Stats()
+	if err != nil {
+		return nil, err
+	}
+	s := &Status{
 		Version: a.version, StartedAt: a.started, UptimeSeconds: int64(time.Since(a.started).Seconds()),
-		Stats: stats, Upstreams: []Upstream{}, Fills: a.cache.Fills(), Jobs: []Job{},
+		Stats: stats, Upstreams: []Upstream{}, Fills: a.cache.Fills(), Jobs: []Job{}, Usage: a.usage(),
 	}
 	for _, u := range a.cache.Upstreams() {
 		one := Upstream{UpstreamInfo: u}
@@ -95,8 +106,7 @@ func (a *API) status(w http.ResponseWriter, r *http.Request) error {
 			s.Jobs = append(s.Jobs, j)
 		}
 	}
-	reply(w, http.StatusOK, s)
-	return nil
+	return s, nil
 }
 
 // fillIn makes lists that are not there empty ones.

@@ -124,11 +124,14 @@ func importTable() map[string][]string {
 		"internal/logkey":  {},
 		"internal/pull":    {},
 		"internal/wire":    {},
-		"internal/admin":   append(leaf(), "cache"),
+		"internal/admin":   append(leaf(), "cache", "internal/activity"),
 		"internal/server":  {"internal/logkey"},
 		"internal/webhook": leaf(),
 		// Files that name images.
 		"internal/imageset": leaf(),
+		// Whom the dashboard tells of, and the dashboard.
+		"internal/activity": {"internal/logkey"},
+		"internal/page":     {},
 
 		// The test hub shares no parser with the product, so that the two can disagree.
 		"internal/hubtest": {},

@@ -1,0 +1,76 @@
+package main
+
+import (
+	"context"
+	"net/http"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"forebay/cache"
+	"forebay/config"
+	"forebay/internal/activity"
+	"forebay/proxy"
+)
+
+// newActivity returns what remembers who asks m for what.
+func (m *mirror) newActivity(c *config.Config, log *zap.Logger) *activity.Recorder {
+	return activity.New(activity.Options{Upstreams: upstreamNames(c), Gauges: m.gauges, Store: m.cache, Log: log})
+}
+
+// run does the work in the background until ctx is done.
+func (m *mirror) run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return m.cache.Run(ctx) })
+	group.Go(func() error { return m.activity.Run(ctx) })
+	return group.Wait()
+}
+
+// observe takes in a request that was answered.
+func (m *mirror) observe(r *proxy.Request) {
+	q := activity.Request{
+		Client: r.Client, UserAgent: r.UserAgent, Upstream: r.Upstream, Repository: r.Repository,
+		Result: string(r.Result), Bytes: r.Bytes,
+		Pull: r.Kind == proxy.KindManifest && r.Method == http.MethodGet && r.Result != proxy.Failed,
+	}
+	if r.Err != nil {
+		q.Fault = r.Err.Error()
+	}
+	m.activity.Observe(&q)
+}
+
+// tellEvent takes in what happened in the cache.
+func (m *mirror) tellEvent(e cache.Event) {
+	if m.activity == nil { // while the cache is being opened
+		return
+	}
+	m.activity.Events.Add(activity.Event{
+		At: e.At, Kind: string(e.Kind), Upstream: e.Upstream, Repository: e.Repository, Tag: e.Tag,
+		Digest: digestText(e.Digest), Was: digestText(e.Was), Count: e.Count, Bytes: e.Bytes, Detail: e.Detail,
+	})
+}
+
+func digestText(d v1.Hash) string {
+	if d == (v1.Hash{}) {
+		return ""
+	}
+	return d.String()
+}
+
+// gauges tells what the history needs of cache and registries.
+func (m *mirror) gauges() activity.Gauges {
+	g := activity.Gauges{Budgets: map[string]int64{}}
+	if s, err := m.cache.Stats(); err == nil {
+		g.UsedBytes, g.Evicted, g.EvictedBytes = s.UsedBytes, s.EvictedBlobs, s.EvictedBytes
+	}
+	for _, r := range m.registries {
+		s := r.Status()
+		for _, b := range s.Budgets {
+			if b.Limit >= 0 && b.Remaining >= 0 {
+				g.Budgets[s.Upstream] += b.Remaining // of all its credentials together
+			}
+		}
+	}
+	return g
+}

@@ -1,0 +1,164 @@
+package admin
+
+import (
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"forebay/internal/activity"
+)
+
+// Usage is what the mirror did for its clients since the start.
+type Usage struct {
+	Since time.Time `json:"since"`
+	activity.Traffic
+	SavedBytes int64 `json:"saved_bytes"` // that clients got and no registry sent
+	// HitRatio is the share of requests that were answered without fetching content, and
+	// ByteRatio that of the bytes which no registry sent, from 0 to 1; -1 when there were none.
+	HitRatio  float64 `json:"hit_ratio"`
+	ByteRatio float64 `json:"byte_ratio"`
+	Price     float64 `json:"price_per_gib"` // 0 when none is configured
+	Saved     float64 `json:"saved_cost"`    // SavedBytes at that price
+	Currency  string  `json:"currency"`
+	// Upstreams has the same for each of them.
+	Upstreams map[string]activity.Traffic `json:"upstreams"`
+}
+
+func (a *API) usage() Usage {
+	all, each := a.activity.Totals()
+	u := Usage{
+		Since: a.activity.Started(), Traffic: all, SavedBytes: all.SavedBytes(), HitRatio: -1, ByteRatio: -1,
+		Price: a.price, Currency: a.currency, Upstreams: each,
+	}
+	if n := all.Answered(); n > 0 {
+		u.HitRatio = float64(all.Hit+all.Joined+all.Stale) / float64(n)
+	}
+	if all.ClientBytes > 0 {
+		u.ByteRatio = float64(u.SavedBytes) / float64(all.ClientBytes)
+	}
+	u.Saved = float64(u.SavedBytes) / (1 << 30) * a.price
+	return u
+}
+
+func (a *API) series(w http.ResponseWriter, r *http.Request) error {
+	q, err := query(r, "span")
+	if err != nil {
+		return err
+	}
+	span := activity.Span(q["span"])
+	switch span {
+	case "":
+		span = activity.LastHour
+	case activity.LastHour, activity.LastDay, activity.LastWeek:
+	default:
+		return badRequest("span is %q: use hour, day or week", clip(q["span"]))
+	}
+	reply(w, http.StatusOK, a.activity.Series(span))
+	return nil
+}
+
+// ClientList is who asked most, and for what.
+type ClientList struct {
+	Window       activity.Window          `json:"window"`
+	Since        time.Time                `json:"since"` // when counting began
+	Clients      []activity.ClientInfo    `json:"clients"`
+	Repositories []activity.RepositoryUse `json:"repositories"` // of all clients
+}
+
+const (
+	clientsUsual = 50
+	clientsMost  = 512
+)
+
+func (a *API) clients(w http.ResponseWriter, r *http.Request) error {
+	q, err := query(r, "window", "limit")
+	if err != nil {
+		return err
+	}
+	limit, err := bounded(q["limit"], clientsUsual, clientsMost)
+	if err != nil {
+		return err
+	}
+	window := activity.Window(q["window"])
+	switch window {
+	case "":
+		window = activity.Start
+	case activity.Hour, activity.Day, activity.Start:
+	default:
+		return badRequest("window is %q: use hour, day or start", clip(q["window"]))
+	}
+	reply(w, http.StatusOK, ClientList{
+		Window: window, Since: a.activity.Started(),
+		Clients: a.activity.Clients(window, limit), Repositories: a.activity.Repositories(window, limit),
+	})
+	return nil
+}
+
+// bounded reads how many are asked for.
+func bounded(s string, usual, most int) (int, error) {
+	n, err := number("limit", s)
+	if err != nil {
+		return 0, err
+	}
+	if n == 0 {
+		return usual, nil
+	}
+	if n > most {
+		return 0, badRequest("limit is %d: use 1 to %d", n, most)
+	}
+	return n, nil
+}
+
+// EventList is a part of the log, the latest first.
+type EventList struct {
+	Events []activity.Event `json:"events"`
+	Before int64            `json:"before,omitempty"` // what to give as before for older ones; absent at the end
+}
+
+const (
+	eventsUsual = 100
+	eventsMost  = 1000
+	kindsMost   = 40
+)
+
+// events answers with a part of the log, or, if it is asked for one, with a stream.
+func (a *API) events(w http.ResponseWriter, r *http.Request) error {
+	if strings.Contains(r.Header.Get("Accept"), "text/event-stream") {
+		return a.stream(w, r)
+	}
+	q, err := query(r, "kind", "upstream", "q", "before", "limit")
+	if err != nil {
+		return err
+	}
+	ask := activity.EventQuery{Upstream: q["upstream"], Text: q["q"]}
+	if ask.Limit, err = bounded(q["limit"], eventsUsual, eventsMost); err != nil {
+		return err
+	}
+	if s := q["kind"]; s != "" {
+		if ask.Kinds = strings.Split(s, ","); len(ask.Kinds) > kindsMost {
+			return badRequest("kind has %d kinds: use %d at most", len(ask.Kinds), kindsMost)
+		}
+	}
+	if s := q["before"]; s != "" {
+		if ask.Before, err = eventID(s); err != nil {
+			return badRequest("before: %s", err)
+		}
+	}
+	list, more := a.activity.Events.List(ask)
+	out := EventList{Events: list}
+	if more {
+		out.Before = list[len(list)-1].ID
+	}
+	reply(w, http.StatusOK, out)
+	return nil
+}
+
+func eventID(s string) (int64, error) {
+	id, err := strconv.ParseInt(s, 10, 64)
+	if err != nil || id < 0 {
+		return 0, fmt.Errorf("%q is no event's id", clip(s))
+	}
+	return id, nil
+}
