@@ -145,6 +145,7 @@ on_abandon: cancel
 revalidate_timeout: 500ms
 negative_ttl: 0
 log: {level: debug, format: json, access: false}
+cost: {per_gib: 0.09, currency: EUR}
 upstreams:
   ghcr.io: {docker_config: %[4]s/docker.json}
   docker.io:
@@ -200,7 +201,7 @@ upstreams:
 		Storage:  Storage{Dir: "/srv/forebay", MaxSize: 3 << 39},
 		Hosts:    map[string]string{"hub.mirror.lan": "docker.io", "ghcr.mirror.lan:5000": "ghcr.io"},
 		Fallback: FallbackNone, OnAbandon: AbandonCancel, RevalidateTimeout: 500 * time.Millisecond,
-		Log: Log{LevelDebug, LogJSON, false}, File: c.File,
+		Log: Log{LevelDebug, LogJSON, false}, Cost: Cost{0.09, "EUR"}, File: c.File,
 		Upstreams: []Upstream{{
 			Name: "docker.io", Endpoints: []Endpoint{{URL: "https://one.example.com"}, {URL: "http://10.0.0.1:5000/a/b"}, {
 				URL: "https://public.ecr.aws", StandIn: true, From: "library/", To: "docker/library/", Tags: true,
