@@ -117,7 +117,7 @@ func (c *Cache) openBlob(ctx context.Context, o *origin, repo Repo, d v1.Hash) (
 			}
 		}
 		if o.Offline {
-			return nil, offlineError(repo)
+			return nil, c.offlineMiss(ctx, repo, "", d, true)
 		}
 		if err, ok := c.recall(key); ok {
 			return nil, err
@@ -192,7 +192,8 @@ func (c *Cache) keptBlob(o *origin, repo Repo, d v1.Hash) (*Blob, error) {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, nil
 		}
-		c.unreadable(d, err)
+		c.log.Error("kept blob cannot be read", logkey.Digest(d), logkey.Err(err))
+		c.storeUsed(&c.reads, err)
 		return nil, nil // fetch it again
 	}
 	c.storeUsed(&c.reads, nil)
@@ -236,11 +237,11 @@ func (c *Cache) verifyKept(src source, d v1.Hash, file *os.File, size int64) (*f
 		f.verify(c.ctx, func(err error) {
 			if err == nil {
 				c.setVerified(d, size)
-			} else if errors.Is(err, errStorage) {
-				c.unreadable(d, err)
 			} else if errors.Is(err, errMismatch) {
+				c.log.Error("kept blob is damaged: dropped", logkey.Digest(d), logkey.Err(err), logkey.Err(c.forget(d)))
 				c.mismatched(&c.counts.keptWrong, src.repo, d, err)
-				c.condemn(d, file, err)
+			} else if errors.Is(err, errStorage) {
+				c.storeUsed(&c.reads, err)
 			}
 		})
 		c.ended(f)
@@ -365,15 +366,14 @@ func (c *Cache) runFill(t *fetcher) {
 
 // commit makes a verified blob part of the store: synced and renamed, then indexed.
 func (c *Cache) commit(f *fill) error {
-	err := f.part.Commit(f.size)
-	if err != nil {
+	if err := f.part.Commit(f.size); err != nil {
 		return err
 	}
 	c.storeUsed(&c.writes, nil)
 	c.setVerified(f.digest, f.size)
 	c.wrong.remove(f.digest)
 	c.space.add(f.digest, f.size, evict.Blob)
-	return c.record(func(b *index.Batch) error {
+	return c.index.Update(func(b *index.Batch) error {
 		return errors.Join(b.PutBlob(f.digest, index.BlobInfo{Size: f.size, Added: time.Now()}),
 			b.PutLink(c.indexRepo(f.source.repo), index.Blob, f.digest, index.Link{Size: f.size, At: time.Now()}))
 	})
@@ -420,7 +420,7 @@ func (c *Cache) StatBlob(ctx context.Context, repo Repo, d v1.Hash) (size int64,
 	}
 	link, linked, err := c.index.Link(c.indexRepo(repo), index.Blob, d)
 	if err != nil {
-		c.unread(err)
+		return 0, "", err
 	}
 	if linked {
 		size, ok := c.keptSize(d)
@@ -432,7 +432,7 @@ func (c *Cache) StatBlob(ctx context.Context, repo Repo, d v1.Hash) (size int64,
 		}
 	}
 	if o.Offline {
-		return 0, "", offlineError(repo)
+		return 0, "", c.offlineMiss(ctx, repo, "", d, true)
 	}
 	key := "blob\x00" + repo.String() + "\x00" + d.String()
 	if err, ok := c.recall(key); ok {
@@ -445,7 +445,7 @@ func (c *Cache) StatBlob(ctx context.Context, repo Repo, d v1.Hash) (size int64,
 			c.remember(key, err)
 			return 0, err
 		}
-		return size, c.record(func(b *index.Batch) error {
+		return size, c.index.Update(func(b *index.Batch) error {
 			return b.PutLink(c.indexRepo(repo), index.Blob, d, index.Link{Size: size, At: time.Now()})
 		})
 	})

@@ -180,17 +180,6 @@ func (c *Cache) condemn(d v1.Hash, f *os.File, why error) *BadBlob {
 	return bad
 }
 
-// condemnKept is condemn for who has no file open.
-func (c *Cache) condemnKept(d v1.Hash, why error) {
-	f, _, err := c.disk.Blob(d)
-	if err != nil {
-		c.unreadable(d, err)
-		return
-	}
-	defer f.Close()
-	c.condemn(d, f, why)
-}
-
 // quarantineLimit is how many bytes of damaged blobs are kept: no more than a twentieth
 // of what the folder may hold.
 func (c *Cache) quarantineLimit() int64 {
@@ -220,7 +209,7 @@ func (c *Cache) refetch(ctx context.Context, d v1.Hash) bool {
 		if h.kind == index.Manifest {
 			_, err = c.byDigest(ctx, o, h.repo, d, false)
 		} else {
-			err = c.fetchBlob(ctx, h.repo, d, func(int64) int64 { return 0 })
+			_, err = c.fetchBlob(ctx, h.repo, d, func(int64) int64 { return 0 })
 		}
 		if _, kept := c.keptSize(d); kept && err == nil {
 			c.log.Info("damaged blob fetched again", logkey.Upstream(h.repo.Upstream), logkey.Repository(h.repo.Name), logkey.Digest(d))
@@ -315,7 +304,7 @@ func (c *Cache) writeScrub(st scrubState) {
 	c.scrubbed.Store(&st)
 	b, err := json.Marshal(st)
 	if err == nil {
-		err = c.update(func(t *index.Batch) error { return t.PutNote(scrubNote, b) })
+		err = c.index.Update(func(t *index.Batch) error { return t.PutNote(scrubNote, b) })
 	}
 	if err != nil {
 		c.log.Warn("place of the scrub not written", logkey.Err(err))

@@ -37,11 +37,8 @@ func (c *Cache) tag(repo Repo, name string) (*tagState, error) {
 		return t, nil
 	}
 	t, ok, err := c.index.Tag(c.indexRepo(repo), name)
-	if err != nil {
-		c.unread(err)
-	}
 	if err != nil || !ok {
-		return nil, nil
+		return nil, err
 	}
 	s := &tagState{repo: repo, name: name, Tag: t, pulls: &pulls{}}
 	c.tags.ContainsOrAdd(key, s)
@@ -65,7 +62,7 @@ func (c *Cache) byTag(ctx context.Context, o *origin, repo Repo, name string, he
 			return c.sparing(ctx, o, t, headOnly, ttl)
 		}
 	} else if o.Offline {
-		return nil, offlineError(repo)
+		return nil, c.offlineMiss(ctx, repo, name, v1.Hash{}, false)
 	}
 	return c.revalidated(ctx, o, repo, name, t, headOnly, ttl)
 }
@@ -207,7 +204,7 @@ func (c *Cache) standsIn(ctx context.Context, o *origin, t *tagState, err error)
 
 // dropTag forgets a tag that the upstream says is gone.
 func (c *Cache) dropTag(t *tagState) {
-	err := c.update(func(b *index.Batch) error { return b.DeleteTag(c.indexRepo(t.repo), t.name) })
+	err := c.index.Update(func(b *index.Batch) error { return b.DeleteTag(c.indexRepo(t.repo), t.name) })
 	c.tags.Remove(tagKey(t.repo, t.name))
 	c.log.Info("tag is gone upstream: dropped", logkey.Upstream(t.repo.Upstream), logkey.Repository(t.repo.Name),
 		logkey.Reference(t.name), logkey.Err(err))
@@ -309,7 +306,7 @@ func (c *Cache) bind(repo Repo, name string, desc v1.Descriptor) error {
 			c.moved(old, desc)
 		}
 	}
-	err = c.record(func(b *index.Batch) error {
+	err = c.index.Update(func(b *index.Batch) error {
 		return errors.Join(b.PutLink(c.indexRepo(repo), index.Manifest, desc.Digest, linkOf(desc)),
 			b.PutTag(c.indexRepo(repo), name, s.Tag))
 	})

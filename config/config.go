@@ -36,6 +36,8 @@ type Config struct {
 	Upstreams []Upstream
 	// Pins are patterns of images that are not evicted.
 	Pins []string
+	// Prefetch are sets of images that are fetched ahead of need.
+	Prefetch []PrefetchSet
 	// ScrubInterval is within which time everything that is kept is read and compared with
 	// its digest. Default 30 days; 0 means never.
 	ScrubInterval time.Duration
@@ -89,8 +91,6 @@ type Storage struct {
 	// Dir holds everything that is kept. Default /var/lib/forebay as root, else
 	// $XDG_DATA_HOME/forebay or ~/.local/share/forebay.
 	Dir string
-	// IndexDir takes the database of the index; empty means Dir.
-	IndexDir string
 	// MaxSize is how many bytes may be kept. 0 ("auto", the default) leaves the choice to
 	// the program: MaxSizeAuto, or MaxSizeShare of the file system if that is less.
 	MaxSize int64

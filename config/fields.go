@@ -70,6 +70,7 @@ func (c *Config) fields() []field {
 		{name: "storage", kind: section, fields: c.Storage.fields(), doc: "What is kept, and where."},
 		listField("pins", &c.Pins, "patterns", parsePinPattern,
 			"Images that are not evicted: patterns of `docker.io/library/nginx:1.27` with `*`, `?` and `[sets]`; `docker.io/library/` may be left out. `*` stands for any text, slashes too. Of each tag that matches, the platforms are kept that somebody pulls. `forebay pin` pins single images."),
+		prefetchField(&c.Prefetch),
 		{name: "scrub", kind: section, doc: "Reading of what is kept in the background.", fields: []field{
 			durationField("interval", &c.ScrubInterval, 0, 3650*day,
 				"Time within which everything that is kept is read and compared with its digest, slowly and at a low priority. What is damaged is put aside and fetched again. 0 turns it off."),
@@ -102,8 +103,6 @@ func (s *Storage) fields() []field {
 	return []field{
 		fileField("dir", &s.Dir,
 			"Folder of everything that is kept; created when it is missing. Default: /var/lib/forebay for root, else forebay in $XDG_DATA_HOME or ~/.local/share."),
-		fileField("index_dir", &s.IndexDir,
-			"Folder for the database of the index, as on a faster disk; it moves there by itself, and its size does not count for `max_size`. The journal from which it can be rebuilt stays in `dir`. Empty: `dir`."),
 		sizeField("max_size", &s.MaxSize, sizeLeast,
 			"What the folder may hold, index and partial fills included. `auto` is 100GiB, or 80 % of the file system if that is less. What is worth least is evicted ahead of need; a blob that does not fit is passed through and not kept."),
 		sizeField("min_free", &s.MinFree, 1,

@@ -80,19 +80,23 @@ func serve(ctx context.Context, c *config.Config, p process) (err error) {
 		err = errors.Join(err, m.Close())
 		log.Info("stopped", logkey.Err(err))
 	}()
-	api, err := newAPI(c, m, b, log)
+	sets, err := newSets(c, m, log)
+	if err != nil {
+		return err
+	}
+	api, err := newAPI(c, m, sets, b, log)
 	if err != nil {
 		return err
 	}
 	if api != nil {
 		defer api.Close()
 	}
-	s, err := newServers(c, m.handler, adminParts{newWebhooks(c, m.cache.Hint, log), api, m.cache.Ailing}, b, log)
+	s, err := newServers(c, m.handler, adminParts{newWebhooks(c, m.cache.Hint, log), api}, b, log)
 	if err != nil {
 		return err
 	}
 	tellClients(c, p, s.registry.Addr(), log)
-	return s.run(ctx, m.run)
+	return s.run(ctx, m.run, sets.Run)
 }
 
 // servers are the two listeners.
@@ -103,9 +107,8 @@ type servers struct {
 
 // adminParts are what the admin listener serves beside figures; each may be nil.
 type adminParts struct {
-	hooks  http.Handler
-	api    *admin.API
-	ailing func() error
+	hooks http.Handler
+	api   *admin.API
 }
 
 // newServers opens both listeners and answers nobody yet.
@@ -140,7 +143,6 @@ func newServers(c *config.Config, clients http.Handler, parts adminParts, b buil
 				}
 				return nil
 			},
-			Ailing:   parts.ailing,
 			Metrics:  admin.NewMetrics(b.version, b.revision, b.compiler),
 			Version:  b.version,
 			Webhooks: parts.hooks,
@@ -168,7 +170,7 @@ const adminGrace = 2 * time.Second
 
 // run serves until ctx is done or something fails. The work in the background and the
 // admin listener go on until the last client has been served.
-func (s *servers) run(ctx context.Context, background func(context.Context) error) error {
+func (s *servers) run(ctx context.Context, background ...func(context.Context) error) error {
 	after, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	group, serving := errgroup.WithContext(ctx)
@@ -176,7 +178,9 @@ func (s *servers) run(ctx context.Context, background func(context.Context) erro
 		defer end()
 		return s.registry.Serve(serving)
 	})
-	group.Go(func() error { return untilDone(after, background) })
+	for _, work := range background {
+		group.Go(func() error { return untilDone(after, work) })
+	}
 	if s.admin != nil {
 		group.Go(func() error { return s.admin.Serve(after) })
 	}
