@@ -192,8 +192,7 @@ func (c *Cache) keptBlob(o *origin, repo Repo, d v1.Hash) (*Blob, error) {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, nil
 		}
-		c.log.Error("kept blob cannot be read", logkey.Digest(d), logkey.Err(err))
-		c.storeUsed(&c.reads, err)
+		c.unreadable(d, err)
 		return nil, nil // fetch it again
 	}
 	c.storeUsed(&c.reads, nil)
@@ -237,11 +236,11 @@ func (c *Cache) verifyKept(src source, d v1.Hash, file *os.File, size int64) (*f
 		f.verify(c.ctx, func(err error) {
 			if err == nil {
 				c.setVerified(d, size)
-			} else if errors.Is(err, errMismatch) {
-				c.log.Error("kept blob is damaged: dropped", logkey.Digest(d), logkey.Err(err), logkey.Err(c.forget(d)))
-				c.mismatched(&c.counts.keptWrong, src.repo, d, err)
 			} else if errors.Is(err, errStorage) {
-				c.storeUsed(&c.reads, err)
+				c.unreadable(d, err)
+			} else if errors.Is(err, errMismatch) {
+				c.mismatched(&c.counts.keptWrong, src.repo, d, err)
+				c.condemn(d, file, err)
 			}
 		})
 		c.ended(f)
@@ -366,14 +365,15 @@ func (c *Cache) runFill(t *fetcher) {
 
 // commit makes a verified blob part of the store: synced and renamed, then indexed.
 func (c *Cache) commit(f *fill) error {
-	if err := f.part.Commit(f.size); err != nil {
+	err := f.part.Commit(f.size)
+	if err != nil {
 		return err
 	}
 	c.storeUsed(&c.writes, nil)
 	c.setVerified(f.digest, f.size)
 	c.wrong.remove(f.digest)
 	c.space.add(f.digest, f.size, evict.Blob)
-	return c.index.Update(func(b *index.Batch) error {
+	return c.record(func(b *index.Batch) error {
 		return errors.Join(b.PutBlob(f.digest, index.BlobInfo{Size: f.size, Added: time.Now()}),
 			b.PutLink(c.indexRepo(f.source.repo), index.Blob, f.digest, index.Link{Size: f.size, At: time.Now()}))
 	})
@@ -420,7 +420,7 @@ func (c *Cache) StatBlob(ctx context.Context, repo Repo, d v1.Hash) (size int64,
 	}
 	link, linked, err := c.index.Link(c.indexRepo(repo), index.Blob, d)
 	if err != nil {
-		return 0, "", err
+		c.unread(err)
 	}
 	if linked {
 		size, ok := c.keptSize(d)
@@ -445,7 +445,7 @@ func (c *Cache) StatBlob(ctx context.Context, repo Repo, d v1.Hash) (size int64,
 			c.remember(key, err)
 			return 0, err
 		}
-		return size, c.index.Update(func(b *index.Batch) error {
+		return size, c.record(func(b *index.Batch) error {
 			return b.PutLink(c.indexRepo(repo), index.Blob, d, index.Link{Size: size, At: time.Now()})
 		})
 	})

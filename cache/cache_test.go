@@ -424,7 +424,7 @@ func TestKeptContentIsServedWithoutUpstreamAfterRestart(t *testing.T) {
 			}
 			closeCache(t, c)
 			if lose != "nothing" {
-				if err := os.RemoveAll(filepath.Join(dir, indexDir)); err != nil {
+				if err := os.RemoveAll(filepath.Join(dir, indexDirName)); err != nil {
 					t.Fatal(err)
 				}
 			}

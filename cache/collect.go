@@ -102,7 +102,7 @@ func (g *collection) adopt(d v1.Hash, size int64, modTime time.Time) error {
 		return nil
 	}
 	g.c.space.add(d, size, evict.Blob)
-	return g.c.index.Update(func(b *index.Batch) error {
+	return g.c.update(func(b *index.Batch) error {
 		return b.PutBlob(d, index.BlobInfo{Size: size, Added: modTime})
 	})
 }
@@ -124,9 +124,11 @@ func (g *collection) rows(ctx context.Context) error {
 			if g.dryRun {
 				continue
 			}
-			err := g.c.index.Update(func(t *index.Batch) error { return t.DeleteBlobIfGone(b.Digest, g.c.disk) })
-			if err != nil {
+			if err := g.c.gone(b.Digest); err != nil {
 				return err
+			}
+			if _, err := g.c.disk.Stat(b.Digest); err == nil {
+				g.c.space.add(b.Digest, b.Size, evict.Blob) // fetched again in between
 			}
 		}
 		if err := ctx.Err(); err != nil {

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"sync"
@@ -103,7 +104,7 @@ type storeDoor struct {
 	broken atomic.Bool // why and since are set
 
 	mu    sync.Mutex
-	why   string
+	why   error
 	since time.Time
 }
 
@@ -112,7 +113,7 @@ func (s *storeDoor) refused(err error) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	news := !s.broken.Swap(true)
-	if s.why = err.Error(); news {
+	if s.why = err; news {
 		s.since = time.Now()
 	}
 	return news
@@ -121,14 +122,14 @@ func (s *storeDoor) refused(err error) bool {
 // worked notes that it did. It reports whether that is news.
 func (s *storeDoor) worked() bool { return s.broken.Load() && s.broken.Swap(false) }
 
-// trouble returns what was refused last, and since when; empty when all is well.
-func (s *storeDoor) trouble() (why string, since time.Time) {
+// trouble returns what was refused last, and since when; false when all is well.
+func (s *storeDoor) trouble() (t Trouble, broken bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.broken.Load() {
-		return "", time.Time{}
+	if !s.broken.Load() || s.why == nil { // broken comes before why
+		return Trouble{}, false
 	}
-	return s.why, s.since
+	return Trouble{Cause: cmp.Or(causeOf(s.why), "other"), Why: s.why.Error(), Since: s.since}, true
 }
 
 // storeUsed takes in how the store took or gave something that it should have.
@@ -148,25 +149,33 @@ func (c *Cache) storeUsed(door *storeDoor, err error) {
 }
 
 func (c *Cache) doorName(door *storeDoor) string {
-	if door == &c.reads {
+	switch door {
+	case &c.reads:
 		return "reading from the store"
+	case &c.records:
+		return "writing to the index"
 	}
 	return "writing to the store"
 }
 
-// Trouble is what the store could not do last, and has not done since.
+// Trouble is what the disk could not do last, and has not done since. Clients are served
+// all the same: from what is kept, or passed through.
 type Trouble struct {
-	What  string // "reading from the store", "writing to the store"
-	Why   string
-	Since time.Time
+	What string `json:"what"` // "reading from the store", "writing to the store", "writing to the index"
+	// Cause is "full", "read-only", "broken" (input or output errors), "descriptors" (too
+	// many open files) or "other".
+	Cause string    `json:"cause"`
+	Why   string    `json:"why"` // what was said last
+	Since time.Time `json:"since"`
 }
 
 // Troubles returns what the store cannot do at present; nothing when all is well.
 func (c *Cache) Troubles() []Trouble {
-	var all []Trouble
-	for _, door := range []*storeDoor{&c.reads, &c.writes} {
-		if why, since := door.trouble(); why != "" {
-			all = append(all, Trouble{What: c.doorName(door), Why: why, Since: since})
+	all := []Trouble{}
+	for _, door := range []*storeDoor{&c.reads, &c.writes, &c.records} {
+		if t, broken := door.trouble(); broken {
+			t.What = c.doorName(door)
+			all = append(all, t)
 		}
 	}
 	return all

@@ -449,10 +449,10 @@ func (f *fill) invalid(err error) error {
 }
 
 // verify reads the whole file against its digest while readers already follow it, tells
-// judged how that went, then ends the fill.
+// judged how that went while the file is still open, then ends the fill.
 func (f *fill) verify(ctx context.Context, judged func(error)) {
 	err := f.follow(ctx)
-	f.file.Close()
 	judged(err)
+	f.file.Close()
 	f.end(err)
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"slices"
 	"sync"
@@ -74,7 +75,7 @@ func (c *Cache) Held(d v1.Hash) (size int64, ok bool) { return c.keptSize(d) }
 func (c *Cache) Content(d v1.Hash) (*os.File, int64, error) {
 	f, size, err := c.disk.Blob(d)
 	if err != nil {
-		if c.absentOr(err) == nil {
+		if errors.Is(err, fs.ErrNotExist) {
 			err = fmt.Errorf("%s: %w", d, ErrNotKept)
 		}
 		return nil, 0, err
@@ -134,7 +135,7 @@ func (c *Cache) takeIn(ctx context.Context, d v1.Hash, size int64, r io.Reader) 
 		return errors.Join(err, part.Discard())
 	}
 	c.space.add(d, size, evict.Blob)
-	return c.index.Update(func(b *index.Batch) error {
+	return c.update(func(b *index.Batch) error {
 		return b.PutBlob(d, index.BlobInfo{Size: size, Added: time.Now()})
 	})
 }
@@ -343,7 +344,7 @@ func (a *admission) run(ctx context.Context) error {
 		return err
 	}
 	for links := range slices.Chunk(a.links, linksAtOnce) {
-		err := c.index.Update(func(b *index.Batch) error {
+		err := c.update(func(b *index.Batch) error {
 			var errs []error
 			for _, l := range links {
 				errs = append(errs, b.PutLink(c.indexRepo(repo), l.kind, l.desc.Digest, linkOf(l.desc)))
@@ -411,7 +412,8 @@ func (a *admission) manifest(ctx context.Context, desc v1.Descriptor, depth int)
 		return fmt.Errorf("%w: manifest: %w", ErrContent, err)
 	}
 	if err := matches(d, b); err != nil {
-		return fmt.Errorf("%w: manifest %s: %w", ErrContent, d, errors.Join(err, a.c.forget(d)))
+		a.c.condemnKept(d, err)
+		return fmt.Errorf("%w: manifest %s: %w", ErrContent, d, err)
 	}
 	if desc.Size > 0 && desc.Size != int64(len(b)) {
 		return fmt.Errorf("%w: manifest %s has %d bytes, and is said to have %d", ErrContent, d, len(b), desc.Size)
@@ -547,7 +549,7 @@ func (a *admission) refer(d *admittedDoc) error {
 	if err != nil {
 		return err
 	}
-	return c.index.Update(func(b *index.Batch) error {
+	return c.update(func(b *index.Batch) error {
 		return b.PutDoc(repo, index.ReferrerList, d.subject.String(), text, at)
 	})
 }

@@ -26,7 +26,7 @@ func linkOf(desc v1.Descriptor) index.Link {
 
 // linkManifest records that repo holds the manifest desc.
 func (c *Cache) linkManifest(repo Repo, desc v1.Descriptor) error {
-	return c.index.Update(func(b *index.Batch) error {
+	return c.record(func(b *index.Batch) error {
 		return b.PutLink(c.indexRepo(repo), index.Manifest, desc.Digest, linkOf(desc))
 	})
 }
@@ -76,18 +76,20 @@ func (c *Cache) possesses(d v1.Hash) bool {
 	return kept || c.running(d) != nil || c.disk.HasPartial(d)
 }
 
-// forget drops content that is damaged. Links stay: the next request fetches it again.
-func (c *Cache) forget(d v1.Hash) error {
-	err := c.disk.Remove(d)
-	return errors.Join(err, c.index.Update(func(b *index.Batch) error { return b.DeleteBlob(d) }))
+// unreadable notes that kept content cannot be read: to its readers it is absent, and
+// comes from the upstream.
+func (c *Cache) unreadable(d v1.Hash, err error) {
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	c.storeUsed(&c.reads, err)
+	c.log.Error("kept content cannot be read", logkey.Digest(d), logkey.Err(err))
 }
 
-// absentOr makes "no such file" a plain absence.
-func (c *Cache) absentOr(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
+// unread notes that the index could not tell something: it counts as unknown.
+func (c *Cache) unread(err error) {
+	c.storeUsed(&c.records, err)
+	c.log.Error("index cannot be read", logkey.Err(err))
 }
 
 // references are the descriptors in a manifest or index that matter here.
@@ -180,6 +182,7 @@ func (c *Cache) Run(ctx context.Context) error {
 	work.Go(func() { c.scrub(ctx) })
 	work.Go(func() { c.upkeep(ctx) })
 	work.Go(func() { c.keepWants(ctx) })
+	work.Go(func() { c.heal(ctx) })
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
 	for {

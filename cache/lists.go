@@ -127,7 +127,7 @@ func (c *Cache) askList(ctx context.Context, repo Repo, doc document) ([]byte, e
 	if err != nil {
 		return nil, &pull.Error{Kind: pull.Invalid, Upstream: repo.Upstream, Op: "list " + repo.Name, Err: err}
 	}
-	err = c.index.Update(func(t *index.Batch) error {
+	err = c.update(func(t *index.Batch) error {
 		return t.PutDoc(c.indexRepo(repo), doc.kind, doc.key, b, time.Now())
 	})
 	if err != nil {

@@ -203,7 +203,7 @@ func (c *Cache) keepManifest(repo Repo, desc v1.Descriptor, b []byte) (*Manifest
 	c.storeUsed(&c.writes, err)
 	if err == nil {
 		c.space.add(desc.Digest, desc.Size, evict.Manifest)
-		err = c.index.Update(func(b *index.Batch) error {
+		err = c.record(func(b *index.Batch) error {
 			return errors.Join(b.PutBlob(desc.Digest, index.BlobInfo{Size: desc.Size, Added: time.Now()}),
 				b.PutLink(c.indexRepo(repo), index.Manifest, desc.Digest, linkOf(desc)))
 		})
@@ -211,6 +211,7 @@ func (c *Cache) keepManifest(repo Repo, desc v1.Descriptor, b []byte) (*Manifest
 	if err != nil {
 		c.log.Error("manifest not kept", logkey.Upstream(repo.Upstream), logkey.Repository(repo.Name),
 			logkey.Digest(desc.Digest), logkey.Err(err))
+		c.heat(repo, m) // memory is no worse a place while the disk fails
 		return m.with(Passed), nil
 	}
 	c.pinKept(desc.Digest, b)
@@ -237,21 +238,22 @@ func (c *Cache) linkedManifest(repo Repo, d v1.Hash) (m *Manifest, linked bool, 
 		return m, true, nil
 	}
 	link, linked, err := c.index.Link(c.indexRepo(repo), index.Manifest, d)
+	if err != nil {
+		c.unread(err)
+	}
 	if err != nil || !linked {
-		return nil, false, err
+		return nil, false, nil
 	}
 	b, err := c.readKept(d, manifestMax)
 	if err != nil {
-		if err = c.absentOr(err); err != nil {
-			c.storeUsed(&c.reads, err)
-		}
-		return nil, true, err
+		c.unreadable(d, err)
+		return nil, true, nil
 	}
 	c.storeUsed(&c.reads, nil)
 	if err := matches(d, b); err != nil {
-		c.log.Error("kept manifest is damaged", logkey.Digest(d), logkey.Err(err))
 		c.mismatched(&c.counts.keptWrong, repo, d, err)
-		return nil, true, c.forget(d)
+		c.condemnKept(d, err)
+		return nil, true, nil
 	}
 	m = &Manifest{Desc: v1.Descriptor{MediaType: types.MediaType(link.MediaType), Digest: d, Size: int64(len(b))},
 		Bytes: b, Result: Hit, refs: c.readRefs(b), used: new(atomic.Int64)}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,7 +18,10 @@ import (
 
 // Options configures a [Cache]. Dir and Upstreams are required.
 type Options struct {
-	Dir       string                     // storage folder; created when missing
+	Dir string // storage folder; created when missing
+	// IndexDir is a folder that takes the database of the index, as on a faster disk; it is
+	// moved there. The journal, from which it can be rebuilt, stays in Dir. Empty means Dir.
+	IndexDir  string
 	Upstreams map[string]UpstreamOptions // by public name
 	// MaxBytes is what the folder may hold, index and partial fills included: what is used
 	// least is evicted ahead of need. Larger blobs are passed through. 0 means no limit.
@@ -46,6 +48,9 @@ type Options struct {
 	// OnEvent is told of what happens to what is kept and to the upstreams. It must not
 	// block, nor call what asks an upstream. nil means that nobody is told.
 	OnEvent func(Event)
+	// Fault is asked before each change of the disk, for tests only: its error is returned
+	// in place of making it. nil asks nobody.
+	Fault func(step, name string) error
 }
 
 // Cache keeps what upstreams gave. Its methods may be called concurrently.
@@ -78,12 +83,13 @@ type Cache struct {
 	spared   *recent[string, error]    // tags that are not asked for while the budget is low, and why
 	counts   counts
 	space    *space
+	doubtful bool // the index may be older than the store
 	pins     pins
 	wants    wants
 	arriving arrivals
 	scrubbed atomic.Pointer[scrubState] // as of the last blob; nil while it is off
 
-	reads, writes storeDoor
+	reads, writes, records storeDoor
 
 	mu       sync.Mutex
 	fills    map[v1.Hash]*fill // guarded by mu; removed when ended
@@ -98,12 +104,6 @@ type counts struct {
 	keptWrong     atomic.Int64 // kept contents that did not have it any more when they were asked for
 	damaged       atomic.Int64 // blobs that were found not to have their digest any more
 }
-
-// Names below the storage folder; the store has its own (package disk).
-const (
-	indexDir    = "index"
-	journalName = "refs.journal"
-)
 
 // Bounds of what is kept in memory; each entry is a few hundred bytes, but for hot,
 // whose manifests are at most hotManifest bytes.
@@ -141,7 +141,14 @@ func Open(o Options) (*Cache, error) {
 	if err != nil {
 		return nil, err
 	}
-	ix, err := index.OpenOrRebuild(context.Background(), filepath.Join(o.Dir, indexDir), filepath.Join(o.Dir, journalName), store.Walk, o.Log)
+	if o.Fault != nil {
+		store.SetFault(func(step disk.Step, name string) error { return o.Fault(string(step), name) })
+	}
+	doubtful, err := o.placeIndex()
+	if err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
+	ix, err := index.OpenOrRebuild(context.Background(), o.indexOptions(), store.Walk)
 	if err != nil {
 		return nil, errors.Join(err, store.Close())
 	}
@@ -157,6 +164,7 @@ func Open(o Options) (*Cache, error) {
 		fills:     make(map[v1.Hash]*fill),
 		verified:  make(map[proof]int64),
 	}
+	c.doubtful = doubtful
 	c.hot, _ = lru.New[string, *Manifest](hotEntries)
 	c.tags, _ = lru.New[string, *tagState](tagEntries)
 	c.sizes, _ = lru.New[v1.Hash, int64](sizeEntries)
@@ -186,13 +194,16 @@ func Open(o Options) (*Cache, error) {
 	return c, nil
 }
 
-// RebuildIndex makes the index of the storage folder dir anew from its blobs and its
+// RebuildIndex makes the index of the storage folder o.Dir anew from its blobs and its
 // journal of links and tags. No server may use the folder meanwhile. progress may be nil.
-func RebuildIndex(ctx context.Context, dir string, progress func(index.Progress), log *zap.Logger) (done index.Progress, err error) {
-	store, err := disk.Open(dir, log)
+func RebuildIndex(ctx context.Context, o Options, progress func(index.Progress)) (done index.Progress, err error) {
+	store, err := disk.Open(o.Dir, o.Log)
 	if err != nil {
 		return done, err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	return index.Rebuild(ctx, filepath.Join(dir, indexDir), filepath.Join(dir, journalName), store.Walk, progress, log)
+	if _, err := o.placeIndex(); err != nil {
+		return done, err
+	}
+	return index.Rebuild(ctx, o.indexOptions(), store.Walk, progress)
 }

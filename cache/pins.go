@@ -433,7 +433,7 @@ func (c *Cache) pin(repo Repo, tag string, d v1.Hash, ref string, platforms []st
 	if replaced {
 		record.At = old.At
 	}
-	if err := c.index.Update(func(b *index.Batch) error { return b.PutPin(record) }); err != nil {
+	if err := c.update(func(b *index.Batch) error { return b.PutPin(record) }); err != nil {
 		return nil, err
 	}
 	for _, p := range c.gatherPins() {
@@ -444,7 +444,7 @@ func (c *Cache) pin(repo Repo, tag string, d v1.Hash, ref string, platforms []st
 			c.log.Info("pinned", logkey.Reference(p.Ref), logkey.Bytes(p.Bytes))
 			return &p, nil
 		}
-		err := c.index.Update(func(b *index.Batch) error {
+		err := c.update(func(b *index.Batch) error {
 			if replaced {
 				return b.PutPin(old)
 			}
@@ -566,7 +566,7 @@ func (c *Cache) unpin(repo Repo, tag string, d v1.Hash, ref string) error {
 		}
 		return fmt.Errorf("%s is not pinned: %w", refString(repo, tag, d), ErrNotKept)
 	}
-	if err := c.index.Update(func(b *index.Batch) error { return b.DeletePin(c.indexRepo(repo), ref) }); err != nil {
+	if err := c.update(func(b *index.Batch) error { return b.DeletePin(c.indexRepo(repo), ref) }); err != nil {
 		return err
 	}
 	c.gatherPins()

@@ -111,7 +111,7 @@ func (p *purge) allowed(repo Repo, refs []linkRef) error {
 }
 
 func (p *purge) tag(repo Repo, tag string) error {
-	err := p.c.index.Update(func(b *index.Batch) error { return b.DeleteTag(p.c.indexRepo(repo), tag) })
+	err := p.c.update(func(b *index.Batch) error { return b.DeleteTag(p.c.indexRepo(repo), tag) })
 	p.c.tags.Remove(tagKey(repo, tag))
 	if err == nil {
 		p.done.Tags++
@@ -124,7 +124,7 @@ func (p *purge) unlink(ctx context.Context, repo Repo, refs []linkRef) error {
 	for len(refs) > 0 {
 		some := refs[:min(len(refs), purgeChunk)]
 		refs = refs[len(some):]
-		err := p.c.index.Update(func(b *index.Batch) error {
+		err := p.c.update(func(b *index.Batch) error {
 			for _, ref := range some {
 				if err := b.DeleteLink(p.c.indexRepo(repo), ref.kind, ref.digest); err != nil {
 					return err
@@ -189,7 +189,7 @@ func (c *Cache) gone(d v1.Hash) error {
 	c.mu.Lock()
 	delete(c.verified, proofOf(d))
 	c.mu.Unlock()
-	return c.index.Update(func(b *index.Batch) error { return b.DeleteBlobIfGone(d, c.disk) })
+	return c.update(func(b *index.Batch) error { return b.DeleteBlobIfGone(d, c.disk) })
 }
 
 // PurgeRepository forgets everything of a repository.

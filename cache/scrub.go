@@ -180,6 +180,17 @@ func (c *Cache) condemn(d v1.Hash, f *os.File, why error) *BadBlob {
 	return bad
 }
 
+// condemnKept is condemn for who has no file open.
+func (c *Cache) condemnKept(d v1.Hash, why error) {
+	f, _, err := c.disk.Blob(d)
+	if err != nil {
+		c.unreadable(d, err)
+		return
+	}
+	defer f.Close()
+	c.condemn(d, f, why)
+}
+
 // quarantineLimit is how many bytes of damaged blobs are kept: no more than a twentieth
 // of what the folder may hold.
 func (c *Cache) quarantineLimit() int64 {
@@ -304,7 +315,7 @@ func (c *Cache) writeScrub(st scrubState) {
 	c.scrubbed.Store(&st)
 	b, err := json.Marshal(st)
 	if err == nil {
-		err = c.index.Update(func(t *index.Batch) error { return t.PutNote(scrubNote, b) })
+		err = c.update(func(t *index.Batch) error { return t.PutNote(scrubNote, b) })
 	}
 	if err != nil {
 		c.log.Warn("place of the scrub not written", logkey.Err(err))

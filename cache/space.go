@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -33,7 +34,7 @@ const (
 )
 
 // ErrNoRoom means that content does not fit into the store and not enough can be evicted.
-var ErrNoRoom = fmt.Errorf("no room in the store: %w", errStorage)
+var ErrNoRoom = fmt.Errorf("no room in the store: %w: %w", errStorage, syscall.ENOSPC)
 
 // errNeverFits means that it would not help to evict everything.
 var errNeverFits = fmt.Errorf("no room in the store: %w", errTooLarge)
@@ -225,7 +226,7 @@ func (c *Cache) openSpace() {
 	}
 	c.wg.Go(func() {
 		defer close(c.space.loaded)
-		if c.index.Unclean() {
+		if c.index.Unclean() || c.doubtful {
 			// A process that was killed between the rename of a file and its record left a
 			// file that nothing would ever evict.
 			added, dropped, err := c.index.Reconcile(c.ctx, c.disk)
@@ -260,7 +261,7 @@ func (c *Cache) dropContent(all []v1.Hash) error {
 		gone = append(gone, d)
 		c.cool(d)
 	}
-	errs = append(errs, c.index.Update(func(b *index.Batch) error {
+	errs = append(errs, c.update(func(b *index.Batch) error {
 		var errs []error
 		for _, d := range gone {
 			errs = append(errs, b.DeleteBlob(d))

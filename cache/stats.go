@@ -33,6 +33,9 @@ type Stats struct {
 	QuarantineFiles int64 `json:"quarantine_files"`
 	QuarantineBytes int64 `json:"quarantine_bytes"`
 	Scrub           Scrub `json:"scrub"`
+
+	// Troubles are what is wrong with the disk now.
+	Troubles []Trouble `json:"troubles"`
 }
 
 // Stats returns figures of the cache. It reads no blob and lists no index.
@@ -43,6 +46,7 @@ func (c *Cache) Stats() (Stats, error) {
 		UsedBytes: c.space.used(), MaxBytes: c.opts.MaxBytes, PinLimitBytes: c.pinLimit(),
 		EvictedBlobs: c.space.evicted.Load(), EvictedBytes: c.space.freed.Load(),
 		TagsMoved: c.counts.tagsMoved.Load(), ReleasesMoved: c.counts.releasesMoved.Load(), Scrub: c.Scrub(),
+		Troubles: c.Troubles(),
 	}
 	c.loadPins()
 	c.pins.mu.RLock()

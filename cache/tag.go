@@ -37,8 +37,11 @@ func (c *Cache) tag(repo Repo, name string) (*tagState, error) {
 		return t, nil
 	}
 	t, ok, err := c.index.Tag(c.indexRepo(repo), name)
+	if err != nil {
+		c.unread(err)
+	}
 	if err != nil || !ok {
-		return nil, err
+		return nil, nil
 	}
 	s := &tagState{repo: repo, name: name, Tag: t, pulls: &pulls{}}
 	c.tags.ContainsOrAdd(key, s)
@@ -204,7 +207,7 @@ func (c *Cache) standsIn(ctx context.Context, o *origin, t *tagState, err error)
 
 // dropTag forgets a tag that the upstream says is gone.
 func (c *Cache) dropTag(t *tagState) {
-	err := c.index.Update(func(b *index.Batch) error { return b.DeleteTag(c.indexRepo(t.repo), t.name) })
+	err := c.update(func(b *index.Batch) error { return b.DeleteTag(c.indexRepo(t.repo), t.name) })
 	c.tags.Remove(tagKey(t.repo, t.name))
 	c.log.Info("tag is gone upstream: dropped", logkey.Upstream(t.repo.Upstream), logkey.Repository(t.repo.Name),
 		logkey.Reference(t.name), logkey.Err(err))
@@ -306,7 +309,7 @@ func (c *Cache) bind(repo Repo, name string, desc v1.Descriptor) error {
 			c.moved(old, desc)
 		}
 	}
-	err = c.index.Update(func(b *index.Batch) error {
+	err = c.record(func(b *index.Batch) error {
 		return errors.Join(b.PutLink(c.indexRepo(repo), index.Manifest, desc.Digest, linkOf(desc)),
 			b.PutTag(c.indexRepo(repo), name, s.Tag))
 	})

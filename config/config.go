@@ -91,6 +91,8 @@ type Storage struct {
 	// Dir holds everything that is kept. Default /var/lib/forebay as root, else
 	// $XDG_DATA_HOME/forebay or ~/.local/share/forebay.
 	Dir string
+	// IndexDir takes the database of the index; empty means Dir.
+	IndexDir string
 	// MaxSize is how many bytes may be kept. 0 ("auto", the default) leaves the choice to
 	// the program: MaxSizeAuto, or MaxSizeShare of the file system if that is less.
 	MaxSize int64

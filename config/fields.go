@@ -103,6 +103,8 @@ func (s *Storage) fields() []field {
 	return []field{
 		fileField("dir", &s.Dir,
 			"Folder of everything that is kept; created when it is missing. Default: /var/lib/forebay for root, else forebay in $XDG_DATA_HOME or ~/.local/share."),
+		fileField("index_dir", &s.IndexDir,
+			"Folder for the database of the index, as on a faster disk; it moves there by itself, and its size does not count for `max_size`. The journal from which it can be rebuilt stays in `dir`. Empty: `dir`."),
 		sizeField("max_size", &s.MaxSize, sizeLeast,
 			"What the folder may hold, index and partial fills included. `auto` is 100GiB, or 80 % of the file system if that is less. What is worth least is evicted ahead of need; a blob that does not fit is passed through and not kept."),
 		sizeField("min_free", &s.MinFree, 1,

@@ -153,3 +153,16 @@ func (s *Store) SweepQuarantine(olderThan time.Time) (n int, err error) {
 	}
 	return n, nil
 }
+
+// Probe reports whether the disk takes changes now, by making a file and removing it.
+func (s *Store) Probe() error {
+	name := path.Join(partialDir, "probe"+tmpSuffix)
+	err := s.removeIfThere(name)
+	if err == nil {
+		err = errors.Join(s.writeFile(name, make([]byte, 4096), true), s.removeIfThere(name))
+	}
+	if err != nil {
+		return fmt.Errorf("probe %q: %w", s.dir, err)
+	}
+	return nil
+}

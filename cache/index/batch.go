@@ -3,6 +3,7 @@ package index
 import (
 	"errors"
 	"fmt"
+	"runtime/debug"
 
 	"github.com/dgraph-io/badger/v4"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -38,7 +39,14 @@ func (ix *Index) Update(fn func(*Batch) error) error {
 }
 
 // apply makes changes in one transaction. Its caller holds ix.mu.
-func (ix *Index) apply(steps []func(*writer) error) error {
+func (ix *Index) apply(steps []func(*writer) error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer recoverFault(&err)
+	if ix.guarded {
+		if err := ix.room(); err != nil {
+			return err
+		}
+	}
 	txn := ix.db.NewTransaction(true)
 	defer txn.Discard()
 	w := &writer{txn: txn, totals: *ix.totals.Load(), repos: map[Repo]*repoRecord{}}
@@ -61,6 +69,9 @@ func (ix *Index) apply(steps []func(*writer) error) error {
 	}
 	if err := w.set(totalsKey, w.totals.encode()); err != nil {
 		return tooBig(err)
+	}
+	if err := ix.fault.before(StepCommit, ix.dir); err != nil {
+		return err
 	}
 	if err := txn.Commit(); err != nil {
 		return tooBig(err)

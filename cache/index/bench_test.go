@@ -12,7 +12,7 @@ import (
 func filled(b *testing.B, n int) folder {
 	b.Helper()
 	f := newFolder(b)
-	ix, err := Open(f.dir, f.journal, nil)
+	ix, err := Open(f.options())
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -57,7 +57,7 @@ func BenchmarkOpen(b *testing.B) {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			f := filled(b, n)
 			for b.Loop() {
-				ix, err := Open(f.dir, f.journal, nil)
+				ix, err := Open(f.options())
 				if err != nil {
 					b.Fatal(err)
 				}

@@ -230,7 +230,7 @@ func TestIndexAgreesWithModel(t *testing.T) {
 			t.Fatal(err)
 		}
 		if round%3 == 0 {
-			done, err := Rebuild(context.Background(), f.dir, f.journal, m.walk, nil, nil)
+			done, err := Rebuild(context.Background(), f.options(), m.walk, nil)
 			if err != nil || done.Bad > 0 || done.Blobs != int64(len(m.blobs)) {
 				t.Fatalf("Rebuild = %+v, %v", done, err)
 			}
@@ -292,7 +292,7 @@ func TestChangesThatOnlyTheJournalHasAreMadeAtStart(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	done, err := Rebuild(context.Background(), crash.dir, crash.journal, one(d), nil, nil)
+	done, err := Rebuild(context.Background(), crash.options(), one(d), nil)
 	if err != nil || done.Bad != 1 {
 		t.Errorf("Rebuild = %+v, %v; want 1 bad line", done, err)
 	}
@@ -354,7 +354,7 @@ func TestLostJournalIsWrittenAnew(t *testing.T) {
 			if err := ix.Close(); err != nil {
 				t.Fatal(err)
 			}
-			if done, err := Rebuild(context.Background(), f.dir, f.journal, one(d), nil, nil); err != nil || done.Bad != 0 {
+			if done, err := Rebuild(context.Background(), f.options(), one(d), nil); err != nil || done.Bad != 0 {
 				t.Errorf("Rebuild = %+v, %v", done, err)
 			}
 			ix = f.open(t)
@@ -378,10 +378,10 @@ func TestForeignJournalMeansDamage(t *testing.T) {
 	if err := os.Rename(b.journal, a.journal); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(a.dir, a.journal, nil); !errors.Is(err, ErrDamaged) {
+	if _, err := Open(a.options()); !errors.Is(err, ErrDamaged) {
 		t.Errorf("Open = %v, want %v", err, ErrDamaged)
 	}
-	ix, err := OpenOrRebuild(context.Background(), a.dir, a.journal, one(d), nil)
+	ix, err := OpenOrRebuild(context.Background(), a.options(), one(d))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -428,7 +428,7 @@ func TestUpdatesDuringCompactionAreKept(t *testing.T) {
 	if err := ix.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if done, err := Rebuild(context.Background(), f.dir, f.journal, one(d), nil, nil); err != nil || done.Bad+done.Gone > 0 {
+	if done, err := Rebuild(context.Background(), f.options(), one(d), nil); err != nil || done.Bad+done.Gone > 0 {
 		t.Errorf("Rebuild = %+v, %v", done, err)
 	}
 	if got := f.open(t).Totals(); got != want {
@@ -524,12 +524,12 @@ func TestRebuildThatIsCutLeavesTheIndex(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if _, err := Rebuild(ctx, f.dir, f.journal, one(d), nil, nil); !errors.Is(err, context.Canceled) {
+	if _, err := Rebuild(ctx, f.options(), one(d), nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("Rebuild = %v, want %v", err, context.Canceled)
 	}
 	broken := errors.New("broken disk")
 	walk := func(func(v1.Hash, int64, time.Time) error) error { return broken }
-	if _, err := Rebuild(context.Background(), f.dir, f.journal, walk, nil, nil); !errors.Is(err, broken) {
+	if _, err := Rebuild(context.Background(), f.options(), walk, nil); !errors.Is(err, broken) {
 		t.Errorf("Rebuild = %v, want %v", err, broken)
 	}
 	if left, err := filepath.Glob(f.dir + ".*"); err != nil || len(left) > 0 {
@@ -543,7 +543,7 @@ func TestRebuildThatIsCutLeavesTheIndex(t *testing.T) {
 func TestIndexAndJournalLostIsRebuiltFromTheStore(t *testing.T) {
 	f := newFolder(t)
 	d := digest("a")
-	ix, err := OpenOrRebuild(context.Background(), f.dir, f.journal, one(d), nil)
+	ix, err := OpenOrRebuild(context.Background(), f.options(), one(d))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -555,7 +555,7 @@ func TestIndexAndJournalLostIsRebuiltFromTheStore(t *testing.T) {
 
 // child updates the index for ever, saying what is done, or opens it once.
 func child(f folder) int {
-	ix, err := Open(f.dir, f.journal, nil)
+	ix, err := Open(f.options())
 	if err != nil {
 		fmt.Println("refused:", errors.Is(err, ErrDamaged), err)
 		return 0
@@ -623,7 +623,7 @@ func checkKilled(t *testing.T, round int, f folder, done, most int) {
 		m.blobs[digest(fmt.Sprint(i))] = 1
 	}
 	// A kill between the rename of a compacted journal and the next commit means a rebuild.
-	ix, err := OpenOrRebuild(context.Background(), f.dir, f.journal, m.walk, nil)
+	ix, err := OpenOrRebuild(context.Background(), f.options(), m.walk)
 	if err != nil {
 		t.Fatalf("round %d: %v", round, err)
 	}

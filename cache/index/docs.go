@@ -26,7 +26,7 @@ func (ix *Index) Doc(r Repo, kind DocKind, key string) (b []byte, at time.Time, 
 	if err != nil {
 		return nil, time.Time{}, false, fmt.Errorf("read list of %s: %w", r, err)
 	}
-	err = ix.db.View(func(txn *badger.Txn) error {
+	err = ix.view(func(txn *badger.Txn) error {
 		at, b, err = readDoc(txn, k)
 		return err
 	})

@@ -56,10 +56,13 @@ var (
 // Index is an open index. Its methods may be called concurrently.
 type Index struct {
 	dir     string
+	reserve int64
+	fault   Fault
 	db      *badger.DB
 	log     *zap.Logger
 	journal *journal // nil while rebuilding
 	unclean bool     // the process before did not close the index
+	guarded bool     // changes are made only while the disk has room for them
 
 	mu     sync.Mutex             // serialises Update, so that totals and records agree
 	totals atomic.Pointer[totals] // written under mu
@@ -67,30 +70,35 @@ type Index struct {
 	closed sync.Once
 }
 
-// Open opens the index in the folder dir with its journal, and makes both if neither is
-// there. The error is [ErrDamaged] when [Rebuild] is needed, [ErrNewer] when a newer
-// program is. log may be nil. The caller starts Run once, and calls Close after Run has
-// returned.
-func Open(dir, journal string, log *zap.Logger) (*Index, error) {
-	if log == nil {
-		log = zap.NewNop()
+// Open opens an index with its journal, and makes both if neither is there. The error is
+// [ErrDamaged] when [Rebuild] is needed, [ErrNewer] when a newer program is, and
+// [ErrUnwritable] when its disk is too full. The caller starts Run once, and calls Close
+// after Run has returned.
+func Open(o Options) (*Index, error) {
+	if o.Log == nil {
+		o.Log = zap.NewNop()
 	}
-	if err := checkPresence(dir, journal); err != nil {
-		return nil, fmt.Errorf("open index %q: %w", dir, err)
+	if err := checkPresence(o.Dir, o.Journal); err != nil {
+		return nil, fmt.Errorf("open index %q: %w", o.Dir, err)
 	}
-	ix, err := openDatabase(dir, log)
+	ix, err := openDatabase(o)
 	if err != nil {
-		return nil, fmt.Errorf("open index %q: %w", dir, err)
+		return nil, fmt.Errorf("open index %q: %w", o.Dir, err)
 	}
-	if err := ix.attach(journal); err != nil {
-		return nil, fmt.Errorf("open index %q: %w", dir, errors.Join(err, ix.Close()))
+	err = ix.attach(o.Journal)
+	if err == nil {
+		err = removeLeftovers(o)
 	}
+	if err != nil {
+		return nil, fmt.Errorf("open index %q: %w", o.Dir, errors.Join(err, ix.Close()))
+	}
+	ix.guarded = true
 	return ix, nil
 }
 
 // attach opens the journal and brings the database up to it.
 func (ix *Index) attach(path string) error {
-	j, err := openJournal(path)
+	j, err := openJournal(path, ix.fault)
 	if err != nil {
 		return err
 	}
@@ -129,14 +137,18 @@ func checkPresence(dir, journal string) error {
 }
 
 // openDatabase opens or makes the database, without a journal.
-func openDatabase(dir string, log *zap.Logger) (_ *Index, err error) {
+func openDatabase(o Options) (_ *Index, err error) {
+	dir := o.Dir
 	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	if err := roomToStart(dir); err != nil {
 		return nil, err
 	}
 	if err := writable(dir); err != nil {
 		return nil, err
 	}
-	unclean, err := raiseFlag(dir)
+	unclean, err := raiseFlag(dir, o.Fault)
 	if err != nil {
 		return nil, err
 	}
@@ -148,11 +160,11 @@ func openDatabase(dir string, log *zap.Logger) (_ *Index, err error) {
 	if err := verifyFiles(dir, unclean); err != nil {
 		return nil, err
 	}
-	db, err := openBadger(dir, log)
+	db, err := openBadger(dir, o.Log)
 	if err != nil {
 		return nil, err
 	}
-	ix := &Index{dir: dir, db: db, log: log, unclean: unclean}
+	ix := &Index{dir: dir, reserve: o.Reserve, fault: o.Fault, db: db, log: o.Log, unclean: unclean}
 	ix.access.init()
 	if err := ix.load(); err != nil {
 		return nil, errors.Join(err, db.Close())
@@ -164,15 +176,15 @@ func openDatabase(dir string, log *zap.Logger) (_ *Index, err error) {
 const flagName = "OPEN"
 
 // raiseFlag makes the flag and reports whether it was there.
-func raiseFlag(dir string) (unclean bool, err error) {
-	f, err := os.OpenFile(filepath.Join(dir, flagName), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+func raiseFlag(dir string, fault Fault) (unclean bool, err error) {
+	f, err := fault.create(filepath.Join(dir, flagName), os.O_WRONLY|os.O_EXCL)
 	if errors.Is(err, fs.ErrExist) {
 		return true, nil
 	}
 	if err != nil {
 		return false, err
 	}
-	return false, errors.Join(f.Close(), syncFolder(dir))
+	return false, errors.Join(f.Close(), fault.syncFolder(dir))
 }
 
 // openBadger returns every failure but a held lock as ErrDamaged: Badger's errors carry
@@ -200,6 +212,9 @@ func writable(dir string) error {
 	return errors.Join(err, f.Close(), os.Remove(f.Name()))
 }
 
+// memTable is how much the database gathers in memory before it writes a table.
+const memTable = 16 << 20
+
 // badgerOptions keeps memory small: one million blobs with their links are some 300 MB
 // on disk, read through the page cache.
 func badgerOptions(dir string, log *zap.Logger) badger.Options {
@@ -207,7 +222,7 @@ func badgerOptions(dir string, log *zap.Logger) badger.Options {
 		WithLogger(badgerLog{log}).
 		WithDetectConflicts(false). // Update is the only writer
 		WithNumVersionsToKeep(1).
-		WithMemTableSize(16 << 20).
+		WithMemTableSize(memTable).
 		WithNumMemtables(2).
 		WithNumLevelZeroTables(4).
 		WithNumLevelZeroTablesStall(12).
@@ -275,7 +290,11 @@ func (ix *Index) Run(ctx context.Context) error {
 			err := ix.journal.sync()
 			if now.Sub(last) >= touchEvery {
 				last = now
-				err = errors.Join(err, ix.flushAccess(), ix.compactJournal(ctx))
+				if roomErr := ix.room(); roomErr != nil {
+					err = errors.Join(err, roomErr)
+				} else {
+					err = errors.Join(err, ix.flushAccess(), ix.compactJournal(ctx), ix.keepReserve())
+				}
 			}
 			if ctx.Err() == nil {
 				failing = ix.report(err, failing)
@@ -295,15 +314,25 @@ func (ix *Index) report(err error, failing bool) bool {
 	return err != nil
 }
 
-// Close writes what is in memory and closes the index. Nothing may be called after it.
+// Close writes what is in memory and closes the index. Nothing may be called after it. On
+// a full disk the database is left as a kill would leave it, with [ErrUnwritable]: to
+// close it means to write a table, and the next start does that.
 func (ix *Index) Close() error {
 	var err error
 	ix.closed.Do(func() {
+		room := roomToStart(ix.dir)
 		if ix.journal != nil {
-			err = errors.Join(ix.flushAccess(), ix.journal.close())
+			if room == nil {
+				err = ix.flushAccess()
+			}
+			err = errors.Join(err, ix.journal.close())
+		}
+		if room != nil {
+			err = errors.Join(err, room)
+			return
 		}
 		if err = errors.Join(err, ix.db.Close()); err == nil {
-			err = removeIfThere(filepath.Join(ix.dir, flagName))
+			err = ix.fault.removeIfThere(filepath.Join(ix.dir, flagName))
 		}
 	})
 	if err != nil {
@@ -311,6 +340,10 @@ func (ix *Index) Close() error {
 	}
 	return nil
 }
+
+// Sync makes all changes so far survive a loss of power, but for records of blobs, which
+// the files tell. Without it, those of the last second may be lost.
+func (ix *Index) Sync() error { return ix.journal.sync() }
 
 // Unclean reports whether the process before ended without closing the index, so that a
 // [Index.Reconcile] is due.

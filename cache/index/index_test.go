@@ -30,9 +30,11 @@ func newFolder(t testing.TB) folder {
 	return folder{dir: filepath.Join(top, "index"), journal: filepath.Join(top, "refs.journal")}
 }
 
+func (f folder) options() Options { return Options{Dir: f.dir, Journal: f.journal} }
+
 func (f folder) open(t testing.TB) *Index {
 	t.Helper()
-	ix, err := Open(f.dir, f.journal, nil)
+	ix, err := Open(f.options())
 	if err != nil {
 		t.Fatalf("Open: %v", err)
 	}
@@ -125,11 +127,11 @@ func TestLostIndexIsRebuilt(t *testing.T) {
 	if err := os.RemoveAll(f.dir); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(f.dir, f.journal, nil); !errors.Is(err, ErrDamaged) {
+	if _, err := Open(f.options()); !errors.Is(err, ErrDamaged) {
 		t.Fatalf("Open without the folder: %v, want %v", err, ErrDamaged)
 	}
 	walk := func(fn func(v1.Hash, int64, time.Time) error) error { return fn(kept, 4, at(7)) }
-	ix, err := OpenOrRebuild(context.Background(), f.dir, f.journal, walk, nil)
+	ix, err := OpenOrRebuild(context.Background(), f.options(), walk)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -506,7 +508,7 @@ func TestNewerSchemaIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	nothing := func(func(v1.Hash, int64, time.Time) error) error { return nil }
-	if _, err := OpenOrRebuild(context.Background(), f.dir, f.journal, nothing, nil); !errors.Is(err, ErrNewer) {
+	if _, err := OpenOrRebuild(context.Background(), f.options(), nothing); !errors.Is(err, ErrNewer) {
 		t.Errorf("OpenOrRebuild = %v, want %v", err, ErrNewer)
 	}
 }
@@ -535,7 +537,7 @@ func TestIndexHasOneOwner(t *testing.T) {
 	f := newFolder(t)
 	f.open(t)
 	nothing := func(func(v1.Hash, int64, time.Time) error) error { return nil }
-	if _, err := OpenOrRebuild(context.Background(), f.dir, f.journal, nothing, nil); err == nil || errors.Is(err, ErrDamaged) {
+	if _, err := OpenOrRebuild(context.Background(), f.options(), nothing); err == nil || errors.Is(err, ErrDamaged) {
 		t.Errorf("second Open = %v, want an error that is not %v", err, ErrDamaged)
 	}
 }

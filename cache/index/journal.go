@@ -47,11 +47,15 @@ const (
 	journalSlack = 1 << 20
 )
 
+// tmpSuffix is of the file that a rewrite makes.
+const tmpSuffix = ".tmp"
+
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// journal appends lines. Only Run and Close call sync and rewrite.
+// journal appends lines. Only Run calls rewrite.
 type journal struct {
-	path string
+	path  string
+	fault Fault
 
 	mu        sync.Mutex
 	f         *os.File // guarded by mu
@@ -63,12 +67,12 @@ type journal struct {
 	tail      []byte   // guarded by mu; appended since the rewrite began
 }
 
-func openJournal(path string) (*journal, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
+func openJournal(path string, fault Fault) (*journal, error) {
+	f, err := fault.create(path, os.O_RDWR|os.O_APPEND)
 	if err != nil {
 		return nil, fmt.Errorf("open journal: %w", err)
 	}
-	j := &journal{path: path, f: f}
+	j := &journal{path: path, f: f, fault: fault}
 	if err := j.begin(); err != nil {
 		return nil, fmt.Errorf("open journal: %w", errors.Join(err, f.Close()))
 	}
@@ -145,7 +149,11 @@ func (j *journal) at() mark {
 
 // write appends b whole or, as far as the disk lets it, not at all.
 func (j *journal) write(b []byte) error {
-	n, err := j.f.Write(b)
+	var n int
+	err := j.fault.before(StepAppend, j.path)
+	if err == nil {
+		n, err = j.f.Write(b)
+	}
 	if err == nil {
 		j.size += int64(n)
 		j.dirty = true
@@ -197,10 +205,15 @@ func (j *journal) sync() error {
 	if !dirty {
 		return nil
 	}
-	if err := f.Sync(); err != nil { // not under the lock: updates go on
+	if err := j.fault.sync(f); err != nil { // not under the lock: updates go on
 		j.mu.Lock()
-		j.dirty, j.spoiled = true, true
+		replaced := j.f != f
+		j.spoiled = j.spoiled || !replaced
+		j.dirty = true
 		j.mu.Unlock()
+		if replaced {
+			return j.sync() // rewritten meanwhile: what was appended is in the new file
+		}
 		return fmt.Errorf("sync journal: %w", err)
 	}
 	return nil
@@ -220,7 +233,7 @@ func (j *journal) startRewrite() {
 // rewrite replaces the file by what emit writes and by what was appended since
 // startRewrite. The old file stays in place when anything fails.
 func (j *journal) rewrite(emit func(io.Writer) error) (err error) {
-	tmp := j.path + ".tmp"
+	tmp := j.path + tmpSuffix
 	defer func() {
 		j.mu.Lock()
 		j.rewriting, j.tail = false, nil
@@ -230,22 +243,25 @@ func (j *journal) rewrite(emit func(io.Writer) error) (err error) {
 			err = fmt.Errorf("rewrite journal: %w", errors.Join(err, removeIfThere(tmp)))
 		}
 	}()
-	if err := removeIfThere(tmp); err != nil {
+	if err := j.fault.removeIfThere(tmp); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_EXCL|os.O_APPEND, 0o600)
+	f, err := j.fault.create(tmp, os.O_RDWR|os.O_EXCL|os.O_APPEND)
 	if err != nil {
 		return err
 	}
 	run := rand.Uint64()
 	size, err := writeLines(f, run, emit)
 	if err == nil {
+		err = j.fault.sync(f)
+	}
+	if err == nil {
 		err = j.swap(f, tmp, run, size)
 	}
 	if err != nil {
 		return errors.Join(err, f.Close())
 	}
-	return syncFolder(filepath.Dir(j.path))
+	return j.fault.syncFolder(filepath.Dir(j.path))
 }
 
 func writeLines(f *os.File, run uint64, emit func(io.Writer) error) (int64, error) {
@@ -256,9 +272,6 @@ func writeLines(f *os.File, run uint64, emit func(io.Writer) error) (int64, erro
 	}
 	if err == nil {
 		err = w.Flush()
-	}
-	if err == nil {
-		err = f.Sync()
 	}
 	if err != nil {
 		return 0, err
@@ -277,7 +290,7 @@ func (j *journal) swap(f *os.File, tmp string, run uint64, size int64) error {
 	if _, err := f.Write(j.tail); err != nil {
 		return err
 	}
-	if err := os.Rename(tmp, j.path); err != nil {
+	if err := j.fault.rename(tmp, j.path); err != nil {
 		return err
 	}
 	_ = j.f.Close() // replaced: nothing in it matters any more
@@ -291,15 +304,6 @@ func removeIfThere(name string) error {
 		return err
 	}
 	return nil
-}
-
-func syncFolder(name string) error {
-	f, err := os.Open(name)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return f.Sync()
 }
 
 func linkLine(r Repo, k Kind, d v1.Hash, l Link) []byte {

@@ -23,7 +23,7 @@ func (ix *Index) TagsAfter(r Repo, after string, fn func(tag string, t Tag) erro
 	if after != "" {
 		from = append(append(from, after...), 0) // the first key after its own
 	}
-	return stopped(ix.db.View(func(txn *badger.Txn) error {
+	return stopped(ix.view(func(txn *badger.Txn) error {
 		return scan(txn, prefix, from, func(key, v []byte) error {
 			t, err := decodeTag(v)
 			if err != nil {
@@ -59,7 +59,7 @@ func (ix *Index) BlobsAfter(after v1.Hash, n int) ([]Sized, error) {
 		from = append(key, 0)
 	}
 	var blobs []Sized
-	err := ix.db.View(func(txn *badger.Txn) error {
+	err := ix.view(func(txn *badger.Txn) error {
 		return scan(txn, []byte{prefixBlob}, from, func(key, v []byte) error {
 			if len(blobs) >= n {
 				return ErrStop
@@ -92,7 +92,7 @@ func (ix *Index) ReposAfter(after string, n int) ([]RepoCounts, error) {
 		from = append(from, 0)
 	}
 	var repos []RepoCounts
-	err := ix.db.View(func(txn *badger.Txn) error {
+	err := ix.view(func(txn *badger.Txn) error {
 		return scan(txn, []byte{prefixRepo}, from, func(key, v []byte) error {
 			if len(repos) >= n {
 				return ErrStop

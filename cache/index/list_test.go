@@ -126,7 +126,7 @@ func TestPinsSurviveReopenCompactionAndRebuild(t *testing.T) {
 		t.Fatal(err)
 	}
 	nothing := WalkFunc(func(func(v1.Hash, int64, time.Time) error) error { return nil })
-	if _, err := Rebuild(t.Context(), f.dir, f.journal, nothing, nil, nil); err != nil {
+	if _, err := Rebuild(t.Context(), f.options(), nothing, nil); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(want, pins(t, f.open(t))); diff != "" {

@@ -69,7 +69,7 @@ func (p Pin) check() error {
 
 // Pins calls fn for every pin, sorted by repository and reference. [ErrStop] ends it well.
 func (ix *Index) Pins(fn func(Pin) error) error {
-	return stopped(ix.db.View(func(txn *badger.Txn) error { return scanPins(txn, fn) }))
+	return stopped(ix.view(func(txn *badger.Txn) error { return scanPins(txn, fn) }))
 }
 
 func scanPins(txn *badger.Txn, fn func(Pin) error) error {

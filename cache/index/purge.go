@@ -82,7 +82,7 @@ func (ix *Index) someDocs(r Repo, b *Batch) (int, error) {
 
 // some calls fn for up to purgeBatch keys with a prefix, which is cut off, and returns how many.
 func (ix *Index) some(prefix []byte, fn func(key []byte) error) (n int, err error) {
-	err = ix.db.View(func(txn *badger.Txn) error {
+	err = ix.view(func(txn *badger.Txn) error {
 		opts := iterate(prefix)
 		opts.PrefetchValues = false
 		it := txn.NewIterator(opts)

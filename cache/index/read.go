@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
@@ -38,7 +40,7 @@ func lookup[T, N any](ix *Index, what string, name N, key []byte, err error, dec
 	if err != nil {
 		return rec, false, fmt.Errorf("read %s %v: %w", what, name, err)
 	}
-	err = ix.db.View(func(txn *badger.Txn) error {
+	err = ix.view(func(txn *badger.Txn) error {
 		rec, err = getValue(txn, key, decode)
 		return err
 	})
@@ -80,7 +82,7 @@ func getValue[T any](txn *badger.Txn, key []byte, decode func([]byte) (T, error)
 // Blobs calls fn for every blob with the minute of its last use, or of its arrival if it
 // was not used since.
 func (ix *Index) Blobs(fn func(d v1.Hash, b BlobInfo, used time.Time) error) error {
-	return ix.db.View(func(txn *badger.Txn) error {
+	return ix.view(func(txn *badger.Txn) error {
 		times := txn.NewIterator(iterate([]byte{prefixAccess}))
 		defer times.Close()
 		times.Rewind()
@@ -128,7 +130,7 @@ func (ix *Index) Links(r Repo, k Kind, fn func(d v1.Hash, l Link) error) error {
 		return fmt.Errorf("list links of %s: %w", r, err)
 	}
 	prefix = append(prefix, byte(k))
-	return ix.db.View(func(txn *badger.Txn) error {
+	return ix.view(func(txn *badger.Txn) error {
 		return scan(txn, prefix, nil, func(key, v []byte) error {
 			d, _, err := cutDigest(key[len(prefix):])
 			if err != nil {
@@ -149,7 +151,7 @@ func (ix *Index) Holders(d v1.Hash, fn func(r Repo, k Kind) error) error {
 	if err != nil {
 		return fmt.Errorf("list holders: %w", err)
 	}
-	return ix.db.View(func(txn *badger.Txn) error {
+	return ix.view(func(txn *badger.Txn) error {
 		return scan(txn, prefix, nil, func(key, _ []byte) error {
 			rest := key[len(prefix):]
 			if len(rest) == 0 || !Kind(rest[0]).valid() {
@@ -170,7 +172,7 @@ func (ix *Index) Tags(r Repo, fn func(tag string, t Tag) error) error {
 	if err != nil {
 		return fmt.Errorf("list tags of %s: %w", r, err)
 	}
-	return ix.db.View(func(txn *badger.Txn) error {
+	return ix.view(func(txn *badger.Txn) error {
 		return scan(txn, prefix, nil, func(key, v []byte) error {
 			t, err := decodeTag(v)
 			if err != nil {
@@ -192,7 +194,7 @@ func (ix *Index) Repositories(after string, n int) ([]Repo, error) {
 	if after != "" {
 		from = append(from, 0) // the first key after its own
 	}
-	err := ix.db.View(func(txn *badger.Txn) error {
+	err := ix.view(func(txn *badger.Txn) error {
 		return scan(txn, []byte{prefixRepo}, from, func(key, v []byte) error {
 			rec, err := decodeRepo(v)
 			upstream, name, ok := strings.Cut(string(key[1:]), "/")
@@ -237,4 +239,27 @@ func scan(txn *badger.Txn, prefix, from []byte, fn func(key, value []byte) error
 		}
 	}
 	return nil
+}
+
+// view runs fn in a read of the database. The database reads through memory that is mapped
+// to files: a sector that the disk does not give, or a file that was cut, would end the
+// process, and is an error here.
+func (ix *Index) view(fn func(*badger.Txn) error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer recoverFault(&err)
+	return ix.db.View(fn)
+}
+
+// recoverFault turns a fault of mapped memory into an error. Other panics go on.
+func recoverFault(err *error) {
+	r := recover()
+	if r == nil {
+		return
+	}
+	// The runtime's error of a fault has its address; no other runtime error has.
+	fault, ok := r.(interface{ Addr() uintptr })
+	if !ok {
+		panic(r)
+	}
+	*err = fmt.Errorf("%w: fault at %#x: %w", ErrDamaged, fault.Addr(), syscall.EIO)
 }

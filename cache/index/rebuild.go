@@ -34,11 +34,12 @@ const rebuildBatch = 2000
 // OpenOrRebuild opens the index and rebuilds it first if it is damaged or missing. It is
 // what a server calls at its start. While another process holds the index, or when a
 // newer program wrote it, it returns the error of [Open].
-func OpenOrRebuild(ctx context.Context, dir, journal string, walk WalkFunc, log *zap.Logger) (*Index, error) {
-	if log == nil {
-		log = zap.NewNop()
+func OpenOrRebuild(ctx context.Context, o Options, walk WalkFunc) (*Index, error) {
+	if o.Log == nil {
+		o.Log = zap.NewNop()
 	}
-	ix, err := Open(dir, journal, log)
+	log := o.Log
+	ix, err := Open(o)
 	if err == nil && ix.Totals() != (Totals{}) {
 		return ix, nil
 	}
@@ -56,15 +57,15 @@ func OpenOrRebuild(ctx context.Context, dir, journal string, walk WalkFunc, log 
 	if !errors.Is(err, ErrDamaged) {
 		return nil, err
 	}
-	log.Warn("index is rebuilt", logkey.Path(dir), logkey.Err(err))
+	log.Warn("index is rebuilt", logkey.Path(o.Dir), logkey.Err(err))
 	start := time.Now()
-	done, err := Rebuild(ctx, dir, journal, walk, nil, log)
+	done, err := Rebuild(ctx, o, walk, nil)
 	if err != nil {
 		return nil, err
 	}
 	log.Info("index rebuilt", logkey.Took(time.Since(start)), zap.Int64("blobs", done.Blobs), logkey.Bytes(done.Bytes),
 		zap.Int64("lines", done.Lines), zap.Int64("bad_lines", done.Bad), zap.Int64("gone", done.Gone))
-	return Open(dir, journal, log)
+	return Open(o)
 }
 
 // nothingStored reports whether a store has no blob.
@@ -81,14 +82,14 @@ func nothingStored(walk WalkFunc) (bool, error) {
 // journal; links and tags whose content is not in the store are not restored. Listings, histories
 // of tags and access times are lost. The caller must hold the store's lock, and no Index of
 // dir may be open. progress may be nil; it is called now and then.
-func Rebuild(ctx context.Context, dir, journal string, walk WalkFunc, progress func(Progress), log *zap.Logger) (Progress, error) {
-	if log == nil {
-		log = zap.NewNop()
+func Rebuild(ctx context.Context, o Options, walk WalkFunc, progress func(Progress)) (Progress, error) {
+	if o.Log == nil {
+		o.Log = zap.NewNop()
 	}
 	b := &rebuild{ctx: ctx, progress: progress}
-	err := b.run(dir, journal, walk, log)
+	err := b.run(o, walk)
 	if err != nil {
-		return b.done, fmt.Errorf("rebuild index %q: %w", dir, err)
+		return b.done, fmt.Errorf("rebuild index %q: %w", o.Dir, err)
 	}
 	return b.done, nil
 }
@@ -102,21 +103,22 @@ type rebuild struct {
 	batch    Batch
 }
 
-func (b *rebuild) run(dir, journal string, walk WalkFunc, log *zap.Logger) error {
-	fresh := dir + ".new"
-	if err := os.RemoveAll(fresh); err != nil {
+func (b *rebuild) run(o Options, walk WalkFunc) error {
+	fresh := o
+	fresh.Dir = o.Dir + newSuffix
+	if err := o.Fault.removeAll(fresh.Dir); err != nil {
 		return err
 	}
-	ix, err := openDatabase(fresh, log)
+	ix, err := openDatabase(fresh)
 	if err != nil {
 		return err
 	}
 	b.ix = ix
-	err = b.fill(journal, walk)
+	err = b.fill(o.Journal, walk)
 	if err = errors.Join(err, ix.Close()); err != nil {
-		return errors.Join(err, os.RemoveAll(fresh))
+		return errors.Join(err, os.RemoveAll(fresh.Dir))
 	}
-	return replaceFolder(dir, fresh)
+	return replaceFolder(o, fresh.Dir)
 }
 
 func (b *rebuild) fill(journal string, walk WalkFunc) error {
@@ -189,16 +191,27 @@ func (b *rebuild) flush() error {
 
 // replaceFolder puts fresh in the place of dir. A crash in between leaves no dir, which
 // Open takes for a lost index.
-func replaceFolder(dir, fresh string) error {
-	old := dir + ".old"
-	if err := os.RemoveAll(old); err != nil {
+func replaceFolder(o Options, fresh string) error {
+	old := o.Dir + oldSuffix
+	if err := o.Fault.removeAll(old); err != nil {
 		return err
 	}
-	if err := os.Rename(dir, old); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := o.Fault.rename(o.Dir, old); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := os.Rename(fresh, dir); err != nil {
+	if err := o.Fault.rename(fresh, o.Dir); err != nil {
 		return err
 	}
-	return errors.Join(syncFolder(filepath.Dir(dir)), os.RemoveAll(old))
+	return errors.Join(o.Fault.syncFolder(filepath.Dir(o.Dir)), o.Fault.removeAll(old))
+}
+
+// What a rebuild calls the folder that it makes and the one that it replaces.
+const (
+	newSuffix = ".new"
+	oldSuffix = ".old"
+)
+
+// removeLeftovers removes what a rebuild, or a rewrite of the journal, left that was killed.
+func removeLeftovers(o Options) error {
+	return errors.Join(os.RemoveAll(o.Dir+newSuffix), os.RemoveAll(o.Dir+oldSuffix), removeIfThere(o.Journal+tmpSuffix))
 }

@@ -36,7 +36,7 @@ first: a folder that is in use is refused. No blob is changed or removed.`,
 		progress := func(done index.Progress) {
 			fmt.Fprintf(p.stderr, "%s blobs, %s …\n", humanize.Comma(done.Blobs), humanize.IBytes(uint64(done.Bytes)))
 		}
-		done, err := cache.RebuildIndex(cmd.Context(), c.Storage.Dir, progress, log)
+		done, err := cache.RebuildIndex(cmd.Context(), cache.Options{Dir: c.Storage.Dir, IndexDir: c.Storage.IndexDir, Log: log}, progress)
 		if err != nil {
 			return openError(c, err)
 		}

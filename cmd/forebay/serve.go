@@ -91,7 +91,7 @@ func serve(ctx context.Context, c *config.Config, p process) (err error) {
 	if api != nil {
 		defer api.Close()
 	}
-	s, err := newServers(c, m.handler, adminParts{newWebhooks(c, m.cache.Hint, log), api}, b, log)
+	s, err := newServers(c, m.handler, adminParts{newWebhooks(c, m.cache.Hint, log), api, m.cache.Ailing}, b, log)
 	if err != nil {
 		return err
 	}
@@ -107,8 +107,9 @@ type servers struct {
 
 // adminParts are what the admin listener serves beside figures; each may be nil.
 type adminParts struct {
-	hooks http.Handler
-	api   *admin.API
+	hooks  http.Handler
+	api    *admin.API
+	ailing func() error
 }
 
 // newServers opens both listeners and answers nobody yet.
@@ -143,6 +144,7 @@ func newServers(c *config.Config, clients http.Handler, parts adminParts, b buil
 				}
 				return nil
 			},
+			Ailing:   parts.ailing,
 			Metrics:  admin.NewMetrics(b.version, b.revision, b.compiler),
 			Version:  b.version,
 			Webhooks: parts.hooks,

@@ -49,6 +49,9 @@ func statRows(t *table, s cache.Stats) {
 	t.row("Damaged:", humanize.Comma(s.Scrub.Damaged)+" since the start; in quarantine "+
 		countText(s.QuarantineFiles, "file", "files")+", "+bytesText(s.QuarantineBytes))
 	t.row("Scrub:", scrubText(s.Scrub))
+	for _, d := range s.Troubles {
+		t.row("Disk:", fmt.Sprintf("%s fails (%s) since %s: %s", d.What, d.Cause, d.Since.Format(time.DateTime), d.Why))
+	}
 }
 
 func scrubText(s cache.Scrub) string {

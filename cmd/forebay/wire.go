@@ -161,6 +161,7 @@ func openCache(c *config.Config, upstreams map[string]cache.UpstreamOptions, tel
 	}
 	opened, err := cache.Open(cache.Options{
 		Dir:               c.Storage.Dir,
+		IndexDir:          c.Storage.IndexDir,
 		Upstreams:         upstreams,
 		MaxBytes:          most,
 		MinFree:           free,

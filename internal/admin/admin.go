@@ -18,7 +18,10 @@ import (
 // Options configures the handler of the admin listener. All but Webhooks and API are required.
 type Options struct {
 	// Ready returns why no traffic should be sent here, or nil. It must not block.
-	Ready   func() error
+	Ready func() error
+	// Ailing returns what is wrong and keeps no client from being served, or nil; /readyz
+	// says so. It may be nil and must not block.
+	Ailing  func() error
 	Metrics prometheus.Gatherer
 	Version string
 	// Webhooks is asked what is below /webhooks/; nil means that nothing is there. It alone
@@ -36,6 +39,12 @@ func New(o Options) http.Handler {
 		if err := o.Ready(); err != nil {
 			text(w, http.StatusServiceUnavailable, err.Error())
 			return
+		}
+		if o.Ailing != nil {
+			if err := o.Ailing(); err != nil {
+				text(w, http.StatusOK, "ready, but "+err.Error())
+				return
+			}
 		}
 		text(w, http.StatusOK, "ready")
 	})

@@ -1,0 +1,221 @@
+package index
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+)
+
+// Options says where an index is. Dir and Journal are required.
+type Options struct {
+	Dir     string      // folder of the database; folders beside it with more in their names are ours too
+	Journal string      // file of the journal
+	Log     *zap.Logger // nil means no logging
+	// Reserve is how many bytes are kept aside beside the database, to be given up when a
+	// start finds its disk full. 0 means none.
+	Reserve int64
+	// Fault is for tests only; nil asks nobody.
+	Fault Fault
+}
+
+// Step is one change that the index makes to the disk. What the database does on its own
+// in the background is not among them.
+type Step string
+
+// The steps.
+const (
+	StepAppend Step = "append" // to the journal
+	StepCommit Step = "commit" // of a transaction of the database
+	StepSync   Step = "sync"
+	StepCreate Step = "create"
+	StepRename Step = "rename"
+	StepRemove Step = "remove"
+)
+
+// Fault is asked before each step; its error is returned in place of doing the step. It
+// may also end the process. It must not call the index.
+type Fault func(step Step, name string) error
+
+func (f Fault) before(step Step, name string) error {
+	if f == nil {
+		return nil
+	}
+	if err := f(step, name); err != nil {
+		return &fs.PathError{Op: string(step), Path: name, Err: err}
+	}
+	return nil
+}
+
+func (f Fault) create(name string, flag int) (*os.File, error) {
+	if err := f.before(StepCreate, name); err != nil {
+		return nil, err
+	}
+	return os.OpenFile(name, flag|os.O_CREATE, 0o600)
+}
+
+func (f Fault) rename(from, to string) error {
+	if err := f.before(StepRename, to); err != nil {
+		return err
+	}
+	return os.Rename(from, to)
+}
+
+func (f Fault) removeIfThere(name string) error {
+	if err := f.before(StepRemove, name); err != nil {
+		return err
+	}
+	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+func (f Fault) removeAll(name string) error {
+	if err := f.before(StepRemove, name); err != nil {
+		return err
+	}
+	return os.RemoveAll(name)
+}
+
+func (f Fault) sync(file *os.File) error {
+	if err := f.before(StepSync, file.Name()); err != nil {
+		return err
+	}
+	return file.Sync()
+}
+
+// syncFolder makes the names in a folder survive a loss of power.
+func (f Fault) syncFolder(name string) error {
+	file, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	return f.sync(file)
+}
+
+// ErrUnwritable means that nothing can be recorded now: the disk of the database is full
+// or cannot be written. What is recorded can still be read. It comes with [unix.ENOSPC],
+// [unix.EROFS] or what else the disk says.
+var ErrUnwritable = errors.New("index cannot be written")
+
+const (
+	// slack is what must be free on the disk of the database for a change to be made. The
+	// database writes through memory that is mapped to files, where a full disk ends the
+	// process (SIGBUS): a change is followed by the writing of up to two tables of 16 MiB,
+	// and by compactions, which take up to about a quarter of the database's size at once.
+	slack = 48 << 20
+	// slackShare bounds it on a small file system.
+	slackShare = 8
+)
+
+// room reports whether the disk of the database takes another change. It costs one call
+// of the kernel, about a microsecond.
+func (ix *Index) room() error {
+	lsm, vlog := ix.db.Size() // as of the last minute, without I/O
+	return roomIn(ix.dir, slack+(lsm+vlog)/4)
+}
+
+// roomIn returns ErrUnwritable unless so many bytes, or an eighth of it all, are free.
+func roomIn(dir string, need int64) error {
+	var st unix.Statfs_t
+	for {
+		err := unix.Statfs(dir, &st)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, unix.EINTR) {
+			return fmt.Errorf("%w: free space of %q: %w", ErrUnwritable, dir, err)
+		}
+	}
+	if st.Flags&unix.ST_RDONLY != 0 {
+		return fmt.Errorf("%w: %q: %w", ErrUnwritable, dir, unix.EROFS)
+	}
+	block := int64(st.Bsize)
+	free := int64(min(st.Bavail, 1<<40)) * block
+	need = min(need, int64(min(st.Blocks, 1<<40))*block/slackShare)
+	if free < need {
+		return fmt.Errorf("%w: %q has %d MiB left and %d are needed: %w", ErrUnwritable, dir, free>>20, need>>20, unix.ENOSPC)
+	}
+	return nil
+}
+
+// reserveName is the file that keeps space aside. Its name is none of the database's.
+const reserveName = "reserve"
+
+// keepReserve makes the file that keeps space aside, when there is plenty.
+func (ix *Index) keepReserve() error {
+	name := filepath.Join(ix.dir, reserveName)
+	if ix.reserve <= 0 {
+		return removeIfThere(name)
+	}
+	if info, err := os.Lstat(name); err == nil && info.Size() >= ix.reserve {
+		return nil
+	}
+	if roomIn(ix.dir, 4*ix.reserve) != nil {
+		return nil // later
+	}
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	err = allocate(f, ix.reserve)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return errors.Join(err, removeIfThere(name))
+	}
+	return nil
+}
+
+// startSlack is what a start must find free: what the process before left in its logs
+// becomes tables, and new logs are begun.
+func startSlack(dir string) int64 {
+	need := int64(4 << 20)
+	logs, _ := filepath.Glob(filepath.Join(dir, "*.mem"))
+	for _, name := range logs {
+		if info, err := os.Stat(name); err == nil {
+			need += min(info.Size(), memTable) // its table is no larger than what fits into memory
+		}
+	}
+	return need
+}
+
+// roomToStart looks whether the database can be opened, giving up what is kept aside for
+// that if need be.
+func roomToStart(dir string) error {
+	need := startSlack(dir)
+	err := roomIn(dir, need)
+	if err == nil {
+		return nil
+	}
+	if rerr := removeIfThere(filepath.Join(dir, reserveName)); rerr != nil {
+		return errors.Join(err, rerr)
+	}
+	return roomIn(dir, need)
+}
+
+// fill gives a file its space where the file system knows no other way.
+func fill(f *os.File, size int64) error {
+	block := make([]byte, 1<<20)
+	for at := int64(0); at < size; at += int64(len(block)) {
+		if _, err := f.WriteAt(block[:min(size-at, int64(len(block)))], at); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Probe reports whether the disk takes changes now.
+func (ix *Index) Probe() error {
+	if err := ix.room(); err != nil {
+		return err
+	}
+	if err := ix.fault.before(StepCreate, ix.dir); err != nil {
+		return err
+	}
+	return writable(ix.dir)
+}

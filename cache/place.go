@@ -1,0 +1,83 @@
+package cache
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"forebay/cache/index"
+)
+
+// Names below the storage folder; the store has its own (package disk).
+const (
+	indexDirName = "index"
+	journalName  = "refs.journal"
+	// placeName is a file that says where the index is. An index elsewhere may be older
+	// than the blobs: it was left behind when the setting changed.
+	placeName = "index.place"
+)
+
+// reserveBytes is what the index keeps aside to be able to start on a full disk: the logs
+// of the database, which become tables.
+const reserveBytes = 40 << 20
+
+// indexOptions says where the index is: the journal, from which it can be rebuilt, stays
+// with the blobs wherever the database is.
+func (o Options) indexOptions() index.Options {
+	i := index.Options{
+		Dir: filepath.Join(o.indexHome(), indexDirName), Journal: filepath.Join(o.Dir, journalName),
+		Log: o.Log, Fault: o.indexFault(),
+	}
+	// Where the cap is narrow, the space is better used for content.
+	if o.MaxBytes <= 0 || o.MaxBytes >= 100*reserveBytes {
+		i.Reserve = reserveBytes
+	}
+	return i
+}
+
+func (o Options) indexFault() index.Fault {
+	if o.Fault == nil {
+		return nil
+	}
+	return func(step index.Step, name string) error { return o.Fault("index "+string(step), name) }
+}
+
+func (o Options) indexHome() string {
+	if o.IndexDir == "" {
+		return o.Dir
+	}
+	return o.IndexDir
+}
+
+// placeIndex takes the index along when the setting of its place has changed, and reports
+// whether the one that is used now may be older than the blobs. The store is locked.
+func (o Options) placeIndex() (doubtful bool, err error) {
+	here, err := filepath.Abs(o.indexHome())
+	if err != nil {
+		return false, err
+	}
+	note := filepath.Join(o.Dir, placeName)
+	was, err := os.ReadFile(note)
+	switch {
+	case err == nil && string(bytes.TrimSpace(was)) == here:
+		return false, nil
+	case errors.Is(err, fs.ErrNotExist) && o.IndexDir == "":
+		return false, nil
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return false, err
+	}
+	from := o.Dir
+	if len(was) > 0 {
+		from = string(bytes.TrimSpace(was))
+	}
+	if err := index.Move(filepath.Join(from, indexDirName), filepath.Join(here, indexDirName)); err != nil {
+		return true, fmt.Errorf("move the index from %q to %q: %w", from, here, err)
+	}
+	if err := os.WriteFile(note+".tmp", []byte(here+"\n"), 0o600); err != nil {
+		return true, err
+	}
+	return true, os.Rename(note+".tmp", note)
+}
