@@ -2,7 +2,6 @@ package cache
 
 import (
 	"context"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,6 +20,7 @@ import (
 	"forebay/cache/evict"
 	"forebay/cache/index"
 	"forebay/internal/logkey"
+	"forebay/internal/sums"
 	"forebay/internal/wire"
 )
 
@@ -172,12 +172,8 @@ func (c *Cache) claimPartial(ctx context.Context, d v1.Hash) (*disk.Partial, err
 // claimAgain is how often a partial file is asked for that somebody else writes.
 const claimAgain = 20 * time.Millisecond
 
-const (
-	// intakePiece is what is read, written and hashed at a time.
-	intakePiece = 512 << 10
-	// flushPiece is how many bytes are given to the disk at a time while more come.
-	flushPiece = 16 << 20
-)
+// flushPiece is how many bytes are given to the disk at a time while more come.
+const flushPiece = 16 << 20
 
 // receive writes the bytes of r to a partial file and compares them with its digest. They
 // are hashed beside the writing.
@@ -185,18 +181,17 @@ func (c *Cache) receive(ctx context.Context, part *disk.Partial, size int64, r i
 	if err := part.Truncate(0); err != nil {
 		return err
 	}
-	sum, err := newHash(part.Digest())
+	sum, err := sums.New(part.Digest().Algorithm)
 	if err != nil {
 		return err
 	}
-	hashing := newAside(sum)
-	defer hashing.end()
+	defer sum.End()
 	var at, flushed int64
 	for at < size {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		buf := hashing.buffer()
+		buf := sum.Buffer()
 		n, err := io.ReadFull(r, buf[:min(int64(len(buf)), size-at)])
 		if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 			return fmt.Errorf("read: %w", err)
@@ -204,7 +199,7 @@ func (c *Cache) receive(ctx context.Context, part *disk.Partial, size int64, r i
 		if n == 0 || err != nil {
 			return fmt.Errorf("%w: it ends after %d of %d bytes", ErrContent, at+int64(n), size)
 		}
-		hashing.write(buf[:n])
+		sum.Write(buf[:n])
 		if _, err := part.WriteAt(buf[:n], at); err != nil {
 			return err
 		}
@@ -215,56 +210,10 @@ func (c *Cache) receive(ctx context.Context, part *disk.Partial, size int64, r i
 			flushed = at
 		}
 	}
-	hashing.end()
-	if got := hex.EncodeToString(sum.Sum(nil)); got != part.Digest().Hex {
-		return fmt.Errorf("%w: it has the digest %s:%s", ErrContent, part.Digest().Algorithm, got)
+	if got := sum.Sum(); got != part.Digest() {
+		return fmt.Errorf("%w: it has the digest %s", ErrContent, got)
 	}
 	return nil
-}
-
-// aside hashes pieces in a goroutine of its own, in order. Its owner calls end.
-type aside struct {
-	to    io.Writer
-	free  chan []byte
-	full  chan []byte
-	once  sync.Once
-	ended chan struct{}
-}
-
-// asidePieces is how many pieces are under way: one read or written, one hashed, one between.
-const asidePieces = 3
-
-func newAside(to io.Writer) *aside {
-	a := &aside{to: to, free: make(chan []byte, asidePieces), full: make(chan []byte, asidePieces), ended: make(chan struct{})}
-	for range asidePieces {
-		a.free <- nil // made when it is needed: most content is small
-	}
-	go func() { // ends with end
-		defer close(a.ended)
-		for b := range a.full {
-			_, _ = a.to.Write(b) // a hash takes everything
-			a.free <- b[:cap(b)]
-		}
-	}()
-	return a
-}
-
-// buffer returns a piece that nobody uses.
-func (a *aside) buffer() []byte {
-	if b := <-a.free; b != nil {
-		return b
-	}
-	return make([]byte, intakePiece)
-}
-
-// write hands over b, which must be a piece from buffer and stays readable until the next
-// call of buffer.
-func (a *aside) write(b []byte) { a.full <- b }
-
-// end waits until everything is hashed.
-func (a *aside) end() {
-	a.once.Do(func() { close(a.full) })
-	<-a.ended
 }
 
 // Root is a manifest or an index with the name that it has in a repository.

@@ -98,7 +98,9 @@ func (s source) at(node ast.Node) string {
 }
 
 // leaf are the packages that every other may import.
-func leaf() []string { return []string{"internal/pull", "internal/wire", "internal/logkey"} }
+func leaf() []string {
+	return []string{"internal/pull", "internal/wire", "internal/logkey", "internal/sums"}
+}
 
 // anything lets a package import all others.
 const anything = "*"
@@ -122,14 +124,15 @@ func importTable() map[string][]string {
 		"upstream/governor": {"internal/wire"},
 
 		"internal/logkey":  {},
+		"internal/sums":    {},
+		"internal/bundle":  leaf(),
 		"internal/pull":    {},
 		"internal/wire":    {},
-		"internal/admin":   append(leaf(), "cache", "internal/activity", "internal/imageset", "internal/prefetch"),
+		"internal/admin":   append(leaf(), "cache", "internal/activity"),
 		"internal/server":  {"internal/logkey"},
 		"internal/webhook": leaf(),
 		// Files that name images.
 		"internal/imageset": leaf(),
-		"internal/prefetch": append(leaf(), "cache", "internal/imageset"),
 		// Whom the dashboard tells of, and the dashboard.
 		"internal/activity": {"internal/logkey"},
 		"internal/page":     {},

@@ -1,0 +1,92 @@
+// Package sums hashes what somebody else moves, beside the moving.
+//
+// It promises that a hash sees the pieces in their order. It does not copy them: a piece
+// belongs to it from Write until the next call of Buffer.
+package sums
+
+import (
+	"crypto/sha256"
+	"crypto/sha512"
+	"encoding/hex"
+	"fmt"
+	"hash"
+	"sync"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+)
+
+// Piece is how many bytes a buffer has.
+const Piece = 512 << 10
+
+// pieces are under way at a time: one that is read or written, one that is hashed, and
+// one between.
+const pieces = 3
+
+// Beside is a hash in a goroutine of its own. Its owner calls Sum or End.
+type Beside struct {
+	algorithm string
+	to        hash.Hash
+	free      chan []byte
+	full      chan []byte
+	once      sync.Once
+	ended     chan struct{}
+}
+
+// New returns a Beside for digests of an algorithm, sha256 or sha512.
+func New(algorithm string) (*Beside, error) {
+	to, err := Hash(algorithm)
+	if err != nil {
+		return nil, err
+	}
+	b := &Beside{algorithm: algorithm, to: to, free: make(chan []byte, pieces), full: make(chan []byte, pieces), ended: make(chan struct{})}
+	for range pieces {
+		b.free <- nil // made when it is needed: most content is small
+	}
+	go b.run()
+	return b, nil
+}
+
+// run hashes until End.
+func (b *Beside) run() {
+	defer close(b.ended)
+	for p := range b.full {
+		_, _ = b.to.Write(p) // a hash takes everything
+		b.free <- p[:cap(p)]
+	}
+}
+
+// Buffer returns a piece that nobody uses, waiting for one if need be. It must be handed
+// back by Write.
+func (b *Beside) Buffer() []byte {
+	if p := <-b.free; p != nil {
+		return p
+	}
+	return make([]byte, Piece)
+}
+
+// Write hands over the beginning of a piece from Buffer. Its bytes may be read, and not
+// changed, until the next call of Buffer.
+func (b *Beside) Write(p []byte) { b.full <- p }
+
+// End waits until everything is hashed. It may be called again.
+func (b *Beside) End() {
+	b.once.Do(func() { close(b.full) })
+	<-b.ended
+}
+
+// Sum ends the hash and returns the digest.
+func (b *Beside) Sum() v1.Hash {
+	b.End()
+	return v1.Hash{Algorithm: b.algorithm, Hex: hex.EncodeToString(b.to.Sum(nil))}
+}
+
+// Hash returns a new hash of an algorithm, sha256 or sha512.
+func Hash(algorithm string) (hash.Hash, error) {
+	switch algorithm {
+	case "sha256":
+		return sha256.New(), nil
+	case "sha512":
+		return sha512.New(), nil
+	}
+	return nil, fmt.Errorf("digest algorithm %q is not supported: use sha256 or sha512", algorithm)
+}
