@@ -1,0 +1,299 @@
+package bundle
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"forebay/internal/sums"
+)
+
+// dockerEntry is one image of manifest.json, as docker save writes it
+// (github.com/moby/moby, image/spec/v1.2.md, "Combined Image JSON + Filesystem Changeset Format").
+type dockerEntry struct {
+	Config   string
+	RepoTags []string
+	Layers   []string
+}
+
+// dockerLayers bounds the layers of an image; docker itself takes 127.
+const dockerLayers = 1024
+
+// other takes in a file of an archive of docker save, whose name does not say its digest.
+func (s *unpacking) other(f *file) error {
+	base := path.Base(f.name)
+	switch {
+	case f.link != "":
+		s.files[f.name] = stored{link: f.link}
+		return nil
+	case base == "json" || strings.EqualFold(base, "version") || base == "repositories" || f.size == 0:
+		return nil // of docker before 1.10
+	case f.size > docMost && !layerName(base):
+		s.out.Notes = append(s.out.Notes, fmt.Sprintf("%q was passed over", f.name))
+		return nil
+	}
+	if f.size <= docMost {
+		text, err := s.small(f, docMost)
+		if err != nil {
+			return err
+		}
+		b := blobOf(text)
+		if bytes.HasPrefix(text, []byte("{")) && s.held+b.Size <= heldMost {
+			s.docs[b.Digest] = text
+			s.held += b.Size
+		}
+		s.files[f.name] = stored{blob: b, kind: kindOf(text)}
+		return s.takeIfLacking(f, b, bytes.NewReader(text))
+	}
+	return s.layer(f)
+}
+
+// layerName reports whether a file is called like a layer: layer.tar, HEX.tar,
+// HEX.tar.gz, or sha256:HEX with either.
+func layerName(base string) bool {
+	for _, suffix := range []string{".tar", ".tar.gz", ".tgz", ".tar.zst"} {
+		if strings.HasSuffix(base, suffix) {
+			return true
+		}
+	}
+	return false
+}
+
+// layer takes in a file that is read twice: for its digest, and then for its bytes. What
+// cannot be read twice is written to a temporary file meanwhile.
+func (s *unpacking) layer(f *file) error {
+	sum, err := sums.New("sha256")
+	if err != nil {
+		return err
+	}
+	defer sum.End()
+	var copied *os.File
+	if f.again == nil {
+		if copied, err = os.CreateTemp("", "forebay-layer-"); err != nil {
+			return err
+		}
+		defer func() { _ = copied.Close() }()
+		if err := os.Remove(copied.Name()); err != nil { // it stays until it is closed
+			return err
+		}
+	}
+	kind, err := s.digest(f, sum, copied)
+	if err != nil {
+		return err
+	}
+	b := Blob{sum.Sum(), f.size}
+	s.files[f.name] = stored{blob: b, kind: kind}
+	var in io.Reader = copied
+	if f.again != nil {
+		in, err = f.again()
+	} else {
+		_, err = copied.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		return err
+	}
+	return s.takeIfLacking(f, b, in)
+}
+
+// digest reads a file to its end, into copied if that is not nil.
+func (s *unpacking) digest(f *file, sum *sums.Beside, copied *os.File) (kind compression, err error) {
+	for at := int64(0); at < f.size; {
+		if err := s.ctx.Err(); err != nil {
+			return kind, err
+		}
+		p := sum.Buffer()
+		n, err := io.ReadFull(f.r, p[:min(int64(len(p)), f.size-at)])
+		if err != nil {
+			return kind, readError(f, err)
+		}
+		if at == 0 {
+			kind = kindOf(p[:n])
+		}
+		at += int64(n)
+		sum.Write(p[:n])
+		if copied != nil {
+			if _, err := copied.Write(p[:n]); err != nil {
+				return kind, err
+			}
+		}
+	}
+	return kind, nil
+}
+
+func (s *unpacking) takeIfLacking(f *file, b Blob, r io.Reader) error {
+	lacking, err := s.Target.Lacks(s.ctx, []Blob{b})
+	if err != nil {
+		return err
+	}
+	if len(lacking) == 0 {
+		s.skip(b)
+		return nil
+	}
+	return s.take(f, b, r)
+}
+
+// dockerImages makes a manifest for each image of manifest.json. An archive of docker
+// save has none, and the one of the registry cannot be known: its layers were compressed.
+func (s *unpacking) dockerImages() ([]Image, error) {
+	var entries []dockerEntry
+	if err := json.Unmarshal(s.docker, &entries); err != nil {
+		return nil, faultf("%s: %w", dockerName, err)
+	}
+	var images []Image
+	for _, e := range entries {
+		text, err := s.dockerManifest(e)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", dockerName, err)
+		}
+		b := blobOf(text)
+		if err := s.takeIfLacking(&file{name: "made manifest", size: b.Size}, b, bytes.NewReader(text)); err != nil {
+			return nil, err
+		}
+		one := Image{Digest: b.Digest, MediaType: string(types.OCIManifestSchema1), Size: b.Size}
+		if len(e.RepoTags) == 0 {
+			images = append(images, one)
+		}
+		for _, name := range e.RepoTags {
+			one.Name = name
+			images = append(images, one)
+		}
+	}
+	if len(images) > 0 {
+		s.out.Notes = append(s.out.Notes, "the archive has no manifest as the registry gave it: the digests of its images are others than there")
+	}
+	return images, nil
+}
+
+// dockerManifest returns the manifest of an image: the same for the same files.
+func (s *unpacking) dockerManifest(e dockerEntry) ([]byte, error) {
+	config, err := s.stored(e.Config)
+	if err != nil {
+		return nil, err
+	}
+	text, ok := s.docs[config.blob.Digest]
+	var c struct {
+		RootFS struct {
+			DiffIDs []string `json:"diff_ids"`
+		} `json:"rootfs"`
+	}
+	if !ok || json.Unmarshal(text, &c) != nil {
+		return nil, faultf("%.200q is no configuration of an image", e.Config)
+	}
+	if len(e.Layers) > dockerLayers || len(c.RootFS.DiffIDs) != len(e.Layers) {
+		return nil, faultf("an image has %d layers, and its configuration says %d", len(e.Layers), len(c.RootFS.DiffIDs))
+	}
+	m := v1.Manifest{SchemaVersion: 2, MediaType: types.OCIManifestSchema1, Config: descriptorOf(types.OCIConfigJSON, config.blob), Layers: []v1.Descriptor{}}
+	for i, name := range e.Layers {
+		layer, err := s.stored(name)
+		if err != nil {
+			return nil, err
+		}
+		kind := types.OCIUncompressedLayer
+		switch layer.kind {
+		case gzipKind:
+			kind = types.OCILayer
+		case zstdKind:
+			kind = types.OCILayerZStd
+		default:
+			if got := layer.blob.Digest.String(); got != c.RootFS.DiffIDs[i] {
+				return nil, faultf("layer %.200q has the digest %s, and the configuration says %.80s", name, got, c.RootFS.DiffIDs[i])
+			}
+		}
+		m.Layers = append(m.Layers, descriptorOf(kind, layer.blob))
+	}
+	return json.Marshal(m)
+}
+
+func descriptorOf(kind types.MediaType, b Blob) v1.Descriptor {
+	return v1.Descriptor{MediaType: kind, Digest: b.Digest, Size: b.Size}
+}
+
+// stored returns the file that a manifest.json names, following links within the archive.
+func (s *unpacking) stored(name string) (stored, error) {
+	clean, err := cleanName(name, false)
+	if err != nil {
+		return stored{}, err
+	}
+	for range 8 {
+		f, ok := s.files[clean]
+		if !ok {
+			return stored{}, faultf("%.200q is not in the archive", name)
+		}
+		if f.link == "" {
+			return f, nil
+		}
+		clean = f.link
+	}
+	return stored{}, faultf("%.200q is a link to a link without end", name)
+}
+
+// DockerManifest returns manifest.json for docker load, of images of one platform each:
+// those whose manifests are named, by the name of the image.
+func DockerManifest(ctx context.Context, src Source, images []Image, platform map[string]v1.Hash) ([]byte, error) {
+	entries := []dockerEntry{}
+	at := map[v1.Hash]int{} // the entry of a manifest
+	for _, i := range images {
+		d, ok := platform[i.Name]
+		if !ok {
+			continue
+		}
+		tag := i.Name
+		if strings.Contains(tag, "@") {
+			tag = "" // docker load takes no digests
+		}
+		if n, have := at[d]; have {
+			entries[n].RepoTags = appendTag(entries[n].RepoTags, tag)
+			continue
+		}
+		e, err := dockerEntryOf(ctx, src, d)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", i.Name, err)
+		}
+		e.RepoTags = appendTag(nil, tag)
+		at[d] = len(entries)
+		entries = append(entries, e)
+	}
+	return json.Marshal(entries)
+}
+
+func appendTag(tags []string, tag string) []string {
+	if tag == "" {
+		return tags
+	}
+	return append(tags, tag)
+}
+
+func dockerEntryOf(ctx context.Context, src Source, d v1.Hash) (dockerEntry, error) {
+	in, err := src.Open(ctx, d)
+	if err != nil {
+		return dockerEntry{}, err
+	}
+	defer func() { _ = in.Close() }()
+	text, err := readMost(in, docMost)
+	if err != nil {
+		return dockerEntry{}, err
+	}
+	var m v1.Manifest
+	if blobOf(text).Digest != d && d.Algorithm == "sha256" {
+		return dockerEntry{}, fmt.Errorf("what is kept of %s is damaged", d)
+	}
+	if err := json.Unmarshal(text, &m); err != nil || m.Config.Digest == (v1.Hash{}) {
+		return dockerEntry{}, fmt.Errorf("manifest %s is none that docker can load", d)
+	}
+	e := dockerEntry{Config: blobName(m.Config.Digest)}
+	for _, l := range m.Layers {
+		if len(l.URLs) > 0 {
+			return dockerEntry{}, fmt.Errorf("layer %s is not distributed by registries", l.Digest)
+		}
+		e.Layers = append(e.Layers, blobName(l.Digest))
+	}
+	return e, nil
+}

@@ -1,0 +1,111 @@
+package bundle
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+)
+
+// newPacker compresses with zstd. One goroutine and a fixed level make the same bytes of
+// the same content, as long as the library is the same.
+func newPacker(w io.Writer) (*zstd.Encoder, error) {
+	return zstd.NewWriter(w, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedDefault),
+		zstd.WithWindowSize(4<<20), zstd.WithEncoderCRC(true))
+}
+
+// Packed returns a writer that compresses into w with zstd. The caller closes it, which
+// does not close w.
+func Packed(w io.Writer) (io.WriteCloser, error) { return newPacker(w) }
+
+const (
+	// ratioMost is how many bytes one compressed byte may become. Layers are compressed
+	// already, and saved ones shrink to a third; zstd makes a thousand only of nothing.
+	ratioMost = 1000
+	// ratioFree is how many bytes may come before that counts.
+	ratioFree = 256 << 20
+	// windowMost bounds the memory of a decompression.
+	windowMost = 128 << 20
+)
+
+// unpacked returns what is in r: decompressed, if it begins as zstd or gzip do. done must
+// be called when no more is read.
+func unpacked(r *bufio.Reader) (plain io.Reader, done func(), err error) {
+	head, err := r.Peek(4)
+	if err != nil && len(head) == 0 {
+		if err == io.EOF {
+			return nil, nil, faultf("it is empty")
+		}
+		return nil, nil, err
+	}
+	in := &counter{r: r}
+	switch kindOf(head) {
+	case zstdKind:
+		z, err := zstd.NewReader(in, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(windowMost), zstd.WithDecoderMaxMemory(1<<50))
+		if err != nil {
+			return nil, nil, faultf("zstd: %w", err)
+		}
+		return &bounded{plain: z, in: in, what: "zstd"}, z.Close, nil
+	case gzipKind:
+		g, err := gzip.NewReader(in)
+		if err != nil {
+			return nil, nil, faultf("gzip: %w", err)
+		}
+		return &bounded{plain: g, in: in, what: "gzip"}, func() { _ = g.Close() }, nil
+	}
+	return r, func() {}, nil
+}
+
+// compression is what a file begins as.
+type compression int
+
+const (
+	noKind compression = iota
+	gzipKind
+	zstdKind
+)
+
+func kindOf(head []byte) compression {
+	switch {
+	case bytes.HasPrefix(head, []byte{0x28, 0xb5, 0x2f, 0xfd}): // RFC 8878, 3.1.1
+		return zstdKind
+	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}): // RFC 1952, 2.3.1
+		return gzipKind
+	}
+	return noKind
+}
+
+// counter counts what is read.
+type counter struct {
+	r io.Reader
+	n int64
+}
+
+func (c *counter) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n += int64(n)
+	return n, err
+}
+
+// bounded ends a decompression that makes too much of too little.
+type bounded struct {
+	plain io.Reader
+	in    *counter
+	out   int64
+	what  string
+}
+
+func (b *bounded) Read(p []byte) (int, error) {
+	n, err := b.plain.Read(p)
+	b.out += int64(n)
+	if b.out > ratioFree && b.out/ratioMost > b.in.n {
+		return 0, faultf("%s: %d bytes became more than %d, which is no image", b.what, b.in.n, b.out)
+	}
+	if err != nil && err != io.EOF {
+		err = fmt.Errorf("%w: %s: %w", ErrFormat, b.what, err)
+	}
+	return n, err
+}

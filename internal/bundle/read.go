@@ -1,0 +1,303 @@
+package bundle
+
+import (
+	"archive/tar"
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"errors"
+
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"forebay/internal/wire"
+)
+
+// file is one file of an archive or of a folder.
+type file struct {
+	name string
+	size int64
+	link string // of a link in an archive of docker save: the name of the file that it stands for
+	r    io.Reader
+	// again begins to read the file once more, after r was read to its end; nil where that
+	// cannot be.
+	again func() (io.Reader, error)
+}
+
+// walk goes through the files of an archive or of a folder. next returns io.EOF after the last.
+type walk interface {
+	next() (*file, error)
+}
+
+// tarWalk goes through a tar archive. It hands out nothing but plain files with harmless
+// names, each once.
+type tarWalk struct {
+	r      *tar.Reader
+	seek   io.ReadSeeker // what r reads from, if that can be read again; else nil
+	seen   map[[16]byte]struct{}
+	resume int64 // where the archive goes on after a file was read once more; 0 if none was
+}
+
+// newTarWalk begins to read an archive, which may be compressed by zstd or gzip. done must
+// be called at the end.
+func newTarWalk(r io.Reader) (w *tarWalk, done func(), err error) {
+	w = &tarWalk{seen: map[[16]byte]struct{}{}}
+	if s, ok := r.(io.ReadSeeker); ok {
+		head := make([]byte, 4)
+		n, err := io.ReadFull(s, head)
+		if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
+			return nil, nil, err
+		}
+		if _, err := s.Seek(0, io.SeekStart); err != nil {
+			return nil, nil, err
+		}
+		if n == 0 {
+			return nil, nil, faultf("it is empty")
+		}
+		if kindOf(head[:n]) == noKind {
+			w.seek, w.r = s, tar.NewReader(s)
+			return w, func() {}, nil
+		}
+	}
+	plain, done, err := unpacked(bufio.NewReaderSize(r, 1<<20))
+	if err != nil {
+		return nil, nil, err
+	}
+	w.r = tar.NewReader(plain)
+	return w, done, nil
+}
+
+func (w *tarWalk) next() (*file, error) {
+	if w.resume > 0 {
+		if _, err := w.seek.Seek(w.resume, io.SeekStart); err != nil {
+			return nil, err
+		}
+		w.resume = 0
+	}
+	for {
+		h, err := w.r.Next()
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil, io.EOF
+		case errors.Is(err, tar.ErrHeader), errors.Is(err, tar.ErrFieldTooLong), errors.Is(err, tar.ErrInsecurePath):
+			return nil, faultf("it is no tar archive, or is damaged: %w", err)
+		case errors.Is(err, io.ErrUnexpectedEOF):
+			return nil, faultf("it ends too early: %w", err)
+		case err != nil:
+			return nil, err
+		}
+		f, err := w.file(h)
+		if err != nil {
+			return nil, err
+		}
+		if f != nil {
+			return f, nil
+		}
+	}
+}
+
+// file checks an entry. It returns nil for one that is passed over.
+func (w *tarWalk) file(h *tar.Header) (*file, error) {
+	name, err := cleanName(h.Name, h.Typeflag == tar.TypeDir)
+	if err != nil {
+		return nil, err
+	}
+	if h.Typeflag == tar.TypeDir {
+		return nil, nil
+	}
+	if err := w.once(name); err != nil {
+		return nil, err
+	}
+	for key := range h.PAXRecords {
+		if strings.HasPrefix(key, "GNU.sparse.") {
+			return nil, faultf("%q is sparse, which no tool makes of images", name)
+		}
+	}
+	f := &file{name: name, size: h.Size}
+	switch h.Typeflag {
+	case tar.TypeReg:
+	case tar.TypeSymlink:
+		// docker save wrote links from one layer.tar to another. Such a link is a name for
+		// a file of the archive, and never a link on a disk.
+		if path.Base(name) != "layer.tar" {
+			return nil, faultf("%q is a link", name)
+		}
+		target := path.Join(path.Dir(name), h.Linkname)
+		if f.link, err = cleanName(target, false); err != nil || path.IsAbs(h.Linkname) {
+			return nil, faultf("%q is a link to %.100q", name, h.Linkname)
+		}
+		return f, nil
+	default:
+		return nil, faultf("%q is of type %q, and no plain file", name, h.Typeflag)
+	}
+	if h.Size < 0 || h.Size > blobMost {
+		return nil, faultf("%q is said to have %d bytes", name, h.Size)
+	}
+	f.r = w.r
+	if w.seek != nil {
+		start, err := w.seek.Seek(0, io.SeekCurrent)
+		if err != nil {
+			return nil, err
+		}
+		f.again = func() (io.Reader, error) {
+			if _, err := w.seek.Seek(start, io.SeekStart); err != nil {
+				return nil, err
+			}
+			w.resume = start + h.Size
+			return io.LimitReader(w.seek, h.Size), nil
+		}
+	}
+	return f, nil
+}
+
+// once refuses a name that was there before, and too many of them. It keeps a part of
+// their digests, which take less room than they do.
+func (w *tarWalk) once(name string) error {
+	sum := sha256.Sum256([]byte(name))
+	key := [16]byte(sum[:])
+	if _, twice := w.seen[key]; twice {
+		return faultf("it has %q twice", name)
+	}
+	if len(w.seen) >= entriesMost {
+		return faultf("it has more than %d files", entriesMost)
+	}
+	w.seen[key] = struct{}{}
+	return nil
+}
+
+// cleanName refuses names that lead out of the archive, or that no tool writes.
+func cleanName(name string, dir bool) (string, error) {
+	clean := strings.TrimPrefix(name, "./")
+	if dir {
+		clean = strings.TrimSuffix(clean, "/")
+		if clean == "" || clean == "." {
+			return ".", nil
+		}
+	}
+	if !fs.ValidPath(clean) || clean == "." || len(clean) > 512 || strings.ContainsFunc(clean, func(r rune) bool { return r < ' ' || r == '\\' || r == 0x7f }) {
+		return "", faultf("a file is called %.100q", name)
+	}
+	return clean, nil
+}
+
+// dirWalk goes through the files of an OCI image layout in a folder.
+type dirWalk struct {
+	root  *os.Root
+	names []string
+	open  *os.File
+}
+
+// newDirWalk lists a folder. done must be called at the end.
+func newDirWalk(ctx context.Context, dir string) (w *dirWalk, done func(), err error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	w = &dirWalk{root: root}
+	done = func() {
+		w.closeFile()
+		_ = root.Close() // only read from
+	}
+	if err := w.list(ctx); err != nil {
+		done()
+		return nil, nil, err
+	}
+	return w, done, nil
+}
+
+// list finds the files: those that say what is there before the content.
+func (w *dirWalk) list(ctx context.Context) error {
+	for _, name := range []string{layoutName, ownName, signatureName, indexName, dockerName} {
+		if info, err := w.root.Lstat(name); err == nil && info.Mode().IsRegular() {
+			w.names = append(w.names, name)
+		}
+	}
+	if !slices.Contains(w.names, indexName) {
+		return faultf("the folder has no %s, and so is no OCI image layout", indexName)
+	}
+	for _, algorithm := range []string{"sha256", "sha512"} {
+		err := fs.WalkDir(w.root.FS(), path.Join(blobsDir, algorithm), func(name string, e fs.DirEntry, err error) error {
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
+			if err != nil || e.IsDir() {
+				return errors.Join(err, ctx.Err())
+			}
+			if len(w.names) >= entriesMost {
+				return faultf("it has more than %d files", entriesMost)
+			}
+			if _, ok := blobOfName(name); !ok {
+				return nil
+			}
+			w.names = append(w.names, name)
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *dirWalk) closeFile() {
+	if w.open != nil {
+		_ = w.open.Close() // only read from
+		w.open = nil
+	}
+}
+
+func (w *dirWalk) next() (*file, error) {
+	w.closeFile()
+	if len(w.names) == 0 {
+		return nil, io.EOF
+	}
+	name := w.names[0]
+	w.names = w.names[1:]
+	before, err := w.root.Lstat(name)
+	if err != nil {
+		return nil, err
+	}
+	if !before.Mode().IsRegular() {
+		return nil, faultf("%q is no plain file", name)
+	}
+	f, err := w.root.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	w.open = f
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !os.SameFile(before, info) {
+		return nil, faultf("%q is no plain file", name)
+	}
+	return &file{name: name, size: info.Size(), r: f, again: func() (io.Reader, error) {
+		_, err := f.Seek(0, io.SeekStart)
+		return f, err
+	}}, nil
+}
+
+// blobOfName returns the digest that the name of a blob says.
+func blobOfName(name string) (v1.Hash, bool) {
+	rest, ok := strings.CutPrefix(name, blobsDir+"/")
+	if !ok {
+		return v1.Hash{}, false
+	}
+	algorithm, hex, _ := strings.Cut(rest, "/")
+	d, err := wire.ParseDigest(algorithm + ":" + hex)
+	return d, err == nil
+}
+
+// errBlobName explains a name below blobs/ that is none of a digest.
+func errBlobName(name string) error {
+	algorithm, hex, _ := strings.Cut(strings.TrimPrefix(name, blobsDir+"/"), "/")
+	_, err := wire.ParseDigest(algorithm + ":" + hex)
+	return faultf("%q: %w", name, errors.Join(err, nil))
+}

@@ -1,0 +1,569 @@
+package bundle
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+)
+
+// Target takes what an archive holds.
+type Target interface {
+	// Lacks returns those of the blobs that are not there yet, and makes sure that the
+	// others stay.
+	Lacks(ctx context.Context, blobs []Blob) ([]Blob, error)
+	// TakeIn keeps the bytes of r as b once they have its digest and its size, which must
+	// be checked.
+	TakeIn(ctx context.Context, b Blob, r io.Reader) error
+}
+
+// Progress says how far the reading of an archive is.
+type Progress struct {
+	Bytes, BytesTotal int64 // of content; the total is 0 while it is not known
+	Items, ItemsTotal int64
+}
+
+// Unpacking says how an archive is to be read. Target is required.
+type Unpacking struct {
+	Target Target
+	// Keys are those of which one must have signed the bundle; none asks for no signature.
+	Keys []ed25519.PublicKey
+	// Signature is the one beside the bundle; nil when there is none or it is in it.
+	Signature []byte
+	// As names the image of an archive that has one without a name.
+	As string
+	// Names is asked about the images as soon as they are known; its error ends the
+	// reading. With a bundle of ours that is before any content is taken in. It may be nil.
+	Names func(ctx context.Context, images []Image) error
+	// Progress is told now and then. It may be nil.
+	Progress func(Progress)
+}
+
+// Unpacked says what an archive held.
+type Unpacked struct {
+	Kind     string    // what made it, for people
+	Images   []Image   // what to link, each after what it refers to
+	Manifest *Manifest // nil unless it is a bundle of ours
+	Signed   bool      // by one of the keys
+	Taken    int64     // things that were taken in
+	Bytes    int64     // of these
+	Had      int64     // things that were there before
+	// Notes tell what is not as somebody may expect.
+	Notes []string
+}
+
+// Bounds of what is read into memory.
+const (
+	docMost    = 4 << 20  // a manifest, see the registries' own limit
+	indexMost  = 64 << 20 // index.json
+	layoutMost = 64 << 10
+	heldMost   = 64 << 20 // documents of an archive of docker save, together
+)
+
+// Unpack reads an archive, hands its content to the target and returns what it is: a
+// bundle of ours, an OCI image layout of any tool, or what docker save writes, compressed
+// or not. r is read once, and best can seek, which spares what the target has already.
+// Nothing is to be linked when it returns an error.
+func Unpack(ctx context.Context, r io.Reader, u Unpacking) (*Unpacked, error) {
+	w, done, err := newTarWalk(r)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	return unpack(ctx, w, u)
+}
+
+// UnpackDir is Unpack for an OCI image layout in a folder.
+func UnpackDir(ctx context.Context, dir string, u Unpacking) (*Unpacked, error) {
+	w, done, err := newDirWalk(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	return unpack(ctx, w, u)
+}
+
+func unpack(ctx context.Context, w walk, u Unpacking) (*Unpacked, error) {
+	s := &unpacking{Unpacking: u, ctx: ctx, files: map[string]stored{}, docs: map[v1.Hash][]byte{}}
+	for {
+		f, err := w.next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err == nil {
+			err = ctx.Err()
+		}
+		if err == nil {
+			err = s.file(f)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	if err := s.finish(); err != nil {
+		return nil, err
+	}
+	return &s.out, nil
+}
+
+// unpacking is one run of Unpack.
+type unpacking struct {
+	Unpacking
+	ctx context.Context // of the one run
+	out Unpacked
+	at  Progress
+
+	text      []byte // of our manifest
+	started   bool   // with the content
+	lacking   set    // of our manifest's blobs
+	left      set    // of our manifest's blobs, those that have not come
+	index     []byte
+	docker    []byte
+	hasLayout bool
+
+	// Of archives of others: files by name, and documents by digest.
+	files map[string]stored
+	docs  map[v1.Hash][]byte
+	held  int64
+}
+
+// stored is a file that was taken in.
+type stored struct {
+	blob Blob
+	kind compression
+	link string // of a link: the name of the file
+}
+
+func (s *unpacking) file(f *file) (err error) {
+	switch f.name {
+	case layoutName:
+		return s.layout(f)
+	case ownName:
+		return s.manifest(f)
+	case signatureName:
+		if s.started {
+			return faultf("%s comes after content", f.name)
+		}
+		s.Signature, err = s.small(f, signatureMost)
+		return err
+	}
+	if err := s.start(); err != nil {
+		return err
+	}
+	switch f.name {
+	case indexName:
+		s.index, err = s.small(f, indexMost)
+		if err == nil && s.out.Manifest != nil && blobOf(s.index) != s.out.Manifest.Index {
+			return faultf("%s is not the one that the manifest is about", f.name)
+		}
+		return err
+	case dockerName:
+		s.docker, err = s.small(f, indexMost)
+		return err
+	}
+	if strings.HasPrefix(f.name, blobsDir+"/") {
+		return s.blob(f)
+	}
+	if s.out.Manifest != nil {
+		return faultf("%q has no place in a bundle", f.name)
+	}
+	return s.other(f)
+}
+
+// small reads a file that is kept in memory.
+func (s *unpacking) small(f *file, most int64) ([]byte, error) {
+	if f.r == nil || f.size > most {
+		return nil, faultf("%q has %d bytes, at most %d are read", f.name, f.size, most)
+	}
+	b, err := io.ReadAll(io.LimitReader(f.r, f.size))
+	if err != nil {
+		return nil, readError(f, err)
+	}
+	return b, nil
+}
+
+// readError says that an archive ends in the middle of a file.
+func readError(f *file, err error) error {
+	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
+		return faultf("it ends within %q: %w", f.name, io.ErrUnexpectedEOF)
+	}
+	return fmt.Errorf("%s: %w", f.name, err)
+}
+
+func (s *unpacking) layout(f *file) error {
+	b, err := s.small(f, layoutMost)
+	if err != nil {
+		return err
+	}
+	var l struct {
+		Version string `json:"imageLayoutVersion"`
+	}
+	if json.Unmarshal(b, &l) != nil || !strings.HasPrefix(l.Version, "1.") {
+		return faultf("%s is of version %.40q, want 1.0.0", f.name, l.Version)
+	}
+	s.hasLayout = true
+	return nil
+}
+
+// manifest reads the manifest of a bundle of ours, which comes before everything that it
+// is about.
+func (s *unpacking) manifest(f *file) error {
+	if s.started {
+		return faultf("%s comes after content", f.name)
+	}
+	b, err := s.small(f, manifestMost)
+	if err != nil {
+		return err
+	}
+	m, err := parseManifest(b)
+	if err != nil {
+		return fmt.Errorf("%s: %w", f.name, err)
+	}
+	s.text, s.out.Manifest = b, m
+	return nil
+}
+
+// start is called before the first content: then a signature must have been right.
+func (s *unpacking) start() error {
+	if s.started {
+		return nil
+	}
+	s.started = true
+	m := s.out.Manifest
+	if len(s.Keys) > 0 {
+		if err := s.trust(); err != nil {
+			return err
+		}
+	}
+	if m == nil {
+		return nil
+	}
+	if err := s.names(m.Images); err != nil {
+		return err
+	}
+	lacking, err := s.Target.Lacks(s.ctx, m.Blobs)
+	if err != nil {
+		return err
+	}
+	s.lacking, s.left = setOf(lacking), setOf(m.Blobs)
+	s.at.ItemsTotal = int64(len(m.Blobs))
+	for _, b := range m.Blobs {
+		s.at.BytesTotal += b.Size
+	}
+	return nil
+}
+
+func (s *unpacking) trust() error {
+	switch {
+	case s.out.Manifest == nil:
+		return fmt.Errorf("%w: it is no bundle of forebay, and only those are signed", ErrSignature)
+	case s.Signature == nil:
+		return fmt.Errorf("%w: it has none", ErrSignature)
+	}
+	if err := Verify(s.Keys, s.text, s.Signature); err != nil {
+		return err
+	}
+	s.out.Signed = true
+	return nil
+}
+
+func (s *unpacking) names(images []Image) error {
+	if s.Names == nil {
+		return nil
+	}
+	return s.Names(s.ctx, images)
+}
+
+// blob takes in a file that is named by its digest.
+func (s *unpacking) blob(f *file) error {
+	d, ok := blobOfName(f.name)
+	if !ok {
+		return errBlobName(f.name)
+	}
+	if f.r == nil {
+		return faultf("%q is a link", f.name)
+	}
+	b := Blob{d, f.size}
+	if s.out.Manifest == nil {
+		return s.foreign(f, b)
+	}
+	size, listed := s.left[d]
+	if !listed {
+		return faultf("%q is not in the manifest", f.name)
+	}
+	if size != f.size {
+		return faultf("%q has %d bytes, and the manifest says %d", f.name, f.size, size)
+	}
+	delete(s.left, d)
+	if _, wanted := s.lacking[d]; !wanted {
+		s.skip(b)
+		return nil
+	}
+	return s.take(f, b, f.r)
+}
+
+// skip counts what is there already.
+func (s *unpacking) skip(b Blob) {
+	s.out.Had++
+	s.at.Items++
+	s.at.Bytes += b.Size
+	s.tell()
+}
+
+func (s *unpacking) tell() {
+	if s.Progress != nil {
+		s.Progress(s.at)
+	}
+}
+
+// take hands the bytes of a file to the target.
+func (s *unpacking) take(f *file, b Blob, r io.Reader) error {
+	in := &tellReader{s: s, r: r}
+	if err := s.Target.TakeIn(s.ctx, b, in); err != nil {
+		if in.err != nil { // what the target makes of that says less
+			return readError(f, in.err)
+		}
+		return fmt.Errorf("%s: %w", f.name, err)
+	}
+	s.out.Taken++
+	s.out.Bytes += b.Size
+	s.at.Items++
+	s.at.Bytes += b.Size - in.n
+	s.tell()
+	return nil
+}
+
+// tellReader tells of the bytes that are read, and remembers why they ended.
+type tellReader struct {
+	s   *unpacking
+	r   io.Reader
+	n   int64
+	err error
+}
+
+func (t *tellReader) Read(p []byte) (int, error) {
+	n, err := t.r.Read(p)
+	t.n += int64(n)
+	t.s.at.Bytes += int64(n)
+	t.s.tell()
+	if err != nil && !errors.Is(err, io.EOF) {
+		t.err = err
+	}
+	return n, err
+}
+
+// foreign takes in a blob of an archive that another tool made.
+func (s *unpacking) foreign(f *file, b Blob) error {
+	lacking, err := s.Target.Lacks(s.ctx, []Blob{b})
+	if err != nil {
+		return err
+	}
+	in := f.r
+	kind := noKind
+	head := make([]byte, min(f.size, 4))
+	if _, err := io.ReadFull(in, head); err != nil {
+		return readError(f, err)
+	}
+	kind = kindOf(head)
+	in = io.MultiReader(bytes.NewReader(head), in)
+	if f.size <= docMost && bytes.HasPrefix(head, []byte("{")) && s.held+f.size <= heldMost {
+		text, err := io.ReadAll(in)
+		if err != nil {
+			return readError(f, err)
+		}
+		s.docs[b.Digest] = text
+		s.held += f.size
+		in = bytes.NewReader(text)
+	}
+	s.files[f.name] = stored{blob: b, kind: kind}
+	if len(lacking) == 0 {
+		s.skip(b)
+		return nil
+	}
+	return s.take(f, b, in)
+}
+
+// finish works out the images once everything was read.
+func (s *unpacking) finish() error {
+	if err := s.start(); err != nil { // of an archive with nothing in it
+		return err
+	}
+	m := s.out.Manifest
+	switch {
+	case m != nil:
+		s.out.Kind = "forebay bundle"
+		if s.index == nil {
+			return faultf("it has no %s", indexName)
+		}
+		if len(s.left) > 0 {
+			return faultf("it ends without %d of its %d things", len(s.left), len(m.Blobs))
+		}
+		s.out.Images = m.Images
+		return nil
+	case s.index != nil && s.hasLayout:
+		images, err := s.layoutImages()
+		if err != nil {
+			return err
+		}
+		if len(images) > 0 {
+			s.out.Kind = "OCI image layout"
+			return s.found(images)
+		}
+	}
+	if s.docker != nil {
+		s.out.Kind = "archive of docker save"
+		images, err := s.dockerImages()
+		if err != nil {
+			return err
+		}
+		return s.found(images)
+	}
+	return faultf("it is neither an OCI image layout nor an archive of docker save: it has no %s with %s, and no %s", indexName, layoutName, dockerName)
+}
+
+// found names the images of another tool's archive.
+func (s *unpacking) found(images []Image) error {
+	if len(images) == 0 {
+		return faultf("it holds no image")
+	}
+	if len(images) > imagesMost {
+		return faultf("%d images are more than %d", len(images), imagesMost)
+	}
+	if s.As != "" {
+		if len(images) > 1 {
+			return fmt.Errorf("it holds %d images, and one name cannot be for all of them", len(images))
+		}
+		images[0].Name = withTag(s.As, images[0].Name)
+	}
+	names := map[string]bool{}
+	for i := range images {
+		one := &images[i]
+		if bareTag(one.Name) {
+			return hintedError{fmt.Errorf("it does not say what its image %s is called, only that it is %q", one.Digest, one.Name), "Name it with --as NAME."}
+		}
+		if one.Name == "" {
+			return hintedError{fmt.Errorf("it does not say what its image %s is called", one.Digest), "Name it with --as NAME:TAG."}
+		}
+		if err := one.check(); err != nil {
+			return err
+		}
+		if names[one.Name] {
+			return faultf("it names %s twice", one.Name)
+		}
+		names[one.Name] = true
+	}
+	s.out.Images = images
+	return s.names(images)
+}
+
+// hintedError is an error with what to do about it.
+type hintedError struct {
+	error
+	hint string
+}
+
+func (e hintedError) Unwrap() error { return e.error }
+
+// Hint returns what to do about an error, if that is known.
+func Hint(err error) string {
+	var h hintedError
+	if errors.As(err, &h) {
+		return h.hint
+	}
+	return ""
+}
+
+// bareTag reports whether a name is only a tag, as skopeo and oras write it.
+func bareTag(name string) bool { return name != "" && !strings.ContainsAny(name, "/:@") }
+
+// withTag gives the name as the tag that an archive knows, if it has none itself.
+func withTag(as, known string) string {
+	if strings.Contains(as[strings.LastIndexByte(as, '/')+1:], ":") || strings.Contains(as, "@") {
+		return as
+	}
+	if bareTag(known) {
+		return as + ":" + known
+	}
+	if i := strings.LastIndexByte(known, ':'); i > strings.LastIndexByte(known, '/') && !strings.Contains(known, "@") {
+		return as + known[i:]
+	}
+	return as
+}
+
+// layoutImages returns the images of index.json.
+func (s *unpacking) layoutImages() ([]Image, error) {
+	var index struct {
+		Manifests []struct {
+			MediaType    string            `json:"mediaType"`
+			Digest       v1.Hash           `json:"digest"`
+			Size         int64             `json:"size"`
+			ArtifactType string            `json:"artifactType"`
+			Annotations  map[string]string `json:"annotations"`
+		} `json:"manifests"`
+	}
+	if err := json.Unmarshal(s.index, &index); err != nil {
+		return nil, faultf("%s: %w", indexName, err)
+	}
+	var images []Image
+	var unnamed []Image
+	seen := map[string]bool{}
+	for _, m := range index.Manifests {
+		image := Image{Name: m.Annotations[imageNameAnnotation], Digest: m.Digest, MediaType: m.MediaType, Size: m.Size}
+		if image.Name == "" {
+			image.Name = m.Annotations[refNameAnnotation]
+		}
+		if err := (Blob{m.Digest, m.Size}).check(); err != nil {
+			return nil, faultf("%s: %w", indexName, err)
+		}
+		key := image.Name + "\x00" + image.Digest.String()
+		if seen[key] {
+			continue
+		}
+		seen[key] = true
+		if image.Name == "" {
+			unnamed = append(unnamed, image)
+		} else {
+			images = append(images, image)
+		}
+	}
+	if len(images) == 0 {
+		return unnamed, nil
+	}
+	return append(images, s.referring(images, unnamed)...), nil
+}
+
+// referring gives manifests without a name, which are signatures and the like, that of
+// the repository, if there is only one.
+func (s *unpacking) referring(images, unnamed []Image) []Image {
+	if len(unnamed) == 0 {
+		return nil
+	}
+	repos := map[string]bool{}
+	repo := ""
+	for _, i := range images {
+		repo = i.Name
+		if s.As != "" {
+			repo = s.As
+		}
+		repo, _, _ = strings.Cut(repo, "@")
+		if colon := strings.LastIndexByte(repo, ':'); colon > strings.LastIndexByte(repo, '/') {
+			repo = repo[:colon]
+		}
+		repos[repo] = true
+	}
+	if len(repos) > 1 || bareTag(images[0].Name) {
+		s.out.Notes = append(s.out.Notes, fmt.Sprintf("%d manifests without a name were left out", len(unnamed)))
+		return nil
+	}
+	for i := range unnamed {
+		unnamed[i].Name = repo + "@" + unnamed[i].Digest.String()
+		unnamed[i].Refers = true
+	}
+	return unnamed
+}
