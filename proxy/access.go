@@ -41,11 +41,8 @@ func (h *Handler) logAccess(x *exchange, took time.Duration, result cache.Result
 	if x.left {
 		status = statusClientLeft
 	}
-	kept, _ := h.fields.Get().(*[]zap.Field)
-	if kept == nil {
-		kept = new([]zap.Field)
-	}
-	fields := append((*kept)[:0],
+	fields := make([]zap.Field, 0, 12)
+	fields = append(fields,
 		logkey.Method(x.r.Method),
 		logkey.URLPath(clip(x.r.URL.Path)),
 		logkey.Upstream(x.route.Upstream),
@@ -62,10 +59,7 @@ func (h *Handler) logAccess(x *exchange, took time.Duration, result cache.Result
 	if result != NoResult {
 		fields = append(fields, logkey.Result(string(result)))
 	}
-	line.Write(fields...) // which keeps none of them
-	clear(fields)
-	*kept = fields
-	h.fields.Put(kept)
+	line.Write(fields...)
 }
 
 // hungUp reports whether err is that of writing to a client that went away, which may be

@@ -33,6 +33,7 @@ type operator struct {
 	p      process
 	server adminServer
 	asJSON bool
+	local  *mirror // when the command has the storage folder to itself; else nil
 }
 
 // adminServer is where the admin API is, and how it is to be spoken to.

@@ -93,7 +93,7 @@ Exit codes: 0 done, 1 it did not work, 2 the command line or configuration is wr
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(newServe(p), newConfig(p), newHealthcheck(p), newRebuildIndex(p), newHub(p), newVersion(p))
 	root.AddCommand(newList(p), newImages(p), newInspect(p), newTag(p), newStatus(p), newStats(p), newRefresh(p), newRepair(p),
-		newPurge(p), newPin(p), newUnpin(p), newPins(p), newVerify(p), newCollect(p), newJobs(p))
+		newPurge(p), newPin(p), newUnpin(p), newPins(p), newVerify(p), newCollect(p), newJobs(p), newExport(p), newImport(p), newInventory(p))
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w: see %s --help", err, cmd.CommandPath())}
 	})

@@ -48,10 +48,12 @@ func (a *API) answer(w http.ResponseWriter, r *http.Request, handle func(http.Re
 	h.Set("X-Content-Type-Options", "nosniff")
 	err := a.guard.admit(r)
 	if err == nil {
-		r.Body = http.MaxBytesReader(w, r.Body, bodyMostOf(r))
+		if !movesContent(r) {
+			r.Body = http.MaxBytesReader(w, r.Body, bodyMost)
+		}
 		err = handle(w, r)
 	}
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead && (err != nil || !movesContent(r)) {
 		a.log.Info("admin request", logkey.Method(r.Method), logkey.URLPath(clip(r.URL.Path)), logkey.Addr(r.RemoteAddr), logkey.Err(err))
 	}
 	if err == nil {
@@ -72,6 +74,9 @@ func problemOf(err error) *problem {
 	var p *problem
 	var route *wire.RouteError
 	var up *pull.Error
+	if p := contentProblem(err); p != nil {
+		return p
+	}
 	switch {
 	case errors.As(err, &p):
 		return p
@@ -123,15 +128,6 @@ func reply(w http.ResponseWriter, status int, v any) {
 
 // bodyMost bounds the body of a request: names and lists of platforms.
 const bodyMost = 64 << 10
-
-// bodyMostOf bounds the body of a request. Lists of images are longer than all else.
-func bodyMostOf(r *http.Request) int64 {
-	switch r.URL.Path {
-	case prefix + "/prefetch", prefix + "/lock":
-		return listMost
-	}
-	return bodyMost
-}
 
 // decode reads the one JSON value of a request.
 func decode(r *http.Request, to any) error {

@@ -53,8 +53,12 @@ func (g *guard) admit(r *http.Request) error {
 	if r.Header.Get(OwnHeader) == "" {
 		return &problem{http.StatusForbidden, "no_header", "a request that changes something needs the header " + OwnHeader + ": 1"}
 	}
-	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
-		return &problem{http.StatusUnsupportedMediaType, "bad_type", "a request that changes something needs Content-Type: application/json"}
+	want := "application/json"
+	if movesContent(r) {
+		want = "application/octet-stream"
+	}
+	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != want {
+		return &problem{http.StatusUnsupportedMediaType, "bad_type", "this request needs Content-Type: " + want}
 	}
 	return nil
 }

@@ -1,0 +1,341 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"forebay/internal/bundle"
+	"forebay/internal/hubtest"
+)
+
+// offline is a mirror that has no upstream: what it serves was imported.
+func offline(t *testing.T, dir string) *operated {
+	t.Helper()
+	o := &operated{t: t, dir: dir}
+	o.started = start(t, offlineYAML(dir))
+	return o
+}
+
+func offlineYAML(dir string) string {
+	return fmt.Sprintf("storage: {dir: %q}\nupstreams: {docker.io: {endpoints: [\"http://127.0.0.1:1\"], offline: true}}\n", dir)
+}
+
+// holds checks that an image is served whole.
+func (o *operated) holds(repo, tag string, img *hubtest.Image) {
+	o.t.Helper()
+	status, body := get(o.t, o.registry+"/v2/"+repo+"/manifests/"+tag)
+	if status != 200 || body != string(img.Raw) {
+		o.t.Errorf("manifest of %s:%s = %d %s, want the bytes of the hub", repo, tag, status, body)
+	}
+	for _, b := range img.Blobs() {
+		if status, body := get(o.t, o.registry+"/v2/"+repo+"/blobs/"+b.Digest); status != 200 || hubtest.Digest([]byte(body)) != b.Digest {
+			o.t.Errorf("blob %s = %d and %d bytes", b.Digest, status, len(body))
+		}
+	}
+}
+
+func TestBundleCarriesImagesToAMirrorWithoutALine(t *testing.T) {
+	o := operate(t, "")
+	app := o.hub.PushImage("library/app", "1", hubtest.ImageSpec{})
+	team := o.hub.PushImage("team/tool", "v2", hubtest.ImageSpec{Seed: 9})
+	for name, args := range map[string][]string{
+		"through servers": {},
+		"compressed":      {"--zstd"},
+		"in volumes":      {"--split", "1MiB"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "site.tar")
+			out, _ := o.run(0, append([]string{"export", "-o", file, "app:1", "team/tool:v2", "--fetch"}, args...)...)
+			if !strings.Contains(out, "site.tar: 2 images; ") || !strings.Contains(out, "keep site.tar.manifest here") {
+				t.Errorf("export says: %s", out)
+			}
+			there := offline(t, t.TempDir())
+			there.t = t
+			out, _ = there.run(0, "import", file, "--pin")
+			if !strings.Contains(out, "docker.io/library/app:1") || strings.Count(out, "complete, pinned") != 2 || !strings.Contains(out, "forebay bundle: ") {
+				t.Errorf("import says: %s", out)
+			}
+			there.holds("library/app", "1", app)
+			there.holds("team/tool", "v2", team)
+			if status, body := get(t, there.registry+"/v2/library/other/manifests/1"); status != 404 {
+				t.Errorf("an image that was not carried = %d %s", status, body)
+			}
+			if out, _ := there.run(0, "import", file); !strings.Contains(out, "0 things, 0 B came") {
+				t.Errorf("import once more says: %s", out)
+			}
+		})
+	}
+}
+
+func TestBundleOfAFolderThatNoServerUses(t *testing.T) {
+	o := operate(t, "")
+	app := o.hub.PushImage("library/app", "1", hubtest.ImageSpec{})
+	o.pull("library/app", "1", app.Blobs()...)
+	file, dir := filepath.Join(t.TempDir(), "site.tar"), filepath.Join(t.TempDir(), "new")
+	if _, stderr := o.runs(1, "export", "-o", file, "app:1", "--storage-dir", o.dir); !strings.Contains(stderr, "in use by another process") {
+		t.Errorf("export of a folder in use: %s", stderr)
+	}
+	byServer := filepath.Join(t.TempDir(), "server.tar")
+	o.run(0, "export", "-o", byServer, "app:1")
+	o.stop()
+	o.runs(0, "export", "-o", file, "app:1", "--storage-dir", o.dir)
+	a, b := read(t, file), read(t, byServer)
+	if !bytes.Equal(a, b) {
+		t.Errorf("a folder and its server make different bundles: %d and %d bytes", len(a), len(b))
+	}
+	o.runs(0, "import", file, "--storage-dir", dir)
+	offline(t, dir).holds("library/app", "1", app)
+	if _, stderr := o.runs(2, "export", "-o", file, "app:1", "--storage-dir", o.dir, "--server", "x"); !strings.Contains(stderr, "--server is for a running server") {
+		t.Errorf("export of both: %s", stderr)
+	}
+	gone := filepath.Join(t.TempDir(), "gone")
+	if _, stderr := o.runs(1, "export", "-o", file, "app:1", "--storage-dir", gone); !strings.Contains(stderr, "is not there") {
+		t.Errorf("export of a folder that is not there: %s", stderr)
+	}
+	if _, err := os.Stat(gone); err == nil {
+		t.Error("export made the folder that it was to read")
+	}
+}
+
+// runs runs a command without naming the server.
+func (o *operated) runs(code int, args ...string) (stdout, stderr string) {
+	o.t.Helper()
+	got, stdout, stderr := execute(o.t, nil, args...)
+	if got != code {
+		o.t.Errorf("forebay %s = %d, want %d\nstdout: %s\nstderr: %s", strings.Join(args, " "), got, code, stdout, stderr)
+	}
+	return stdout, stderr
+}
+
+func read(t *testing.T, name string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func TestExportTellsWhatIsMissing(t *testing.T) {
+	o := operate(t, "")
+	app := o.hub.PushImage("library/app", "1", hubtest.ImageSpec{})
+	index := o.hub.PushImage("library/multi", "1", hubtest.ImageSpec{Platforms: []string{"linux/amd64", "linux/arm64"}})
+	o.pull("library/app", "1", app.Blobs()[0])
+	o.pull("library/multi", "1")
+	file := filepath.Join(t.TempDir(), "site.tar")
+	_, stderr := o.run(1, "export", "-o", file, "app:1", "multi:1", "none:1")
+	for _, want := range []string{
+		"3 images cannot be exported", "docker.io/library/app:1: ", "missing", "docker.io/library/none:1 is not kept here",
+		"docker.io/library/multi:1: nobody has pulled a platform of it: name one with --platform (linux/amd64, linux/arm64)", "--fetch",
+	} {
+		if !strings.Contains(stderr, want) {
+			t.Errorf("export lacks %q: %s", want, stderr)
+		}
+	}
+	if left, _ := filepath.Glob(file + "*"); len(left) > 0 {
+		t.Errorf("files are left: %v", left)
+	}
+	o.run(0, "export", "-o", file, "multi:1", "--fetch", "--platform", "linux/arm64", "--json")
+	m := manifestOf(t, file)
+	if len(m.Images) != 1 || fmt.Sprint(m.Images[0].Platforms, m.Images[0].Left) != "[linux/arm64] [linux/amd64]" {
+		t.Errorf("manifest: %+v", m.Images)
+	}
+	there := offline(t, t.TempDir())
+	out, _ := there.run(0, "import", file)
+	if !strings.Contains(out, "docker.io/library/multi:1: here for linux/arm64; not for linux/amd64") {
+		t.Errorf("import says: %s", out)
+	}
+	if status, _ := get(t, there.registry+"/v2/library/multi/manifests/"+index.Children[1].Digest); status != 200 {
+		t.Errorf("the platform that was carried = %d", status)
+	}
+	for args, want := range map[string]string{
+		"export app":                                          "name the file to write with -o",
+		"export -o x":                                         "no images are named",
+		"export -o x app --format zip":                        "--format",
+		"export -o x app --split 5":                           "--split",
+		"export -o - app --split 5MiB":                        "--split needs a file",
+		"export -o x app --since nowhere":                     "--since",
+		"export -o x app --sign nowhere":                      "no such file",
+		"export -o x app --format docker-archive --since y":   "leave --since and --lacking out",
+		"export -o x app:1 -f nowhere":                        "no such file",
+		"export -o x unknown.example.com/app":                 "not configured here",
+		"export -o x app:1 --platform bad":                    "is not a platform",
+		"export -o x multi:1 --platform linux/riscv64 --json": "it has no platform linux/riscv64",
+	} {
+		code, _, stderr := execute(t, nil, append(strings.Fields(args), "--server", o.admin)...)
+		if code == 0 || !strings.Contains(stderr, want) {
+			t.Errorf("forebay %s = %d %s, want %q", args, code, stderr, want)
+		}
+	}
+}
+
+func manifestOf(t *testing.T, file string) *bundle.Manifest {
+	t.Helper()
+	m, _, err := bundle.ReadManifest(bytes.NewReader(read(t, file+".manifest")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func TestDeltaCarriesWhatTheOtherSideLacks(t *testing.T) {
+	o := operate(t, "")
+	dir := t.TempDir()
+	had := map[string]bool{}
+	for n, name := range []string{"library/base", "library/app"} {
+		for _, b := range o.hub.PushImage(name, "1", hubtest.ImageSpec{LayerSize: 1 << 20, Seed: uint64(n + 1)}).Blobs() {
+			had[b.Digest] = true
+		}
+	}
+	o.run(0, "export", "-o", dir+"/one.tar", "base:1", "app:1", "--fetch")
+	there := offline(t, t.TempDir())
+	there.run(0, "import", dir+"/one.tar")
+	there.run(0, "inventory", "-o", dir+"/inv")
+
+	moved := o.hub.PushImage("library/app", "1", hubtest.ImageSpec{LayerSize: 1 << 20, Seed: 3})
+	changed := int64(len(moved.Raw))
+	for _, b := range moved.Blobs() { // one layer is the same as before
+		if !had[b.Digest] {
+			changed += b.Size
+		}
+	}
+	o.run(0, "refresh", "app:1")
+	o.run(1, "export", "-o", dir+"/since.tar", "base:1", "app:1", "--since", dir+"/one.tar.manifest")
+	o.run(0, "repair", "app:1", "--platform", "linux/amd64")
+	for name, arg := range map[string]string{"since": dir + "/one.tar.manifest", "lacking": dir + "/inv"} {
+		file := dir + "/" + name + ".tar"
+		o.run(0, "export", "-o", file, "base:1", "app:1", "--"+name, arg)
+		n := int64(len(read(t, file)))
+		t.Logf("--%s: %d bytes for %d that changed: %.4f", name, n, changed, float64(n)/float64(changed))
+		if float64(n) > 1.05*float64(changed) {
+			t.Errorf("--%s: the delta has %d bytes for %d that changed", name, n, changed)
+		}
+	}
+	if a, b := read(t, dir+"/since.tar"), read(t, dir+"/lacking.tar"); !bytes.Equal(a, b) {
+		t.Error("the two deltas differ, and the other side has the same")
+	}
+	out, _ := there.run(0, "import", dir+"/since.tar")
+	if !strings.Contains(out, "complete, moved") {
+		t.Errorf("import of the delta says: %s", out)
+	}
+	there.holds("library/app", "1", moved)
+
+	// A delta alone brings what it has and tells what it has not.
+	alone := offline(t, t.TempDir())
+	_, stderr := alone.run(1, "import", dir+"/since.tar")
+	for _, want := range []string{
+		"docker.io/library/base:1: its manifest is neither in the file nor here", "docker.io/library/app:1: still missing are 1 thing, 1.0 MiB",
+	} {
+		if !strings.Contains(stderr, want) {
+			t.Errorf("import of a delta alone lacks %q: %s", want, stderr)
+		}
+	}
+	// A third step on the delta's manifest counts what both brought.
+	o.run(0, "export", "-o", dir+"/third.tar", "base:1", "app:1", "--since", dir+"/since.tar.manifest")
+	if m := manifestOf(t, dir+"/third.tar"); len(m.Blobs) != 0 {
+		t.Errorf("a delta without changes carries %v", m.Blobs)
+	}
+}
+
+func TestSignedBundles(t *testing.T) {
+	dir := t.TempDir()
+	keygen := func(name, passphrase string) {
+		t.Helper()
+		if b, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", passphrase, "-C", name, "-f", dir+"/"+name).CombinedOutput(); err != nil {
+			t.Fatalf("ssh-keygen: %v %s (install openssh-client)", err, b)
+		}
+	}
+	keygen("right", "")
+	keygen("wrong", "")
+	keygen("locked", "secret")
+	o := operate(t, "")
+	o.hub.PushImage("library/app", "1", hubtest.ImageSpec{})
+	o.run(0, "export", "-o", dir+"/plain.tar", "app:1", "--fetch")
+	o.run(0, "export", "-o", dir+"/signed.tar", "app:1", "--sign", dir+"/right")
+
+	verify := exec.Command("ssh-keygen", "-Y", "verify", "-f", dir+"/allowed", "-I", "us", "-n", "forebay-bundle", "-s", dir+"/signed.tar.manifest.sig")
+	if err := os.WriteFile(dir+"/allowed", append([]byte("us "), read(t, dir+"/right.pub")...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	verify.Stdin = bytes.NewReader(read(t, dir+"/signed.tar.manifest"))
+	if b, err := verify.CombinedOutput(); err != nil {
+		t.Errorf("ssh-keygen does not verify: %v %s", err, b)
+	}
+	there := offline(t, t.TempDir())
+	for args, want := range map[string]string{
+		"plain.tar --verify " + dir + "/right.pub":  "signature is not right: it has none",
+		"signed.tar --verify " + dir + "/wrong.pub": "is not among those to verify with",
+		"signed.tar --verify " + dir + "/right":     "",
+	} {
+		code, _, stderr := execute(t, nil, append([]string{"import", dir + "/" + strings.Fields(args)[0]}, append(strings.Fields(args)[1:], "--server", there.admin)...)...)
+		if code == 0 || !strings.Contains(stderr, want) || strings.Contains(stderr, "PRIVATE KEY") {
+			t.Errorf("import %s = %d %s, want %q", args, code, stderr, want)
+		}
+	}
+	if out, _ := there.run(0, "ls", "--json"); strings.Contains(out, "library/app") {
+		t.Errorf("something was taken in: %s", out)
+	}
+	out, _ := there.run(0, "import", dir+"/signed.tar", "--verify", dir+"/wrong.pub", "--verify", dir+"/allowed")
+	if !strings.Contains(out, "signed by a key that was given") {
+		t.Errorf("import says: %s", out)
+	}
+	if _, stderr := o.run(2, "export", "-o", dir+"/x.tar", "app:1", "--sign", dir+"/locked"); !strings.Contains(stderr, "protected by a passphrase") || !strings.Contains(stderr, "--passphrase-file") {
+		t.Errorf("a locked key: %s", stderr)
+	}
+	secret := write(t, "secret", "secret\n")
+	o.run(0, "export", "-o", dir+"/x.tar", "app:1", "--sign", dir+"/locked", "--passphrase-file", secret)
+	there.run(0, "import", dir+"/x.tar", "--verify", dir+"/locked.pub")
+}
+
+func TestImportRefusesNamesBeforeItTakesAnythingIn(t *testing.T) {
+	here := offline(t, t.TempDir())
+	dir := t.TempDir()
+	file := dir + "/x.tar"
+	raw := []byte(`{"mediaType":"application/vnd.oci.image.manifest.v1+json","layers":[]}`)
+	writeLayout(t, file, "unknown.example.com/app:1", raw)
+	if _, stderr := here.run(1, "import", file); !strings.Contains(stderr, `registry "unknown.example.com" is not configured here`) || !strings.Contains(stderr, "--as or --registry") {
+		t.Errorf("import says: %s", stderr)
+	}
+	out, _ := here.run(0, "import", file, "--as", "renamed/app", "--json")
+	var done Imported
+	if err := json.Unmarshal([]byte(out), &done); err != nil || len(done.Images) != 1 || done.Images[0].Ref != "docker.io/renamed/app:1" {
+		t.Errorf("import --as = %s, %v", out, err)
+	}
+	writeLayout(t, file, "latest", raw)
+	if _, stderr := here.run(1, "import", file); !strings.Contains(stderr, "--as NAME") {
+		t.Errorf("import of what has no name says: %s", stderr)
+	}
+	here.run(0, "import", file, "--as", "other/app")
+	if status, body := get(t, here.registry+"/v2/other/app/manifests/latest"); status != 200 || body != string(raw) {
+		t.Errorf("the renamed image = %d %s", status, body)
+	}
+}
+
+// writeLayout writes an OCI image layout with one manifest, as other tools do.
+func writeLayout(t *testing.T, file, refName string, manifest []byte) {
+	t.Helper()
+	dir := t.TempDir()
+	d := strings.TrimPrefix(hubtest.Digest(manifest), "sha256:")
+	for name, text := range map[string]string{
+		"oci-layout": `{"imageLayoutVersion": "1.0.0"}`,
+		"index.json": fmt.Sprintf(`{"schemaVersion":2,"manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:%s","size":%d,`+
+			`"annotations":{"org.opencontainers.image.ref.name":%q}}]}`, d, len(manifest), refName),
+		"blobs/sha256/" + d: string(manifest),
+	} {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if b, err := exec.Command("tar", "-C", dir, "-cf", file, ".").CombinedOutput(); err != nil {
+		t.Fatalf("tar: %v %s", err, b)
+	}
+}

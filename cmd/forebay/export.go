@@ -1,0 +1,471 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/dustin/go-humanize"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/spf13/cobra"
+
+	"forebay/cache"
+	"forebay/internal/bundle"
+)
+
+// exporting is what the command line asks of an export.
+type exporting struct {
+	output, format       string
+	files, platforms     []string
+	pinned, referrers    bool
+	fetch, zstd          bool
+	since, lacking       []string
+	sign, passphraseFile string
+	split                string
+	volume               int64 // bytes; 0 for one file
+}
+
+// Formats of an export.
+const (
+	formatOCI    = "oci"
+	formatDocker = "docker-archive"
+)
+
+func newExport(p process) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "export [REF…]",
+		Short: "Write images to a file, to be carried to another mirror",
+		Long: `Writes images with all that belongs to them to a bundle: an OCI image layout in a tar
+archive, which "forebay import" takes in on the other side, and which skopeo, podman,
+crane, containerd and docker read, too. The same content makes the same bytes.
+
+A manifest of what it holds is written beside it (FILE.manifest): the next export
+with --since leaves all of that out. --lacking leaves out what the other side has
+by its own word (forebay inventory). Every byte is compared with its digest.
+
+What is not kept here whole is an error that says how much is missing; with --fetch
+it is fetched first. Without --platform those platforms count that somebody pulled.
+
+Asks the running server, or with --storage-dir reads a folder that no server uses.`,
+		Example: `  forebay export -o site.tar nginx:1.27 ghcr.io/owner/app
+  forebay export -o site.tar -f images.lock --sign ~/.ssh/id_ed25519
+  forebay export -o delta.tar -f images.lock --since site.tar.manifest
+  forebay export -o site.tar --pinned --split 4GiB
+  forebay export -o - nginx:1.27 --format docker-archive | docker load`,
+	}
+	var x exporting
+	flags := cmd.Flags()
+	flags.StringVarP(&x.output, "output", "o", "", "file to write, - for standard output")
+	flags.StringArrayVarP(&x.files, "file", "f", nil, "file that names images: a list, Kubernetes or Compose YAML, a Dockerfile or a lock file; may be repeated, - for standard input")
+	flags.BoolVar(&x.pinned, "pinned", false, "all that is pinned")
+	flags.StringSliceVar(&x.platforms, "platform", nil, platformHelp)
+	flags.BoolVar(&x.referrers, "referrers", false, "signatures, SBOMs and attestations that are kept, too")
+	flags.BoolVar(&x.fetch, "fetch", false, "fetch what is missing first")
+	flags.StringArrayVar(&x.since, "since", nil, "manifest of an earlier bundle: leave out what it brought; may be repeated")
+	flags.StringArrayVar(&x.lacking, "lacking", nil, "inventory of the other side: leave out what it has; may be repeated")
+	flags.StringVar(&x.format, "format", formatOCI, formatOCI+", or "+formatDocker+" for docker load, with one platform")
+	flags.BoolVar(&x.zstd, "zstd", false, "compress the archive; layers mostly are already")
+	flags.StringVar(&x.split, "split", "", "write volumes of this size, such as 4GiB: FILE.001, FILE.002, …")
+	flags.StringVar(&x.sign, "sign", "", "file with an ed25519 key of OpenSSH or in PEM to sign with")
+	flags.StringVar(&x.passphraseFile, "passphrase-file", "", "file with the passphrase of that key")
+	return newLocalOperator(p, cmd, func(ctx context.Context, o *operator, args []string) error {
+		ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+		defer stop()
+		if err := x.check(args); err != nil {
+			return usageError{err}
+		}
+		return export(ctx, side{o}, x, args)
+	})
+}
+
+// check refuses a command line that cannot work.
+func (x *exporting) check(args []string) error {
+	switch {
+	case x.output == "":
+		return errors.New("name the file to write with -o, or - for standard output")
+	case len(args) == 0 && len(x.files) == 0 && !x.pinned:
+		return errors.New("no images are named: give their names, files with -f, or --pinned")
+	case x.format != formatOCI && x.format != formatDocker:
+		return fmt.Errorf("--format: %q is neither %s nor %s", x.format, formatOCI, formatDocker)
+	case x.format == formatDocker && (len(x.since) > 0 || len(x.lacking) > 0):
+		return fmt.Errorf("--format %s is for docker load, which needs all layers: leave --since and --lacking out", formatDocker)
+	case x.format == formatDocker && (len(x.platforms) > 1 || len(x.platforms) == 1 && x.platforms[0] == cache.AllPlatforms):
+		return fmt.Errorf("--format %s has one platform: name it with --platform", formatDocker)
+	case x.passphraseFile != "" && x.sign == "":
+		return errors.New("--passphrase-file is for the key of --sign")
+	}
+	if x.split == "" {
+		return nil
+	}
+	size, err := humanize.ParseBytes(x.split)
+	if err != nil || size < bundle.VolumeLeast || size > 1<<50 {
+		return fmt.Errorf("--split: %q is not a size from 1MiB on, such as 4GiB", x.split)
+	}
+	if x.output == "-" || special(x.output) {
+		return errors.New("--split needs a file to write with -o")
+	}
+	x.volume = int64(size)
+	return nil
+}
+
+// hostPlatform is the platform of this machine's containers.
+func hostPlatform() string { return "linux/" + runtime.GOARCH }
+
+// Exported says what an export made.
+type Exported struct {
+	Output       string          `json:"output"`
+	Images       []bundle.Image  `json:"images"`
+	Items        int             `json:"items"`         // things in the archive
+	Bytes        int64           `json:"bytes"`         // of these
+	ArchiveBytes int64           `json:"archive_bytes"` // before compression
+	LeftOut      int             `json:"left_out"`      // things that the other side has
+	LeftOutBytes int64           `json:"left_out_bytes"`
+	Manifest     v1.Hash         `json:"manifest"` // digest
+	ManifestFile string          `json:"manifest_file,omitempty"`
+	Signed       bool            `json:"signed"`
+	Volumes      []bundle.Volume `json:"volumes,omitempty"`
+	Resumed      int             `json:"resumed,omitempty"` // volumes of an earlier run that were kept
+}
+
+// export makes a bundle.
+func export(ctx context.Context, s side, x exporting, args []string) error {
+	var sign func([]byte) ([]byte, error)
+	if x.sign != "" {
+		key, err := x.key(s.p)
+		if err != nil {
+			return err
+		}
+		sign = func(text []byte) ([]byte, error) { return bundle.Sign(key, text) }
+	}
+	wanted, err := x.wanted(ctx, s, args)
+	if err != nil {
+		return err
+	}
+	plan, err := x.plan(ctx, s, wanted)
+	if err != nil {
+		return err
+	}
+	plan.Sign = sign
+	archive, err := bundle.New(*plan)
+	if err != nil {
+		return err
+	}
+	done := Exported{
+		Output: x.output, Images: plan.Images, Items: len(plan.Manifests) + len(plan.Blobs), Bytes: archive.Bytes,
+		ArchiveBytes: archive.Size, LeftOut: len(plan.Assumed), Manifest: archive.Digest, Signed: plan.Sign != nil,
+	}
+	for _, b := range plan.Assumed {
+		done.LeftOutBytes += b.Size
+	}
+	if err := x.write(ctx, s, archive, &done); err != nil {
+		return err
+	}
+	return x.tell(s.operator, &done)
+}
+
+// plan gathers what belongs to the images, and fetches what is missing if it may.
+func (x *exporting) plan(ctx context.Context, s side, wanted []wantedImage) (*bundle.Packing, error) {
+	known, err := x.known()
+	if err != nil {
+		return nil, err
+	}
+	g := gatheredExport{known: known, seen: map[v1.Hash]bool{}, names: map[string]v1.Hash{}, single: map[string]v1.Hash{}}
+	var faults []error
+	var missing int64
+	for _, w := range wanted {
+		list, err := x.contents(ctx, s, w)
+		var hole *holeError
+		if errors.As(err, &hole) {
+			missing += hole.bytes
+		}
+		if err == nil {
+			err = g.add(w, list, x.format == formatDocker)
+		}
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			faults = append(faults, err)
+		}
+	}
+	if len(faults) > 0 {
+		return nil, incompleteError(faults, missing, x.fetch)
+	}
+	p := &g.packing
+	if x.format == formatDocker {
+		p.Docker, err = bundle.DockerManifest(ctx, s, p.Images, g.single)
+	}
+	return p, err
+}
+
+// holeError is that an image is not kept whole.
+type holeError struct {
+	text  string
+	bytes int64
+}
+
+func (e *holeError) Error() string { return e.text }
+
+// faultsShown bounds the faults that are shown one by one.
+const faultsShown = 20
+
+// incompleteError tells all images that cannot be exported.
+func incompleteError(faults []error, missing int64, fetched bool) error {
+	var lines []string
+	for i, f := range faults {
+		if i == faultsShown {
+			lines = append(lines, fmt.Sprintf("and %d more", len(faults)-faultsShown))
+			break
+		}
+		lines = append(lines, f.Error())
+	}
+	err := errors.New("nothing is written: " + strings.Join(lines, "\n"))
+	if len(faults) > 1 {
+		err = fmt.Errorf("nothing is written, since %d images cannot be exported:\n  %s", len(faults), strings.Join(lines, "\n  "))
+	}
+	if missing > 0 && !fetched {
+		return hintError{err, fmt.Sprintf("%s are missing. Fetch them first with --fetch, or with forebay prefetch.", bytesText(missing))}
+	}
+	if !fetched {
+		return hintError{err, "What is missing can be fetched first: with --fetch, or with forebay prefetch."}
+	}
+	return err
+}
+
+// contents lists what belongs to an image that is kept whole.
+func (x *exporting) contents(ctx context.Context, s side, w wantedImage) (*cache.Contents, error) {
+	platforms := w.platforms
+	if len(platforms) == 0 {
+		platforms = x.platforms
+	}
+	if len(platforms) == 0 && x.format == formatDocker {
+		platforms = []string{hostPlatform()}
+	}
+	list, err := s.contents(ctx, w.ref, platforms, x.referrers)
+	why := problemWith(list, err)
+	if x.fetch && (why != nil || err != nil) {
+		if len(platforms) == 0 && (err != nil || len(list.Platforms) == 0 && len(list.Left) > 0) {
+			platforms = []string{hostPlatform()}
+		}
+		if err := s.complete(ctx, w.ref, platforms); err != nil {
+			return nil, fmt.Errorf("%s: %w", w.ref, err)
+		}
+		list, err = s.contents(ctx, w.ref, platforms, x.referrers)
+		why = problemWith(list, err)
+	}
+	switch {
+	case isCode(err, "not_kept"):
+		return nil, &holeError{text: w.ref + " is not kept here"}
+	case err != nil:
+		return nil, err
+	case why != nil:
+		return nil, why
+	}
+	return list, nil
+}
+
+// problemWith returns why the contents of an image cannot be exported; nil if they can.
+func problemWith(list *cache.Contents, err error) error {
+	if err != nil {
+		return nil //nolint:nilerr // that is another problem
+	}
+	missing, bytes := list.Missing()
+	if len(missing) > 0 {
+		return &holeError{fmt.Sprintf("%s: %s missing, %s", list.Ref, countText(int64(len(missing)), "thing is", "things are"), bytesText(bytes)), bytes}
+	}
+	if len(list.Platforms) == 0 && len(list.Left) > 0 {
+		return &holeError{text: fmt.Sprintf("%s: nobody has pulled a platform of it: name one with --platform (%s)", list.Ref, strings.Join(list.Left, ", "))}
+	}
+	return nil
+}
+
+// gatheredExport is what an export holds so far.
+type gatheredExport struct {
+	known   map[v1.Hash]bool // what the other side has
+	seen    map[v1.Hash]bool
+	names   map[string]v1.Hash
+	single  map[string]v1.Hash // of docker-archive: the manifest of the one platform, by name
+	packing bundle.Packing
+}
+
+func (g *gatheredExport) add(w wantedImage, list *cache.Contents, docker bool) error {
+	name := list.Ref
+	if w.name != "" {
+		name = w.name
+	}
+	g.image(bundle.Image{Name: name, Digest: list.Digest, MediaType: list.MediaType, Size: list.Size, Platforms: list.Platforms, Left: list.Left})
+	repo := repositoryOf(name)
+	for _, r := range list.Referrers {
+		name := repo + "@" + r.Digest.String()
+		if r.Tag != "" {
+			name = repo + ":" + r.Tag
+		}
+		size := r.Size
+		for _, p := range list.Parts {
+			if p.Digest == r.Digest {
+				size = p.Size
+			}
+		}
+		g.image(bundle.Image{Name: name, Digest: r.Digest, MediaType: r.MediaType, Size: size, Refers: true})
+	}
+	for _, p := range list.Parts {
+		g.part(p)
+	}
+	if docker {
+		var manifests []cache.Part
+		for _, p := range list.Parts {
+			if p.Role == "manifest" && !isIndex(p.MediaType) {
+				manifests = append(manifests, p)
+			}
+		}
+		if len(manifests) == 0 || len(list.Platforms) > 1 {
+			return fmt.Errorf("%s: docker load takes one platform: name it with --platform", name)
+		}
+		g.single[name] = manifests[0].Digest
+	}
+	return nil
+}
+
+func isIndex(mediaType string) bool {
+	return strings.HasSuffix(mediaType, ".index.v1+json") || strings.HasSuffix(mediaType, ".list.v2+json")
+}
+
+// repositoryOf takes tag and digest from a name in full.
+func repositoryOf(name string) string {
+	name, _, _ = strings.Cut(name, "@")
+	if colon := strings.LastIndexByte(name, ':'); colon > strings.LastIndexByte(name, '/') {
+		name = name[:colon]
+	}
+	return name
+}
+
+func (g *gatheredExport) image(i bundle.Image) {
+	if d, have := g.names[i.Name]; have && d == i.Digest {
+		for n := range g.packing.Images {
+			if have := &g.packing.Images[n]; have.Name == i.Name {
+				have.Platforms = union(have.Platforms, i.Platforms)
+				have.Left = slices.DeleteFunc(have.Left, func(p string) bool { return slices.Contains(have.Platforms, p) })
+			}
+		}
+		return
+	}
+	g.names[i.Name] = i.Digest
+	g.packing.Images = append(g.packing.Images, i)
+}
+
+func union(a, b []string) []string {
+	for _, s := range b {
+		if !slices.Contains(a, s) {
+			a = append(a, s)
+		}
+	}
+	return a
+}
+
+func (g *gatheredExport) part(p cache.Part) {
+	if g.seen[p.Digest] {
+		return
+	}
+	g.seen[p.Digest] = true
+	b := bundle.Blob{Digest: p.Digest, Size: p.Size}
+	switch {
+	case g.known[p.Digest]:
+		g.packing.Assumed = append(g.packing.Assumed, b)
+	case p.Role == "manifest":
+		g.packing.Manifests = append(g.packing.Manifests, b)
+	default:
+		g.packing.Blobs = append(g.packing.Blobs, b)
+	}
+}
+
+// known returns what the other side has, by earlier manifests and by its inventories.
+func (x *exporting) known() (map[v1.Hash]bool, error) {
+	known := map[v1.Hash]bool{}
+	add := func(blobs []bundle.Blob) {
+		for _, b := range blobs {
+			known[b.Digest] = true
+		}
+	}
+	for _, name := range x.since {
+		err := withFile(name, func(r io.Reader) error {
+			m, _, err := bundle.ReadManifest(r)
+			if err == nil {
+				add(m.Has())
+			}
+			return err
+		})
+		if err != nil {
+			return nil, usageError{fmt.Errorf("--since: %q: %w", name, err)}
+		}
+	}
+	for _, name := range x.lacking {
+		err := withFile(name, func(r io.Reader) error {
+			blobs, err := bundle.ReadInventory(r)
+			add(blobs)
+			return err
+		})
+		if err != nil {
+			return nil, usageError{fmt.Errorf("--lacking: %q: %w", name, err)}
+		}
+	}
+	return known, nil
+}
+
+// withFile opens a file to be read, - being standard input.
+func withFile(name string, read func(io.Reader) error) error {
+	if name == "-" {
+		return read(os.Stdin)
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return read(f)
+}
+
+// tell says what was made.
+func (x *exporting) tell(o *operator, done *Exported) error {
+	if o.asJSON && x.output != "-" {
+		return writeResult(o, done)
+	}
+	to := o.p.stdout
+	if x.output == "-" {
+		to = o.p.stderr // the archive has gone the other way
+	}
+	var refers int64
+	for _, i := range done.Images {
+		if i.Refers {
+			refers++
+		}
+	}
+	text := fmt.Sprintf("%s: %s", filepath.Base(x.output), countText(int64(len(done.Images))-refers, "image", "images"))
+	if refers > 0 {
+		text += fmt.Sprintf(", %s", countText(refers, "referrer", "referrers"))
+	}
+	text += fmt.Sprintf("; %s, %s", countText(int64(done.Items), "thing", "things"), bytesText(done.Bytes))
+	if done.LeftOut > 0 {
+		text += fmt.Sprintf("; left out %s, %s, that the other side has", humanize.Comma(int64(done.LeftOut)), bytesText(done.LeftOutBytes))
+	}
+	fmt.Fprintln(to, text)
+	if n := len(done.Volumes); n > 0 {
+		fmt.Fprintf(to, "%s of %s", countText(int64(n), "volume", "volumes"), bytesText(x.volume))
+		if done.Resumed > 0 {
+			fmt.Fprintf(to, ", of which %d were there", done.Resumed)
+		}
+		fmt.Fprintln(to, ": carry all of them and", filepath.Base(x.output)+bundle.RecordSuffix)
+	}
+	var err error
+	if done.ManifestFile != "" {
+		_, err = fmt.Fprintf(to, "keep %s here for the next export with --since\n", filepath.Base(done.ManifestFile))
+	}
+	return err
+}

@@ -1,0 +1,237 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"forebay/internal/admin"
+	"forebay/internal/bundle"
+	"forebay/internal/imageset"
+)
+
+// wantedImage is an image that is to be exported.
+type wantedImage struct {
+	ref       string   // in full, as the admin API is asked for it
+	name      string   // that it is to have on the other side, if that is another
+	platforms []string // that a file or a pin asks for; none: those of the command line
+}
+
+// wanted gathers the images of the command line, of files and of pins, each once.
+func (x *exporting) wanted(ctx context.Context, s side, args []string) ([]wantedImage, error) {
+	names, err := s.registries(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var entries []imageset.Entry
+	read := func(name string, r io.Reader) error {
+		some, err := imageset.Read(name, r, imageset.Options{Registries: names, Lookup: os.LookupEnv})
+		entries = append(entries, some...)
+		return err
+	}
+	for _, arg := range args {
+		ref, err := names.Reference(arg)
+		if err != nil {
+			return nil, usageError{err}
+		}
+		if ref.Tag == "" && !ref.HasDigest() {
+			ref.Tag = "latest"
+		}
+		if ref.HasDigest() {
+			ref.Tag = ""
+		}
+		entries = append(entries, imageset.Entry{Ref: ref})
+	}
+	for _, name := range x.files {
+		if err := withFile(name, func(r io.Reader) error { return read(name, r) }); err != nil {
+			return nil, usageError{fmt.Errorf("-f: %w", err)}
+		}
+	}
+	var all []wantedImage
+	for _, e := range entries {
+		if e.Blob {
+			return nil, usageError{fmt.Errorf("%s: a layer alone cannot be exported: prefetch what is wanted, and export the images", e.At)}
+		}
+		w := wantedImage{ref: e.Ref.String(), platforms: e.Platforms}
+		if e.Ref.HasDigest() && e.Ref.Tag != "" { // of a lock file: the digest says what, the tag how it is called
+			w.name = e.Ref.Name() + ":" + e.Ref.Tag
+			w.ref = e.Ref.Name() + "@" + e.Ref.Digest.String()
+		}
+		all = append(all, w)
+	}
+	if x.pinned {
+		var pins admin.PinList
+		if _, err := s.ask(ctx, http.MethodGet, "/pins", nil, nil, &pins); err != nil {
+			return nil, err
+		}
+		for _, p := range pins.Pins {
+			all = append(all, wantedImage{ref: p.Ref, platforms: p.Platforms})
+		}
+	}
+	return once(all), nil
+}
+
+// once drops images that are named again in the same way.
+func once(all []wantedImage) []wantedImage {
+	seen := map[string]bool{}
+	var out []wantedImage
+	for _, w := range all {
+		key := w.ref + " " + w.name + " " + strings.Join(w.platforms, ",")
+		if !seen[key] {
+			seen[key] = true
+			out = append(out, w)
+		}
+	}
+	return out
+}
+
+// passphraseVariable names a file with the passphrase of a key, as --passphrase-file does.
+const passphraseVariable = "FOREBAY_PASSPHRASE_FILE"
+
+// key reads the key to sign with.
+func (x *exporting) key(p process) (ed25519.PrivateKey, error) {
+	text, err := os.ReadFile(x.sign)
+	if err != nil {
+		return nil, usageError{fmt.Errorf("--sign: %w", err)}
+	}
+	from := x.passphraseFile
+	if from == "" {
+		for _, entry := range p.env {
+			if value, ok := strings.CutPrefix(entry, passphraseVariable+"="); ok {
+				from = value
+			}
+		}
+	}
+	var passphrase []byte
+	if from != "" {
+		if passphrase, err = os.ReadFile(from); err != nil {
+			return nil, usageError{fmt.Errorf("--passphrase-file: %w", err)}
+		}
+		passphrase = bytes.TrimRight(passphrase, "\r\n")
+	}
+	key, err := bundle.ParsePrivateKey(text, passphrase)
+	if errors.Is(err, bundle.ErrPassphrase) {
+		return nil, hintError{usageError{fmt.Errorf("--sign: %q: %w", x.sign, err)}, "Put the passphrase into a file and name that with --passphrase-file or " + passphraseVariable + "."}
+	}
+	if err != nil {
+		return nil, usageError{fmt.Errorf("--sign: %q: %w", x.sign, err)}
+	}
+	return key, nil
+}
+
+// write writes the archive to where it is to be, and what belongs beside it.
+func (x *exporting) write(ctx context.Context, s side, a *bundle.Archive, done *Exported) error {
+	m := newMeter(s.operator, "export", a.Size)
+	err := x.writeArchive(ctx, s, a, m, done)
+	m.end()
+	if err != nil {
+		if ctx.Err() != nil {
+			return x.interrupted()
+		}
+		return err
+	}
+	if x.output == "-" || special(x.output) {
+		return nil
+	}
+	done.ManifestFile = x.output + ".manifest"
+	err = writeWhole(done.ManifestFile, func(w io.Writer) error {
+		_, err := w.Write(a.Manifest)
+		return err
+	})
+	name := done.ManifestFile + ".sig"
+	if err != nil {
+		return err
+	}
+	if a.Signature == nil {
+		if err := os.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err // one of an earlier bundle would be wrong
+		}
+		return nil
+	}
+	return writeWhole(name, func(w io.Writer) error {
+		_, err := w.Write(a.Signature)
+		return err
+	})
+}
+
+func (x *exporting) interrupted() error {
+	if x.volume > 0 && !x.zstd {
+		return hintError{errors.New("interrupted"), "The volumes that are whole stay: run the same export again to go on."}
+	}
+	return errors.New("interrupted: nothing is left of it")
+}
+
+func (x *exporting) writeArchive(ctx context.Context, s side, a *bundle.Archive, m *meter, done *Exported) error {
+	switch {
+	case x.volume > 0:
+		return x.writeVolumes(ctx, s, a, m, done)
+	case x.output == "-":
+		return x.pack(s.p.stdout, func(w io.Writer) error { return a.WriteTo(ctx, w, s, 0, m.add) })
+	}
+	if err := x.roomFor(a.Size); err != nil {
+		return err
+	}
+	return writeWhole(x.output, func(f io.Writer) error {
+		return x.pack(f, func(w io.Writer) error { return a.WriteTo(ctx, w, s, 0, m.add) })
+	})
+}
+
+// pack compresses what write writes, if that is asked for.
+func (x *exporting) pack(to io.Writer, write func(io.Writer) error) error {
+	if !x.zstd {
+		return write(to)
+	}
+	z, err := bundle.Packed(to)
+	if err != nil {
+		return err
+	}
+	if err := write(z); err != nil {
+		_ = z.Close() // the first error says more
+		return err
+	}
+	return z.Close()
+}
+
+func (x *exporting) writeVolumes(ctx context.Context, s side, a *bundle.Archive, m *meter, done *Exported) error {
+	v, from, err := bundle.NewVolumes(ctx, x.output, a.Digest, x.volume, x.zstd, nil)
+	if err != nil {
+		return err
+	}
+	done.Resumed = v.Kept()
+	if err := x.roomFor(a.Size - from); err != nil {
+		return err
+	}
+	err = x.pack(v, func(w io.Writer) error { return a.WriteTo(ctx, w, s, from, m.add) })
+	if err != nil {
+		return errors.Join(err, v.Abort())
+	}
+	if err := v.Finish(); err != nil {
+		return err
+	}
+	done.Volumes = v.Volumes()
+	return nil
+}
+
+// roomFor refuses an export that the disk has no room for. What is compressed may fit.
+func (x *exporting) roomFor(n int64) error {
+	if x.zstd || special(x.output) {
+		return nil
+	}
+	var fs unix.Statfs_t
+	if err := unix.Statfs(filepath.Dir(x.output), &fs); err != nil {
+		return nil //nolint:nilerr // the writing will tell
+	}
+	if free := int64(fs.Bavail) * int64(fs.Bsize); free < n {
+		return fmt.Errorf("%q: the bundle has %s, and %s are free there", x.output, bytesText(n), bytesText(free))
+	}
+	return nil
+}

@@ -1,0 +1,334 @@
+package main
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"forebay/cache"
+	"forebay/internal/admin"
+	"forebay/internal/bundle"
+	"forebay/internal/wire"
+)
+
+// importing is what the command line asks of an import.
+type importing struct {
+	pin          bool
+	verify       []string
+	signature    string
+	as, registry string
+}
+
+func newImport(p process) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "import FILE…",
+		Short: "Take in images from a file",
+		Long: `Takes in a bundle of "forebay export", or images that other programs wrote: an OCI
+image layout in a tar archive or a folder (skopeo, podman, buildah, crane, oras), or
+what docker save writes; compressed by zstd or gzip or not. Of a bundle in volumes
+name one, or all of them.
+
+Every byte is compared with its digest, and nothing is visible before all of it has
+come. An import that was cut is run again: what is here already is not read twice.
+Images keep their names and tags; a name without a registry is of docker.io, or of
+--registry. An import is the operator's word: from then on those repositories serve
+what it brought, as if their registry had said so at that moment.
+
+Asks the running server, or with --storage-dir fills a folder that no server uses.`,
+		Example: `  forebay import site.tar
+  forebay import site.tar --verify release.pub --pin
+  forebay import /media/stick/site.tar.001
+  docker save app:1 | gzip > app.tgz && forebay import app.tgz
+  forebay import ./layout --as registry.example.com/team/app:1`,
+		Args: cobra.MinimumNArgs(1),
+	}
+	var x importing
+	flags := cmd.Flags()
+	flags.BoolVar(&x.pin, "pin", false, "keep the images whole from now on")
+	flags.StringArrayVar(&x.verify, "verify", nil, "file with ed25519 keys of OpenSSH or in PEM: refuse what none of them has signed; may be repeated")
+	flags.StringVar(&x.signature, "signature", "", "file with the signature, if it is neither in the bundle nor beside it")
+	flags.StringVar(&x.as, "as", "", "name of the image, for a file with one")
+	flags.StringVar(&x.registry, "registry", "", "registry of names that say none, such as ghcr.io (default docker.io)")
+	return newLocalOperator(p, cmd, func(ctx context.Context, o *operator, args []string) error {
+		ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+		defer stop()
+		return x.run(ctx, side{o}, args)
+	})
+}
+
+// Imported says what an import came to.
+type Imported struct {
+	Kind    string              `json:"kind"` // what made the file
+	Signed  bool                `json:"signed"`
+	Images  []admin.AdmitAnswer `json:"images"`
+	Taken   int64               `json:"taken"` // things that were not here before
+	Bytes   int64               `json:"bytes"` // of these
+	Had     int64               `json:"had"`   // things of the file that were here before
+	Notes   []string            `json:"notes,omitempty"`
+	Refused []string            `json:"refused,omitempty"` // images that could not be linked, with why
+}
+
+func (x *importing) run(ctx context.Context, s side, args []string) error {
+	keys, err := x.keys()
+	if err != nil {
+		return err
+	}
+	names, err := s.registries(ctx)
+	if err != nil {
+		return err
+	}
+	u := bundle.Unpacking{Target: s, Keys: keys, As: x.as, Names: func(ctx context.Context, images []bundle.Image) error {
+		return x.checkNames(ctx, s, names, images)
+	}}
+	m := newMeter(s.operator, "import", 0)
+	u.Progress = func(p bundle.Progress) { m.set(p.Bytes, p.BytesTotal) }
+	read, err := x.read(ctx, args, u)
+	m.end()
+	if err != nil {
+		if ctx.Err() != nil {
+			return hintError{errors.New("interrupted: no image of it is visible"), "What has come stays for a day: run the same import again to go on."}
+		}
+		if hint := bundle.Hint(err); hint != "" {
+			return hintError{err, hint}
+		}
+		return err
+	}
+	done := Imported{Kind: read.Kind, Signed: read.Signed, Images: []admin.AdmitAnswer{}, Taken: read.Taken, Bytes: read.Bytes, Had: read.Had, Notes: read.Notes}
+	for _, image := range read.Images {
+		image.Name = x.fullName(names, image.Name)
+		answer, err := s.admit(ctx, image, false, x.pin && !image.Refers)
+		switch {
+		case isCode(err, "not_kept"):
+			done.Refused = append(done.Refused, fmt.Sprintf("%s: its manifest is neither in the file nor here", image.Name))
+		case isCode(err, "bad_content"):
+			done.Refused = append(done.Refused, err.Error())
+		case err != nil:
+			return err
+		default:
+			done.Images = append(done.Images, *answer)
+		}
+	}
+	return x.tell(s.operator, &done)
+}
+
+// keys reads the keys that must have signed.
+func (x *importing) keys() ([]ed25519.PublicKey, error) {
+	var keys []ed25519.PublicKey
+	for _, name := range x.verify {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			return nil, usageError{fmt.Errorf("--verify: %w", err)}
+		}
+		some, err := bundle.ParsePublicKeys(text)
+		if err != nil {
+			return nil, usageError{fmt.Errorf("--verify: %q: %w", name, err)}
+		}
+		keys = append(keys, some...)
+	}
+	return keys, nil
+}
+
+// read reads the files of an import.
+func (x *importing) read(ctx context.Context, args []string, u bundle.Unpacking) (*bundle.Unpacked, error) {
+	if len(args) == 1 {
+		if args[0] == "-" {
+			return bundle.Unpack(ctx, onlyReader{os.Stdin}, u)
+		}
+		if info, err := os.Stat(args[0]); err == nil && info.IsDir() {
+			read, err := bundle.UnpackDir(ctx, args[0], u)
+			return read, named(args[0], err)
+		}
+	}
+	files, record, err := bundle.Find(args)
+	if err != nil {
+		return nil, err
+	}
+	if u.Signature, err = x.signatureOf(files[0], record); err != nil {
+		return nil, err
+	}
+	f, err := bundle.OpenFiles(files)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	read, err := bundle.Unpack(ctx, f, u)
+	if errors.Is(err, bundle.ErrFormat) || isCode(err, "bad_content") || errors.Is(err, cache.ErrContent) {
+		if bad := damagedVolume(ctx, files, record); bad != nil {
+			err = bad // it is the cause, and says which volume to copy again
+		}
+	}
+	return read, named(files[0], err)
+}
+
+// onlyReader hides that a file could seek, as standard input from a file can.
+type onlyReader struct{ r *os.File }
+
+func (r onlyReader) Read(p []byte) (int, error) { return r.r.Read(p) }
+
+func named(name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%q: %w", name, err)
+}
+
+// damagedVolume returns the first volume that is not as it was written.
+func damagedVolume(ctx context.Context, files []string, record *bundle.Volumes) error {
+	if record == nil {
+		return nil
+	}
+	for i, v := range record.Volumes {
+		if i < len(files) {
+			if err := bundle.CheckVolume(ctx, filepath.Dir(files[i]), v); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// signatureOf returns the signature beside a bundle. One that is in it counts more.
+func (x *importing) signatureOf(file string, record *bundle.Volumes) ([]byte, error) {
+	if x.signature != "" {
+		text, err := os.ReadFile(x.signature)
+		if err != nil {
+			return nil, usageError{fmt.Errorf("--signature: %w", err)}
+		}
+		return text, nil
+	}
+	base := file
+	if record != nil {
+		base = filepath.Join(filepath.Dir(file), record.Name)
+	}
+	text, err := os.ReadFile(base + ".manifest.sig")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return text, err
+}
+
+// fullName puts the registry before a name that says none.
+func (x *importing) fullName(names *wire.Registries, name string) string {
+	first, rest, several := strings.Cut(name, "/")
+	switch {
+	case several && first == "localhost": // what podman and buildah call images of no registry
+		if x.registry != "" {
+			return x.registry + "/" + rest
+		}
+		return rest
+	case x.registry == "":
+		return name
+	case several && (strings.ContainsAny(first, ".:") || names.Names[strings.ToLower(first)] != ""):
+		return name
+	}
+	return x.registry + "/" + name
+}
+
+// checkNames refuses names before anything is taken in that would be refused afterwards.
+func (x *importing) checkNames(ctx context.Context, s side, names *wire.Registries, images []bundle.Image) error {
+	var faults []string
+	for _, image := range images {
+		image.Name = x.fullName(names, image.Name)
+		if _, err := names.Reference(image.Name); err != nil {
+			faults = append(faults, fmt.Sprintf("%s: %s", image.Name, err))
+			continue
+		}
+		if len(images) == 1 { // the server has the last word: it may know aliases
+			if _, err := s.admit(ctx, image, true, false); err != nil {
+				faults = append(faults, fmt.Sprintf("%s: %s", image.Name, err))
+			}
+		}
+	}
+	if len(faults) == 0 {
+		return nil
+	}
+	text := strings.Join(faults[:min(len(faults), faultsShown)], "\n  ")
+	if n := len(faults) - faultsShown; n > 0 {
+		text += fmt.Sprintf("\n  and %d more", n)
+	}
+	return hintError{fmt.Errorf("nothing is taken in, since names cannot be kept here:\n  %s", text),
+		"Configure their registries (upstreams), or name them otherwise with --as or --registry."}
+}
+
+// tell says what came of an import.
+func (x *importing) tell(o *operator, done *Imported) error {
+	failed := len(done.Refused)
+	for _, i := range done.Images {
+		if i.PinError != "" {
+			failed++
+		}
+	}
+	var err error
+	if o.asJSON {
+		err = writeResult(o, done)
+	} else {
+		err = x.tellPeople(o, done)
+	}
+	if err == nil && failed > 0 {
+		err = fmt.Errorf("%s could not be taken in as wanted", countText(int64(failed), "image", "images"))
+	}
+	return err
+}
+
+func (x *importing) tellPeople(o *operator, done *Imported) error {
+	t := newTable(o.p.stdout, "IMAGE", "DIGEST", "STATE")
+	for _, i := range done.Images {
+		t.row(i.Ref, shortDigest(i.Digest), importState(i))
+	}
+	if len(done.Images) > 0 {
+		if err := t.flush(); err != nil {
+			return err
+		}
+	}
+	for _, i := range done.Images {
+		if len(i.Left) > 0 {
+			fmt.Fprintf(o.p.stdout, "%s: here for %s; not for %s\n", printable(i.Ref), orDash(strings.Join(i.Platforms, ", ")), printable(strings.Join(i.Left, ", ")))
+		}
+		if i.MissingCount > 0 {
+			fmt.Fprintf(o.p.stderr, "%s: still missing are %s, %s\n", printable(i.Ref), countText(i.MissingCount, "thing", "things"), bytesText(i.MissingBytes))
+		}
+		if i.PinError != "" {
+			fmt.Fprintf(o.p.stderr, "%s is not pinned: %s\n", printable(i.Ref), printable(i.PinError))
+		}
+	}
+	for _, text := range done.Refused {
+		fmt.Fprintf(o.p.stderr, "%s\n", printable(text))
+	}
+	for _, text := range done.Notes {
+		fmt.Fprintf(o.p.stderr, "Note: %s.\n", printable(text))
+	}
+	signed := ""
+	if done.Signed {
+		signed = ", signed by a key that was given"
+	}
+	_, err := fmt.Fprintf(o.p.stdout, "%s%s: %s, %s came; %s here before\n", done.Kind, signed,
+		countText(done.Taken, "thing", "things"), bytesText(done.Bytes), countText(done.Had, "was", "were"))
+	return err
+}
+
+// importState is how an image stands after an import, in a few words.
+func importState(i admin.AdmitAnswer) string {
+	var words []string
+	switch {
+	case i.MissingCount > 0:
+		words = append(words, "incomplete")
+	default:
+		words = append(words, "complete")
+	}
+	if i.Before != "" {
+		words = append(words, "moved")
+	}
+	if i.Pinned {
+		words = append(words, "pinned")
+	}
+	return strings.Join(words, ", ")
+}

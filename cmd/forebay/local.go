@@ -1,0 +1,116 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"forebay/config"
+	"forebay/internal/admin"
+)
+
+// localFlag names the folder that a command works on itself, in place of a server.
+const localFlag = "storage-dir"
+
+const localHelp = "work on this storage folder itself, which no running server may use"
+
+// newLocalOperator is newOperator for commands that also work without a server, straight
+// on a storage folder that --storage-dir names.
+func newLocalOperator(p process, cmd *cobra.Command, run func(ctx context.Context, o *operator, args []string) error) *cobra.Command {
+	dir := cmd.Flags().String(localFlag, "", localHelp)
+	newOperator(p, cmd, run)
+	asked := cmd.RunE
+	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
+		if *dir == "" {
+			return asked(cmd, args)
+		}
+		flags := cmd.Flags()
+		for _, name := range []string{"server", "token-file", "ca-file"} {
+			if flags.Changed(name) {
+				return usageError{fmt.Errorf("--%s is for a running server, and --%s for none", name, localFlag)}
+			}
+		}
+		file, _ := flags.GetString("config")
+		asJSON, _ := flags.GetBool("json")
+		c, err := config.Load(config.Sources{File: file, Env: p.env, Root: p.root, Flags: []config.Flag{{Name: "--" + localFlag, Key: "storage.dir", Value: *dir}}})
+		if err != nil {
+			return usageError{err}
+		}
+		if cmd.Name() != "import" { // which may fill a new one
+			if err := mustExist(c.Storage.Dir); err != nil {
+				return err
+			}
+		}
+		o, done, err := openLocal(c, p)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, done()) }()
+		o.asJSON = asJSON
+		return run(cmd.Context(), o, args)
+	}
+	return cmd
+}
+
+// openLocal opens the storage folder of a configuration for a command. The admin API is
+// asked within the process, so that commands do the same with a server and without.
+func openLocal(c *config.Config, p process) (o *operator, done func() error, err error) {
+	log := newLogger(c.Log, p.stderr).WithOptions(zap.IncreaseLevel(zapcore.WarnLevel)) // the command itself tells the rest
+	m, err := newMirror(c, thisBuild().version, log, zap.NewNop())
+	if err != nil {
+		return nil, nil, err
+	}
+	api, err := admin.NewAPI(admin.APIOptions{
+		Cache: m.cache, Registries: m.names, Upstream: m.registryStatus, Version: thisBuild().version, Activity: m.activity,
+		Loopback: true, Log: log.Named("admin"),
+	})
+	if err != nil {
+		return nil, nil, errors.Join(err, m.Close())
+	}
+	o = &operator{p: p, local: m, server: adminServer{
+		base: "http://localhost", how: "--" + localFlag, http: &http.Client{Transport: within{api}},
+	}}
+	return o, func() error {
+		api.Close()
+		return m.Close()
+	}, nil
+}
+
+// within answers requests by a handler of this process.
+type within struct{ handler http.Handler }
+
+// RoundTrip has the handler answer a request. The answer is held in memory: content goes
+// another way.
+func (w within) RoundTrip(r *http.Request) (*http.Response, error) {
+	asked := r.Clone(r.Context())
+	asked.Host, asked.RemoteAddr, asked.RequestURI = r.URL.Host, "127.0.0.1:0", r.URL.RequestURI()
+	if asked.Body == nil {
+		asked.Body = http.NoBody
+	}
+	defer asked.Body.Close()
+	a := &answering{header: http.Header{}, status: http.StatusOK}
+	w.handler.ServeHTTP(a, asked)
+	return &http.Response{
+		StatusCode: a.status, Status: fmt.Sprintf("%d %s", a.status, http.StatusText(a.status)),
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: a.header, Request: r,
+		Body: io.NopCloser(&a.body), ContentLength: int64(a.body.Len()),
+	}, nil
+}
+
+// answering is an answer that is being made.
+type answering struct {
+	header http.Header
+	status int
+	body   bytes.Buffer
+}
+
+func (a *answering) Header() http.Header         { return a.header }
+func (a *answering) WriteHeader(status int)      { a.status = status }
+func (a *answering) Write(b []byte) (int, error) { return a.body.Write(b) }
