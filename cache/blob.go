@@ -117,7 +117,7 @@ func (c *Cache) openBlob(ctx context.Context, o *origin, repo Repo, d v1.Hash) (
 			}
 		}
 		if o.Offline {
-			return nil, offlineError(repo)
+			return nil, c.offlineMiss(ctx, repo, "", d, true)
 		}
 		if err, ok := c.recall(key); ok {
 			return nil, err
@@ -432,7 +432,7 @@ func (c *Cache) StatBlob(ctx context.Context, repo Repo, d v1.Hash) (size int64,
 		}
 	}
 	if o.Offline {
-		return 0, "", offlineError(repo)
+		return 0, "", c.offlineMiss(ctx, repo, "", d, true)
 	}
 	key := "blob\x00" + repo.String() + "\x00" + d.String()
 	if err, ok := c.recall(key); ok {

@@ -112,6 +112,5 @@ func (o *origin) low() bool {
 
 // offlineError is the answer of an upstream that must not be asked.
 func offlineError(repo Repo) error {
-	return &pull.Error{Kind: pull.NotFound, Upstream: repo.Upstream, Op: "ask for " + repo.Name,
-		Message: "the mirror is offline and does not have it"}
+	return &pull.Error{Kind: pull.NotFound, Upstream: repo.Upstream, Op: "ask for " + repo.Name, Err: pull.ErrOffline}
 }

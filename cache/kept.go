@@ -181,6 +181,7 @@ func (c *Cache) Run(ctx context.Context) error {
 	work.Go(func() { c.space.run(ctx) })
 	work.Go(func() { c.scrub(ctx) })
 	work.Go(func() { c.upkeep(ctx) })
+	work.Go(func() { c.keepWants(ctx) })
 	work.Go(func() { c.heal(ctx) })
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
@@ -210,7 +211,11 @@ func (c *Cache) Close() error {
 	c.stop()
 	c.mu.Unlock()
 	c.wg.Wait()
-	return errors.Join(c.index.Close(), c.disk.Close())
+	var err error
+	if c.wants.file != "" {
+		err = c.wants.write()
+	}
+	return errors.Join(err, c.index.Close(), c.disk.Close())
 }
 
 // tooLate is what a caller gets whose own time is over.

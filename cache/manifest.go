@@ -98,7 +98,7 @@ func (c *Cache) byDigest(ctx context.Context, o *origin, repo Repo, d v1.Hash, h
 		return m, nil
 	}
 	if o.Offline {
-		return nil, offlineError(repo)
+		return nil, c.offlineMiss(ctx, repo, "", d, false)
 	}
 	key := repo.String() + "\x00" + d.String()
 	if err, ok := c.recall(key); ok {

@@ -85,6 +85,7 @@ type Cache struct {
 	space    *space
 	doubtful bool // the index may be older than the store
 	pins     pins
+	wants    wants
 	arriving arrivals
 	scrubbed atomic.Pointer[scrubState] // as of the last blob; nil while it is off
 
@@ -189,6 +190,7 @@ func Open(o Options) (*Cache, error) {
 	c.stats = flights[int64]{ctx: ctx, wg: &c.wg}
 	c.docs = flights[[]byte]{ctx: ctx, wg: &c.wg}
 	c.openSpace()
+	c.openWants()
 	return c, nil
 }
 

@@ -36,6 +36,8 @@ type origin struct {
 	lanes  *lanes
 	health health
 	access *access // nil without AccessTTL
+	// paying is held by the prefetch that is about to spend a pull.
+	paying chan struct{}
 }
 
 func newOrigin(u UpstreamOptions) (*origin, error) {
@@ -49,7 +51,7 @@ func newOrigin(u UpstreamOptions) (*origin, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &origin{UpstreamOptions: u, fresh: fresh, lanes: newLanes(u.MaxConnections), access: newAccess(u.AccessTTL)}
+	o := &origin{UpstreamOptions: u, fresh: fresh, lanes: newLanes(u.MaxConnections), access: newAccess(u.AccessTTL), paying: make(chan struct{}, 1)}
 	if o.access != nil {
 		o.Upstream = proving{u.Upstream, o.access}
 	}

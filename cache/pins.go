@@ -363,13 +363,7 @@ func (m *measuring) content(k index.Kind, d v1.Hash, size int64) State {
 // knownReferrers returns the signatures and other referrers of a manifest that are known
 // here: by a list of the upstream, or by the tags that stand for such a list.
 func (c *Cache) knownReferrers(repo Repo, d v1.Hash) []descriptor {
-	var all []descriptor
-	if b, _, ok, err := c.index.Doc(c.indexRepo(repo), index.ReferrerList, d.String()); ok && err == nil {
-		if json.Unmarshal(b, &all) != nil {
-			all = nil
-		}
-	}
-	all = slices.DeleteFunc(all, func(desc descriptor) bool {
+	all := slices.DeleteFunc(c.listedReferrers(repo, d), func(desc descriptor) bool {
 		h, ok := desc.digest()
 		return !ok || !c.linked(repo, index.Manifest, h)
 	})
@@ -377,6 +371,17 @@ func (c *Cache) knownReferrers(repo Repo, d v1.Hash) []descriptor {
 	for _, suffix := range referrerSuffixes() {
 		if t, ok, err := c.index.Tag(c.indexRepo(repo), base+suffix); ok && err == nil {
 			all = append(all, descriptor{Digest: t.Desc.Digest.String(), Size: t.Desc.Size, MediaType: string(t.Desc.MediaType)})
+		}
+	}
+	return all
+}
+
+// listedReferrers returns the referrers of a manifest by the last list of the upstream.
+func (c *Cache) listedReferrers(repo Repo, d v1.Hash) []descriptor {
+	var all []descriptor
+	if b, _, ok, err := c.index.Doc(c.indexRepo(repo), index.ReferrerList, d.String()); ok && err == nil {
+		if json.Unmarshal(b, &all) != nil {
+			return nil
 		}
 	}
 	return all

@@ -209,20 +209,21 @@ func (r *repair) blob(ctx context.Context, b Part) {
 	}
 	r.fills.Go(func() {
 		defer func() { <-r.slots }()
-		r.ended(b.Digest, r.c.fetchBlob(ctx, r.repo, b.Digest, r.told.bytes.Add))
+		_, err := r.c.fetchBlob(ctx, r.repo, b.Digest, r.told.bytes.Add)
+		r.ended(b.Digest, err)
 	})
 }
 
 // fetchBlob makes sure that a blob is kept and linked. arrived is told of the bytes of it
-// that come.
-func (c *Cache) fetchBlob(ctx context.Context, repo Repo, d v1.Hash, arrived func(int64) int64) error {
+// that come. The result is Joined when the fill had been begun for another.
+func (c *Cache) fetchBlob(ctx context.Context, repo Repo, d v1.Hash, arrived func(int64) int64) (Result, error) {
 	b, err := c.Blob(ctx, repo, d)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer func() { _ = b.Close() }() // only read from
 	if b.file != nil {
-		return nil
+		return b.Result, nil
 	}
 	tick := time.NewTicker(progressEvery)
 	defer tick.Stop()
@@ -233,7 +234,7 @@ func (c *Cache) fetchBlob(ctx context.Context, repo Repo, d v1.Hash, arrived fun
 		case <-b.fill.done:
 			over = true
 		case <-ctx.Done():
-			return ctx.Err()
+			return "", ctx.Err()
 		case <-tick.C:
 		}
 		have, err := b.fill.arrived()
@@ -245,9 +246,9 @@ func (c *Cache) fetchBlob(ctx context.Context, repo Repo, d v1.Hash, arrived fun
 			continue
 		}
 		if errors.Is(err, errStorage) {
-			return fmt.Errorf("blob %s does not fit into the store: %w", d, err)
+			return "", fmt.Errorf("blob %s does not fit into the store: %w", d, err)
 		}
-		return err
+		return b.Result, err
 	}
 }
 

@@ -220,7 +220,7 @@ func (c *Cache) refetch(ctx context.Context, d v1.Hash) bool {
 		if h.kind == index.Manifest {
 			_, err = c.byDigest(ctx, o, h.repo, d, false)
 		} else {
-			err = c.fetchBlob(ctx, h.repo, d, func(int64) int64 { return 0 })
+			_, err = c.fetchBlob(ctx, h.repo, d, func(int64) int64 { return 0 })
 		}
 		if _, kept := c.keptSize(d); kept && err == nil {
 			c.log.Info("damaged blob fetched again", logkey.Upstream(h.repo.Upstream), logkey.Repository(h.repo.Name), logkey.Digest(d))

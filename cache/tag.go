@@ -65,7 +65,7 @@ func (c *Cache) byTag(ctx context.Context, o *origin, repo Repo, name string, he
 			return c.sparing(ctx, o, t, headOnly, ttl)
 		}
 	} else if o.Offline {
-		return nil, offlineError(repo)
+		return nil, c.offlineMiss(ctx, repo, name, v1.Hash{}, false)
 	}
 	return c.revalidated(ctx, o, repo, name, t, headOnly, ttl)
 }

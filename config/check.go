@@ -29,6 +29,7 @@ func (d *decoder) check() {
 		d.checkUpstream(&c.Upstreams[i])
 	}
 	d.checkNames()
+	d.checkPrefetch()
 }
 
 // adminTokenLeast keeps the admin token from being guessed.

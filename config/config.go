@@ -36,6 +36,8 @@ type Config struct {
 	Upstreams []Upstream
 	// Pins are patterns of images that are not evicted.
 	Pins []string
+	// Prefetch are sets of images that are fetched ahead of need.
+	Prefetch []PrefetchSet
 	// ScrubInterval is within which time everything that is kept is read and compared with
 	// its digest. Default 30 days; 0 means never.
 	ScrubInterval time.Duration

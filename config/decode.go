@@ -172,7 +172,15 @@ func (d *decoder) value(n *yaml.Node, path string, f *field) {
 		d.config.origins[path] = d.at(n)
 		f.clear()
 		for _, element := range n.Content {
-			d.scalar(follow(element), path, f, f.set)
+			d.scalar(follow(element), path, f, func(text string) error {
+				if f.file && text != "" {
+					var err error
+					if text, err = absolute(d.folder, text); err != nil {
+						return err
+					}
+				}
+				return f.set(text)
+			})
 		}
 	case records:
 		d.records(n, path, f)

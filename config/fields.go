@@ -70,6 +70,7 @@ func (c *Config) fields() []field {
 		{name: "storage", kind: section, fields: c.Storage.fields(), doc: "What is kept, and where."},
 		listField("pins", &c.Pins, "patterns", parsePinPattern,
 			"Images that are not evicted: patterns of `docker.io/library/nginx:1.27` with `*`, `?` and `[sets]`; `docker.io/library/` may be left out. `*` stands for any text, slashes too. Of each tag that matches, the platforms are kept that somebody pulls. `forebay pin` pins single images."),
+		prefetchField(&c.Prefetch),
 		{name: "scrub", kind: section, doc: "Reading of what is kept in the background.", fields: []field{
 			durationField("interval", &c.ScrubInterval, 0, 3650*day,
 				"Time within which everything that is kept is read and compared with its digest, slowly and at a low priority. What is damaged is put aside and fetched again. 0 turns it off."),

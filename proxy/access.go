@@ -41,8 +41,11 @@ func (h *Handler) logAccess(x *exchange, took time.Duration, result cache.Result
 	if x.left {
 		status = statusClientLeft
 	}
-	fields := make([]zap.Field, 0, 12)
-	fields = append(fields,
+	kept, _ := h.fields.Get().(*[]zap.Field)
+	if kept == nil {
+		kept = new([]zap.Field)
+	}
+	fields := append((*kept)[:0],
 		logkey.Method(x.r.Method),
 		logkey.URLPath(clip(x.r.URL.Path)),
 		logkey.Upstream(x.route.Upstream),
@@ -59,7 +62,10 @@ func (h *Handler) logAccess(x *exchange, took time.Duration, result cache.Result
 	if result != NoResult {
 		fields = append(fields, logkey.Result(string(result)))
 	}
-	line.Write(fields...)
+	line.Write(fields...) // which keeps none of them
+	clear(fields)
+	*kept = fields
+	h.fields.Put(kept)
 }
 
 // hungUp reports whether err is that of writing to a client that went away, which may be

@@ -56,6 +56,11 @@ func (h *Handler) replyTo(x *exchange, err error) reply {
 	if errors.As(err, &fault) {
 		return routeReply(fault)
 	}
+	if errors.Is(err, pull.ErrOffline) {
+		r := unknownReply(x.route.Resource)
+		r.message += ": this mirror is offline and does not have it"
+		return r
+	}
 	t := troubleOf(err)
 	switch {
 	case !x.mirrored:

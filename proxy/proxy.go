@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -87,6 +88,7 @@ type Handler struct {
 	fallback   Fallback
 	log        *zap.Logger
 	access     *zap.Logger
+	fields     sync.Pool      // of *[]zap.Field, for lines of the access log
 	watch      func(*Request) // nil for none
 	static     staticHeaders
 	disagreed  rate.Sometimes // bounds a warning that a misconfigured client may cause at will

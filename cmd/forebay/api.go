@@ -8,12 +8,13 @@ import (
 
 	"forebay/config"
 	"forebay/internal/admin"
+	"forebay/internal/prefetch"
 	"forebay/upstream"
 )
 
 // newAPI returns the admin API of a mirror, which its owner closes before the mirror; nil
 // when there is no admin listener.
-func newAPI(c *config.Config, m *mirror, b build, log *zap.Logger) (*admin.API, error) {
+func newAPI(c *config.Config, m *mirror, sets *prefetch.Sets, b build, log *zap.Logger) (*admin.API, error) {
 	if c.AdminListen == "" {
 		return nil, nil
 	}
@@ -22,7 +23,7 @@ func newAPI(c *config.Config, m *mirror, b build, log *zap.Logger) (*admin.API, 
 		log.Info("admin API refuses everybody: admin_listen is not a loopback address and there is no admin_token_file")
 	}
 	return admin.NewAPI(admin.APIOptions{
-		Cache: m.cache, Registries: m.names, Upstream: m.registryStatus, Version: b.version,
+		Cache: m.cache, Registries: m.names, Upstream: m.registryStatus, Version: b.version, Sets: sets,
 		Activity: m.activity, Price: c.Cost.PerGiB, Currency: c.Cost.Currency,
 		Loopback: loopback, Token: c.AdminToken.Reveal(), Log: log.Named("admin"),
 	})

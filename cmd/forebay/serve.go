@@ -80,7 +80,11 @@ func serve(ctx context.Context, c *config.Config, p process) (err error) {
 		err = errors.Join(err, m.Close())
 		log.Info("stopped", logkey.Err(err))
 	}()
-	api, err := newAPI(c, m, b, log)
+	sets, err := newSets(c, m, log)
+	if err != nil {
+		return err
+	}
+	api, err := newAPI(c, m, sets, b, log)
 	if err != nil {
 		return err
 	}
@@ -92,7 +96,7 @@ func serve(ctx context.Context, c *config.Config, p process) (err error) {
 		return err
 	}
 	tellClients(c, p, s.registry.Addr(), log)
-	return s.run(ctx, m.run)
+	return s.run(ctx, m.run, sets.Run)
 }
 
 // servers are the two listeners.
@@ -168,7 +172,7 @@ const adminGrace = 2 * time.Second
 
 // run serves until ctx is done or something fails. The work in the background and the
 // admin listener go on until the last client has been served.
-func (s *servers) run(ctx context.Context, background func(context.Context) error) error {
+func (s *servers) run(ctx context.Context, background ...func(context.Context) error) error {
 	after, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	group, serving := errgroup.WithContext(ctx)
@@ -176,7 +180,9 @@ func (s *servers) run(ctx context.Context, background func(context.Context) erro
 		defer end()
 		return s.registry.Serve(serving)
 	})
-	group.Go(func() error { return untilDone(after, background) })
+	for _, work := range background {
+		group.Go(func() error { return untilDone(after, work) })
+	}
 	if s.admin != nil {
 		group.Go(func() error { return s.admin.Serve(after) })
 	}

@@ -49,7 +49,7 @@ func (a *API) answer(w http.ResponseWriter, r *http.Request, handle func(http.Re
 	err := a.guard.admit(r)
 	if err == nil {
 		if !movesContent(r) {
-			r.Body = http.MaxBytesReader(w, r.Body, bodyMost)
+			r.Body = http.MaxBytesReader(w, r.Body, bodyMostOf(r))
 		}
 		err = handle(w, r)
 	}
@@ -128,6 +128,15 @@ func reply(w http.ResponseWriter, status int, v any) {
 
 // bodyMost bounds the body of a request: names and lists of platforms.
 const bodyMost = 64 << 10
+
+// bodyMostOf bounds the body of a request. Lists of images are longer than all else.
+func bodyMostOf(r *http.Request) int64 {
+	switch r.URL.Path {
+	case prefix + "/prefetch", prefix + "/lock":
+		return listMost
+	}
+	return bodyMost
+}
 
 // decode reads the one JSON value of a request.
 func decode(r *http.Request, to any) error {

@@ -12,6 +12,7 @@ import (
 
 	"forebay/cache"
 	"forebay/internal/activity"
+	"forebay/internal/prefetch"
 	"forebay/internal/wire"
 )
 
@@ -22,6 +23,8 @@ type APIOptions struct {
 	// Upstream returns what is known of the registry of that name. It may be nil.
 	Upstream func(name string) RegistryStatus
 	Version  string
+	// Sets are the prefetch sets of the configuration. It may be nil.
+	Sets *prefetch.Sets
 	// Activity remembers who asked for what. nil means that nothing is known of that.
 	Activity *activity.Recorder
 	// Price of a GiB from a registry, in Currency; 0 means that none is told.
@@ -51,6 +54,7 @@ type API struct {
 	started    time.Time
 	guard      guard
 	jobs       *jobs
+	sets       *prefetch.Sets
 	log        *zap.Logger
 	mux        *http.ServeMux
 }
@@ -72,7 +76,7 @@ func NewAPI(o APIOptions) (*API, error) {
 	a := &API{
 		cache: o.Cache, registries: o.Registries, upstream: o.Upstream, version: o.Version, started: time.Now(),
 		activity: o.Activity, price: o.Price, currency: o.Currency,
-		guard: newGuard(o.Loopback, o.Token), jobs: newJobs(), log: o.Log, mux: http.NewServeMux(),
+		guard: newGuard(o.Loopback, o.Token), jobs: newJobs(), sets: o.Sets, log: o.Log, mux: http.NewServeMux(),
 	}
 	for _, r := range a.routes() {
 		a.mux.HandleFunc(r.method+" "+prefix+r.path, func(w http.ResponseWriter, req *http.Request) {
@@ -121,6 +125,13 @@ func (a *API) routes() []route {
 		{"GET", "/stored", a.stored},
 		{"POST", "/lacking", a.lacking},
 		{"POST", "/admit", a.admit},
+		{"GET", "/prefetch", a.prefetchSets},
+		{"POST", "/prefetch", a.prefetch},
+		{"GET", "/prefetch/{set}", a.prefetchSet},
+		{"POST", "/prefetch/{set}/run", a.runSet},
+		{"POST", "/lock", a.lock},
+		{"GET", "/wanted", a.wanted},
+		{"DELETE", "/wanted", a.clearWanted},
 		{"GET", "/jobs", a.listJobs},
 		{"GET", "/jobs/{id}", a.job},
 		{"DELETE", "/jobs/{id}", a.cancelJob},

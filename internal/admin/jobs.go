@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"forebay/cache"
+	"forebay/internal/prefetch"
 	"forebay/internal/wire"
 )
 
@@ -29,14 +30,17 @@ const (
 // Job is work that takes longer than an answer should.
 type Job struct {
 	ID       string         `json:"id"`
-	Kind     string         `json:"kind"`             // repair, verify or gc
-	Target   string         `json:"target,omitempty"` // of a repair: the image
+	Kind     string         `json:"kind"`             // repair, verify, gc, prefetch or lock
+	Target   string         `json:"target,omitempty"` // the image, or the first of several
 	State    JobState       `json:"state"`
 	Started  time.Time      `json:"started"`
 	Ended    time.Time      `json:"ended,omitzero"`
 	Progress cache.Progress `json:"progress"`
 	Error    string         `json:"error,omitempty"`
-	// Result is what it came to, once it is done: Repaired, Verified or Collected.
+	// Prefetch is how far a prefetch is with its images, while it runs.
+	Prefetch *prefetch.Snapshot `json:"prefetch,omitempty"`
+	// Result is what it came to, once it is done: Repaired, Verified,
+	// Collected, a prefetch.Report or what was Locked.
 	Result json.RawMessage `json:"result,omitempty"`
 }
 
@@ -68,6 +72,12 @@ func newJobs() *jobs {
 
 // start runs work, of which only one of a kind and target runs at a time.
 func (j *jobs) start(kind, target string, work func(context.Context, func(cache.Progress)) (any, error)) (Job, error) {
+	return j.begin(kind, target, func(ctx context.Context, r *runJob) (any, error) {
+		return work(ctx, func(p cache.Progress) { j.tell(r, p) })
+	})
+}
+
+func (j *jobs) begin(kind, target string, work func(context.Context, *runJob) (any, error)) (Job, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	n := 0
@@ -93,7 +103,7 @@ func (j *jobs) start(kind, target string, work func(context.Context, func(cache.
 	j.forgetOld()
 	j.running.Go(func() {
 		defer cancel()
-		result, err := work(ctx, func(p cache.Progress) { j.tell(r, p) })
+		result, err := work(ctx, r)
 		j.end(r, result, err)
 	})
 	return r.Job, nil
@@ -125,7 +135,7 @@ func (j *jobs) tell(r *runJob, p cache.Progress) {
 func (j *jobs) end(r *runJob, result any, err error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	r.Ended = time.Now()
+	r.Ended, r.Prefetch = time.Now(), nil
 	switch {
 	case errors.Is(err, context.Canceled):
 		r.State = Cancelled

@@ -13,6 +13,8 @@ import (
 
 	"forebay/cache"
 	"forebay/internal/activity"
+	"forebay/internal/imageset"
+	"forebay/internal/prefetch"
 )
 
 // document is as much of an OpenAPI file as the tests look at.
@@ -69,6 +71,11 @@ func types() map[string]any {
 		"Collected": cache.Collected{}, "Scrub": cache.Scrub{}, "Stats": cache.Stats{}, "FillInfo": cache.FillInfo{},
 		"Contents": cache.Contents{}, "Referer": cache.Referer{}, "Stored": cache.Stored{}, "StoredPage": cache.StoredPage{},
 		"DigestList": DigestList{}, "AdmitRequest": AdmitRequest{}, "AdmitAnswer": AdmitAnswer{},
+		"PrefetchRequest": PrefetchRequest{}, "PrefetchImage": PrefetchImage{}, "LockRequest": LockRequest{},
+		"PrefetchActive": prefetch.Active{}, "PrefetchSnapshot": prefetch.Snapshot{}, "PrefetchedImage": prefetch.Image{},
+		"PrefetchReport": prefetch.Report{}, "PrefetchRun": prefetch.LastRun{}, "PrefetchSet": prefetch.SetStatus{}, "PrefetchSets": PrefetchSets{},
+		"Locked": prefetch.Locked{}, "LockFault": prefetch.LockFault{}, "LockFile": imageset.LockFile{}, "LockedImage": imageset.LockedImage{},
+		"LockedPlatform": imageset.LockedPlatform{}, "Wanted": cache.Wanted{}, "WantedList": WantedList{}, "Cleared": Cleared{},
 		"Upstream": Upstream{}, "Budget": Budget{}, "Spending": Spending{}, "Endpoint": Endpoint{}, "Status": Status{},
 		"Traffic": activity.Traffic{}, "Usage": Usage{}, "Series": activity.Series{}, "RepositoryUse": activity.RepositoryUse{},
 		"ClientInfo": activity.ClientInfo{}, "ClientList": ClientList{}, "Event": activity.Event{}, "EventList": EventList{},

@@ -128,11 +128,12 @@ func importTable() map[string][]string {
 		"internal/bundle":  leaf(),
 		"internal/pull":    {},
 		"internal/wire":    {},
-		"internal/admin":   append(leaf(), "cache", "internal/activity"),
+		"internal/admin":   append(leaf(), "cache", "internal/activity", "internal/imageset", "internal/prefetch"),
 		"internal/server":  {"internal/logkey"},
 		"internal/webhook": leaf(),
 		// Files that name images.
 		"internal/imageset": leaf(),
+		"internal/prefetch": append(leaf(), "cache", "internal/imageset"),
 		// Whom the dashboard tells of, and the dashboard.
 		"internal/activity": {"internal/logkey"},
 		"internal/page":     {},

@@ -70,3 +70,9 @@ func Count(n int) zap.Field { return zap.Int("count", n) }
 
 // Err is the error of the event.
 func Err(err error) zap.Field { return zap.Error(err) }
+
+// Set is the name of a prefetch set.
+func Set(name string) zap.Field { return zap.String("set", name) }
+
+// Outcome is what came of something with several parts: done, partial, failed, limited.
+func Outcome(o string) zap.Field { return zap.String("outcome", o) }

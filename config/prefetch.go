@@ -1,0 +1,152 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/robfig/cron/v3"
+)
+
+// PrefetchSet is a list of images that are fetched before anybody pulls them.
+type PrefetchSet struct {
+	Name      string
+	Images    []string      // names of images
+	Files     []string      // that name images
+	Platforms []string      // none: that of the machine
+	Referrers bool          // signatures, SBOMs and attestations too
+	Pin       bool          // what was fetched is not evicted
+	Schedule  string        // cron expression; empty: only when somebody asks
+	TimeZone  string        // of the schedule. Default UTC
+	Jitter    time.Duration // how much later than due it begins at most. Default 5m
+}
+
+// prefetchField is the list of sets.
+func prefetchField(p *[]PrefetchSet) field {
+	return field{name: "prefetch", kind: records, what: "a list of mappings",
+		doc: "Sets of images that are fetched before anybody pulls them, within the budget of their registries and never from its reserve. `forebay prefetch --set NAME` runs one at once.",
+		set: func(s string) error {
+			return fmt.Errorf("%q is no set: use a mapping with name, images or files, and schedule", clip(s))
+		},
+		clear: func() { *p = nil },
+		get:   func() []string { return nil },
+		element: func() []field {
+			*p = append(*p, PrefetchSet{Jitter: 5 * time.Minute})
+			return (&(*p)[len(*p)-1]).fields()
+		},
+		elements: func() []element {
+			var list []element
+			for i := range *p {
+				list = append(list, element{fields: (&(*p)[i]).fields()})
+			}
+			return list
+		},
+		fields: (&PrefetchSet{}).fields()}
+}
+
+var setName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}$`)
+
+func (s *PrefetchSet) fields() []field {
+	return []field{
+		{name: "name", what: "a word", doc: "Name of the set: letters, digits, `-`, `_` and `.`.",
+			set: into(&s.Name, func(text string) (string, error) {
+				if !setName.MatchString(text) {
+					return "", fmt.Errorf("%q is no name of a set: use up to 64 letters, digits, dots, dashes and underscores", clip(text))
+				}
+				return text, nil
+			}), get: func() []string { return []string{s.Name} }},
+		listField("images", &s.Images, "images", parseImageName, "Names of images, as clients write them."),
+		{name: "files", kind: list, what: "a list of file names", file: true,
+			doc: "Files that name images: plain lists, Kubernetes manifests, Compose files, Dockerfiles, lock files, wanted lists. They are read at each run.",
+			set: func(text string) error {
+				if text == "" {
+					return errors.New("is empty: use the name of a file")
+				}
+				s.Files = append(s.Files, text)
+				return nil
+			},
+			clear: func() { s.Files = nil },
+			get:   func() []string { return s.Files }},
+		listField("platforms", &s.Platforms, "platforms", parsePlatform, "Platforms that are fetched, such as `linux/arm64`, or `all` alone. Default: that of the machine."),
+		boolField("referrers", &s.Referrers, "Fetches signatures, SBOMs and attestations too."),
+		boolField("pin", &s.Pin, "Pins what was fetched, so that it is not evicted; an image that leaves the set is let go."),
+		{name: "schedule", what: "a cron expression",
+			doc: "When the set is fetched: five fields (minute, hour, day of month, month, day of week) as in Kubernetes' CronJobs, or `@hourly`, `@daily`, `@weekly`, `@monthly`. Empty: only when somebody asks. A run that was missed while the mirror was down is made up for when it starts.",
+			set: into(&s.Schedule, parseCron), get: func() []string { return []string{s.Schedule} }},
+		{name: "time_zone", what: "a time zone",
+			doc: "Time zone of `schedule`, such as `Europe/Berlin`. Default: UTC. What is due in an hour that summer time leaves out is done an hour later; what is due in one that comes twice is done once.",
+			set: into(&s.TimeZone, parseZone), get: func() []string { return []string{s.TimeZone} }},
+		durationField("jitter", &s.Jitter, 0, 12*time.Hour, "How much later than due a run begins at most, at random, so that not all mirrors ask at once; never more than a tenth of the time between two runs. Default: 5m."),
+	}
+}
+
+func parseImageName(s string) (string, error) {
+	if s == "" || strings.ContainsAny(s, " \t\n,") {
+		return "", fmt.Errorf("%q is no name of an image: use one such as nginx:1.27", clip(s))
+	}
+	return s, nil
+}
+
+var platformPattern = regexp.MustCompile(`^[a-z0-9_.-]+/[a-z0-9_.-]+(/[a-z0-9_.-]+)?$`)
+
+func parsePlatform(s string) (string, error) {
+	if s != "all" && !platformPattern.MatchString(s) {
+		return "", fmt.Errorf("%q is not a platform: use OS/ARCHITECTURE, such as linux/arm64, or all", clip(s))
+	}
+	return s, nil
+}
+
+// parseCron checks a schedule. What it lets through, internal/prefetch understands.
+func parseCron(s string) (string, error) {
+	if s == "" {
+		return "", nil
+	}
+	if strings.Contains(s, "=") || strings.HasPrefix(s, "@every") {
+		return "", fmt.Errorf("%q is no schedule: use five fields, such as 0 3 * * *, or @daily; the time zone has a key of its own", clip(s))
+	}
+	spec, err := cron.ParseStandard(s)
+	if err != nil {
+		return "", fmt.Errorf("%q is no schedule (%s): use five fields, such as 0 3 * * *, or @daily", clip(s), clip(err.Error()))
+	}
+	if spec.Next(time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)).IsZero() {
+		return "", fmt.Errorf("%q is never due: there is no such day", clip(s))
+	}
+	return s, nil
+}
+
+func parseZone(s string) (string, error) {
+	if _, err := time.LoadLocation(s); err != nil || s == "Local" {
+		return "", fmt.Errorf("%q is no time zone: use a name such as Europe/Berlin, or UTC", clip(s))
+	}
+	return s, nil
+}
+
+// checkPrefetch finds what is missing in the sets, and names that are there twice.
+func (d *decoder) checkPrefetch() {
+	names := map[string]bool{}
+	for i, s := range d.config.Prefetch {
+		at := nth("prefetch", i)
+		fault := func(format string, args ...any) { d.add(d.config.origins[at], at, format, args...) }
+		switch {
+		case s.Name == "":
+			fault("needs a name")
+		case names[s.Name]:
+			fault("%s is there twice: give each set a name of its own", s.Name)
+		case len(s.Images) == 0 && len(s.Files) == 0:
+			fault("needs images or files")
+		}
+		if s.TimeZone != "" && s.Schedule == "" {
+			fault("has a time_zone and no schedule")
+		}
+		if len(s.Platforms) > 1 {
+			for _, p := range s.Platforms {
+				if p == "all" {
+					fault("platform all must be alone")
+				}
+			}
+		}
+		names[s.Name] = true
+	}
+}

@@ -1,0 +1,250 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"forebay/cache"
+	"forebay/internal/imageset"
+	"forebay/internal/prefetch"
+	"forebay/internal/wire"
+)
+
+// PrefetchRequest asks for images before anybody pulls them.
+type PrefetchRequest struct {
+	Images    []PrefetchImage `json:"images"`
+	Platforms []string        `json:"platforms"` // of images that name none; "all" alone is every platform
+	Referrers bool            `json:"referrers,omitempty"`
+	DryRun    bool            `json:"dry_run,omitempty"`
+	Wait      bool            `json:"wait,omitempty"` // wait for the registries' budgets rather than fail
+	Pin       bool            `json:"pin,omitempty"`
+	AtOnce    int             `json:"at_once,omitempty"` // images at a time; absent: 3
+}
+
+// PrefetchImage is one image of a request.
+type PrefetchImage struct {
+	Ref       string   `json:"ref"` // with tag and digest, the digest is fetched and the tag is its name
+	Platforms []string `json:"platforms,omitempty"`
+	Blob      bool     `json:"blob,omitempty"` // the digest is a blob's
+	At        string   `json:"at,omitempty"`   // where the name stands, for errors
+}
+
+// listMost bounds a request with a list of images: 10,000 of them have some 2 MB.
+const (
+	listMost   = 8 << 20
+	imagesMost = 10_000
+)
+
+// entries reads the images of a request.
+func (a *API) entries(images []PrefetchImage) ([]imageset.Entry, error) {
+	switch {
+	case len(images) == 0:
+		return nil, badRequest("images is missing: name at least one image, such as nginx:1.27")
+	case len(images) > imagesMost:
+		return nil, badRequest("images has %d elements: use %d at most", len(images), imagesMost)
+	}
+	var list []imageset.Entry
+	for _, image := range images {
+		ref, err := a.registries.Reference(image.Ref)
+		if err != nil {
+			return nil, badRequest("%s%s", prefixed(image.At), err)
+		}
+		if ref.Tag == "" && !ref.HasDigest() {
+			ref.Tag = latest
+		}
+		if image.Blob && !ref.HasDigest() {
+			return nil, badRequest("%s%s is a blob without a digest", prefixed(image.At), clip(image.Ref))
+		}
+		if err := platforms(image.Platforms); err != nil {
+			return nil, err
+		}
+		list = append(list, imageset.Entry{Ref: ref, Platforms: image.Platforms, Blob: image.Blob, At: imageset.Position{File: clip(image.At)}})
+	}
+	return imageset.Unique(list), nil
+}
+
+func prefixed(at string) string {
+	if at == "" {
+		return ""
+	}
+	return clip(at) + ": "
+}
+
+// platformsMost is more than any index has.
+const platformsMost = 100
+
+func platforms(list []string) error {
+	if len(list) == 1 && list[0] == cache.AllPlatforms {
+		return nil
+	}
+	if len(list) > platformsMost {
+		return badRequest("platforms has %d elements: use %d at most", len(list), platformsMost)
+	}
+	for _, p := range list {
+		if err := wire.ValidPlatform(p); err != nil {
+			return badRequest("%s", err)
+		}
+	}
+	return nil
+}
+
+// target names a list of images.
+func target(list []imageset.Entry) string {
+	name := prefetch.Name(list[0].Ref)
+	if len(list) > 1 {
+		name += fmt.Sprintf(" and %d more", len(list)-1)
+	}
+	return name
+}
+
+func (a *API) prefetch(w http.ResponseWriter, r *http.Request) error {
+	var in PrefetchRequest
+	if err := decode(r, &in); err != nil {
+		return err
+	}
+	list, err := a.entries(in.Images)
+	if err != nil {
+		return err
+	}
+	if len(in.Platforms) == 0 {
+		return badRequest("platforms: %s", prefetch.ErrNoPlatform)
+	}
+	if err := platforms(in.Platforms); err != nil {
+		return err
+	}
+	if in.AtOnce < 0 || in.AtOnce > prefetch.AtOnceMost {
+		return badRequest("at_once is %d: use 1 to %d", in.AtOnce, prefetch.AtOnceMost)
+	}
+	q := prefetch.Request{
+		Images: list, Platforms: in.Platforms, Referrers: in.Referrers, DryRun: in.DryRun, Wait: in.Wait, Pin: in.Pin, AtOnce: in.AtOnce,
+	}
+	job, err := a.jobs.startTold("prefetch", target(list), func(ctx context.Context, tell func(told)) (any, error) {
+		return prefetch.Run(ctx, a.cache, q, func(s prefetch.Snapshot) { tell(told{s.Total, &s}) })
+	})
+	return accepted(w, job, err)
+}
+
+// LockRequest asks what tags point to.
+type LockRequest struct {
+	Images []PrefetchImage `json:"images"`
+	// Children has indexes fetched that are not kept, so that their platforms are told:
+	// each is a pull.
+	Children bool `json:"children,omitempty"`
+}
+
+func (a *API) lock(w http.ResponseWriter, r *http.Request) error {
+	var in LockRequest
+	if err := decode(r, &in); err != nil {
+		return err
+	}
+	list, err := a.entries(in.Images)
+	if err != nil {
+		return err
+	}
+	job, err := a.jobs.start("lock", target(list), func(ctx context.Context, tell func(cache.Progress)) (any, error) {
+		return prefetch.Lock(ctx, a.cache, list, in.Children, tell)
+	})
+	return accepted(w, job, err)
+}
+
+// PrefetchSets are the sets of the configuration.
+type PrefetchSets struct {
+	Sets []prefetch.SetStatus `json:"sets"`
+}
+
+func (a *API) prefetchSets(w http.ResponseWriter, r *http.Request) error {
+	if _, err := query(r); err != nil {
+		return err
+	}
+	reply(w, http.StatusOK, PrefetchSets{a.listSets()})
+	return nil
+}
+
+func (a *API) listSets() []prefetch.SetStatus {
+	if a.sets == nil {
+		return []prefetch.SetStatus{}
+	}
+	return a.sets.List()
+}
+
+func (a *API) prefetchSet(w http.ResponseWriter, r *http.Request) error {
+	name := r.PathValue("set")
+	for _, s := range a.listSets() {
+		if s.Name == name {
+			reply(w, http.StatusOK, s)
+			return nil
+		}
+	}
+	return &problem{http.StatusNotFound, "no_set", fmt.Sprintf("there is no prefetch set %q in the configuration", clip(name))}
+}
+
+func (a *API) runSet(w http.ResponseWriter, r *http.Request) error {
+	name := r.PathValue("set")
+	err := prefetch.ErrNoSet
+	if a.sets != nil {
+		err = a.sets.Start(name)
+	}
+	switch {
+	case errors.Is(err, prefetch.ErrNoSet):
+		return &problem{http.StatusNotFound, "no_set", fmt.Sprintf("there is no prefetch set %q in the configuration", clip(name))}
+	case errors.Is(err, prefetch.ErrRunning):
+		return &problem{http.StatusConflict, "running", err.Error()}
+	case err != nil:
+		return err
+	}
+	w.WriteHeader(http.StatusAccepted)
+	return nil
+}
+
+// WantedList is what clients asked for while its registry was not to be contacted. It is
+// the form in which prefetch takes it.
+type WantedList struct {
+	Wanted []cache.Wanted `json:"wanted"`
+}
+
+func (a *API) wanted(w http.ResponseWriter, r *http.Request) error {
+	if _, err := query(r); err != nil {
+		return err
+	}
+	list := a.cache.Wanted()
+	if list == nil {
+		list = []cache.Wanted{}
+	}
+	reply(w, http.StatusOK, WantedList{list})
+	return nil
+}
+
+// Cleared says how long the list was.
+type Cleared struct {
+	Cleared int `json:"cleared"`
+}
+
+func (a *API) clearWanted(w http.ResponseWriter, _ *http.Request) error {
+	n, err := a.cache.ClearWanted()
+	if err != nil {
+		return err
+	}
+	reply(w, http.StatusOK, Cleared{n})
+	return nil
+}
+
+// told is how far a job has come.
+type told struct {
+	Progress cache.Progress
+	Prefetch *prefetch.Snapshot
+}
+
+// startTold is start for work that tells more than its progress.
+func (j *jobs) startTold(kind, target string, work func(context.Context, func(told)) (any, error)) (Job, error) {
+	return j.begin(kind, target, func(ctx context.Context, r *runJob) (any, error) {
+		return work(ctx, func(t told) { j.tellMore(r, t) })
+	})
+}
+
+func (j *jobs) tellMore(r *runJob, t told) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	r.Progress, r.Prefetch = t.Progress, t.Prefetch
+}

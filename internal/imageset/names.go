@@ -1,0 +1,33 @@
+package imageset
+
+import (
+	"strings"
+
+	"forebay/internal/wire"
+)
+
+// Names returns what names mean that stand in no file but somewhere that is called origin.
+func Names(origin string, names []string, registries *wire.Registries) ([]Entry, error) {
+	r := &reader{name: origin, o: Options{Registries: registries}, seen: map[string]bool{}}
+	for _, name := range names {
+		r.add(0, strings.TrimSpace(name))
+	}
+	if len(r.faults) > 0 {
+		return r.entries, r.faults
+	}
+	return r.entries, nil
+}
+
+// Unique leaves out what is there before: of the same name, digest and platforms.
+func Unique(entries []Entry) []Entry {
+	seen := map[string]bool{}
+	var list []Entry
+	for _, e := range entries {
+		key := e.Ref.String() + " " + strings.Join(e.Platforms, ",")
+		if !seen[key] {
+			seen[key] = true
+			list = append(list, e)
+		}
+	}
+	return list
+}
