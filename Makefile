@@ -10,7 +10,7 @@ BENCH :=
 IMAGE := forebay:$(VERSION)
 
 # Packages whose tests need neither root nor other programs.
-QUICK = $$(go list ./... | grep -v -e /internal/e2e -e /internal/bench)
+QUICK = $$(go list ./... | grep -v -e /internal/e2e -e /internal/bench -e /internal/disktest)
 
 LINT := bin/golangci-lint
 

@@ -441,6 +441,9 @@ func (c *Cache) pin(repo Repo, tag string, d v1.Hash, ref string, platforms []st
 			continue
 		}
 		if p.Held {
+			if err := c.index.Sync(); err != nil {
+				return nil, err
+			}
 			c.log.Info("pinned", logkey.Reference(p.Ref), logkey.Bytes(p.Bytes))
 			return &p, nil
 		}
@@ -566,7 +569,11 @@ func (c *Cache) unpin(repo Repo, tag string, d v1.Hash, ref string) error {
 		}
 		return fmt.Errorf("%s is not pinned: %w", refString(repo, tag, d), ErrNotKept)
 	}
-	if err := c.update(func(b *index.Batch) error { return b.DeletePin(c.indexRepo(repo), ref) }); err != nil {
+	err = c.update(func(b *index.Batch) error { return b.DeletePin(c.indexRepo(repo), ref) })
+	if err == nil {
+		err = c.index.Sync()
+	}
+	if err != nil {
 		return err
 	}
 	c.gatherPins()

@@ -51,6 +51,7 @@ func (c *Cache) PurgeImage(ctx context.Context, repo Repo, tag string, d v1.Hash
 	p := purge{c: c, force: force}
 	err := p.image(ctx, repo, tag, d)
 	c.forgetAbsence(repo)
+	err = errors.Join(err, c.index.Sync())
 	p.log("image purged", repo, refString(repo, tag, d), err)
 	return p.done, err
 }
@@ -103,11 +104,27 @@ func (p *purge) allowed(repo Repo, refs []linkRef) error {
 		return nil
 	}
 	for _, ref := range refs {
-		if p.c.Pinned(ref.digest) {
+		if p.c.Pinned(ref.digest) && !p.c.pinnedElsewhere(repo, ref.digest) {
 			return fmt.Errorf("%s@%s %w: unpin it first, or force it", repo, ref.digest, ErrPinned)
 		}
 	}
 	return nil
+}
+
+// pinnedElsewhere reports whether a pinned digest can do without a repository: another one
+// holds it too, so that its file stays, and no pin names it here.
+func (c *Cache) pinnedElsewhere(repo Repo, d v1.Hash) bool {
+	if _, here, err := c.pinRecord(repo, d.String()); here || err != nil {
+		return false
+	}
+	held := false
+	err := c.index.Holders(d, func(r index.Repo, _ index.Kind) error {
+		if Repo(r) != repo {
+			held = true
+		}
+		return nil
+	})
+	return held && err == nil
 }
 
 func (p *purge) tag(repo Repo, tag string) error {
@@ -197,6 +214,7 @@ func (c *Cache) PurgeRepository(ctx context.Context, repo Repo, force bool) (Pur
 	p := purge{c: c, force: force}
 	err := p.repository(ctx, repo)
 	c.forgetAbsence(repo)
+	err = errors.Join(err, c.index.Sync())
 	p.log("repository purged", repo, "", err)
 	return p.done, err
 }
@@ -225,6 +243,11 @@ func (p *purge) repository(ctx context.Context, repo Repo) error {
 	}
 	if err := p.allowed(repo, refs); err != nil {
 		return err
+	}
+	for _, tag := range tags {
+		if !p.force && p.c.pinsTag(repo, tag) {
+			return fmt.Errorf("%s:%s %w: unpin it first, or force it", repo, tag, ErrPinned)
+		}
 	}
 	for _, tag := range tags {
 		if err := p.tag(repo, tag); err != nil {
@@ -270,6 +293,7 @@ func (c *Cache) PurgeDigest(ctx context.Context, d v1.Hash, force bool) (Purged,
 	} else if p.done.Blobs > 0 {
 		p.done.Shared = 0 // it was shared only until its last link went
 	}
+	err = errors.Join(err, c.index.Sync())
 	c.wrong.remove(d)
 	c.log.Info("digest purged", logkey.Digest(d), logkey.Bytes(p.done.Bytes), logkey.Err(err))
 	p.tell(Repo{}, d.String(), d)

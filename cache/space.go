@@ -247,6 +247,10 @@ func (c *Cache) openSpace() {
 	})
 }
 
+// Loaded is closed once it is known what is kept, some time after Open: until then nothing
+// is evicted, and fills wait.
+func (c *Cache) Loaded() <-chan struct{} { return c.space.loaded }
+
 // dropContent removes content for good. Links stay: they are still true, and the next
 // request fetches the content again. Files that are being read stay readable. The file
 // goes first: a record without its file is harmless, a file without record stays for ever.

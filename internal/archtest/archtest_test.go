@@ -147,6 +147,7 @@ func importTable() map[string][]string {
 		"internal/bench":       {anything},
 		"internal/conformance": {anything},
 		"internal/e2e":         {anything},
+		"internal/disktest":    {anything},
 		"internal/evictsim":    {"cache/evict"},
 	}
 }

@@ -1,0 +1,253 @@
+package disktest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"go.uber.org/zap"
+
+	"forebay/cache"
+)
+
+const upstream = "docker.io"
+
+// world is what the registry of the work has.
+type world struct {
+	*source
+	a, b, multi, moved, half, late image
+	arm                            image // of the index multi, never pulled
+	bulk                           []image
+	orphan                         []byte // a file that nobody holds
+}
+
+const (
+	small = 20 << 10
+	large = 1200 << 10 // above what the eviction policy counts as small
+)
+
+func newWorld() *world {
+	w := &world{source: newSource(), orphan: noise("orphan", small)}
+	layers := map[string]int{"base": large, "a": small, "b": small, "amd64": small, "arm64": small, "new": small, "half": 3 << 20, "late": small}
+	w.a, _ = w.single("library/a", "1", "amd64", layers, "base", "a")
+	w.b, _ = w.single("library/b", "1", "amd64", layers, "base", "b")
+	amd64, one := w.single("library/m", "amd64", "amd64", layers, "amd64")
+	arm64, two := w.single("library/m", "arm64", "arm64", layers, "arm64")
+	one.Platform, two.Platform = &v1.Platform{OS: "linux", Architecture: "amd64"}, &v1.Platform{OS: "linux", Architecture: "arm64"}
+	root := w.index("library/m", "1", one, two)
+	w.multi = image{repo: "library/m", tag: "1", root: root, manifests: []v1.Hash{root, amd64.root}, blobs: amd64.blobs}
+	w.arm = arm64
+	w.moved, _ = w.single("library/a", "moved", "amd64", layers, "new")
+	w.half, _ = w.single("library/h", "1", "amd64", layers, "half")
+	w.late, _ = w.single("library/l", "1", "amd64", layers, "late")
+	for n := range 8 {
+		name := fmt.Sprintf("bulk%d", n)
+		layers[name] = large
+		i, _ := w.single("library/bulk", name, "amd64", layers, name)
+		w.bulk = append(w.bulk, i)
+	}
+	return w
+}
+
+// maxBytes is so little that the bulk does not fit beside the rest.
+const maxBytes = 10 << 20
+
+func (w *world) options(dir string, offline bool) cache.Options {
+	return cache.Options{
+		Dir: dir, MaxBytes: maxBytes, NegativeTTL: -1, Log: zap.NewNop(),
+		Upstreams: map[string]cache.UpstreamOptions{upstream: {Upstream: w.source, Offline: offline}},
+	}
+}
+
+// repoOf is the repository of an image.
+func (i image) repoOf() cache.Repo { return cache.Repo{Upstream: upstream, Name: i.repo} }
+
+// pullImage gets all of an image as a client does. Bytes that are wrong are an error.
+func pullImage(ctx context.Context, c *cache.Cache, i image) error {
+	if _, err := c.Manifest(ctx, i.repoOf(), i.tag, false); err != nil {
+		return fmt.Errorf("%s:%s: %w", i.repo, i.tag, err)
+	}
+	for _, d := range i.manifests {
+		m, err := c.Manifest(ctx, i.repoOf(), d.String(), false)
+		if err != nil {
+			return fmt.Errorf("%s@%s: %w", i.repo, d, err)
+		}
+		if digestOf(m.Bytes) != d {
+			return wrongBytes{d}
+		}
+	}
+	for _, d := range i.blobs {
+		if err := pullBlob(ctx, c, i.repoOf(), d); err != nil {
+			return fmt.Errorf("%s@%s: %w", i.repo, d, err)
+		}
+	}
+	return nil
+}
+
+// wrongBytes is the one thing that must never happen.
+type wrongBytes struct{ digest v1.Hash }
+
+func (w wrongBytes) Error() string { return "WRONG BYTES served as " + w.digest.String() }
+
+func pullBlob(ctx context.Context, c *cache.Cache, repo cache.Repo, d v1.Hash) error {
+	b, err := c.Blob(ctx, repo, d)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	got := newDigester()
+	if _, err := b.Send(ctx, got, 0, -1); err != nil {
+		return err
+	}
+	if got.digest() != d {
+		return wrongBytes{d}
+	}
+	return nil
+}
+
+// work does everything that changes the disk. It says "begin x" before and "x" after.
+func (w *world) work(c *cache.Cache, dir string, say func(string)) error {
+	ctx, stop := context.WithTimeout(context.Background(), time.Minute)
+	defer stop()
+	<-c.Loaded()
+	do := func(name string, fn func() error) error {
+		say("begin " + name)
+		if err := fn(); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		say(name)
+		return nil
+	}
+	pulls := func(i image) func() error { return func() error { return pullImage(ctx, c, i) } }
+	steps := []struct {
+		name string
+		fn   func() error
+	}{
+		{"a", pulls(w.a)},
+		{"multi", pulls(w.multi)},
+		{"b", pulls(w.b)},
+		{"pin", func() error {
+			_, err := c.Pin(ctx, w.a.repoOf(), "1", v1.Hash{}, nil)
+			return err
+		}},
+		{"moved", pulls(w.moved)},
+		{"purge b", func() error {
+			_, err := c.PurgeImage(ctx, w.b.repoOf(), "1", v1.Hash{}, false)
+			return err
+		}},
+		{"corrupt", func() error { return corrupt(dir, w.multi.blobs[1]) }},
+		{"quarantined", func() error {
+			done, err := c.Verify(ctx, false, nil)
+			if err == nil && done.Faults != 1 {
+				err = fmt.Errorf("found %d faults, want 1", done.Faults)
+			}
+			return err
+		}},
+		{"multi again", pulls(w.multi)},
+		{"half", func() error {
+			w.setCut(w.half.blobs[1], true)
+			if err := pullImage(ctx, c, w.half); err == nil {
+				return errors.New("a broken transfer was taken for a whole")
+			}
+			w.setCut(w.half.blobs[1], false)
+			return nil
+		}},
+		{"resumed", pulls(w.half)},
+		{"gc", func() error {
+			_, err := c.Collect(ctx, false, nil)
+			return err
+		}},
+		{"bulk", func() error {
+			for _, i := range w.bulk {
+				if err := pullImage(ctx, c, i); err != nil {
+					return err
+				}
+			}
+			if s, err := c.Stats(); err != nil || s.EvictedBlobs == 0 {
+				return fmt.Errorf("nothing was evicted: %+v, %w", s, err)
+			}
+			return nil
+		}},
+		{"purge digest", func() error {
+			_, err := c.PurgeDigest(ctx, w.moved.root, true)
+			return err
+		}},
+		{"purge repository", func() error {
+			_, err := c.PurgeRepository(ctx, w.multi.repoOf(), true)
+			return err
+		}},
+		{"unpin", func() error { return c.Unpin(w.a.repoOf(), "1", v1.Hash{}) }},
+		{"late", pulls(w.late)},
+	}
+	for _, s := range steps {
+		if err := do(s.name, s.fn); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *source) setCut(d v1.Hash, cut bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cut[d] = cut
+}
+
+func blobFile(dir string, d v1.Hash) string {
+	return filepath.Join(dir, "blobs", d.Algorithm, d.Hex[:2], d.Hex)
+}
+
+// corrupt changes a byte of a kept blob, as a disk does.
+func corrupt(dir string, d v1.Hash) error {
+	f, err := os.OpenFile(blobFile(dir, d), os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt([]byte("rot"), 100)
+	return errors.Join(err, f.Close())
+}
+
+// plantOrphan puts a file among the blobs that no repository holds.
+func (w *world) plantOrphan(dir string) error {
+	name := blobFile(dir, digestOf(w.orphan))
+	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
+		return err
+	}
+	if err := os.WriteFile(name, w.orphan, 0o444); err != nil {
+		return err
+	}
+	old := time.Now().Add(-time.Hour)
+	return os.Chtimes(name, old, old)
+}
+
+// whole is one life of a process: it works, closes, rebuilds the index, and works a little.
+func (w *world) life(dir string, fault func(step, name string) error, say func(string)) error {
+	o := w.options(dir, false)
+	o.Fault = fault
+	c, err := cache.Open(o)
+	if err != nil {
+		return err
+	}
+	if err := w.work(c, dir, say); err != nil {
+		return errors.Join(err, c.Close())
+	}
+	if err := c.Close(); err != nil {
+		return err
+	}
+	say("closed")
+	if _, err := cache.RebuildIndex(context.Background(), o, nil); err != nil {
+		return err
+	}
+	say("rebuilt")
+	if c, err = cache.Open(o); err != nil {
+		return err
+	}
+	if err := pullImage(context.Background(), c, w.late); err != nil {
+		return errors.Join(err, c.Close())
+	}
+	return c.Close()
+}
