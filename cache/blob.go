@@ -86,8 +86,9 @@ func (c *Cache) Blob(ctx context.Context, repo Repo, d v1.Hash) (*Blob, error) {
 	}
 	for try := 0; ; try++ {
 		b, err := c.openBlob(ctx, o, repo, d)
-		// A damaged file or a wrong answer nobody has seen a byte of yet: once more.
-		if err == nil || try > 0 || !errors.Is(err, errMismatch) {
+		// A damaged file, a wrong answer nobody has seen a byte of yet, or a fill that ended
+		// as its last reader left and this one came: once more.
+		if err == nil || try > 0 || !errors.Is(err, errMismatch) && !errors.Is(err, errAbandoned) {
 			return b, err
 		}
 	}
@@ -317,16 +318,13 @@ func (c *Cache) joinFill(o *origin, repo Repo, d v1.Hash, recheck bool) (*Blob, 
 		return nil, &pull.Error{Kind: pull.Invalid, Upstream: repo.Upstream, Op: "get blob " + repo.Name + "@" + d.String(),
 			Message: "the upstream sent content with another digest twice in a row"}
 	}
-	f, err := c.startFill(o, repo, d)
-	if err != nil {
-		return nil, err
-	}
-	return onFill(f, -1, Miss), nil
+	return c.startFill(o, repo, d)
 }
 
 // startFill starts a fill in a goroutine of its own, under the cache's context: it belongs
-// to no client. c.mu is held.
-func (c *Cache) startFill(o *origin, repo Repo, d v1.Hash) (*fill, error) {
+// to no client. It returns the blob of the client that wants it, held from before the fill
+// runs, as one that nobody holds may end at once. c.mu is held.
+func (c *Cache) startFill(o *origin, repo Repo, d v1.Hash) (*Blob, error) {
 	f, err := newFill(d, c.log)
 	if err != nil {
 		return nil, err
@@ -343,8 +341,9 @@ func (c *Cache) startFill(o *origin, repo Repo, d v1.Hash) (*fill, error) {
 		open: func() (*disk.Partial, error) { return c.disk.Partial(d) }}
 	f.reopen = t.reader
 	c.fills[d] = f
+	b := onFill(f, -1, Miss)
 	c.wg.Go(func() { c.runFill(t) })
-	return f, nil
+	return b, nil
 }
 
 func (c *Cache) runFill(t *fetcher) {

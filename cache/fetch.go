@@ -164,7 +164,7 @@ func (t *fetcher) fetch(ctx context.Context, running *sync.WaitGroup, verdict <-
 			}
 		case <-t.kick:
 			if t.cancel && t.abandoned() {
-				return fmt.Errorf("fill %s: nobody waits for it any more: %w", t.digest, context.Canceled)
+				return fmt.Errorf("fill %s: %w", t.digest, errAbandoned)
 			}
 		case <-t.resume:
 			t.pausing, t.resume = false, nil

@@ -37,6 +37,8 @@ var (
 	errSize = errors.New("size was told wrong")
 	// errStorage: our own disk failed or is full; readers go on without being kept.
 	errStorage = errors.New("not kept")
+	// errAbandoned: the last reader has left, and fills are not to go on then.
+	errAbandoned = fmt.Errorf("nobody waits for it any more: %w", context.Canceled)
 	// errClosed: the cache is stopping.
 	errClosed = errors.New("cache is closed")
 )

@@ -24,7 +24,7 @@ type source struct {
 	types     map[v1.Hash]types.MediaType
 	tags      map[string]v1.Hash // by repository:tag
 	blobs     map[string][]byte  // by repository@digest
-	cut       map[v1.Hash]bool   // blobs whose transfer breaks in the middle
+	cut       map[v1.Hash]bool   // blobs whose transfer stalls in the middle
 }
 
 // image is what the source has under a tag.
@@ -141,7 +141,7 @@ func (s *source) StatBlob(_ context.Context, repo string, d v1.Hash) (int64, err
 	return int64(len(b)), err
 }
 
-func (s *source) OpenBlob(_ context.Context, repo string, d v1.Hash, off, end int64) (*pull.Body, error) {
+func (s *source) OpenBlob(ctx context.Context, repo string, d v1.Hash, off, end int64) (*pull.Body, error) {
 	b, cut, err := s.content(repo, d)
 	if err != nil {
 		return nil, err
@@ -153,18 +153,19 @@ func (s *source) OpenBlob(_ context.Context, repo string, d v1.Hash, off, end in
 	}
 	var r io.Reader = bytes.NewReader(b[off:body.End])
 	if cut {
-		if off > 0 {
-			return nil, &pull.Error{Kind: pull.Unavailable, Op: "cut " + d.String()}
-		}
-		r = io.MultiReader(io.LimitReader(r, size/2), broken{})
+		r = io.MultiReader(io.LimitReader(r, size/2), stalled{ctx})
 	}
 	body.ReadCloser = io.NopCloser(r)
 	return body, nil
 }
 
-type broken struct{}
+// stalled is a transfer that nothing comes from any more.
+type stalled struct{ ctx context.Context }
 
-func (broken) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
+func (s stalled) Read([]byte) (int, error) {
+	<-s.ctx.Done()
+	return 0, s.ctx.Err()
+}
 
 func (s *source) Tags(context.Context, string) ([]string, error) { return []string{"1"}, nil }
 
