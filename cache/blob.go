@@ -8,7 +8,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"sync/atomic"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -217,6 +216,7 @@ func (c *Cache) verifyKept(src source, d v1.Hash, file *os.File, size int64) (*f
 		return nil, err
 	}
 	f.source, f.file, f.size, f.have = src, file, size, spans{{0, size}}
+	f.kept, f.counts = true, &c.counts
 	f.reopen = func() (*os.File, error) {
 		file, _, err := c.disk.Blob(d)
 		return file, err
@@ -240,7 +240,7 @@ func (c *Cache) verifyKept(src source, d v1.Hash, file *os.File, size int64) (*f
 			} else if errors.Is(err, errStorage) {
 				c.unreadable(d, err)
 			} else if errors.Is(err, errMismatch) {
-				c.mismatched(&c.counts.keptWrong, src.repo, d, err)
+				c.event(eventOf(EventVerificationFailed, src.repo, d).because(err))
 				c.condemn(d, file, err)
 			}
 		})
@@ -331,7 +331,8 @@ func (c *Cache) startFill(o *origin, repo Repo, d v1.Hash) (*Blob, error) {
 	}
 	f.source = source{repo: repo, origin: o}
 	f.maxBytes = c.opts.MaxBytes
-	f.mismatched = func(err error) { c.mismatched(&c.counts.sentWrong, repo, d, err) }
+	f.mismatched = func(err error) { c.mismatched(repo, d, err) }
+	f.counts = &c.counts
 	hint := int64(-1)
 	if size, ok := c.sizes.Get(d); ok {
 		hint = size
@@ -351,7 +352,9 @@ func (c *Cache) runFill(t *fetcher) {
 	defer func() { c.space.release(t.held) }()
 	t.run(c.ctx, c)
 	c.ended(t.fill)
-	if size, _, err := t.state(); err == nil {
+	size, _, err := t.state()
+	c.counts.fills.ended(err)
+	if err == nil {
 		c.log.Info("blob cached", logkey.Upstream(t.source.repo.Upstream), logkey.Repository(t.source.repo.Name),
 			logkey.Digest(t.digest), logkey.Bytes(size), logkey.Took(time.Since(start)))
 		if size >= fillDoneLeast {
@@ -389,7 +392,7 @@ func (c *Cache) failed(f *fill, err error) {
 		}
 		return
 	case errors.Is(err, errMismatch):
-		c.mismatched(&c.counts.sentWrong, repo, f.digest, err)
+		c.mismatched(repo, f.digest, err)
 		n, _ := c.wrong.get(f.digest)
 		c.wrong.add(f.digest, n+1)
 	}
@@ -401,10 +404,10 @@ func (c *Cache) failed(f *fill, err error) {
 	c.event(eventOf(EventFillFailed, repo, f.digest).because(err))
 }
 
-// mismatched counts and tells of content that does not have the digest d. d is zero where
-// the upstream named none.
-func (c *Cache) mismatched(count *atomic.Int64, repo Repo, d v1.Hash, err error) {
-	count.Add(1)
+// mismatched counts and tells of content that an upstream sent without the digest d, which
+// is zero where it was asked for by tag.
+func (c *Cache) mismatched(repo Repo, d v1.Hash, err error) {
+	c.counts.sentWrong.Add(1)
 	c.event(eventOf(EventVerificationFailed, repo, d).because(err))
 }
 

@@ -151,17 +151,24 @@ func (c *Cache) storeUsed(door *storeDoor, err error) {
 func (c *Cache) doorName(door *storeDoor) string {
 	switch door {
 	case &c.reads:
-		return "reading from the store"
+		return Reading
 	case &c.records:
-		return "writing to the index"
+		return Recording
 	}
-	return "writing to the store"
+	return Writing
 }
+
+// What a [Trouble] may be about.
+const (
+	Reading   = "reading from the store"
+	Writing   = "writing to the store"
+	Recording = "writing to the index"
+)
 
 // Trouble is what the disk could not do last, and has not done since. Clients are served
 // all the same: from what is kept, or passed through.
 type Trouble struct {
-	What string `json:"what"` // "reading from the store", "writing to the store", "writing to the index"
+	What string `json:"what"` // Reading, Writing or Recording
 	// Cause is "full", "read-only", "broken" (input or output errors), "descriptors" (too
 	// many open files) or "other".
 	Cause string    `json:"cause"`

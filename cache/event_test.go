@@ -232,11 +232,7 @@ func TestRoomThatIsMadeIsToldOnceWithWhatItTook(t *testing.T) {
 	if count == 0 || count != c.space.evicted.Load() || bytes != c.space.freed.Load() {
 		t.Errorf("events tell of %d files and %d bytes, want %d and %d", count, bytes, c.space.evicted.Load(), c.space.freed.Load())
 	}
-	var aged int64
-	for _, n := range c.space.ages.read().Classes {
-		aged += n
-	}
-	if aged != count {
+	if aged := c.space.ages.Read().Count; aged != uint64(count) {
 		t.Errorf("%d ages of %d evicted files", aged, count)
 	}
 }

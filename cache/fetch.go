@@ -132,7 +132,9 @@ func (t *fetcher) prepare() {
 	t.part, t.file = part, part.File()
 	if s, ok := part.Meta(); ok && t.resumes {
 		t.mu.Lock()
-		t.have, t.size = spans(s.Have), s.Size
+		if t.have, t.size = spans(s.Have), s.Size; t.counts != nil {
+			t.counts.resumed.Add(1)
+		}
 		t.wakeAll(time.Now())
 		t.mu.Unlock()
 	}
@@ -353,6 +355,9 @@ func (t *fetcher) left(e exit) error {
 	}
 	if t.barren >= barrenMost {
 		return t.hopeless(e.err)
+	}
+	if t.counts != nil {
+		t.counts.broken.Add(1)
 	}
 	t.log.Warn("transfer broke off", logkey.Digest(t.digest), logkey.Upstream(t.source.repo.Upstream),
 		logkey.Repository(t.source.repo.Name), logkey.Bytes(e.moved), logkey.Err(e.err))

@@ -58,6 +58,8 @@ type fill struct {
 	maxBytes int64         // larger blobs are not kept; 0 means no limit
 	// mismatched is told of wrong content that was passed through; nil when nobody counts.
 	mismatched func(error)
+	counts     *counts // nil when nobody counts
+	kept       bool    // it is only being verified
 	log        *zap.Logger
 
 	opened chan struct{} // closed when the first answer came or the fill ended

@@ -81,7 +81,7 @@ func (c *Cache) getManifest(ctx context.Context, o *origin, repo Repo, ref strin
 	desc, b, err := o.Upstream.Manifest(ctx, repo.Name, ref)
 	if errors.Is(err, pull.ErrDigest) {
 		d, _ := wire.ParseDigest(ref) // none of a tag
-		c.mismatched(&c.counts.sentWrong, repo, d, err)
+		c.mismatched(repo, d, err)
 	}
 	return desc, b, err
 }
@@ -194,7 +194,7 @@ func (c *Cache) fetchManifest(ctx context.Context, o *origin, repo Repo, d v1.Ha
 // the client from its manifest.
 func (c *Cache) keepManifest(repo Repo, desc v1.Descriptor, b []byte) (*Manifest, error) {
 	if err := matches(desc.Digest, b); err != nil {
-		c.mismatched(&c.counts.sentWrong, repo, desc.Digest, err)
+		c.mismatched(repo, desc.Digest, err)
 		return nil, &pull.Error{Kind: pull.Invalid, Upstream: repo.Upstream, Op: "get manifest " + repo.Name + "@" + desc.Digest.String(), Err: err}
 	}
 	desc.Size = int64(len(b))
@@ -251,7 +251,7 @@ func (c *Cache) linkedManifest(repo Repo, d v1.Hash) (m *Manifest, linked bool, 
 	}
 	c.storeUsed(&c.reads, nil)
 	if err := matches(d, b); err != nil {
-		c.mismatched(&c.counts.keptWrong, repo, d, err)
+		c.event(eventOf(EventVerificationFailed, repo, d).because(err))
 		c.condemnKept(d, err)
 		return nil, true, nil
 	}

@@ -90,6 +90,7 @@ type Cache struct {
 	scrubbed atomic.Pointer[scrubState] // as of the last blob; nil while it is off
 
 	reads, writes, records storeDoor
+	looked                 looking
 
 	mu       sync.Mutex
 	fills    map[v1.Hash]*fill // guarded by mu; removed when ended
@@ -100,8 +101,11 @@ type Cache struct {
 type counts struct {
 	tagsMoved     atomic.Int64
 	releasesMoved atomic.Int64 // tags of full versions, which nobody is expected to move
+	fills         fillCounts
+	broken        atomic.Int64 // transfers that ended early, of fills that went on
+	resumed       atomic.Int64 // fills that went on with what one before had left
+	passed        atomic.Int64 // readers that were served past the store
 	sentWrong     atomic.Int64 // contents that came from an upstream without the digest asked for
-	keptWrong     atomic.Int64 // kept contents that did not have it any more when they were asked for
 	damaged       atomic.Int64 // blobs that were found not to have their digest any more
 }
 

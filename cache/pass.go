@@ -29,6 +29,9 @@ type passage struct {
 // pass goes on with the reader at off where the fill had to stop. kept is the reader's
 // file of what was written, nil when there is none.
 func (f *fill) pass(ctx context.Context, w io.Writer, kept *os.File, off, end int64) (int64, error) {
+	if f.counts != nil {
+		f.counts.passed.Add(1)
+	}
 	p := &passage{f: f, size: f.size, off: off, end: end, w: w, kept: kept}
 	whole := end >= f.size // also when the size is unknown
 	var err error

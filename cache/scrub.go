@@ -349,8 +349,7 @@ func (c *Cache) scrubRound(ctx context.Context, st *scrubState) {
 			return
 		}
 		for _, b := range blobs {
-			due := st.Began.Add(time.Duration(place(b.Digest.String()) * scrubShare * float64(c.opts.ScrubInterval)))
-			if !awaitTime(ctx, due) {
+			if !awaitTime(ctx, c.scrubDue(st.Began, b.Digest.String())) {
 				c.writeScrub(*st)
 				return
 			}
@@ -384,6 +383,11 @@ func (c *Cache) scrubRound(ctx context.Context, st *scrubState) {
 	if read > 0 {
 		c.log.Info("scrub round ended", logkey.Count(read), logkey.Took(time.Since(began)))
 	}
+}
+
+// scrubDue returns when the round that began then is planned to read a digest.
+func (c *Cache) scrubDue(began time.Time, digest string) time.Time {
+	return began.Add(time.Duration(place(digest) * scrubShare * float64(c.opts.ScrubInterval)))
 }
 
 // awaitTime waits until a time of the clock on the wall, and reports whether it came

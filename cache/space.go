@@ -16,6 +16,7 @@ import (
 	"forebay/cache/evict"
 	"forebay/cache/index"
 	"forebay/internal/logkey"
+	"forebay/internal/tally"
 )
 
 const (
@@ -37,7 +38,7 @@ const (
 var ErrNoRoom = fmt.Errorf("no room in the store: %w: %w", errStorage, syscall.ENOSPC)
 
 // errNeverFits means that it would not help to evict everything.
-var errNeverFits = fmt.Errorf("no room in the store: %w", errTooLarge)
+var errNeverFits = fmt.Errorf("%w: %w", ErrNoRoom, errTooLarge)
 
 // space keeps the storage folder within its bounds: a fill reserves what it will write
 // before it writes it, and what is used least makes room. It never waits for the network.
@@ -56,9 +57,9 @@ type space struct {
 
 	evicting sync.Mutex // one eviction at a time
 	evicted  atomic.Int64
-	freed    atomic.Int64 // bytes
-	ages     ages
-	told     func(evicted) // of each time that room was made; no lock is held
+	freed    atomic.Int64     // bytes
+	ages     *tally.Histogram // how long what was evicted had not been used
+	told     func(evicted)    // of each time that room was made; no lock is held
 }
 
 // rounded is what a file of n bytes takes on the disk.
@@ -158,7 +159,7 @@ func (s *space) evict(need int64) (done evicted) {
 			done.bytes += v.Size
 			s.evicted.Add(1)
 			s.freed.Add(v.Size)
-			s.ages.add(time.Since(v.Used))
+			s.ages.Since(v.Used)
 		}
 	}
 	if done.bytes > 0 {
@@ -217,6 +218,7 @@ func (c *Cache) openSpace() {
 		keep:   func(d v1.Hash) bool { return c.running(d) != nil || c.Pinned(d) || c.arriving.has(d) },
 		drop:   c.dropContent,
 		loaded: make(chan struct{}),
+		ages:   tally.NewHistogram(tally.Ages()),
 		told: func(done evicted) {
 			if done.blobs > 0 {
 				c.event(Event{Kind: EventEvicted, Count: done.blobs, Bytes: done.bytes,

@@ -107,6 +107,8 @@ type UpstreamInfo struct {
 	// "offline" (it is never asked) or "unknown" (it was not asked since the start).
 	State     string    `json:"state"`
 	LastAsked time.Time `json:"last_asked,omitzero"` // when it last answered or failed
+	// Failed is whether its last word was a failure, however long ago.
+	Failed bool `json:"-"`
 	// Sparing is whether so little is left of its budget that tags that moved are served stale.
 	Sparing bool `json:"sparing"`
 }
@@ -117,7 +119,7 @@ func (c *Cache) Upstreams() []UpstreamInfo {
 	for name, o := range c.upstreams {
 		u := UpstreamInfo{Name: name, State: "unknown", Sparing: o.low()}
 		if last := o.health.last.Load(); last != 0 {
-			u.State, u.LastAsked = "answers", time.Unix(0, max(last, -last))
+			u.State, u.LastAsked, u.Failed = "answers", time.Unix(0, max(last, -last)), last < 0
 		}
 		if o.health.ailing() {
 			u.State = "fails"

@@ -24,6 +24,7 @@ type Config struct {
 	// AdminToken is asked of whoever uses the admin API. Empty: only a listener on loopback
 	// serves that API.
 	AdminToken     Secret // from AdminToken or AdminTokenFile
+	AdminPprof     bool   // serve profiles of the process on AdminListen. Default false
 	AdminTokenFile string
 	TLS            TLS // of Listen
 	AdminTLS       TLS // of AdminListen

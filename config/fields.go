@@ -59,6 +59,8 @@ func (c *Config) fields() []field {
 		secretField("admin_token", &c.AdminToken,
 			"Token that the admin API asks for, at least 16 characters. Prefer `admin_token_file`. Without one the API is served only where `admin_listen` is a loopback address, and only under a loopback name."),
 		fileField("admin_token_file", &c.AdminTokenFile, "File with that token; a line break at its end is dropped."),
+		boolField("admin_pprof", &c.AdminPprof,
+			"Serves profiles of the running program below /debug/pprof/ of `admin_listen`, to whom the admin API answers."),
 		{name: "tls", kind: section, fields: c.TLS.fields("listen"),
 			doc: "Certificate of `listen`. Without one it speaks plain HTTP."},
 		{name: "admin_tls", kind: section, fields: c.AdminTLS.fields("admin_listen"),

@@ -110,7 +110,7 @@ func (r *Registry) authenticated(ctx context.Context, e *endpoint, a *ask, u *ur
 	}
 	renewed := false
 	for {
-		resp, fail := r.send(ctx, e, a, u, g)
+		resp, fail := r.send(ctx, e, a, a.kind(), u, g)
 		if fail != nil {
 			return nil, nil, fail
 		}
@@ -291,7 +291,7 @@ func (r *Registry) bearerGrant(ctx context.Context, e *endpoint, a *ask, c *chal
 // used: its scope is a placeholder. nil means that it has none.
 func (r *Registry) ping(ctx context.Context, e *endpoint, a *ask) *challenge {
 	root := &ask{op: a.op + ": ping", method: http.MethodGet, repo: a.repo}
-	resp, fail := r.send(ctx, e, root, e.url("/v2/", ""), nil)
+	resp, fail := r.send(ctx, e, root, Ping, e.url("/v2/", ""), nil)
 	if fail != nil {
 		return nil
 	}

@@ -20,7 +20,8 @@ type body struct {
 	release func()
 	fail    func(cause error) error
 	close   sync.Once
-	whole   func() // called at the end of a body that came whole
+	whole   func()        // called at the end of a body that came whole
+	count   *atomic.Int64 // of bytes of all bodies of the registry; nil counts none
 
 	// left is how many announced bytes are still to come; -1 without an announcement.
 	left int64
@@ -49,6 +50,9 @@ func (b *body) Read(p []byte) (int, error) {
 	b.watch.Reset(b.stall)
 	n, err := b.from.Read(p)
 	b.watch.Stop()
+	if b.count != nil {
+		b.count.Add(int64(n))
+	}
 	if b.left > 0 {
 		b.left -= int64(n)
 	}

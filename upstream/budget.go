@@ -2,10 +2,7 @@ package upstream
 
 import (
 	"context"
-	"maps"
 	"net/http"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"forebay/internal/pull"
@@ -87,7 +84,7 @@ type EndpointStatus struct {
 // Status returns a snapshot.
 func (r *Registry) Status() Status {
 	s := Status{
-		Upstream: r.opts.Name, Low: r.Low(), Budgets: r.Budget(), Limited: r.counts.limits(),
+		Upstream: r.opts.Name, Low: r.Low(), Budgets: r.Budget(), Limited: r.counts.limited(false),
 		Probes: r.counts.probes.Load(), Failovers: r.counts.failovers.Load(),
 	}
 	for _, e := range r.endpoints {
@@ -98,29 +95,6 @@ func (r *Registry) Status() Status {
 		s.Endpoints = append(s.Endpoints, one)
 	}
 	return s
-}
-
-// counts is what happened since the start.
-type counts struct {
-	probes, failovers atomic.Int64
-
-	mu     sync.Mutex
-	byKind map[string]int64
-}
-
-func (c *counts) limited(k limitKind) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.byKind == nil {
-		c.byKind = map[string]int64{}
-	}
-	c.byKind[k.String()]++
-}
-
-func (c *counts) limits() map[string]int64 {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return maps.Clone(c.byKind)
 }
 
 // use remembers whose credentials they are.

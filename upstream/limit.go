@@ -130,7 +130,7 @@ func (r *Registry) report(e *endpoint, a *ask, l leave, fail *failure) {
 		}
 		return
 	}
-	r.counts.limited(fail.limit)
+	r.counts.limits[fail.limit].Add(1)
 	if news {
 		r.log.Warn("upstream limits us", logkey.Host(e.base.Host), logkey.Limit(fail.limit.String()),
 			logkey.User(a.who.name()), logkey.Op(a.op), logkey.RetryAfter(fail.err.RetryAfter))

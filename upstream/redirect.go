@@ -41,7 +41,7 @@ func (r *Registry) follow(ctx context.Context, e *endpoint, a *ask, u *url.URL, 
 			g = nil
 		}
 		var fail *failure
-		if resp, fail = r.send(ctx, e, a, u, g); fail != nil {
+		if resp, fail = r.send(ctx, e, a, Redirect, u, g); fail != nil {
 			return nil, fail
 		}
 		switch {

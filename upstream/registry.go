@@ -192,6 +192,7 @@ func New(opts Options) (*Registry, error) {
 	if r.own == nil {
 		r.own = r.sites[0]
 	}
+	r.counts.measure()
 	r.stopping, r.stop = context.WithCancel(context.Background())
 	return r, nil
 }

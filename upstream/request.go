@@ -80,7 +80,7 @@ func (r *Registry) do(ctx context.Context, l lane, a *ask) (*answer, error) {
 	b := newBody(ans.Body, r.opts.Timeouts.Stall, cancel, l.leave, func(err error) error {
 		return r.bodyError(ans, a, err)
 	})
-	b.whole = ans.endpoint.breaker.Good
+	b.whole, b.count = ans.endpoint.breaker.Good, &r.counts.bytes
 	ans.Body = b
 	return ans, nil
 }
@@ -198,7 +198,7 @@ func (r *Registry) revisit(ctx context.Context, e *endpoint, a *ask) *answer {
 	if target == nil {
 		return nil
 	}
-	resp, fail := r.send(ctx, e, a, target, nil)
+	resp, fail := r.send(ctx, e, a, Redirect, target, nil)
 	if fail == nil && a.wants(resp.StatusCode) {
 		return &answer{Response: resp, endpoint: e, url: e.url(a.path(), a.query)}
 	}
@@ -228,6 +228,9 @@ func (r *Registry) once(ctx context.Context, e *endpoint, a *ask) (*answer, *fai
 	} else if !a.wants(resp.StatusCode) {
 		return nil, r.statusFailure(ctx, a, resp, g)
 	}
+	if a.charged() {
+		r.counts.pulls.Add(1)
+	}
 	return &answer{Response: resp, endpoint: e, grant: g, url: u}, nil
 }
 
@@ -244,7 +247,7 @@ func (a *ask) wants(status int) bool {
 
 // send makes one request and returns its answer, whatever its status. Its headers are
 // made here, from nothing: none of an earlier hop or of a client is ever passed on.
-func (r *Registry) send(ctx context.Context, e *endpoint, a *ask, u *url.URL, g *grant) (*http.Response, *failure) {
+func (r *Registry) send(ctx context.Context, e *endpoint, a *ask, k RequestKind, u *url.URL, g *grant) (*http.Response, *failure) {
 	reused := false
 	trace := &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) { reused = info.Reused }}
 	req := (&http.Request{
@@ -272,6 +275,7 @@ func (r *Registry) send(ctx context.Context, e *endpoint, a *ask, u *url.URL, g 
 		transport = e.transport
 	}
 	resp, err := transport.RoundTrip(req)
+	r.counts.request(k, resp, start)
 	if err != nil {
 		fail := r.transportFailure(ctx, a, err, reused)
 		r.log.Debug("upstream request failed", logkey.Op(a.op), logkey.Host(u.Host), logkey.Took(time.Since(start)), logkey.Err(fail.err))

@@ -257,7 +257,7 @@ func (r *Registry) mintLimited(ctx context.Context, e *endpoint, a *ask, realm *
 	case fail == nil:
 		pass.Through()
 	case fail.limit != notLimited:
-		r.counts.limited(tokenLimit)
+		r.counts.limits[tokenLimit].Add(1)
 		if pass.Refused(fail.err.RetryAfter, "its token server refuses so many requests") {
 			r.log.Warn("token server limits us", logkey.Host(realm.Host), logkey.User(who.name()), logkey.RetryAfter(fail.err.RetryAfter))
 		}
@@ -297,7 +297,9 @@ func (r *Registry) mintOnce(ctx context.Context, e *endpoint, a *ask, realm *url
 	req.Header.Set("User-Agent", r.opts.UserAgent)
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("Accept-Encoding", "identity")
+	start := time.Now()
 	resp, err := e.transport.RoundTrip(req.WithContext(ctx))
+	r.counts.request(TokenGet, resp, start)
 	if err != nil {
 		return nil, r.transportFailure(ctx, a, err, false)
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"time"
 
 	"github.com/dgraph-io/badger/v4"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -30,6 +31,8 @@ func (ix *Index) Update(fn func(*Batch) error) error {
 	if len(b.steps) == 0 {
 		return nil
 	}
+	start := time.Now() // what waits for other writers waits for the index
+	defer ix.writes.Since(start)
 	ix.mu.Lock()
 	defer ix.mu.Unlock()
 	if err := ix.apply(b.steps); err != nil {

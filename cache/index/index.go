@@ -30,6 +30,7 @@ import (
 	"go.uber.org/zap"
 
 	"forebay/internal/logkey"
+	"forebay/internal/tally"
 )
 
 // schemaVersion is the version of keys and records. A database with a newer one is
@@ -68,6 +69,8 @@ type Index struct {
 	totals atomic.Pointer[totals] // written under mu
 	access access
 	closed sync.Once
+
+	reads, writes *tally.Histogram
 }
 
 // Open opens an index with its journal, and makes both if neither is there. The error is
@@ -164,7 +167,8 @@ func openDatabase(o Options) (_ *Index, err error) {
 	if err != nil {
 		return nil, err
 	}
-	ix := &Index{dir: dir, reserve: o.Reserve, fault: o.Fault, db: db, log: o.Log, unclean: unclean}
+	ix := &Index{dir: dir, reserve: o.Reserve, fault: o.Fault, db: db, log: o.Log, unclean: unclean,
+		reads: tally.NewHistogram(tally.Moments()), writes: tally.NewHistogram(tally.Moments())}
 	ix.access.init()
 	if err := ix.load(); err != nil {
 		return nil, errors.Join(err, db.Close())
@@ -356,6 +360,28 @@ type Totals struct {
 	Links        int64
 	Tags         int64
 	Repositories int64 // with at least one link or tag
+}
+
+// Figures are what the index has done since the start, and its size.
+type Figures struct {
+	Reads  tally.Snapshot // of single records
+	Writes tally.Snapshot // of batches, the wait for other batches included
+	Bytes  int64          // of its files
+}
+
+// Figures returns what was counted, and measures the files, of which there are some dozens.
+func (ix *Index) Figures() (Figures, error) {
+	f := Figures{Reads: ix.reads.Read(), Writes: ix.writes.Read()}
+	files, err := os.ReadDir(ix.dir)
+	for _, file := range files {
+		if info, err := file.Info(); err == nil { // else it has just been compacted away
+			f.Bytes += info.Size()
+		}
+	}
+	if err != nil {
+		return f, fmt.Errorf("measure index: %w", err)
+	}
+	return f, nil
 }
 
 // Totals returns the counts, which always agree with the records.

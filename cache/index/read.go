@@ -40,10 +40,12 @@ func lookup[T, N any](ix *Index, what string, name N, key []byte, err error, dec
 	if err != nil {
 		return rec, false, fmt.Errorf("read %s %v: %w", what, name, err)
 	}
+	start := time.Now()
 	err = ix.view(func(txn *badger.Txn) error {
 		rec, err = getValue(txn, key, decode)
 		return err
 	})
+	ix.reads.Since(start)
 	if errors.Is(err, badger.ErrKeyNotFound) {
 		return rec, false, nil
 	}

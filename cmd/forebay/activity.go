@@ -16,7 +16,7 @@ import (
 
 // newActivity returns what remembers who asks m for what.
 func (m *mirror) newActivity(c *config.Config, log *zap.Logger) *activity.Recorder {
-	return activity.New(activity.Options{Upstreams: upstreamNames(c), Gauges: m.gauges, Store: m.cache, Log: log})
+	return activity.New(activity.Options{Upstreams: upstreamNames(c), Received: m.received, Gauges: m.gauges, Store: m.cache, Log: log})
 }
 
 // run does the work in the background until ctx is done.
@@ -29,6 +29,7 @@ func (m *mirror) run(ctx context.Context) error {
 
 // observe takes in a request that was answered.
 func (m *mirror) observe(r *proxy.Request) {
+	m.metrics.Observe(r)
 	q := activity.Request{
 		Client: r.Client, UserAgent: r.UserAgent, Upstream: r.Upstream, Repository: r.Repository,
 		Result: string(r.Result), Bytes: r.Bytes,
@@ -42,6 +43,7 @@ func (m *mirror) observe(r *proxy.Request) {
 
 // tellEvent takes in what happened in the cache.
 func (m *mirror) tellEvent(e cache.Event) {
+	m.metrics.Event(e.Kind)
 	if m.activity == nil { // while the cache is being opened
 		return
 	}

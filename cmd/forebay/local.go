@@ -63,7 +63,7 @@ func newLocalOperator(p process, cmd *cobra.Command, run func(ctx context.Contex
 // asked within the process, so that commands do the same with a server and without.
 func openLocal(c *config.Config, p process) (o *operator, done func() error, err error) {
 	log := newLogger(c.Log, p.stderr).WithOptions(zap.IncreaseLevel(zapcore.WarnLevel)) // the command itself tells the rest
-	m, err := newMirror(c, thisBuild().version, log, zap.NewNop())
+	m, err := newMirror(c, thisBuild(), log, zap.NewNop())
 	if err != nil {
 		return nil, nil, err
 	}

@@ -10,7 +10,6 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -72,7 +71,7 @@ func serve(ctx context.Context, c *config.Config, p process) (err error) {
 
 	access, flush := newAccessLogger(c.Log, p.stderr)
 	defer func() { err = errors.Join(err, flush()) }()
-	m, err := newMirror(c, b.version, log, access)
+	m, err := newMirror(c, b, log, access)
 	if err != nil {
 		return err
 	}
@@ -91,7 +90,11 @@ func serve(ctx context.Context, c *config.Config, p process) (err error) {
 	if api != nil {
 		defer api.Close()
 	}
-	s, err := newServers(c, m.handler, adminParts{newWebhooks(c, m.cache.Hint, log), api, m.cache.Ailing}, b, log)
+	ready := &readiness{readable: m.cache.Readable}
+	m.watch(c, ready)
+	s, err := newServers(c, m.handler, adminParts{
+		hooks: newWebhooks(c, m.cache.Hint, log), api: api, ailing: m.cache.Ailing, ready: ready, figures: m.metrics.Handler(),
+	}, b, log)
 	if err != nil {
 		return err
 	}
@@ -105,22 +108,23 @@ type servers struct {
 	admin    *server.Server // nil when it is off
 }
 
-// adminParts are what the admin listener serves beside figures; each may be nil.
+// adminParts are what the admin listener serves. All but hooks and api are required.
 type adminParts struct {
-	hooks  http.Handler
-	api    *admin.API
-	ailing func() error
+	hooks   http.Handler
+	api     *admin.API
+	ailing  func() error
+	ready   *readiness
+	figures http.Handler
 }
 
 // newServers opens both listeners and answers nobody yet.
 func newServers(c *config.Config, clients http.Handler, parts adminParts, b build, log *zap.Logger) (*servers, error) {
-	var stopping atomic.Bool
 	registry, err := server.New(server.Options{
 		Addr: c.Listen, Handler: clients,
 		TLSCert: c.TLS.CertFile, TLSKey: c.TLS.KeyFile, HTTP2: c.HTTP2,
 		ShutdownGrace: max(c.ShutdownGrace, time.Nanosecond), // 0 would mean the server's default
 		Draining: func() {
-			stopping.Store(true)
+			parts.ready.stopping.Store(true)
 			log.Info("stopping", zap.Duration("grace", c.ShutdownGrace))
 		},
 		Log: log.Named("server"),
@@ -138,14 +142,10 @@ func newServers(c *config.Config, clients http.Handler, parts adminParts, b buil
 	s.admin, err = server.New(server.Options{
 		Addr: c.AdminListen,
 		Handler: admin.New(admin.Options{
-			Ready: func() error {
-				if stopping.Load() {
-					return errors.New("stopping")
-				}
-				return nil
-			},
+			Ready:    parts.ready.ready,
 			Ailing:   parts.ailing,
-			Metrics:  admin.NewMetrics(b.version, b.revision, b.compiler),
+			Metrics:  parts.figures,
+			Profiles: c.AdminPprof,
 			Version:  b.version,
 			Webhooks: parts.hooks,
 			API:      parts.api,

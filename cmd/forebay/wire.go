@@ -11,6 +11,7 @@ import (
 	"forebay/cache"
 	"forebay/config"
 	"forebay/internal/activity"
+	"forebay/internal/metrics"
 	"forebay/internal/wire"
 	"forebay/proxy"
 	"forebay/upstream"
@@ -26,11 +27,12 @@ type mirror struct {
 	registries []*upstream.Registry
 	issuers    []*ecr.Issuer
 	activity   *activity.Recorder
+	metrics    *metrics.Metrics
 }
 
 // newMirror builds a mirror from its settings and opens its storage. Nothing is contacted.
-func newMirror(c *config.Config, version string, log, access *zap.Logger) (_ *mirror, err error) {
-	m := &mirror{}
+func newMirror(c *config.Config, b build, log, access *zap.Logger) (_ *mirror, err error) {
+	m := &mirror{metrics: newMetrics(c, b)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, m.Close())
@@ -40,7 +42,7 @@ func newMirror(c *config.Config, version string, log, access *zap.Logger) (_ *mi
 	aliases := make(map[string][]string, len(c.Upstreams))
 	for i := range c.Upstreams {
 		u := &c.Upstreams[i]
-		o := registryOptions(u, version, log.Named("upstream"))
+		o := registryOptions(u, b.version, log.Named("upstream"))
 		if err := m.addIssuer(u, &o); err != nil {
 			return nil, usageError{err}
 		}

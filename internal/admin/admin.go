@@ -9,26 +9,25 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"net/http/pprof"
 )
 
-// Options configures the handler of the admin listener. All but Webhooks and API are required.
+// Options configures the handler of the admin listener. Ready, Metrics and Version are required.
 type Options struct {
 	// Ready returns why no traffic should be sent here, or nil. It must not block.
 	Ready func() error
 	// Ailing returns what is wrong and keeps no client from being served, or nil; /readyz
 	// says so. It may be nil and must not block.
 	Ailing  func() error
-	Metrics prometheus.Gatherer
+	Metrics http.Handler // of /metrics
 	Version string
 	// Webhooks is asked what is below /webhooks/; nil means that nothing is there. It alone
 	// of all asks for a secret, since registries post to it.
 	Webhooks http.Handler
 	// API answers what is below /api/; nil means that nothing is there.
 	API *API
+	// Profiles says that /debug/pprof/ is there, for whom the API answers too. It needs API.
+	Profiles bool
 }
 
 // New returns the handler of the admin listener.
@@ -48,17 +47,35 @@ func New(o Options) http.Handler {
 		}
 		text(w, http.StatusOK, "ready")
 	})
-	mux.Handle("GET /metrics", promhttp.HandlerFor(o.Metrics, promhttp.HandlerOpts{}))
+	mux.Handle("GET /metrics", o.Metrics)
 	if o.Webhooks != nil {
 		mux.Handle("/webhooks/", o.Webhooks)
 	}
 	if o.API != nil {
 		mux.Handle("/api/", o.API)
+		if o.Profiles {
+			profiles(mux, o.API)
+		}
 	}
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
 		text(w, http.StatusOK, fmt.Sprintf("forebay %s\n\n/healthz  it lives\n/readyz   it takes traffic\n/metrics  figures for Prometheus\n/api/v1/openapi.json  the admin API", o.Version))
 	})
 	return mux
+}
+
+// profiles lets those who may use the API look into the running program. Profiles show
+// names of repositories and clients, and take time of the processor.
+func profiles(mux *http.ServeMux, api *API) {
+	for path, handle := range map[string]http.HandlerFunc{
+		"": pprof.Index, "cmdline": pprof.Cmdline, "profile": pprof.Profile, "symbol": pprof.Symbol, "trace": pprof.Trace,
+	} {
+		mux.HandleFunc("GET /debug/pprof/"+path, func(w http.ResponseWriter, r *http.Request) {
+			api.answer(w, r, func(w http.ResponseWriter, r *http.Request) error {
+				handle(w, r)
+				return nil
+			})
+		})
+	}
 }
 
 func text(w http.ResponseWriter, status int, s string) {
@@ -67,18 +84,4 @@ func text(w http.ResponseWriter, status int, s string) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
 	_, _ = io.WriteString(w, s+"\n") // the client may be gone
-}
-
-// NewMetrics returns a registry with the metrics of the process itself: the Go runtime,
-// the operating system's view of it, and which build it is.
-func NewMetrics(version, revision, goVersion string) *prometheus.Registry {
-	r := prometheus.NewRegistry()
-	build := prometheus.NewGauge(prometheus.GaugeOpts{
-		Name:        "forebay_build_info",
-		Help:        "Always 1; the labels say which build this is.",
-		ConstLabels: prometheus.Labels{"version": version, "revision": revision, "go_version": goVersion},
-	})
-	build.Set(1)
-	r.MustRegister(build, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	return r
 }

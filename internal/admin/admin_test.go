@@ -13,11 +13,19 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// figures stands for the handler of /metrics.
+func figures() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain")
+		_, _ = io.WriteString(w, "some_figure 1\n")
+	})
+}
+
 func TestAnswersOperators(t *testing.T) {
 	var unready error
 	h := New(Options{
 		Ready:   func() error { return unready },
-		Metrics: NewMetrics("v1.2.3", "abc", "go1.26"),
+		Metrics: figures(),
 		Version: "v1.2.3",
 	})
 	for _, tt := range []struct {
@@ -31,9 +39,8 @@ func TestAnswersOperators(t *testing.T) {
 		{"GET", "/healthz", errors.New("stopping"), 200, "ok\n"},
 		{"GET", "/readyz", nil, 200, "ready\n"},
 		{"GET", "/readyz", errors.New("stopping"), 503, "stopping\n"},
-		{"GET", "/metrics", nil, 200, `forebay_build_info{go_version="go1.26",revision="abc",version="v1.2.3"} 1`},
-		{"GET", "/metrics", nil, 200, "go_goroutines "},
-		{"GET", "/metrics", nil, 200, "process_open_fds "},
+		{"GET", "/metrics", nil, 200, "some_figure 1\n"},
+		{"GET", "/debug/pprof/", nil, 404, ""},
 		{"GET", "/", nil, 200, "forebay v1.2.3\n"},
 		{"GET", "/nothing", nil, 404, ""},
 		{"POST", "/healthz", nil, 405, ""},
@@ -56,7 +63,7 @@ func TestAnswersOperators(t *testing.T) {
 }
 
 func TestWebhooksAreThereOnlyIfGiven(t *testing.T) {
-	o := Options{Ready: func() error { return nil }, Metrics: NewMetrics("v", "r", "go"), Version: "v"}
+	o := Options{Ready: func() error { return nil }, Metrics: figures(), Version: "v"}
 	for _, given := range []bool{false, true} {
 		want := http.StatusNotFound
 		if given {
@@ -68,5 +75,30 @@ func TestWebhooksAreThereOnlyIfGiven(t *testing.T) {
 		if w.Code != want {
 			t.Errorf("POST /webhooks/x = %d, want %d (given: %v)", w.Code, want, given)
 		}
+	}
+}
+
+func TestProfilesAreForThoseWhoMayUseTheAPI(t *testing.T) {
+	const token = "0123456789abcdef"
+	h := New(Options{Ready: func() error { return nil }, Metrics: figures(), API: openAPIFor(t, false, token), Profiles: true})
+	for _, path := range []string{"/debug/pprof/", "/debug/pprof/goroutine?debug=1", "/debug/pprof/cmdline", "/debug/pprof/symbol"} {
+		for given, want := range map[string]int{"": 401, "Bearer wrong": 401, "Bearer " + token: 200} {
+			r := httptest.NewRequest(http.MethodGet, path, nil)
+			r.Header.Set("Authorization", given)
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, r)
+			if w.Code != want {
+				t.Errorf("GET %s with %q = %d, want %d", path, given, w.Code, want)
+			}
+		}
+	}
+}
+
+func TestReadinessSaysWhatIsWrong(t *testing.T) {
+	o := Options{Ready: func() error { return nil }, Metrics: figures(), Ailing: func() error { return errors.New("writing to the store: full") }}
+	w := httptest.NewRecorder()
+	New(o).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/readyz", nil))
+	if w.Code != http.StatusOK || w.Body.String() != "ready, but writing to the store: full\n" {
+		t.Errorf("GET /readyz of a mirror that ails = %d %q", w.Code, w.Body)
 	}
 }

@@ -73,7 +73,7 @@ func asks(a *API, method, path, body string, change func(*http.Request)) *httpte
 		change(r)
 	}
 	w := httptest.NewRecorder()
-	New(Options{Ready: func() error { return nil }, Metrics: NewMetrics("", "", ""), API: a}).ServeHTTP(w, r)
+	New(Options{Ready: func() error { return nil }, Metrics: figures(), API: a}).ServeHTTP(w, r)
 	return w
 }
 

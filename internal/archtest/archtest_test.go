@@ -99,7 +99,7 @@ func (s source) at(node ast.Node) string {
 
 // leaf are the packages that every other may import.
 func leaf() []string {
-	return []string{"internal/pull", "internal/wire", "internal/logkey", "internal/sums"}
+	return []string{"internal/pull", "internal/wire", "internal/logkey", "internal/sums", "internal/tally"}
 }
 
 // anything lets a package import all others.
@@ -129,6 +129,8 @@ func importTable() map[string][]string {
 		"internal/pull":    {},
 		"internal/wire":    {},
 		"internal/admin":   append(leaf(), "cache", "internal/activity", "internal/imageset", "internal/prefetch"),
+		"internal/tally":   {},
+		"internal/metrics": append(leaf(), "cache", "proxy", "upstream", "internal/hubtest", "internal/mirrortest"), // the last two its tests
 		"internal/server":  {"internal/logkey"},
 		"internal/webhook": leaf(),
 		// Files that name images.

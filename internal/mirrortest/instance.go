@@ -56,6 +56,7 @@ func start(m *Mirror) (_ *instance, err error) {
 		Fallback:  m.opts.Fallback,
 		Log:       m.log.Named("proxy"),
 		AccessLog: m.log.Named("access"),
+		Observe:   m.opts.Observe,
 	})
 	if err != nil {
 		return nil, err

@@ -43,6 +43,8 @@ type Options struct {
 
 	// Cache has what is given to the cache beside folder, upstreams and log.
 	Cache cache.Options
+	// Observe is told of every request, as by the handler.
+	Observe func(*proxy.Request)
 }
 
 // Upstream is one registry behind the mirror.
@@ -175,6 +177,12 @@ func copyTree(from, to string) error {
 		return os.WriteFile(filepath.Join(to, rel), b, 0o644)
 	})
 }
+
+// Cache returns the cache of the mirror, which is good until it stops.
+func (m *Mirror) Cache() *cache.Cache { return m.running.cache }
+
+// Registries returns the registries of the mirror, which are good until it stops.
+func (m *Mirror) Registries() []*upstream.Registry { return m.running.registries }
 
 // Log returns all lines logged so far as JSON, at every level, over all starts.
 func (m *Mirror) Log() string {

@@ -1,0 +1,50 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"sync/atomic"
+
+	"forebay/config"
+	"forebay/internal/metrics"
+)
+
+// readiness says whether clients should be sent here.
+type readiness struct {
+	stopping atomic.Bool
+	readable func() error // returns why the store cannot be read, or nil
+}
+
+// ready returns why not. An upstream that is down is no reason: what is kept is served.
+func (r *readiness) ready() error {
+	if r.stopping.Load() {
+		return errors.New("stopping")
+	}
+	if err := r.readable(); err != nil {
+		return fmt.Errorf("the store cannot be read: %w", err)
+	}
+	return nil
+}
+
+// newMetrics returns the metrics of a mirror that is still to be built.
+func newMetrics(c *config.Config, b build) *metrics.Metrics {
+	return metrics.New(metrics.Options{Version: b.version, Revision: b.revision, Compiler: b.compiler, Upstreams: upstreamNames(c)})
+}
+
+// watch has the metrics read what m counts.
+func (m *mirror) watch(c *config.Config, r *readiness) {
+	reserves := map[string]float64{}
+	for _, u := range c.Upstreams {
+		reserves[u.Name] = u.Reserve
+	}
+	m.metrics.Watch(metrics.Sources{Cache: m.cache, Registries: m.registries, Reserves: reserves, Ready: r.ready})
+}
+
+// received tells how many bytes of content came from each upstream.
+func (m *mirror) received() map[string]int64 {
+	all := make(map[string]int64, len(m.registries))
+	for _, r := range m.registries {
+		all[r.Name()] = r.Figures().Bytes
+	}
+	return all
+}

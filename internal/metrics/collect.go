@@ -1,0 +1,258 @@
+package metrics
+
+import (
+	"errors"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"forebay/cache"
+	"forebay/internal/tally"
+	"forebay/upstream"
+)
+
+// collector reads the figures of cache and upstreams when somebody asks.
+type collector struct {
+	f *families
+	s Sources
+}
+
+// Describe describes nothing, since series come and go with what registries say: the
+// registry then checks each metric as it is collected.
+func (c *collector) Describe(chan<- *prometheus.Desc) {}
+
+// Collect implements [prometheus.Collector].
+func (c *collector) Collect(ch chan<- prometheus.Metric) {
+	to := sink{ch}
+	if c.s.Ready != nil {
+		to.truth(c.f.ready, c.s.Ready() == nil)
+	} else {
+		to.truth(c.f.ready, true)
+	}
+	for _, r := range c.s.Registries {
+		c.registry(to, r, time.Now())
+	}
+	for _, u := range c.s.Cache.Upstreams() {
+		if !u.LastAsked.IsZero() {
+			to.truth(c.f.up, !u.Failed, u.Name)
+		}
+	}
+	c.fills(to)
+	c.store(to)
+	if c.s.EventsDropped != nil {
+		to.count(c.f.eventsDropped, c.s.EventsDropped())
+	}
+	if c.s.S3 != nil {
+		c.s3(to)
+	}
+}
+
+// sink makes metrics.
+type sink struct{ ch chan<- prometheus.Metric }
+
+func (s sink) count(f *Family, n int64, labels ...string) {
+	s.ch <- prometheus.MustNewConstMetric(f.desc, prometheus.CounterValue, float64(n), labels...)
+}
+
+func (s sink) gauge(f *Family, v float64, labels ...string) {
+	s.ch <- prometheus.MustNewConstMetric(f.desc, prometheus.GaugeValue, v, labels...)
+}
+
+func (s sink) truth(f *Family, v bool, labels ...string) {
+	n := 0.0
+	if v {
+		n = 1
+	}
+	s.gauge(f, n, labels...)
+}
+
+// times writes a histogram of durations, in seconds.
+func (s sink) times(f *Family, t tally.Snapshot, labels ...string) {
+	buckets := make(map[float64]uint64, len(t.Buckets))
+	for _, b := range t.Buckets {
+		buckets[b.UpTo.Seconds()] = b.Count
+	}
+	s.ch <- prometheus.MustNewConstHistogram(f.desc, t.Count, t.Sum.Seconds(), buckets, labels...)
+}
+
+// missing says that a metric could not be had, which makes the scrape tell of it.
+func (s sink) missing(f *Family, err error) {
+	if err != nil {
+		s.ch <- prometheus.NewInvalidMetric(f.desc, err)
+	}
+}
+
+// registry writes what one registry was asked, and what it will still give.
+func (c *collector) registry(to sink, r *upstream.Registry, now time.Time) {
+	name, n, s := r.Name(), r.Figures(), r.Status()
+	for kind := range n.Requests {
+		k := upstream.RequestKind(kind).String()
+		var all int64
+		for _, count := range n.Requests[kind] {
+			all += count
+		}
+		if all == 0 {
+			continue // a registry without HEADs for blobs should have no series for them
+		}
+		for outcome, count := range n.Requests[kind] {
+			to.count(c.f.asked, count, name, k, upstream.RequestOutcome(outcome).String())
+		}
+		to.times(c.f.askedTook, n.Latencies[kind], name, k)
+	}
+	to.count(c.f.spentPulls, n.Pulls, name)
+	to.count(c.f.received, n.Bytes, name)
+	to.count(c.f.failovers, n.Failovers, name)
+	to.count(c.f.probes, n.Probes, name)
+	for limit, count := range n.Limited {
+		to.count(c.f.limited, count, name, limit)
+	}
+	to.gauge(c.f.transfers, float64(n.Transfers), name)
+	to.gauge(c.f.questions, float64(n.Questions), name)
+	for _, e := range s.Endpoints {
+		to.truth(c.f.breaker, e.Open, name, e.URL)
+		to.gauge(c.f.failures, float64(e.Failures), name, e.URL)
+		to.truth(c.f.paused, !e.PausedUntil.IsZero(), name, e.URL)
+	}
+	to.truth(c.f.low, s.Low, name)
+	to.gauge(c.f.reserve, c.s.Reserves[name], name)
+	for i, b := range s.Budgets {
+		if !sameBefore(s.Budgets[:i], b) {
+			c.budget(to, name, b, now)
+		}
+	}
+}
+
+// sameBefore reports whether two accounts have one name, of which only the first is told:
+// the same user twice, with two passwords.
+func sameBefore(before []upstream.Budget, b upstream.Budget) bool {
+	for _, other := range before {
+		if other.Host == b.Host && other.Credential == b.Credential {
+			return true
+		}
+	}
+	return false
+}
+
+// budget writes what a registry will still give to one credential. What it did not say is
+// left out.
+func (c *collector) budget(to sink, name string, b upstream.Budget, now time.Time) {
+	labels := []string{name, b.Host, b.Credential}
+	to.truth(c.f.held, !b.PausedUntil.IsZero(), labels...)
+	if b.SeenAt.IsZero() {
+		return
+	}
+	to.gauge(c.f.told, seconds(b.SeenAt), labels...)
+	to.gauge(c.f.rate, b.Rate/3600, labels...)
+	to.gauge(c.f.elsewhere, float64(b.Elsewhere), labels...)
+	if b.Limit >= 0 {
+		to.gauge(c.f.limit, float64(b.Limit), labels...)
+	}
+	if b.Remaining >= 0 {
+		to.gauge(c.f.remaining, float64(b.Remaining), labels...)
+	}
+	if b.Window > 0 {
+		to.gauge(c.f.window, b.Window.Seconds(), labels...)
+	}
+	switch {
+	case b.Remaining == 0:
+		to.gauge(c.f.forecast, 0, labels...)
+	case !b.RunsOut.IsZero():
+		to.gauge(c.f.forecast, max(b.RunsOut.Sub(now).Seconds(), 0), labels...)
+	}
+	if !b.Returns.IsZero() {
+		to.gauge(c.f.returns, max(b.Returns.Sub(now).Seconds(), 0), labels...)
+	}
+}
+
+// seconds is a time as Prometheus writes them; 0 for none.
+func seconds(t time.Time) float64 {
+	if t.IsZero() {
+		return 0
+	}
+	return float64(t.UnixNano()) / 1e9
+}
+
+// fills writes what the cache does.
+func (c *collector) fills(to sink) {
+	n, err := c.s.Cache.Figures()
+	to.missing(c.f.indexBytes, err)
+	for outcome, count := range map[string]int64{
+		"done": n.Fills.Done, "failed": n.Fills.Failed, "wrong": n.Fills.Wrong, "not_kept": n.Fills.NotKept, "cancelled": n.Fills.Cancelled,
+	} {
+		to.count(c.f.fills, count, outcome)
+	}
+	to.gauge(c.f.filling, float64(n.Fills.Running))
+	to.gauge(c.f.verifying, float64(n.Fills.Verifying))
+	to.gauge(c.f.readers, float64(n.Fills.Readers))
+	to.gauge(c.f.waiting, float64(n.Fills.Waiting))
+	to.count(c.f.resumes, n.Transfers.Broken, "broken")
+	to.count(c.f.resumes, n.Transfers.Resumed, "restart")
+	to.count(c.f.passed, n.Transfers.Passed)
+	to.count(c.f.mismatches, n.Mismatches.Sent, "upstream")
+	to.count(c.f.mismatches, n.Mismatches.Kept, "store")
+	to.times(c.f.evictedAge, n.EvictedAges)
+	to.gauge(c.f.pinnedTags, float64(n.PinnedTags))
+	to.gauge(c.f.pinnedBlobs, float64(n.PinnedBlobs))
+	to.gauge(c.f.scrubBehind, n.ScrubBehind.Seconds())
+	to.gauge(c.f.scrubOldest, n.ScrubOldest.Seconds())
+	broken := map[string]bool{}
+	for _, t := range n.Troubles {
+		broken[t.What] = true
+	}
+	to.truth(c.f.degraded, broken[cache.Reading], "read")
+	to.truth(c.f.degraded, broken[cache.Writing], "write")
+	to.truth(c.f.degraded, broken[cache.Recording], "index")
+	if err == nil {
+		to.gauge(c.f.indexBytes, float64(n.Index.Bytes))
+	}
+	to.times(c.f.indexTook, n.Index.Reads, "read")
+	to.times(c.f.indexTook, n.Index.Writes, "write")
+}
+
+// store writes what is kept.
+func (c *collector) store(to sink) {
+	s, err := c.s.Cache.Stats()
+	if err != nil {
+		// What is on the disk is unknown; the rest is counted in memory.
+		to.missing(c.f.diskFree, err)
+		to.missing(c.f.diskSize, errors.New("see "+c.f.diskFree.Name))
+	} else {
+		to.gauge(c.f.diskFree, float64(s.DiskFree))
+		to.gauge(c.f.diskSize, float64(s.DiskTotal))
+	}
+	to.gauge(c.f.store, float64(s.UsedBytes))
+	to.gauge(c.f.storeMost, float64(s.MaxBytes))
+	to.gauge(c.f.blobs, float64(s.Blobs))
+	to.gauge(c.f.blobBytes, float64(s.BlobBytes))
+	to.gauge(c.f.repositories, float64(s.Repositories))
+	to.gauge(c.f.tags, float64(s.Tags))
+	to.gauge(c.f.links, float64(s.Links))
+	to.count(c.f.moved, s.TagsMoved, "floating")
+	to.count(c.f.moved, s.ReleasesMoved, "release")
+	to.gauge(c.f.pinnedBytes, float64(s.PinnedBytes))
+	to.gauge(c.f.pinnedMost, float64(s.PinLimitBytes))
+	to.count(c.f.evicted, s.EvictedBlobs)
+	to.count(c.f.evictedBytes, s.EvictedBytes)
+	to.gauge(c.f.quarantined, float64(s.QuarantineFiles))
+	to.gauge(c.f.quarantinedBytes, float64(s.QuarantineBytes))
+	to.gauge(c.f.scrubDone, s.Scrub.Done)
+	to.gauge(c.f.scrubInterval, s.Scrub.Interval.Seconds())
+	to.gauge(c.f.scrubEnded, seconds(s.Scrub.Ended))
+}
+
+// S3Operation is what was asked of the bucket by one operation since the start.
+type S3Operation struct {
+	Name     string           // one of a fixed few: "get", "put", "head"
+	Outcomes map[string]int64 // calls by how they ended, of a fixed few: "ok", "not_found", "error"
+	Took     tally.Snapshot
+}
+
+// s3 writes what the bucket was asked.
+func (c *collector) s3(to sink) {
+	for _, o := range c.s.S3() {
+		for outcome, count := range o.Outcomes {
+			to.count(c.f.s3, count, o.Name, outcome)
+		}
+		to.times(c.f.s3Took, o.Took, o.Name)
+	}
+}

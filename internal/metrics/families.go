@@ -1,0 +1,152 @@
+package metrics
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// families are all metrics. This is the only place that says their names, types and labels.
+type families struct {
+	all []*Family
+
+	build, ready *Family
+
+	requests, firstByte, took, sent, pulls, savedPulls, savedBytes *Family
+
+	asked, askedTook, spentPulls, received, limited, failovers, probes *Family
+	transfers, questions, up, breaker, failures, paused                *Family
+
+	limit, remaining, window, forecast, returns, rate, elsewhere, held, told, reserve, low *Family
+
+	fills, filling, verifying, readers, waiting, resumes, passed, mismatches *Family
+
+	store, storeMost, blobs, blobBytes, repositories, tags, links, moved *Family
+	pinnedTags, pinnedBlobs, pinnedBytes, pinnedMost                     *Family
+	evicted, evictedBytes, evictedAge, quarantined, quarantinedBytes     *Family
+	degraded, diskFree, diskSize                                         *Family
+
+	scrubDone, scrubBehind, scrubOldest, scrubInterval, scrubEnded *Family
+
+	indexBytes, indexTook *Family
+
+	s3, s3Took *Family
+
+	events, eventsDropped *Family
+}
+
+func (f *families) add(kind, name, help string, labels []string) *Family {
+	one := &Family{Name: "forebay_" + name, Help: help, Type: kind, Labels: labels,
+		desc: prometheus.NewDesc("forebay_"+name, help, labels, nil)}
+	f.all = append(f.all, one)
+	return one
+}
+
+func (f *families) counter(name, help string, labels ...string) *Family {
+	return f.add("counter", name, help, labels)
+}
+
+func (f *families) gauge(name, help string, labels ...string) *Family {
+	return f.add("gauge", name, help, labels)
+}
+
+func (f *families) histogram(name, help string, labels ...string) *Family {
+	return f.add("histogram", name, help, labels)
+}
+
+func newFamilies() (f families) {
+	f.build = f.gauge("build_info", "Always 1; the labels say which build this is.", "version", "revision", "go_version")
+	f.ready = f.gauge("ready", "1 while the mirror takes traffic, as /readyz says.")
+	f.events = f.counter("events_total", "What happened to what is kept and to the upstreams, by kind: tag_moved, evicted, degraded, upstream_failing and so on.", "kind")
+	f.eventsDropped = f.counter("events_dropped_total", "Events that the log of events had no room for.")
+	f.ofClients()
+	f.ofUpstreams()
+	f.ofBudgets()
+	f.ofFills()
+	f.ofStore()
+	return f
+}
+
+func (f *families) ofClients() {
+	f.requests = f.counter("requests_total",
+		"Requests of clients by what they ask for (manifest, blob, tags, referrers, catalog, ping, other) and by result: hit, joined (another request's download was shared), miss, stale, passed (streamed through and not kept), error, none (it was not about content, or the client left before its answer).",
+		"upstream", "kind", "result")
+	f.firstByte = f.histogram("request_first_byte_seconds", "Time from a client's request to the head of its answer.", "upstream", "kind", "result")
+	f.took = f.histogram("request_duration_seconds", "Time from a client's request to the last byte of its answer.", "upstream", "kind")
+	f.sent = f.counter("response_bytes_total", "Bytes of bodies sent to clients, those of errors included.", "upstream", "kind")
+	f.pulls = f.counter("pulls_total", "GETs of manifests that clients got an answer to: what a registry would have counted as pulls.", "upstream")
+	f.savedPulls = f.counter("saved_pulls_total", "Of the pulls of clients, those that were answered without a pull upstream: hit, joined or stale.", "upstream")
+	f.savedBytes = f.counter("saved_bytes_total", "Bytes that clients got and no registry sent: response bytes without those of errors, minus bytes from the upstream, as much as it ever was.", "upstream")
+}
+
+func (f *families) ofUpstreams() {
+	f.asked = f.counter("upstream_requests_total",
+		"Requests to a registry, its token server and where it redirects to, by what they are for (manifest, which registries count; manifest_head, blob, blob_head, list, token, redirect, ping) and how they ended (ok, redirect, unauthorized, denied, not_found, limited, client_error, server_error, failed).",
+		"upstream", "kind", "outcome")
+	f.askedTook = f.histogram("upstream_request_duration_seconds", "Time until the head of an upstream's answer.", "upstream", "kind")
+	f.spentPulls = f.counter("upstream_pulls_total", "GETs of manifests that the registry answered: what it counts as pulls.", "upstream")
+	f.received = f.counter("upstream_bytes_total", "Bytes of manifests, blobs and lists that came from the registry and from where it redirects to.", "upstream")
+	f.limited = f.counter("upstream_limited_total", "Answers 429 by what was limited: pulls, requests (all of our address), rate (too many at once), blobs (where blobs are redirected to), tokens.", "upstream", "limit")
+	f.failovers = f.counter("upstream_failovers_total", "Requests that an endpoint answered after another had failed.", "upstream")
+	f.probes = f.counter("upstream_probes_total", "HEADs that asked whether pulls go through again.", "upstream")
+	f.transfers = f.gauge("upstream_transfers", "Blobs that arrive from the registry at this moment.", "upstream")
+	f.questions = f.gauge("upstream_questions", "Requests for anything but blobs that wait for the registry at this moment.", "upstream")
+	f.up = f.gauge("upstream_up", "0 when the registry's last word was a failure or a limit, 1 when it answered; not there before it was asked.", "upstream")
+	f.breaker = f.gauge("upstream_breaker_open", "1 while an endpoint fails so lastingly that it is asked by probes only.", "upstream", "endpoint")
+	f.failures = f.gauge("upstream_endpoint_failures", "Requests in a row that an endpoint failed.", "upstream", "endpoint")
+	f.paused = f.gauge("upstream_endpoint_paused", "1 while an endpoint refuses all requests of our address.", "upstream", "endpoint")
+}
+
+func (f *families) ofBudgets() {
+	account := []string{"upstream", "host", "credential"}
+	f.limit = f.gauge("budget_limit_pulls", "Pulls that the registry allows a credential in a window.", account...)
+	f.remaining = f.gauge("budget_remaining_pulls", "Pulls left when the registry last said.", account...)
+	f.window = f.gauge("budget_window_seconds", "Length of the window.", account...)
+	f.forecast = f.gauge("budget_forecast_seconds", "Time until no pull is left if it goes on like this; not there when it will not come to that.", account...)
+	f.returns = f.gauge("budget_returns_seconds", "Time until some of what is used up comes back; not there when nothing is used up.", account...)
+	f.rate = f.gauge("budget_pulls_per_second", "Pulls at present, by this mirror and by others with the same credential.", account...)
+	f.elsewhere = f.gauge("budget_elsewhere_pulls", "Pulls of the window that were spent by others with the same credential or address.", account...)
+	f.held = f.gauge("budget_paused", "1 while the registry refuses pulls.", account...)
+	f.told = f.gauge("budget_told_timestamp_seconds", "When the registry last said what is left.", account...)
+	f.reserve = f.gauge("budget_reserve_ratio", "Share of the limit below which the registry is spared.", "upstream")
+	f.low = f.gauge("budget_low", "1 while the registry is spared: known tags are served without asking it.", "upstream")
+}
+
+func (f *families) ofFills() {
+	f.fills = f.counter("fills_total", "Downloads of blobs that have ended: done, failed, wrong (another digest), not_kept (no room, or the disk refused), cancelled.", "outcome")
+	f.filling = f.gauge("fills_in_progress", "Downloads of blobs in progress.")
+	f.verifying = f.gauge("verifications_in_progress", "Kept blobs whose digest is being computed beside their first sending.")
+	f.readers = f.gauge("fill_readers", "Clients that follow a download or a verification.")
+	f.waiting = f.gauge("fill_readers_waiting", "Of those, the ones that have all that has arrived.")
+	f.resumes = f.counter("fill_resumes_total", "Downloads that went on where they had stopped: after a transfer broke off (broken), or from what an earlier download had left (restart).", "cause")
+	f.passed = f.counter("passed_readers_total", "Clients that were served past the store.")
+	f.mismatches = f.counter("verification_failures_total", "Contents without their digest: sent so by an upstream, or found in the store, by a client or by reading it in the background.", "source")
+}
+
+func (f *families) ofStore() {
+	f.store = f.gauge("store_bytes", "What the storage folder holds and has promised to downloads, index included.")
+	f.storeMost = f.gauge("store_max_bytes", "What it may hold; 0 means no limit.")
+	f.blobs = f.gauge("store_blobs", "Files that are kept, manifests included.")
+	f.blobBytes = f.gauge("store_blob_bytes", "Their bytes.")
+	f.repositories = f.gauge("store_repositories", "Repositories of which something is known.")
+	f.tags = f.gauge("store_tags", "Tags that are known.")
+	f.links = f.gauge("store_links", "Rights of repositories to digests that are known.")
+	f.moved = f.counter("tags_moved_total", "Tags that were found to point elsewhere: of a full version, which nobody is expected to move (release), or another (floating).", "tag")
+	f.pinnedTags = f.gauge("pinned_tags", "Tags that are pinned.")
+	f.pinnedBlobs = f.gauge("pinned_blobs", "Files that are not evicted since a pin needs them, those not fetched yet included.")
+	f.pinnedBytes = f.gauge("pinned_bytes", "What pins hold, or will when it is fetched.")
+	f.pinnedMost = f.gauge("pinned_max_bytes", "What pins may hold; 0 means no limit.")
+	f.evicted = f.counter("evicted_blobs_total", "Files that were evicted to make room.")
+	f.evictedBytes = f.counter("evicted_bytes_total", "Their bytes, in blocks of the disk.")
+	f.evictedAge = f.histogram("evicted_age_seconds", "How long what was evicted had not been used: hours mean that the store is too small.")
+	f.quarantined = f.gauge("quarantine_files", "Damaged files that were put aside.")
+	f.quarantinedBytes = f.gauge("quarantine_bytes", "Their bytes.")
+	f.degraded = f.gauge("store_degraded", "1 after the disk refused to read or to write something, until it does so again.", "access")
+	f.diskFree = f.gauge("disk_free_bytes", "Free bytes of the file system of the store.")
+	f.diskSize = f.gauge("disk_size_bytes", "Size of that file system.")
+	f.scrubDone = f.gauge("scrub_done_ratio", "Share of the present round of reading everything that is done.")
+	f.scrubBehind = f.gauge("scrub_behind_seconds", "How much later than planned the round is.")
+	f.scrubOldest = f.gauge("scrub_oldest_seconds", "How long at most what waits longest has not been read; since the first round began until that has ended.")
+	f.scrubInterval = f.gauge("scrub_interval_seconds", "Time within which everything is to be read; 0 means that it is off.")
+	f.scrubEnded = f.gauge("scrub_ended_timestamp_seconds", "When the last round came to its end; 0 before the first has.")
+	f.indexBytes = f.gauge("index_bytes", "Size of the files of the index.")
+	f.indexTook = f.histogram("index_operation_duration_seconds", "Time of operations on the index: read of one record, write of a batch with its wait for others.", "operation")
+	f.s3 = f.counter("s3_requests_total", "Calls to the bucket by operation and outcome; only where blobs are kept in one.", "operation", "outcome")
+	f.s3Took = f.histogram("s3_request_duration_seconds", "Time of calls to the bucket.", "operation")
+}

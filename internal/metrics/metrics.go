@@ -1,0 +1,121 @@
+// Package metrics turns what the mirror counts into metrics for Prometheus.
+//
+// What requests cost is told by [Metrics.Observe], which takes no lock and allocates
+// nothing once a kind of request has been seen. All else is read where it is counted, when
+// somebody asks: see [Metrics.Watch].
+//
+// No label has values that clients or registries choose: there is a bounded number of each.
+package metrics
+
+import (
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"forebay/cache"
+	"forebay/upstream"
+)
+
+// Options configures [New].
+type Options struct {
+	Version, Revision, Compiler string   // of the build
+	Upstreams                   []string // names of the configured registries
+}
+
+// Metrics are the metrics of one mirror.
+type Metrics struct {
+	registry *prometheus.Registry
+	families families
+	requests *requests
+	events   map[cache.EventKind]prometheus.Counter
+}
+
+// New returns metrics of nothing but the process itself and of requests.
+func New(o Options) *Metrics {
+	m := &Metrics{registry: prometheus.NewRegistry(), families: newFamilies(), events: map[cache.EventKind]prometheus.Counter{}}
+	m.requests = newRequests(&m.families, o.Upstreams)
+	events := prometheus.NewCounterVec(prometheus.CounterOpts(m.families.events.opts()), m.families.events.Labels)
+	for _, kind := range cache.EventKinds() {
+		m.events[kind] = events.WithLabelValues(string(kind))
+	}
+	build := prometheus.NewGaugeVec(prometheus.GaugeOpts(m.families.build.opts()), m.families.build.Labels)
+	build.WithLabelValues(o.Version, o.Revision, o.Compiler).Set(1)
+	m.registry.MustRegister(build, events, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.registry.MustRegister(m.requests.all()...)
+	return m
+}
+
+// Sources are where figures come from. Cache and Registries are required.
+type Sources struct {
+	Cache      *cache.Cache
+	Registries []*upstream.Registry
+	Reserves   map[string]float64 // share of its pull limit that each upstream keeps back
+	// Ready returns why no traffic should be sent here, or nil. nil means always ready.
+	Ready func() error
+	// EventsDropped counts the events that the log of events had no room for; nil without one.
+	EventsDropped func() int64
+	// S3 tells of the calls to the bucket, by operation; nil where blobs are not kept in one.
+	S3 func() []S3Operation
+}
+
+// Watch reads all that s counts from now on. It is called once.
+func (m *Metrics) Watch(s Sources) {
+	m.requests.received.Store(&s.Registries)
+	m.registry.MustRegister(&collector{f: &m.families, s: s})
+}
+
+// Event counts something that happened.
+func (m *Metrics) Event(k cache.EventKind) {
+	if c := m.events[k]; c != nil {
+		c.Inc()
+	}
+}
+
+// Handler serves the metrics as text for Prometheus, and as OpenMetrics or protobuf to
+// whoever asks for them.
+func (m *Metrics) Handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{
+		EnableOpenMetrics: true,
+		// A store that cannot be measured must not hide what the rest says.
+		ErrorHandling: promhttp.ContinueOnError,
+		// Two scrapers and a person; each costs a look at the store's folders.
+		MaxRequestsInFlight: 8,
+		Timeout:             20 * time.Second,
+	})
+}
+
+// Gatherer returns the metrics for those who read them within the process.
+func (m *Metrics) Gatherer() prometheus.Gatherer { return m.registry }
+
+// Family is one metric with all its series.
+type Family struct {
+	Name   string
+	Help   string
+	Type   string // counter, gauge or histogram
+	Labels []string
+
+	desc *prometheus.Desc
+}
+
+func (f *Family) opts() prometheus.Opts { return prometheus.Opts{Name: f.Name, Help: f.Help} }
+
+// Families returns the metrics of the mirror itself, by name. Those of the Go runtime and
+// of the process are client_golang's.
+func Families() []Family {
+	f := newFamilies()
+	slices.SortFunc(f.all, func(a, b *Family) int {
+		if a.Name < b.Name {
+			return -1
+		}
+		return 1
+	})
+	list := make([]Family, len(f.all))
+	for i, one := range f.all {
+		list[i] = *one
+	}
+	return list
+}
