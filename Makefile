@@ -10,9 +10,10 @@ BENCH :=
 IMAGE := forebay:$(VERSION)
 
 # Packages whose tests need neither root nor other programs.
-QUICK = $$(go list ./... | grep -v -e /internal/e2e -e /internal/bench -e /internal/disktest)
+QUICK = $$(go list ./... | grep -v -e /internal/e2e -e /internal/bench -e /internal/disktest -e /internal/s3test -e /cache/s3)
 
 LINT := bin/golangci-lint
+S3 := bin/versitygw
 
 .PHONY: all
 all: build quick ## build and run the quick tests (the default)
@@ -34,7 +35,7 @@ quick: ## run the tests that need neither root nor other programs
 	go test $(QUICK)
 
 .PHONY: test
-test: deps lint ## run the linter and all tests; installs what they need (as root)
+test: deps lint $(S3) ## run the linter and all tests; installs what they need (as root)
 	go build ./...
 	go test -race -timeout 15m ./internal/mirrortest ./proxy ./internal/server ./upstream/...
 	go test -timeout 25m ./...
@@ -67,6 +68,10 @@ fmt: $(LINT) ## format all Go files
 # Built once; it has hundreds of modules, so it has a go.mod of its own.
 $(LINT): tools/go.mod tools/go.sum
 	go build -modfile=tools/go.mod -o $@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+# A real S3 server for tests, with a go.mod of its own.
+$(S3): tools/s3/go.mod tools/s3/go.sum
+	cd tools/s3 && go build -o ../../$@ github.com/versity/versitygw/cmd/versitygw
 
 .PHONY: deps
 deps: ## install the Debian packages that the tests need (as root)

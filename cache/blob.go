@@ -116,10 +116,12 @@ func (c *Cache) openBlob(ctx context.Context, o *origin, repo Repo, d v1.Hash) (
 				return c.ready(ctx, repo, b)
 			}
 		}
-		if o.Offline {
+		_, stored := c.inBucket(d)
+		stored = stored && linked
+		if o.Offline && !stored {
 			return nil, c.offlineMiss(ctx, repo, "", d, true)
 		}
-		if err, ok := c.recall(key); ok {
+		if err, ok := c.recall(key); ok && !stored {
 			return nil, err
 		}
 		b, err := c.joinFill(o, repo, d, try == 0)
@@ -200,7 +202,7 @@ func (c *Cache) keptBlob(o *origin, repo Repo, d v1.Hash) (*Blob, error) {
 	if c.isVerified(d, size) {
 		return &Blob{Digest: d, Size: size, Result: Hit, file: file}, nil
 	}
-	f, err := c.verifyKept(source{repo, o}, d, file, size)
+	f, err := c.verifyKept(source{repo: repo, origin: o}, d, file, size)
 	if err != nil {
 		return nil, err
 	}
@@ -341,8 +343,13 @@ func (c *Cache) startFill(o *origin, repo Repo, d v1.Hash) (*Blob, error) {
 		cancel: c.opts.CancelAbandoned, resumes: c.disk.HasPartial(d),
 		open: func() (*disk.Partial, error) { return c.disk.Partial(d) }}
 	f.reopen = t.reader
+	c.supply(t)
 	c.fills[d] = f
-	b := onFill(f, -1, Miss)
+	res := Miss
+	if f.source.bucket != nil {
+		res = Hit
+	}
+	b := onFill(f, -1, res)
 	c.wg.Go(func() { c.runFill(t) })
 	return b, nil
 }
@@ -375,6 +382,7 @@ func (c *Cache) commit(f *fill) error {
 	c.setVerified(f.digest, f.size)
 	c.wrong.remove(f.digest)
 	c.space.add(f.digest, f.size, evict.Blob)
+	defer c.upload(f.digest, f.size)
 	return c.record(func(b *index.Batch) error {
 		return errors.Join(b.PutBlob(f.digest, index.BlobInfo{Size: f.size, Added: time.Now()}),
 			b.PutLink(c.indexRepo(f.source.repo), index.Blob, f.digest, index.Link{Size: f.size, At: time.Now()}))
@@ -390,6 +398,10 @@ func (c *Cache) failed(f *fill, err error) {
 		if errors.Is(err, errStorage) {
 			c.storeUsed(&c.writes, err)
 		}
+		return
+	case errors.Is(err, errMismatch) && f.source.bucket.gave():
+		// The registry is not to blame. The next fill asks it.
+		c.tier.Distrust(c.ctx, f.digest)
 		return
 	case errors.Is(err, errMismatch):
 		c.mismatched(repo, f.digest, err)
@@ -425,7 +437,7 @@ func (c *Cache) StatBlob(ctx context.Context, repo Repo, d v1.Hash) (size int64,
 		c.unread(err)
 	}
 	if linked {
-		size, ok := c.keptSize(d)
+		size, ok := c.storedSize(d)
 		if ok && (link.Size < 0 || link.Size == size || c.isVerified(d, size)) {
 			return size, Hit, nil
 		}

@@ -102,6 +102,7 @@ func (g *collection) adopt(d v1.Hash, size int64, modTime time.Time) error {
 		return nil
 	}
 	g.c.space.add(d, size, evict.Blob)
+	defer g.c.upload(d, size)
 	return g.c.update(func(b *index.Batch) error {
 		return b.PutBlob(d, index.BlobInfo{Size: size, Added: modTime})
 	})

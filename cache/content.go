@@ -143,7 +143,7 @@ type Part struct {
 
 // stateOf looks where content stands, and what its size is if the image did not say.
 func (c *Cache) stateOf(repo Repo, k index.Kind, d v1.Hash, size int64) (State, int64) {
-	kept, ok := c.keptSize(d)
+	kept, ok := c.storedSize(d)
 	switch {
 	case !ok:
 		return Missing, size

@@ -165,12 +165,12 @@ const (
 	Recording = "writing to the index"
 )
 
-// Trouble is what the disk could not do last, and has not done since. Clients are served
-// all the same: from what is kept, or passed through.
+// Trouble is what the disk or the bucket could not do last, and has not done since.
+// Clients are served all the same: from what is kept, or passed through.
 type Trouble struct {
-	What string `json:"what"` // Reading, Writing or Recording
+	What string `json:"what"` // Reading, Writing, Recording, or what the tier says of the bucket
 	// Cause is "full", "read-only", "broken" (input or output errors), "descriptors" (too
-	// many open files) or "other".
+	// many open files), "bucket" or "other".
 	Cause string    `json:"cause"`
 	Why   string    `json:"why"` // what was said last
 	Since time.Time `json:"since"`
@@ -183,6 +183,11 @@ func (c *Cache) Troubles() []Trouble {
 		if t, broken := door.trouble(); broken {
 			t.What = c.doorName(door)
 			all = append(all, t)
+		}
+	}
+	if c.tier != nil {
+		for _, f := range c.tier.Faults() {
+			all = append(all, Trouble{What: f.What, Cause: "bucket", Why: f.Err.Error(), Since: f.Since})
 		}
 	}
 	return all

@@ -93,10 +93,19 @@ type fill struct {
 type source struct {
 	repo   Repo
 	origin *origin
+	bucket *supply // asked first; nil when the bucket has not got it
 }
 
 // open asks the upstream for the bytes [off, end) of d, see [Content].
 func (s source) open(ctx context.Context, d v1.Hash, off, end int64) (*pull.Body, error) {
+	if s.bucket != nil {
+		if body, err := s.bucket.open(ctx, d, off, end); body != nil || err != nil {
+			return body, err
+		}
+		if s.origin.Offline {
+			return nil, offlineError(s.repo)
+		}
+	}
 	body, err := s.origin.Upstream.OpenBlob(ctx, s.repo.Name, d, off, end)
 	if ctx.Err() == nil {
 		s.origin.health.saw(err)

@@ -135,6 +135,7 @@ func (c *Cache) takeIn(ctx context.Context, d v1.Hash, size int64, r io.Reader) 
 		return errors.Join(err, part.Discard())
 	}
 	c.space.add(d, size, evict.Blob)
+	defer c.upload(d, size)
 	return c.update(func(b *index.Batch) error {
 		return b.PutBlob(d, index.BlobInfo{Size: size, Added: time.Now()})
 	})

@@ -42,7 +42,7 @@ func (c *Cache) keeps(repo Repo, d v1.Hash) bool {
 	if c.hot.Contains(hotKey(repo, d)) {
 		return true
 	}
-	_, ok := c.keptSize(d)
+	_, ok := c.storedSize(d)
 	return ok && c.linked(repo, index.Manifest, d)
 }
 
@@ -72,7 +72,7 @@ func (c *Cache) readKept(d v1.Hash, most int64) ([]byte, error) {
 // possesses reports whether there are bytes of d, complete or not: then a repository that
 // is not linked to it must prove that it holds it before any of them goes out.
 func (c *Cache) possesses(d v1.Hash) bool {
-	_, kept := c.keptSize(d)
+	_, kept := c.storedSize(d)
 	return kept || c.running(d) != nil || c.disk.HasPartial(d)
 }
 
@@ -163,7 +163,7 @@ func (c *Cache) Servable(_ context.Context, repo Repo, m *Manifest) bool {
 		if err != nil {
 			return false
 		}
-		if _, ok := c.keptSize(d); !ok || !c.linked(repo, index.Blob, d) {
+		if _, ok := c.storedSize(d); !ok || !c.linked(repo, index.Blob, d) {
 			return false
 		}
 	}
@@ -183,6 +183,9 @@ func (c *Cache) Run(ctx context.Context) error {
 	work.Go(func() { c.upkeep(ctx) })
 	work.Go(func() { c.keepWants(ctx) })
 	work.Go(func() { c.heal(ctx) })
+	if c.tier != nil {
+		work.Go(func() { c.tier.Run(ctx) })
+	}
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
 	for {

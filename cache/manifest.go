@@ -97,7 +97,7 @@ func (c *Cache) byDigest(ctx context.Context, o *origin, repo Repo, d v1.Hash, h
 	if m != nil {
 		return m, nil
 	}
-	if o.Offline {
+	if _, stored := c.inBucket(d); o.Offline && !(stored && linked) {
 		return nil, c.offlineMiss(ctx, repo, "", d, false)
 	}
 	key := repo.String() + "\x00" + d.String()
@@ -173,6 +173,12 @@ func (c *Cache) fetchManifest(ctx context.Context, o *origin, repo Repo, d v1.Ha
 	if m, _, err := c.linkedManifest(repo, d); m != nil || err != nil {
 		return m, err // since the caller looked
 	}
+	if m := c.bucketManifest(ctx, repo, d); m != nil {
+		return m, nil
+	}
+	if o.Offline {
+		return nil, offlineError(repo)
+	}
 	desc, b, err := c.getManifest(ctx, o, repo, d.String())
 	o.health.saw(err)
 	if err != nil {
@@ -214,6 +220,7 @@ func (c *Cache) keepManifest(repo Repo, desc v1.Descriptor, b []byte) (*Manifest
 		c.heat(repo, m) // memory is no worse a place while the disk fails
 		return m.with(Passed), nil
 	}
+	c.upload(desc.Digest, desc.Size)
 	c.pinKept(desc.Digest, b)
 	c.heat(repo, m)
 	return m, nil

@@ -14,6 +14,7 @@ import (
 
 	"forebay/cache/disk"
 	"forebay/cache/index"
+	"forebay/cache/tier"
 )
 
 // Options configures a [Cache]. Dir and Upstreams are required.
@@ -43,8 +44,11 @@ type Options struct {
 	// ScrubInterval is how long everything that is kept may go unread before it is compared
 	// with its digest again. 0 means never.
 	ScrubInterval time.Duration
-	ScrubRate     int64       // bytes per second that this reads at most; 0 means 16 MiB
-	Log           *zap.Logger // nil means no logging
+	ScrubRate     int64 // bytes per second that this reads at most; 0 means 16 MiB
+	// Bucket is a bucket behind the folder: all that is kept is uploaded, and what the folder
+	// had to drop is read from there. nil means that there is none.
+	Bucket *tier.Options
+	Log    *zap.Logger // nil means no logging
 	// OnEvent is told of what happens to what is kept and to the upstreams. It must not
 	// block, nor call what asks an upstream. nil means that nobody is told.
 	OnEvent func(Event)
@@ -59,7 +63,10 @@ type Cache struct {
 	log       *zap.Logger
 	disk      *disk.Store
 	index     *index.Index
+	tier      *tier.Tier // nil without a bucket
 	upstreams map[string]*origin
+
+	bucketLanes *lanes
 
 	ctx  context.Context // life of fills and upstream calls; ended by Close
 	stop context.CancelFunc
@@ -152,7 +159,9 @@ func Open(o Options) (*Cache, error) {
 	if err != nil {
 		return nil, errors.Join(err, store.Close())
 	}
-	ix, err := index.OpenOrRebuild(context.Background(), o.indexOptions(), store.Walk)
+	where := o.indexOptions()
+	where.KeepGone = o.Bucket != nil // it is not listed now
+	ix, err := index.OpenOrRebuild(context.Background(), where, store.Walk)
 	if err != nil {
 		return nil, errors.Join(err, store.Close())
 	}
@@ -193,13 +202,17 @@ func Open(o Options) (*Cache, error) {
 	c.manifests = flights[*Manifest]{ctx: ctx, wg: &c.wg}
 	c.stats = flights[int64]{ctx: ctx, wg: &c.wg}
 	c.docs = flights[[]byte]{ctx: ctx, wg: &c.wg}
+	if o.Bucket != nil {
+		c.openTier(*o.Bucket)
+	}
 	c.openSpace()
 	c.openWants()
 	return c, nil
 }
 
 // RebuildIndex makes the index of the storage folder o.Dir anew from its blobs and its
-// journal of links and tags. No server may use the folder meanwhile. progress may be nil.
+// journal of links and tags, and from the bucket behind it if there is one. No server may
+// use the folder meanwhile. progress may be nil.
 func RebuildIndex(ctx context.Context, o Options, progress func(index.Progress)) (done index.Progress, err error) {
 	store, err := disk.Open(o.Dir, o.Log)
 	if err != nil {
@@ -209,5 +222,23 @@ func RebuildIndex(ctx context.Context, o Options, progress func(index.Progress))
 	if _, err := o.placeIndex(); err != nil {
 		return done, err
 	}
-	return index.Rebuild(ctx, o.indexOptions(), store.Walk, progress)
+	where := o.indexOptions()
+	if o.Bucket != nil {
+		where.Bucket = walkBucket(ctx, o.Bucket.Bucket)
+	}
+	return index.Rebuild(ctx, where, store.Walk, progress)
+}
+
+// walkBucket returns a walk over the objects of a bucket.
+func walkBucket(ctx context.Context, b tier.Objects) index.WalkFunc {
+	return func(fn func(v1.Hash, int64, time.Time) error) error {
+		return tier.EachShard(ctx, b, func(_ string, all []tier.Object) error {
+			for _, o := range all {
+				if err := fn(o.Digest, o.Size, o.Stamp); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
 }

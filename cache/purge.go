@@ -294,6 +294,9 @@ func (c *Cache) PurgeDigest(ctx context.Context, d v1.Hash, force bool) (Purged,
 		p.done.Shared = 0 // it was shared only until its last link went
 	}
 	err = errors.Join(err, c.index.Sync())
+	if c.tier != nil {
+		err = errors.Join(err, c.tier.Remove(ctx, d))
+	}
 	c.wrong.remove(d)
 	c.log.Info("digest purged", logkey.Digest(d), logkey.Bytes(p.done.Bytes), logkey.Err(err))
 	p.tell(Repo{}, d.String(), d)

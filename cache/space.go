@@ -49,6 +49,7 @@ type space struct {
 	policy  *evict.Policy
 	log     *zap.Logger
 	keep    func(v1.Hash) bool // pinned or in use: not now
+	later   func(v1.Hash) bool // the only copy: rather not; may be nil
 	drop    func([]v1.Hash) error
 	loaded  chan struct{} // closed when policy knows what is kept
 
@@ -60,6 +61,7 @@ type space struct {
 	freed    atomic.Int64     // bytes
 	ages     *tally.Histogram // how long what was evicted had not been used
 	told     func(evicted)    // of each time that room was made; no lock is held
+	unsaved  atomic.Int64     // evicted before they were uploaded
 }
 
 // rounded is what a file of n bytes takes on the disk.
@@ -113,7 +115,8 @@ func (s *space) release(n int64) {
 	}
 }
 
-// makeRoom evicts until nothing is too much, at least over bytes.
+// makeRoom evicts until nothing is too much, at least over bytes. When nothing else is
+// left, what is not uploaded yet goes too: the registry has it, and the bound is hard.
 func (s *space) makeRoom(over int64) bool {
 	var all evicted
 	defer func() { s.told(all) }() // after the lock is given back
@@ -122,6 +125,10 @@ func (s *space) makeRoom(over int64) bool {
 	for over > 0 {
 		some := s.evict(over)
 		all.blobs, all.bytes, all.unused = all.blobs+some.blobs, all.bytes+some.bytes, some.unused
+		if some.bytes == 0 && s.later != nil {
+			some = s.evictFrom(over, true)
+			all.blobs, all.bytes, all.unused = all.blobs+some.blobs, all.bytes+some.bytes, some.unused
+		}
 		if some.bytes == 0 {
 			return false
 		}
@@ -138,8 +145,18 @@ type evicted struct {
 
 // evict drops what is worth least, at least need bytes if there are as many, and returns
 // what it dropped. s.evicting is held.
-func (s *space) evict(need int64) (done evicted) {
-	victims := s.policy.Victims(need, s.keep)
+func (s *space) evict(need int64) evicted { return s.evictFrom(need, false) }
+
+// evictFrom is evict; with last, the only copies go too.
+func (s *space) evictFrom(need int64, last bool) (done evicted) {
+	keep := s.keep
+	if s.later != nil && !last {
+		keep = s.sure
+	}
+	victims := s.policy.Victims(need, keep)
+	if last {
+		s.unsaved.Add(int64(len(victims)))
+	}
 	for len(victims) > 0 {
 		batch := victims[:min(len(victims), dropBatch)]
 		victims = victims[len(batch):]
@@ -168,6 +185,9 @@ func (s *space) evict(need int64) (done evicted) {
 	}
 	return done
 }
+
+// sure is keep, and what is not uploaded yet.
+func (s *space) sure(d v1.Hash) bool { return s.keep(d) || s.later != nil && s.later(d) }
 
 // add says that d is kept now.
 func (s *space) add(d v1.Hash, size int64, k evict.Kind) { s.policy.Add(d, rounded(size), k) }
@@ -216,6 +236,7 @@ func (c *Cache) openSpace() {
 		max: c.opts.MaxBytes, minFree: c.opts.MinFree, disk: c.disk, log: c.log,
 		policy: evict.New(evict.Options{Capacity: c.opts.MaxBytes / 100 * lowPercent}),
 		keep:   func(d v1.Hash) bool { return c.running(d) != nil || c.Pinned(d) || c.arriving.has(d) },
+		later:  c.onlyCopy(),
 		drop:   c.dropContent,
 		loaded: make(chan struct{}),
 		ages:   tally.NewHistogram(tally.Ages()),
@@ -270,6 +291,7 @@ func (c *Cache) dropContent(all []v1.Hash) error {
 	errs = append(errs, c.update(func(b *index.Batch) error {
 		var errs []error
 		for _, d := range gone {
+			errs = append(errs, c.noteUse(b, d))
 			errs = append(errs, b.DeleteBlob(d))
 		}
 		return errors.Join(errs...)
@@ -297,7 +319,7 @@ func (c *Cache) dropOld() {
 	}
 	<-c.space.loaded
 	var old []v1.Hash
-	for _, v := range c.space.policy.Unused(time.Now().Add(-c.opts.MaxAge), c.space.keep) {
+	for _, v := range c.space.policy.Unused(time.Now().Add(-c.opts.MaxAge), c.space.sure) {
 		old = append(old, v.Digest)
 	}
 	for len(old) > 0 {

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"forebay/cache/tier"
 )
 
 // Stats are figures of the cache as a whole.
@@ -36,6 +38,10 @@ type Stats struct {
 
 	// Troubles are what is wrong with the disk now.
 	Troubles []Trouble `json:"troubles"`
+	// Bucket is what is known of the bucket behind the folder; missing without one.
+	Bucket *tier.Stats `json:"bucket,omitempty"`
+	// EvictedUnsaved counts what was evicted before it was uploaded, since the start.
+	EvictedUnsaved int64 `json:"evicted_unsaved"`
 }
 
 // Stats returns figures of the cache. It reads no blob and lists no index.
@@ -47,6 +53,11 @@ func (c *Cache) Stats() (Stats, error) {
 		EvictedBlobs: c.space.evicted.Load(), EvictedBytes: c.space.freed.Load(),
 		TagsMoved: c.counts.tagsMoved.Load(), ReleasesMoved: c.counts.releasesMoved.Load(), Scrub: c.Scrub(),
 		Troubles: c.Troubles(),
+	}
+	s.EvictedUnsaved = c.space.unsaved.Load()
+	if c.tier != nil {
+		b := c.tier.Stats()
+		s.Bucket = &b
 	}
 	c.loadPins()
 	c.pins.mu.RLock()

@@ -25,6 +25,7 @@ func (d *decoder) check() {
 	}
 	d.checkWebhooks()
 	d.checkAdminToken()
+	d.checkS3()
 	for i := range c.Upstreams {
 		d.checkUpstream(&c.Upstreams[i])
 	}

@@ -101,6 +101,7 @@ type Storage struct {
 	// leaves the choice to the program.
 	MinFree int64
 	MaxAge  time.Duration // how long unused content is kept; 0 is for ever
+	S3      S3            // a bucket behind the folder
 }
 
 // What Storage.MaxSize 0 means: the smaller of an amount that is plenty for most and
@@ -280,6 +281,7 @@ func defaults() *Config {
 		NegativeTTL:       10 * time.Second,
 		Log:               Log{Level: LevelInfo, Format: LogAuto, Access: true},
 		Cost:              Cost{Currency: "USD"},
+		Storage:           Storage{S3: S3{SSE: SSEBucket, Uploads: 4}},
 		origins:           map[string]Origin{},
 	}
 }

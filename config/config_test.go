@@ -198,7 +198,7 @@ upstreams:
 		AdminToken: NewSecret("a-token-from-a-file"), AdminTokenFile: passwordFile + "-admin",
 		Pins: []string{"nginx:1.27", "ghcr.io/owner/*:v[0-9]*"}, ScrubInterval: 7 * day,
 		Listen: "127.0.0.1:6000", TLS: TLS{certFile, keyFile}, HTTP2: true, ShutdownGrace: 90 * time.Second,
-		Storage:  Storage{Dir: "/srv/forebay", MaxSize: 3 << 39},
+		Storage:  Storage{Dir: "/srv/forebay", MaxSize: 3 << 39, S3: S3{SSE: SSEBucket, Uploads: 4}},
 		Hosts:    map[string]string{"hub.mirror.lan": "docker.io", "ghcr.mirror.lan:5000": "ghcr.io"},
 		Fallback: FallbackNone, OnAbandon: AbandonCancel, RevalidateTimeout: 500 * time.Millisecond,
 		Log: Log{LevelDebug, LogJSON, false}, Cost: Cost{0.09, "EUR"}, File: c.File,

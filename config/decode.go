@@ -271,10 +271,6 @@ func (d *decoder) upstreams(n *yaml.Node) {
 // unknown reports a key that is not there, with the one that was probably meant.
 func (d *decoder) unknown(key *yaml.Node, path string, fields []field) {
 	at := join(path, clip(key.Value))
-	if at == "storage.s3" {
-		d.add(d.at(key), at, "blobs in a bucket are not supported by this version: remove the key, and blobs are kept in storage.dir")
-		return
-	}
 	names := make([]string, len(fields))
 	for i, f := range fields {
 		names[i] = f.name

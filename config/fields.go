@@ -113,6 +113,7 @@ func (s *Storage) fields() []field {
 			"What is left free on the file system, whoever fills it. `auto` is 5 % of it, and at least 512MiB where it is larger than 10GiB."),
 		durationField("max_age", &s.MaxAge, 0, 3650*day,
 			"Content that nobody used for so long is dropped. 0: never."),
+		{name: "s3", kind: section, fields: s.S3.fields(), doc: "A bucket behind the folder, for more than a disk holds."},
 	}
 }
 

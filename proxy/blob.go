@@ -35,6 +35,9 @@ func (h *Handler) blob(x *exchange) error {
 	if x.head() {
 		return h.statBlob(x)
 	}
+	if sent, err := h.sendElsewhere(x); sent || err != nil {
+		return err
+	}
 	b, err := h.openBlob(&x.budget, x.repo(), x.route.Digest)
 	if err != nil {
 		return err
@@ -56,6 +59,26 @@ func (h *Handler) blob(x *exchange) error {
 		return sendParts(x, b)
 	}
 	return h.sendBlob(x, b, span, form)
+}
+
+// sendElsewhere sends a client that GETs a large blob to where it lies, if that is wanted.
+// The URL is as good as a key for a while: it goes to the client and nowhere else.
+func (h *Handler) sendElsewhere(x *exchange) (bool, error) {
+	if h.elsewhere == nil {
+		return false, nil
+	}
+	url, err := h.elsewhere(&x.budget, x.repo(), x.route.Digest)
+	if url == "" || err != nil {
+		return false, err
+	}
+	header := x.w.Header()
+	setContent(header, x.route.Digest)
+	header.Set("Cache-Control", "no-store")
+	header.Set("Location", url)
+	header.Set("Content-Length", "0")
+	x.result = cache.Hit
+	x.w.WriteHeader(http.StatusTemporaryRedirect)
+	return true, nil
 }
 
 // sendParts sends several parts of a complete blob, for podman's partial pulls and stargz.

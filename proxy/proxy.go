@@ -65,6 +65,9 @@ const (
 // Options configures a [Handler]. Cache and Upstreams are required.
 type Options struct {
 	Cache Cache
+	// Redirect returns the URL that a client which GETs a blob is sent to, "" when it is
+	// served from here. nil sends nobody anywhere.
+	Redirect func(ctx context.Context, repo cache.Repo, d v1.Hash) (string, error)
 	// Upstreams maps the canonical name of each configured registry, with its port if it
 	// has one, to its aliases. Docker Hub's own aliases need not be given.
 	Upstreams map[string][]string
@@ -95,6 +98,8 @@ type Handler struct {
 
 	// openBlob is cache.Blob behind the smallest interface; tests put fakes here.
 	openBlob func(ctx context.Context, repo cache.Repo, d v1.Hash) (openBlob, error)
+
+	elsewhere func(ctx context.Context, repo cache.Repo, d v1.Hash) (string, error)
 }
 
 // New returns a handler. It fails when the names of the upstreams contradict each other.
@@ -116,6 +121,7 @@ func New(o Options) (*Handler, error) {
 		static:     newStaticHeaders(),
 		disagreed:  rate.Sometimes{Interval: time.Minute},
 	}
+	h.elsewhere = o.Redirect
 	h.openBlob = func(ctx context.Context, repo cache.Repo, d v1.Hash) (openBlob, error) {
 		b, err := o.Cache.Blob(ctx, repo, d)
 		if err != nil {

@@ -27,6 +27,8 @@ const (
 	prefixDoc     = 'o' // o kind U N key 0 i   → part i of a document
 	prefixPin     = 'p' // p U N ref            → Pin
 	prefixNote    = 'm' // m name               → bookkeeping of others
+	prefixRemote  = 's' // s D                  → Remote
+	prefixUpload  = 'u' // u D                  → Upload
 )
 
 var (

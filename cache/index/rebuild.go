@@ -21,11 +21,14 @@ type WalkFunc func(func(d v1.Hash, size int64, modTime time.Time) error) error
 
 // Progress counts what a rebuild has done so far, or in the end.
 type Progress struct {
-	Blobs int64 // found in the store
+	Blobs int64 // found on the disk
 	Bytes int64 // their sizes
-	Lines int64 // sound lines of the journal
-	Bad   int64 // lines that could not be read
-	Gone  int64 // links and tags that were not restored, as their content is not there
+	// Objects are those found in the bucket.
+	Objects     int64
+	ObjectBytes int64
+	Lines       int64 // sound lines of the journal
+	Bad         int64 // lines that could not be read
+	Gone        int64 // links and tags that were not restored, as their content is not there
 }
 
 // rebuildBatch is how many changes of a rebuild are made at once.
@@ -86,7 +89,7 @@ func Rebuild(ctx context.Context, o Options, walk WalkFunc, progress func(Progre
 	if o.Log == nil {
 		o.Log = zap.NewNop()
 	}
-	b := &rebuild{ctx: ctx, progress: progress}
+	b := &rebuild{ctx: ctx, progress: progress, bucket: o.Bucket, keepGone: o.KeepGone}
 	err := b.run(o, walk)
 	if err != nil {
 		return b.done, fmt.Errorf("rebuild index %q: %w", o.Dir, err)
@@ -99,6 +102,8 @@ type rebuild struct {
 	ctx      context.Context // of the one call that the rebuild lives for
 	ix       *Index
 	progress func(Progress)
+	bucket   WalkFunc // nil when there is none
+	keepGone bool
 	done     Progress
 	batch    Batch
 }
@@ -127,6 +132,13 @@ func (b *rebuild) fill(journal string, walk WalkFunc) error {
 		b.done.Bytes += size
 		return errors.Join(b.batch.PutBlob(d, BlobInfo{Size: size, Added: modTime}), b.step())
 	})
+	if err == nil && b.bucket != nil {
+		err = b.bucket(func(d v1.Hash, size int64, stamp time.Time) error {
+			b.done.Objects++
+			b.done.ObjectBytes += size
+			return errors.Join(b.batch.PutRemote(d, Remote{Size: size, Stamp: stamp}), b.step())
+		})
+	}
 	if err != nil {
 		return err
 	}
@@ -153,16 +165,26 @@ func (b *rebuild) fill(journal string, walk WalkFunc) error {
 // earlier line had it: an old binding of a tag must not come back as the current one.
 func (b *rebuild) apply(e entry) error {
 	if !e.remove && e.pin.Ref == "" {
-		_, there, err := b.ix.Blob(e.desc.Digest)
+		there, err := b.there(e.desc.Digest)
 		if err != nil {
 			return err
 		}
 		if !there {
 			b.done.Gone++
-			e.remove = true
+			e.remove = !b.keepGone
 		}
 	}
 	return e.change(&b.batch)
+}
+
+// there reports whether content was found.
+func (b *rebuild) there(d v1.Hash) (bool, error) {
+	_, there, err := b.ix.Blob(d)
+	if there || err != nil || b.bucket == nil {
+		return there, err
+	}
+	_, there, err = b.ix.Remote(d)
+	return there, err
 }
 
 // step makes the gathered changes when there are enough.

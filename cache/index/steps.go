@@ -21,6 +21,12 @@ type Options struct {
 	Reserve int64
 	// Fault is for tests only; nil asks nobody.
 	Fault Fault
+	// Bucket walks the objects in the bucket behind the disk, for a rebuild; nil when there
+	// is none, or it is not to be asked.
+	Bucket WalkFunc
+	// KeepGone has a rebuild restore links and tags whose content was not found: they are
+	// still true, and it may be in a bucket that was not asked.
+	KeepGone bool
 }
 
 // Step is one change that the index makes to the disk. What the database does on its own

@@ -31,16 +31,24 @@ func newConfigCheck(p process) *cobra.Command {
 		Short: "Tell whether the configuration is right",
 		Long: `Checks the file, and with it the environment and the flags, just as "forebay serve"
 does at its start. All faults are told at once, each with its line and with what is
-allowed. Nothing is contacted and nothing is changed.`,
+allowed. Nothing is contacted and nothing is changed, but with --online: then the
+bucket of storage.s3 is tried with an object that is put, read and removed again.`,
 		Example: `  forebay config check
-  forebay config check /etc/forebay/forebay.yaml`,
+  forebay config check /etc/forebay/forebay.yaml
+  forebay config check --online`,
 		Args: cobra.MaximumNArgs(1),
 	}
 	load := addConfigFlags(cmd, p)
-	cmd.RunE = func(_ *cobra.Command, args []string) error {
+	online := cmd.Flags().Bool("online", false, "try the bucket, too")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		c, err := load(strings.Join(args, ""))
 		if err != nil {
 			return err
+		}
+		if *online {
+			if err := checkOnline(cmd.Context(), c, p); err != nil {
+				return err
+			}
 		}
 		name := c.File
 		if name == "" {

@@ -17,7 +17,8 @@ func newRebuildIndex(p process) *cobra.Command {
 		Long: `Makes the index of the storage folder anew from the blobs and the journal beside
 them, which are the truth. "forebay serve" does so by itself when the index is
 missing or damaged; this is for when it is suspected to be wrong. Stop the server
-first: a folder that is in use is refused. No blob is changed or removed.`,
+first: a folder that is in use is refused. No blob is changed or removed. With a bucket
+(storage.s3) its objects are listed too.`,
 		Example: `  forebay rebuild-index
   forebay rebuild-index --storage-dir /srv/forebay`,
 		Args: cobra.NoArgs,
@@ -33,17 +34,33 @@ first: a folder that is in use is refused. No blob is changed or removed.`,
 		if err := mustExist(c.Storage.Dir); err != nil {
 			return err
 		}
-		progress := func(done index.Progress) {
-			fmt.Fprintf(p.stderr, "%s blobs, %s …\n", humanize.Comma(done.Blobs), humanize.IBytes(uint64(done.Bytes)))
+		bucket, err := newBucket(c, thisBuild().version, log)
+		if err != nil {
+			return err
 		}
-		done, err := cache.RebuildIndex(cmd.Context(), cache.Options{Dir: c.Storage.Dir, IndexDir: c.Storage.IndexDir, Log: log}, progress)
+		if bucket != nil {
+			defer bucket.Close()
+		}
+		progress := func(done index.Progress) { fmt.Fprintln(p.stderr, foundText(done, bucket != nil)+" …") }
+		done, err := cache.RebuildIndex(cmd.Context(), cache.Options{
+			Dir: c.Storage.Dir, IndexDir: c.Storage.IndexDir, Bucket: tierOptions(c, bucket), Log: log,
+		}, progress)
 		if err != nil {
 			return openError(c, err)
 		}
-		_, err = fmt.Fprintf(p.stdout, "rebuilt the index of %s: %s blobs, %s; %s journal lines, %s unreadable, %s without their content\n",
-			c.Storage.Dir, humanize.Comma(done.Blobs), humanize.IBytes(uint64(done.Bytes)),
+		_, err = fmt.Fprintf(p.stdout, "rebuilt the index of %s: %s; %s journal lines, %s unreadable, %s without their content\n",
+			c.Storage.Dir, foundText(done, bucket != nil),
 			humanize.Comma(done.Lines), humanize.Comma(done.Bad), humanize.Comma(done.Gone))
 		return err
 	}
 	return cmd
+}
+
+// foundText says what a rebuild has found so far.
+func foundText(done index.Progress, bucket bool) string {
+	text := fmt.Sprintf("%s blobs, %s", humanize.Comma(done.Blobs), humanize.IBytes(uint64(done.Bytes)))
+	if bucket {
+		text += fmt.Sprintf(", and in the bucket %s, %s", humanize.Comma(done.Objects), humanize.IBytes(uint64(done.ObjectBytes)))
+	}
+	return text
 }

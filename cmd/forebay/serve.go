@@ -79,6 +79,9 @@ func serve(ctx context.Context, c *config.Config, p process) (err error) {
 		err = errors.Join(err, m.Close())
 		log.Info("stopped", logkey.Err(err))
 	}()
+	if err := reachBucket(ctx, m.bucket, log); err != nil {
+		return err
+	}
 	sets, err := newSets(c, m, log)
 	if err != nil {
 		return err

@@ -49,8 +49,35 @@ func statRows(t *table, s cache.Stats) {
 	t.row("Damaged:", humanize.Comma(s.Scrub.Damaged)+" since the start; in quarantine "+
 		countText(s.QuarantineFiles, "file", "files")+", "+bytesText(s.QuarantineBytes))
 	t.row("Scrub:", scrubText(s.Scrub))
+	bucketRows(t, s)
 	for _, d := range s.Troubles {
-		t.row("Disk:", fmt.Sprintf("%s fails (%s) since %s: %s", d.What, d.Cause, d.Since.Format(time.DateTime), d.Why))
+		name := "Disk:"
+		if d.Cause == "bucket" {
+			name = "Bucket:"
+		}
+		t.row(name, fmt.Sprintf("%s fails (%s) since %s: %s", d.What, d.Cause, d.Since.Format(time.DateTime), d.Why))
+	}
+}
+
+// bucketRows tell of the bucket, if there is one.
+func bucketRows(t *table, s cache.Stats) {
+	b := s.Bucket
+	if b == nil {
+		return
+	}
+	of := ""
+	if b.MaxBytes > 0 {
+		of = " of " + humanize.IBytes(uint64(b.MaxBytes))
+	}
+	t.row("Bucket:", countText(b.Objects, "object", "objects")+", "+bytesText(b.ObjectBytes)+of)
+	more := ""
+	if b.More {
+		more = " or more"
+	}
+	t.row("Uploads:", fmt.Sprintf("%s%s queued, %s; %s done since the start, %s failures; %s evicted before",
+		countText(int64(b.Queued), "blob", "blobs"), more, bytesText(b.QueuedBytes), humanize.Comma(b.Uploaded), humanize.Comma(b.Failures), humanize.Comma(s.EvictedUnsaved)))
+	if b.LastError != "" && !b.Degraded {
+		t.row("Bucket:", "last failed "+agoText(b.LastErrorAt)+": "+b.LastError)
 	}
 }
 

@@ -9,6 +9,8 @@ import (
 	"go.uber.org/zap"
 
 	"forebay/cache"
+	"forebay/cache/s3"
+	"forebay/cache/tier"
 	"forebay/config"
 	"forebay/internal/activity"
 	"forebay/internal/metrics"
@@ -28,6 +30,7 @@ type mirror struct {
 	issuers    []*ecr.Issuer
 	activity   *activity.Recorder
 	metrics    *metrics.Metrics
+	bucket     *s3.Bucket // nil when there is none
 }
 
 // newMirror builds a mirror from its settings and opens its storage. Nothing is contacted.
@@ -54,7 +57,10 @@ func newMirror(c *config.Config, b build, log, access *zap.Logger) (_ *mirror, e
 		aliases[u.Name] = u.Aliases
 		upstreams[u.Name] = upstreamOptions(u, r)
 	}
-	if m.cache, err = openCache(c, upstreams, m.tellEvent, log.Named("cache")); err != nil {
+	if m.bucket, err = newBucket(c, version, log.Named("bucket")); err != nil {
+		return nil, err
+	}
+	if m.cache, err = openCache(c, upstreams, tierOptions(c, m.bucket), m.tellEvent, log.Named("cache")); err != nil {
 		return nil, err
 	}
 	m.activity = m.newActivity(c, log.Named("activity"))
@@ -77,6 +83,9 @@ func (m *mirror) Close() error {
 	}
 	for _, i := range m.issuers {
 		i.Close()
+	}
+	if m.bucket != nil {
+		m.bucket.Close()
 	}
 	return err
 }
@@ -148,7 +157,7 @@ func proxyURL(u *config.Upstream) *url.URL {
 	return p
 }
 
-func openCache(c *config.Config, upstreams map[string]cache.UpstreamOptions, tell func(cache.Event), log *zap.Logger) (*cache.Cache, error) {
+func openCache(c *config.Config, upstreams map[string]cache.UpstreamOptions, bucket *tier.Options, tell func(cache.Event), log *zap.Logger) (*cache.Cache, error) {
 	most, err := maxBytes(c.Storage)
 	if err != nil {
 		return nil, openError(c, err)
@@ -173,6 +182,7 @@ func openCache(c *config.Config, upstreams map[string]cache.UpstreamOptions, tel
 		RevalidateTimeout: c.RevalidateTimeout,
 		NegativeTTL:       negative,
 		CancelAbandoned:   c.OnAbandon == config.AbandonCancel,
+		Bucket:            bucket,
 		OnEvent:           tell,
 		Log:               log,
 	})
@@ -190,6 +200,9 @@ func proxyOptions(c *config.Config, m *mirror, aliases map[string][]string, log,
 		Fallback:  proxy.FallbackClients,
 		Observe:   m.observe,
 		Log:       log.Named("proxy"),
+	}
+	if c.Storage.S3.Redirect {
+		o.Redirect = m.cache.Redirect
 	}
 	if c.Fallback == config.FallbackNone {
 		o.Fallback = proxy.FallbackNone

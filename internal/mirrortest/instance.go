@@ -50,6 +50,7 @@ func start(m *Mirror) (_ *instance, err error) {
 	}
 	handler, err := proxy.New(proxy.Options{
 		Cache:     i.cache,
+		Redirect:  i.cache.Redirect,
 		Upstreams: m.opts.aliases(),
 		Hosts:     m.opts.Hosts,
 		Default:   m.opts.defaultUpstream(),

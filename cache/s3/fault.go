@@ -1,0 +1,159 @@
+package s3
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/smithy-go"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
+
+	"forebay/internal/pull"
+)
+
+// messageMost bounds what is taken over of a server's message.
+const messageMost = 256
+
+// fault turns an error of the SDK into one of ours.
+func fault(op string, err error) error {
+	if err == nil {
+		return nil
+	}
+	e := &pull.Error{Kind: pull.Unavailable, Upstream: "bucket", Op: op, Status: statusOf(err)}
+	var api smithy.APIError
+	if errors.As(err, &api) {
+		e.Code, e.Message = api.ErrorCode(), api.ErrorMessage()
+		e.Message = e.Message[:min(len(e.Message), messageMost)]
+	} else {
+		e.Err = cause(err)
+	}
+	switch e.Status {
+	case http.StatusNotFound:
+		e.Kind = pull.NotFound
+		if e.Code == "NoSuchBucket" {
+			e.Kind = pull.Unavailable // of no object in particular
+		}
+	case http.StatusUnauthorized, http.StatusForbidden:
+		e.Kind = pull.Denied
+	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
+		e.Kind = pull.Overloaded
+	case http.StatusNotImplemented:
+		e.Kind = pull.Unsupported
+	}
+	var timeout net.Error
+	if errors.Is(err, context.DeadlineExceeded) || errors.As(err, &timeout) && timeout.Timeout() {
+		e.Kind = pull.Timeout
+	}
+	return e
+}
+
+// cause leaves out what the SDK says around the cause.
+func cause(err error) error {
+	var op *smithy.OperationError
+	if errors.As(err, &op) {
+		return op.Err
+	}
+	return err
+}
+
+func statusOf(err error) int {
+	var res *smithyhttp.ResponseError
+	if errors.As(err, &res) && res.Response != nil {
+		return res.HTTPStatusCode()
+	}
+	return 0
+}
+
+func codeOf(err error) string {
+	var e *pull.Error
+	if errors.As(err, &e) {
+		return e.Code
+	}
+	var api smithy.APIError
+	if errors.As(err, &api) {
+		return api.ErrorCode()
+	}
+	return ""
+}
+
+// regionOf returns the region that an answer says the bucket is in.
+func regionOf(err error) string {
+	var res *awshttp.ResponseError
+	if errors.As(err, &res) && res.Response != nil {
+		return res.Response.Header.Get("X-Amz-Bucket-Region")
+	}
+	var plain *smithyhttp.ResponseError
+	if errors.As(err, &plain) && plain.Response != nil {
+		return plain.Response.Header.Get("X-Amz-Bucket-Region")
+	}
+	return ""
+}
+
+// A Refusal is an error that the settings or rights cause, and that no retry mends.
+type Refusal struct {
+	Text string // what to change
+	Err  error
+}
+
+func (r *Refusal) Error() string { return fmt.Sprintf("%s (%s)", r.Text, r.Err) }
+
+func (r *Refusal) Unwrap() error { return r.Err }
+
+// explain returns a [Refusal] for an error that the settings cause, and others as they are.
+// right is the right that the request needed.
+func (b *Bucket) explain(raw error, op, right string) error {
+	if raw == nil {
+		return nil
+	}
+	err := fault(op, raw)
+	text := ""
+	switch code := codeOf(err); code {
+	case "NoSuchBucket":
+		text = fmt.Sprintf("there is no bucket %q: create it, or correct storage.s3.bucket", b.opts.Name)
+	case "InvalidAccessKeyId", "InvalidClientTokenId", "UnrecognizedClientException", "XAdminUserNotFound":
+		text = "the access key is not known: correct storage.s3.access_key_id"
+	case "SignatureDoesNotMatch":
+		text = "the signature is refused: correct storage.s3.secret_access_key"
+	case "ExpiredToken", "TokenRefreshRequired":
+		text = "the credentials have expired: renew them"
+	case "RequestTimeTooSkewed":
+		text = "the clock of this machine is wrong: set it"
+	case "InvalidBucketName":
+		text = fmt.Sprintf("%q is no name of a bucket: correct storage.s3.bucket", b.opts.Name)
+	case "InvalidStorageClass":
+		text = fmt.Sprintf("the server has no storage class %q: correct storage.s3.storage_class", b.opts.StorageClass)
+	case "PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "InvalidRegion":
+		text = "the bucket is in another region: correct storage.s3.region"
+		if region := regionOf(raw); region != "" {
+			text = fmt.Sprintf("the bucket is in the region %s: set storage.s3.region to it", region)
+		}
+	default:
+		switch statusOf(raw) {
+		case http.StatusMovedPermanently, http.StatusTemporaryRedirect:
+			text = "the bucket is elsewhere: correct storage.s3.region or storage.s3.endpoint"
+		case http.StatusUnauthorized, http.StatusForbidden:
+			text = fmt.Sprintf("not allowed: the credentials need the right %s on the bucket %q", right, b.opts.Name)
+			if b.opts.Owner != "" {
+				text += ", which must belong to the account in storage.s3.expected_bucket_owner"
+			}
+		}
+	}
+	if text == "" && statusOf(raw) == 0 && noCredentials(raw) {
+		text = "no credentials were found: set storage.s3.access_key_id and secret_access_key, or what programs on AWS look for"
+	}
+	if text == "" {
+		return err
+	}
+	return &Refusal{Text: text, Err: err}
+}
+
+// noCredentials reports whether no credentials could be had for a request. The SDK has no
+// type for that.
+func noCredentials(err error) bool {
+	text := err.Error()
+	return strings.Contains(text, "get identity") || strings.Contains(text, "failed to refresh cached credentials")
+}

@@ -1,0 +1,129 @@
+package tier
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+const (
+	// failuresMost in a row mean that the bucket is in trouble, and not one request.
+	failuresMost = 3
+	// It is asked again after pauseLeast, then less and less often.
+	pauseLeast = time.Second
+	pauseMost  = time.Minute
+	// probeTick is how often somebody looks whether it is time to ask.
+	probeTick = 250 * time.Millisecond
+)
+
+// breaker keeps requests from a bucket that fails.
+type breaker struct {
+	mu       *sync.Mutex
+	failures int           // guarded by mu; in a row
+	pause    time.Duration // guarded by mu; 0 while it answers
+	next     time.Time     // guarded by mu; when it may be asked again
+	since    time.Time     // guarded by mu; when it began to fail
+	last     error         // guarded by mu; of the last failure
+	lastAt   time.Time     // guarded by mu
+}
+
+func newBreaker() breaker { return breaker{mu: new(sync.Mutex)} }
+
+// change is what a result changed.
+type change uint8
+
+const (
+	same change = iota
+	opened
+	closed
+)
+
+// told takes in how a request ended.
+func (b *breaker) told(err error, now time.Time) change {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err == nil {
+		was := b.pause
+		b.failures, b.pause = 0, 0
+		if was > 0 {
+			return closed
+		}
+		return same
+	}
+	b.last, b.lastAt = err, now
+	if b.failures++; b.failures < failuresMost {
+		return same
+	}
+	was := b.pause
+	if was == 0 {
+		b.since = now
+	} else if now.Before(b.next) {
+		return same // one that was under way
+	}
+	b.pause = min(max(2*b.pause, pauseLeast), pauseMost)
+	b.next = now.Add(b.pause)
+	if was == 0 {
+		return opened
+	}
+	return same
+}
+
+// allow reports whether a request may be made: always while the bucket answers, else one
+// after each pause.
+func (b *breaker) allow() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.pause == 0 {
+		return true
+	}
+	now := time.Now()
+	if now.Before(b.next) {
+		return false
+	}
+	b.next = now.Add(b.pause) // the next one waits for how this goes
+	return true
+}
+
+// wait waits until a request may be made. It reports whether that was before ctx was done.
+func (b *breaker) wait(ctx context.Context) bool {
+	if b.allow() {
+		return ctx.Err() == nil
+	}
+	tick := time.NewTicker(probeTick)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return false
+		}
+		if b.allow() {
+			return true
+		}
+	}
+}
+
+// reset forgets all failures.
+func (b *breaker) reset() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.failures, b.pause = 0, 0
+}
+
+// open reports whether the bucket is left alone.
+func (b *breaker) open() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.pause > 0
+}
+
+// lastError returns the last failure, whenever it was, and since when the bucket is left
+// alone, zero while it is not.
+func (b *breaker) lastError() (err error, at, since time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.pause > 0 {
+		since = b.since
+	}
+	return b.last, b.lastAt, since
+}

@@ -1,0 +1,195 @@
+package config
+
+import (
+	"crypto/x509"
+	"errors"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+// S3 is a bucket behind the storage folder. It is off while Bucket is empty.
+type S3 struct {
+	Bucket    string
+	Region    string // empty: what the environment says
+	Endpoint  string // URL of a server other than Amazon's
+	Prefix    string // of all names in the bucket; no slash at its ends
+	PathStyle bool   // the bucket is in the path of URLs. Default false
+
+	// Credentials; without them those that programs on AWS find.
+	AccessKeyID         Secret // from AccessKeyID or AccessKeyIDFile
+	AccessKeyIDFile     string
+	SecretAccessKey     Secret // from SecretAccessKey or SecretAccessKeyFile
+	SecretAccessKeyFile string
+	Profile             string
+
+	SSE          SSE // Default SSEBucket
+	KMSKeyID     string
+	StorageClass string
+	CAFile       string
+	Owner        string // account that must own the bucket; empty: not checked
+
+	MaxSize int64         // of the bucket; 0: no limit
+	MaxAge  time.Duration // objects that nobody used for so long are removed; 0: never
+
+	Redirect        bool  // clients get large blobs from the bucket itself. Default false
+	RedirectMinSize int64 // 0 is RedirectMinSizeDefault
+	Uploads         int   // at once. Default 4
+	PartSize        int64 // of uploads in parts; 0 is the program's choice
+}
+
+// RedirectMinSizeDefault is the size from which clients are sent to the bucket: a smaller
+// blob is sent as fast as the redirect is followed.
+const RedirectMinSizeDefault = 16 << 20
+
+// Enabled reports whether there is a bucket.
+func (s S3) Enabled() bool { return s.Bucket != "" }
+
+// SSE is who encrypts objects with what.
+type SSE string
+
+// The values of SSE.
+const (
+	SSEBucket SSE = "bucket" // as the bucket does by itself
+	SSES3     SSE = "AES256" // keys of the server
+	SSEKMS    SSE = "aws:kms"
+)
+
+func (s *S3) fields() []field {
+	return []field{
+		{name: "bucket", what: "the name of a bucket", set: into(&s.Bucket, parseBucket), get: func() []string { return []string{s.Bucket} },
+			doc: "Bucket that everything kept is uploaded to, behind the client's back. What `storage.dir` had to drop is read from there. Empty: none. See docs/s3.md."},
+		textField("region", &s.Region, "Region of the bucket. Empty: what AWS_REGION or the shared configuration says, else us-east-1 with an `endpoint`."),
+		{name: "endpoint", what: "a URL", set: into(&s.Endpoint, parseBucketURL), get: func() []string { return []string{s.Endpoint} },
+			doc: "Base URL of a server other than Amazon's, without the bucket."},
+		{name: "prefix", what: "a path", set: into(&s.Prefix, parsePrefix), get: func() []string { return []string{s.Prefix} },
+			doc: "Put in front of all names in the bucket, so that it can be shared with other things."},
+		boolField("path_style", &s.PathStyle, "The bucket is in the path of URLs and not in the host name. Most servers other than Amazon's need it."),
+		secretField("access_key_id", &s.AccessKeyID,
+			"Access key. Empty: found as by all programs on AWS, in environment, shared files, web identity, container or instance role. Prefer `access_key_id_file`."),
+		fileField("access_key_id_file", &s.AccessKeyIDFile, "File with that key; a line break at its end is dropped."),
+		secretField("secret_access_key", &s.SecretAccessKey, "Secret of `access_key_id`. Prefer `secret_access_key_file`."),
+		fileField("secret_access_key_file", &s.SecretAccessKeyFile, "File with that secret; a line break at its end is dropped."),
+		textField("profile", &s.Profile, "Section of the shared configuration of AWS to use."),
+		choiceField("sse", &s.SSE, []SSE{SSEBucket, SSES3, SSEKMS},
+			"Encryption on the server: `AES256` with its keys, `aws:kms` with a key of KMS, `bucket` as the bucket does by itself."),
+		textField("kms_key_id", &s.KMSKeyID, "Key for `sse: aws:kms`. Empty: the account's own key for S3."),
+		textField("storage_class", &s.StorageClass, "Storage class of objects, as STANDARD_IA. One that has to be restored first cannot be used. Empty: the bucket's own."),
+		fileField("ca_file", &s.CAFile, "PEM file with certificates to trust beside the system's."),
+		{name: "expected_bucket_owner", what: "an account number", set: into(&s.Owner, parseAccount), get: func() []string { return []string{s.Owner} },
+			doc: "Account that must own the bucket; requests are refused when another does. Empty: not checked."},
+		sizeField("max_size", &s.MaxSize, sizeLeast,
+			"What the bucket may hold below `prefix`, whoever put it there: what was used longest ago is removed, unless somebody used it within a day. `auto`: no limit. All who share the bucket need the same value."),
+		durationField("max_age", &s.MaxAge, 0, 3650*day,
+			"Objects that none of those who share the bucket used for so long are removed. At least 1d. 0: never. All who share the bucket need the same value."),
+		boolField("redirect", &s.Redirect,
+			"Sends clients that GET a large blob which is in the bucket and not in `dir` to a signed URL of the bucket. Clients must reach the bucket, and then check the digest alone."),
+		sizeField("redirect_min_size", &s.RedirectMinSize, 1, "Smallest blob for `redirect`. `auto` is 16MiB."),
+		intField("uploads", &s.Uploads, 1, 64, "Uploads at once."),
+		sizeField("part_size", &s.PartSize, 5<<20, "Size of the parts in which larger blobs are uploaded. `auto` is 32MiB."),
+	}
+}
+
+// check finds what is wrong between the keys of storage.s3, and reads its secrets.
+func (d *decoder) checkS3() {
+	const path = "storage.s3"
+	s := &d.config.Storage.S3
+	at := func(key string) Origin { return d.config.origins[join(path, key)] }
+	fault := func(key, format string, args ...any) { d.add(at(key), join(path, key), format, args...) }
+	before := len(d.faults)
+	d.password(path, "access_key_id", &s.AccessKeyID, "access_key_id_file", &s.AccessKeyIDFile)
+	d.password(path, "secret_access_key", &s.SecretAccessKey, "secret_access_key_file", &s.SecretAccessKeyFile)
+	if !s.Enabled() {
+		unset := defaults().Storage.S3
+		for i, f := range unset.fields() {
+			if !slices.Equal(f.get(), s.fields()[i].get()) {
+				fault(f.name, "needs bucket beside it")
+				return
+			}
+		}
+		return
+	}
+	if len(d.faults) == before {
+		switch {
+		case s.AccessKeyID.Empty() && !s.SecretAccessKey.Empty():
+			fault(given(s.SecretAccessKeyFile, "secret_access_key_file", "secret_access_key"), "needs access_key_id beside it")
+		case !s.AccessKeyID.Empty() && s.SecretAccessKey.Empty():
+			fault(given(s.AccessKeyIDFile, "access_key_id_file", "access_key_id"), "needs secret_access_key beside it")
+		case !s.AccessKeyID.Empty() && s.Profile != "":
+			fault("profile", "cannot be given together with access_key_id: remove one of them")
+		}
+	}
+	if s.KMSKeyID != "" && s.SSE != SSEKMS {
+		fault("kms_key_id", "needs sse: aws:kms beside it")
+	}
+	if s.MaxAge != 0 && s.MaxAge < day {
+		fault("max_age", "%s is too short: use at least 1d, or 0 for never", formatDuration(s.MaxAge))
+	}
+	if s.CAFile != "" {
+		switch text, err := readBounded(s.CAFile); {
+		case err != nil:
+			fault("ca_file", "%s", err)
+		case !x509.NewCertPool().AppendCertsFromPEM(text):
+			fault("ca_file", "%q holds no PEM certificate", s.CAFile)
+		}
+	}
+}
+
+// given names the key that a secret came from.
+func given(file, fileKey, key string) string {
+	if file != "" {
+		return fileKey
+	}
+	return key
+}
+
+// bucketName is what S3 and its likes allow in names of buckets.
+var bucketName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._-]{1,61}[a-zA-Z0-9]$`)
+
+func parseBucket(s string) (string, error) {
+	if s != "" && !bucketName.MatchString(s) {
+		return "", errors.New("is not the name of a bucket: 3 to 63 letters, digits, dots and hyphens, without s3://")
+	}
+	return s, nil
+}
+
+func parseBucketURL(s string) (string, error) {
+	if s == "" {
+		return "", nil
+	}
+	u, err := url.Parse(s)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		return "", errors.New("is not a URL: write it as https://host:port")
+	}
+	if u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return "", errors.New("must not have user, query or fragment")
+	}
+	return strings.TrimRight(s, "/"), nil
+}
+
+func parsePrefix(s string) (string, error) {
+	if _, err := parsePlain(s); err != nil {
+		return "", err
+	}
+	s = strings.Trim(s, "/")
+	if len(s) > 512 {
+		return "", errors.New("is longer than 512 bytes")
+	}
+	for part := range strings.SplitSeq(s, "/") {
+		if part == "." || part == ".." || part == "" && s != "" {
+			return "", errors.New("has an empty part, or one of dots")
+		}
+	}
+	return s, nil
+}
+
+var accountNumber = regexp.MustCompile(`^[0-9]{12}$`)
+
+func parseAccount(s string) (string, error) {
+	if s != "" && !accountNumber.MatchString(s) {
+		return "", errors.New("is not the number of an account: 12 digits, in quotes")
+	}
+	return s, nil
+}
