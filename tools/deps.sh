@@ -18,6 +18,7 @@ iptables
 libc6-dev
 nginx-light
 podman
+prometheus
 runc
 skopeo
 "

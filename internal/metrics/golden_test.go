@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"flag"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -157,4 +159,15 @@ func conforms(t *testing.T, families []*dto.MetricFamily) {
 			}
 		}
 	}
+}
+
+func scrape(t *testing.T, h http.Handler, accept string) (status int, kind, body string) {
+	t.Helper()
+	r := httptest.NewRequest(http.MethodGet, "/metrics", nil)
+	if accept != "" {
+		r.Header.Set("Accept", accept)
+	}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	return w.Code, w.Header().Get("Content-Type"), w.Body.String()
 }

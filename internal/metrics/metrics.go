@@ -80,6 +80,7 @@ func (m *Metrics) Event(k cache.EventKind) {
 func (m *Metrics) Handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{
 		EnableOpenMetrics: true,
+		Registry:          m.registry, // counts what could not be had
 		// A store that cannot be measured must not hide what the rest says.
 		ErrorHandling: promhttp.ContinueOnError,
 		// Two scrapers and a person; each costs a look at the store's folders.
