@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"forebay/cache"
+	"forebay/cache/tier"
 	"forebay/internal/activity"
 	"forebay/internal/imageset"
 	"forebay/internal/prefetch"
@@ -68,7 +69,8 @@ func types() map[string]any {
 		"RepairRequest": RepairRequest{}, "VerifyRequest": VerifyRequest{}, "CollectRequest": CollectRequest{},
 		"Progress": cache.Progress{}, "Job": Job{}, "JobList": JobList{},
 		"Repaired": cache.Repaired{}, "RepairFault": cache.RepairFault{}, "Verified": cache.Verified{}, "BadBlob": cache.BadBlob{},
-		"Collected": cache.Collected{}, "Scrub": cache.Scrub{}, "Stats": cache.Stats{}, "FillInfo": cache.FillInfo{},
+		"Collected": cache.Collected{}, "Scrub": cache.Scrub{}, "Stats": cache.Stats{},
+		"Bucket": tier.Stats{}, "BucketSurvey": tier.Survey{}, "BucketCalls": tier.Calls{}, "FillInfo": cache.FillInfo{},
 		"Contents": cache.Contents{}, "Referer": cache.Referer{}, "Stored": cache.Stored{}, "StoredPage": cache.StoredPage{},
 		"DigestList": DigestList{}, "AdmitRequest": AdmitRequest{}, "AdmitAnswer": AdmitAnswer{},
 		"PrefetchRequest": PrefetchRequest{}, "PrefetchImage": PrefetchImage{}, "LockRequest": LockRequest{},

@@ -131,7 +131,7 @@ func importTable() map[string][]string {
 		"internal/bundle":  leaf(),
 		"internal/pull":    {},
 		"internal/wire":    {},
-		"internal/admin":   append(leaf(), "cache", "internal/activity", "internal/imageset", "internal/prefetch"),
+		"internal/admin":   append(leaf(), "cache", "cache/tier", "internal/activity", "internal/imageset", "internal/prefetch"),
 		"internal/tally":   {},
 		"internal/metrics": append(leaf(), "cache", "proxy", "upstream", "internal/hubtest", "internal/mirrortest"), // the last two its tests
 		"internal/server":  {"internal/logkey"},
