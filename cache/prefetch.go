@@ -184,7 +184,7 @@ func (p *prefetch) image(ctx context.Context, desc descriptor, first bool, depth
 	}
 	if first {
 		if err := doc.has(p.q.Platforms); err != nil {
-			return err
+			p.failed(d, err) // the others of them are fetched
 		}
 	}
 	for _, b := range doc.blobs() {

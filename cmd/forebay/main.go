@@ -22,11 +22,15 @@ const (
 	exitOK     = 0
 	exitFailed = 1 // it was tried and did not work
 	exitUsage  = 2 // the command line or the configuration is wrong: trying again is no use
+
+	exitPartial = 3 // some of it worked
+	exitLimited = 4 // a registry limits us, or only the reserve of its budget is left
+	exitMoved   = 5 // tags do not point any more to what a lock file says
 )
 
 func main() {
 	os.Exit(run(context.Background(), process{
-		args: os.Args[1:], env: os.Environ(), stdout: os.Stdout, stderr: os.Stderr, root: os.Geteuid() == 0,
+		args: os.Args[1:], env: os.Environ(), stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, root: os.Geteuid() == 0,
 	}))
 }
 
@@ -34,6 +38,7 @@ func main() {
 type process struct {
 	args           []string // without the program's name
 	env            []string
+	stdin          io.Reader // nil is empty
 	stdout, stderr io.Writer
 	root           bool // may write to system folders
 }
@@ -52,6 +57,10 @@ func run(ctx context.Context, p process) int {
 func exitCode(err error) int {
 	var usage usageError
 	var faults config.Faults
+	var outcome outcomeError
+	if errors.As(err, &outcome) {
+		return outcome.code
+	}
 	if errors.As(err, &usage) || errors.As(err, &faults) {
 		return exitUsage
 	}
@@ -63,6 +72,15 @@ type usageError struct{ err error }
 
 func (e usageError) Error() string { return e.err.Error() }
 func (e usageError) Unwrap() error { return e.err }
+
+// outcomeError is a failure with an exit code of its own.
+type outcomeError struct {
+	code int
+	err  error
+}
+
+func (e outcomeError) Error() string { return e.err.Error() }
+func (e outcomeError) Unwrap() error { return e.err }
 
 func newRoot(p process) *cobra.Command {
 	root := &cobra.Command{
@@ -76,7 +94,8 @@ fail or are out of reach.
 It needs no configuration: "forebay serve" mirrors Docker Hub, GHCR, Quay and
 other public registries, and prints how to point clients at it.
 
-Exit codes: 0 done, 1 it did not work, 2 the command line or configuration is wrong.`,
+Exit codes: 0 done, 1 it did not work, 2 the command line or configuration is wrong.
+prefetch and lock have more, which their help tells.`,
 		Example: `  forebay serve
   forebay serve --listen :80 --storage-dir /srv/forebay
   forebay config check /etc/forebay/forebay.yaml`,
@@ -94,6 +113,7 @@ Exit codes: 0 done, 1 it did not work, 2 the command line or configuration is wr
 	root.AddCommand(newServe(p), newConfig(p), newHealthcheck(p), newRebuildIndex(p), newHub(p), newVersion(p))
 	root.AddCommand(newList(p), newImages(p), newInspect(p), newTag(p), newStatus(p), newStats(p), newRefresh(p), newRepair(p),
 		newPurge(p), newPin(p), newUnpin(p), newPins(p), newVerify(p), newCollect(p), newJobs(p), newExport(p), newImport(p), newInventory(p))
+	root.AddCommand(newPrefetch(p), newLock(p), newWanted(p))
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w: see %s --help", err, cmd.CommandPath())}
 	})

@@ -130,6 +130,7 @@ func (a *API) routes() []route {
 		{"GET", "/prefetch/{set}", a.prefetchSet},
 		{"POST", "/prefetch/{set}/run", a.runSet},
 		{"POST", "/lock", a.lock},
+		{"GET", "/registries", a.names},
 		{"GET", "/wanted", a.wanted},
 		{"DELETE", "/wanted", a.clearWanted},
 		{"GET", "/jobs", a.listJobs},

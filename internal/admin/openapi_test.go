@@ -74,7 +74,7 @@ func types() map[string]any {
 		"Contents": cache.Contents{}, "Referer": cache.Referer{}, "Stored": cache.Stored{}, "StoredPage": cache.StoredPage{},
 		"DigestList": DigestList{}, "AdmitRequest": AdmitRequest{}, "AdmitAnswer": AdmitAnswer{},
 		"PrefetchRequest": PrefetchRequest{}, "PrefetchImage": PrefetchImage{}, "LockRequest": LockRequest{},
-		"PrefetchActive": prefetch.Active{}, "PrefetchSnapshot": prefetch.Snapshot{}, "PrefetchedImage": prefetch.Image{},
+		"PrefetchActive": prefetch.Active{}, "PrefetchEnded": prefetch.Ended{}, "Registries": Registries{}, "PrefetchSnapshot": prefetch.Snapshot{}, "PrefetchedImage": prefetch.Image{},
 		"PrefetchReport": prefetch.Report{}, "PrefetchRun": prefetch.LastRun{}, "PrefetchSet": prefetch.SetStatus{}, "PrefetchSets": PrefetchSets{},
 		"Locked": prefetch.Locked{}, "LockFault": prefetch.LockFault{}, "LockFile": imageset.LockFile{}, "LockedImage": imageset.LockedImage{},
 		"LockedPlatform": imageset.LockedPlatform{}, "Wanted": cache.Wanted{}, "WantedList": WantedList{}, "Cleared": Cleared{},

@@ -248,3 +248,17 @@ func (j *jobs) tellMore(r *runJob, t told) {
 	defer j.mu.Unlock()
 	r.Progress, r.Prefetch = t.Progress, t.Prefetch
 }
+
+// Registries says what names of images mean here, for who reads them from files.
+type Registries struct {
+	Default string            `json:"default"` // registry of names without one
+	Names   map[string]string `json:"names"`   // from names and aliases to what they are called here
+}
+
+func (a *API) names(w http.ResponseWriter, r *http.Request) error {
+	if _, err := query(r); err != nil {
+		return err
+	}
+	reply(w, http.StatusOK, Registries{a.registries.Default, a.registries.Names})
+	return nil
+}

@@ -98,7 +98,19 @@ type Snapshot struct {
 	Failed int            `json:"failed"` // of those, not all there
 	Total  cache.Progress `json:"total"`  // of the images that are done or active
 	Active []Active       `json:"active"` // in the order of their start
+	// Ended are the images that were done last, the latest last: at most 32 of Done.
+	Ended []Ended `json:"ended"`
 }
+
+// Ended is an image that is done.
+type Ended struct {
+	Ref   string `json:"ref"`
+	State State  `json:"state"`
+	Bytes int64  `json:"bytes"`
+	Error string `json:"error,omitempty"`
+}
+
+const endedTold = 32
 
 // Run fetches the images of q. tell, if not nil, is called now and then, and not
 // concurrently. The error is that of ctx: what went wrong with images is in the report.
@@ -236,6 +248,10 @@ func (r *run) end(image Image, last cache.Progress) {
 		r.snapshot.Failed++
 	}
 	r.ended = plus(r.ended, last)
+	if len(r.snapshot.Ended) == endedTold {
+		r.snapshot.Ended = r.snapshot.Ended[1:]
+	}
+	r.snapshot.Ended = append(r.snapshot.Ended, Ended{image.Ref, image.State, image.Bytes, image.Error})
 	r.told()
 }
 
@@ -250,7 +266,7 @@ func (r *run) told() {
 		return
 	}
 	s := r.snapshot
-	s.Active = slices.Clone(s.Active)
+	s.Active, s.Ended = slices.Clone(s.Active), slices.Clone(s.Ended)
 	s.Total = r.ended
 	for _, a := range s.Active {
 		s.Total = plus(s.Total, a.Progress)

@@ -374,4 +374,3 @@ func (s *Sets) Entries(name string) ([]imageset.Entry, error) {
 	}
 	return nil, fmt.Errorf("%w: %q", ErrNoSet, name)
 }
-

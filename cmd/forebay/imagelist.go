@@ -1,0 +1,177 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"forebay/cache"
+	"forebay/internal/admin"
+	"forebay/internal/imageset"
+	"forebay/internal/wire"
+)
+
+// fileHelp says what the files of -f may be.
+const fileHelp = `FILE is a plain list (a name a line, # begins a comment), Kubernetes manifests or what
+helm template makes, a Compose file, a Dockerfile, a lock file, or a wanted list; - is
+standard input. What it is is found out by its content, or told by --format.`
+
+// imageList are the flags that name images.
+type imageList struct {
+	files     *[]string
+	format    *string
+	buildArgs *[]string
+}
+
+func addImageList(cmd *cobra.Command) imageList {
+	flags := cmd.Flags()
+	return imageList{
+		files:     flags.StringArrayP("file", "f", nil, "file that names images; - is standard input; may be repeated"),
+		format:    flags.String("format", "auto", "what the files are: auto, list, kubernetes, compose, dockerfile, lock or wanted"),
+		buildArgs: flags.StringArray("build-arg", nil, "NAME=VALUE of an ARG before the first FROM of a Dockerfile; may be repeated"),
+	}
+}
+
+// read returns the images that arguments and files name. What is wrong with any is an error.
+func (l imageList) read(p process, args []string, names *wire.Registries) ([]imageset.Entry, error) {
+	format, err := imageset.ParseFormat(*l.format)
+	if err != nil {
+		return nil, usageError{fmt.Errorf("--format: %w", err)}
+	}
+	o := imageset.Options{Registries: names, Format: format, Lookup: lookup(p.env), BuildArgs: map[string]string{}}
+	for _, arg := range *l.buildArgs {
+		name, value, ok := strings.Cut(arg, "=")
+		if !ok || name == "" {
+			return nil, usageError{fmt.Errorf("--build-arg: %q is not NAME=VALUE", arg)}
+		}
+		o.BuildArgs[name] = value
+	}
+	var faults imageset.Faults
+	entries, err := imageset.Names("argument", args, names)
+	if err != nil && !errors.As(err, &faults) {
+		return nil, err
+	}
+	for _, name := range *l.files {
+		more, err := readImages(p, name, o)
+		var wrong imageset.Faults
+		switch {
+		case errors.As(err, &wrong):
+			faults = append(faults, wrong...)
+		case err != nil:
+			return nil, usageError{err}
+		}
+		entries = append(entries, more...)
+	}
+	if len(faults) > 0 {
+		return nil, usageError{faults}
+	}
+	return imageset.Unique(entries), nil
+}
+
+func readImages(p process, name string, o imageset.Options) (_ []imageset.Entry, err error) {
+	if name == "-" {
+		in := p.stdin
+		if in == nil {
+			in = bytes.NewReader(nil)
+		}
+		return imageset.Read("standard input", in, o)
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	return imageset.Read(name, f, o)
+}
+
+func lookup(env []string) func(string) (string, bool) {
+	return func(name string) (string, bool) {
+		for _, entry := range env {
+			if value, ok := strings.CutPrefix(entry, name+"="); ok {
+				return value, true
+			}
+		}
+		return "", false
+	}
+}
+
+// names asks the server what names of images mean.
+func (o *operator) names(ctx context.Context) (*wire.Registries, error) {
+	var r admin.Registries
+	if _, err := o.ask(ctx, http.MethodGet, "/registries", nil, nil, &r); err != nil {
+		return nil, err
+	}
+	return &wire.Registries{Default: r.Default, Names: r.Names}, nil
+}
+
+// parseAge reads how long ago something may have been: Go's durations, and days.
+func parseAge(s string) (time.Duration, error) {
+	var d time.Duration
+	var err error
+	if days, ok := strings.CutSuffix(s, "d"); ok {
+		var n int
+		n, err = strconv.Atoi(days)
+		d = time.Duration(min(max(n, 0), 36500)) * 24 * time.Hour
+	} else {
+		d, err = time.ParseDuration(s)
+	}
+	if err != nil || d <= 0 {
+		return 0, fmt.Errorf("%q is no length of time: use one such as 30d or 12h", s)
+	}
+	return d, nil
+}
+
+// used returns the images that a server has served within the last age, each for the
+// platforms that were pulled.
+func (o *operator) used(ctx context.Context, age time.Duration, names *wire.Registries) ([]imageset.Entry, error) {
+	var entries []imageset.Entry
+	since := time.Now().Add(-age)
+	query := url.Values{"limit": {"500"}}
+	for {
+		var page cache.ImagePage
+		if _, err := o.ask(ctx, http.MethodGet, "/images", query, nil, &page); err != nil {
+			return nil, err
+		}
+		for i := range page.Images {
+			image := &page.Images[i]
+			if image.UsedAt.Before(since) || image.State == cache.Absent {
+				continue
+			}
+			ref, err := names.Reference(image.Name())
+			if err != nil {
+				return nil, err
+			}
+			e := imageset.Entry{Ref: ref, At: imageset.Position{File: "usage"}}
+			for _, p := range image.Platforms {
+				if p.State != cache.Absent && wire.ValidPlatform(p.Platform) == nil && p.UsedAt.After(since) {
+					e.Platforms = append(e.Platforms, p.Platform)
+				}
+			}
+			entries = append(entries, e)
+		}
+		if page.Next == "" {
+			return entries, nil
+		}
+		query.Set("after", page.Next)
+	}
+}
+
+// isEmpty reports that nothing was named where something must be.
+func isEmpty(entries []imageset.Entry, asked bool) error {
+	if len(entries) > 0 {
+		return nil
+	}
+	if asked {
+		return usageError{errors.New("no image is named there: see what --format says, or name some as arguments")}
+	}
+	return usageError{errors.New("no image is named: name some as arguments, or a file with -f")}
+}

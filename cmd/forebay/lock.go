@@ -1,0 +1,206 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"forebay/internal/admin"
+	"forebay/internal/imageset"
+	"forebay/internal/prefetch"
+	"forebay/internal/wire"
+)
+
+// lockFlags are the flags of forebay lock.
+type lockFlags struct {
+	list     imageList
+	out      *string
+	check    *bool
+	children *bool
+	dir      *string
+	asJSON   *bool
+}
+
+func newLock(p process) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "lock [REF...] [-f FILE] [-o FILE]",
+		Short: "Write down which digests tags point to, or tell which have moved",
+		Long: `Asks what tags point to and writes a lock file, so that two sites fetch the same bytes:
+forebay prefetch -f images.lock. Registries are asked by HEAD, which costs no pull.
+
+The digest of an index settles those of its platforms. They are written down beside it if
+the index is kept; with --children indexes that are not are fetched, a pull each, which a
+later prefetch then need not spend.
+
+With --check nothing is written: it tells which tags of lock files have moved since.
+
+` + fileHelp + `
+
+Exit codes: 0 done or nothing has moved, 1 it did not work for some, 2 what was given is
+wrong, 5 tags have moved.`,
+		Example: `  forebay lock -f images.txt -o images.lock
+  forebay lock --check -f images.lock
+  helm template ./chart | forebay lock -f - --children > chart.lock`,
+	}
+	flags := cmd.Flags()
+	f := lockFlags{
+		list:     addImageList(cmd),
+		out:      flags.StringP("output", "o", "-", "file to write; - is standard output"),
+		check:    flags.Bool("check", false, "tell which tags of the lock files have moved"),
+		children: flags.Bool("children", false, "fetch indexes that are not kept, so that their platforms are written down: a pull each"),
+		dir:      flags.String("storage-dir", "", "ask without a server, with the registries of the configuration and this folder"),
+	}
+	newOperator(p, cmd, func(ctx context.Context, o *operator, args []string) error {
+		names, err := o.names(ctx)
+		if err != nil {
+			return err
+		}
+		return f.run(p, args, names, func(entries []imageset.Entry) (*prefetch.Locked, error) {
+			job, err := o.start(ctx, "/lock", admin.LockRequest{Images: requested(entries), Children: *f.children})
+			if err != nil {
+				return nil, err
+			}
+			quiet := *o
+			quiet.asJSON = true // the file may go to the terminal
+			var locked prefetch.Locked
+			_, err = quiet.wait(ctx, job.ID, &locked)
+			return &locked, err
+		})
+	})
+	served := cmd.RunE
+	f.asJSON = new(bool)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		*f.asJSON, _ = flags.GetBool("json") // newOperator made it
+		if len(args) == 0 && len(*f.list.files) == 0 {
+			return usageError{errors.New("no image is named: name some as arguments, or a file with -f")}
+		}
+		if *f.dir == "" {
+			return served(cmd, args)
+		}
+		return f.direct(cmd, p, args)
+	}
+	return cmd
+}
+
+func (f lockFlags) direct(cmd *cobra.Command, p process, args []string) (err error) {
+	configFile, _ := cmd.Flags().GetString("config") // newOperator made it
+	m, closeAll, err := openFolder(p, configFile, *f.dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, closeAll()) }()
+	return f.run(p, args, m.names, func(entries []imageset.Entry) (*prefetch.Locked, error) {
+		return m.lock(cmd.Context(), entries, *f.children)
+	})
+}
+
+// run reads the images, has them locked, and writes or compares.
+func (f lockFlags) run(p process, args []string, names *wire.Registries, lock func([]imageset.Entry) (*prefetch.Locked, error)) error {
+	entries, err := f.list.read(p, args, names)
+	if err != nil {
+		return err
+	}
+	if err := isEmpty(entries, true); err != nil {
+		return err
+	}
+	if *f.check {
+		for _, e := range entries {
+			if !e.Ref.HasDigest() {
+				return usageError{fmt.Errorf("%s: %s has no digest to compare with: --check takes lock files", e.At, e.Ref)}
+			}
+		}
+	}
+	locked, err := lock(entries)
+	if err != nil {
+		return err
+	}
+	for _, fault := range locked.Failed {
+		fmt.Fprintf(p.stderr, "%s: %s\n", fault.At, printable(fault.Error))
+	}
+	if *f.check {
+		return f.compare(p, entries, locked)
+	}
+	if n := len(locked.Failed); n > 0 {
+		return fmt.Errorf("%s could not be locked, so that nothing is written", countText(int64(n), "image", "images"))
+	}
+	return f.write(p, locked)
+}
+
+// write writes the lock file, whole or not at all.
+func (f lockFlags) write(p process, locked *prefetch.Locked) error {
+	text, err := locked.File.Encode()
+	if err != nil {
+		return err
+	}
+	if *f.out == "-" {
+		_, err := p.stdout.Write(text)
+		return err
+	}
+	temporary, err := os.CreateTemp(filepath.Dir(*f.out), ".lock-*")
+	if err != nil {
+		return err
+	}
+	_, err = temporary.Write(text)
+	err = errors.Join(err, temporary.Chmod(0o644), temporary.Close())
+	if err == nil {
+		err = os.Rename(temporary.Name(), *f.out)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(temporary.Name()))
+	}
+	if *f.asJSON {
+		return writeJSON(p.stdout, locked)
+	}
+	_, err = fmt.Fprintf(p.stdout, "locked %s, %s spent\n", countText(int64(len(locked.File.Images)), "image", "images"), countText(locked.Pulls, "pull", "pulls"))
+	return err
+}
+
+// moved is a tag that does not point any more to what a lock file says.
+type moved struct {
+	Ref    string `json:"ref"`
+	At     string `json:"at"`
+	Locked string `json:"locked"`
+	Now    string `json:"now"`
+}
+
+// compare tells which tags have moved.
+func (f lockFlags) compare(p process, entries []imageset.Entry, locked *prefetch.Locked) error {
+	now := map[string]string{}
+	for _, image := range locked.File.Images {
+		now[image.Ref] = image.Digest.String()
+	}
+	list := []moved{}
+	for _, e := range entries {
+		name := prefetch.Name(e.Ref)
+		if d, ok := now[name]; ok && d != e.Ref.Digest.String() {
+			list = append(list, moved{name, e.At.String(), e.Ref.Digest.String(), d})
+		}
+	}
+	if *f.asJSON {
+		if err := writeJSON(p.stdout, list); err != nil {
+			return err
+		}
+	} else {
+		t := newTable(p.stdout)
+		if len(list) > 0 {
+			t = newTable(p.stdout, "IMAGE", "LOCKED", "NOW")
+		}
+		for _, m := range list {
+			t.row(m.Ref, m.Locked[:min(len(m.Locked), 19)], m.Now[:min(len(m.Now), 19)])
+		}
+		if err := t.flush(); err != nil {
+			return err
+		}
+	}
+	switch {
+	case len(locked.Failed) > 0:
+		return fmt.Errorf("%s could not be looked at", countText(int64(len(locked.Failed)), "image", "images"))
+	case len(list) > 0:
+		return outcomeError{exitMoved, fmt.Errorf("%s moved", countText(int64(len(list)), "tag has", "tags have"))}
+	}
+	return nil
+}

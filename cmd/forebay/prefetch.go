@@ -1,0 +1,422 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os/signal"
+	"path"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"forebay/config"
+	"forebay/internal/admin"
+	"forebay/internal/imageset"
+	"forebay/internal/prefetch"
+	"forebay/internal/wire"
+)
+
+// prefetchFlags are the flags of forebay prefetch.
+type prefetchFlags struct {
+	list      imageList
+	usage     *string
+	set       *string
+	platforms *[]string
+	referrers *bool
+	dryRun    *bool
+	wait      *bool
+	pin       *bool
+	atOnce    *int
+	progress  *string
+	dir       *string
+}
+
+func newPrefetch(p process) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "prefetch [REF...] [-f FILE]",
+		Short: "Fetch images before anybody pulls them",
+		Long: `Fetches images whole, so that they can be pulled without their registries: through a
+running server, or with --storage-dir straight into a storage folder that no server
+uses. What is kept already is not asked for again, and what was begun is gone on with.
+
+` + fileHelp + `
+
+It keeps off the reserve of each registry's budget (upstreams.NAME.budget.reserve). When
+no more is left it stops, or with --wait goes on when there is more.
+
+Exit codes: 0 all is there, 1 nothing could be fetched, 2 what was given is wrong, 3 some
+images are not all there, 4 what is missing is so because of limits: try again later.`,
+		Example: `  forebay prefetch nginx:1.27 ghcr.io/owner/app:2
+  helm template ./chart | forebay prefetch -f - --platform linux/amd64 --platform linux/arm64
+  forebay prefetch -f compose.yaml --referrers --pin
+  forebay prefetch -f images.lock --dry-run
+  forebay prefetch --from-usage 30d --storage-dir /mnt/disk/forebay
+  forebay prefetch --set base`,
+	}
+	flags := cmd.Flags()
+	f := prefetchFlags{
+		list:      addImageList(cmd),
+		usage:     flags.String("from-usage", "", "also what the server has served within this time, such as 30d"),
+		set:       flags.String("set", "", "run this prefetch set of the server's configuration"),
+		platforms: flags.StringArray("platform", nil, "platform of images that name none (default "+machinePlatform()+"); may be repeated; all for every platform"),
+		referrers: flags.Bool("referrers", false, "signatures, SBOMs and attestations too"),
+		dryRun:    flags.Bool("dry-run", false, "only tell what would be fetched: asks registries by HEAD, which costs no pull"),
+		wait:      flags.Bool("wait", false, "wait while a registry limits us or only its reserve is left, rather than fail"),
+		pin:       flags.Bool("pin", false, "pin what was fetched whole"),
+		atOnce:    flags.Int("at-once", 3, "images that are fetched at the same time, up to 16"),
+		progress:  flags.String("progress", "auto", "how to show progress on standard error: bars, lines, json, none, or auto: bars on a terminal, lines elsewhere"),
+		dir:       flags.String("storage-dir", "", "fetch into this folder without a server, with the registries of the configuration"),
+	}
+	newOperator(p, cmd, func(ctx context.Context, o *operator, args []string) error {
+		return f.viaServer(ctx, o, args)
+	})
+	served := cmd.RunE
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := f.check(args); err != nil {
+			return usageError{err}
+		}
+		if *f.dir == "" {
+			return served(cmd, args)
+		}
+		return f.direct(cmd, p, args)
+	}
+	return cmd
+}
+
+// check finds what does not go together.
+func (f prefetchFlags) check(args []string) error {
+	named := len(args) > 0 || len(*f.list.files) > 0 || *f.usage != ""
+	switch {
+	case *f.set != "" && (named || *f.dir != "" || *f.dryRun):
+		return errors.New("--set is run by the server as it is configured: it goes with no other images, --dry-run or --storage-dir")
+	case *f.set == "" && !named:
+		return errors.New("no image is named: name some as arguments, a file with -f, or a set with --set")
+	case *f.atOnce < 1 || *f.atOnce > prefetch.AtOnceMost:
+		return fmt.Errorf("--at-once is %d: use 1 to %d", *f.atOnce, prefetch.AtOnceMost)
+	}
+	for _, platform := range *f.platforms {
+		if platform == "all" {
+			if len(*f.platforms) > 1 {
+				return errors.New("--platform all goes with no other")
+			}
+		} else if err := wire.ValidPlatform(platform); err != nil {
+			return fmt.Errorf("--platform: %w", err)
+		}
+	}
+	switch *f.progress {
+	case "auto", "bars", "lines", "json", "none":
+		return nil
+	}
+	return fmt.Errorf("--progress: %q is not usable: use auto, bars, lines, json or none", *f.progress)
+}
+
+func (f prefetchFlags) platformsOr() []string {
+	if len(*f.platforms) == 0 {
+		return []string{machinePlatform()}
+	}
+	return *f.platforms
+}
+
+// viaServer has a running server fetch.
+func (f prefetchFlags) viaServer(ctx context.Context, o *operator, args []string) error {
+	v := newView(o.p, *f.progress)
+	if *f.set != "" {
+		return o.runSet(ctx, *f.set, v)
+	}
+	names, err := o.names(ctx)
+	if err != nil {
+		return err
+	}
+	entries, err := f.entries(ctx, o, args, names)
+	if err != nil {
+		return err
+	}
+	job, err := o.start(ctx, "/prefetch", admin.PrefetchRequest{
+		Images: requested(entries), Platforms: f.platformsOr(), Referrers: *f.referrers, DryRun: *f.dryRun, Wait: *f.wait, Pin: *f.pin, AtOnce: *f.atOnce,
+	})
+	if err != nil {
+		return err
+	}
+	var report prefetch.Report
+	if err := o.follow(ctx, job.ID, v, &report); err != nil {
+		return err
+	}
+	return tellReport(o.p, &report, o.asJSON)
+}
+
+func (f prefetchFlags) entries(ctx context.Context, o *operator, args []string, names *wire.Registries) ([]imageset.Entry, error) {
+	entries, err := f.list.read(o.p, args, names)
+	if err != nil {
+		return nil, err
+	}
+	if *f.usage != "" {
+		age, err := parseAge(*f.usage)
+		if err != nil {
+			return nil, usageError{fmt.Errorf("--from-usage: %w", err)}
+		}
+		used, err := o.used(ctx, age, names)
+		if err != nil {
+			return nil, err
+		}
+		entries = imageset.Unique(append(entries, used...))
+		if len(entries) == 0 {
+			return nil, usageError{fmt.Errorf("--from-usage: the server has served nothing in %s", *f.usage)}
+		}
+	}
+	return entries, isEmpty(entries, true)
+}
+
+// requested is how images are told to the server.
+func requested(entries []imageset.Entry) []admin.PrefetchImage {
+	list := make([]admin.PrefetchImage, len(entries))
+	for i, e := range entries {
+		list[i] = admin.PrefetchImage{Ref: e.Ref.String(), Platforms: e.Platforms, Blob: e.Blob, At: e.At.String()}
+	}
+	return list
+}
+
+// follow shows how far a prefetch is until it has ended.
+func (o *operator) follow(ctx context.Context, id string, v *view, report *prefetch.Report) error {
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	defer v.close()
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for {
+		var job admin.Job
+		_, err := o.ask(ctx, http.MethodGet, "/jobs/"+id, nil, nil, &job)
+		if ctx.Err() != nil {
+			return hintError{errors.New("interrupted"), "The server goes on. See it with forebay jobs, end it with forebay jobs --cancel " + id + "."}
+		}
+		if err != nil {
+			return err
+		}
+		switch job.State {
+		case admin.Running:
+			if job.Prefetch != nil {
+				v.show(*job.Prefetch)
+			}
+		case admin.Done:
+			if err := json.Unmarshal(job.Result, report); err != nil {
+				return fmt.Errorf("%s gives no answer of the admin API: %w", o.server.base, err)
+			}
+			v.finish(report)
+			return nil
+		case admin.Cancelled:
+			return fmt.Errorf("job %s was cancelled", id)
+		default:
+			return errors.New(printable(job.Error))
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// runSet has the server run a set, and waits for it.
+func (o *operator) runSet(ctx context.Context, name string, v *view) error {
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	defer v.close()
+	at := "/prefetch/" + path.Base("/"+name)
+	var before prefetch.SetStatus
+	if _, err := o.ask(ctx, http.MethodGet, at, nil, nil, &before); err != nil {
+		return err
+	}
+	if _, err := o.ask(ctx, http.MethodPost, at+"/run", nil, struct{}{}, nil); err != nil {
+		return err
+	}
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for {
+		var s prefetch.SetStatus
+		_, err := o.ask(ctx, http.MethodGet, at, nil, nil, &s)
+		if ctx.Err() != nil {
+			return hintError{errors.New("interrupted"), "The server goes on with the set."}
+		}
+		if err != nil {
+			return err
+		}
+		if s.Progress != nil {
+			v.show(*s.Progress)
+		}
+		if s.Last != nil && !s.Running && (before.Last == nil || s.Last.Started.After(before.Last.Started)) {
+			v.close()
+			return o.tellRun(s)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// tellRun tells what became of the last run of a set.
+func (o *operator) tellRun(s prefetch.SetStatus) error {
+	last := s.Last
+	if o.asJSON {
+		if err := writeJSON(o.p.stdout, last); err != nil {
+			return err
+		}
+	} else if _, err := fmt.Fprintf(o.p.stdout, "set %s: %s; %s of %s, %s, %s were there\n", s.Name, last.Outcome,
+		countText(last.Fetched, "thing", "things"), countText(int64(last.Images), "image", "images"), bytesText(last.Bytes), bytesText(last.KeptBytes)); err != nil {
+		return err
+	}
+	for _, image := range last.Faulty {
+		fmt.Fprintf(o.p.stderr, "%s: %s\n", image.Ref, printable(image.Error))
+	}
+	text := last.Error
+	if text == "" {
+		text = countText(int64(len(last.Faulty)), "image is", "images are") + " not all there"
+	}
+	return outcome(last.Outcome, errors.New(printable(text)))
+}
+
+// outcome is the error of how it ended, nil when all is there.
+func outcome(o string, err error) error {
+	switch o {
+	case prefetch.OutcomeDone:
+		return nil
+	case prefetch.OutcomePartial:
+		return outcomeError{exitPartial, err}
+	case prefetch.OutcomeLimited:
+		return outcomeError{exitLimited, hintError{err, "A registry limits us, or only the reserve of its budget is left. Try again later, or let it wait with --wait."}}
+	}
+	return err
+}
+
+// direct fetches into a folder without a server.
+func (f prefetchFlags) direct(cmd *cobra.Command, p process, args []string) (err error) {
+	ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	configFile, _ := cmd.Flags().GetString("config") // it is there: newOperator made it
+	asJSON, _ := cmd.Flags().GetBool("json")
+	m, closeAll, err := openFolder(p, configFile, *f.dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, closeAll()) }()
+	entries, err := f.directEntries(cmd, p, args, m.names)
+	if err != nil {
+		return err
+	}
+	v := newView(p, *f.progress)
+	defer v.close()
+	report, err := prefetch.Run(ctx, m.cache, prefetch.Request{
+		Images: entries, Platforms: f.platformsOr(), Referrers: *f.referrers, DryRun: *f.dryRun, Wait: *f.wait, Pin: *f.pin, AtOnce: *f.atOnce,
+	}, v.show)
+	if err != nil {
+		if ctx.Err() != nil {
+			return hintError{errors.New("interrupted"), "What was fetched is kept: the same command goes on from there."}
+		}
+		return err
+	}
+	v.finish(report)
+	return tellReport(p, report, asJSON)
+}
+
+// directEntries is entries where only --from-usage asks a server.
+func (f prefetchFlags) directEntries(cmd *cobra.Command, p process, args []string, names *wire.Registries) ([]imageset.Entry, error) {
+	if *f.usage == "" {
+		entries, err := f.list.read(p, args, names)
+		if err != nil {
+			return nil, err
+		}
+		return entries, isEmpty(entries, true)
+	}
+	text := func(name string) string { s, _ := cmd.Flags().GetString(name); return s }
+	server, err := findServer(p, text("server"), text("token-file"), text("ca-file"), text("config"))
+	if err != nil {
+		return nil, err
+	}
+	defer server.http.CloseIdleConnections()
+	return f.entries(cmd.Context(), &operator{p: p, server: server}, args, names)
+}
+
+// openFolder opens a storage folder that no server uses, with the registries of the
+// configuration. The caller calls closeAll.
+func openFolder(p process, configFile, dir string) (m *mirror, closeAll func() error, err error) {
+	c, err := config.Load(config.Sources{File: configFile, Env: p.env, Root: p.root,
+		Flags: []config.Flag{{Name: "--storage-dir", Key: "storage.dir", Value: dir}}})
+	if err != nil {
+		return nil, nil, usageError{err}
+	}
+	settings := c.Log
+	if settings.Level != config.LevelDebug {
+		settings.Level = config.LevelError // what goes wrong with images is told in the end
+	}
+	m, err = newMirror(c, thisBuild(), newLogger(settings, p.stderr), nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- untilDone(ctx, m.run) }() // makes room; ended by closeAll
+	return m, func() error {
+		stop()
+		return errors.Join(<-done, m.Close())
+	}, nil
+}
+
+// tellReport writes what became of each image, and the sums.
+func tellReport(p process, r *prefetch.Report, asJSON bool) error {
+	if asJSON {
+		if err := writeJSON(p.stdout, r); err != nil {
+			return err
+		}
+	} else if err := reportTable(p, r); err != nil {
+		return err
+	}
+	bad := 0
+	for _, image := range r.Images {
+		if image.Error == "" {
+			continue
+		}
+		bad++
+		fmt.Fprintf(p.stderr, "%s: %s\n", image.Ref, printable(image.Error))
+		for _, fault := range image.Failed {
+			if fault.Error != image.Error {
+				fmt.Fprintf(p.stderr, "  %s: %s\n", fault.Digest, printable(fault.Error))
+			}
+		}
+	}
+	if r.Outcome == prefetch.OutcomeDone {
+		return nil
+	}
+	return outcome(r.Outcome, fmt.Errorf("of %s, %d not all there", countText(int64(len(r.Images)), "image", "images"), bad))
+}
+
+func reportTable(p process, r *prefetch.Report) error {
+	fetched := "FETCHED"
+	if r.DryRun {
+		fetched = "TO FETCH"
+	}
+	t := newTable(p.stdout, "IMAGE", "STATE", "PULLS", fetched, "KEPT", "NOTE")
+	for _, image := range r.Images {
+		note := ""
+		switch {
+		case image.MovedTo != "":
+			note = "the tag has moved to " + image.MovedTo[:min(len(image.MovedTo), 19)]
+		case image.Pinned:
+			note = "pinned"
+		}
+		t.row(image.Ref, string(image.State), fmt.Sprint(image.Pulls), atLeast(image.Bytes, image.More), bytesText(image.KeptBytes), note)
+	}
+	t.row(countText(int64(len(r.Images)), "image", "images"), r.Outcome, fmt.Sprint(r.Pulls), atLeast(r.Bytes, r.More), bytesText(r.KeptBytes))
+	return t.flush()
+}
+
+func atLeast(n int64, more bool) string {
+	if more && n == 0 {
+		return "unknown"
+	}
+	if more {
+		return bytesText(n) + " or more"
+	}
+	return bytesText(n)
+}
