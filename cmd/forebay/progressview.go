@@ -27,14 +27,9 @@ type view struct {
 	said  int             // images that were done at the last look
 	told  map[string]bool // images that a line was written for
 	drawn []int           // widths of the lines that are on the terminal
-	rates []moment        // bytes at the last looks
+	meter *rateMeter
+	rate  float64 // bytes a second
 	last  time.Time
-}
-
-// moment is how much had come at a time.
-type moment struct {
-	at    time.Time
-	bytes int64
 }
 
 const (
