@@ -332,16 +332,19 @@ func (f *fill) nudge() {
 // It returns how many it wrote, and nil only when that is all of them.
 func (f *fill) send(ctx context.Context, w io.Writer, off, end int64) (n int64, err error) {
 	file, err := f.reopen()
-	if errors.Is(err, errStorage) {
+	if errors.Is(err, errStorage) || causeOf(err) != "" {
 		select {
-		case <-f.done: // it ends for the same reason
+		case <-f.done: // it ends for the same reason, or there are descriptors then
 		case <-ctx.Done():
 			return 0, ctx.Err()
 		}
+		file, err = f.reopen()
 	}
 	if err != nil {
-		// The disk did not keep it, or it was evicted or purged since the reader came.
-		if _, _, ferr := f.state(); errors.Is(ferr, errStorage) || ferr == nil && errors.Is(err, fs.ErrNotExist) {
+		// The disk did not keep it or does not give it, or it was evicted or purged since
+		// the reader came.
+		_, _, ferr := f.state()
+		if errors.Is(ferr, errStorage) || ferr == nil && (errors.Is(err, fs.ErrNotExist) || causeOf(err) != "") {
 			return f.pass(ctx, w, nil, off, end)
 		}
 		return 0, fmt.Errorf("read blob %s: %w", f.digest, err)

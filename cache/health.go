@@ -18,7 +18,8 @@ func causeOf(err error) string {
 		return "full"
 	case errors.Is(err, syscall.EROFS):
 		return "read-only"
-	case errors.Is(err, syscall.EIO), errors.Is(err, syscall.ENODEV), errors.Is(err, syscall.ENXIO), errors.Is(err, syscall.EUCLEAN):
+	case errors.Is(err, syscall.EIO), errors.Is(err, syscall.ENODEV), errors.Is(err, syscall.ENXIO),
+		errors.Is(err, syscall.EUCLEAN), errors.Is(err, syscall.EBADMSG): // ext4 and xfs say so of damaged metadata
 		return "broken"
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
 		return "descriptors"

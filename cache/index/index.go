@@ -96,6 +96,9 @@ func Open(o Options) (*Index, error) {
 		return nil, fmt.Errorf("open index %q: %w", o.Dir, errors.Join(err, ix.Close()))
 	}
 	ix.guarded = true
+	if err := ix.keepReserve(); err != nil {
+		ix.log.Warn("no space kept aside for a start on a full disk", logkey.Err(err))
+	}
 	return ix, nil
 }
 

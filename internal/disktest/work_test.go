@@ -112,7 +112,7 @@ func pullBlob(ctx context.Context, c *cache.Cache, repo cache.Repo, d v1.Hash) e
 
 // work does everything that changes the disk. It says "begin x" before and "x" after.
 func (w *world) work(c *cache.Cache, dir string, say func(string)) error {
-	ctx, stop := context.WithTimeout(context.Background(), time.Minute)
+	ctx, stop := context.WithTimeout(context.Background(), 10*time.Minute) // tests halt it at its steps
 	defer stop()
 	<-c.Loaded()
 	do := func(name string, fn func() error) error {
