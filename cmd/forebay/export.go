@@ -25,6 +25,7 @@ import (
 type exporting struct {
 	output, format       string
 	files, platforms     []string
+	sets                 []string
 	pinned, referrers    bool
 	fetch, zstd          bool
 	since, lacking       []string
@@ -65,6 +66,7 @@ Asks the running server, or with --storage-dir reads a folder that no server use
 	flags := cmd.Flags()
 	flags.StringVarP(&x.output, "output", "o", "", "file to write, - for standard output")
 	flags.StringArrayVarP(&x.files, "file", "f", nil, "file that names images: a list, Kubernetes or Compose YAML, a Dockerfile or a lock file; may be repeated, - for standard input")
+	flags.StringArrayVar(&x.sets, "set", nil, "prefetch set of the server's configuration; may be repeated")
 	flags.BoolVar(&x.pinned, "pinned", false, "all that is pinned")
 	flags.StringSliceVar(&x.platforms, "platform", nil, platformHelp)
 	flags.BoolVar(&x.referrers, "referrers", false, "signatures, SBOMs and attestations that are kept, too")
@@ -91,8 +93,8 @@ func (x *exporting) check(args []string) error {
 	switch {
 	case x.output == "":
 		return errors.New("name the file to write with -o, or - for standard output")
-	case len(args) == 0 && len(x.files) == 0 && !x.pinned:
-		return errors.New("no images are named: give their names, files with -f, or --pinned")
+	case len(args) == 0 && len(x.files) == 0 && len(x.sets) == 0 && !x.pinned:
+		return errors.New("no images are named: give their names, files with -f, --set or --pinned")
 	case x.format != formatOCI && x.format != formatDocker:
 		return fmt.Errorf("--format: %q is neither %s nor %s", x.format, formatOCI, formatDocker)
 	case x.format == formatDocker && (len(x.since) > 0 || len(x.lacking) > 0):
@@ -249,7 +251,8 @@ func (x *exporting) contents(ctx context.Context, s side, w wantedImage) (*cache
 	if len(platforms) == 0 && x.format == formatDocker {
 		platforms = []string{hostPlatform()}
 	}
-	list, err := s.contents(ctx, w.ref, platforms, x.referrers)
+	referrers := x.referrers || w.referrers
+	list, err := s.contents(ctx, w.ref, platforms, referrers)
 	why := problemWith(list, err)
 	if x.fetch && (why != nil || err != nil) {
 		if len(platforms) == 0 && (err != nil || len(list.Platforms) == 0 && len(list.Left) > 0) {
@@ -258,7 +261,7 @@ func (x *exporting) contents(ctx context.Context, s side, w wantedImage) (*cache
 		if err := s.complete(ctx, w.ref, platforms); err != nil {
 			return nil, fmt.Errorf("%s: %w", w.ref, err)
 		}
-		list, err = s.contents(ctx, w.ref, platforms, x.referrers)
+		list, err = s.contents(ctx, w.ref, platforms, referrers)
 		why = problemWith(list, err)
 	}
 	switch {

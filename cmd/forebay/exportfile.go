@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,6 +18,8 @@ import (
 	"forebay/internal/admin"
 	"forebay/internal/bundle"
 	"forebay/internal/imageset"
+	"forebay/internal/prefetch"
+	"forebay/internal/wire"
 )
 
 // wantedImage is an image that is to be exported.
@@ -24,6 +27,7 @@ type wantedImage struct {
 	ref       string   // in full, as the admin API is asked for it
 	name      string   // that it is to have on the other side, if that is another
 	platforms []string // that a file or a pin asks for; none: those of the command line
+	referrers bool     // that a set asks for
 }
 
 // wanted gathers the images of the command line, of files and of pins, each once.
@@ -32,41 +36,26 @@ func (x *exporting) wanted(ctx context.Context, s side, args []string) ([]wanted
 	if err != nil {
 		return nil, err
 	}
-	var entries []imageset.Entry
-	read := func(name string, r io.Reader) error {
-		some, err := imageset.Read(name, r, imageset.Options{Registries: names, Lookup: os.LookupEnv})
-		entries = append(entries, some...)
-		return err
+	read := func(name string, r io.Reader) ([]imageset.Entry, error) {
+		return imageset.Read(name, r, imageset.Options{Registries: names, Lookup: os.LookupEnv})
 	}
-	for _, arg := range args {
-		ref, err := names.Reference(arg)
-		if err != nil {
-			return nil, usageError{err}
-		}
-		if ref.Tag == "" && !ref.HasDigest() {
-			ref.Tag = "latest"
-		}
-		if ref.HasDigest() {
-			ref.Tag = ""
-		}
-		entries = append(entries, imageset.Entry{Ref: ref})
+	all, err := fromEntries(namedEntries(args, names))
+	if err != nil {
+		return nil, usageError{err}
 	}
 	for _, name := range x.files {
-		if err := withFile(name, func(r io.Reader) error { return read(name, r) }); err != nil {
+		some, err := readWanted(name, read)
+		if err != nil {
 			return nil, usageError{fmt.Errorf("-f: %w", err)}
 		}
+		all = append(all, some...)
 	}
-	var all []wantedImage
-	for _, e := range entries {
-		if e.Blob {
-			return nil, usageError{fmt.Errorf("%s: a layer alone cannot be exported: prefetch what is wanted, and export the images", e.At)}
+	for _, set := range x.sets {
+		some, err := s.setImages(ctx, set, names, read)
+		if err != nil {
+			return nil, fmt.Errorf("--set %s: %w", set, err)
 		}
-		w := wantedImage{ref: e.Ref.String(), platforms: e.Platforms}
-		if e.Ref.HasDigest() && e.Ref.Tag != "" { // of a lock file: the digest says what, the tag how it is called
-			w.name = e.Ref.Name() + ":" + e.Ref.Tag
-			w.ref = e.Ref.Name() + "@" + e.Ref.Digest.String()
-		}
-		all = append(all, w)
+		all = append(all, some...)
 	}
 	if x.pinned {
 		var pins admin.PinList
@@ -78,6 +67,78 @@ func (x *exporting) wanted(ctx context.Context, s side, args []string) ([]wanted
 		}
 	}
 	return once(all), nil
+}
+
+// namedEntries reads names as people write them.
+func namedEntries(list []string, names *wire.Registries) (entries []imageset.Entry, err error) {
+	for _, name := range list {
+		ref, err := names.Reference(name)
+		if err != nil {
+			return nil, err
+		}
+		if ref.Tag == "" && !ref.HasDigest() {
+			ref.Tag = "latest"
+		}
+		if ref.HasDigest() {
+			ref.Tag = ""
+		}
+		entries = append(entries, imageset.Entry{Ref: ref})
+	}
+	return entries, nil
+}
+
+// readWanted reads the images that a file names.
+func readWanted(name string, read func(string, io.Reader) ([]imageset.Entry, error)) (all []wantedImage, err error) {
+	err = withFile(name, func(r io.Reader) error {
+		all, err = fromEntries(read(name, r))
+		return err
+	})
+	return all, err
+}
+
+func fromEntries(entries []imageset.Entry, err error) ([]wantedImage, error) {
+	if err != nil {
+		return nil, err
+	}
+	var all []wantedImage
+	for _, e := range entries {
+		if e.Blob {
+			return nil, fmt.Errorf("%s: a layer alone cannot be exported: prefetch what is wanted, and export the images", e.At)
+		}
+		w := wantedImage{ref: e.Ref.String(), platforms: e.Platforms}
+		if e.Ref.HasDigest() && e.Ref.Tag != "" { // of a lock file: the digest says what, the tag how it is called
+			w.name = e.Ref.Name() + ":" + e.Ref.Tag
+			w.ref = e.Ref.Name() + "@" + e.Ref.Digest.String()
+		}
+		all = append(all, w)
+	}
+	return all, nil
+}
+
+// setImages returns the images of a prefetch set, with what the set says of them.
+func (s side) setImages(ctx context.Context, name string, names *wire.Registries, read func(string, io.Reader) ([]imageset.Entry, error)) ([]wantedImage, error) {
+	var set prefetch.SetStatus
+	if _, err := s.ask(ctx, http.MethodGet, "/prefetch/"+url.PathEscape(name), nil, nil, &set); err != nil {
+		return nil, err
+	}
+	all, err := fromEntries(namedEntries(set.Images, names))
+	if err != nil {
+		return nil, err
+	}
+	for _, file := range set.Files {
+		some, err := readWanted(file, read)
+		if err != nil {
+			return nil, fmt.Errorf("the set names a file of the server's machine: %w", err)
+		}
+		all = append(all, some...)
+	}
+	for i := range all {
+		if len(all[i].platforms) == 0 {
+			all[i].platforms = set.Platforms
+		}
+		all[i].referrers = set.Referrers
+	}
+	return all, nil
 }
 
 // once drops images that are named again in the same way.

@@ -67,8 +67,12 @@ func openLocal(c *config.Config, p process) (o *operator, done func() error, err
 	if err != nil {
 		return nil, nil, err
 	}
+	sets, err := newSets(c, m, log)
+	if err != nil {
+		return nil, nil, errors.Join(err, m.Close())
+	}
 	api, err := admin.NewAPI(admin.APIOptions{
-		Cache: m.cache, Registries: m.names, Upstream: m.registryStatus, Version: thisBuild().version, Activity: m.activity,
+		Cache: m.cache, Registries: m.names, Upstream: m.registryStatus, Version: thisBuild().version, Activity: m.activity, Sets: sets,
 		Loopback: true, Log: log.Named("admin"),
 	})
 	if err != nil {
