@@ -122,12 +122,12 @@ func NewVolumes(ctx context.Context, base string, manifest v1.Hash, size int64, 
 		Format: volumesFormat, Name: filepath.Base(base), Manifest: manifest, Compressed: compressed, VolumeSize: size, Volumes: []Volume{},
 	}}
 	old, err := ReadVolumes(base)
-	if err != nil || compressed || old.Manifest != manifest || old.VolumeSize != size || old.Compressed || old.Complete {
+	if err != nil || compressed || old.Manifest != manifest || old.VolumeSize != size || old.Compressed {
 		return w, 0, w.save() // nothing to go on with
 	}
 	for _, v := range old.Volumes {
-		if CheckVolume(ctx, filepath.Dir(base), v) != nil {
-			break
+		if v.Size != size || CheckVolume(ctx, filepath.Dir(base), v) != nil {
+			break // the last one of a bundle that was whole is written anew
 		}
 		w.record.Volumes = append(w.record.Volumes, v)
 	}

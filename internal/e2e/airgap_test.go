@@ -138,14 +138,13 @@ func TestKilledExportAndImportGoOn(t *testing.T) {
 	dir := stateDir(t)
 	site, whole := filepath.Join(dir, "site.tar"), filepath.Join(dir, "whole.tar")
 	carried(t, w, whole)
-	args := []string{"export", "-o", site, "--platform", "all", "--referrers", "--split", "4MiB", "--server", w.mirror.admin}
+	args := []string{"export", "-o", site, "--platform", "all", "--referrers", "--split", "1MiB", "--server", w.mirror.admin}
 	for repo := range w.images {
 		args = append(args, repo+":"+catalogueTag)
 	}
-	resumed := 0
-	for range 5 {
-		kept := killedWhen(t, args, func() bool { return fileCount(site+".0*") > resumed+1+rand.IntN(6) })
-		resumed = max(resumed, kept)
+	for volumes := 0; volumes < 60; {
+		more := volumes + 1 + rand.IntN(20)
+		volumes = killedWhen(t, args, func() bool { return fileCount(site+".0*") > more })
 	}
 	var said struct{ Resumed int }
 	if err := json.Unmarshal([]byte(must(t, append(args, "--json")...)), &said); err != nil {
