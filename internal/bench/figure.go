@@ -34,6 +34,8 @@ func figures() []figure {
 		{"cold-limited", "cold blob from a CDN of 16 MiB/s a connection", measureColdLimited},
 		{"first-byte", "first byte of a cold blob against the hub's own", measureFirstByte},
 		{"suffix", "64 KiB suffix of a cold blob at 16 MiB/s a connection", measureSuffix},
+		{"bundle", "export and import of 1 GiB against tar of the same bytes", measureBundle},
+		{"big-bundle", "memory of export and import of 10 GiB", measureBundleMemory},
 		{"crowd", "many clients of one cold blob at a 32 MiB/s line", measureCrowd},
 	}
 }

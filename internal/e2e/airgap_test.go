@@ -75,12 +75,12 @@ func TestImagesAreCarriedOverTheGap(t *testing.T) {
 		t.Fatalf("ssh-keygen: %v %s: install openssh-client", err, out)
 	}
 	locked := filepath.Join(dir, "images.lock")
-	must(t, "lock", "-f", images, "-o", locked, "--platform", "all", "--server", w.mirror.admin)
-	must(t, "prefetch", "-f", locked, "--referrers", "--server", w.mirror.admin)
-	must(t, "lock", "--check", locked, "--server", w.mirror.admin)
+	must(t, "lock", "-f", images, "-o", locked, "--server", w.mirror.admin)
+	must(t, "prefetch", "-f", locked, "--platform", "all", "--referrers", "--server", w.mirror.admin)
+	must(t, "lock", "--check", "-f", locked, "--server", w.mirror.admin)
 	w.hub.SwitchOff()
 	site := filepath.Join(dir, "site.tar")
-	must(t, "export", "-o", site, "-f", locked, "--referrers", "--split", "16MiB", "--sign", filepath.Join(dir, "key"), "--server", w.mirror.admin)
+	must(t, "export", "-o", site, "-f", locked, "--platform", "all", "--referrers", "--split", "16MiB", "--sign", filepath.Join(dir, "key"), "--server", w.mirror.admin)
 
 	island := startIsland(t)
 	out := must(t, "import", site, "--pin", "--verify", filepath.Join(dir, "key.pub"), "--server", island.admin)
