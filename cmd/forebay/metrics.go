@@ -37,7 +37,7 @@ func (m *mirror) watch(c *config.Config, r *readiness) {
 	for _, u := range c.Upstreams {
 		reserves[u.Name] = u.Reserve
 	}
-	m.metrics.Watch(metrics.Sources{Cache: m.cache, Registries: m.registries, Reserves: reserves, Ready: r.ready})
+	m.metrics.Watch(metrics.Sources{Cache: m.cache, Registries: m.registries, Reserves: reserves, Ready: r.ready, S3: m.bucketCalls()})
 }
 
 // received tells how many bytes of content came from each upstream.

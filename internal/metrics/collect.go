@@ -238,6 +238,15 @@ func (c *collector) store(to sink) {
 	to.gauge(c.f.scrubDone, s.Scrub.Done)
 	to.gauge(c.f.scrubInterval, s.Scrub.Interval.Seconds())
 	to.gauge(c.f.scrubEnded, seconds(s.Scrub.Ended))
+	if b := s.Bucket; b != nil {
+		to.gauge(c.f.s3Objects, float64(b.Objects))
+		to.gauge(c.f.s3Bytes, float64(b.ObjectBytes))
+		to.gauge(c.f.s3Queued, float64(b.Queued))
+		to.gauge(c.f.s3QueuedBytes, float64(b.QueuedBytes))
+		to.truth(c.f.s3Degraded, b.Degraded)
+		to.count(c.f.s3Unsaved, s.EvictedUnsaved)
+		to.count(c.f.s3Damaged, b.Damaged)
+	}
 }
 
 // S3Operation is what was asked of the bucket by one operation since the start.

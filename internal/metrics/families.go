@@ -26,7 +26,7 @@ type families struct {
 
 	indexBytes, indexTook *Family
 
-	s3, s3Took *Family
+	s3, s3Took, s3Objects, s3Bytes, s3Queued, s3QueuedBytes, s3Degraded, s3Unsaved, s3Damaged *Family
 
 	events, eventsDropped *Family
 }
@@ -149,4 +149,11 @@ func (f *families) ofStore() {
 	f.indexTook = f.histogram("index_operation_duration_seconds", "Time of operations on the index: read of one record, write of a batch with its wait for others.", "operation")
 	f.s3 = f.counter("s3_requests_total", "Calls to the bucket by operation and outcome; only where blobs are kept in one.", "operation", "outcome")
 	f.s3Took = f.histogram("s3_request_duration_seconds", "Time of calls to the bucket.", "operation")
+	f.s3Objects = f.gauge("s3_objects", "Objects in the bucket, as far as is known.")
+	f.s3Bytes = f.gauge("s3_bytes", "Bytes of the objects in the bucket, as far as is known.")
+	f.s3Queued = f.gauge("s3_uploads_queued", "Uploads that wait or run.")
+	f.s3QueuedBytes = f.gauge("s3_uploads_queued_bytes", "Bytes of uploads that wait or run.")
+	f.s3Degraded = f.gauge("s3_degraded", "1 while the bucket fails and is left alone.")
+	f.s3Unsaved = f.counter("s3_evicted_unsaved_total", "Files evicted before they were uploaded.")
+	f.s3Damaged = f.counter("s3_damaged_objects_total", "Objects in the bucket that were not what their name says.")
 }
