@@ -46,6 +46,14 @@ func (k tierOwner) Damaged(d v1.Hash) {
 	}
 }
 
+// SurveyBucket lists the bucket now, see [tier.Tier.Survey].
+func (c *Cache) SurveyBucket(ctx context.Context) (tier.Survey, error) {
+	if c.tier == nil {
+		return tier.Survey{}, errors.New("there is no bucket")
+	}
+	return c.tier.Survey(ctx)
+}
+
 // inBucket returns the size of content that the bucket has. No request is made.
 func (c *Cache) inBucket(d v1.Hash) (int64, bool) {
 	if c.tier == nil {
@@ -83,8 +91,8 @@ func (c *Cache) noteUse(b *index.Batch, d v1.Hash) error {
 	if c.tier == nil {
 		return nil
 	}
-	used, ok, err := c.index.Used(d)
-	if err != nil || !ok {
+	used, err := c.tier.LastUse(d)
+	if err != nil {
 		return err
 	}
 	return b.NoteUse(d, used)

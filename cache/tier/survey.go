@@ -266,10 +266,9 @@ func (v *survey) judge(o Object, r index.Remote) {
 	if age < v.t.bound()/2 {
 		return
 	}
-	needed := v.t.owner.Pinned(o.Digest) || r.Used.After(o.Stamp)
-	if used, ok, err := v.t.index.Used(o.Digest); err == nil && ok && used.After(o.Stamp) {
-		needed = true
-	}
+	used, err := v.t.LastUse(o.Digest)
+	// Without an answer it is kept.
+	needed := err != nil || used.After(o.Stamp) || r.Used.After(o.Stamp) || v.t.owner.Pinned(o.Digest)
 	if needed || age >= v.t.bound() {
 		v.old = append(v.old, aged{o, needed})
 	}

@@ -156,9 +156,20 @@ func (t *Tier) expired(b index.Sized) bool {
 	if !t.opts.Limited() || t.owner.Pinned(b.Digest) {
 		return false
 	}
-	used, ok, err := t.index.Used(b.Digest)
-	if err != nil || !ok || used.Before(b.Added) {
-		used = b.Added
+	used, err := t.LastUse(b.Digest)
+	return err == nil && time.Since(used) > t.bound()
+}
+
+// LastUse returns when content on the disk was used last, or when it came; zero when it is
+// not there.
+func (t *Tier) LastUse(d v1.Hash) (time.Time, error) {
+	info, _, err := t.index.Blob(d)
+	if err != nil {
+		return time.Time{}, err
 	}
-	return time.Since(used) > t.bound()
+	used, _, err := t.index.Used(d)
+	if err != nil || used.Before(info.Added) {
+		used = info.Added
+	}
+	return used, err
 }

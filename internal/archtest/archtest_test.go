@@ -146,7 +146,7 @@ func importTable() map[string][]string {
 		// The test hub shares no parser with the product, so that the two can disagree.
 		"internal/hubtest": {},
 		// A real S3 server and a proxy in front of it that misbehaves; its tests run a whole mirror.
-		"internal/s3test": append(leaf(), "cache", "cache/s3", "cache/tier", "internal/hubtest", "internal/mirrortest"),
+		"internal/s3test": append(leaf(), "cache", "cache/index", "cache/s3", "cache/tier", "internal/hubtest", "internal/mirrortest"),
 		// A whole mirror in a test's process.
 		"internal/mirrortest": append(leaf(), "cache", "proxy", "upstream", "internal/hubtest", "internal/server"),
 
