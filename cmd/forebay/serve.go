@@ -20,6 +20,7 @@ import (
 	"forebay/config"
 	"forebay/internal/admin"
 	"forebay/internal/logkey"
+	"forebay/internal/page"
 	"forebay/internal/server"
 )
 
@@ -93,10 +94,14 @@ func serve(ctx context.Context, c *config.Config, p process) (err error) {
 	if api != nil {
 		defer api.Close()
 	}
+	dashboard, err := page.New()
+	if err != nil {
+		return err
+	}
 	ready := &readiness{readable: m.cache.Readable}
 	m.watch(c, ready)
 	s, err := newServers(c, m.handler, adminParts{
-		hooks: newWebhooks(c, m.cache.Hint, log), api: api, ailing: m.cache.Ailing, ready: ready, figures: m.metrics.Handler(),
+		hooks: newWebhooks(c, m.cache.Hint, log), api: api, ailing: m.cache.Ailing, ready: ready, figures: m.metrics.Handler(), page: dashboard,
 	}, b, log)
 	if err != nil {
 		return err
@@ -118,6 +123,7 @@ type adminParts struct {
 	ailing  func() error
 	ready   *readiness
 	figures http.Handler
+	page    http.Handler
 }
 
 // newServers opens both listeners and answers nobody yet.
@@ -152,6 +158,7 @@ func newServers(c *config.Config, clients http.Handler, parts adminParts, b buil
 			Version:  b.version,
 			Webhooks: parts.hooks,
 			API:      parts.api,
+			Page:     parts.page,
 		}),
 		Draining: func() {
 			if parts.api != nil {

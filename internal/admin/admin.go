@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/pprof"
+	"strings"
 )
 
 // Options configures the handler of the admin listener. Ready, Metrics and Version are required.
@@ -28,6 +29,9 @@ type Options struct {
 	API *API
 	// Profiles says that /debug/pprof/ is there, for whom the API answers too. It needs API.
 	Profiles bool
+	// Page answers / for browsers and what is below /ui/; nil means that there is only a
+	// text at /. It serves no secrets: what it shows, its reader asks the API for.
+	Page http.Handler
 }
 
 // New returns the handler of the admin listener.
@@ -57,7 +61,15 @@ func New(o Options) http.Handler {
 			profiles(mux, o.API)
 		}
 	}
-	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
+	if o.Page != nil {
+		mux.Handle("GET /ui/", o.Page)
+	}
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Vary", "Accept")
+		if o.Page != nil && strings.Contains(r.Header.Get("Accept"), "text/html") {
+			o.Page.ServeHTTP(w, r)
+			return
+		}
 		text(w, http.StatusOK, fmt.Sprintf("forebay %s\n\n/healthz  it lives\n/readyz   it takes traffic\n/metrics  figures for Prometheus\n/api/v1/openapi.json  the admin API", o.Version))
 	})
 	return mux

@@ -155,6 +155,7 @@ func importTable() map[string][]string {
 		"internal/conformance": {anything},
 		"internal/e2e":         {anything},
 		"internal/disktest":    {anything},
+		"internal/e2e/page":    {anything},
 		"internal/evictsim":    {"cache/evict"},
 	}
 }

@@ -1,0 +1,86 @@
+// What operators do: one function for each, which tells of its outcome.
+
+import { get, send } from "./api.js";
+import * as f from "./format.js";
+import { confirm, toast } from "./parts.js";
+
+// run keeps a button from being pressed twice, and tells of failures.
+export async function run(button, work) {
+  button.disabled = true;
+  button.setAttribute("aria-busy", "true");
+  try {
+    await work();
+  } catch (fault) {
+    toast(fault.message, "bad");
+  } finally {
+    button.disabled = false;
+    button.removeAttribute("aria-busy");
+  }
+}
+
+export async function refresh(ref) {
+  const found = await send("POST", "/refresh", { ref });
+  if (found.moved) toast("The tag moved to " + f.digest(found.digest) + ".");
+  else toast("The registry confirms " + f.digest(found.digest) + ".");
+}
+
+export async function pin(ref) {
+  await send("POST", "/pins", { ref });
+  toast("Pinned: it is never evicted.");
+}
+
+export async function unpin(ref) {
+  await send("DELETE", "/pins", { ref });
+  toast("Unpinned.");
+}
+
+// purge asks first; it returns whether anything was purged.
+export async function purge(target, pinned) {
+  const answer = await confirm({
+    title: "Purge " + target + "?",
+    text: "It is forgotten here. The next pull fetches it from its registry, which may count it.",
+    yes: "Purge",
+    options: pinned ? { force: "It is pinned: purge it all the same" } : {},
+  });
+  if (!answer) return false;
+  await send("POST", "/purge", { target, force: Boolean(answer.force) });
+  toast("Purged.");
+  return true;
+}
+
+// job starts what takes long, and follows it until it has ended.
+export async function job(path, body, started, told) {
+  const begun = await send("POST", path, body);
+  toast(started);
+  return follow(begun.id, told);
+}
+
+async function follow(id, told) {
+  for (;;) {
+    const one = await get("/jobs/" + id);
+    if (told) told(one);
+    if (one.state !== "running") {
+      if (one.state === "failed") toast(jobName(one) + " failed: " + one.error, "bad");
+      else toast(jobName(one) + (one.state === "cancelled" ? " was cancelled." : " is done: " + jobResult(one) + "."));
+      return one;
+    }
+    await new Promise((resolve) => setTimeout(resolve, 700));
+  }
+}
+
+export const jobName = (one) => ({ repair: "Repair of " + one.target, verify: "Verification", gc: "Collection" })[one.kind] || one.kind;
+
+// jobResult says in words what a job came to.
+export function jobResult(one) {
+  const r = one.result || {};
+  switch (one.kind) {
+    case "repair":
+      return f.plural(r.fetched || 0, "file") + " fetched, " + f.bytes(r.bytes || 0) + (r.failed && r.failed.length ? ", " + f.count(r.failed.length) + " still missing" : "");
+    case "verify":
+      return f.plural(r.blobs || 0, "file") + " read, " + f.plural(r.faults || 0, "fault");
+    case "gc":
+      return f.plural((r.blobs || 0) + (r.partials || 0), "file") + (r.dry_run ? " would be removed, " : " removed, ") + f.bytes((r.blob_bytes || 0) + (r.partial_bytes || 0));
+    default:
+      return one.state;
+  }
+}

@@ -1,0 +1,143 @@
+// The frame: navigation, sign-in, and which view is shown. A view is a function that
+// takes its place, what the address asks for, and returns what ends it.
+
+import { setToken, token, whenRefused } from "./api.js";
+import { fill, h, icon, setText } from "./dom.js";
+import { live } from "./live.js";
+import { clients } from "./views/clients.js";
+import { events } from "./views/events.js";
+import { image } from "./views/image.js";
+import { images } from "./views/images.js";
+import { overview } from "./views/overview.js";
+import { prefetch } from "./views/prefetch.js";
+import { storage } from "./views/storage.js";
+import { upstreams } from "./views/upstreams.js";
+
+const views = {
+  overview: ["Overview", overview],
+  images: ["Images", images],
+  upstreams: ["Upstreams", upstreams],
+  clients: ["Clients", clients],
+  storage: ["Storage", storage],
+  prefetch: ["Prefetch", prefetch],
+  events: ["Events", events],
+};
+const details = { image: ["Image", image, "images"] };
+
+const main = document.getElementById("main");
+const nav = document.getElementById("nav");
+let end = null;
+let shown = "";
+let signingIn = false;
+
+// route reads the part of the address after #.
+export function route() {
+  const [path, query] = location.hash.replace(/^#\/?/, "").split("?");
+  const name = Object.hasOwn(views, path) || Object.hasOwn(details, path) ? path : "overview";
+  return { name, query: Object.fromEntries(new URLSearchParams(query || "")) };
+}
+
+function show() {
+  if (signingIn) return;
+  const { name, query } = route();
+  const [title, view, parent] = views[name] || details[name];
+  const moved = shown !== name;
+  if (end) end();
+  end = null;
+  for (const link of nav.querySelectorAll("a")) {
+    if (link.dataset.view === (parent || name)) {
+      link.setAttribute("aria-current", "page");
+      link.scrollIntoView({ block: "nearest", inline: "nearest" });
+    } else {
+      link.removeAttribute("aria-current");
+    }
+  }
+  document.title = (query.ref ? query.ref.replace(/^docker\.io\/(library\/)?/, "") : title) + " · Forebay";
+  const place = h("div", { class: "view", id: "view-" + name });
+  fill(main, place);
+  end = view(place, query) || null;
+  if (moved && shown) {
+    window.scrollTo(0, 0);
+    main.focus({ preventScroll: true }); // so that a screen reader begins with the new view
+  }
+  shown = name;
+}
+
+// signIn asks for the token. It stays until one is right.
+function signIn(fault) {
+  if (signingIn) return;
+  signingIn = true;
+  if (end) end();
+  end = null;
+  document.title = "Sign in · Forebay";
+  const wrong = Boolean(token()) && fault.status === 401;
+  setToken("");
+  if (fault.code === "no_token" || fault.code === "foreign_host") {
+    fill(main, h("div", { class: "view sign-in" }, h("h1", { text: "Not open to this address" }), h("p", { text: fault.message }),
+      h("button", { class: "button", type: "button", text: "Try again", on: { click: leave } })));
+    return;
+  }
+  const input = h("input", { id: "token", type: "password", autocomplete: "current-password", spellcheck: "false", required: true,
+    "aria-describedby": "token-help" + (wrong ? " token-wrong" : ""), "aria-invalid": wrong ? "true" : null });
+  const form = h("form", { on: { submit: (event) => {
+    event.preventDefault();
+    setToken(input.value.trim());
+    leave();
+  } } },
+    h("label", { for: "token", text: "Admin token" }), input,
+    wrong && h("p", { class: "wrong", id: "token-wrong", role: "alert", text: "That is not the token of this server." }),
+    h("p", { class: "soft", id: "token-help", text: "It is in the file that admin_token_file names. It is kept until this tab is closed." }),
+    h("button", { class: "button primary", type: "submit", text: "Sign in" }));
+  fill(main, h("div", { class: "view sign-in" }, h("h1", { text: "Sign in" }), form));
+  input.focus();
+}
+
+function leave() {
+  signingIn = false;
+  shown = "";
+  live.again();
+  show();
+}
+
+function frame() {
+  fill(nav, h("ul", {}, Object.entries(views).map(([name, [title]]) =>
+    h("li", {}, h("a", { href: "#/" + name, data: { view: name } }, icon(name), h("span", { text: title }))))));
+  const state = h("span", { class: "conn", role: "status" }, h("span", { class: "dot", "aria-hidden": "true" }), h("span", { text: "Connecting" }));
+  const version = h("span", { class: "version", text: "" });
+  const theme = h("button", { class: "icon-button", type: "button", "aria-label": "Switch between light and dark", title: "Light or dark",
+    on: { click: switchTheme } }, icon("theme"));
+  fill(document.getElementById("foot"), state, version, theme);
+  const words = { connecting: "Connecting", live: "Live", lost: "Reconnecting", refused: "Signed out" };
+  live.on("state", (now) => {
+    state.className = "conn " + now.state;
+    setText(state.lastChild, words[now.state]);
+    if (now.state === "refused") signIn(now.fault);
+  });
+  live.on("status", (status) => {
+    setText(version, status.version);
+    version.title = "Version " + status.version;
+  });
+  document.querySelector(".skip").addEventListener("click", (event) => {
+    event.preventDefault(); // the part after # is the view
+    main.focus();
+  });
+}
+
+function switchTheme() {
+  const root = document.documentElement;
+  const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  root.dataset.theme = dark ? "light" : "dark";
+  try {
+    localStorage.setItem("theme", root.dataset.theme);
+  } catch {
+    // It lasts until the page is left.
+  }
+  document.dispatchEvent(new Event("theme"));
+}
+
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => document.dispatchEvent(new Event("theme")));
+whenRefused(signIn);
+addEventListener("hashchange", show);
+frame();
+show();
+live.start();

@@ -1,0 +1,202 @@
+// Pieces that the views are made of.
+
+import { fill, h, icon } from "./dom.js";
+import * as f from "./format.js";
+
+export function panel(title, { extra, id, note, wide } = {}, ...children) {
+  const heading = "h-" + (id || title.toLowerCase().replace(/[^a-z]+/g, "-"));
+  return h("section", { class: "panel" + (wide ? " wide-panel" : ""), "aria-labelledby": heading, id },
+    h("div", { class: "panel-head" }, h("h2", { id: heading, text: title }), note && h("p", { class: "soft", text: note }), extra),
+    children);
+}
+
+export function pageHead(title, ...extra) {
+  return h("div", { class: "page-head" }, h("h1", { text: title }), extra);
+}
+
+// pill is a state in a word; its colour only repeats what the word says.
+export const pill = (tone, text) => h("span", { class: "pill " + tone }, h("span", { class: "dot", "aria-hidden": "true" }), h("span", { text }));
+
+export function upstreamPill(upstream) {
+  if (upstream.endpoints.some((e) => e.open) && upstream.state === "fails") return pill("bad", "Failing");
+  switch (upstream.state) {
+    case "answers":
+      return upstream.sparing ? pill("warn", "Spared") : pill("good", "Answers");
+    case "fails":
+      return pill("bad", "Failing");
+    case "offline":
+      return pill("idle", "Offline");
+    default:
+      return pill("idle", "Not asked yet");
+  }
+}
+
+export const stateNames = { complete: "Complete", incomplete: "Incomplete", absent: "Not pulled" };
+const stateTones = { complete: "good", incomplete: "warn", absent: "idle" };
+export const imagePill = (state) => pill(stateTones[state] || "idle", stateNames[state] || state);
+
+// tile is one figure.
+export function tile(label) {
+  const value = h("dd", { class: "tile-value", text: "–" });
+  const note = h("dd", { class: "tile-note", text: "\u00a0" });
+  return { element: h("div", { class: "tile" }, h("dt", { text: label }), value, note), value, note };
+}
+
+export const tiles = (...all) => h("dl", { class: "tiles" }, all.map((t) => t.element));
+
+// bar shows a share. Its label is for those who do not see it.
+export function bar(share, label, tone = "") {
+  const element = h("div", { class: "bar " + tone, role: "progressbar", "aria-valuemin": "0", "aria-valuemax": "100", "aria-label": label }, h("span", {}));
+  setBar(element, share, tone);
+  return element;
+}
+
+export function setBar(element, share, tone) {
+  const known = share >= 0;
+  const percent = known ? Math.min(100, share * 100) : 0;
+  element.className = "bar " + (tone || "") + (known ? "" : " unknown");
+  if (known) element.setAttribute("aria-valuenow", percent.toFixed(0));
+  else element.removeAttribute("aria-valuenow");
+  element.firstChild.style.setProperty("inline-size", known ? percent + "%" : "100%");
+}
+
+export function empty(title, text, ...more) {
+  return h("div", { class: "empty" }, h("p", { class: "empty-title", text: title }), text && h("p", { class: "soft", text }), more);
+}
+
+export function failure(fault, again) {
+  return h("div", { class: "empty failure", role: "alert" },
+    h("p", { class: "empty-title", text: "This could not be loaded" }),
+    h("p", { class: "soft", text: fault.message }),
+    again && h("button", { class: "button", type: "button", on: { click: again }, text: "Try again" }));
+}
+
+// skeleton keeps the room of what is being loaded.
+export function skeleton(rows, height = 20) {
+  return h("div", { class: "skeleton", "aria-hidden": "true" },
+    Array.from({ length: rows }, (_, i) => h("span", { style: { "block-size": height + "px", "inline-size": 92 - ((i * 17) % 34) + "%" } })));
+}
+
+// segmented is a choice of a few.
+export function segmented(label, options, value, choose) {
+  const group = h("div", { class: "segmented", role: "group", "aria-label": label });
+  const show = (now) => fill(group, Object.entries(options).map(([key, text]) =>
+    h("button", { type: "button", "aria-pressed": String(key === now), text, on: { click: () => {
+      if (key === now) return;
+      show(key);
+      [...group.children][Object.keys(options).indexOf(key)].focus();
+      choose(key);
+    } } })));
+  show(value);
+  return group;
+}
+
+// table makes a table with a caption. columns: {title, class}. rows are <tr>.
+export function table(caption, columns, rows) {
+  const body = h("tbody", {}, rows);
+  const element = h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },
+    h("table", {}, h("caption", { class: "hidden", text: caption }),
+      h("thead", {}, h("tr", {}, columns.map((c) => (c.title ? h("th", { scope: "col", class: c.class, text: c.title }) : h("td", { class: c.class }))))), body));
+  return { element, body };
+}
+
+export const cell = (kind, ...children) => h("td", { class: kind }, children);
+
+// shortDigest shows the beginning of a digest and copies all of it.
+export function shortDigest(digest) {
+  return h("span", { class: "digest" }, h("code", { title: digest, text: f.digest(digest) }),
+    h("button", {
+      class: "icon-button", type: "button", "aria-label": "Copy digest " + f.digest(digest), title: "Copy the digest",
+      on: { click: async (event) => {
+        event.stopPropagation();
+        try {
+          await navigator.clipboard.writeText(digest);
+          toast("Digest copied.");
+        } catch {
+          toast("The browser does not let the digest be copied.", "bad");
+        }
+      } },
+    }, icon("copy")));
+}
+
+export const when = (time) => h("time", { datetime: f.known(time) ? time : null, title: f.fullTime(time), text: f.ago(time) });
+
+export function toast(text, tone = "good") {
+  const element = h("div", { class: "toast " + tone }, h("span", { text }),
+    h("button", { class: "icon-button", type: "button", "aria-label": "Dismiss", text: "×", on: { click: () => element.remove() } }));
+  const place = document.getElementById("toasts");
+  while (place.children.length >= 3) place.firstChild.remove();
+  place.append(element);
+  if (tone !== "bad") setTimeout(() => element.remove(), 6000);
+}
+
+// confirm asks before something that cannot be undone. options are check boxes by name. It
+// resolves to null, or to the options that were chosen.
+export function confirm({ title, text, yes, options = {} }) {
+  return new Promise((resolve) => {
+    const boxes = Object.entries(options).map(([name, label]) => [name, h("input", { type: "checkbox", id: "o-" + name }), label]);
+    const dialog = h("dialog", { class: "dialog", "aria-labelledby": "dialog-title" },
+      h("h2", { id: "dialog-title", text: title }), h("p", { text }),
+      boxes.map(([name, box, label]) => h("label", { class: "check", for: "o-" + name }, box, h("span", { text: label }))),
+      h("div", { class: "dialog-buttons" },
+        h("button", { class: "button", type: "button", autofocus: true, text: "Cancel", on: { click: () => dialog.close() } }),
+        h("button", { class: "button danger", type: "button", text: yes, on: { click: () => dialog.close("yes") } })));
+    const before = document.activeElement;
+    dialog.addEventListener("close", () => {
+      dialog.remove();
+      if (before && before.isConnected) before.focus();
+      resolve(dialog.returnValue === "yes" ? Object.fromEntries(boxes.map(([name, box]) => [name, box.checked])) : null);
+    });
+    document.body.append(dialog);
+    dialog.showModal();
+  });
+}
+
+// budgetOf picks the budget of an upstream that counts: that with the most left.
+export function budgetOf(upstream) {
+  const told = upstream.budgets.filter((b) => b.limit > 0 && b.remaining >= 0);
+  return told.reduce((best, b) => (!best || b.remaining > best.remaining ? b : best), null);
+}
+
+export const budgetTone = (b) => (f.known(b.paused_until) || b.remaining === 0 ? "bad" : b.low ? "warn" : "");
+
+// forecast says what becomes of a budget.
+export function forecast(b) {
+  if (f.known(b.paused_until)) return "Pulls are refused; tried again " + f.until(b.paused_until);
+  if (f.known(b.runs_out)) return "Runs out " + f.until(b.runs_out) + " at " + f.compact(b.per_hour) + " pulls an hour";
+  if (b.low) return "Below its reserve: known tags are served without asking";
+  if (b.per_hour > 0) return "Lasts, at " + f.compact(b.per_hour) + " pulls an hour";
+  return "Nothing is being spent";
+}
+
+const eventWords = {
+  tag_moved: ["idle", "Tag moved"], release_moved: ["warn", "Release tag moved"], evicted: ["idle", "Evicted"],
+  fill_done: ["good", "Fetched"], fill_failed: ["bad", "Fetch failed"], verification_failed: ["bad", "Wrong content"],
+  quarantined: ["bad", "Quarantined"], degraded: ["bad", "Storage degraded"], recovered: ["good", "Storage recovered"],
+  upstream_failing: ["bad", "Registry failing"], upstream_back: ["good", "Registry back"], limited: ["warn", "Limited"],
+  served_stale: ["warn", "Served stale"], purged: ["idle", "Purged"], pinned: ["idle", "Pinned"], unpinned: ["idle", "Unpinned"],
+  prefetch_done: ["good", "Prefetched"], prefetch_failed: ["bad", "Prefetch failed"],
+};
+
+export const eventKinds = eventWords;
+
+export function eventWord(kind) {
+  return eventWords[kind] || ["idle", kind.replaceAll("_", " ")];
+}
+
+// eventText says in words what an event was about.
+export function eventText(e) {
+  const parts = [];
+  if (e.repository) {
+    const name = f.familiar(e.upstream, e.repository) + (e.tag ? ":" + e.tag : "");
+    parts.push(e.tag ? h("a", { href: "#/image?ref=" + encodeURIComponent(e.upstream + "/" + e.repository + ":" + e.tag), text: name }) : h("span", { class: "strong", text: name }));
+  } else if (e.upstream) {
+    parts.push(h("a", { href: "#/upstreams", text: e.upstream }));
+  }
+  if (e.was && e.digest) parts.push(h("code", { text: f.digest(e.was) + " → " + f.digest(e.digest), title: e.was + " → " + e.digest }));
+  else if (e.digest && !e.tag) parts.push(h("code", { text: f.digest(e.digest), title: e.digest }));
+  if (e.count) parts.push(h("span", { text: f.plural(e.count, "file") }));
+  if (e.bytes) parts.push(h("span", { text: f.bytes(e.bytes) }));
+  if (e.detail) parts.push(h("span", { class: "soft", text: e.detail }));
+  return h("span", { class: "event-text" }, parts.flatMap((p, i) => (i ? [" ", p] : [p])));
+}

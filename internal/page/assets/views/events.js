@@ -1,0 +1,83 @@
+import { get } from "../api.js";
+import { fill, h, icon } from "../dom.js";
+import { live } from "../live.js";
+import * as p from "../parts.js";
+import { eventRow } from "./overview.js";
+
+const groups = {
+  all: ["All", []],
+  trouble: ["Trouble", ["fill_failed", "verification_failed", "quarantined", "degraded", "upstream_failing", "limited", "served_stale", "release_moved", "prefetch_failed"]],
+  tags: ["Tags", ["tag_moved", "release_moved"]],
+  storage: ["Storage", ["evicted", "fill_done", "fill_failed", "quarantined", "degraded", "recovered", "purged", "pinned", "unpinned"]],
+  upstreams: ["Registries", ["upstream_failing", "upstream_back", "limited", "served_stale"]],
+};
+
+export function events(place, query) {
+  let group = Object.hasOwn(groups, query.show) ? query.show : "all";
+  let ended = false;
+  let turn = 0;
+  let timer = 0;
+  const input = h("input", { type: "search", id: "search", placeholder: "Repository, tag or text", value: query.q || "", autocomplete: "off", spellcheck: "false",
+    on: { input: () => {
+      clearTimeout(timer);
+      timer = setTimeout(changed, 250);
+    } } });
+  const log = h("ol", { class: "log roomy" });
+  const room = h("div", {}, p.skeleton(10, 22));
+  const more = h("button", { class: "button", type: "button", text: "Show older", hidden: true });
+  fill(place, p.pageHead("Events"),
+    h("div", { class: "tools" },
+      h("div", { class: "search" }, h("label", { class: "hidden", for: "search", text: "Search events" }), icon("search"), input),
+      p.segmented("Which events", Object.fromEntries(Object.entries(groups).map(([k, [title]]) => [k, title])), group, (next) => {
+        group = next;
+        changed();
+      })),
+    h("section", { class: "panel flush pad", "aria-label": "Events" }, room), more);
+
+  function changed() {
+    const params = new URLSearchParams();
+    if (input.value.trim()) params.set("q", input.value.trim());
+    if (group !== "all") params.set("show", group);
+    history.replaceState(null, "", "#/events" + (params.size ? "?" + params : ""));
+    load(0);
+  }
+
+  async function load(before) {
+    const mine = ++turn;
+    try {
+      const list = await get("/events", { kind: groups[group][1].join(","), q: input.value.trim(), before: before || "", limit: 100 });
+      if (ended || mine !== turn) return;
+      if (!before) log.replaceChildren();
+      log.append(...list.events.map(eventRow));
+      settle();
+      more.hidden = !list.before;
+      more.onclick = () => load(list.before);
+    } catch (fault) {
+      if (!ended && mine === turn) fill(room, p.failure(fault, () => load(0)));
+    }
+  }
+
+  function settle() {
+    if (log.children.length) fill(room, log);
+    else if (input.value.trim() || group !== "all") fill(room, p.empty("No event matches"));
+    else fill(room, p.empty("No events yet", "Tags that move, evictions, failures, limits, and what operators do are told here."));
+  }
+
+  const off = live.on("event", (e) => {
+    const kinds = groups[group][1];
+    const text = input.value.trim().toLowerCase();
+    if (kinds.length && !kinds.includes(e.kind)) return;
+    if (text && !JSON.stringify(e).toLowerCase().includes(text)) return;
+    const row = eventRow(e);
+    row.classList.add("fresh");
+    log.prepend(row);
+    if (!log.isConnected) settle();
+    while (log.children.length > 2000) log.lastChild.remove();
+  });
+  load(0);
+  return () => {
+    ended = true;
+    clearTimeout(timer);
+    off();
+  };
+}

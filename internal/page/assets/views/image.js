@@ -1,0 +1,110 @@
+import * as actions from "../actions.js";
+import { get } from "../api.js";
+import { fill, h, icon } from "../dom.js";
+import * as f from "../format.js";
+import * as p from "../parts.js";
+
+export function image(place, query) {
+  const ref = query.ref || "";
+  let ended = false;
+  const body = h("div", { class: "stack" }, p.skeleton(10, 28));
+  fill(place,
+    h("nav", { class: "crumbs", "aria-label": "Path" }, h("a", { href: "#/images", text: "Images" }), h("span", { "aria-hidden": "true", text: "/" })),
+    body);
+
+  async function load() {
+    try {
+      const one = await get("/image", { ref });
+      const past = one.tag ? await get("/history", { ref }) : { bindings: [] };
+      if (!ended) show(one, past.bindings);
+    } catch (fault) {
+      if (ended) return;
+      fill(body, p.pageHead(ref.replace(/^docker\.io\/(library\/)?/, "") || "No image"),
+        fault.code === "not_kept"
+          ? h("section", { class: "panel" }, p.empty("Nothing is kept under this name", "It was never pulled through here, or was evicted or purged.", h("a", { class: "button", href: "#/images", text: "All images" })))
+          : h("section", { class: "panel" }, p.failure(fault, load)));
+    }
+  }
+
+  function act(label, tone, work) {
+    const button = h("button", { class: "button " + tone, type: "button", text: label, on: { click: () => actions.run(button, work) } });
+    return button;
+  }
+
+  function show(i, bindings) {
+    const name = f.familiar(i.upstream, i.repository);
+    fill(body,
+      h("div", { class: "page-head" },
+        h("h1", { class: "image-title" }, h("span", { text: name }), h("span", { class: "tag", text: i.tag ? ":" + i.tag : "@" + f.digest(i.digest) })),
+        h("div", { class: "buttons" },
+          i.tag && act("Refresh", "", async () => {
+            await actions.refresh(ref);
+            await load();
+          }),
+          i.pinned
+            ? act("Unpin", "", async () => {
+                await actions.unpin(ref);
+                await load();
+              })
+            : act("Pin", "", async () => {
+                await actions.pin(ref);
+                await load();
+              }),
+          act("Repair", "", async () => {
+            await actions.job("/repair", { ref }, "The repair has begun.");
+            await load();
+          }),
+          act("Purge", "danger", async () => {
+            if (await actions.purge(ref, i.pinned)) location.hash = "#/images";
+          }))),
+      h("section", { class: "panel", "aria-label": "Facts" }, h("dl", { class: "facts" },
+        fact("State", p.imagePill(i.state), i.pinned && h("span", { class: "pinned" }, icon("pin"), h("span", { text: "Pinned" }))),
+        fact("Kept", f.bytes(i.kept_bytes)),
+        fact("Missing", i.missing_bytes || i.missing_more ? f.bytes(i.missing_bytes) + (i.missing_more ? " and more" : "") : "nothing"),
+        fact("Registry", i.upstream),
+        i.tag && fact("Confirmed", p.when(i.checked_at)),
+        i.tag && fact("Points here since", p.when(i.changed_at)),
+        fact("Last use", p.when(i.used_at)),
+        fact("Digest", p.shortDigest(i.digest)),
+        fact("Type", h("span", { class: "break", text: kindOf(i.media_type) })))),
+      p.panel("Platforms", {}, h("div", { class: "platforms" }, platforms(i))),
+      i.tag && p.panel("History of the tag", { id: "history", note: "What it pointed to, the latest first" }, timeline(bindings)));
+  }
+
+  load();
+  return () => {
+    ended = true;
+  };
+}
+
+const fact = (label, ...value) => h("div", {}, h("dt", { text: label }), h("dd", {}, value));
+
+function kindOf(mediaType) {
+  if (/index|manifest\.list/.test(mediaType)) return "Index of several platforms";
+  if (/schema1|v1\+/.test(mediaType) && !/oci/.test(mediaType)) return "Old manifest (schema 1)";
+  return mediaType ? "Single platform" : "unknown";
+}
+
+// platforms lists those that were pulled with their parts, and names the others.
+function platforms(i) {
+  const pulled = i.platforms.filter((x) => x.state !== "absent");
+  const others = i.platforms.filter((x) => x.state === "absent" && x.platform !== "attestation");
+  return [
+    pulled.length === 0 && p.empty("No platform was pulled yet", "Only the index is kept."),
+    pulled.map((x) => h("details", { class: "platform" },
+      h("summary", {}, icon("chevron"), h("span", { class: "strong", text: x.platform || "unknown platform" }), p.imagePill(x.state),
+        h("span", { class: "soft num", text: x.size >= 0 ? f.bytes(x.size) : "size unknown" })),
+      p.table("Parts of " + (x.platform || "this platform"), [{ title: "Part" }, { title: "Digest", class: "wide" }, { title: "State" }, { title: "Size", class: "num" }],
+        (x.parts || []).map((part) => h("tr", {}, h("td", { text: part.role }), h("td", { class: "wide" }, p.shortDigest(part.digest)),
+          h("td", {}, p.pill(part.state === "kept" ? "good" : part.state === "unlinked" ? "idle" : "warn", { kept: "Kept", unlinked: "To be proven", missing: "Missing" }[part.state] || part.state)),
+          h("td", { class: "num", text: part.size >= 0 ? f.bytes(part.size) : "–" })))).element)),
+    others.length > 0 && h("p", { class: "soft", text: "Not pulled: " + others.map((x) => x.platform || "unknown").join(", ") }),
+  ];
+}
+
+function timeline(bindings) {
+  return h("ol", { class: "timeline" }, bindings.map((b, n) => h("li", {},
+    h("span", { class: "row-top" }, p.shortDigest(b.digest), n === 0 ? p.pill("good", "Now") : b.kept ? p.pill("idle", "Still kept") : p.pill("idle", "Gone")),
+    h("span", { class: "soft", text: (f.known(b.first_seen) ? "first seen " + f.fullTime(b.first_seen) : "first seen before this was kept") +
+      (f.known(b.last_seen) ? ", last confirmed " + f.fullTime(b.last_seen) : "") }))));
+}

@@ -1,0 +1,180 @@
+import { get } from "../api.js";
+import { fill, h, keyed, setText } from "../dom.js";
+import * as f from "../format.js";
+import { live } from "../live.js";
+import * as p from "../parts.js";
+import { lastOf, plot, spans, spanSeconds, sum } from "../plot.js";
+
+const results = [
+  ["hit", "Hit"], ["joined", "Joined"], ["stale", "Stale"], ["miss", "Miss"], ["passed", "Passed"], ["error", "Error"],
+];
+
+export function overview(place, query) {
+  let span = Object.hasOwn(spans, query.span) ? query.span : "hour";
+  let ended = false;
+
+  const requests = p.tile("Requests");
+  const ratio = p.tile("Hit ratio");
+  const pulls = p.tile("Pulls saved");
+  const saved = p.tile("Traffic saved");
+  const kept = p.tile("Kept");
+  const ratioBar = p.bar(-1, "Hit ratio by requests");
+  const keptBar = p.bar(-1, "Room used");
+
+  const byResult = plot({
+    title: "Requests by result", stacked: true, y: (v) => f.compact(v) + "/s",
+    series: results.map(([name, label]) => ({ label, colour: "--" + name, total: (c) => f.compact(sum(c)), value: (v) => f.compact(v) })),
+  });
+  const byBytes = plot({
+    title: "Traffic", y: (v) => f.bytes(v) + "/s",
+    series: [
+      { label: "To clients", colour: "--hit", total: (c) => f.bytes(sum(c)), value: (v) => f.bytes(v) },
+      { label: "From registries", colour: "--miss", total: (c) => f.bytes(sum(c)), value: (v) => f.bytes(v) },
+    ],
+  });
+  const registries = h("ul", { class: "rows" }, p.skeleton(3, 34));
+  const fills = h("ul", { class: "rows" });
+  const noFills = p.empty("Nothing is being fetched", "What clients ask for is served from what is kept.");
+  const log = h("ol", { class: "log" });
+  const noLog = p.empty("No events yet", "Tags that move, evictions and failures are told here.");
+  const trouble = h("div", { class: "trouble", hidden: true });
+
+  fill(place,
+    p.pageHead("Overview", p.segmented("Time that is shown", spans, span, (next) => {
+      span = next;
+      history.replaceState(null, "", "#/overview?span=" + span);
+      load();
+    })),
+    trouble,
+    p.tiles(requests, ratio, pulls, saved, kept),
+    h("div", { class: "grid two" }, p.panel("Requests", { id: "requests" }, byResult.element), p.panel("Traffic", { id: "traffic" }, byBytes.element)),
+    h("div", { class: "grid two" },
+      p.panel("Registries", { id: "registries", extra: h("a", { class: "more", href: "#/upstreams", text: "All registries" }) }, registries),
+      p.panel("Being fetched", { id: "fills" }, h("div", { class: "fills-room" }, noFills, fills))),
+    p.panel("Latest events", { id: "latest", extra: h("a", { class: "more", href: "#/events", text: "All events" }) }, noLog, log));
+  ratio.element.append(ratioBar);
+  kept.element.append(keptBar);
+
+  async function load() {
+    try {
+      const asked = span;
+      const s = await get("/series", { span });
+      if (ended || asked !== span) return;
+      showSeries(s);
+    } catch (fault) {
+      if (!ended) setText(requests.note, fault.message);
+    }
+  }
+
+  function showSeries(s) {
+    const now = Date.now() / 1000;
+    const from = now - spanSeconds[span];
+    const rate = (c) => c.map((v) => v / s.step_seconds);
+    byResult.show(s.times, results.map(([name]) => rate(s[name])), s.step_seconds, from, now);
+    byBytes.show(s.times, [rate(s.client_bytes), rate(s.upstream_bytes)], s.step_seconds, from, now);
+    const all = s.sum;
+    const answered = results.reduce((n, [name]) => n + all[name], 0);
+    const recent = results.reduce((n, [name]) => n + lastOf(s[name].slice(0, -1)), 0) / s.step_seconds;
+    setText(requests.value, f.count(answered));
+    setText(requests.note, f.compact(recent) + "/s now, " + f.plural(all.error, "error"));
+    const hits = all.hit + all.joined + all.stale;
+    const savedBytes = Math.max(0, all.client_bytes - all.upstream_bytes);
+    setText(ratio.value, answered ? f.percent(hits / answered) : "–");
+    setText(ratio.note, all.client_bytes ? f.percent(savedBytes / all.client_bytes) + " of bytes" : "nothing was asked for");
+    p.setBar(ratioBar, answered ? hits / answered : 0, "good");
+    setText(pulls.value, f.count(all.saved_pulls));
+    setText(pulls.note, "of " + f.plural(all.pulls, "pull"));
+    setText(saved.value, f.bytes(savedBytes));
+    const usage = live.status && live.status.usage;
+    const price = usage ? usage.price_per_gib : 0;
+    setText(saved.note, price > 0 ? "worth " + f.money((savedBytes / 2 ** 30) * price, usage.currency) : f.bytes(all.upstream_bytes) + " from registries");
+  }
+
+  function showStatus(s) {
+    setText(kept.value, f.bytes(s.stats.used_bytes));
+    setText(kept.note, (s.stats.max_bytes ? "of " + f.bytes(s.stats.max_bytes) + ", " : "") + f.plural(s.stats.tags, "tag"));
+    p.setBar(keptBar, s.stats.max_bytes ? s.stats.used_bytes / s.stats.max_bytes : -1, "");
+    keyed(registries, s.upstreams, (u) => u.name, registryRow, updateRegistry);
+    noFills.hidden = s.fills.length > 0;
+    keyed(fills, s.fills, (x) => x.upstream + x.repository + x.digest, fillRow, updateFill);
+    const failing = s.upstreams.filter((u) => u.state === "fails");
+    trouble.hidden = failing.length === 0;
+    if (failing.length) {
+      setText(trouble, (failing.length === 1 ? failing[0].name + " does not answer." : failing.map((u) => u.name).join(", ") + " do not answer.") +
+        " What is kept is still served.");
+    }
+  }
+
+  const latest = [];
+  function showEvents() {
+    noLog.hidden = latest.length > 0;
+    keyed(log, latest.slice(0, 8), (e) => e.id, eventRow);
+  }
+
+  const offs = [
+    live.on("status", showStatus),
+    live.on("event", (e) => {
+      latest.unshift(e);
+      showEvents();
+    }),
+  ];
+  if (live.status) showStatus(live.status);
+  load();
+  get("/events", { limit: 8 }).then((list) => {
+    if (ended) return;
+    const seen = new Set(latest.map((e) => e.id));
+    latest.push(...list.events.filter((e) => !seen.has(e.id)));
+    showEvents();
+  }).catch((fault) => !ended && fill(noLog, p.failure(fault)));
+  const tick = setInterval(load, 10000);
+  return () => {
+    ended = true;
+    clearInterval(tick);
+    offs.forEach((off) => off());
+    byResult.end();
+    byBytes.end();
+  };
+}
+
+export function eventRow(e) {
+  const [tone, word] = p.eventWord(e.kind);
+  return h("li", {}, h("time", { datetime: e.at, title: f.fullTime(e.at), text: f.timeOfDay(e.at) }), p.pill(tone, word), p.eventText(e));
+}
+
+function registryRow() {
+  return h("li", { class: "registry" });
+}
+
+function updateRegistry(row, u) {
+  const b = p.budgetOf(u);
+  const open = u.endpoints.filter((e) => e.open).length;
+  const text = JSON.stringify([u.name, u.state, u.sparing, b, open]);
+  if (row.dataset.shown === text) return;
+  row.dataset.shown = text;
+  fill(row,
+    h("div", { class: "row-top" }, h("span", { class: "strong", text: u.name }), p.upstreamPill(u)),
+    b
+      ? [
+          p.bar(b.remaining / b.limit, "Pulls left of " + u.name, p.budgetTone(b)),
+          h("div", { class: "row-note" },
+            h("span", { text: f.count(b.remaining) + " of " + f.count(b.limit) + " pulls left" + (b.window_seconds ? " per " + f.duration(b.window_seconds) : "") }),
+            h("span", { text: p.forecast(b) })),
+        ]
+      : h("div", { class: "row-note" }, h("span", { text: f.known(u.last_asked) ? "Tells no limit" : "Has not been asked since the start" })),
+    open > 0 && h("div", { class: "row-note" }, h("span", { class: "bad-text", text: f.count(open) + " of " + f.plural(u.endpoints.length, "endpoint") + " shut off by the breaker" })));
+}
+
+export function fillRow(x) {
+  const row = h("li", { class: "fill" },
+    h("div", { class: "row-top" }, h("span", { class: "strong clip", text: f.familiar(x.upstream, x.repository) }), h("span", { class: "soft num" })),
+    p.bar(0, "Progress of " + f.familiar(x.upstream, x.repository)),
+    h("div", { class: "row-note" }, h("code", { text: f.digest(x.digest), title: x.digest }), h("span", {})));
+  return row;
+}
+
+export function updateFill(row, x) {
+  const [top, progress, note] = row.children;
+  setText(top.lastChild, x.size > 0 ? f.bytes(x.bytes) + " of " + f.bytes(x.size) : f.bytes(x.bytes));
+  p.setBar(progress, x.size > 0 ? x.bytes / x.size : -1, "");
+  setText(note.lastChild, (x.verifying ? "being verified, " : "") + f.plural(x.clients, "client") + (x.clients === 1 ? " waits" : " wait"));
+}

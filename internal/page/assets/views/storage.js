@@ -1,0 +1,130 @@
+import * as actions from "../actions.js";
+import { get, send } from "../api.js";
+import { fill, h, keyed, setText } from "../dom.js";
+import * as f from "../format.js";
+import { live } from "../live.js";
+import * as p from "../parts.js";
+import { lastOf, plot, spans, spanSeconds, sum } from "../plot.js";
+
+export function storage(place, query) {
+  let span = Object.hasOwn(spans, query.span) ? query.span : "day";
+  let ended = false;
+  const used = p.tile("Used");
+  const files = p.tile("Files");
+  const free = p.tile("Free on the disk");
+  const pinned = p.tile("Pinned");
+  const evicted = p.tile("Evicted");
+  const usedBar = p.bar(-1, "Room used");
+  const size = plot({ title: "Room used", y: f.bytes, series: [{ label: "Used", colour: "--hit", total: (c) => f.bytes(lastOf(c) || 0), value: f.bytes }] });
+  const gone = plot({ title: "Evicted", y: f.bytes, step: true, series: [{ label: "Evicted", colour: "--miss", total: (c) => f.bytes(sum(c)), value: f.bytes }] });
+  const scrub = h("dl", { class: "facts" });
+  const scrubBar = p.bar(-1, "Progress of the scrub");
+  const jobs = h("ul", { class: "rows" });
+  const noJobs = p.empty("No job has run since the start");
+
+  const start = (label, path, body, begun) => {
+    const button = h("button", { class: "button", type: "button", text: label, on: { click: () => actions.run(button, () => actions.job(path, body, begun, loadJobs)) } });
+    return button;
+  };
+
+  fill(place,
+    p.pageHead("Storage", p.segmented("Time that is shown", spans, span, (next) => {
+      span = next;
+      history.replaceState(null, "", "#/storage?span=" + span);
+      load();
+    })),
+    p.tiles(used, files, free, pinned, evicted),
+    h("div", { class: "grid two" }, p.panel("Room used", { id: "room" }, size.element), p.panel("Evicted", { id: "evicted" }, gone.element)),
+    h("div", { class: "grid two" },
+      p.panel("Scrub", { note: "Everything is read again and compared with its digest" }, scrubBar, scrub),
+      p.panel("Jobs", { id: "jobs", extra: h("div", { class: "buttons" },
+        start("Verify", "/verify", { repair: false }, "The verification has begun."),
+        start("Verify and repair", "/verify", { repair: true }, "The verification has begun."),
+        start("Try a collection", "/gc", { dry_run: true }, "The trial collection has begun."),
+        start("Collect garbage", "/gc", { dry_run: false }, "The collection has begun.")) }, noJobs, jobs)));
+  used.element.append(usedBar);
+
+  function showStatus(status) {
+    const s = status.stats;
+    setText(used.value, f.bytes(s.used_bytes));
+    setText(used.note, s.max_bytes ? "of " + f.bytes(s.max_bytes) : "without a limit");
+    p.setBar(usedBar, s.max_bytes ? s.used_bytes / s.max_bytes : -1, "");
+    setText(files.value, f.count(s.blobs));
+    setText(files.note, f.plural(s.tags, "tag") + " in " + f.plural(s.repositories, "repository", "repositories"));
+    setText(free.value, f.bytes(s.disk_free_bytes));
+    setText(free.note, "of " + f.bytes(s.disk_total_bytes));
+    setText(pinned.value, f.bytes(s.pinned_bytes));
+    setText(pinned.note, s.pin_limit_bytes ? "of at most " + f.bytes(s.pin_limit_bytes) : "\u00a0");
+    setText(evicted.value, f.bytes(s.evicted_bytes));
+    setText(evicted.note, f.plural(s.evicted_blobs, "file") + " since the start");
+    const c = s.scrub;
+    p.setBar(scrubBar, c.enabled && f.known(c.began) ? c.done : 0, s.quarantine_files ? "bad" : "good");
+    const text = JSON.stringify([c, s.quarantine_files]);
+    if (scrub.dataset.shown !== text) {
+      scrub.dataset.shown = text;
+      fill(scrub,
+        fact("Progress", !c.enabled ? "off" : !f.known(c.began) ? "begins soon" : c.done === 1 ? "all was read" : f.percent(c.done)),
+        fact("Round began", f.known(c.began) ? p.when(c.began) : "–"),
+        fact("Round ended", f.known(c.ended) ? p.when(c.ended) : "–"),
+        fact("Damaged", f.count(c.damaged)),
+        fact("In quarantine", f.plural(s.quarantine_files, "file") + ", " + f.bytes(s.quarantine_bytes)));
+    }
+  }
+
+  async function load() {
+    try {
+      const s = await get("/series", { span });
+      if (ended) return;
+      const now = Date.now() / 1000;
+      size.show(s.times, [s.used_bytes], s.step_seconds, now - spanSeconds[span], now);
+      gone.show(s.times, [s.evicted_bytes], s.step_seconds, now - spanSeconds[span], now);
+    } catch {
+      // The state of the connection is told elsewhere; the plots keep what they have.
+    }
+  }
+
+  async function loadJobs() {
+    try {
+      const list = await get("/jobs");
+      if (ended) return;
+      noJobs.hidden = list.jobs.length > 0;
+      keyed(jobs, list.jobs, (j) => j.id, () => h("li", { class: "job" }), jobRow);
+    } catch (fault) {
+      if (!ended) fill(noJobs, p.failure(fault, loadJobs));
+    }
+  }
+
+  function jobRow(row, j) {
+    const text = JSON.stringify(j);
+    if (row.dataset.shown === text) return;
+    row.dataset.shown = text;
+    const at = j.progress;
+    const share = at.bytes_total ? at.bytes / at.bytes_total : at.items_total ? at.items / at.items_total : -1;
+    const running = j.state === "running";
+    const cancel = running && h("button", { class: "button small", type: "button", "aria-label": "Cancel " + actions.jobName(j), text: "Cancel",
+      on: { click: () => actions.run(cancel, () => send("DELETE", "/jobs/" + j.id)) } });
+    fill(row,
+      h("div", { class: "row-top" }, h("span", { class: "strong clip", text: actions.jobName(j) }), p.pill({ running: "idle", done: "good", failed: "bad" }[j.state] || "warn", j.state), cancel),
+      running && p.bar(share, "Progress of " + actions.jobName(j)),
+      h("div", { class: "row-note" }, h("span", { class: "break", text: j.state === "failed" ? j.error : running ? f.plural(at.items, "file") + ", " + f.bytes(at.bytes) : j.result ? actions.jobResult(j) : j.state }),
+        h("span", { text: f.ago(running ? j.started : j.ended) })));
+  }
+
+  const off = live.on("status", (s) => {
+    showStatus(s);
+    if (s.jobs.length) loadJobs();
+  });
+  if (live.status) showStatus(live.status);
+  load();
+  loadJobs();
+  const ticks = [setInterval(load, 30000), setInterval(loadJobs, 10000)];
+  return () => {
+    ended = true;
+    off();
+    ticks.forEach(clearInterval);
+    size.end();
+    gone.end();
+  };
+}
+
+const fact = (label, value) => h("div", {}, h("dt", { text: label }), h("dd", {}, value));
