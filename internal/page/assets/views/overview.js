@@ -52,8 +52,8 @@ export function overview(place, query) {
       p.panel("Registries", { id: "registries", extra: h("a", { class: "more", href: "#/upstreams", text: "All registries" }) }, registries),
       p.panel("Being fetched", { id: "fills" }, h("div", { class: "fills-room" }, noFills, fills))),
     p.panel("Latest events", { id: "latest", extra: h("a", { class: "more", href: "#/events", text: "All events" }) }, noLog, log));
-  ratio.element.append(ratioBar);
-  kept.element.append(keptBar);
+  ratio.note.after(h("dd", { class: "tile-bar" }, ratioBar));
+  kept.note.after(h("dd", { class: "tile-bar" }, keptBar));
 
   async function load() {
     try {

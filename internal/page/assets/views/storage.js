@@ -42,7 +42,7 @@ export function storage(place, query) {
         start("Verify and repair", "/verify", { repair: true }, "The verification has begun."),
         start("Try a collection", "/gc", { dry_run: true }, "The trial collection has begun."),
         start("Collect garbage", "/gc", { dry_run: false }, "The collection has begun.")) }, noJobs, jobs)));
-  used.element.append(usedBar);
+  used.note.after(h("dd", { class: "tile-bar" }, usedBar));
 
   function showStatus(status) {
     const s = status.stats;
