@@ -145,7 +145,270 @@ for (const theme of ["light", "dark"]) {
     });
   }
 }
-// more steps follow
+await step("every view without data", { viewport: phone, excuse: (c) => c.includes("404 (Not Found)") }, async (page) => {
+  const says = {
+    overview: "Nothing is being fetched", images: "Nothing is kept yet", upstreams: "Not asked yet", clients: "No client has asked for anything",
+    storage: "No job has run", prefetch: "No prefetch set is configured", events: "No events yet",
+  };
+  await open(page, world.empty, "#/overview");
+  for (const view of views) {
+    await go(page, "#/" + view);
+    await page.getByText(says[view]).first().waitFor();
+    await fits(page, view);
+    await accessible(page, view + " without data");
+    await shot(page, "empty-" + view);
+  }
+  await go(page, "#/image?ref=nginx");
+  await page.getByText("Nothing is kept under this name").waitFor();
+});
+
+await step("every view with errors", { excuse: (c) => c.includes("500 (Internal Server Error)") }, async (page) => {
+  let broken = true;
+  await page.route("**/api/v1/**", (route) => (broken && !route.request().url().endsWith("/events") ? route.fulfill({ status: 500, contentType: "application/json", body: JSON.stringify({ error: { code: "internal", message: "disk on fire <b>now</b>" } }) }) : route.continue()));
+  await page.goto(world.data + "/#/images");
+  for (const view of ["images", "clients", "prefetch", "image", "storage", "events?q=a"]) {
+    broken = true;
+    await page.evaluate((to) => (location.hash = to), view === "image" ? imageHash : "#/" + view);
+    await page.getByText("disk on fire <b>now</b>").first().waitFor();
+    await shot(page, "error-" + view.replace("?q=a", ""));
+    await accessible(page, view + " with an error");
+    broken = false;
+    await page.getByRole("button", { name: "Try again" }).first().click();
+    await page.getByText("disk on fire").first().waitFor({ state: "detached" });
+  }
+});
+
+await step("the deep link to every view survives a reload", {}, async (page) => {
+  await open(page, world.data, "#/images?q=*nginx*");
+  must((await page.inputValue("#search")) === "*nginx*" && (await page.locator("tbody tr").count()) === 1, "the search is not in the address");
+  await page.getByRole("link", { name: "nginx:1.27" }).click();
+  await page.getByRole("heading", { name: "nginx:1.27" }).waitFor();
+  await page.reload();
+  await page.getByRole("heading", { name: "nginx:1.27" }).waitFor();
+  await page.goBack();
+  await page.locator("#search").waitFor();
+  must((await page.inputValue("#search")) === "*nginx*", "going back forgets the search");
+  must((await page.title()) === "Images · Forebay", "title " + (await page.title()));
+});
+
+await step("a fill is shown while it runs", {}, async (page) => {
+  await open(page, world.data, "#/overview");
+  await control("slow");
+  const row = page.locator(".fill").first();
+  await row.waitFor();
+  const at = async () => Number((await page.locator(".fill .bar").first().getAttribute("aria-valuenow")) || 0);
+  const first = await at();
+  await page.waitForFunction((before) => Number(document.querySelector(".fill .bar")?.getAttribute("aria-valuenow") || 0) > before + 5, first);
+  must(/slow/.test(await row.textContent()) && /client/.test(await row.textContent()), "row: " + (await row.textContent()));
+  await shot(page, "overview-filling", { fullPage: false });
+  await accessible(page, "overview during a fill");
+  await control("fast");
+  await page.waitForFunction(() => !document.querySelector(".fill"), null, { timeout: 30000 });
+  await page.getByText("Nothing is being fetched").waitFor();
+});
+
+await step("refresh, pin, unpin, repair, purge", {}, async (page) => {
+  await open(page, world.data, imageHash);
+  await control("move");
+  await page.getByRole("button", { name: "Refresh" }).click();
+  await page.getByText("The tag moved to").waitFor();
+  await page.waitForFunction(() => document.querySelectorAll(".timeline li").length === 2);
+  must(/Now/.test(await text(page, ".timeline li:first-child")) && /Still kept/.test(await text(page, ".timeline li:last-child")), "history: " + (await text(page, ".timeline")));
+  await shot(page, "image-history");
+
+  await page.getByRole("button", { name: "Pin", exact: true }).click();
+  await page.getByText("Pinned: it is never evicted.").waitFor();
+  await page.getByRole("button", { name: "Unpin" }).waitFor();
+  await go(page, "#/images?show=pinned");
+  await page.getByRole("link", { name: "nginx:1.27" }).waitFor();
+  await go(page, imageHash);
+  await page.getByRole("button", { name: "Unpin" }).click();
+  await page.getByText("Unpinned.").waitFor();
+
+  const redis = "docker.io/bitnami/redis:7.4";
+  await go(page, "#/images?show=missing");
+  await page.getByRole("link", { name: "bitnami/redis:7.4" }).click();
+  await page.locator("main").getByText("Incomplete").first().waitFor();
+  await page.getByRole("button", { name: "Repair" }).click();
+  await page.getByText("Repair of " + redis + " is done").waitFor();
+  await page.locator(".facts").getByText("Complete", { exact: true }).waitFor();
+  await page.locator("summary").first().click();
+  must((await page.locator(".platform tbody tr").count()) === 5, "the image has not its five parts");
+  await page.locator(".platform tbody tr .icon-button").first().click();
+  await page.getByText("Digest copied.").waitFor();
+
+  await go(page, "#/image?ref=" + encodeURIComponent("docker.io/team/scratch:old"));
+  await page.getByRole("button", { name: "Purge" }).click();
+  await page.getByRole("dialog").waitFor();
+  await accessible(page, "the dialog");
+  await shot(page, "dialog", { fullPage: false });
+  await page.keyboard.press("Escape");
+  await page.getByRole("dialog").waitFor({ state: "detached" });
+  must(await page.getByRole("button", { name: "Purge" }).evaluate((b) => b === document.activeElement), "the focus does not return");
+  await page.getByRole("button", { name: "Purge" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Purge" }).click();
+  await page.getByText("Purged.").waitFor();
+  await page.locator("#search").waitFor();
+  await settled(page);
+  must((await page.getByRole("link", { name: "team/scratch:old" }).count()) === 0, "what was purged is listed");
+
+  await go(page, "#/events");
+  for (const word of ["Tag moved", "Pinned", "Unpinned", "Purged"]) await page.locator(".log .pill", { hasText: word }).first().waitFor();
+});
+
+await step("verification, collection, prefetch", {}, async (page) => {
+  await open(page, world.data, "#/storage");
+  await page.getByRole("button", { name: "Verify", exact: true }).click();
+  await page.getByText(/Verification is done: \d+ files? read, 0 faults/).waitFor();
+  await page.getByRole("button", { name: "Try a collection" }).click();
+  await page.getByText(/Collection is done: .* would be removed/).first().waitFor();
+  await page.getByRole("button", { name: "Collect garbage" }).click();
+  await page.getByText(/Collection is done: .* removed/).nth(1).waitFor();
+  await page.getByRole("button", { name: "Verify and repair" }).click();
+  await page.waitForFunction(() => document.querySelectorAll(".job").length === 4);
+  await shot(page, "storage-jobs");
+  await go(page, "#/prefetch");
+  await page.getByRole("button", { name: "Run now: base" }).click();
+  await page.getByText("The run of base has begun.").waitFor();
+  await page.locator(".pill-room").getByText("Done").waitFor({ timeout: 30000 });
+  await shot(page, "prefetch-run");
+  await accessible(page, "prefetch with a run");
+});
+
+await step("what an action is refused for is told", { excuse: (c) => c.includes("409 (Conflict)") }, async (page) => {
+  await open(page, world.data, "#/image?ref=" + encodeURIComponent("docker.io/library/postgres:17"));
+  await page.getByRole("button", { name: "Purge" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Purge" }).click();
+  await page.locator(".toast.bad").waitFor();
+  await page.locator(".toast.bad").getByRole("button", { name: "Dismiss" }).click();
+  must((await page.locator(".toast").count()) === 0, "the toast stays");
+});
+
+await step("hostile names are text", { excuse: (c) => c.includes("400 (Bad Request)") }, async (page) => {
+  await open(page, world.data, "#/events");
+  await page.getByText("<script>window.pwned=1</script>").first().waitFor();
+  await go(page, "#/clients");
+  await page.getByText('<img src=x onerror="window.pwned=1">').first().waitFor();
+  await page.getByRole("button", { name: "127.0.1.15" }).click();
+  await page.getByText("Last error").first().waitFor();
+  await accessible(page, "clients with details");
+  await shot(page, "clients-details");
+  await go(page, "#/image?ref=" + encodeURIComponent('<img src=x onerror="window.pwned=1">'));
+  await page.locator("main h1", { hasText: "<img" }).waitFor().catch(() => {});
+  must((await page.locator("main img, main script").count()) === 0, "a text has become an element");
+});
+
+await step("an upstream that fails is told, and what is kept is served on", {}, async (page) => {
+  await open(page, world.data, "#/overview");
+  await control("fail");
+  await page.getByText("ghcr.io does not answer").waitFor({ timeout: 20000 });
+  await shot(page, "overview-trouble");
+  await accessible(page, "overview with a failing upstream");
+  await go(page, "#/upstreams");
+  await page.locator("#up-ghcr-io").getByText("Failing").waitFor();
+  await shot(page, "upstreams-failing");
+  await control("mend");
+});
+
+await step("keyboard", {}, async (page) => {
+  await open(page, world.data, "#/overview");
+  await page.keyboard.press("Tab");
+  must((await page.evaluate(() => document.activeElement.textContent)) === "Skip to content", "the first stop is not the skip link");
+  await page.keyboard.press("Enter");
+  must((await page.evaluate(() => document.activeElement.id)) === "main", "the skip link does not lead to the content");
+  await page.keyboard.press("Tab");
+  must((await page.evaluate(() => document.activeElement.textContent)) === "1 hour", "the next stop is not in the content");
+  await page.keyboard.press("Tab");
+  await page.keyboard.press("Enter");
+  must((await page.evaluate(() => document.activeElement.getAttribute("aria-pressed"))) === "true" && page.url().endsWith("span=day"), "the keyboard does not choose");
+  await page.locator("#nav a").nth(1).focus();
+  await page.keyboard.press("Enter");
+  await page.locator("#search").waitFor();
+  must((await page.evaluate(() => document.activeElement.id)) === "main", "the focus does not move to the new view");
+  await settled(page);
+  await page.keyboard.press("Tab");
+  must((await page.evaluate(() => document.activeElement.id)) === "search", "the search is not the next stop");
+  await page.keyboard.type("*grafana*");
+  await page.waitForFunction(() => document.querySelectorAll("tbody tr").length === 1);
+  await page.locator(".image-name").focus();
+  await page.keyboard.press("Enter");
+  await page.getByRole("heading", { name: "grafana/grafana:11.3.0" }).waitFor();
+  await page.locator("summary").first().focus();
+  await page.keyboard.press("Space");
+  must(await page.locator("details").first().evaluate((d) => d.open), "the keyboard does not open the parts");
+});
+
+await step("the theme is chosen and kept", { colorScheme: "light" }, async (page) => {
+  await open(page, world.data, "#/overview");
+  const ground = () => page.evaluate(() => getComputedStyle(document.body).backgroundColor);
+  const light = await ground();
+  await page.getByRole("button", { name: "Switch between light and dark" }).press("Enter");
+  const dark = await ground();
+  must(light !== dark, "nothing changes");
+  await page.reload();
+  must((await ground()) === dark, "the choice is forgotten");
+});
+
+await step("a server that restarts is found again", { excuse: (c) => c.includes("ERR_") }, async (page) => {
+  await open(page, world.data, "#/overview");
+  await control("stop");
+  await page.locator(".conn.lost").waitFor();
+  await shot(page, "overview-lost");
+  await control("start");
+  await page.locator(".conn.live").waitFor({ timeout: 30000 });
+  await go(page, "#/events");
+  await page.getByText("Purged").first().waitFor(); // the log outlives the restart
+});
+
+await step("sign-in", { excuse: (c) => c.includes("401 (Unauthorized)") }, async (page, context) => {
+  const asked = [];
+  page.on("request", (r) => r.url().includes("/api/") && asked.push(r));
+  await page.goto(world.guarded + "/#/images");
+  await page.getByLabel("Admin token").waitFor();
+  await accessible(page, "sign-in");
+  await shot(page, "sign-in", { fullPage: false });
+  await page.getByLabel("Admin token").fill("wrong-wrong-wrong-wrong");
+  await page.keyboard.press("Enter");
+  await page.getByText("That is not the token of this server.").waitFor();
+  await accessible(page, "sign-in that failed");
+  await page.getByLabel("Admin token").fill(world.token);
+  await page.getByRole("button", { name: "Sign in" }).click();
+  await page.getByText("Nothing is kept yet").waitFor();
+  await page.reload();
+  await page.getByText("Nothing is kept yet").waitFor();
+  await page.locator(".conn.live").waitFor();
+  must((await context.cookies()).length === 0, "there is a cookie");
+  must(asked.every((r) => !r.url().includes(world.token)), "the token is in an address");
+  const other = await context.newPage(); // the token is this tab's own
+  await other.goto(world.guarded + "/");
+  await other.getByLabel("Admin token").waitFor();
+});
+
+await step("another page cannot reach in", { excuse: () => true }, async (page) => {
+  await page.goto(world.empty + "/healthz");
+  const outcome = await page.evaluate(async (url) => {
+    const tries = {};
+    for (const [name, init] of Object.entries({
+      read: {}, write: { method: "POST", headers: { "Content-Type": "application/json", "Forebay-Request": "1" }, body: "{}" },
+    })) {
+      tries[name] = await fetch(url + (name === "read" ? "/api/v1/status" : "/api/v1/gc"), init).then((r) => r.status, () => "refused");
+    }
+    tries.form = await fetch(url + "/api/v1/gc", { method: "POST", mode: "no-cors", body: "{}" }).then((r) => r.type, () => "refused");
+    const frame = document.createElement("iframe");
+    frame.src = url + "/";
+    document.body.append(frame);
+    await new Promise((resolve) => frame.addEventListener("load", resolve));
+    try {
+      tries.frame = frame.contentDocument ? "open" : "refused";
+    } catch {
+      tries.frame = "refused";
+    }
+    return tries;
+  }, world.data);
+  must(outcome.read === "refused" && outcome.write === "refused" && outcome.frame === "refused", JSON.stringify(outcome));
+  const jobs = await (await fetch(world.data + "/api/v1/jobs")).json();
+  must(jobs.jobs.length === 0, "a foreign page has started a job");
+});
 
 await browser.close();
 process.exit(failed ? 1 : 0);

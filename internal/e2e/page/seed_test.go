@@ -71,10 +71,11 @@ func seedSeries(step time.Duration, slots int) []byte {
 		}
 		n := func(f float64) uint64 { return uint64(max(f, 0)) }
 		bytes := hit * 2.4e6
-		left := 200 - math.Mod(at.Hours(), 6)*24
+		since := math.Mod(0.4-(time.Duration(last-slot)*step).Hours()+6000, 6) // hours since a window began
+		left := 200 - 24*since
 		rows = append(rows, []uint64{
 			uint64(slot), n(hit), n(0.4 * busy * random()), n(miss), n(stale), 0, n(failed), n(hit * 0.4), n(hit * 0.37),
-			n(bytes), n(miss * 3.1e6), n(random() * 1.2), n(random() * random() * 4e6), n(95e6 + 60e6*float64(i)/float64(slots)), n(left),
+			n(bytes), n(miss * 3.1e6), n(math.Floor(random() * 1.04)), n(math.Floor(random()*1.04) * 90e6 * random()), n(45e6 + 24e6*float64(i)/float64(slots)), n(left),
 		})
 	}
 	b = binary.AppendUvarint(b, uint64(len(rows)))

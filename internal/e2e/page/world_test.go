@@ -58,7 +58,7 @@ func newWorld(t *testing.T, root string) *world {
 	}
 	dir := t.TempDir()
 	seed(t, filepath.Join(dir, "data"))
-	w.data = newServer(t, program, dir, "data", fmt.Sprintf("pins: ['library/postgres:*']\ncost: {per_gib: 0.09, currency: EUR}\nupstreams:\n%s%s%s",
+	w.data = newServer(t, program, dir, "data", fmt.Sprintf("pins: ['library/postgres:*']\nprefetch:\n- {name: base, images: ['alpine:3.20', 'nginx:1.27'], platforms: [linux/amd64, linux/arm64], schedule: '0 5 * * *'}\ncost: {per_gib: 0.09, currency: EUR}\nupstreams:\n%s%s%s",
 		upstreamOf("docker.io", w.hub), upstreamOf("ghcr.io", w.flaky), upstreamOf("registry.k8s.io", w.other)))
 	w.empty = newServer(t, program, dir, "empty", "upstreams:\n"+upstreamOf("docker.io", w.hub))
 	w.guarded = newServer(t, program, dir, "guarded", "admin_token: "+adminToken+"\nupstreams:\n"+upstreamOf("docker.io", w.hub))

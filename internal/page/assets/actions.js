@@ -21,7 +21,7 @@ export async function run(button, work) {
 export async function refresh(ref) {
   const found = await send("POST", "/refresh", { ref });
   if (found.moved) toast("The tag moved to " + f.digest(found.digest) + ".");
-  else toast("The registry confirms " + f.digest(found.digest) + ".");
+  else toast("The upstream confirms " + f.digest(found.digest) + ".");
 }
 
 export async function pin(ref) {
@@ -30,7 +30,7 @@ export async function pin(ref) {
 }
 
 export async function unpin(ref) {
-  await send("DELETE", "/pins", { ref });
+  await send("DELETE", "/pins?ref=" + encodeURIComponent(ref));
   toast("Unpinned.");
 }
 
@@ -38,7 +38,7 @@ export async function unpin(ref) {
 export async function purge(target, pinned) {
   const answer = await confirm({
     title: "Purge " + target + "?",
-    text: "It is forgotten here. The next pull fetches it from its registry, which may count it.",
+    text: "It is forgotten here. The next pull fetches it from its upstream, which may count it.",
     yes: "Purge",
     options: pinned ? { force: "It is pinned: purge it all the same" } : {},
   });

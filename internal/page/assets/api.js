@@ -66,7 +66,8 @@ async function ask(path, init) {
     if (isRefusal(fault)) onRefused(fault);
     throw fault;
   }
-  return response.status === 204 ? null : response.json();
+  const text = await response.text();
+  return text ? JSON.parse(text) : null;
 }
 
 // isRefusal reports whether somebody has to sign in first.

@@ -173,7 +173,7 @@ const eventWords = {
   tag_moved: ["idle", "Tag moved"], release_moved: ["warn", "Release tag moved"], evicted: ["idle", "Evicted"],
   fill_done: ["good", "Fetched"], fill_failed: ["bad", "Fetch failed"], verification_failed: ["bad", "Wrong content"],
   quarantined: ["bad", "Quarantined"], degraded: ["bad", "Storage degraded"], recovered: ["good", "Storage recovered"],
-  upstream_failing: ["bad", "Registry failing"], upstream_back: ["good", "Registry back"], limited: ["warn", "Limited"],
+  upstream_failing: ["bad", "Upstream failing"], upstream_back: ["good", "Upstream back"], limited: ["warn", "Limited"],
   served_stale: ["warn", "Served stale"], purged: ["idle", "Purged"], pinned: ["idle", "Pinned"], unpinned: ["idle", "Unpinned"],
   prefetch_done: ["good", "Prefetched"], prefetch_failed: ["bad", "Prefetch failed"],
 };
@@ -198,5 +198,5 @@ export function eventText(e) {
   if (e.count) parts.push(h("span", { text: f.plural(e.count, "file") }));
   if (e.bytes) parts.push(h("span", { text: f.bytes(e.bytes) }));
   if (e.detail) parts.push(h("span", { class: "soft", text: e.detail }));
-  return h("span", { class: "event-text" }, parts.flatMap((p, i) => (i ? [" ", p] : [p])));
+  return h("span", { class: "event-text" }, parts.flatMap((p, i) => (i ? [h("span", { class: "sep", "aria-hidden": "true", text: " · " }), p] : [p])));
 }

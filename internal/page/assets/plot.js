@@ -27,13 +27,17 @@ function withGaps(times, columns, step) {
 }
 
 const stackUp = (columns) => {
-  const sum = columns[0].map(() => 0);
+  const sum = (columns[0] || []).map(() => 0);
   return columns.map((column) => column.map((v, i) => (sum[i] += v)));
 };
 
-// plot makes a figure. series: [{label, colour, total(series data) → text, value(v) → text}],
-// stacked from the first up if stacked. y writes values of the axis.
-export function plot({ title, series, stacked, y, height = 200, step = false }) {
+// binary are the distances that ticks of bytes may have.
+const binary = Array.from({ length: 52 }, (_, i) => 2 ** i);
+
+// plot makes a figure. series: [{label, colour, total(column) → text, value(v) → text}],
+// stacked from the first up if stacked. y writes values of the axis; inBytes says what they
+// are. rates draws each value divided by the seconds of its step.
+export function plot({ title, series, stacked, y, inBytes, rates, height = 200, step = false }) {
   const space = h("div", { class: "plot", role: "img", "aria-label": title, style: { "block-size": height + "px" } });
   const values = series.map(() => h("span", { class: "legend-value", text: "–" }));
   const legend = h("ul", { class: "legend" }, series.map((s, i) => h("li", {},
@@ -54,7 +58,7 @@ export function plot({ title, series, stacked, y, height = 200, step = false }) 
       axes: [
         { stroke: soft, grid: { show: false }, ticks: { ...grid, size: 4 }, font, gap: 4, size: 28, space: 70,
           values: (_, ticks) => ticks.map((t) => axisTime(t, shown.to - shown.from)) },
-        { stroke: soft, grid, ticks: { show: false }, font, gap: 6, size: 58, space: 36, values: (_, ticks) => ticks.map((v) => y(v)) },
+        { stroke: soft, grid, ticks: { show: false }, font, gap: 6, size: inBytes ? 74 : 48, space: 30, incrs: inBytes ? binary : undefined, values: (_, ticks) => ticks.map((v) => y(v)) },
       ],
       series: [{}, ...order.map((i) => {
         const s = series[i];
@@ -70,7 +74,7 @@ export function plot({ title, series, stacked, y, height = 200, step = false }) 
   function point(index) {
     const t = index === null || index === undefined ? undefined : shown.data[0][index];
     const original = t === undefined ? -1 : shown.times.indexOf(t);
-    series.forEach((s, i) => setText(values[i], original < 0 ? s.total(shown.columns[i]) : s.value(shown.columns[i][original])));
+    series.forEach((s, i) => setText(values[i], original < 0 ? s.total(shown.columns[i]) : s.value(rates ? shown.columns[i][original] / shown.step : shown.columns[i][original])));
     setText(at, original < 0 ? "\u00a0" : new Date(t * 1000).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" }));
   }
 
@@ -93,8 +97,9 @@ export function plot({ title, series, stacked, y, height = 200, step = false }) 
     element,
     // show takes times (Unix seconds), columns in the order of series, and the range of time.
     show(times, columns, stepSeconds, from, to) {
-      const drawn = stacked && columns[0].length ? stackUp(columns).reverse() : columns;
-      shown = { times, columns, from, to, data: withGaps(times, drawn, stepSeconds) };
+      let drawn = rates ? columns.map((c) => c.map((v) => v / stepSeconds)) : columns;
+      if (stacked) drawn = stackUp(drawn).reverse();
+      shown = { times, columns, from, to, step: stepSeconds, data: withGaps(times, drawn, stepSeconds) };
       point(null);
       space.setAttribute("aria-label", title + ": " + series.map((s, i) => s.label + " " + s.total(columns[i])).join(", "));
       if (chart) chart.setData(shown.data);

@@ -9,7 +9,7 @@ const groups = {
   trouble: ["Trouble", ["fill_failed", "verification_failed", "quarantined", "degraded", "upstream_failing", "limited", "served_stale", "release_moved", "prefetch_failed"]],
   tags: ["Tags", ["tag_moved", "release_moved"]],
   storage: ["Storage", ["evicted", "fill_done", "fill_failed", "quarantined", "degraded", "recovered", "purged", "pinned", "unpinned"]],
-  upstreams: ["Registries", ["upstream_failing", "upstream_back", "limited", "served_stale"]],
+  upstreams: ["Upstreams", ["upstream_failing", "upstream_back", "limited", "served_stale"]],
 };
 
 export function events(place, query) {

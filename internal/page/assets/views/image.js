@@ -61,7 +61,7 @@ export function image(place, query) {
         fact("State", p.imagePill(i.state), i.pinned && h("span", { class: "pinned" }, icon("pin"), h("span", { text: "Pinned" }))),
         fact("Kept", f.bytes(i.kept_bytes)),
         fact("Missing", i.missing_bytes || i.missing_more ? f.bytes(i.missing_bytes) + (i.missing_more ? " and more" : "") : "nothing"),
-        fact("Registry", i.upstream),
+        fact("Upstream", i.upstream),
         i.tag && fact("Confirmed", p.when(i.checked_at)),
         i.tag && fact("Points here since", p.when(i.changed_at)),
         fact("Last use", p.when(i.used_at)),

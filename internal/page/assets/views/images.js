@@ -77,7 +77,7 @@ export function images(place, query) {
 
   function nothing() {
     if (input.value.trim()) return p.empty("No image matches", "Use * for any text, as in *nginx* or ghcr.io/*:v1*.");
-    if (filter === "missing") return p.empty("Every image is complete", "All that was pulled can be served without its registry.");
+    if (filter === "missing") return p.empty("Every image is complete", "All that was pulled can be served without its upstream.");
     if (filter === "pinned") return p.empty("Nothing is pinned", "A pinned image is never evicted. Open an image to pin it.");
     return p.empty("Nothing is kept yet", "Point a client at this mirror and pull: what it pulls is listed here.");
   }

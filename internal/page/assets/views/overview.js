@@ -22,14 +22,14 @@ export function overview(place, query) {
   const keptBar = p.bar(-1, "Room used");
 
   const byResult = plot({
-    title: "Requests by result", stacked: true, y: (v) => f.compact(v) + "/s",
-    series: results.map(([name, label]) => ({ label, colour: "--" + name, total: (c) => f.compact(sum(c)), value: (v) => f.compact(v) })),
+    title: "Requests by result", stacked: true, rates: true, y: (v) => f.compact(v) + "/s",
+    series: results.map(([name, label]) => ({ label, colour: "--" + name, total: (c) => f.count(sum(c)), value: (v) => f.compact(v) + "/s" })),
   });
   const byBytes = plot({
-    title: "Traffic", y: (v) => f.bytes(v) + "/s",
+    title: "Traffic", inBytes: true, rates: true, y: (v) => f.bytes(v) + "/s",
     series: [
-      { label: "To clients", colour: "--hit", total: (c) => f.bytes(sum(c)), value: (v) => f.bytes(v) },
-      { label: "From registries", colour: "--miss", total: (c) => f.bytes(sum(c)), value: (v) => f.bytes(v) },
+      { label: "To clients", colour: "--hit", total: (c) => f.bytes(sum(c)), value: (v) => f.bytes(v) + "/s" },
+      { label: "From upstreams", colour: "--miss", total: (c) => f.bytes(sum(c)), value: (v) => f.bytes(v) + "/s" },
     ],
   });
   const registries = h("ul", { class: "rows" }, p.skeleton(3, 34));
@@ -49,7 +49,7 @@ export function overview(place, query) {
     p.tiles(requests, ratio, pulls, saved, kept),
     h("div", { class: "grid two" }, p.panel("Requests", { id: "requests" }, byResult.element), p.panel("Traffic", { id: "traffic" }, byBytes.element)),
     h("div", { class: "grid two" },
-      p.panel("Registries", { id: "registries", extra: h("a", { class: "more", href: "#/upstreams", text: "All registries" }) }, registries),
+      p.panel("Upstreams", { id: "registries", extra: h("a", { class: "more", href: "#/upstreams", text: "All upstreams" }) }, registries),
       p.panel("Being fetched", { id: "fills" }, h("div", { class: "fills-room" }, noFills, fills))),
     p.panel("Latest events", { id: "latest", extra: h("a", { class: "more", href: "#/events", text: "All events" }) }, noLog, log));
   ratio.note.after(h("dd", { class: "tile-bar" }, ratioBar));
@@ -69,9 +69,8 @@ export function overview(place, query) {
   function showSeries(s) {
     const now = Date.now() / 1000;
     const from = now - spanSeconds[span];
-    const rate = (c) => c.map((v) => v / s.step_seconds);
-    byResult.show(s.times, results.map(([name]) => rate(s[name])), s.step_seconds, from, now);
-    byBytes.show(s.times, [rate(s.client_bytes), rate(s.upstream_bytes)], s.step_seconds, from, now);
+    byResult.show(s.times, results.map(([name]) => s[name]), s.step_seconds, from, now);
+    byBytes.show(s.times, [s.client_bytes, s.upstream_bytes], s.step_seconds, from, now);
     const all = s.sum;
     const answered = results.reduce((n, [name]) => n + all[name], 0);
     const recent = results.reduce((n, [name]) => n + lastOf(s[name].slice(0, -1)), 0) / s.step_seconds;
@@ -87,7 +86,7 @@ export function overview(place, query) {
     setText(saved.value, f.bytes(savedBytes));
     const usage = live.status && live.status.usage;
     const price = usage ? usage.price_per_gib : 0;
-    setText(saved.note, price > 0 ? "worth " + f.money((savedBytes / 2 ** 30) * price, usage.currency) : f.bytes(all.upstream_bytes) + " from registries");
+    setText(saved.note, price > 0 ? "worth " + f.money((savedBytes / 2 ** 30) * price, usage.currency) : f.bytes(all.upstream_bytes) + " from upstreams");
   }
 
   function showStatus(s) {

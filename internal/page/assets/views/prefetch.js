@@ -1,15 +1,83 @@
-import { get } from "../api.js";
-import { fill, h } from "../dom.js";
+import { run } from "../actions.js";
+import { get, send } from "../api.js";
+import { fill, h, keyed } from "../dom.js";
+import * as f from "../format.js";
 import * as p from "../parts.js";
+
+const outcomes = { done: ["good", "Done"], partial: ["warn", "Partial"], failed: ["bad", "Failed"], limited: ["warn", "Limited"], cancelled: ["idle", "Cancelled"] };
+const outcome = (o) => p.pill(...(outcomes[o] || ["idle", o]));
 
 export function prefetch(place) {
   let ended = false;
-  const body = h("div", { class: "stack" }, h("section", { class: "panel" }, p.skeleton(4, 28)));
-  fill(place, p.pageHead("Prefetch"), body);
-  get("/openapi.json").then(() => {
-    if (!ended) fill(body, h("section", { class: "panel" }, p.empty("No prefetch set is configured", "Sets of images that are fetched ahead, by a schedule, are listed here.")));
-  }).catch((fault) => !ended && fill(body, p.failure(fault)));
+  let timer = 0;
+  const list = h("div", { class: "stack" }, h("section", { class: "panel" }, p.skeleton(4, 28)));
+  fill(place, p.pageHead("Prefetch"), list);
+
+  async function load() {
+    clearTimeout(timer);
+    let soon = false;
+    try {
+      const { sets } = await get("/prefetch");
+      if (ended) return;
+      if (sets.length === 0) {
+        fill(list, h("section", { class: "panel" }, p.empty("No prefetch set is configured",
+          "Sets of images that are fetched ahead of need, by a schedule or when asked, are listed here. They stand under prefetch in the configuration.")));
+      } else {
+        keyed(list, sets, (s) => s.name, make, update);
+      }
+      soon = sets.some((s) => s.running);
+    } catch (fault) {
+      if (!ended) fill(list, h("section", { class: "panel" }, p.failure(fault, load)));
+    }
+    if (!ended) timer = setTimeout(load, soon ? 700 : 5000);
+  }
+
+  function make(s) {
+    const button = h("button", { class: "button", type: "button", "aria-label": "Run now: " + s.name, text: "Run now", on: { click: () => run(button, async () => {
+      await send("POST", "/prefetch/" + encodeURIComponent(s.name) + "/run");
+      p.toast("The run of " + s.name + " has begun.");
+      await load();
+    }) } });
+    const element = p.panel(s.name, { id: "set-" + s.name.replace(/[^a-zA-Z0-9]+/g, "-"), extra: h("div", { class: "buttons" }, button) }, h("div", { class: "stack" }));
+    element.querySelector("h2").after(h("span", { class: "pill-room" }));
+    return element;
+  }
+
+  function update(element, s) {
+    const text = JSON.stringify(s);
+    if (element.dataset.shown === text) return;
+    element.dataset.shown = text;
+    fill(element.querySelector(".pill-room"), s.running ? p.pill("idle", "Running") : s.last ? outcome(s.last.outcome) : p.pill("idle", "Never run"));
+    element.querySelector(".button").disabled = s.running;
+    const at = s.progress;
+    fill(element.lastChild,
+      s.running && at && h("div", { class: "budget" }, p.bar(at.images ? at.done / at.images : -1, "Progress of " + s.name),
+        h("div", { class: "row-note" }, h("span", { text: f.count(at.done) + " of " + f.plural(at.images, "image") + (at.failed ? ", " + f.count(at.failed) + " with faults" : "") }), h("span", { text: f.bytes(at.total.bytes) + " fetched" }))),
+      h("dl", { class: "facts" },
+        fact("Schedule", s.schedule ? h("code", { text: s.schedule + (s.time_zone ? " " + s.time_zone : "") }) : "only when asked"),
+        fact("Next run", f.known(s.next) ? h("time", { datetime: s.next, title: f.fullTime(s.next), text: f.until(s.next) }) : "–"),
+        fact("Last run", s.last ? p.when(s.last.ended) : "never"),
+        fact("Platforms", s.platforms.join(", ")),
+        fact("Pins what it fetches", s.pin ? "yes" : "no")),
+      h("div", {}, h("h3", { text: "Images" }), h("span", { class: "chips" }, (s.images || []).map((i) => h("span", { class: "chip break", text: i })), (s.files || []).map((i) => h("span", { class: "chip break", text: i })))),
+      s.last && s.last.error && h("p", { class: "bad-text break", text: s.last.error }),
+      faults(s.last),
+      s.runs && s.runs.length > 0 && h("div", {}, h("h3", { text: "Runs" }), p.table("Runs of " + s.name,
+        [{ title: "Ended" }, { title: "Outcome" }, { title: "Started by", class: "wide" }, { title: "Images", class: "num" }, { title: "Pulls", class: "num wide" }, { title: "Fetched", class: "num" }, { title: "Took", class: "num wide" }],
+        s.runs.map((r) => h("tr", {}, h("td", {}, p.when(r.ended)), h("td", {}, outcome(r.outcome)), h("td", { class: "wide", text: r.by }), h("td", { class: "num", text: f.count(r.images) }),
+          h("td", { class: "num wide", text: f.count(r.pulls) }), h("td", { class: "num", text: f.bytes(r.bytes) }), h("td", { class: "num wide", text: f.duration((Date.parse(r.ended) - Date.parse(r.started)) / 1000) })))).element));
+  }
+
+  load();
   return () => {
     ended = true;
+    clearTimeout(timer);
   };
+}
+
+const fact = (label, value) => h("div", {}, h("dt", { text: label }), h("dd", {}, value));
+
+function faults(last) {
+  if (!last || !last.faulty || last.faulty.length === 0) return null;
+  return h("div", {}, h("h3", { text: "Faults of the last run" }), h("ul", { class: "mini" }, last.faulty.map((i) => h("li", {}, h("span", { class: "break", text: i.ref }), h("span", { class: "bad-text break", text: i.error || i.state })))));
 }

@@ -15,8 +15,8 @@ export function storage(place, query) {
   const pinned = p.tile("Pinned");
   const evicted = p.tile("Evicted");
   const usedBar = p.bar(-1, "Room used");
-  const size = plot({ title: "Room used", y: f.bytes, series: [{ label: "Used", colour: "--hit", total: (c) => f.bytes(lastOf(c) || 0), value: f.bytes }] });
-  const gone = plot({ title: "Evicted", y: f.bytes, step: true, series: [{ label: "Evicted", colour: "--miss", total: (c) => f.bytes(sum(c)), value: f.bytes }] });
+  const size = plot({ title: "Room used", inBytes: true, y: f.bytes, series: [{ label: "Used", colour: "--hit", total: (c) => f.bytes(lastOf(c) || 0), value: f.bytes }] });
+  const gone = plot({ title: "Evicted", inBytes: true, y: f.bytes, step: true, series: [{ label: "Evicted", colour: "--miss", total: (c) => f.bytes(sum(c)), value: f.bytes }] });
   const scrub = h("dl", { class: "facts" });
   const scrubBar = p.bar(-1, "Progress of the scrub");
   const jobs = h("ul", { class: "rows" });
@@ -88,6 +88,7 @@ export function storage(place, query) {
       const list = await get("/jobs");
       if (ended) return;
       noJobs.hidden = list.jobs.length > 0;
+      if (noJobs.querySelector(".failure")) fill(noJobs, h("p", { class: "empty-title", text: "No job has run since the start" }));
       keyed(jobs, list.jobs, (j) => j.id, () => h("li", { class: "job" }), jobRow);
     } catch (fault) {
       if (!ended) fill(noJobs, p.failure(fault, loadJobs));

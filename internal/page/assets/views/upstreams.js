@@ -44,7 +44,7 @@ export function upstreams(place, query) {
         traffic && fact("Requests", f.count(traffic.hit + traffic.joined + traffic.miss + traffic.stale + traffic.passed + traffic.error)),
         traffic && fact("Pulls saved", f.count(traffic.saved_pulls) + " of " + f.count(traffic.pulls)),
         traffic && fact("To clients", f.bytes(traffic.client_bytes)),
-        traffic && fact("From the registry", f.bytes(traffic.upstream_bytes)),
+        traffic && fact("From upstream", f.bytes(traffic.upstream_bytes)),
         fact("Refused for limits", limited.length ? limited.map(([what, n]) => what + " " + f.count(n)).join(", ") : "never")),
       u.budgets.filter((b) => b.limit > 0 && b.remaining >= 0).map((b) => budget(u, b)),
       chart && h("div", {}, h("h3", { text: "Budget over time" }), chart.element),
@@ -62,7 +62,7 @@ export function upstreams(place, query) {
   }
 
   function showStatus(s) {
-    if (s.upstreams.length === 0) fill(list, p.empty("No registry is configured"));
+    if (s.upstreams.length === 0) fill(list, p.empty("No upstream is configured"));
     else keyed(list, s.upstreams, (u) => u.name, make, update);
   }
 
