@@ -35,7 +35,7 @@ quick: ## run the tests that need neither root nor other programs
 	go test $(QUICK)
 
 .PHONY: test
-test: deps lint $(S3) ## run the linter and all tests; installs what they need (as root)
+test: deps page-deps lint $(S3) ## run the linter and all tests; installs what they need (as root)
 	go build ./...
 	go test -race -timeout 15m ./internal/mirrortest ./proxy ./internal/server ./upstream/...
 	go test -timeout 25m ./...
@@ -76,6 +76,14 @@ $(S3): tools/s3/go.mod tools/s3/go.sum
 .PHONY: deps
 deps: ## install the Debian packages that the tests need (as root)
 	tools/deps.sh
+
+# Packages for the tests of the dashboard, as the lock file has them; no script of theirs runs.
+.PHONY: page-deps
+page-deps: tools/page/node_modules/.package-lock.json ## install what the tests of the dashboard need from npm
+
+tools/page/node_modules/.package-lock.json: tools/page/package-lock.json | deps
+	npm ci --prefix tools/page
+	touch $@
 
 .PHONY: image
 image: dist/image ## build the container image from bin/forebay (needs docker)

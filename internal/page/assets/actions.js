@@ -5,16 +5,16 @@ import * as f from "./format.js";
 import { confirm, toast } from "./parts.js";
 
 // run keeps a button from being pressed twice, and tells of failures.
+// The button keeps the focus meanwhile, which a disabled one would lose.
 export async function run(button, work) {
-  button.disabled = true;
-  button.setAttribute("aria-busy", "true");
+  if (button.getAttribute("aria-disabled") === "true") return;
+  button.setAttribute("aria-disabled", "true");
   try {
     await work();
   } catch (fault) {
     toast(fault.message, "bad");
   } finally {
-    button.disabled = false;
-    button.removeAttribute("aria-busy");
+    button.setAttribute("aria-disabled", "false");
   }
 }
 
@@ -68,7 +68,7 @@ async function follow(id, told) {
   }
 }
 
-export const jobName = (one) => ({ repair: "Repair of " + one.target, verify: "Verification", gc: "Collection" })[one.kind] || one.kind;
+export const jobName = (one) => ({ repair: "Repair of " + one.target, verify: "Verification", gc: "Collection", prefetch: "Prefetch of " + one.target, lock: "Lock of " + one.target })[one.kind] || (one.kind + " " + (one.target || "")).trim();
 
 // jobResult says in words what a job came to.
 export function jobResult(one) {
@@ -80,6 +80,8 @@ export function jobResult(one) {
       return f.plural(r.blobs || 0, "file") + " read, " + f.plural(r.faults || 0, "fault");
     case "gc":
       return f.plural((r.blobs || 0) + (r.partials || 0), "file") + (r.dry_run ? " would be removed, " : " removed, ") + f.bytes((r.blob_bytes || 0) + (r.partial_bytes || 0));
+    case "prefetch":
+      return f.plural((r.images || []).length, "image") + ", " + f.bytes(r.bytes || 0) + " fetched";
     default:
       return one.state;
   }

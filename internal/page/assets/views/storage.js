@@ -105,7 +105,7 @@ export function storage(place, query) {
     const cancel = running && h("button", { class: "button small", type: "button", "aria-label": "Cancel " + actions.jobName(j), text: "Cancel",
       on: { click: () => actions.run(cancel, () => send("DELETE", "/jobs/" + j.id)) } });
     fill(row,
-      h("div", { class: "row-top" }, h("span", { class: "strong clip", text: actions.jobName(j) }), p.pill({ running: "idle", done: "good", failed: "bad" }[j.state] || "warn", j.state), cancel),
+      h("div", { class: "row-top" }, h("span", { class: "strong clip", text: actions.jobName(j) }), p.pill(...(states[j.state] || ["idle", j.state])), cancel),
       running && p.bar(share, "Progress of " + actions.jobName(j)),
       h("div", { class: "row-note" }, h("span", { class: "break", text: j.state === "failed" ? j.error : running ? f.plural(at.items, "file") + ", " + f.bytes(at.bytes) : j.result ? actions.jobResult(j) : j.state }),
         h("span", { text: f.ago(running ? j.started : j.ended) })));
@@ -128,4 +128,5 @@ export function storage(place, query) {
   };
 }
 
+const states = { running: ["idle", "Running"], done: ["good", "Done"], failed: ["bad", "Failed"], cancelled: ["warn", "Cancelled"] };
 const fact = (label, value) => h("div", {}, h("dt", { text: label }), h("dd", {}, value));
