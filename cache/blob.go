@@ -124,7 +124,7 @@ func (c *Cache) openBlob(ctx context.Context, o *origin, repo Repo, d v1.Hash) (
 		if err, ok := c.recall(key); ok && !stored {
 			return nil, err
 		}
-		b, err := c.joinFill(o, repo, d, try == 0)
+		b, err := c.joinFill(source{repo: repo, origin: o, hops: pull.Hops(ctx)}, d, try == 0)
 		if errors.Is(err, errCommitted) {
 			if err := c.proveBlob(ctx, repo, d); err != nil {
 				return nil, err
@@ -304,7 +304,7 @@ func (c *Cache) setVerified(d v1.Hash, size int64) {
 
 // joinFill returns the fill of d, a new one when none is running. With recheck it looks
 // whether one has just ended, and then returns errCommitted.
-func (c *Cache) joinFill(o *origin, repo Repo, d v1.Hash, recheck bool) (*Blob, error) {
+func (c *Cache) joinFill(from source, d v1.Hash, recheck bool) (*Blob, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if f := c.live(d); f != nil {
@@ -317,21 +317,22 @@ func (c *Cache) joinFill(o *origin, repo Repo, d v1.Hash, recheck bool) (*Blob, 
 		return nil, errCommitted
 	}
 	if n, _ := c.wrong.get(d); n >= wrongMost {
-		return nil, &pull.Error{Kind: pull.Invalid, Upstream: repo.Upstream, Op: "get blob " + repo.Name + "@" + d.String(),
+		return nil, &pull.Error{Kind: pull.Invalid, Upstream: from.repo.Upstream, Op: "get blob " + from.repo.Name + "@" + d.String(),
 			Message: "the upstream sent content with another digest twice in a row"}
 	}
-	return c.startFill(o, repo, d)
+	return c.startFill(from, d)
 }
 
 // startFill starts a fill in a goroutine of its own, under the cache's context: it belongs
 // to no client. It returns the blob of the client that wants it, held from before the fill
 // runs, as one that nobody holds may end at once. c.mu is held.
-func (c *Cache) startFill(o *origin, repo Repo, d v1.Hash) (*Blob, error) {
+func (c *Cache) startFill(from source, d v1.Hash) (*Blob, error) {
+	o, repo := from.origin, from.repo
 	f, err := newFill(d, c.log)
 	if err != nil {
 		return nil, err
 	}
-	f.source = source{repo: repo, origin: o}
+	f.source = from
 	f.maxBytes = c.opts.MaxBytes
 	f.mismatched = func(err error) { c.mismatched(repo, d, err) }
 	f.counts = &c.counts

@@ -93,6 +93,7 @@ type fill struct {
 type source struct {
 	repo   Repo
 	origin *origin
+	hops   string  // mirrors that the request came through which began the fill
 	bucket *supply // asked first; nil when the bucket has not got it
 }
 
@@ -106,7 +107,7 @@ func (s source) open(ctx context.Context, d v1.Hash, off, end int64) (*pull.Body
 			return nil, offlineError(s.repo)
 		}
 	}
-	body, err := s.origin.Upstream.OpenBlob(ctx, s.repo.Name, d, off, end)
+	body, err := s.origin.Upstream.OpenBlob(pull.WithHops(ctx, s.hops), s.repo.Name, d, off, end)
 	if ctx.Err() == nil {
 		s.origin.health.saw(err)
 	}

@@ -40,9 +40,9 @@ func (g *flights[T]) do(ctx context.Context, key string, fn func(context.Context
 		}
 		g.calls[key] = c
 		// The call is let go of its first caller here: it belongs to the group. Only the
-		// name of its client goes along, to whom it is charged.
-		client := pull.Client(ctx)
-		g.wg.Go(func() { g.run(client, key, c, fn) })
+		// name of its client goes along, to whom it is charged, and the mirrors that it came through.
+		on := pull.WithHops(pull.WithClient(g.ctx, pull.Client(ctx)), pull.Hops(ctx))
+		g.wg.Go(func() { g.run(on, key, c, fn) })
 	}
 	g.mu.Unlock()
 	select {
@@ -61,8 +61,8 @@ func (g *flights[T]) running(key string) bool {
 	return ok
 }
 
-func (g *flights[T]) run(client, key string, c *call[T], fn func(context.Context) (T, error)) {
-	c.value, c.err = fn(pull.WithClient(g.ctx, client))
+func (g *flights[T]) run(ctx context.Context, key string, c *call[T], fn func(context.Context) (T, error)) {
+	c.value, c.err = fn(ctx)
 	g.mu.Lock()
 	delete(g.calls, key)
 	g.mu.Unlock()

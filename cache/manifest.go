@@ -25,6 +25,7 @@ const manifestMax = 4 << 20
 type resolved struct {
 	desc  v1.Descriptor
 	bytes []byte // when the upstream refused HEAD and had to be asked for the whole
+	stale bool   // the upstream is another mirror, which could not confirm it
 }
 
 // Manifest returns the manifest that ref, a tag or a digest, names in repo. With headOnly
@@ -53,6 +54,14 @@ func (m *Manifest) with(r Result) *Manifest {
 	n := *m
 	n.Result = r
 	return &n
+}
+
+// unconfirmed returns a copy of m that says that its tag could not be confirmed, by the
+// mirror that was asked. How long ago it should have been is not known.
+func (m *Manifest) unconfirmed() *Manifest {
+	n := m.with(Stale)
+	n.StaleFor = time.Second
+	return n
 }
 
 // ask resolves ref by HEAD, or by GET where HEAD does not work.

@@ -19,6 +19,7 @@ type tagState struct {
 	repo Repo
 	name string
 	index.Tag
+	stale bool   // the upstream is another mirror, which could not confirm it
 	pulls *pulls // shared by the states of the tag as it is bound anew
 }
 
@@ -118,6 +119,8 @@ func (c *Cache) known(ctx context.Context, o *origin, t *tagState, headOnly bool
 	}
 	m, err := c.byDigest(ctx, o, t.repo, t.Desc.Digest, headOnly)
 	switch {
+	case err == nil && t.stale:
+		return m.unconfirmed(), nil
 	case err == nil:
 		return m, nil
 	case o.Offline:
@@ -157,6 +160,9 @@ func (c *Cache) revalidated(ctx context.Context, o *origin, repo Repo, name stri
 	if err == nil {
 		if joined && m.Result == Hit {
 			m = m.with(Joined)
+		}
+		if r.stale {
+			m = m.unconfirmed()
 		}
 		return m, nil
 	}
@@ -274,7 +280,7 @@ func (c *Cache) resolve(ctx context.Context, o *origin, repo Repo, name string, 
 	}
 	return c.resolves.do(ctx, key, func(ctx context.Context) (resolved, error) {
 		if t, err := c.tag(repo, name); err == nil && t != nil && t.CheckedAt.After(since) {
-			return resolved{desc: t.Desc}, nil // by a call that ended as this one was about to begin
+			return resolved{desc: t.Desc, stale: t.stale}, nil // by a call that ended as this one was about to begin
 		}
 		r, err := c.ask(ctx, o, repo, name)
 		o.health.saw(err)
@@ -287,19 +293,21 @@ func (c *Cache) resolve(ctx context.Context, o *origin, repo Repo, name string, 
 				return resolved{}, err
 			}
 		}
-		return r, c.bind(repo, name, r.desc)
+		err = c.bind(repo, name, r.desc)
+		r.stale = pull.TakeStale(&r.desc)
+		return r, err
 	})
 }
 
 // bind records that a tag points to desc now, and that repo holds it. An index that cannot
 // be written does not keep the client from its answer.
 func (c *Cache) bind(repo Repo, name string, desc v1.Descriptor) error {
-	now := time.Now()
+	now, stale := time.Now(), pull.TakeStale(&desc)
 	old, err := c.tag(repo, name)
 	if err != nil {
 		return err
 	}
-	s := &tagState{repo: repo, name: name, Tag: index.Tag{Desc: desc, CheckedAt: now, ChangedAt: now}, pulls: &pulls{}}
+	s := &tagState{repo: repo, name: name, Tag: index.Tag{Desc: desc, CheckedAt: now, ChangedAt: now}, stale: stale, pulls: &pulls{}}
 	if old != nil {
 		s.pulls = old.pulls
 		s.pulls.before.Store(s.pulls.now.Swap(0))

@@ -21,6 +21,7 @@ type budget struct {
 	parent   context.Context
 	deadline time.Time
 	client   string // address and port, for pull.Client
+	hops     string // mirrors that the request came through, for pull.Hops
 
 	mu     sync.Mutex
 	real   context.Context // guarded by mu; nil until somebody waits
@@ -69,6 +70,9 @@ func (b *budget) Value(key any) any {
 			return b.client
 		}
 		return host
+	}
+	if key == (pull.HopsKey{}) {
+		return b.hops
 	}
 	// The made context answers for itself, so that its children are tied to it without
 	// a goroutine each.

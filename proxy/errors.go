@@ -56,6 +56,10 @@ func (h *Handler) replyTo(x *exchange, err error) reply {
 	if errors.As(err, &fault) {
 		return routeReply(fault)
 	}
+	if errors.Is(err, pull.ErrOffline) && x.hops {
+		// Another mirror must not take for gone what we cannot look for.
+		return reply{http.StatusServiceUnavailable, "UNAVAILABLE", pull.ErrOffline.Error(), retryUnavailable}
+	}
 	if errors.Is(err, pull.ErrOffline) {
 		r := unknownReply(x.route.Resource)
 		r.message += ": this mirror is offline and does not have it"
@@ -218,6 +222,8 @@ func directReply(x *exchange, t trouble) reply {
 	case pull.Unavailable:
 		switch t.status {
 		case 0, http.StatusServiceUnavailable: // below
+		case http.StatusLoopDetected:
+			return reply{status: http.StatusLoopDetected, code: "UNAVAILABLE", message: t.text()}
 		case http.StatusGatewayTimeout:
 			return reply{status: http.StatusGatewayTimeout, code: "UNAVAILABLE", message: t.text()}
 		default:
@@ -247,6 +253,7 @@ func (h *Handler) writeError(x *exchange, err error) {
 	if r.status != http.StatusRequestedRangeNotSatisfiable {
 		delete(header, "Content-Range")
 	}
+	h.setBudget(x, header)
 	switch r.status {
 	case http.StatusMethodNotAllowed:
 		header.Set("Allow", "GET, HEAD")

@@ -27,6 +27,7 @@ type exchange struct {
 	mirrored bool         // the client goes elsewhere by itself if told to at once
 	result   cache.Result // how it was answered
 	left     bool         // the client was gone before its answer began
+	hops     bool         // the client is another mirror of this kind
 	began    time.Time
 	budget   budget // for whatever must be had before the headers go out
 	seen     Request
@@ -51,6 +52,9 @@ func (x *exchange) head() bool { return x.r.Method == http.MethodHead }
 // hasFallback reports whether the client treats us as a mirror and asks the registry
 // itself when we fail: by the shape of its request, else by what it is.
 func (x *exchange) hasFallback() bool {
+	if x.client == wire.Forebay {
+		return false // who asks us further down decides that
+	}
 	if x.route.Namespace != "" || x.route.Prefix != wire.PathPrefix {
 		return true
 	}

@@ -60,6 +60,7 @@ func (h *Handler) checkManifest(x *exchange, m *cache.Manifest) error {
 func (h *Handler) writeManifest(x *exchange, m *cache.Manifest) error {
 	header := x.w.Header()
 	setContent(header, m.Desc.Digest)
+	h.setBudget(x, header)
 	if x.route.Digest != (v1.Hash{}) {
 		header["Cache-Control"] = h.static.immutable
 	} else {

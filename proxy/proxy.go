@@ -76,7 +76,12 @@ type Options struct {
 	// Default is the upstream of a request that names none. Empty means docker.io.
 	Default  string
 	Fallback Fallback
-	Log      *zap.Logger // nil means no logging
+	// Instance is our name among mirrors of this kind, the same as the upstreams have. ""
+	// knows no other mirrors.
+	Instance string
+	// Rates returns what is left of the budget of an upstream. nil means that it is not known.
+	Rates func(upstream string) (wire.RateLimit, bool)
+	Log   *zap.Logger // nil means no logging
 	// AccessLog takes one line per request, at level info. nil means none.
 	AccessLog *zap.Logger
 	// Observe is told of every request, at its end and in its goroutine: it must not block.
@@ -89,6 +94,9 @@ type Handler struct {
 	cache      Cache
 	registries wire.Registries
 	fallback   Fallback
+	instance   string
+	rates      func(upstream string) (wire.RateLimit, bool)
+	looped     rate.Sometimes // bounds a warning
 	log        *zap.Logger
 	access     *zap.Logger
 	fields     sync.Pool      // of *[]zap.Field, for lines of the access log
@@ -115,6 +123,9 @@ func New(o Options) (*Handler, error) {
 		cache:      o.Cache,
 		registries: registries,
 		fallback:   o.Fallback,
+		instance:   o.Instance,
+		rates:      o.Rates,
+		looped:     rate.Sometimes{Interval: time.Minute},
 		log:        orNop(o.Log),
 		access:     orNop(o.AccessLog),
 		watch:      o.Observe,
@@ -209,6 +220,9 @@ func (h *Handler) serve(x *exchange) error {
 		return errMethod
 	}
 	if err := h.route(x); err != nil {
+		return err
+	}
+	if err := h.cascade(x); err != nil {
 		return err
 	}
 	switch x.route.Resource {

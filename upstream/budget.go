@@ -41,6 +41,22 @@ func (r *Registry) Budget() []Budget {
 	return list
 }
 
+// Rate returns what the registry last said of the limit of the credential that would be
+// used; ok is false if it said nothing, or if that is too long ago to be told to others.
+func (r *Registry) Rate() (l wire.RateLimit, ok bool) {
+	now := r.opts.Now()
+	for _, a := range r.own.accounts {
+		if a.pulls.Closed() == nil || a == r.own.accounts[len(r.own.accounts)-1] {
+			s := a.budget.Statement(now)
+			if s.SeenAt.IsZero() || s.Window > 0 && now.Sub(s.SeenAt) > s.Window {
+				return l, false
+			}
+			return wire.RateLimit{Limit: s.Limit, Remaining: s.Remaining, Window: s.Window}, true
+		}
+	}
+	return l, false
+}
+
 // Low reports whether so little is left, or so much refused, that the registry should be
 // asked only for what nobody has yet.
 func (r *Registry) Low() bool {

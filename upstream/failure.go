@@ -25,13 +25,16 @@ type failure struct {
 	limit limitKind // what a 429 limits
 	// standIn says that it is a stand-in's, and so says nothing about the registry.
 	standIn bool
+	// mirror says that it is the word of another mirror of this kind about what it was
+	// asked for, and so says nothing about the mirror.
+	mirror bool
 	// refusal says that the stand-in does its work and does not have this.
 	refusal bool
 }
 
 // sick reports whether the endpoint did not do its work, rather than refuse to.
 func (f *failure) sick() bool {
-	if f.limit != notLimited || f.refusal || errors.Is(f.err, context.Canceled) {
+	if f.limit != notLimited || f.refusal || f.mirror || errors.Is(f.err, context.Canceled) {
 		return false
 	}
 	return f.elsewhere || errors.Is(f.err, errTooSlow)
@@ -116,6 +119,9 @@ func (r *Registry) statusFailure(ctx context.Context, a *ask, resp *http.Respons
 		if f.err.RetryAfter == 0 {
 			f.err.RetryAfter = wire.ParseRateLimitReset(resp.Header, r.opts.Now())
 		}
+	}
+	if byMirror(resp.Header) {
+		f.ofMirror()
 	}
 	if ctx.Err() != nil {
 		f.again, f.elsewhere = false, false

@@ -48,6 +48,9 @@ func (r *Registry) Resolve(ctx context.Context, repo, ref string) (v1.Descriptor
 		f.err.Status = ans.StatusCode
 		return v1.Descriptor{}, f.err
 	}
+	if want == (v1.Hash{}) && unconfirmed(ans.Header) {
+		pull.MarkStale(&desc)
+	}
 	return desc, nil
 }
 
@@ -99,6 +102,9 @@ func (r *Registry) manifestOnce(ctx context.Context, repo, ref string) (v1.Descr
 		}
 		desc, body, err := verified(p, want)
 		if err == nil {
+			if want == (v1.Hash{}) && unconfirmed(p.header) {
+				pull.MarkStale(&desc)
+			}
 			return desc, body, nil
 		}
 		if !errors.Is(err, pull.ErrDigest) {

@@ -73,6 +73,9 @@ type Options struct {
 	MaxConnections int
 	Timeouts       Timeouts
 	Retry          Retry
+	// Instance names this mirror to others of its kind, so that no request comes back to
+	// where it began: up to 64 letters and digits. "" tells nobody.
+	Instance string
 	// UserAgent is sent with every request; "" means "forebay".
 	UserAgent string
 	Log       *zap.Logger // nil means no logging
@@ -230,6 +233,7 @@ func (r *Registry) add(given Endpoint, profile Profile) error {
 		return err
 	}
 	e.site = s
+	e.cascade = r.opts.Instance != "" && mayCascade(base, r.opts.Name, given.StandIn != nil)
 	r.endpoints = append(r.endpoints, e)
 	return nil
 }
@@ -286,6 +290,7 @@ type endpoint struct {
 	// challenge is how this endpoint wants us to authenticate; nil until it has said so.
 	challenge atomic.Pointer[challenge]
 	site      *site
+	cascade   bool // it may be another mirror of this kind
 	breaker   governor.Breaker
 	// noBlobHead is the time (Unix nanoseconds) until which sizes are asked for by GET.
 	noBlobHead atomic.Int64

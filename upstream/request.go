@@ -268,6 +268,7 @@ func (r *Registry) send(ctx context.Context, e *endpoint, a *ask, k RequestKind,
 	if g != nil {
 		req.Header.Set("Authorization", g.header)
 	}
+	r.setHops(ctx, e, req)
 	start := time.Now()
 	// A RoundTripper follows no redirect, keeps no cookie and adds no Referer.
 	transport := e.outside

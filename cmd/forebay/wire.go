@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net/http"
@@ -28,6 +29,7 @@ type mirror struct {
 	names      *wire.Registries
 	registries []*upstream.Registry
 	issuers    []*ecr.Issuer
+	instance   string // our name among mirrors of this kind, until we end
 	activity   *activity.Recorder
 	metrics    *metrics.Metrics
 	bucket     *s3.Bucket // nil when there is none
@@ -35,7 +37,7 @@ type mirror struct {
 
 // newMirror builds a mirror from its settings and opens its storage. Nothing is contacted.
 func newMirror(c *config.Config, b build, log, access *zap.Logger) (_ *mirror, err error) {
-	m := &mirror{metrics: newMetrics(c, b)}
+	m := &mirror{metrics: newMetrics(c, b), instance: rand.Text()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, m.Close())
@@ -46,6 +48,7 @@ func newMirror(c *config.Config, b build, log, access *zap.Logger) (_ *mirror, e
 	for i := range c.Upstreams {
 		u := &c.Upstreams[i]
 		o := registryOptions(u, b.version, log.Named("upstream"))
+		o.Instance = m.instance
 		if err := m.addIssuer(u, &o); err != nil {
 			return nil, usageError{err}
 		}
@@ -70,6 +73,16 @@ func newMirror(c *config.Config, b build, log, access *zap.Logger) (_ *mirror, e
 	}
 	m.handler, m.names = handler, handler.Registries()
 	return m, nil
+}
+
+// rate returns what is left of the budget of an upstream.
+func (m *mirror) rate(name string) (wire.RateLimit, bool) {
+	for _, r := range m.registries {
+		if r.Name() == name {
+			return r.Rate()
+		}
+	}
+	return wire.RateLimit{}, false
 }
 
 // Close closes what newMirror opened. Fills in progress are kept for a later start.
@@ -198,6 +211,8 @@ func proxyOptions(c *config.Config, m *mirror, aliases map[string][]string, log,
 		Upstreams: aliases,
 		Hosts:     c.Hosts,
 		Fallback:  proxy.FallbackClients,
+		Instance:  m.instance,
+		Rates:     m.rate,
 		Observe:   m.observe,
 		Log:       log.Named("proxy"),
 	}

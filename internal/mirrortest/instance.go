@@ -2,6 +2,7 @@ package mirrortest
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"forebay/cache"
 	"forebay/internal/hubtest"
 	"forebay/internal/server"
+	"forebay/internal/wire"
 	"forebay/proxy"
 	"forebay/upstream"
 )
@@ -29,6 +31,9 @@ type instance struct {
 
 func start(m *Mirror) (_ *instance, err error) {
 	i := &instance{}
+	if m.opts.Instance == "" {
+		m.opts.Instance = rand.Text()
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, i.close())
@@ -55,6 +60,8 @@ func start(m *Mirror) (_ *instance, err error) {
 		Hosts:     m.opts.Hosts,
 		Default:   m.opts.defaultUpstream(),
 		Fallback:  m.opts.Fallback,
+		Instance:  m.opts.Instance,
+		Rates:     i.rates,
 		Log:       m.log.Named("proxy"),
 		AccessLog: m.log.Named("access"),
 		Observe:   m.opts.Observe,
@@ -98,7 +105,7 @@ func (o *Options) defaultUpstream() string {
 // registry makes an upstream that dials nothing but its hub.
 func (i *instance) registry(m *Mirror, name string, u Upstream) (*upstream.Registry, error) {
 	o := u.Registry
-	o.Name, o.Log = name, m.log.Named("upstream")
+	o.Name, o.Log, o.Instance = name, m.log.Named("upstream"), m.opts.Instance
 	if len(o.Endpoints) == 0 {
 		o.Endpoints = []upstream.Endpoint{{URL: u.Hub.RegistryURL()}}
 	}
@@ -127,6 +134,16 @@ func (i *instance) registry(m *Mirror, name string, u Upstream) (*upstream.Regis
 	}
 	i.registries = append(i.registries, r)
 	return r, nil
+}
+
+// rates tells what is left of an upstream's budget, as the shipped program does.
+func (i *instance) rates(name string) (wire.RateLimit, bool) {
+	for _, r := range i.registries {
+		if r.Name() == name {
+			return r.Rate()
+		}
+	}
+	return wire.RateLimit{}, false
 }
 
 func hostOf(base string) string {

@@ -41,6 +41,9 @@ type Options struct {
 	// Grace is how long running answers may go on when the mirror stops. 0 cuts them off.
 	Grace time.Duration
 
+	// Instance is the mirror's name among others; "" makes one of its own.
+	Instance string
+
 	// Cache has what is given to the cache beside folder, upstreams and log.
 	Cache cache.Options
 	// Observe is told of every request, as by the handler.

@@ -97,10 +97,6 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Err }
 
-// ErrOffline is the cause of an [Error] of kind NotFound for what is not kept of an
-// upstream that must not be contacted.
-var ErrOffline = errors.New("the mirror is offline and does not have it")
-
 // KindOf returns the kind of the first [Error] in err's chain, else Unavailable:
 // an error that nobody classified is treated as a failure, never as an absence.
 func KindOf(err error) Kind {

@@ -20,6 +20,7 @@ const (
 	ORAS                       // oras and its library
 	Helm                       // helm
 	RegClient                  // regctl, regsync
+	Forebay                    // another mirror of this kind
 )
 
 func (c Client) String() string {
@@ -46,6 +47,8 @@ func (c Client) String() string {
 		return "helm"
 	case RegClient:
 		return "regclient"
+	case Forebay:
+		return "forebay"
 	default:
 		return "other"
 	}
@@ -74,6 +77,8 @@ func ParseClient(agent string) Client {
 		return Skopeo
 	case "kaniko":
 		return Kaniko
+	case "forebay":
+		return Forebay
 	case "oras", "oras-go":
 		return ORAS
 	case "Helm":

@@ -1,0 +1,56 @@
+package proxy
+
+import (
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+
+	"forebay/internal/logkey"
+	"forebay/internal/wire"
+)
+
+// This file answers other mirrors of this kind, which have us for a registry.
+
+// errLoop is the answer to a request that began here, or that came through more mirrors
+// than there are levels of sites.
+var errLoop = &refusal{http.StatusLoopDetected, "UNSUPPORTED",
+	"mirrors ask each other in a circle: look at the endpoints of their upstreams"}
+
+// cascade takes in that the client is another mirror: it is told who answers, what is left
+// of the registry's budget, and the truth. A request that began here is refused at once.
+func (h *Handler) cascade(x *exchange) error {
+	values := x.r.Header[wire.HopsHeader]
+	if len(values) == 0 || h.instance == "" {
+		return nil
+	}
+	x.hops, x.mirrored = true, false
+	x.w.Header()[wire.HopsHeader] = []string{h.instance}
+	hops, ok := wire.ParseHops(values)
+	if !ok || slices.Contains(hops, h.instance) {
+		h.looped.Do(func() {
+			h.log.Warn("request came back: mirrors ask each other in a circle", logkey.Upstream(x.route.Upstream), logkey.Addr(x.r.RemoteAddr))
+		})
+		return errLoop
+	}
+	x.budget.hops = strings.Join(hops, ", ")
+	return nil
+}
+
+// setBudget tells another mirror what is left of the registry's budget, as the registry
+// tells us, so that it spares it too.
+func (h *Handler) setBudget(x *exchange, header http.Header) {
+	if !x.hops || h.rates == nil || x.route.Resource != wire.Manifests {
+		return
+	}
+	l, ok := h.rates(x.route.Upstream)
+	if !ok || l.Limit < 0 || l.Remaining < 0 {
+		return
+	}
+	window := ""
+	if l.Window > 0 {
+		window = ";w=" + strconv.FormatInt(int64(l.Window.Seconds()), 10)
+	}
+	header.Set("Ratelimit-Limit", strconv.FormatInt(l.Limit, 10)+window)
+	header.Set("Ratelimit-Remaining", strconv.FormatInt(l.Remaining, 10)+window)
+}
