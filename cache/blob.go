@@ -199,7 +199,7 @@ func (c *Cache) keptBlob(o *origin, repo Repo, d v1.Hash) (*Blob, error) {
 	}
 	c.storeUsed(&c.reads, nil)
 	c.use(d)
-	if c.isVerified(d, size) {
+	if c.isVerified(d, size) && !disk.Shared(file) {
 		return &Blob{Digest: d, Size: size, Result: Hit, file: file}, nil
 	}
 	f, err := c.verifyKept(source{repo: repo, origin: o}, d, file, size)

@@ -222,6 +222,9 @@ type Root struct {
 	Repo Repo
 	Tag  string // empty for what is named by digest only
 	Desc v1.Descriptor
+	// Confirmed is when the registry said so last; the zero time means now. A tag that is
+	// older than its time to live is confirmed at the next pull, or served as stale.
+	Confirmed time.Time
 }
 
 // Name returns "docker.io/library/nginx:1.27", or with the digest when there is no tag.
@@ -341,7 +344,14 @@ func (a *admission) bind() error {
 	if len(a.docs) > 0 {
 		desc = a.docs[0].desc // with the media type and the size that it was found to have
 	}
-	return a.c.bind(a.root.Repo, a.root.Tag, desc)
+	at := a.root.Confirmed
+	if at.IsZero() {
+		at = time.Now()
+	}
+	if before != nil && before.CheckedAt.After(at) {
+		return nil // what is known here is newer
+	}
+	return a.c.bindAt(a.root.Repo, a.root.Tag, desc, at)
 }
 
 // manifest takes in a manifest that is kept, and what it leads to.

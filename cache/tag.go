@@ -302,7 +302,12 @@ func (c *Cache) resolve(ctx context.Context, o *origin, repo Repo, name string, 
 // bind records that a tag points to desc now, and that repo holds it. An index that cannot
 // be written does not keep the client from its answer.
 func (c *Cache) bind(repo Repo, name string, desc v1.Descriptor) error {
-	now, stale := time.Now(), pull.TakeStale(&desc)
+	return c.bindAt(repo, name, desc, time.Now())
+}
+
+// bindAt is bind for what was found at a time in the past.
+func (c *Cache) bindAt(repo Repo, name string, desc v1.Descriptor, now time.Time) error {
+	stale := pull.TakeStale(&desc)
 	old, err := c.tag(repo, name)
 	if err != nil {
 		return err

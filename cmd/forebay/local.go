@@ -43,7 +43,7 @@ func newLocalOperator(p process, cmd *cobra.Command, run func(ctx context.Contex
 		if err != nil {
 			return usageError{err}
 		}
-		if cmd.Name() != "import" { // which may fill a new one
+		if cmd.Name() != "import" && cmd.Name() != "registry" { // which may fill a new one
 			if err := mustExist(c.Storage.Dir); err != nil {
 				return err
 			}

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	media "github.com/google/go-containerregistry/pkg/v1/types"
@@ -148,6 +149,8 @@ type AdmitRequest struct {
 	Digest    string `json:"digest"`               // of its manifest or index
 	MediaType string `json:"media_type,omitempty"` // if the manifest itself does not say
 	Size      int64  `json:"size,omitempty"`       // of the manifest or index; 0 when not known
+	// Confirmed is when the registry said so last; now if it is left out.
+	Confirmed time.Time `json:"confirmed,omitzero"`
 	// Check only answers whether the name can be admitted.
 	Check bool `json:"check,omitempty"`
 	Pin   bool `json:"pin,omitempty"` // keep it whole from now on
@@ -176,7 +179,10 @@ func (a *API) admit(w http.ResponseWriter, r *http.Request) error {
 	if ref.HasDigest() && ref.Digest != d {
 		return badRequest("the name %s and the digest %s disagree", clip(in.Ref), d)
 	}
-	root := cache.Root{Repo: repoOf(ref), Tag: ref.Tag, Desc: v1.Descriptor{Digest: d, Size: in.Size, MediaType: media.MediaType(in.MediaType)}}
+	if in.Confirmed.After(time.Now()) {
+		in.Confirmed = time.Time{} // the clock of another machine
+	}
+	root := cache.Root{Repo: repoOf(ref), Tag: ref.Tag, Confirmed: in.Confirmed, Desc: v1.Descriptor{Digest: d, Size: in.Size, MediaType: media.MediaType(in.MediaType)}}
 	if in.Check {
 		reply(w, http.StatusOK, AdmitAnswer{Admitted: cache.Admitted{Ref: root.Name(), Digest: d}})
 		return nil

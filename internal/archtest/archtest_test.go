@@ -126,16 +126,17 @@ func importTable() map[string][]string {
 
 		"upstream/governor": {"internal/wire"},
 
-		"internal/logkey":  {},
-		"internal/sums":    {},
-		"internal/bundle":  leaf(),
-		"internal/pull":    {},
-		"internal/wire":    {},
-		"internal/admin":   append(leaf(), "cache", "cache/tier", "internal/activity", "internal/imageset", "internal/prefetch"),
-		"internal/tally":   {},
-		"internal/metrics": append(leaf(), "cache", "proxy", "upstream", "internal/hubtest", "internal/mirrortest"), // the last two its tests
-		"internal/server":  {"internal/logkey"},
-		"internal/webhook": leaf(),
+		"internal/logkey":    {},
+		"internal/regfolder": {"internal/wire"},
+		"internal/sums":      {},
+		"internal/bundle":    leaf(),
+		"internal/pull":      {},
+		"internal/wire":      {},
+		"internal/admin":     append(leaf(), "cache", "cache/tier", "internal/activity", "internal/imageset", "internal/prefetch"),
+		"internal/tally":     {},
+		"internal/metrics":   append(leaf(), "cache", "proxy", "upstream", "internal/hubtest", "internal/mirrortest"), // the last two its tests
+		"internal/server":    {"internal/logkey"},
+		"internal/webhook":   leaf(),
 		// Files that name images.
 		"internal/imageset": leaf(),
 		"internal/prefetch": append(leaf(), "cache", "internal/imageset"),

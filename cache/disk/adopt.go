@@ -1,0 +1,101 @@
+package disk
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrNoLink means that a file cannot be linked into the store: it is on another file
+// system, or links are not allowed.
+var ErrNoLink = errors.New("file cannot be linked")
+
+// CommitLink makes a file of somebody else the blob, by a hard link, in place of the
+// partial file. The caller has compared all of it with the digest, and must not trust it
+// for longer than nobody else can write to it: see [Shared]. Nobody can write by its mode
+// from then on. It otherwise does as Commit; the error is [ErrNoLink] when the caller has
+// to copy it.
+func (p *Partial) CommitLink(src *os.File) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.phase != filling {
+		return fmt.Errorf("adopt blob %s: %w", p.digest, fs.ErrClosed)
+	}
+	if err := p.link(src); err != nil {
+		return fmt.Errorf("adopt blob %s: %w", p.digest, err)
+	}
+	p.phase = committed
+	p.s.unclaim(p.digest)
+	// None of them can harm the blob; what is left is swept.
+	_ = p.file.Close()
+	_ = p.s.removeIfThere(p.metaName())
+	_ = p.s.removeIfThere(p.name)
+	return nil
+}
+
+func (p *Partial) link(src *os.File) error {
+	s, tmp := p.s, p.name+".link"+tmpSuffix
+	info, err := src.Stat()
+	if err != nil {
+		return err
+	}
+	if err := s.removeIfThere(tmp); err != nil {
+		return err
+	}
+	if err := s.linkFile(src, tmp); err != nil {
+		return err
+	}
+	err = s.sync(src, tmp)
+	if mode := info.Mode().Perm() &^ 0o222; err == nil && mode != info.Mode().Perm() {
+		err = s.chmod(tmp, mode)
+	}
+	if err == nil {
+		err = s.makeShard(path.Dir(p.blob))
+	}
+	if err == nil {
+		err = s.rename(tmp, p.blob)
+	}
+	if err != nil {
+		return errors.Join(err, s.removeIfThere(tmp))
+	}
+	// A rename onto another link of the same file does nothing and leaves both names.
+	if err := s.removeIfThere(tmp); err != nil {
+		return err
+	}
+	if err := s.syncDir(path.Dir(p.blob)); err != nil {
+		return errors.Join(err, s.removeIfThere(p.blob))
+	}
+	return nil
+}
+
+// linkFile gives an open file a name in the store, whatever names it has.
+func (s *Store) linkFile(src *os.File, name string) error {
+	if err := s.before(StepCreate, name); err != nil {
+		return err
+	}
+	err := unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", src.Fd()), int(s.top.Fd()), name, unix.AT_SYMLINK_FOLLOW)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, unix.EXDEV), errors.Is(err, unix.EPERM), errors.Is(err, unix.EMLINK),
+		errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
+		return fmt.Errorf("%w: %w", ErrNoLink, err)
+	}
+	return &os.LinkError{Op: "link", Old: src.Name(), New: name, Err: err}
+}
+
+// Shared reports whether an open file has other names than that in the store, by which
+// others may change it.
+func Shared(f *os.File) bool {
+	info, err := f.Stat()
+	if err != nil {
+		return true
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return ok && st.Nlink > 1
+}

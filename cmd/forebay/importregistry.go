@@ -1,0 +1,277 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"forebay/cache"
+	"forebay/internal/admin"
+	"forebay/internal/bundle"
+	"forebay/internal/regfolder"
+)
+
+// adopting is what the command line asks of an import of a registry's folder.
+type adopting struct {
+	upstream  string
+	dryRun    bool
+	duplicate bool
+}
+
+func newImportRegistry(p process) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "registry DIR",
+		Short: "Take over the storage folder of a distribution registry",
+		Long: `Takes over what a distribution registry:2 or registry:3 keeps, as a pull-through
+cache or as a plain registry: DIR is the rootdirectory of its configuration, with the
+folder docker/registry/v2. Its repositories become those of --upstream: of a
+pull-through cache, the registry that it mirrors.
+
+Every byte is compared with its digest. With --storage-dir and on one file system, files
+are linked and take no more space; else they are copied. While the registry's folder is
+there its owner may change a linked file, so that it is compared with its digest at each
+delivery: remove that folder when all is well. Tags keep the age that they have there:
+a tag past its time to live is confirmed by its registry at the next pull, and served
+as it is while that cannot be asked.
+
+An import that was cut is run again: what is here already is not read twice. The
+registry may run meanwhile; what it changes in that time may be missed.`,
+		Example: `  forebay import registry /var/lib/registry --storage-dir /var/lib/forebay
+  forebay import registry /var/lib/registry --dry-run
+  forebay import registry /srv/registry --upstream registry.example.com --json`,
+		Args: cobra.ExactArgs(1),
+	}
+	var x adopting
+	flags := cmd.Flags()
+	flags.StringVar(&x.upstream, "upstream", "docker.io", "registry that the repositories are of")
+	flags.BoolVar(&x.dryRun, "dry-run", false, "only say what would be taken over")
+	flags.BoolVar(&x.duplicate, "copy", false, "copy files that could be linked")
+	return newLocalOperator(p, cmd, func(ctx context.Context, o *operator, args []string) error {
+		ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+		defer stop()
+		return x.run(ctx, side{o}, args[0])
+	})
+}
+
+// TakenOver says what an import of a registry's folder came to.
+type TakenOver struct {
+	DryRun       bool  `json:"dry_run"`
+	Repositories int64 `json:"repositories"`
+	Tags         int64 `json:"tags"`
+	Manifests    int64 `json:"manifests"` // that no tag names
+	Blobs        int64 `json:"blobs"`     // files, manifests included
+	Bytes        int64 `json:"bytes"`
+	Linked       int64 `json:"linked"` // of the blobs; with a dry run none
+	Copied       int64 `json:"copied"`
+	Had          int64 `json:"had"` // here before
+	// Missing are things that images name and that the folder does not have: a cache has
+	// what somebody pulled.
+	Missing int64 `json:"missing"`
+	// Damaged are files that do not have their digest, at most 1000.
+	Damaged []string `json:"damaged,omitempty"`
+	Faults  []string `json:"faults,omitempty"` // what could not be read or kept, at most 1000
+}
+
+// faultsKept bounds what is remembered of a folder in ruins.
+const faultsKept = 1000
+
+func (t *TakenOver) fault(format string, args ...any) {
+	if len(t.Faults) < faultsKept {
+		t.Faults = append(t.Faults, fmt.Sprintf(format, args...))
+	}
+}
+
+func (x *adopting) run(ctx context.Context, s side, dir string) error {
+	folder, err := regfolder.Open(dir)
+	if err != nil {
+		return hintError{err, "Name the rootdirectory of the registry's configuration (storage: filesystem: rootdirectory)."}
+	}
+	defer folder.Close()
+	names, err := s.registries(ctx)
+	if err != nil {
+		return err
+	}
+	if names.Names[x.upstream] == "" {
+		return usageError{fmt.Errorf("--upstream: %q is not configured: add it to upstreams, or name another", x.upstream)}
+	}
+	t := takeover{adopting: x, side: s, folder: folder, upstream: names.Names[x.upstream], done: TakenOver{DryRun: x.dryRun}, meter: newMeter(s.operator, "import", 0), seen: map[string]bool{}}
+	err = folder.Repositories(ctx, func(name string) error { return t.repository(ctx, name) },
+		func(name string) { t.done.fault("%s: not the name of a repository", name) })
+	t.meter.end()
+	if ctx.Err() != nil {
+		return hintError{errors.New("interrupted"), "What was taken over stays: run the same import again to go on."}
+	}
+	if err != nil {
+		return err
+	}
+	return t.tell()
+}
+
+// takeover is one run.
+type takeover struct {
+	*adopting
+	side
+	folder   *regfolder.Folder
+	upstream string
+	done     TakenOver
+	meter    *meter
+	seen     map[string]bool // digests that were counted
+}
+
+func (t *takeover) repository(ctx context.Context, name string) error {
+	found, err := t.folder.Read(ctx, name)
+	if err != nil {
+		return err
+	}
+	for _, f := range found.Faults {
+		t.done.fault("%s: %s", name, f)
+	}
+	t.done.Repositories++
+	for _, b := range found.Content {
+		if err := t.content(ctx, name, b); err != nil {
+			return err
+		}
+	}
+	for _, root := range found.Roots {
+		if err := t.root(ctx, name, root); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// content takes in one file. What is wrong with it does not end the import, but what is
+// wrong here does.
+func (t *takeover) content(ctx context.Context, name string, b regfolder.Blob) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	first := !t.seen[b.Digest.String()]
+	t.seen[b.Digest.String()] = true
+	if first {
+		t.done.Blobs++
+		t.done.Bytes += b.Size
+		t.meter.set(t.done.Bytes, 0)
+	}
+	if t.dryRun {
+		if t.local != nil && first {
+			if _, ok := t.local.cache.Held(b.Digest); ok {
+				t.done.Had++
+			}
+		}
+		return nil
+	}
+	how, err := t.take(ctx, b)
+	switch {
+	case errors.Is(err, cache.ErrContent), isCode(err, "bad_content"):
+		if first && len(t.done.Damaged) < faultsKept {
+			t.done.Damaged = append(t.done.Damaged, fmt.Sprintf("%s of %s: %s", b.Digest, name, err))
+		}
+		return nil
+	case errors.Is(err, errUnreadable):
+		t.done.fault("%s: %s", name, err)
+		return nil
+	case err != nil:
+		return err
+	case !first:
+		return nil
+	}
+	switch how {
+	case cache.Had:
+		t.done.Had++
+	case cache.Linked:
+		t.done.Linked++
+	default:
+		t.done.Copied++
+	}
+	return nil
+}
+
+// errUnreadable is a fault of the folder that is taken over.
+var errUnreadable = errors.New("cannot be read")
+
+func (t *takeover) take(ctx context.Context, b regfolder.Blob) (cache.Adopted, error) {
+	if t.local == nil {
+		lacking, err := t.Lacks(ctx, []bundle.Blob{{Digest: b.Digest, Size: b.Size}})
+		if err != nil || len(lacking) == 0 {
+			return cache.Had, err
+		}
+	}
+	f, size, err := t.folder.Blob(b.Digest)
+	if err != nil {
+		return "", fmt.Errorf("%s %w: %w", b.Digest, errUnreadable, err)
+	}
+	defer f.Close()
+	if t.local != nil {
+		return t.local.cache.Adopt(ctx, b.Digest, f, t.duplicate)
+	}
+	return cache.Copied, t.TakeIn(ctx, bundle.Blob{Digest: b.Digest, Size: size}, f)
+}
+
+// root gives the repository its right to an image, and binds its tag.
+func (t *takeover) root(ctx context.Context, name string, root regfolder.Root) error {
+	if root.Tag != "" {
+		t.done.Tags++
+	} else {
+		t.done.Manifests++
+	}
+	if t.dryRun {
+		return nil
+	}
+	ref := t.upstream + "/" + name
+	if root.Tag != "" {
+		ref += ":" + root.Tag
+	} else {
+		ref += "@" + root.Digest.String()
+	}
+	var answer admin.AdmitAnswer
+	_, err := t.ask(ctx, "POST", "/admit", nil, admin.AdmitRequest{Ref: ref, Digest: root.Digest.String(), Confirmed: root.Seen}, &answer)
+	switch {
+	case isCode(err, "not_kept"):
+		t.done.fault("%s: its manifest %s is not in the folder", ref, root.Digest)
+	case isCode(err, "bad_content"), isCode(err, "bad_request"):
+		t.done.fault("%s", err)
+	case err != nil:
+		return err
+	default:
+		t.done.Missing += answer.MissingCount
+	}
+	return nil
+}
+
+func (t *takeover) tell() error {
+	if t.asJSON {
+		if err := writeResult(t.operator, t.done); err != nil {
+			return err
+		}
+	} else if err := t.tellPeople(); err != nil {
+		return err
+	}
+	if n := len(t.done.Damaged) + len(t.done.Faults); n > 0 {
+		return fmt.Errorf("%s could not be taken over", countText(int64(n), "thing", "things"))
+	}
+	return nil
+}
+
+func (t *takeover) tellPeople() error {
+	d := &t.done
+	for _, text := range append(d.Damaged, d.Faults...) {
+		fmt.Fprintf(t.p.stderr, "%s\n", printable(text))
+	}
+	what := "taken over"
+	if d.DryRun {
+		what = "to be taken over"
+	}
+	_, err := fmt.Fprintf(t.p.stdout, "%s %s of %s: %s, %s by digest only; %s, %s: %d linked, %d copied, %s here before\n",
+		countText(d.Repositories, "repository", "repositories"), what, t.upstream,
+		countText(d.Tags, "tag", "tags"), countText(d.Manifests, "image", "images"),
+		countText(d.Blobs, "file", "files"), bytesText(d.Bytes), d.Linked, d.Copied, countText(d.Had, "was", "were"))
+	if err == nil && d.Missing > 0 {
+		_, err = fmt.Fprintf(t.p.stdout, "The images name %s more that the folder does not have.\n", countText(d.Missing, "thing", "things"))
+	}
+	return err
+}

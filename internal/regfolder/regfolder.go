@@ -1,0 +1,380 @@
+// Package regfolder reads the storage folder of a distribution registry, version 2 or 3,
+// plain or pull-through cache.
+//
+// It promises to look at nothing outside the folder, whatever links lie in it, and to
+// change nothing. What it returns is not verified: whoever takes content in compares it
+// with its digest. The folder may be in use; what changes meanwhile may be missed.
+//
+// The layout, below docker/registry/v2:
+//
+//	blobs/<algorithm>/<2 hex>/<hex>/data
+//	repositories/<name>/_layers/<algorithm>/<hex>/link
+//	repositories/<name>/_manifests/revisions/<algorithm>/<hex>/link
+//	repositories/<name>/_manifests/tags/<tag>/current/link
+//
+// A link is a file with a digest. What a pull-through cache plans, scheduler-state.json,
+// is of no use here.
+package regfolder
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"forebay/internal/wire"
+)
+
+const (
+	top = "docker/registry/v2"
+	// linkMost bounds a link: a digest of the longest algorithm has 135 bytes.
+	linkMost = 256
+	// manifestMost bounds a manifest, as registries do.
+	manifestMost = 4 << 20
+	// depthMost bounds how many parts a repository's name may have.
+	depthMost = 32
+)
+
+// Folder is an open storage folder. The caller must call Close.
+type Folder struct {
+	root *os.Root
+	base string // of the layout, "" when the folder is docker/registry/v2 itself
+}
+
+// Open opens a storage folder: the rootdirectory of a registry's configuration, or the
+// folder docker/registry/v2 in it.
+func Open(dir string) (*Folder, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, base := range []string{top, ""} {
+		if info, err := root.Stat(path.Join(base, "repositories")); err == nil && info.IsDir() {
+			return &Folder{root: root, base: base}, nil
+		}
+	}
+	_ = root.Close() // nothing was written
+	return nil, fmt.Errorf("%q is no storage folder of a registry: it has no %s/repositories", dir, top)
+}
+
+// Close closes the folder. Files that were handed out stay open.
+func (f *Folder) Close() error { return f.root.Close() }
+
+// Root is a manifest or an index that a repository holds.
+type Root struct {
+	Tag    string // empty for what no tag names
+	Digest v1.Hash
+	Seen   time.Time // when the registry wrote the tag
+}
+
+// Repository is what a repository holds.
+type Repository struct {
+	Name  string
+	Roots []Root // tags first
+	// Content is all that its manifests lead to and that is in the folder, manifests first.
+	Content []Blob
+	Faults  []string // what could not be read, for people
+}
+
+// Blob is content in the folder.
+type Blob struct {
+	Digest v1.Hash
+	Size   int64
+}
+
+// Repositories calls fn for the name of every repository, in order. Names that cannot be
+// those of a repository are told to odd.
+func (f *Folder) Repositories(ctx context.Context, fn func(name string) error, odd func(name string)) error {
+	return f.descend(ctx, "", 0, fn, odd)
+}
+
+func (f *Folder) descend(ctx context.Context, name string, depth int, fn func(string) error, odd func(string)) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	entries, err := f.list(path.Join("repositories", name))
+	if err != nil {
+		return err
+	}
+	if slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return e.Name() == "_manifests" }) {
+		if !wire.ValidRepository(name) {
+			odd(name)
+		} else if err := fn(name); err != nil {
+			return err
+		}
+	}
+	for _, e := range entries {
+		child := path.Join(name, e.Name())
+		switch {
+		case strings.HasPrefix(e.Name(), "_"):
+		case !e.IsDir():
+			odd(child) // also a link: the registry makes none
+		case depth >= depthMost:
+			odd(child)
+		default:
+			if err := f.descend(ctx, child, depth+1, fn, odd); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// list returns the entries of a folder in order, none for one that is not there.
+func (f *Folder) list(name string) ([]fs.DirEntry, error) {
+	d, err := f.root.Open(path.Join(f.base, name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	entries, err := d.ReadDir(-1)
+	slices.SortFunc(entries, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
+	return entries, err
+}
+
+// Read returns what a repository holds. The error is ctx's; what cannot be read is among
+// the faults.
+func (f *Folder) Read(ctx context.Context, name string) (*Repository, error) {
+	r := reading{f: f, repo: &Repository{Name: name}, seen: map[v1.Hash]bool{}}
+	manifests := path.Join("repositories", name, "_manifests")
+	r.tags(path.Join(manifests, "tags"))
+	for _, root := range r.repo.Roots {
+		if err := r.manifest(ctx, root.Digest, 0); err != nil {
+			return nil, err
+		}
+	}
+	r.revisions(path.Join(manifests, "revisions"))
+	for _, root := range r.repo.Roots {
+		if err := r.manifest(ctx, root.Digest, 0); err != nil {
+			return nil, err
+		}
+	}
+	r.repo.Content = slices.Concat(r.manifests, r.blobs)
+	return r.repo, nil
+}
+
+// reading is one run of Read.
+type reading struct {
+	f         *Folder
+	repo      *Repository
+	seen      map[v1.Hash]bool
+	manifests []Blob
+	blobs     []Blob
+}
+
+func (r *reading) fault(format string, args ...any) {
+	r.repo.Faults = append(r.repo.Faults, fmt.Sprintf(format, args...))
+}
+
+func (r *reading) tags(dir string) {
+	entries, err := r.f.list(dir)
+	if err != nil {
+		r.fault("tags cannot be listed: %s", err)
+	}
+	for _, e := range entries {
+		if !wire.ValidTag(e.Name()) {
+			r.fault("%.200q is not the name of a tag", e.Name())
+			continue
+		}
+		d, at, err := r.f.link(path.Join(dir, e.Name(), "current", "link"))
+		if err != nil {
+			r.fault("tag %s cannot be read: %s", e.Name(), err)
+			continue
+		}
+		r.repo.Roots = append(r.repo.Roots, Root{Tag: e.Name(), Digest: d, Seen: at})
+	}
+}
+
+// revisions adds the manifests that no tag leads to.
+func (r *reading) revisions(dir string) {
+	algorithms, err := r.f.list(dir)
+	if err != nil {
+		r.fault("manifests cannot be listed: %s", err)
+	}
+	for _, a := range algorithms {
+		entries, err := r.f.list(path.Join(dir, a.Name()))
+		if err != nil {
+			r.fault("manifests cannot be listed: %s", err)
+			continue
+		}
+		for _, e := range entries {
+			named, err := wire.ParseDigest(a.Name() + ":" + e.Name())
+			if err != nil {
+				r.fault("%.200q is not the name of a manifest", a.Name()+"/"+e.Name())
+				continue
+			}
+			if r.seen[named] {
+				continue
+			}
+			d, at, err := r.f.link(path.Join(dir, a.Name(), e.Name(), "link"))
+			switch {
+			case err != nil:
+				r.fault("manifest %s cannot be read: %s", named, err) // one that was deleted has no link
+			case d != named:
+				r.fault("manifest %s has a link to %s", named, d)
+			default:
+				r.repo.Roots = append(r.repo.Roots, Root{Digest: d, Seen: at})
+			}
+		}
+	}
+}
+
+// link reads a link and when it was written.
+func (f *Folder) link(name string) (v1.Hash, time.Time, error) {
+	b, at, err := f.small(name, linkMost)
+	if err != nil {
+		return v1.Hash{}, at, err
+	}
+	d, err := wire.ParseDigest(strings.TrimSpace(string(b)))
+	return d, at, err
+}
+
+// small reads a file of at most limit bytes.
+func (f *Folder) small(name string, limit int64) ([]byte, time.Time, error) {
+	file, info, err := f.regular(name)
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	defer file.Close()
+	if info.Size() > limit {
+		return nil, time.Time{}, fmt.Errorf("%q has %d bytes, at most %d are read", name, info.Size(), limit)
+	}
+	b, err := io.ReadAll(io.LimitReader(file, limit))
+	return b, info.ModTime(), err
+}
+
+// regular opens a file that is no link, pipe or device.
+func (f *Folder) regular(name string) (*os.File, fs.FileInfo, error) {
+	name = path.Join(f.base, name)
+	// Asked before opening, since opening a pipe waits for its other end.
+	before, err := f.root.Lstat(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	if !before.Mode().IsRegular() {
+		return nil, nil, fmt.Errorf("%q is not a regular file", name)
+	}
+	file, err := f.root.Open(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	info, err := file.Stat()
+	if err == nil && !os.SameFile(before, info) {
+		err = fmt.Errorf("%q was replaced", name)
+	}
+	if err != nil {
+		_ = file.Close()
+		return nil, nil, err
+	}
+	return file, info, nil
+}
+
+// Blob opens content. The caller closes the file and compares it with its digest.
+func (f *Folder) Blob(d v1.Hash) (*os.File, int64, error) {
+	if _, err := wire.ParseDigest(d.String()); err != nil {
+		return nil, 0, err
+	}
+	file, info, err := f.regular(dataName(d))
+	if err != nil {
+		return nil, 0, err
+	}
+	return file, info.Size(), nil
+}
+
+func dataName(d v1.Hash) string { return path.Join("blobs", d.Algorithm, d.Hex[:2], d.Hex, "data") }
+
+// document is what a manifest or an index leads to.
+type document struct {
+	Config    *named  `json:"config"`
+	Layers    []named `json:"layers"`
+	Manifests []named `json:"manifests"`
+	FSLayers  []struct {
+		BlobSum string `json:"blobSum"`
+	} `json:"fsLayers"`
+}
+
+type named struct {
+	Digest string   `json:"digest"`
+	URLs   []string `json:"urls"`
+}
+
+// manifest takes in a manifest with what it leads to. Of an index, platforms that are not
+// in the folder are passed over: a cache has those that somebody pulled.
+func (r *reading) manifest(ctx context.Context, d v1.Hash, depth int) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if r.seen[d] || depth > 4 {
+		return nil
+	}
+	r.seen[d] = true
+	b, _, err := r.f.small(dataName(d), manifestMost)
+	if errors.Is(err, fs.ErrNotExist) && depth > 0 {
+		return nil
+	}
+	if err != nil {
+		r.fault("manifest %s cannot be read: %s", d, err)
+		return nil
+	}
+	var doc document
+	if err := json.Unmarshal(b, &doc); err != nil {
+		r.fault("manifest %s cannot be read: %s", d, err)
+		return nil
+	}
+	r.manifests = append(r.manifests, Blob{Digest: d, Size: int64(len(b))})
+	layers := doc.Layers
+	if doc.Config != nil {
+		layers = append([]named{*doc.Config}, layers...)
+	}
+	for _, l := range doc.FSLayers {
+		layers = append(layers, named{Digest: l.BlobSum})
+	}
+	for _, l := range layers {
+		r.blob(l)
+	}
+	for _, child := range doc.Manifests {
+		h, err := wire.ParseDigest(child.Digest)
+		if err != nil {
+			r.fault("index %s names the digest %.100q", d, child.Digest)
+			continue
+		}
+		if err := r.manifest(ctx, h, depth+1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *reading) blob(l named) {
+	d, err := wire.ParseDigest(l.Digest)
+	if err != nil {
+		r.fault("a manifest names the digest %.100q", l.Digest)
+		return
+	}
+	if r.seen[d] || len(l.URLs) > 0 { // those are fetched from elsewhere
+		return
+	}
+	r.seen[d] = true
+	info, err := r.f.root.Lstat(path.Join(r.f.base, dataName(d)))
+	switch {
+	case errors.Is(err, fs.ErrNotExist): // a cache has what somebody pulled
+	case err != nil:
+		r.fault("blob %s cannot be read: %s", d, err)
+	case !info.Mode().IsRegular():
+		r.fault("blob %s is not a regular file", d)
+	default:
+		r.blobs = append(r.blobs, Blob{Digest: d, Size: info.Size()})
+	}
+}
