@@ -50,7 +50,7 @@ func carry(t *testing.T, from, to *Cache, parts []Part) {
 }
 
 func rootOf(c *Contents) Root {
-	return Root{hub, c.Tag, v1.Descriptor{MediaType: types.MediaType(c.MediaType), Digest: c.Digest, Size: c.Size}}
+	return Root{Repo: hub, Tag: c.Tag, Desc: v1.Descriptor{MediaType: types.MediaType(c.MediaType), Digest: c.Digest, Size: c.Size}}
 }
 
 func TestImportedImageIsServedWithoutItsRegistry(t *testing.T) {
@@ -166,18 +166,18 @@ func TestAdmitRefusesImagesThatAreNotSound(t *testing.T) {
 		"types that lie":  put(`{"layers":[{"digest":7}]}`),
 		"a huge manifest": put(`{"layers":[],"x":"` + strings.Repeat("x", manifestMax) + `"}`),
 	} {
-		_, err := c.Admit(t.Context(), Root{hub, "bad", v1.Descriptor{Digest: d}})
+		_, err := c.Admit(t.Context(), Root{Repo: hub, Tag: "bad", Desc: v1.Descriptor{Digest: d}})
 		if !errors.Is(err, ErrContent) {
 			t.Errorf("Admit of %s = %v, want ErrContent", name, err)
 		}
 	}
-	if _, err := c.Admit(t.Context(), Root{hub, "bad", v1.Descriptor{Digest: layer, Size: 3}}); !errors.Is(err, ErrContent) {
+	if _, err := c.Admit(t.Context(), Root{Repo: hub, Tag: "bad", Desc: v1.Descriptor{Digest: layer, Size: 3}}); !errors.Is(err, ErrContent) {
 		t.Errorf("Admit with another size = %v, want ErrContent", err)
 	}
-	if _, err := c.Admit(t.Context(), Root{hub, "bad", v1.Descriptor{Digest: digestOf([]byte("nowhere"))}}); !errors.Is(err, ErrNotKept) {
+	if _, err := c.Admit(t.Context(), Root{Repo: hub, Tag: "bad", Desc: v1.Descriptor{Digest: digestOf([]byte("nowhere"))}}); !errors.Is(err, ErrNotKept) {
 		t.Errorf("Admit of what is not here = %v, want ErrNotKept", err)
 	}
-	if _, err := c.Admit(t.Context(), Root{Repo{"quay.io", "x"}, "bad", v1.Descriptor{Digest: layer}}); pull.KindOf(err) != pull.NotFound {
+	if _, err := c.Admit(t.Context(), Root{Repo: Repo{"quay.io", "x"}, Tag: "bad", Desc: v1.Descriptor{Digest: layer}}); pull.KindOf(err) != pull.NotFound {
 		t.Errorf("Admit for a registry that is not configured = %v", err)
 	}
 	if _, ok, err := c.TagHistory(hub, "bad"); ok || err != nil {
@@ -200,7 +200,7 @@ func TestAdmitTellsWhatIsMissingAndWhatATagWas(t *testing.T) {
 		if err := c.TakeIn(t.Context(), d, int64(len(text)), strings.NewReader(text)); err != nil {
 			t.Fatal(err)
 		}
-		got, err := c.Admit(t.Context(), Root{hub, "1", v1.Descriptor{Digest: d}})
+		got, err := c.Admit(t.Context(), Root{Repo: hub, Tag: "1", Desc: v1.Descriptor{Digest: d}})
 		if err != nil || got.MissingCount != int64(i) || got.MissingBytes != int64(4*i) {
 			t.Errorf("Admit %d = %+v, %v", i, got, err)
 		}
@@ -255,9 +255,9 @@ func TestReferrersTravelWithTheirImage(t *testing.T) {
 		`","size":2},"layers":[],"subject":{"digest":"` + image.String() + `"},"annotations":{"k":"v"}}`)
 	signature := put(`{"mediaType":"application/vnd.oci.image.manifest.v1+json","layers":[],"annotations":{"cosign":"x"}}`)
 	for _, root := range []Root{
-		{hub, "1", v1.Descriptor{Digest: image}},
-		{hub, "", v1.Descriptor{Digest: bom}},
-		{hub, "sha256-" + image.Hex + ".sig", v1.Descriptor{Digest: signature}},
+		{Repo: hub, Tag: "1", Desc: v1.Descriptor{Digest: image}},
+		{Repo: hub, Tag: "", Desc: v1.Descriptor{Digest: bom}},
+		{Repo: hub, Tag: "sha256-" + image.Hex + ".sig", Desc: v1.Descriptor{Digest: signature}},
 	} {
 		if _, err := here.Admit(t.Context(), root); err != nil {
 			t.Fatal(err)
@@ -273,7 +273,7 @@ func TestReferrersTravelWithTheirImage(t *testing.T) {
 	carry(t, here, there, contents.Parts)
 	roots := []Root{rootOf(contents)}
 	for _, ref := range contents.Referrers {
-		roots = append(roots, Root{hub, ref.Tag, v1.Descriptor{Digest: ref.Digest, Size: ref.Size}})
+		roots = append(roots, Root{Repo: hub, Tag: ref.Tag, Desc: v1.Descriptor{Digest: ref.Digest, Size: ref.Size}})
 	}
 	for range 2 { // a second import adds nothing
 		for _, root := range roots {
