@@ -17,6 +17,7 @@ import (
 	"forebay/cache/index"
 	"forebay/internal/logkey"
 	"forebay/internal/pull"
+	"forebay/internal/tracing"
 )
 
 // smallBlob is the size up to which a blob is verified whole before its first byte goes
@@ -124,7 +125,7 @@ func (c *Cache) openBlob(ctx context.Context, o *origin, repo Repo, d v1.Hash) (
 		if err, ok := c.recall(key); ok && !stored {
 			return nil, err
 		}
-		b, err := c.joinFill(source{repo: repo, origin: o, hops: pull.Hops(ctx)}, d, try == 0)
+		b, err := c.joinFill(ctx, source{repo: repo, origin: o, hops: pull.Hops(ctx)}, d, try == 0)
 		if errors.Is(err, errCommitted) {
 			if err := c.proveBlob(ctx, repo, d); err != nil {
 				return nil, err
@@ -157,7 +158,10 @@ var errCommitted = errors.New("blob is there already")
 // ready waits until the first answer is in, and for small blobs until the whole is
 // verified. It closes b when it returns an error.
 func (c *Cache) ready(ctx context.Context, repo Repo, b *Blob) (_ *Blob, err error) {
+	ctx, span := tracing.Start(ctx, "wait for fill", tracing.Reference(b.Digest.String()), tracing.Result(string(b.Result)))
+	span.Link(b.fill.trace)
 	defer func() {
+		span.End(err)
 		if err != nil {
 			_ = b.Close() // it has no file yet
 		}
@@ -304,7 +308,7 @@ func (c *Cache) setVerified(d v1.Hash, size int64) {
 
 // joinFill returns the fill of d, a new one when none is running. With recheck it looks
 // whether one has just ended, and then returns errCommitted.
-func (c *Cache) joinFill(from source, d v1.Hash, recheck bool) (*Blob, error) {
+func (c *Cache) joinFill(ctx context.Context, from source, d v1.Hash, recheck bool) (*Blob, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if f := c.live(d); f != nil {
@@ -320,13 +324,13 @@ func (c *Cache) joinFill(from source, d v1.Hash, recheck bool) (*Blob, error) {
 		return nil, &pull.Error{Kind: pull.Invalid, Upstream: from.repo.Upstream, Op: "get blob " + from.repo.Name + "@" + d.String(),
 			Message: "the upstream sent content with another digest twice in a row"}
 	}
-	return c.startFill(from, d)
+	return c.startFill(ctx, from, d)
 }
 
 // startFill starts a fill in a goroutine of its own, under the cache's context: it belongs
 // to no client. It returns the blob of the client that wants it, held from before the fill
-// runs, as one that nobody holds may end at once. c.mu is held.
-func (c *Cache) startFill(from source, d v1.Hash) (*Blob, error) {
+// runs, as one that nobody holds may end at once. Of ctx only its trace goes along. c.mu is held.
+func (c *Cache) startFill(ctx context.Context, from source, d v1.Hash) (*Blob, error) {
 	o, repo := from.origin, from.repo
 	f, err := newFill(d, c.log)
 	if err != nil {
@@ -351,14 +355,17 @@ func (c *Cache) startFill(from source, d v1.Hash) (*Blob, error) {
 		res = Hit
 	}
 	b := onFill(f, -1, res)
-	c.wg.Go(func() { c.runFill(t) })
+	life, span := tracing.Start(tracing.Carry(c.ctx, ctx), "fill", tracing.Upstream(repo.Upstream), tracing.Repository(repo.Name), tracing.Reference(d.String()))
+	f.trace = span.Context()
+	c.wg.Go(func() { span.End(c.runFill(life, t)) })
 	return b, nil
 }
 
-func (c *Cache) runFill(t *fetcher) {
+// runFill runs a fill to its end, and returns how that was.
+func (c *Cache) runFill(ctx context.Context, t *fetcher) error {
 	start := time.Now()
 	defer func() { c.space.release(t.held) }()
-	t.run(c.ctx, c)
+	t.run(ctx, c)
 	c.ended(t.fill)
 	size, _, err := t.state()
 	c.counts.fills.ended(err)
@@ -371,6 +378,7 @@ func (c *Cache) runFill(t *fetcher) {
 			c.event(e)
 		}
 	}
+	return err
 }
 
 // commit makes a verified blob part of the store: synced and renamed, then indexed.

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 
 	"forebay/cache/disk"
@@ -58,8 +59,9 @@ type fill struct {
 	maxBytes int64         // larger blobs are not kept; 0 means no limit
 	// mismatched is told of wrong content that was passed through; nil when nobody counts.
 	mismatched func(error)
-	counts     *counts // nil when nobody counts
-	kept       bool    // it is only being verified
+	trace      trace.SpanContext // of its span, for those who wait for it; not valid without one
+	counts     *counts           // nil when nobody counts
+	kept       bool              // it is only being verified
 	log        *zap.Logger
 
 	opened chan struct{} // closed when the first answer came or the fill ended

@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	"forebay/internal/pull"
+	"forebay/internal/tracing"
 )
 
 // flights makes one call of any number of concurrent ones with the same key. The call
@@ -40,8 +41,8 @@ func (g *flights[T]) do(ctx context.Context, key string, fn func(context.Context
 		}
 		g.calls[key] = c
 		// The call is let go of its first caller here: it belongs to the group. Only the
-		// name of its client goes along, to whom it is charged, and the mirrors that it came through.
-		on := pull.WithHops(pull.WithClient(g.ctx, pull.Client(ctx)), pull.Hops(ctx))
+		// name of its client goes along, to whom it is charged, the mirrors that it came through, and its trace.
+		on := tracing.Carry(pull.WithHops(pull.WithClient(g.ctx, pull.Client(ctx)), pull.Hops(ctx)), ctx)
 		g.wg.Go(func() { g.run(on, key, c, fn) })
 	}
 	g.mu.Unlock()

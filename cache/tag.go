@@ -12,6 +12,7 @@ import (
 	"forebay/cache/index"
 	"forebay/internal/logkey"
 	"forebay/internal/pull"
+	"forebay/internal/tracing"
 )
 
 // tagState is what is known of a tag, in memory.
@@ -137,7 +138,9 @@ func (c *Cache) known(ctx context.Context, o *origin, t *tagState, headOnly bool
 }
 
 // revalidated asks the upstream what the tag points to; t is what is known, or nil.
-func (c *Cache) revalidated(ctx context.Context, o *origin, repo Repo, name string, t *tagState, headOnly bool, ttl time.Duration) (*Manifest, error) {
+func (c *Cache) revalidated(ctx context.Context, o *origin, repo Repo, name string, t *tagState, headOnly bool, ttl time.Duration) (_ *Manifest, err error) {
+	ctx, span := tracing.Start(ctx, "confirm tag", tracing.Upstream(repo.Upstream), tracing.Repository(repo.Name), tracing.Reference(name))
+	defer func() { span.End(err) }()
 	kept := t != nil && c.keeps(repo, t.Desc.Digest)
 	wait := ctx
 	if kept {

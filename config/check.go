@@ -24,6 +24,7 @@ func (d *decoder) check() {
 		d.add(c.origins["admin_tls.cert_file"], "admin_tls", "is set although admin_listen is off: remove one of them")
 	}
 	d.checkWebhooks()
+	d.checkTracing()
 	d.checkAdminToken()
 	d.checkS3()
 	for i := range c.Upstreams {
@@ -243,6 +244,21 @@ func (d *decoder) checkWebhooks() {
 	}
 	if c.AdminListen == "" {
 		d.add(c.origins[key], key, "needs the admin listener, and admin_listen is off")
+	}
+}
+
+func (d *decoder) checkTracing() {
+	t := &d.config.Tracing
+	d.password("tracing", "headers", &t.Headers, "headers_file", &t.HeadersFile)
+	key := "tracing.headers"
+	if t.HeadersFile != "" {
+		key = "tracing.headers_file"
+	}
+	if _, err := t.HeaderPairs(); err != nil {
+		d.add(d.config.origins[key], key, "%s", err)
+	}
+	if t.Endpoint == "" && !t.Headers.Empty() {
+		d.add(d.config.origins[key], key, "there is no collector to send them to: set tracing.endpoint")
 	}
 }
 

@@ -57,6 +57,7 @@ type Config struct {
 	Offline  bool
 	Log      Log
 	Webhooks Webhooks
+	Tracing  Tracing
 	// Cost is what a GiB from a registry costs, for the figures of what is saved.
 	Cost Cost
 
@@ -64,6 +65,14 @@ type Config struct {
 	File string
 
 	origins map[string]Origin // by key path; no entry for a default
+}
+
+// Tracing is where traces of requests go.
+type Tracing struct {
+	Endpoint    string // URL; empty: no traces are made
+	Headers     Secret // from Headers or HeadersFile: pairs of name=value
+	HeadersFile string
+	Ratio       float64 // share of requests. Default 0.1
 }
 
 // Webhooks is how registries may tell of a push, at /webhooks/SECRET of AdminListen.
@@ -279,6 +288,7 @@ func defaults() *Config {
 		ScrubInterval:     30 * day,
 		RevalidateTimeout: 2 * time.Second,
 		NegativeTTL:       10 * time.Second,
+		Tracing:           Tracing{Ratio: 0.1},
 		Log:               Log{Level: LevelInfo, Format: LogAuto, Access: true},
 		Cost:              Cost{Currency: "USD"},
 		Storage:           Storage{S3: S3{SSE: SSEBucket, Uploads: 4}},

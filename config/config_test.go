@@ -201,7 +201,7 @@ upstreams:
 		Storage:  Storage{Dir: "/srv/forebay", MaxSize: 3 << 39, S3: S3{SSE: SSEBucket, Uploads: 4}},
 		Hosts:    map[string]string{"hub.mirror.lan": "docker.io", "ghcr.mirror.lan:5000": "ghcr.io"},
 		Fallback: FallbackNone, OnAbandon: AbandonCancel, RevalidateTimeout: 500 * time.Millisecond,
-		Log: Log{LevelDebug, LogJSON, false}, Cost: Cost{0.09, "EUR"}, File: c.File,
+		Log: Log{LevelDebug, LogJSON, false}, Cost: Cost{0.09, "EUR"}, File: c.File, Tracing: Tracing{Ratio: 0.1},
 		Upstreams: []Upstream{{
 			Name: "docker.io", Endpoints: []Endpoint{{URL: "https://one.example.com"}, {URL: "http://10.0.0.1:5000/a/b"}, {
 				URL: "https://public.ecr.aws", StandIn: true, From: "library/", To: "docker/library/", Tags: true,

@@ -4,11 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"golang.org/x/net/http/httpguts"
 )
 
 // kind is the shape of a setting in YAML.
@@ -88,6 +91,7 @@ func (c *Config) fields() []field {
 			"How long a \"not found\" of the upstream is remembered. 0 asks every time."),
 		boolField("offline", &c.Offline, "Never contacts any registry. What is kept is served, all else is not found."),
 		{name: "log", kind: section, fields: c.Log.fields(), doc: "What is logged, to standard error."},
+		{name: "tracing", kind: section, fields: c.Tracing.fields(), doc: "Traces of requests, for OpenTelemetry."},
 		{name: "webhooks", kind: section, fields: c.Webhooks.fields(), doc: "Registries that tell of a push."},
 		{name: "cost", kind: section, fields: c.Cost.fields(), doc: "What traffic costs, for the dashboard and `forebay status`."},
 	}
@@ -123,6 +127,53 @@ func (l *Log) fields() []field {
 		choiceField("format", &l.Format, []LogFormat{LogAuto, LogJSON, LogConsole}, "`json`, `console` (for people), or `auto`: console on a terminal and JSON elsewhere."),
 		boolField("access", &l.Access, "One line per client request."),
 	}
+}
+
+func (t *Tracing) fields() []field {
+	return []field{
+		tracesField(&t.Endpoint),
+		secretField("headers", &t.Headers,
+			"Headers that the collector wants, as `name=value` pairs separated by commas. Prefer `headers_file`."),
+		fileField("headers_file", &t.HeadersFile, "File with those pairs, all in one line."),
+		percentField("ratio", &t.Ratio,
+			"Share of the requests of which a trace is kept. A client that sends a `traceparent` decides for its own request."),
+	}
+}
+
+// tracesField is where traces go.
+func tracesField(p *string) field {
+	return field{name: "endpoint", what: "a URL",
+		doc: "Collector that takes traces by OTLP over HTTP, such as `https://collector.lan:4318`; `/v1/traces` is added where there is no path. http:// sends them unencrypted. Empty: no traces.",
+		set: into(p, parseTraces), get: func() []string { return []string{*p} }}
+}
+
+// parseTraces reads the URL of a collector.
+func parseTraces(s string) (string, error) {
+	if s == "" {
+		return "", nil
+	}
+	u, err := url.Parse(s)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return "", fmt.Errorf("%q is no URL of a collector: use http:// or https:// with a host and perhaps a path, and headers for what is secret", clip(s))
+	}
+	return s, nil
+}
+
+// HeaderPairs returns the headers that go to the collector.
+func (t *Tracing) HeaderPairs() (map[string]string, error) {
+	pairs := map[string]string{}
+	for pair := range strings.SplitSeq(t.Headers.Reveal(), ",") {
+		if pair = strings.TrimSpace(pair); pair == "" {
+			continue
+		}
+		name, value, ok := strings.Cut(pair, "=")
+		name, value = strings.TrimSpace(name), strings.TrimSpace(value)
+		if !ok || !httpguts.ValidHeaderFieldName(name) || !httpguts.ValidHeaderFieldValue(value) {
+			return nil, errors.New("needs pairs of name=value, separated by commas: one of them is none") // which may be a secret
+		}
+		pairs[name] = value
+	}
+	return pairs, nil
 }
 
 func (w *Webhooks) fields() []field {

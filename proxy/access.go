@@ -27,6 +27,7 @@ func (h *Handler) over(x *exchange, err error) {
 		err = nil
 	}
 	took := time.Since(x.began)
+	x.endTrace(result, err)
 	h.observe(x, took, result, err)
 	h.logAccess(x, took, result, err)
 }

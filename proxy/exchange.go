@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"forebay/cache"
 	"forebay/internal/wire"
 )
@@ -31,6 +33,7 @@ type exchange struct {
 	began    time.Time
 	budget   budget // for whatever must be had before the headers go out
 	seen     Request
+	span     trace.Span // nil without tracing
 }
 
 func newExchange(h *Handler, rw http.ResponseWriter, r *http.Request) *exchange {

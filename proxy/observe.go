@@ -35,6 +35,7 @@ type Request struct {
 	Client     string        // address without port
 	UserAgent  string        // as the client wrote it, at full length
 	Err        error         // why Result is Failed; nil otherwise
+	TraceID    string        // of the trace that the request belongs to; empty when it is not sampled
 }
 
 // Kind says what a request asks for.
@@ -90,6 +91,7 @@ func (h *Handler) observe(x *exchange, took time.Duration, result cache.Result, 
 	if !x.w.first.IsZero() {
 		o.FirstByte = x.w.first.Sub(x.began)
 	}
+	o.TraceID = x.traceID()
 	o.Client, o.UserAgent = addressOf(x.r.RemoteAddr), x.r.UserAgent()
 	h.watch(o)
 }

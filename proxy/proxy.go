@@ -18,6 +18,7 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 	"golang.org/x/time/rate"
 
@@ -87,6 +88,9 @@ type Options struct {
 	// Observe is told of every request, at its end and in its goroutine: it must not block.
 	// What it is given is good only until it returns. nil means nobody is told.
 	Observe func(*Request)
+	// Tracer makes a span for every request, in whose context everything else is asked for.
+	// nil means none.
+	Tracer trace.Tracer
 }
 
 // Handler answers the registry API.
@@ -101,6 +105,7 @@ type Handler struct {
 	access     *zap.Logger
 	fields     sync.Pool      // of *[]zap.Field, for lines of the access log
 	watch      func(*Request) // nil for none
+	tracer     trace.Tracer   // nil for none
 	static     staticHeaders
 	disagreed  rate.Sometimes // bounds a warning that a misconfigured client may cause at will
 
@@ -129,6 +134,7 @@ func New(o Options) (*Handler, error) {
 		log:        orNop(o.Log),
 		access:     orNop(o.AccessLog),
 		watch:      o.Observe,
+		tracer:     o.Tracer,
 		static:     newStaticHeaders(),
 		disagreed:  rate.Sometimes{Interval: time.Minute},
 	}
@@ -195,7 +201,12 @@ var errAborted = errors.New("body ended short")
 
 // ServeHTTP answers one request, writes one line about it and tells who observes.
 func (h *Handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+	var span trace.Span
+	if h.tracer != nil {
+		r, span = h.traced(r)
+	}
 	x := newExchange(h, rw, r)
+	x.span = span
 	defer x.budget.end()
 	err := h.serve(x)
 	abort := errors.Is(err, errAborted)

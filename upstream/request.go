@@ -14,6 +14,7 @@ import (
 
 	"forebay/internal/logkey"
 	"forebay/internal/pull"
+	"forebay/internal/tracing"
 )
 
 // ask is one request to a registry, before it is known which endpoint answers it.
@@ -60,7 +61,9 @@ type answer struct {
 
 // do asks until there is an answer: with retries, at one endpoint after the other. The
 // caller closes the answer's body, which lives as long as ctx. The lane is held until then.
-func (r *Registry) do(ctx context.Context, l lane, a *ask) (*answer, error) {
+func (r *Registry) do(ctx context.Context, l lane, a *ask) (_ *answer, err error) {
+	ctx, span := tracing.Start(ctx, "ask upstream", tracing.Upstream(r.opts.Name), tracing.Repository(a.repo), tracing.Kind(a.kind().String()))
+	defer func() { span.End(err) }()
 	ctx, cancel := context.WithCancelCause(ctx)
 	slow := time.AfterFunc(r.opts.Timeouts.Answer, func() { cancel(errTooSlow) })
 	defer slow.Stop()
@@ -248,6 +251,7 @@ func (a *ask) wants(status int) bool {
 // send makes one request and returns its answer, whatever its status. Its headers are
 // made here, from nothing: none of an earlier hop or of a client is ever passed on.
 func (r *Registry) send(ctx context.Context, e *endpoint, a *ask, k RequestKind, u *url.URL, g *grant) (*http.Response, *failure) {
+	ctx, span := spanOf(ctx, a.method, k, u)
 	reused := false
 	trace := &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) { reused = info.Reused }}
 	req := (&http.Request{
@@ -279,9 +283,11 @@ func (r *Registry) send(ctx context.Context, e *endpoint, a *ask, k RequestKind,
 	r.counts.request(k, resp, start)
 	if err != nil {
 		fail := r.transportFailure(ctx, a, err, reused)
+		endSpan(span, nil, fail)
 		r.log.Debug("upstream request failed", logkey.Op(a.op), logkey.Host(u.Host), logkey.Took(time.Since(start)), logkey.Err(fail.err))
 		return nil, fail
 	}
+	endSpan(span, resp, nil)
 	r.log.Debug("upstream answered", logkey.Op(a.op), logkey.Host(u.Host), logkey.Status(resp.StatusCode), logkey.Took(time.Since(start)))
 	return resp, nil
 }

@@ -18,6 +18,7 @@ import (
 
 	"forebay/internal/logkey"
 	"forebay/internal/pull"
+	"forebay/internal/tracing"
 	"forebay/upstream/governor"
 )
 
@@ -100,7 +101,8 @@ func (t *tokens) get(ctx context.Context, r *Registry, key tokenKey, mint func(c
 	if f == nil {
 		f = &flight{done: make(chan struct{})}
 		t.flights[key] = f
-		r.work.Go(func() { t.fly(r, key, f, mint) })
+		life := tracing.Carry(r.stopping, ctx) // its first caller's trace goes along, and nothing else
+		r.work.Go(func() { t.fly(life, r, key, f, mint) })
 	}
 	t.mu.Unlock()
 	if ok && now.Before(tok.expires) {
@@ -125,9 +127,9 @@ func (t *tokens) close() {
 }
 
 // fly runs one token request in a context of its own: it belongs to all who wait.
-func (t *tokens) fly(r *Registry, key tokenKey, f *flight, mint func(context.Context) (*token, *pull.Error)) {
+func (t *tokens) fly(life context.Context, r *Registry, key tokenKey, f *flight, mint func(context.Context) (*token, *pull.Error)) {
 	// Less than Timeouts.Answer, so that those who wait hear why.
-	ctx, cancel := context.WithTimeout(r.stopping, r.opts.Timeouts.Answer*3/4)
+	ctx, cancel := context.WithTimeout(life, r.opts.Timeouts.Answer*3/4)
 	defer cancel()
 	f.token, f.err = mint(ctx)
 	t.mu.Lock()
@@ -297,12 +299,16 @@ func (r *Registry) mintOnce(ctx context.Context, e *endpoint, a *ask, realm *url
 	req.Header.Set("User-Agent", r.opts.UserAgent)
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("Accept-Encoding", "identity")
+	ctx, span := spanOf(ctx, req.Method, TokenGet, realm)
 	start := time.Now()
 	resp, err := e.transport.RoundTrip(req.WithContext(ctx))
 	r.counts.request(TokenGet, resp, start)
 	if err != nil {
-		return nil, r.transportFailure(ctx, a, err, false)
+		fail := r.transportFailure(ctx, a, err, false)
+		endSpan(span, nil, fail)
+		return nil, fail
 	}
+	endSpan(span, resp, nil)
 	r.log.Debug("token server answered", logkey.Host(realm.Host), logkey.Status(resp.StatusCode), logkey.Op(a.op+" for "+key.scope))
 	if resp.StatusCode != http.StatusOK {
 		return nil, r.tokenRefusal(ctx, a, resp, who)

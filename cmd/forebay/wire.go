@@ -32,6 +32,7 @@ type mirror struct {
 	instance   string // our name among mirrors of this kind, until we end
 	activity   *activity.Recorder
 	metrics    *metrics.Metrics
+	traces     *traces    // nil when they are off
 	bucket     *s3.Bucket // nil when there is none
 }
 
@@ -67,6 +68,9 @@ func newMirror(c *config.Config, b build, log, access *zap.Logger) (_ *mirror, e
 		return nil, err
 	}
 	m.activity = m.newActivity(c, log.Named("activity"))
+	if m.traces, err = newTraces(&c.Tracing, b, log.Named("tracing")); err != nil {
+		return nil, usageError{err}
+	}
 	handler, err := proxy.New(proxyOptions(c, m, aliases, log, access))
 	if err != nil {
 		return nil, usageError{err}
@@ -100,6 +104,7 @@ func (m *mirror) Close() error {
 	if m.bucket != nil {
 		m.bucket.Close()
 	}
+	m.traces.close()
 	return err
 }
 
@@ -214,6 +219,7 @@ func proxyOptions(c *config.Config, m *mirror, aliases map[string][]string, log,
 		Instance:  m.instance,
 		Rates:     m.rate,
 		Observe:   m.observe,
+		Tracer:    m.traces.tracer(),
 		Log:       log.Named("proxy"),
 	}
 	if c.Storage.S3.Redirect {

@@ -99,7 +99,7 @@ func (s source) at(node ast.Node) string {
 
 // leaf are the packages that every other may import.
 func leaf() []string {
-	return []string{"internal/pull", "internal/wire", "internal/logkey", "internal/sums", "internal/tally"}
+	return []string{"internal/pull", "internal/wire", "internal/logkey", "internal/sums", "internal/tally", "internal/tracing"}
 }
 
 // anything lets a package import all others.
@@ -134,6 +134,7 @@ func importTable() map[string][]string {
 		"internal/wire":      {},
 		"internal/admin":     append(leaf(), "cache", "cache/tier", "internal/activity", "internal/imageset", "internal/prefetch"),
 		"internal/tally":     {},
+		"internal/tracing":   {},
 		"internal/metrics":   append(leaf(), "cache", "proxy", "upstream", "internal/hubtest", "internal/mirrortest"), // the last two its tests
 		"internal/server":    {"internal/logkey"},
 		"internal/webhook":   leaf(),

@@ -134,9 +134,9 @@ func (r *requests) observe(q *proxy.Request) {
 	}
 	one.count.Inc()
 	if q.FirstByte > 0 {
-		observe(one.firstByte, q.FirstByte)
+		observe(one.firstByte, q.FirstByte, q.TraceID)
 	}
-	observe(k.took, q.Took)
+	observe(k.took, q.Took, q.TraceID)
 	if q.Bytes > 0 {
 		k.sent.Add(float64(q.Bytes))
 	}
@@ -152,7 +152,14 @@ func (r *requests) observe(q *proxy.Request) {
 	}
 }
 
-func observe(o prometheus.Observer, d time.Duration) { o.Observe(d.Seconds()) }
+// observe notes a duration, with its trace as an exemplar if it has one.
+func observe(o prometheus.Observer, d time.Duration, trace string) {
+	if e, ok := o.(prometheus.ExemplarObserver); ok && trace != "" {
+		e.ObserveWithExemplar(d.Seconds(), prometheus.Labels{"trace_id": trace})
+		return
+	}
+	o.Observe(d.Seconds())
+}
 
 // kind returns the series of a kind of request. Two first requests at once make the same.
 func (r *requests) kind(u *ofUpstream, k proxy.Kind) *ofKind {

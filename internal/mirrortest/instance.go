@@ -65,6 +65,7 @@ func start(m *Mirror) (_ *instance, err error) {
 		Log:       m.log.Named("proxy"),
 		AccessLog: m.log.Named("access"),
 		Observe:   m.opts.Observe,
+		Tracer:    m.opts.Tracer,
 	})
 	if err != nil {
 		return nil, err

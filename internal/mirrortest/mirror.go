@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
@@ -48,6 +49,7 @@ type Options struct {
 	Cache cache.Options
 	// Observe is told of every request, as by the handler.
 	Observe func(*proxy.Request)
+	Tracer  trace.Tracer // nil means no traces
 }
 
 // Upstream is one registry behind the mirror.

@@ -1,0 +1,91 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"time"
+
+	"github.com/go-logr/logr"
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
+	"go.opentelemetry.io/otel/sdk/resource"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/trace"
+	"go.uber.org/zap"
+
+	"forebay/config"
+	"forebay/internal/logkey"
+	"forebay/internal/tracing"
+)
+
+// traces sends spans to a collector. Nil sends none.
+type traces struct {
+	provider *sdktrace.TracerProvider
+	log      *zap.Logger
+}
+
+const (
+	// traceTimeout bounds one sending of spans.
+	traceTimeout = 10 * time.Second
+	// traceGrace bounds the sending of the last spans at the end.
+	traceGrace = 3 * time.Second
+)
+
+// newTraces returns what sends spans where c says, or nil. Nothing is contacted. Spans wait
+// in a bounded queue, and are dropped when the collector does not keep up: no request ever
+// waits for it.
+func newTraces(c *config.Tracing, b build, log *zap.Logger) (*traces, error) {
+	if c.Endpoint == "" {
+		return nil, nil
+	}
+	headers, err := c.HeaderPairs()
+	if err != nil {
+		return nil, fmt.Errorf("tracing.headers: %w", err)
+	}
+	u, err := url.Parse(c.Endpoint)
+	if err != nil {
+		return nil, fmt.Errorf("tracing.endpoint: %w", err)
+	}
+	if u.Path == "" || u.Path == "/" {
+		u.Path = "/v1/traces"
+	}
+	// HTTP and not gRPC: one protocol less through proxies, and to debug.
+	exporter, err := otlptracehttp.New(context.Background(),
+		otlptracehttp.WithEndpointURL(u.String()), otlptracehttp.WithHeaders(headers),
+		otlptracehttp.WithCompression(otlptracehttp.GzipCompression), otlptracehttp.WithTimeout(traceTimeout))
+	if err != nil {
+		return nil, fmt.Errorf("tracing.endpoint: %w", err)
+	}
+	// The SDK tells of its troubles through globals; there is no other way.
+	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { log.Warn("traces not sent", logkey.Err(err)) }))
+	otel.SetLogger(logr.Discard())
+	provider := sdktrace.NewTracerProvider(
+		sdktrace.WithBatcher(exporter),
+		sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.TraceIDRatioBased(c.Ratio))),
+		sdktrace.WithResource(resource.NewSchemaless(
+			attribute.String("service.name", "forebay"), attribute.String("service.version", b.version))),
+	)
+	return &traces{provider, log}, nil
+}
+
+// tracer returns what makes spans, nil for none.
+func (t *traces) tracer() trace.Tracer {
+	if t == nil {
+		return nil
+	}
+	return t.provider.Tracer(tracing.Name)
+}
+
+// close sends what waits, for a moment, and ends. Spans that end later are lost.
+func (t *traces) close() {
+	if t == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), traceGrace)
+	defer cancel()
+	if err := t.provider.Shutdown(ctx); err != nil {
+		t.log.Warn("last traces not sent", logkey.Err(err))
+	}
+}
