@@ -55,13 +55,23 @@ func measureBundle(ctx context.Context, b *bench) ([]row, error) {
 	tar := func(args ...string) error { return runQuiet(command(ctx, "tar", args...)) }
 	var ours, theirs, ourImport, theirImport sample
 	err = b.takeTurns(ctx, "export",
-		rate(&theirs, func() error {
-			return errors.Join(tar("-C", at("here"), "-cf", at("theirs.tar"), "blobs"), runQuiet(command(ctx, "sync", at("theirs.tar"))))
-		}),
-		rate(&ours, func() error {
-			_, err := b.bundle(ctx, "export", "-o", at("ours.tar"), bundleName, "--storage-dir", at("here"))
-			return err
-		}))
+		func(round int) error {
+			if err := os.RemoveAll(at("theirs.tar")); err != nil {
+				return err
+			}
+			return rate(&theirs, func() error {
+				return errors.Join(tar("-C", at("here"), "-cf", at("theirs.tar"), "blobs"), runQuiet(command(ctx, "sync", at("theirs.tar"))))
+			})(round)
+		},
+		func(round int) error {
+			if err := os.RemoveAll(at("ours.tar")); err != nil {
+				return err
+			}
+			return rate(&ours, func() error {
+				_, err := b.bundle(ctx, "export", "-o", at("ours.tar"), bundleName, "--storage-dir", at("here"))
+				return err
+			})(round)
+		})
 	if err != nil {
 		return nil, err
 	}

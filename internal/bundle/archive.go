@@ -323,6 +323,11 @@ func (w *writing) copyPieces(f *os.File, left int64) error {
 		if err != nil {
 			return shortOf(err)
 		}
+		if out, ok := w.w.(*os.File); ok {
+			if at, err := out.Seek(0, io.SeekCurrent); err == nil { // not a pipe
+				writeBack(out, at-n, n)
+			}
+		}
 	}
 	return nil
 }

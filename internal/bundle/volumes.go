@@ -171,6 +171,7 @@ func (w *VolumeWriter) ReadFrom(r io.Reader) (int64, error) {
 		}
 		want := min(l.N, w.record.VolumeSize-w.at)
 		n, err := w.file.ReadFrom(&io.LimitedReader{R: l.R, N: want})
+		writeBack(w.file, w.at, n)
 		w.at += n
 		total += n
 		l.N -= n
