@@ -32,7 +32,7 @@ type wantedImage struct {
 
 // wanted gathers the images of the command line, of files and of pins, each once.
 func (x *exporting) wanted(ctx context.Context, s side, args []string) ([]wantedImage, error) {
-	names, err := s.registries(ctx)
+	names, err := s.names(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -83,12 +83,12 @@ func (x *importing) run(ctx context.Context, s side, args []string) error {
 	if err != nil {
 		return err
 	}
-	names, err := s.registries(ctx)
+	names, err := s.names(ctx)
 	if err != nil {
 		return err
 	}
-	u := bundle.Unpacking{Target: s, Keys: keys, As: x.as, Names: func(ctx context.Context, images []bundle.Image) error {
-		return x.checkNames(ctx, s, names, images)
+	u := bundle.Unpacking{Target: s, Keys: keys, As: x.as, Names: func(_ context.Context, images []bundle.Image) error {
+		return x.checkNames(names, images)
 	}}
 	m := newMeter(s.operator, "import", 0)
 	u.Progress = func(p bundle.Progress) { m.set(p.Bytes, p.BytesTotal) }
@@ -106,7 +106,7 @@ func (x *importing) run(ctx context.Context, s side, args []string) error {
 	done := Imported{Kind: read.Kind, Signed: read.Signed, Images: []admin.AdmitAnswer{}, Taken: read.Taken, Bytes: read.Bytes, Had: read.Had, Notes: read.Notes}
 	for _, image := range read.Images {
 		image.Name = x.fullName(names, image.Name)
-		answer, err := s.admit(ctx, image, false, x.pin && !image.Refers)
+		answer, err := s.admit(ctx, image, x.pin && !image.Refers)
 		switch {
 		case isCode(err, "not_kept"):
 			done.Refused = append(done.Refused, fmt.Sprintf("%s: its manifest is neither in the file nor here", image.Name))
@@ -160,7 +160,7 @@ func (x *importing) read(ctx context.Context, args []string, u bundle.Unpacking)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // only read from
 	read, err := bundle.Unpack(ctx, f, u)
 	if errors.Is(err, bundle.ErrFormat) || isCode(err, "bad_content") || errors.Is(err, cache.ErrContent) {
 		if bad := damagedVolume(ctx, files, record); bad != nil {
@@ -235,18 +235,12 @@ func (x *importing) fullName(names *wire.Registries, name string) string {
 }
 
 // checkNames refuses names before anything is taken in that would be refused afterwards.
-func (x *importing) checkNames(ctx context.Context, s side, names *wire.Registries, images []bundle.Image) error {
+func (x *importing) checkNames(names *wire.Registries, images []bundle.Image) error {
 	var faults []string
 	for _, image := range images {
 		image.Name = x.fullName(names, image.Name)
 		if _, err := names.Reference(image.Name); err != nil {
 			faults = append(faults, fmt.Sprintf("%s: %s", image.Name, err))
-			continue
-		}
-		if len(images) == 1 { // the server has the last word: it may know aliases
-			if _, err := s.admit(ctx, image, true, false); err != nil {
-				faults = append(faults, fmt.Sprintf("%s: %s", image.Name, err))
-			}
 		}
 	}
 	if len(faults) == 0 {

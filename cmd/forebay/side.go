@@ -19,7 +19,6 @@ import (
 	"forebay/cache"
 	"forebay/internal/admin"
 	"forebay/internal/bundle"
-	"forebay/internal/wire"
 )
 
 // side is the mirror that a bundle is made of or taken into: one that runs, by its admin
@@ -163,31 +162,12 @@ func (s side) stored(ctx context.Context, fn func([]cache.Stored)) error {
 	}
 }
 
-// admit links an image; with check it is only asked whether that can be.
-func (s side) admit(ctx context.Context, i bundle.Image, check, pin bool) (*admin.AdmitAnswer, error) {
+// admit links an image.
+func (s side) admit(ctx context.Context, i bundle.Image, pin bool) (*admin.AdmitAnswer, error) {
 	var out admin.AdmitAnswer
-	in := admin.AdmitRequest{Ref: i.Name, Digest: i.Digest.String(), MediaType: i.MediaType, Size: i.Size, Check: check, Pin: pin}
+	in := admin.AdmitRequest{Ref: i.Name, Digest: i.Digest.String(), MediaType: i.MediaType, Size: i.Size, Pin: pin}
 	_, err := s.ask(ctx, http.MethodPost, "/admit", nil, in, &out)
 	return &out, err
-}
-
-// registries returns what names mean on that side.
-func (s side) registries(ctx context.Context) (*wire.Registries, error) {
-	if s.local != nil {
-		return s.local.names, nil
-	}
-	var status admin.Status
-	if _, err := s.ask(ctx, http.MethodGet, "/status", nil, nil, &status); err != nil {
-		return nil, err
-	}
-	g := &wire.Registries{Default: wire.Hub, Names: map[string]string{}}
-	for _, u := range status.Upstreams {
-		g.Names[u.Name] = u.Name
-	}
-	for _, alias := range wire.HubAliases() {
-		g.Names[alias] = wire.Hub
-	}
-	return g, nil
 }
 
 // complete fetches what is missing of an image and waits for it.

@@ -151,9 +151,7 @@ type AdmitRequest struct {
 	Size      int64  `json:"size,omitempty"`       // of the manifest or index; 0 when not known
 	// Confirmed is when the registry said so last; now if it is left out.
 	Confirmed time.Time `json:"confirmed,omitzero"`
-	// Check only answers whether the name can be admitted.
-	Check bool `json:"check,omitempty"`
-	Pin   bool `json:"pin,omitempty"` // keep it whole from now on
+	Pin       bool      `json:"pin,omitempty"` // keep it whole from now on
 }
 
 // AdmitAnswer says what came of it.
@@ -183,10 +181,6 @@ func (a *API) admit(w http.ResponseWriter, r *http.Request) error {
 		in.Confirmed = time.Time{} // the clock of another machine
 	}
 	root := cache.Root{Repo: repoOf(ref), Tag: ref.Tag, Confirmed: in.Confirmed, Desc: v1.Descriptor{Digest: d, Size: in.Size, MediaType: media.MediaType(in.MediaType)}}
-	if in.Check {
-		reply(w, http.StatusOK, AdmitAnswer{Admitted: cache.Admitted{Ref: root.Name(), Digest: d}})
-		return nil
-	}
 	ctx, cancel := a.changing(purgeTimeout)
 	defer cancel()
 	done, err := a.cache.Admit(ctx, root)

@@ -186,7 +186,7 @@ func writeLayout(dir string, layers []int64) error {
 		}
 		defer f.Close()
 		sum := sha256.New()
-		var to io.Writer = io.MultiWriter(f, sum)
+		to := io.MultiWriter(f, sum)
 		if sparse > 0 {
 			to = sum
 			if err := f.Truncate(sparse); err != nil {
@@ -211,7 +211,7 @@ func writeLayout(dir string, layers []int64) error {
 		return err
 	}
 	for n, size := range layers {
-		var r io.Reader = io.LimitReader(rand.NewChaCha8([32]byte{byte(n)}), size)
+		r := io.LimitReader(rand.NewChaCha8([32]byte{byte(n)}), size)
 		if size < 0 {
 			r = io.LimitReader(zeros{}, -size)
 		}

@@ -303,7 +303,7 @@ func (w *writing) copyFile(f *os.File, b Blob, skip int64) (v1.Hash, error) {
 	}
 	if err != nil {
 		cancel()
-		<-hashed
+		_ = <-hashed // its end is waited for; the first error says more
 		return v1.Hash{}, err
 	}
 	if err := <-hashed; err != nil {

@@ -31,7 +31,7 @@ func Inventory(w io.Writer, blobs []Blob) error {
 	all := slices.Clone(blobs)
 	slices.SortFunc(all, byDigest)
 	all = slices.CompactFunc(all, func(a, b Blob) bool { return a.Digest == b.Digest })
-	var out io.Writer = w
+	out := w
 	var packed *zstd.Encoder
 	if len(all)*80 > compressFrom {
 		var err error

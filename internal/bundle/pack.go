@@ -3,6 +3,7 @@ package bundle
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 
@@ -36,7 +37,7 @@ const (
 func unpacked(r *bufio.Reader) (plain io.Reader, done func(), err error) {
 	head, err := r.Peek(4)
 	if err != nil && len(head) == 0 {
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil, nil, faultf("it is empty")
 		}
 		return nil, nil, err
@@ -104,7 +105,7 @@ func (b *bounded) Read(p []byte) (int, error) {
 	if b.out > ratioFree && b.out/ratioMost > b.in.n {
 		return 0, faultf("%s: %d bytes became more than %d, which is no image", b.what, b.in.n, b.out)
 	}
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		err = fmt.Errorf("%w: %s: %w", ErrFormat, b.what, err)
 	}
 	return n, err

@@ -365,12 +365,11 @@ func (s *unpacking) foreign(f *file, b Blob) error {
 		return err
 	}
 	in := f.r
-	kind := noKind
 	head := make([]byte, min(f.size, 4))
 	if _, err := io.ReadFull(in, head); err != nil {
 		return readError(f, err)
 	}
-	kind = kindOf(head)
+	kind := kindOf(head)
 	in = io.MultiReader(bytes.NewReader(head), in)
 	if f.size <= docMost && bytes.HasPrefix(head, []byte("{")) && s.held+f.size <= heldMost {
 		text, err := io.ReadAll(in)

@@ -235,8 +235,12 @@ func (w *VolumeWriter) Finish() error {
 	}
 	// A bundle that was here before may have had more volumes.
 	for n := w.n + 1; n <= volumesMost; n++ {
-		if err := os.Remove(volumeName(w.base, n)); err != nil {
+		err := os.Remove(volumeName(w.base, n))
+		if errors.Is(err, fs.ErrNotExist) {
 			break
+		}
+		if err != nil {
+			return err
 		}
 	}
 	return nil
