@@ -91,7 +91,7 @@ func (x *adopting) run(ctx context.Context, s side, dir string) error {
 		return hintError{err, "Name the rootdirectory of the registry's configuration (storage: filesystem: rootdirectory)."}
 	}
 	defer folder.Close()
-	names, err := s.registries(ctx)
+	names, err := s.names(ctx)
 	if err != nil {
 		return err
 	}
