@@ -39,6 +39,13 @@ type tierOwner struct{ c *Cache }
 
 func (k tierOwner) Pinned(d v1.Hash) bool { return k.c.Pinned(d) }
 
+// Busy reports whether a fill is in progress.
+func (k tierOwner) Busy() bool {
+	k.c.mu.Lock()
+	defer k.c.mu.Unlock()
+	return len(k.c.fills) > 0
+}
+
 // Damaged takes a file out that could not be uploaded, and fetches it again.
 func (k tierOwner) Damaged(d v1.Hash) {
 	if v := k.c.check(k.c.ctx, d, nil, nil); v.bad != nil {

@@ -114,8 +114,7 @@ func (s *store) Close() error {
 // partial is a blob being filled, which its commit uploads.
 type partial struct {
 	*disk.Partial
-	s         *store
-	committed bool
+	s *store
 }
 
 func (p *partial) OpenReader() (io.ReadSeekCloser, error) {

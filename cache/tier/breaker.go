@@ -22,6 +22,7 @@ type breaker struct {
 	failures int           // guarded by mu; in a row
 	pause    time.Duration // guarded by mu; 0 while it answers
 	next     time.Time     // guarded by mu; when it may be asked again
+	probing  bool          // guarded by mu; somebody asks
 	since    time.Time     // guarded by mu; when it began to fail
 	last     error         // guarded by mu; of the last failure
 	lastAt   time.Time     // guarded by mu
@@ -44,7 +45,7 @@ func (b *breaker) told(err error, now time.Time) change {
 	defer b.mu.Unlock()
 	if err == nil {
 		was := b.pause
-		b.failures, b.pause = 0, 0
+		b.failures, b.pause, b.probing = 0, 0, false
 		if was > 0 {
 			return closed
 		}
@@ -57,9 +58,10 @@ func (b *breaker) told(err error, now time.Time) change {
 	was := b.pause
 	if was == 0 {
 		b.since = now
-	} else if now.Before(b.next) {
+	} else if !b.probing && now.Before(b.next) {
 		return same // one that was under way
 	}
+	b.probing = false
 	b.pause = min(max(2*b.pause, pauseLeast), pauseMost)
 	b.next = now.Add(b.pause)
 	if was == 0 {
@@ -80,7 +82,7 @@ func (b *breaker) allow() bool {
 	if now.Before(b.next) {
 		return false
 	}
-	b.next = now.Add(b.pause) // the next one waits for how this goes
+	b.next, b.probing = now.Add(b.pause), true // the next one waits for how this goes
 	return true
 }
 
@@ -107,7 +109,7 @@ func (b *breaker) wait(ctx context.Context) bool {
 func (b *breaker) reset() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.failures, b.pause = 0, 0
+	b.failures, b.pause, b.probing = 0, 0, false
 }
 
 // open reports whether the bucket is left alone.
@@ -117,13 +119,13 @@ func (b *breaker) open() bool {
 	return b.pause > 0
 }
 
-// lastError returns the last failure, whenever it was, and since when the bucket is left
-// alone, zero while it is not.
-func (b *breaker) lastError() (err error, at, since time.Time) {
+// failure returns when the last failure was, if there was one, and since when the bucket is
+// left alone, zero while it is not.
+func (b *breaker) failure() (at, since time.Time, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.pause > 0 {
 		since = b.since
 	}
-	return b.last, b.lastAt, since
+	return b.lastAt, since, b.last
 }

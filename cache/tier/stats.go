@@ -55,7 +55,7 @@ func (t *Tier) Stats() Stats {
 	s.More = t.queue.missed
 	t.queue.mu.Unlock()
 	for _, b := range []*breaker{&t.reads, &t.writes} {
-		err, at, since := b.lastError()
+		at, since, err := b.failure()
 		if err != nil && at.After(s.LastErrorAt) {
 			s.LastError, s.LastErrorAt = err.Error(), at
 		}

@@ -300,10 +300,10 @@ func (v *survey) gone(shard string, listed map[v1.Hash]bool) error {
 
 // beforeShard returns a digest after which those of the shard come.
 func beforeShard(shard string) v1.Hash {
-	switch {
-	case shard == "" || shard == "sha256/00":
+	switch shard {
+	case "", "sha256/00":
 		return v1.Hash{}
-	case shard == "sha512":
+	case "sha512":
 		return v1.Hash{Algorithm: "sha256", Hex: strings.Repeat("f", 64)}
 	}
 	var n int

@@ -112,6 +112,8 @@ func (o Options) Limited() bool { return o.MaxBytes > 0 || o.MaxAge > 0 }
 type Owner interface {
 	// Pinned reports whether content must be kept.
 	Pinned(d v1.Hash) bool
+	// Busy reports whether clients wait for downloads, which uploads then make way for.
+	Busy() bool
 	// Damaged is told of a file that does not have its digest any more.
 	Damaged(d v1.Hash)
 }
@@ -187,7 +189,7 @@ type Fault struct {
 func (t *Tier) Faults() []Fault {
 	var all []Fault
 	for _, b := range []*breaker{&t.reads, &t.writes} {
-		if err, _, since := b.lastError(); !since.IsZero() {
+		if _, since, err := b.failure(); !since.IsZero() {
 			all = append(all, Fault{What: t.doing(b), Err: err, Since: since})
 		}
 	}

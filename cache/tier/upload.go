@@ -16,6 +16,14 @@ const (
 	// retryLeast and retryMost bound the pause before a failed upload is tried again.
 	retryLeast = time.Second
 	retryMost  = 10 * time.Minute
+	// courtesy is how long an upload waits for downloads to end that run beside it: both
+	// share the line, the disk and the processors, and only for those somebody waits. It
+	// does so only while no more than courtesyMost uploads wait.
+	courtesy     = 3 * time.Second
+	courtesyMost = 64
+	courtesyTick = 20 * time.Millisecond
+	// quiet is how long none must have run: the next layer of an image follows at once.
+	quiet = 200 * time.Millisecond
 )
 
 // uploads does one upload after the other until ctx is done.
@@ -28,6 +36,7 @@ func (t *Tier) uploads(ctx context.Context) {
 		if u == nil {
 			return
 		}
+		t.makeWay(ctx)
 		switch err := t.upload(ctx, u.digest); {
 		case err == nil:
 			t.queue.done(u)
@@ -38,6 +47,26 @@ func (t *Tier) uploads(ctx context.Context) {
 			pause := min(retryLeast<<min(u.tries, 20), retryMost)
 			t.log.Warn("upload failed", logkey.Digest(u.digest), logkey.Bytes(u.size), logkey.RetryAfter(pause), logkey.Err(err))
 			t.queue.again(u, time.Now().Add(pause))
+		}
+	}
+}
+
+// makeWay waits for downloads to end, for a while.
+func (t *Tier) makeWay(ctx context.Context) {
+	if n, _ := t.queue.length(); n > courtesyMost || !t.owner.Busy() {
+		return
+	}
+	tick := time.NewTicker(courtesyTick)
+	defer tick.Stop()
+	last := time.Now() // when one was seen to run
+	for until := last.Add(courtesy); time.Now().Before(until) && time.Since(last) < quiet; {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		if t.owner.Busy() {
+			last = time.Now()
 		}
 	}
 }

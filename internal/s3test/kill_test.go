@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"strconv"
 	"testing"
 	"time"
 
@@ -38,6 +39,13 @@ func open(dir, url string) (*cache.Cache, *s3.Bucket, error) {
 
 // child takes a blob in and runs until it is killed.
 func child() {
+	if n, err := strconv.Atoi(os.Getenv(childVariable + "_UPLOADS")); err == nil {
+		if err := uploads(n); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	c, _, err := open(os.Getenv(childVariable), os.Getenv(childVariable+"_URL"))
 	if err == nil {
 		go func() { _ = c.Run(context.Background()) }()

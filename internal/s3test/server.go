@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -27,6 +26,7 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"go.uber.org/zap"
 )
 
 // What every server of this package has.
@@ -66,7 +66,7 @@ func New(t testing.TB) *Server {
 	s.Start()
 	t.Cleanup(s.Stop)
 	front := httptest.NewUnstartedServer(s.proxy())
-	front.Config.ErrorLog = log.New(io.Discard, "", 0) // connections are reset on purpose
+	front.Config.ErrorLog = zap.NewStdLog(zap.NewNop()) // connections are reset on purpose
 	front.Start()
 	s.URL = front.URL
 	t.Cleanup(func() {
