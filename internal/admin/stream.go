@@ -19,12 +19,14 @@ const (
 	// beatEvery keeps what stands between from closing a stream on which nothing happens,
 	// and finds clients that are gone.
 	beatEvery = 15 * time.Second
+	// takeWithin is how long a client may take for what is sent; over HTTP/2 one that takes
+	// nothing of its stream would else keep it for ever.
+	takeWithin = 30 * time.Second
 )
 
 // stream sends server-sent events: "status" with a [Status] whenever it has changed, and
 // "event" with each event of the log, from the one after the header Last-Event-ID on. It
-// ends with the client, with the API, and when the client takes nothing (which the server
-// sees to). Nothing is queued for it: it reads the log at its own pace.
+// ends with the client, with the API, and when the client takes nothing. Nothing is queued for it: it reads the log at its own pace.
 func (a *API) stream(w http.ResponseWriter, r *http.Request) error {
 	if _, err := query(r); err != nil {
 		return err
@@ -57,6 +59,7 @@ func (a *API) stream(w http.ResponseWriter, r *http.Request) error {
 type streaming struct {
 	a      *API
 	w      http.ResponseWriter
+	flush  func() error
 	last   int64     // ID of the last event that was sent
 	status []byte    // as it was sent last
 	sent   time.Time // when anything was
@@ -65,12 +68,21 @@ type streaming struct {
 // run sends until the client leaves or the API ends.
 func (s *streaming) run(r *http.Request) {
 	control := http.NewResponseController(s.w)
+	limit := func(t time.Time) {
+		_ = control.SetWriteDeadline(t) // what knows no deadline is bounded by its connection
+	}
+	s.flush = func() error {
+		defer limit(time.Time{})
+		return control.Flush()
+	}
+	limit(time.Now().Add(takeWithin))
 	_, _ = io.WriteString(s.w, "retry: 2000\n\n") // an error shows at the flush
 	wait := time.NewTimer(0)
 	defer wait.Stop()
 	for {
+		limit(time.Now().Add(takeWithin))
 		more, err := s.events()
-		if err != nil || control.Flush() != nil {
+		if err != nil || s.flush() != nil {
 			return
 		}
 		select {
@@ -82,8 +94,9 @@ func (s *streaming) run(r *http.Request) {
 			continue
 		case <-wait.C:
 		}
+		limit(time.Now().Add(takeWithin))
 		next, err := s.glance()
-		if err != nil || control.Flush() != nil {
+		if err != nil || s.flush() != nil {
 			return
 		}
 		wait.Reset(next)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -124,6 +125,38 @@ func TestStreamGoesOnAfterTheLastKnownEvent(t *testing.T) {
 		}
 		cancel()
 		<-ended
+	})
+}
+
+// stuck is a client that takes nothing.
+type stuck struct {
+	sink
+	limit time.Time
+}
+
+func (s *stuck) SetWriteDeadline(t time.Time) error {
+	s.limit = t
+	return nil
+}
+
+func (s *stuck) Write([]byte) (int, error) {
+	if s.limit.IsZero() {
+		select {} // for ever
+	}
+	time.Sleep(time.Until(s.limit))
+	return 0, os.ErrDeadlineExceeded
+}
+
+func TestStreamEndsWhenItsClientTakesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := openAPIFor(t, true, "")
+		r := httptest.NewRequest(http.MethodGet, "http://127.0.0.1:5001/api/v1/events", nil)
+		r.Header.Set("Accept", "text/event-stream")
+		began := time.Now()
+		a.ServeHTTP(&stuck{sink: sink{header: http.Header{}}}, r)
+		if took := time.Since(began); took > 3*takeWithin {
+			t.Errorf("the stream ended after %s", took)
+		}
 	})
 }
 

@@ -192,7 +192,7 @@ await step("the deep link to every view survives a reload", {}, async (page) => 
 });
 
 await step("a fill is shown while it runs", {}, async (page) => {
-  await open(page, world.data, "#/overview");
+  await open(page, world.data, "#/overview?span=day");
   await control("slow");
   const row = page.locator(".fill").first();
   await row.waitFor();
@@ -200,7 +200,7 @@ await step("a fill is shown while it runs", {}, async (page) => {
   const first = await at();
   await page.waitForFunction((before) => Number(document.querySelector(".fill .bar")?.getAttribute("aria-valuenow") || 0) > before + 5, first);
   must(/slow/.test(await row.textContent()) && /client/.test(await row.textContent()), "row: " + (await row.textContent()));
-  await shot(page, "overview-filling", { fullPage: false });
+  await shot(page, "readme-overview", { fullPage: false });
   await accessible(page, "overview during a fill");
   await control("fast");
   await page.waitForFunction(() => !document.querySelector(".fill"), null, { timeout: 30000 });
@@ -337,6 +337,18 @@ await step("keyboard", {}, async (page) => {
   await page.keyboard.press("Space");
   must(await page.locator("details").first().evaluate((d) => d.open), "the keyboard does not open the parts");
 });
+
+if (world.screenshots) {
+  await step("pictures", { colorScheme: "dark", viewport: { width: 1280, height: 860 } }, async (page) => {
+    await open(page, world.data, "#/upstreams?span=day");
+    await page.waitForTimeout(300);
+    await shot(page, "readme-upstreams", { fullPage: false });
+    await page.emulateMedia({ colorScheme: "light" });
+    await go(page, imageHash);
+    await page.locator("summary").first().click();
+    await shot(page, "readme-image", { fullPage: false });
+  });
+}
 
 await step("the theme is chosen and kept", { colorScheme: "light" }, async (page) => {
   await open(page, world.data, "#/overview");

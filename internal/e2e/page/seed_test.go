@@ -93,13 +93,15 @@ func seedSeries(step time.Duration, slots int) []byte {
 func seedEvents(now time.Time) []activity.Event {
 	a, z := "sha256:9d1c6a5f1b0f4e8f9a7e1c0d2b3a49586776859403f2e1d0c9b8a79685746352", "sha256:12ab34cd56ef7890a1b2c3d4e5f60718293a4b5c6d7e8f9001122334455667780"[:71]
 	list := []activity.Event{
+		{Kind: "limited", Upstream: "docker.io", Detail: hostileText},
+		{Kind: "release_moved", Upstream: "docker.io", Repository: "evil/" + hostileText, Tag: "1.0.0", Digest: a, Was: z},
 		{Kind: "evicted", Count: 41, Bytes: 2310 << 20, Detail: "room for what is pulled"},
 		{Kind: "upstream_failing", Upstream: "ghcr.io", Detail: "connection refused"},
 		{Kind: "served_stale", Upstream: "ghcr.io", Repository: "fluxcd/source-controller", Tag: "v1.4.1", Detail: "ghcr.io: connection refused"},
 		{Kind: "upstream_back", Upstream: "ghcr.io", Detail: "after 14 min"},
 		{Kind: "tag_moved", Upstream: "docker.io", Repository: "library/postgres", Tag: "17", Digest: a, Was: z},
-		{Kind: "limited", Upstream: "docker.io", Detail: hostileText},
-		{Kind: "release_moved", Upstream: "docker.io", Repository: "evil/" + hostileText, Tag: "1.0.0", Digest: a, Was: z},
+		{Kind: "tag_moved", Upstream: "docker.io", Repository: "library/nginx", Tag: "1.27", Digest: z, Was: a},
+		{Kind: "pinned", Upstream: "docker.io", Repository: "library/postgres", Tag: "17", Bytes: 12 << 20},
 		{Kind: "fill_done", Upstream: "docker.io", Repository: "library/golang", Digest: z, Bytes: 94 << 20, Detail: "1.2 s"},
 	}
 	for i := range list {

@@ -30,7 +30,6 @@ type world struct {
 	data, empty, guarded *server
 	images               map[string]*hubtest.Image // by name and tag
 	slowly               sync.WaitGroup
-	pulled               int64 // bytes that clients took since the data server started
 }
 
 // server is a mirror in a process of its own.
@@ -45,12 +44,7 @@ type server struct {
 
 func newWorld(t *testing.T, root string) *world {
 	t.Helper()
-	program := filepath.Join(t.TempDir(), "forebay")
-	build := exec.Command("go", "build", "-C", root, "-trimpath", "-ldflags", "-X main.version=v1.0.0", "-o", program, "./cmd/forebay")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build forebay: %v\n%s", err, out)
-	}
+	program := build(t, root)
 	plan := hubtest.Options{Anonymous: hubtest.Plan{Limit: 200, Window: 6 * time.Hour}, SlidingWindow: true}
 	w := &world{
 		hub: hubtest.New(t, plan), other: hubtest.New(t, hubtest.Options{RateHeaders: hubtest.RateNone}),
@@ -68,6 +62,18 @@ func newWorld(t *testing.T, root string) *world {
 		t.Fatal(err)
 	}
 	return w
+}
+
+// build makes the program from this tree.
+func build(t *testing.T, root string) string {
+	t.Helper()
+	program := filepath.Join(t.TempDir(), "forebay")
+	cmd := exec.Command("go", "build", "-C", root, "-trimpath", "-ldflags", "-X main.version=v1.0.0", "-o", program, "./cmd/forebay")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build forebay: %v\n%s", err, out)
+	}
+	return program
 }
 
 func upstreamOf(name string, hub *hubtest.Hub) string {

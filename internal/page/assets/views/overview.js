@@ -147,7 +147,8 @@ function registryRow() {
 function updateRegistry(row, u) {
   const b = p.budgetOf(u);
   const open = u.endpoints.filter((e) => e.open).length;
-  const text = JSON.stringify([u.name, u.state, u.sparing, b, open]);
+  const fault = u.state === "fails" ? (u.endpoints.find((e) => e.last_fault) || {}).last_fault : "";
+  const text = JSON.stringify([u.name, u.state, u.sparing, b, open, fault]);
   if (row.dataset.shown === text) return;
   row.dataset.shown = text;
   fill(row,
@@ -160,6 +161,7 @@ function updateRegistry(row, u) {
             h("span", { text: p.forecast(b) })),
         ]
       : h("div", { class: "row-note" }, h("span", { text: f.known(u.last_asked) ? "Tells no limit" : "Has not been asked since the start" })),
+    fault && h("div", { class: "row-note" }, h("span", { class: "bad-text break", text: fault })),
     open > 0 && h("div", { class: "row-note" }, h("span", { class: "bad-text", text: f.count(open) + " of " + f.plural(u.endpoints.length, "endpoint") + " shut off by the breaker" })));
 }
 
