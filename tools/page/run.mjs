@@ -199,7 +199,7 @@ await step("a fill is shown while it runs", {}, async (page) => {
   const at = async () => Number((await page.locator(".fill .bar").first().getAttribute("aria-valuenow")) || 0);
   const first = await at();
   await page.waitForFunction((before) => Number(document.querySelector(".fill .bar")?.getAttribute("aria-valuenow") || 0) > before + 5, first);
-  must(/slow/.test(await row.textContent()) && /client/.test(await row.textContent()), "row: " + (await row.textContent()));
+  must(/cassandra/.test(await row.textContent()) && /client/.test(await row.textContent()), "row: " + (await row.textContent()));
   await shot(page, "readme-overview", { fullPage: false });
   await accessible(page, "overview during a fill");
   await control("fast");
@@ -344,9 +344,9 @@ if (world.screenshots) {
     await page.waitForTimeout(300);
     await shot(page, "readme-upstreams", { fullPage: false });
     await page.emulateMedia({ colorScheme: "light" });
-    await go(page, imageHash);
-    await page.locator("summary").first().click();
-    await shot(page, "readme-image", { fullPage: false });
+    await go(page, "#/images");
+    await page.waitForTimeout(300);
+    await shot(page, "readme-images", { fullPage: false });
   });
 }
 

@@ -173,7 +173,7 @@ func (w *world) push() {
 	put(w.hub, "grafana/grafana", "11.3.0", 3<<20, "linux/amd64")
 	put(w.hub, "bitnami/redis", "7.4", 2<<20, "linux/amd64", "linux/arm64")
 	put(w.hub, "team/scratch", "old", 1<<18, "linux/amd64")
-	put(w.hub, "library/slow", "big", 8<<20, "linux/amd64")
+	put(w.hub, "library/cassandra", "5.0", 8<<20, "linux/amd64")
 	put(w.other, "pause", "3.10", 1<<18, "linux/amd64", "linux/arm64")
 	put(w.other, "kube-proxy", "v1.31.2", 2<<20, "linux/amd64", "linux/arm64")
 	put(w.flaky, "fluxcd/source-controller", "v1.4.1", 2<<20, "linux/amd64", "linux/arm64")
@@ -275,7 +275,7 @@ func get(c *http.Client, url, agent string) error {
 func (w *world) slow() error {
 	w.hub.Set(func(o *hubtest.Options) { o.LineBytesPerSecond = 3 << 20 })
 	w.slowly.Go(func() {
-		if err := w.pull("16", "containerd/v2.0.0", w.images["library/slow:big"]); err != nil {
+		if err := w.pull("16", "containerd/v2.0.0", w.images["library/cassandra:5.0"]); err != nil {
 			w.data.t.Errorf("slow pull: %v", err)
 		}
 	})

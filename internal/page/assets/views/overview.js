@@ -23,7 +23,7 @@ export function overview(place, query) {
 
   const byResult = plot({
     title: "Requests by result", stacked: true, rates: true, y: (v) => f.compact(v) + "/s",
-    series: results.map(([name, label]) => ({ label, colour: "--" + name, total: (c) => f.count(sum(c)), value: (v) => f.compact(v) + "/s" })),
+    series: results.map(([name, label]) => ({ label, colour: "--" + name, total: (c) => f.compact(sum(c)), value: (v) => f.compact(v) + "/s" })),
   });
   const byBytes = plot({
     title: "Traffic", inBytes: true, rates: true, y: (v) => f.bytes(v) + "/s",
