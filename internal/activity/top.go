@@ -267,11 +267,9 @@ func (e *entry[K]) tally(w Window, now time.Time) Tally {
 		return e.total
 	}
 	var sum Tally
-	hour, back := now.Unix()/3600, int64(0)
+	hour, back := now.Unix()/3600, int64(1) // the last whole hour too, else little is seen at the beginning of one
 	if w == Day {
 		back = hoursKept - 1
-	} else {
-		back = 1 // the last whole hour too, else little is seen at the beginning of one
 	}
 	for i, stamp := range e.stamps {
 		if stamp > hour-back-1 && stamp <= hour {

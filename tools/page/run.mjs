@@ -166,7 +166,7 @@ await step("every view with errors", { excuse: (c) => c.includes("500 (Internal 
   let broken = true;
   await page.route("**/api/v1/**", (route) => (broken && !route.request().url().endsWith("/events") ? route.fulfill({ status: 500, contentType: "application/json", body: JSON.stringify({ error: { code: "internal", message: "disk on fire <b>now</b>" } }) }) : route.continue()));
   await page.goto(world.data + "/#/images");
-  for (const view of ["images", "clients", "prefetch", "image", "storage", "events?q=a"]) {
+  for (const view of ["images", "overview", "clients", "prefetch", "image", "storage", "events?q=a"]) {
     broken = true;
     await page.evaluate((to) => (location.hash = to), view === "image" ? imageHash : "#/" + view);
     await page.getByText("disk on fire <b>now</b>").first().waitFor();

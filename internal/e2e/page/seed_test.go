@@ -62,7 +62,8 @@ func seedSeries(step time.Duration, slots int) []byte {
 		slot := last - int64(slots-1-i)
 		at := time.Duration(slot) * step
 		hours := math.Mod(at.Hours(), 24)
-		busy := 0.25 + math.Exp(-math.Pow(hours-10, 2)/8) + 0.8*math.Exp(-math.Pow(hours-15.5, 2)/6)
+		morning, afternoon := hours-10, hours-15.5
+		busy := 0.25 + math.Exp(-morning*morning/8) + 0.8*math.Exp(-afternoon*afternoon/6)
 		busy *= step.Seconds() * (0.75 + 0.5*random())
 		outage := i > slots*58/100 && i < slots*60/100
 		hit, miss, stale, failed := 3.1*busy, 0.24*busy*random()*2, 0.0, 0.01*busy

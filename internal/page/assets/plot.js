@@ -99,6 +99,10 @@ export function plot({ title, series, stacked, y, inBytes, rates, height = 200, 
     show(times, columns, stepSeconds, from, to) {
       let drawn = rates ? columns.map((c) => c.map((v) => v / stepSeconds)) : columns;
       if (stacked) drawn = stackUp(drawn).reverse();
+      const last = times.length - 1;
+      if (rates && last > 0 && to - times[last] < stepSeconds) {
+        drawn = drawn.map((c) => [...c.slice(0, -1), null]); // a step that has just begun would look like a fall
+      }
       shown = { times, columns, from, to, step: stepSeconds, data: withGaps(times, drawn, stepSeconds) };
       point(null);
       space.setAttribute("aria-label", title + ": " + series.map((s, i) => s.label + " " + s.total(columns[i])).join(", "));

@@ -36,7 +36,7 @@ export function overview(place, query) {
   const fills = h("ul", { class: "rows" });
   const noFills = p.empty("Nothing is being fetched", "What clients ask for is served from what is kept.");
   const log = h("ol", { class: "log" });
-  const noLog = p.empty("No events yet", "Tags that move, evictions and failures are told here.");
+  const noLog = h("div", {}, p.empty("No events yet", "Tags that move, evictions and failures are told here."));
   const trouble = h("div", { class: "trouble", hidden: true });
 
   fill(place,
@@ -118,13 +118,20 @@ export function overview(place, query) {
     }),
   ];
   if (live.status) showStatus(live.status);
+  async function loadEvents() {
+    try {
+      const list = await get("/events", { limit: 8 });
+      if (ended) return;
+      const seen = new Set(latest.map((e) => e.id));
+      latest.push(...list.events.filter((e) => !seen.has(e.id)));
+      if (noLog.querySelector(".failure")) fill(noLog, p.empty("No events yet"));
+      showEvents();
+    } catch (fault) {
+      if (!ended) fill(noLog, p.failure(fault, () => Promise.all([load(), loadEvents()])));
+    }
+  }
   load();
-  get("/events", { limit: 8 }).then((list) => {
-    if (ended) return;
-    const seen = new Set(latest.map((e) => e.id));
-    latest.push(...list.events.filter((e) => !seen.has(e.id)));
-    showEvents();
-  }).catch((fault) => !ended && fill(noLog, p.failure(fault)));
+  loadEvents();
   const tick = setInterval(load, 10000);
   return () => {
     ended = true;
