@@ -146,6 +146,12 @@ func (p proving) Low() bool {
 	return ok && b.Low()
 }
 
+// AtReserve does so too.
+func (p proving) AtReserve() bool {
+	b, ok := p.Upstream.(reserving)
+	return ok && b.AtReserve()
+}
+
 func (p proving) Resolve(ctx context.Context, repo, ref string) (v1.Descriptor, error) {
 	desc, err := p.Upstream.Resolve(ctx, repo, ref)
 	p.access.saw(repo, err)

@@ -104,10 +104,22 @@ type budgeted interface {
 	Low() bool
 }
 
+// reserving is an upstream that knows its reserve.
+type reserving interface {
+	// AtReserve reports whether one more pull would make the budget low.
+	AtReserve() bool
+}
+
 // low reports whether the upstream should be spared.
 func (o *origin) low() bool {
 	b, ok := o.Upstream.(budgeted)
 	return ok && b.Low()
+}
+
+// atReserve reports whether what nobody has asked for yet should wait.
+func (o *origin) atReserve() bool {
+	b, ok := o.Upstream.(reserving)
+	return ok && b.AtReserve()
 }
 
 // offlineError is the answer of an upstream that must not be asked.

@@ -332,7 +332,7 @@ func (p *prefetch) charged(ctx context.Context, d v1.Hash) (*Manifest, error) {
 	defer func() { <-p.o.paying }()
 	for {
 		var err error
-		if p.o.low() && !p.c.possesses(d) {
+		if p.o.atReserve() && !p.c.possesses(d) {
 			err = &pull.Error{Kind: pull.Limited, Upstream: p.q.Repo.Upstream, Op: "get manifest " + p.q.Repo.Name + "@" + d.String(), Err: errReserve}
 		} else {
 			var m *Manifest
@@ -343,7 +343,7 @@ func (p *prefetch) charged(ctx context.Context, d v1.Hash) (*Manifest, error) {
 		if err := p.pause(ctx, err); err != nil {
 			return nil, err
 		}
-		if p.o.low() {
+		if p.o.atReserve() {
 			// A free request, whose answer tells what is left now.
 			_, err := p.o.Upstream.Resolve(ctx, p.q.Repo.Name, d.String())
 			p.o.health.saw(err)

@@ -59,7 +59,13 @@ func (r *Registry) Rate() (l wire.RateLimit, ok bool) {
 
 // Low reports whether so little is left, or so much refused, that the registry should be
 // asked only for what nobody has yet.
-func (r *Registry) Low() bool {
+func (r *Registry) Low() bool { return r.low((*governor.Account).Low) }
+
+// AtReserve reports whether one more pull would take from the reserve. Who fetches ahead of
+// need then waits.
+func (r *Registry) AtReserve() bool { return r.low((*governor.Account).AtReserve) }
+
+func (r *Registry) low(is func(*governor.Account, float64, time.Time) bool) bool {
 	if r.opts.Reserve <= 0 {
 		return false
 	}
@@ -68,7 +74,7 @@ func (r *Registry) Low() bool {
 	}
 	for _, a := range r.own.accounts {
 		if a.pulls.Closed() == nil { // the one that would be used
-			return a.budget.Low(r.opts.Reserve, r.opts.Now())
+			return is(&a.budget, r.opts.Reserve, r.opts.Now())
 		}
 	}
 	return true

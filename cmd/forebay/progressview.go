@@ -129,7 +129,11 @@ func endedLine(e prefetch.Ended) string {
 func (v *view) bars(s prefetch.Snapshot) []string {
 	columns, rows := v.size()
 	width := columns - 1 // the last column would wrap on some terminals
-	names := 5
+	head := fmt.Sprintf("%d of %d", s.Done, s.Images)
+	if s.Failed > 0 {
+		head += fmt.Sprintf(", %d bad", s.Failed)
+	}
+	names := utf8.RuneCountInString(head)
 	for _, a := range s.Active {
 		names = max(names, utf8.RuneCountInString(a.Ref))
 	}
@@ -149,10 +153,6 @@ func (v *view) bars(s prefetch.Snapshot) []string {
 		if left := s.Total.BytesTotal - s.Total.Bytes; all && left > 0 {
 			text += "  " + leftText(time.Duration(float64(left)/r*float64(time.Second))) + " left"
 		}
-	}
-	head := fmt.Sprintf("%d of %d", s.Done, s.Images)
-	if s.Failed > 0 {
-		head += fmt.Sprintf(", %d bad", s.Failed)
 	}
 	return append(lines, barLine(width, names, head, wholeShare(s), text))
 }

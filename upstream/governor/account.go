@@ -92,7 +92,12 @@ func (a *Account) trim(now time.Time) {
 
 // Low reports whether less than the given share of the limit remains, as far as is known
 // now. Without a limit nothing is ever low.
-func (a *Account) Low(reserve float64, now time.Time) bool {
+func (a *Account) Low(reserve float64, now time.Time) bool { return a.lowAfter(0, reserve, now) }
+
+// AtReserve reports whether one more pull would take from the given share.
+func (a *Account) AtReserve(reserve float64, now time.Time) bool { return a.lowAfter(1, reserve, now) }
+
+func (a *Account) lowAfter(pulls int64, reserve float64, now time.Time) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.seenAt.IsZero() || a.said.Remaining < 0 {
@@ -104,7 +109,7 @@ func (a *Account) Low(reserve float64, now time.Time) bool {
 	if a.said.Limit < 0 {
 		return reserve > 0 && a.said.Remaining == 0
 	}
-	return float64(a.said.Remaining) < reserve*float64(a.said.Limit)
+	return float64(a.said.Remaining-pulls) < reserve*float64(a.said.Limit)
 }
 
 // Statement is what is known of an account, and what to expect.
