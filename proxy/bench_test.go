@@ -9,6 +9,8 @@ import (
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+
+	"forebay/cache"
 )
 
 // BenchmarkManifest compares a cached manifest with a bare handler that writes the same
@@ -62,3 +64,24 @@ type nowhere struct{ header http.Header }
 func (n *nowhere) Header() http.Header         { return n.header }
 func (n *nowhere) Write(p []byte) (int, error) { return len(p), nil }
 func (n *nowhere) WriteHeader(int)             {}
+
+// BenchmarkObserved is what the handler itself costs for a cached manifest, observed by
+// nobody and by somebody.
+func BenchmarkObserved(b *testing.B) {
+	f := &fakeCache{manifest: aManifest(b), result: cache.Hit}
+	var told int
+	for name, change := range map[string]func(*Options){
+		"off":      nil,
+		"observed": func(o *Options) { o.Observe = func(*Request) { told++ } },
+	} {
+		b.Run(name, func(b *testing.B) {
+			h := newHandler(b, f, change)
+			r := httptest.NewRequest("GET", "/v2/library/nginx/manifests/latest?ns=docker.io", nil)
+			b.ReportAllocs()
+			for b.Loop() {
+				f.calls = f.calls[:0]
+				h.ServeHTTP(&nowhere{header: http.Header{}}, r)
+			}
+		})
+	}
+}
