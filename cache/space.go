@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -30,6 +31,8 @@ const (
 	blockSize = 4096
 	// reserveStep is what a fill of unknown size reserves at a time.
 	reserveStep = 64 << 20
+	// manyLoaded is from how many things on it is worth a collection to give memory back.
+	manyLoaded = 100_000
 	// dropBatch is how many records of the index are deleted at once.
 	dropBatch = 256
 )
@@ -56,6 +59,7 @@ type space struct {
 	reserved atomic.Int64 // promised to fills in progress
 	other    atomic.Int64 // index, journal and parked fills, as measured last
 
+	fitted   int64      // capacity that the policy was told; only keepAhead uses it
 	evicting sync.Mutex // one eviction at a time
 	evicted  atomic.Int64
 	freed    atomic.Int64     // bytes
@@ -211,8 +215,31 @@ func (s *space) run(ctx context.Context) {
 	}
 }
 
+// fit tells the policy how much there may be, so that its shares are parts of that: less
+// than the maximum when what must stay free on the file system leaves less.
+func (s *space) fit() {
+	most := s.max
+	if s.minFree > 0 {
+		free, _, err := s.disk.Free()
+		if err != nil {
+			return // told of elsewhere
+		}
+		room := max(s.used()+int64(min(free, 1<<62))-s.minFree-s.reserved.Load(), 1)
+		if most <= 0 || room < most {
+			most = room
+		}
+	}
+	capacity := most / 100 * lowPercent
+	// The shares need no exactness, and to change them takes a lock.
+	if off := capacity - s.fitted; most > 0 && (off > s.fitted/20 || -off > s.fitted/20) {
+		s.fitted = capacity
+		s.policy.Resize(capacity)
+	}
+}
+
 // keepAhead evicts to the low watermark when the high one is passed.
 func (s *space) keepAhead() {
+	defer s.fit()
 	if other, err := s.disk.OtherBytes(); err == nil {
 		s.other.Store(other)
 	} else {
@@ -247,8 +274,19 @@ func (c *Cache) openSpace() {
 			}
 		},
 	}
+	c.index.RememberHints(func(d v1.Hash) uint8 {
+		it, _ := c.space.policy.State(d)
+		return uint8(it.Hint)
+	})
 	c.wg.Go(func() {
 		defer close(c.space.loaded)
+		defer func() {
+			if c.space.policy.Len() > manyLoaded {
+				// What a rebuild and the sorting used and nobody needs again is several times what
+				// stays: it is given back now, not when the heap has doubled.
+				debug.FreeOSMemory()
+			}
+		}()
 		if c.index.Unclean() || c.doubtful {
 			// A process that was killed between the rename of a file and its record left a
 			// file that nothing would ever evict.
@@ -257,8 +295,12 @@ func (c *Cache) openSpace() {
 		}
 		c.loadPins() // so that it is a look into a map for those who evict
 		c.space.policy.Load(func(yield func(evict.Item) bool) {
-			err := c.index.Blobs(func(d v1.Hash, b index.BlobInfo, used time.Time) error {
-				if !yield(evict.Item{Digest: d, Size: rounded(b.Size), Kind: evict.Blob, Used: used}) {
+			err := c.index.Known(func(k index.Known) error {
+				kind := evict.Blob
+				if k.Manifest {
+					kind = evict.Manifest
+				}
+				if !yield(evict.Item{Digest: k.Digest, Size: rounded(k.Size), Kind: kind, Used: k.Used, Hint: evict.Hint(k.Hint)}) {
 					return errClosed
 				}
 				return c.ctx.Err()

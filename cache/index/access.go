@@ -1,7 +1,6 @@
 package index
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -101,7 +100,7 @@ func (ix *Index) writeSomeAccess(digests []v1.Hash, times map[v1.Hash]uint32) er
 				return err
 			}
 			key[0] = prefixAccess
-			if err := txn.Set(key, binary.BigEndian.AppendUint32(nil, times[d])); err != nil {
+			if err := txn.Set(key, encodeUse(times[d], ix.hintOf(d))); err != nil {
 				return err
 			}
 		}
@@ -111,9 +110,14 @@ func (ix *Index) writeSomeAccess(digests []v1.Hash, times map[v1.Hash]uint32) er
 
 func fromMinutes(m uint32) time.Time { return time.Unix(int64(m)*60, 0) }
 
-func decodeMinutes(v []byte) (time.Time, error) {
-	if len(v) != 4 {
-		return time.Time{}, errRecord
+// hintOf returns what is to be remembered with the use of a blob.
+func (ix *Index) hintOf(d v1.Hash) uint8 {
+	if hint := ix.hint.Load(); hint != nil {
+		return (*hint)(d)
 	}
-	return fromMinutes(binary.BigEndian.Uint32(v)), nil
+	return 0
 }
+
+// RememberHints has hint asked for a byte that is kept with the last use of a blob, see
+// [Known]. It must not call the index.
+func (ix *Index) RememberHints(hint func(v1.Hash) uint8) { ix.hint.Store(&hint) }

@@ -27,6 +27,7 @@ import (
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/options"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"go.uber.org/zap"
 
 	"forebay/internal/logkey"
@@ -68,6 +69,7 @@ type Index struct {
 	mu     sync.Mutex             // serialises Update, so that totals and records agree
 	totals atomic.Pointer[totals] // written under mu
 	access access
+	hint   atomic.Pointer[func(v1.Hash) uint8] // see RememberHints
 	closed sync.Once
 
 	reads, writes *tally.Histogram

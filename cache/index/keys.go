@@ -19,7 +19,7 @@ const (
 	prefixVersion = 'v' // v                    → schema version
 	prefixTotals  = 'n' // n                    → totals
 	prefixBlob    = 'b' // b D                  → BlobInfo
-	prefixAccess  = 'a' // a D                  → minutes since 1970
+	prefixAccess  = 'a' // a D                  → minutes since 1970, and a hint
 	prefixLink    = 'l' // l U N kind D         → Link
 	prefixHolder  = 'd' // d D kind U N         → nothing; links by digest
 	prefixTag     = 't' // t U N tag            → Tag

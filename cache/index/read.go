@@ -1,7 +1,6 @@
 package index
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"runtime/debug"
@@ -80,50 +79,6 @@ func getValue[T any](txn *badger.Txn, key []byte, decode func([]byte) (T, error)
 // The listings below call fn inside a read of the database: fn must not wait for the
 // network, and may call the index. They stop at fn's first error and return it. Damaged
 // records are passed over.
-
-// Blobs calls fn for every blob with the minute of its last use, or of its arrival if it
-// was not used since.
-func (ix *Index) Blobs(fn func(d v1.Hash, b BlobInfo, used time.Time) error) error {
-	return ix.view(func(txn *badger.Txn) error {
-		times := txn.NewIterator(iterate([]byte{prefixAccess}))
-		defer times.Close()
-		times.Rewind()
-		return scan(txn, []byte{prefixBlob}, nil, func(key, v []byte) error {
-			b, err := decodeBlob(v)
-			if err != nil {
-				return nil
-			}
-			d, _, err := cutDigest(key[1:])
-			if err != nil {
-				return nil
-			}
-			used := b.Added
-			if at, ok := seekDigest(times, key[1:]); ok && at.After(used) {
-				used = at
-			}
-			if at, ok := ix.access.pending(d); ok && at.After(used) {
-				used = at
-			}
-			return fn(d, b, used)
-		})
-	})
-}
-
-// seekDigest moves the iterator of access times, which are in the order of the blobs, to a digest.
-func seekDigest(times *badger.Iterator, digest []byte) (time.Time, bool) {
-	for times.Valid() && bytes.Compare(times.Item().Key()[1:], digest) < 0 {
-		times.Next()
-	}
-	if !times.Valid() || !bytes.Equal(times.Item().Key()[1:], digest) {
-		return time.Time{}, false
-	}
-	var at time.Time
-	err := times.Item().Value(func(v []byte) (err error) {
-		at, err = decodeMinutes(v)
-		return err
-	})
-	return at, err == nil
-}
 
 // Links calls fn for every digest that a repository holds as a kind.
 func (ix *Index) Links(r Repo, k Kind, fn func(d v1.Hash, l Link) error) error {

@@ -28,6 +28,7 @@ var jobs = map[string]func() int{
 	"crowd": serveWithFewFiles,
 	"fill":  fillTheDisk,
 	"bad":   readBadDisk,
+	"large": measureLarge,
 }
 
 func TestMain(m *testing.M) {
