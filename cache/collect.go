@@ -25,6 +25,9 @@ type Collected struct {
 	Adopted int64 `json:"adopted"`
 	// Rows are records of the index without a file.
 	Rows int64 `json:"rows"`
+	// Links and Tags were of content that is not kept, and older than three months.
+	Links int64 `json:"links"`
+	Tags  int64 `json:"tags"`
 	// Partials are fills that nobody went on with for a day.
 	Partials     int64 `json:"partials"`
 	PartialBytes int64 `json:"partial_bytes"`
@@ -42,7 +45,7 @@ func (c *Cache) Collect(ctx context.Context, dryRun bool, tell func(Progress)) (
 	g.told.itemsTotal.Store(c.index.Totals().Blobs)
 	ended := g.told.telling(tell)
 	defer ended()
-	for _, step := range []func(context.Context) error{g.files, g.rows, g.partials} {
+	for _, step := range []func(context.Context) error{g.files, g.rows, g.absent, g.partials} {
 		if err := step(ctx); err != nil {
 			return nil, fmt.Errorf("collect garbage: %w", err)
 		}
@@ -136,6 +139,32 @@ func (g *collection) rows(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// forgetAfter is how old the link to content that is not kept must be to be forgotten.
+const forgetAfter = 90 * 24 * time.Hour
+
+// absent forgets links and tags of what is long gone.
+func (g *collection) absent(ctx context.Context) error {
+	f, err := g.c.forgetAbsent(ctx, g.dryRun)
+	g.done.Links, g.done.Tags = f.Links, f.Tags
+	return err
+}
+
+// forgetAbsent keeps the index from growing for ever. Where a bucket has what the disk has
+// not, links are still of use.
+func (c *Cache) forgetAbsent(ctx context.Context, dryRun bool) (index.Forgotten, error) {
+	if c.tier != nil {
+		return index.Forgotten{}, nil
+	}
+	keep := func(d v1.Hash) bool {
+		return c.running(d) != nil || c.arriving.has(d) || c.Pinned(d) || c.disk.HasPartial(d)
+	}
+	f, err := c.index.ForgetAbsent(ctx, time.Now().Add(-forgetAfter), keep, dryRun)
+	if f.Tags > 0 && !dryRun {
+		c.tags.Purge()
+	}
+	return f, err
 }
 
 // partials removes the fills that nobody goes on with.

@@ -43,6 +43,8 @@ const (
 	oftenWithin = 24 * time.Hour
 	// upkeepEvery is how often pins are gathered anew and old quarantine is removed.
 	upkeepEvery = time.Hour
+	// forgetEvery is how often links of what is long gone are looked for.
+	forgetEvery = 24 * time.Hour
 )
 
 // Verified says what a verification found.
@@ -414,7 +416,15 @@ func awaitTime(ctx context.Context, until time.Time) bool {
 func (c *Cache) upkeep(ctx context.Context) {
 	tick := time.NewTicker(upkeepEvery)
 	defer tick.Stop()
+	forgot := time.Now()
 	for {
+		if time.Since(forgot) > forgetEvery {
+			forgot = time.Now()
+			f, err := c.forgetAbsent(ctx, false)
+			if f != (index.Forgotten{}) || err != nil && ctx.Err() == nil {
+				c.log.Info("links of what is long gone forgotten", zap.Int64("links", f.Links), zap.Int64("tags", f.Tags), logkey.Err(err))
+			}
+		}
 		if n, err := c.disk.SweepQuarantine(time.Now().Add(-quarantineAge)); n > 0 || err != nil {
 			c.log.Info("quarantine swept", logkey.Count(n), logkey.Err(err))
 		}
