@@ -34,10 +34,6 @@ import (
 	"forebay/internal/tally"
 )
 
-// schemaVersion is the version of keys and records. A database with a newer one is
-// refused; there is no older one.
-const schemaVersion = 1
-
 const (
 	// syncEvery bounds what a loss of power takes from the journal.
 	syncEvery = time.Second
@@ -175,7 +171,11 @@ func openDatabase(o Options) (_ *Index, err error) {
 	ix := &Index{dir: dir, reserve: o.Reserve, fault: o.Fault, db: db, log: o.Log, unclean: unclean,
 		reads: tally.NewHistogram(tally.Moments()), writes: tally.NewHistogram(tally.Moments())}
 	ix.access.init()
-	if err := ix.load(); err != nil {
+	version, err := ix.load()
+	if err == nil && version < schemaVersion {
+		err = ix.migrate(version)
+	}
+	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	return ix, nil
@@ -247,8 +247,9 @@ func badgerOptions(dir string, log *zap.Logger) badger.Options {
 }
 
 // load reads the version and the totals, or writes them into a new database.
-func (ix *Index) load() error {
-	return ix.db.Update(func(txn *badger.Txn) error {
+func (ix *Index) load() (version int64, err error) {
+	version = schemaVersion
+	err = ix.db.Update(func(txn *badger.Txn) error {
 		v, err := getValue(txn, versionKey, decodeVersion)
 		if errors.Is(err, badger.ErrKeyNotFound) {
 			return ix.initialise(txn)
@@ -264,8 +265,10 @@ func (ix *Index) load() error {
 			return damaged("totals", err)
 		}
 		ix.totals.Store(&t)
+		version = v
 		return nil
 	})
+	return version, err
 }
 
 // initialise marks an empty database as ours.

@@ -91,8 +91,7 @@ func seekManifest(holders *badger.Iterator, digest []byte) bool {
 	return false
 }
 
-// use is the record of a last use: minutes since 1970 in four bytes, and a hint in one
-// that older versions do not write.
+// use is the record of a last use: minutes since 1970 in four bytes, and a hint in one.
 type use struct {
 	at   time.Time
 	hint uint8
@@ -103,14 +102,10 @@ func encodeUse(minutes uint32, hint uint8) []byte {
 }
 
 func decodeUse(v []byte) (use, error) {
-	if len(v) != 4 && len(v) != 5 {
+	if len(v) != 5 {
 		return use{}, errRecord
 	}
-	u := use{at: fromMinutes(binary.BigEndian.Uint32(v))}
-	if len(v) == 5 {
-		u.hint = v[4]
-	}
-	return u, nil
+	return use{at: fromMinutes(binary.BigEndian.Uint32(v)), hint: v[4]}, nil
 }
 
 func decodeMinutes(v []byte) (time.Time, error) {
