@@ -324,3 +324,30 @@ func TestStoredIsListedInPages(t *testing.T) {
 		t.Errorf("StoredAfter of too many = %v", err)
 	}
 }
+
+func TestTakeInMakesRoomOrSaysThatThereIsNone(t *testing.T) {
+	c, err := Open(Options{Dir: t.TempDir(), MaxBytes: 8 << 20, Upstreams: map[string]UpstreamOptions{"docker.io": {Upstream: newRegistry(), Offline: true}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeCache(t, c)
+	<-c.space.loaded
+	big := bytes.Repeat([]byte("x"), 9<<20)
+	if err := c.TakeIn(t.Context(), digestOf(big), int64(len(big)), bytes.NewReader(big)); !errors.Is(err, ErrNoRoom) {
+		t.Errorf("TakeIn of more than the store = %v, want ErrNoRoom", err)
+	}
+	// What has just come is not evicted for what comes next.
+	var last error
+	for n := range byte(4) {
+		part := bytes.Repeat([]byte{n}, 3<<20)
+		if last = c.TakeIn(t.Context(), digestOf(part), int64(len(part)), bytes.NewReader(part)); last != nil {
+			break
+		}
+	}
+	if !errors.Is(last, ErrNoRoom) {
+		t.Errorf("TakeIn of more and more = %v, want ErrNoRoom", last)
+	}
+	if _, ok := c.Held(digestOf(make([]byte, 3<<20))); !ok {
+		t.Error("what came first was evicted for what came last")
+	}
+}

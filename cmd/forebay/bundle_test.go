@@ -302,6 +302,9 @@ func TestImportRefusesNamesBeforeItTakesAnythingIn(t *testing.T) {
 	if _, stderr := here.run(1, "import", file); !strings.Contains(stderr, `registry "unknown.example.com" is not configured here`) || !strings.Contains(stderr, "--as or --registry") {
 		t.Errorf("import says: %s", stderr)
 	}
+	if _, stderr := here.run(2, "import", file, "--as", "other.example.com/x"); !strings.Contains(stderr, "--as: ") {
+		t.Errorf("import --as of a registry that is not configured says: %s", stderr)
+	}
 	out, _ := here.run(0, "import", file, "--as", "renamed/app", "--json")
 	var done Imported
 	if err := json.Unmarshal([]byte(out), &done); err != nil || len(done.Images) != 1 || done.Images[0].Ref != "docker.io/renamed/app:1" {

@@ -87,6 +87,11 @@ func (x *importing) run(ctx context.Context, s side, args []string) error {
 	if err != nil {
 		return err
 	}
+	if x.as != "" {
+		if _, err := names.Reference(x.fullName(names, x.as)); err != nil {
+			return usageError{fmt.Errorf("--as: %w", err)}
+		}
+	}
 	u := bundle.Unpacking{Target: s, Keys: keys, As: x.as, Names: func(_ context.Context, images []bundle.Image) error {
 		return x.checkNames(names, images)
 	}}
@@ -250,7 +255,7 @@ func (x *importing) checkNames(names *wire.Registries, images []bundle.Image) er
 	if n := len(faults) - faultsShown; n > 0 {
 		text += fmt.Sprintf("\n  and %d more", n)
 	}
-	return hintError{fmt.Errorf("nothing is taken in, since names cannot be kept here:\n  %s", text),
+	return hintError{fmt.Errorf("no image is taken in, since names cannot be kept here:\n  %s", text),
 		"Configure their registries (upstreams), or name them otherwise with --as or --registry."}
 }
 

@@ -27,7 +27,7 @@ const (
 	// already, and saved ones shrink to a third; zstd makes a thousand only of nothing.
 	ratioMost = 1000
 	// ratioFree is how many bytes may come before that counts.
-	ratioFree = 256 << 20
+	ratioFree = 64 << 20
 	// windowMost bounds the memory of a decompression.
 	windowMost = 128 << 20
 )
