@@ -169,11 +169,7 @@ func (p *prefetch) image(ctx context.Context, desc descriptor, first bool, depth
 	}
 	p.seen[d] = true
 	if err := p.manifest(ctx, d, desc.Size); err != nil {
-		if first {
-			return err
-		}
-		p.failed(d, err)
-		return nil
+		return p.missed(d, err, first)
 	}
 	doc, ok := p.c.doc(p.q.Repo, d)
 	if !ok {
@@ -194,6 +190,15 @@ func (p *prefetch) image(ctx context.Context, desc descriptor, first bool, depth
 	if p.q.Referrers {
 		p.referrers(ctx, d, depth)
 	}
+	return nil
+}
+
+// missed returns the error of a manifest that is the first of all, and books that of others.
+func (p *prefetch) missed(d v1.Hash, err error, first bool) error {
+	if first {
+		return err
+	}
+	p.failed(d, err)
 	return nil
 }
 
@@ -264,11 +269,7 @@ func (p *prefetch) cosign(ctx context.Context, d v1.Hash) {
 
 // listedReferrers returns the referrers that are known, whether or not they are here.
 func (p *prefetch) listedReferrers(d v1.Hash) []descriptor {
-	listed := p.c.listedReferrers(p.q.Repo, d)
-	for _, known := range p.c.knownReferrers(p.q.Repo, d) {
-		listed = append(listed, known)
-	}
-	return listed
+	return append(p.c.listedReferrers(p.q.Repo, d), p.c.knownReferrers(p.q.Repo, d)...)
 }
 
 // manifest fetches a manifest if it is missing.

@@ -9,14 +9,14 @@ import (
 
 func TestHops(t *testing.T) {
 	for in, want := range map[string][]string{
-		"a1":                   {"a1"},
-		"a1, b2,c3":            {"a1", "b2", "c3"},
-		"":                     nil,
-		"a,,b":                 nil,
-		"a b":                  nil,
-		"a\x00":                nil,
-		"1,2,3,4,5,6,7,8":      {"1", "2", "3", "4", "5", "6", "7", "8"},
-		"1,2,3,4,5,6,7,8,9":    nil,
+		"a1":                    {"a1"},
+		"a1, b2,c3":             {"a1", "b2", "c3"},
+		"":                      nil,
+		"a,,b":                  nil,
+		"a b":                   nil,
+		"a\x00":                 nil,
+		"1,2,3,4,5,6,7,8":       {"1", "2", "3", "4", "5", "6", "7", "8"},
+		"1,2,3,4,5,6,7,8,9":     nil,
 		strings.Repeat("a", 65): nil,
 	} {
 		got, ok := ParseHops([]string{in})
