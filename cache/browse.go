@@ -294,7 +294,7 @@ func (c *Cache) untagged(ctx context.Context, repo Repo) ([]v1.Hash, error) {
 		if named[d] {
 			return true
 		}
-		_, kept := c.keptSize(d)
+		_, kept := c.storedSize(d)
 		return !kept
 	})
 	slices.SortFunc(all, func(x, y v1.Hash) int { return strings.Compare(x.String(), y.String()) })

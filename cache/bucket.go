@@ -46,6 +46,15 @@ func (k tierOwner) Busy() bool {
 	return len(k.c.fills) > 0
 }
 
+// Changed makes an event of how the bucket does.
+func (k tierOwner) Changed(what string, err error) {
+	if err != nil {
+		k.c.event(Event{Kind: EventDegraded, Detail: what + ": " + err.Error()})
+		return
+	}
+	k.c.event(Event{Kind: EventRecovered, Detail: what})
+}
+
 // Damaged takes a file out that could not be uploaded, and fetches it again.
 func (k tierOwner) Damaged(d v1.Hash) {
 	if v := k.c.check(k.c.ctx, d, nil, nil); v.bad != nil {

@@ -68,12 +68,16 @@ func (a *arrivals) has(d v1.Hash) bool {
 
 // Held returns the size of content that is kept here, whoever holds it. It grants nothing:
 // it is for operators.
-func (c *Cache) Held(d v1.Hash) (size int64, ok bool) { return c.keptSize(d) }
+func (c *Cache) Held(d v1.Hash) (size int64, ok bool) { return c.storedSize(d) }
 
 // Content opens kept content by its digest alone, whoever holds it: for operators, never
-// for clients. The caller closes the file and compares what it reads with the digest.
+// for clients. What is only in the bucket returns to the disk first. The caller closes the
+// file and compares what it reads with the digest.
 func (c *Cache) Content(d v1.Hash) (*os.File, int64, error) {
 	f, size, err := c.disk.Blob(d)
+	if _, stored := c.inBucket(d); stored && errors.Is(err, fs.ErrNotExist) && c.refetch(c.ctx, d) {
+		f, size, err = c.disk.Blob(d)
+	}
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			err = fmt.Errorf("%s: %w", d, ErrNotKept)

@@ -132,7 +132,7 @@ func (p *prefetch) root(ctx context.Context) (v1.Descriptor, error) {
 	ref := p.q.Tag
 	if p.q.Digest != (v1.Hash{}) {
 		if p.c.keeps(p.q.Repo, p.q.Digest) {
-			size, _ := p.c.keptSize(p.q.Digest)
+			size, _ := p.c.storedSize(p.q.Digest)
 			return v1.Descriptor{Digest: p.q.Digest, Size: size}, nil
 		}
 		ref = p.q.Digest.String()

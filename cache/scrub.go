@@ -216,7 +216,8 @@ func (c *Cache) refetch(ctx context.Context, d v1.Hash) bool {
 	})
 	for _, h := range holders {
 		o := c.upstreams[h.repo.Upstream]
-		if o == nil || o.Offline || ctx.Err() != nil {
+		_, stored := c.inBucket(d)
+		if o == nil || o.Offline && !stored || ctx.Err() != nil {
 			continue
 		}
 		if h.kind == index.Manifest {

@@ -187,7 +187,7 @@ func (c *Cache) arrived(w Wanted) bool {
 		return true // nothing that could be asked for
 	}
 	if w.Blob {
-		_, kept := c.keptSize(d)
+		_, kept := c.storedSize(d)
 		return kept && c.linked(repo, index.Blob, d)
 	}
 	if tag != "" {

@@ -105,13 +105,6 @@ func (b *breaker) wait(ctx context.Context) bool {
 	}
 }
 
-// reset forgets all failures.
-func (b *breaker) reset() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.failures, b.pause, b.probing = 0, 0, false
-}
-
 // open reports whether the bucket is left alone.
 func (b *breaker) open() bool {
 	b.mu.Lock()

@@ -114,6 +114,8 @@ type Owner interface {
 	Pinned(d v1.Hash) bool
 	// Busy reports whether clients wait for downloads, which uploads then make way for.
 	Busy() bool
+	// Changed is told that the bucket is left alone, err being why, or answers again.
+	Changed(what string, err error)
 	// Damaged is told of a file that does not have its digest any more.
 	Damaged(d v1.Hash)
 }
@@ -266,8 +268,10 @@ func (t *Tier) told(ctx context.Context, b *breaker, err error) {
 	switch b.told(err, time.Now()) {
 	case opened:
 		t.log.Error("bucket is left alone", zap.String("what", t.doing(b)), logkey.Err(err))
+		t.owner.Changed(t.doing(b), err)
 	case closed:
 		t.log.Info("bucket answers again", zap.String("what", t.doing(b)))
+		t.owner.Changed(t.doing(b), nil)
 		if b == &t.writes {
 			t.queue.hurry(time.Now())
 		}
@@ -508,8 +512,8 @@ func (t *Tier) heal(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		if n, _ := t.queue.length(); n == 0 {
-			t.writes.reset() // what failed is not wanted any more
+		if n, _ := t.queue.length(); n == 0 && t.writes.open() {
+			t.told(ctx, &t.writes, nil) // what failed is not wanted any more
 		}
 		if t.reads.open() && t.reads.allow() {
 			_, err := t.opts.Bucket.Stat(ctx, nobody)

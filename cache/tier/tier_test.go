@@ -128,9 +128,10 @@ func (m *memory) Calls() []Calls { return nil }
 // nobody pins or waits.
 type nobody struct{}
 
-func (nobody) Pinned(v1.Hash) bool { return false }
-func (nobody) Busy() bool          { return false }
-func (nobody) Damaged(v1.Hash)     {}
+func (nobody) Pinned(v1.Hash) bool   { return false }
+func (nobody) Busy() bool            { return false }
+func (nobody) Damaged(v1.Hash)       {}
+func (nobody) Changed(string, error) {}
 
 // behind is a tier on a disk of its own.
 type behind struct {

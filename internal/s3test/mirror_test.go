@@ -756,6 +756,25 @@ func TestCrashDuringAnUpload(t *testing.T) {
 	}
 }
 
+// What an operator takes out as a file returns from the bucket for that, registry or not.
+func TestContentReturnsForOperators(t *testing.T) {
+	w := newWorld(t, nil)
+	raw := noise(10, 300_000)
+	digest := w.hub.PutBlob("library/app", raw)
+	w.pull(w.m, blobPath("library/app", digest), "", raw)
+	w.settled(w.m)
+	w.m.RestartWith(func(o *mirrortest.Options) { o.Upstreams = offline(w.hub) })
+	drop(t, w.m, digest)
+	f, size, err := w.m.Cache().Content(hash(t, digest))
+	if err != nil || size != int64(len(raw)) {
+		t.Fatalf("Content = %d bytes, %v; want %d", size, err, len(raw))
+	}
+	defer f.Close()
+	if got, err := io.ReadAll(f); err != nil || !bytes.Equal(got, raw) {
+		t.Errorf("Content has %d bytes, %v", len(got), err)
+	}
+}
+
 // An operator's purge of a digest reaches the bucket.
 func TestPurgeDigestRemovesTheObject(t *testing.T) {
 	w := newWorld(t, nil)
