@@ -143,8 +143,8 @@ func TestArchiveGoesThereAndBack(t *testing.T) {
 		if diff := cmp.Diff(got.Images, p.Images); diff != "" || got.Taken != 5 || got.Had != 0 || got.Kind != "forebay bundle" {
 			t.Errorf("Unpack of %s: %+v\n%s", name, got, diff)
 		}
-		if diff := cmp.Diff(there, here); diff != "" {
-			t.Errorf("Unpack of %s brought other content:\n%s", name, diff)
+		if !maps.EqualFunc(there, here, bytes.Equal) {
+			t.Errorf("Unpack of %s brought other content", name)
 		}
 	}
 	got, err := Unpack(t.Context(), bytes.NewReader(text), Unpacking{Target: here})
