@@ -164,8 +164,11 @@ func (p *prefetch) bindTag(ctx context.Context) {
 // returned for the first of them only.
 func (p *prefetch) image(ctx context.Context, desc descriptor, first bool, depth int) error {
 	d, ok := desc.digest()
-	if !ok || p.seen[d] || depth > imageDepth || ctx.Err() != nil {
+	if !ok || p.seen[d] || depth > imageDepth {
 		return nil
+	}
+	if err := ctx.Err(); err != nil {
+		return err
 	}
 	p.seen[d] = true
 	if err := p.manifest(ctx, d, desc.Size); err != nil {
