@@ -303,13 +303,20 @@ func (w *writing) copyFile(f *os.File, b Blob, skip int64) (v1.Hash, error) {
 	}
 	if err != nil {
 		cancel()
-		_ = <-hashed // its end is waited for; the first error says more
-		return v1.Hash{}, err
+		return v1.Hash{}, errors.Join(err, ended(<-hashed))
 	}
 	if err := <-hashed; err != nil {
 		return v1.Hash{}, err
 	}
 	return sum.Sum(), nil
+}
+
+// ended drops the error of a hash that was only ended because the copy was.
+func ended(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
 }
 
 func (w *writing) copyPieces(f *os.File, left int64) error {
