@@ -28,6 +28,8 @@ func sampleRecords(t testing.TB) [][]byte {
 		repoRecord{manifests: 1, blobs: 2, tags: 3}.encode(),
 		totals{Totals: Totals{1, 2, 3, 4, 5}, live: 6, mark: mark{run: 1 << 63, off: 8}}.encode(),
 		encodeVersion(1),
+		Remote{Size: 7, Stamp: at(3), Used: at(4)}.encode(),
+		Upload{ID: "id", PartSize: 5 << 20, At: at(5)}.encode(),
 		doc,
 	}
 }
@@ -40,6 +42,8 @@ func redo(v []byte) map[string]func() ([]byte, error) {
 		"tag":     func() ([]byte, error) { r, err := decodeTag(v); return r.encode(), err },
 		"repo":    func() ([]byte, error) { r, err := decodeRepo(v); return r.encode(), err },
 		"totals":  func() ([]byte, error) { r, err := decodeTotals(v); return r.encode(), err },
+		"remote":  func() ([]byte, error) { r, err := decodeRemote(v); return r.encode(), err },
+		"upload":  func() ([]byte, error) { r, err := decodeUpload(v); return r.encode(), err },
 		"version": func() ([]byte, error) { r, err := decodeVersion(v); return encodeVersion(r), err },
 	}
 }

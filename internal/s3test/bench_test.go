@@ -109,7 +109,8 @@ func BenchmarkColdPull(b *testing.B) {
 }
 
 // A hit in the bucket against the SDK's own download of the same object into a file. The
-// hit goes to the client, through the disk, and is compared with its digest.
+// hit goes to the client, through the disk, is compared with its digest and synced; "safe"
+// is a download that is that, too.
 func BenchmarkBucketHit(b *testing.B) {
 	const size = 256 << 20
 	s := s3test.New(b)
@@ -125,7 +126,7 @@ func BenchmarkBucketHit(b *testing.B) {
 		BaseEndpoint: aws.String(s.Direct), Region: s3test.Region, UsePathStyle: true,
 		Credentials: credentials.NewStaticCredentialsProvider(s3test.AccessKey, s3test.SecretKey, ""),
 	})
-	download := func() time.Duration {
+	download := func(safe bool) time.Duration {
 		start := time.Now()
 		out, err := own.GetObject(b.Context(), &sdk.GetObjectInput{
 			Bucket: aws.String(s3test.Bucket), Key: aws.String("blobs/sha256/" + digest[7:9] + "/" + digest[7:]),
@@ -142,17 +143,29 @@ func BenchmarkBucketHit(b *testing.B) {
 		if n, err := io.Copy(f, out.Body); err != nil || n != size {
 			b.Fatalf("download = %d bytes, %v", n, err)
 		}
+		if safe {
+			_, err = f.Seek(0, io.SeekStart)
+			if d, _, herr := v1.SHA256(f); err != nil || herr != nil || d.String() != digest {
+				b.Fatalf("digest = %s, %v, %v", d, err, herr)
+			}
+			if err := f.Sync(); err != nil {
+				b.Fatal(err)
+			}
+		}
 		return time.Since(start)
 	}
-	var ours, theirs []time.Duration
+	var ours, theirs, safe []time.Duration
 	for b.Loop() {
 		drop(b, m, digest)
 		ours = append(ours, fetch(b, c, url, size))
-		theirs = append(theirs, download())
+		theirs = append(theirs, download(false))
+		safe = append(safe, download(true))
 	}
 	b.ReportMetric(size/1e6/median(ours).Seconds(), "MB/s-hit")
 	b.ReportMetric(size/1e6/median(theirs).Seconds(), "MB/s-sdk")
+	b.ReportMetric(size/1e6/median(safe).Seconds(), "MB/s-sdk-safe")
 	b.ReportMetric(median(ours).Seconds()/median(theirs).Seconds(), "ratio")
+	b.ReportMetric(median(ours).Seconds()/median(safe).Seconds(), "ratio-safe")
 }
 
 // The memory of fifty uploads of 100 MiB at once, each in parts, by a process that does
