@@ -203,7 +203,7 @@ func (c *Cache) keptBlob(o *origin, repo Repo, d v1.Hash) (*Blob, error) {
 	}
 	c.storeUsed(&c.reads, nil)
 	c.use(d)
-	if c.isVerified(d, size) && !disk.Shared(file) {
+	if c.isVerified(d, stampOf(file)) && !disk.Shared(file) {
 		return &Blob{Digest: d, Size: size, Result: Hit, file: file}, nil
 	}
 	f, err := c.verifyKept(source{repo: repo, origin: o}, d, file, size)
@@ -216,6 +216,7 @@ func (c *Cache) keptBlob(o *origin, repo Repo, d v1.Hash) (*Blob, error) {
 // verifyKept starts to compute the digest of a file, which it takes over. Should the disk
 // fail, readers go on from src.
 func (c *Cache) verifyKept(src source, d v1.Hash, file *os.File, size int64) (*fill, error) {
+	found := stampOf(file)
 	f, err := newFill(d, c.log)
 	if err != nil {
 		file.Close()
@@ -242,7 +243,7 @@ func (c *Cache) verifyKept(src source, d v1.Hash, file *os.File, size int64) (*f
 	c.wg.Go(func() {
 		f.verify(c.ctx, func(err error) {
 			if err == nil {
-				c.setVerified(d, size)
+				c.setVerified(d, found)
 			} else if errors.Is(err, errStorage) {
 				c.unreadable(d, err)
 			} else if errors.Is(err, errMismatch) {
@@ -291,19 +292,40 @@ func proofOf(d v1.Hash) (p proof) {
 	return p
 }
 
-// isVerified reports whether the digest of d was computed since the start, of a file of
-// that size: one that has become shorter or longer is no longer what was verified.
-func (c *Cache) isVerified(d v1.Hash, size int64) bool {
+// stamp tells the file that was verified from one that was changed since: whoever writes to
+// it sets its time. It is 0, and never that of a verified one, when the file cannot tell.
+type stamp uint64
+
+func stampOf(f *os.File) stamp {
+	info, err := f.Stat()
+	if err != nil {
+		return 0
+	}
+	// An odd factor, so that no size and time are those of another by a small change.
+	return stamp(info.Size())*0x9e3779b97f4a7c15 ^ stamp(info.ModTime().UnixNano())
+}
+
+// isVerified reports whether the digest of d was computed since the start, of a file as it
+// is now.
+func (c *Cache) isVerified(d v1.Hash, s stamp) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	n, ok := c.verified[proofOf(d)]
-	return ok && n == size
+	return ok && n == s && s != 0
 }
 
-func (c *Cache) setVerified(d v1.Hash, size int64) {
+// wasVerified reports whether the digest of d was computed since the start.
+func (c *Cache) wasVerified(d v1.Hash) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.verified[proofOf(d)] = size
+	_, ok := c.verified[proofOf(d)]
+	return ok
+}
+
+func (c *Cache) setVerified(d v1.Hash, s stamp) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.verified[proofOf(d)] = s
 }
 
 // joinFill returns the fill of d, a new one when none is running. With recheck it looks
@@ -383,12 +405,12 @@ func (c *Cache) runFill(ctx context.Context, t *fetcher) error {
 
 // commit makes a verified blob part of the store: synced and renamed, then indexed.
 func (c *Cache) commit(f *fill) error {
-	err := f.part.Commit(f.size)
-	if err != nil {
+	written := stampOf(f.file) // which Commit closes
+	if err := f.part.Commit(f.size); err != nil {
 		return err
 	}
 	c.storeUsed(&c.writes, nil)
-	c.setVerified(f.digest, f.size)
+	c.setVerified(f.digest, written)
 	c.wrong.remove(f.digest)
 	c.space.add(f.digest, f.size, evict.Blob)
 	defer c.upload(f.digest, f.size)
@@ -447,7 +469,7 @@ func (c *Cache) StatBlob(ctx context.Context, repo Repo, d v1.Hash) (size int64,
 	}
 	if linked {
 		size, ok := c.storedSize(d)
-		if ok && (link.Size < 0 || link.Size == size || c.isVerified(d, size)) {
+		if ok && (link.Size < 0 || link.Size == size || c.wasVerified(d)) {
 			return size, Hit, nil
 		}
 		if link.Size >= 0 && c.running(d) != nil {

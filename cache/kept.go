@@ -2,7 +2,6 @@ package cache
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,7 +14,6 @@ import (
 	"forebay/cache/index"
 	"forebay/internal/logkey"
 	"forebay/internal/pull"
-	"forebay/internal/wire"
 )
 
 func (c *Cache) indexRepo(r Repo) index.Repo { return index.Repo(r) }
@@ -92,46 +90,22 @@ func (c *Cache) unread(err error) {
 	c.log.Error("index cannot be read", logkey.Err(err))
 }
 
-// references are the descriptors in a manifest or index that matter here.
-type references struct {
-	Config    *reference  `json:"config"`
-	Layers    []reference `json:"layers"`
-	Manifests []reference `json:"manifests"`
-}
-
-type reference struct {
-	Digest string   `json:"digest"`
-	Size   int64    `json:"size"`
-	URLs   []string `json:"urls"`
-}
-
-func (r references) all() []reference {
-	if r.Config == nil {
-		return r.Layers
-	}
-	return append([]reference{*r.Config}, r.Layers...)
-}
-
 // readRefs notes how large a manifest says its blobs are, which shapes requests only, and
 // returns what it refers to, its own children before all.
 func (c *Cache) readRefs(manifest []byte) (refs []v1.Hash) {
-	var m references
-	if json.Unmarshal(manifest, &m) != nil {
+	m, ok := parseDoc(manifest)
+	if !ok {
 		return nil
 	}
-	for _, r := range m.Manifests {
-		if d, err := wire.ParseDigest(r.Digest); err == nil {
+	for _, child := range m.Manifests {
+		if d, ok := child.digest(); ok {
 			refs = append(refs, d)
 		}
 	}
-	for _, r := range m.all() {
-		d, err := wire.ParseDigest(r.Digest)
-		if err != nil {
-			continue
-		}
-		refs = append(refs, d)
-		if r.Size > 0 {
-			c.sizes.Add(d, r.Size)
+	for _, p := range m.blobs() {
+		refs = append(refs, p.Digest)
+		if p.Size > 0 {
+			c.sizes.Add(p.Digest, p.Size)
 		}
 	}
 	return refs
@@ -151,19 +125,12 @@ func (c *Cache) Servable(_ context.Context, repo Repo, m *Manifest) bool {
 	if err != nil || !o.health.ailing() {
 		return err == nil
 	}
-	var refs references
-	if json.Unmarshal(m.Bytes, &refs) != nil {
+	doc, ok := parseDoc(m.Bytes)
+	if !ok {
 		return false
 	}
-	for _, r := range refs.all() {
-		if len(r.URLs) > 0 {
-			continue // foreign layers are not ours to serve
-		}
-		d, err := wire.ParseDigest(r.Digest)
-		if err != nil {
-			return false
-		}
-		if _, ok := c.storedSize(d); !ok || !c.linked(repo, index.Blob, d) {
+	for _, p := range doc.blobs() { // foreign layers are not ours to serve, and not among them
+		if _, ok := c.storedSize(p.Digest); !ok || !c.linked(repo, index.Blob, p.Digest) {
 			return false
 		}
 	}

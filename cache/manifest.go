@@ -256,8 +256,9 @@ func (c *Cache) linkedManifest(repo Repo, d v1.Hash) (m *Manifest, linked bool, 
 	link, linked, err := c.index.Link(c.indexRepo(repo), index.Manifest, d)
 	if err != nil {
 		c.unread(err)
+		linked = false
 	}
-	if err != nil || !linked {
+	if !linked {
 		return nil, false, nil
 	}
 	b, err := c.readKept(d, manifestMax)

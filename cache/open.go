@@ -101,7 +101,7 @@ type Cache struct {
 
 	mu       sync.Mutex
 	fills    map[v1.Hash]*fill // guarded by mu; removed when ended
-	verified map[proof]int64   // guarded by mu; size of blobs whose digest was computed since the start
+	verified map[proof]stamp   // guarded by mu; blobs whose digest was computed since the start
 }
 
 // counts is what happened since the start.
@@ -175,7 +175,7 @@ func Open(o Options) (*Cache, error) {
 		spared:    newRecent[string, error](tagEntries, sparedFor),
 		trouble:   newRecent[Repo, struct{}](4096, troubleFor),
 		fills:     make(map[v1.Hash]*fill),
-		verified:  make(map[proof]int64),
+		verified:  make(map[proof]stamp),
 	}
 	c.doubtful = doubtful
 	c.hot, _ = lru.New[string, *Manifest](hotEntries)

@@ -113,7 +113,7 @@ func (c *Cache) Verify(ctx context.Context, repair bool, tell func(Progress)) (*
 // check reads one blob and compares it with its digest. A damaged one is taken out. limit
 // may be nil; read, if not nil, is told of every piece.
 func (c *Cache) check(ctx context.Context, d v1.Hash, limit *rate.Limiter, read func(n int)) (v verdict) {
-	f, size, err := c.disk.Blob(d)
+	f, _, err := c.disk.Blob(d)
 	if errors.Is(err, fs.ErrNotExist) {
 		return v // removed meanwhile
 	}
@@ -123,6 +123,7 @@ func (c *Cache) check(ctx context.Context, d v1.Hash, limit *rate.Limiter, read 
 		return v
 	}
 	defer f.Close()
+	found := stampOf(f)
 	sum, err := newHash(d)
 	if err != nil {
 		v.bad = &BadBlob{Digest: d, Error: err.Error()}
@@ -159,7 +160,7 @@ func (c *Cache) check(ctx context.Context, d v1.Hash, limit *rate.Limiter, read 
 		v.bad = c.condemn(d, f, fmt.Errorf("%w: it has %s:%s", errMismatch, d.Algorithm, got))
 		return v
 	}
-	c.setVerified(d, size)
+	c.setVerified(d, found)
 	return v
 }
 

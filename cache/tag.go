@@ -41,8 +41,9 @@ func (c *Cache) tag(repo Repo, name string) (*tagState, error) {
 	t, ok, err := c.index.Tag(c.indexRepo(repo), name)
 	if err != nil {
 		c.unread(err)
+		ok = false
 	}
-	if err != nil || !ok {
+	if !ok {
 		return nil, nil
 	}
 	s := &tagState{repo: repo, name: name, Tag: t, pulls: &pulls{}}

@@ -266,7 +266,13 @@ func (s *Store) publish(tmp, name string) error {
 		return err
 	}
 	if err := s.rename(tmp, name); err != nil {
-		return err
+		// A folder has the name. An empty one is nobody's.
+		if info, lerr := s.root.Lstat(name); lerr != nil || !info.IsDir() || s.removeIfThere(name) != nil {
+			return err
+		}
+		if err := s.rename(tmp, name); err != nil {
+			return err
+		}
 	}
 	if err := s.syncDir(shard); err != nil {
 		return errors.Join(err, s.removeIfThere(name))
@@ -285,7 +291,13 @@ func (s *Store) makeShard(shard string) error {
 			return nil
 		}
 	}
-	if err := s.mkdir(shard); err != nil && !errors.Is(err, fs.ErrExist) {
+	err := s.mkdir(shard)
+	if errors.Is(err, fs.ErrNotExist) { // somebody removed more than one folder
+		if err = s.root.MkdirAll(path.Dir(shard), dirMode); err == nil {
+			err = errors.Join(s.syncDir("."), s.syncDir(blobsDir), s.mkdir(shard))
+		}
+	}
+	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	if err := s.syncDir(path.Dir(shard)); err != nil {

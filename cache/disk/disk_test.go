@@ -240,7 +240,8 @@ func TestFolderInPlaceOfABlob(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir)
 	d := cachetest.SHA256([]byte("x"))
-	if err := os.MkdirAll(blobPath(dir, d), 0o700); err != nil {
+	inside := filepath.Join(blobPath(dir, d), "something of somebody")
+	if err := os.MkdirAll(inside, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	if _, _, err := s.Blob(d); !errors.Is(err, disk.ErrForeign) {
@@ -252,6 +253,10 @@ func TestFolderInPlaceOfABlob(t *testing.T) {
 	if left, err := os.ReadDir(filepath.Join(dir, "partial")); err != nil || len(left) > 0 {
 		t.Errorf("partial has %v, %v; want nothing", left, err)
 	}
+	if err := os.Remove(inside); err != nil {
+		t.Fatal(err)
+	}
+	put(t, s, "x") // an empty one is nobody's
 }
 
 func TestFoldersNeverLeadOut(t *testing.T) {

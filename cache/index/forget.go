@@ -27,30 +27,30 @@ func (ix *Index) ForgetAbsent(ctx context.Context, before time.Time, keep func(v
 	links := func(key, _ []byte, txn *badger.Txn, b *Batch) (int64, error) {
 		d, rest, err := cutDigest(key[1:])
 		if err != nil || len(rest) == 0 || keep(d) {
-			return 0, nil //nolint:nilerr // not one of ours
+			return 0, nil // not one of ours
 		}
 		r, _, err := cutRepo(rest[1:])
 		if err != nil {
-			return 0, nil //nolint:nilerr // not one of ours
+			return 0, nil // not one of ours
 		}
 		at, err := linkKey(r, Kind(rest[0]), d)
 		if err != nil {
-			return 0, nil //nolint:nilerr // not one of ours
+			return 0, nil // not one of ours
 		}
 		l, err := getValue(txn, at, decodeLink)
 		if err != nil || !l.At.Before(before) || has(txn, d) {
-			return 0, nil //nolint:nilerr // damaged, or too young
+			return 0, nil // damaged, or too young
 		}
 		return 1, b.ifAbsent(d, func(b *Batch) error { return b.DeleteLink(r, Kind(rest[0]), d) })
 	}
 	tags := func(key, v []byte, txn *badger.Txn, b *Batch) (int64, error) {
 		r, tag, err := cutRepo(key[1:])
 		if err != nil {
-			return 0, nil //nolint:nilerr // not one of ours
+			return 0, nil // not one of ours
 		}
 		t, err := decodeTag(v)
 		if err != nil || !t.CheckedAt.Before(before) || keep(t.Desc.Digest) || has(txn, t.Desc.Digest) {
-			return 0, nil //nolint:nilerr // damaged, or too young
+			return 0, nil // damaged, or too young
 		}
 		for _, old := range t.History { // a former binding may stand in while the upstream fails
 			if has(txn, old.Digest) {

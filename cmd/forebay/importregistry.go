@@ -90,7 +90,7 @@ func (x *adopting) run(ctx context.Context, s side, dir string) error {
 	if err != nil {
 		return hintError{err, "Name the rootdirectory of the registry's configuration (storage: filesystem: rootdirectory)."}
 	}
-	defer folder.Close()
+	defer func() { _ = folder.Close() }() // nothing was written
 	names, err := s.names(ctx)
 	if err != nil {
 		return err

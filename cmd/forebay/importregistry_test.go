@@ -35,7 +35,9 @@ func dataOf(digest string) string {
 	return fmt.Sprintf("blobs/%s/%s/%s/data", algorithm, hex[:2], hex)
 }
 
-func (r oldRegistry) path(name string) string { return filepath.Join(r.dir, "docker/registry/v2", name) }
+func (r oldRegistry) path(name string) string {
+	return filepath.Join(r.dir, "docker/registry/v2", name)
+}
 
 // image stores an image as a registry does, with the bytes that a mirror has.
 func (r oldRegistry) image(o *operated, repo, tag string, img *hubtest.Image) {
