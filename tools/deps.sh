@@ -18,6 +18,7 @@ iproute2
 iptables
 libc6-dev
 nginx-light
+openssh-client
 podman
 prometheus
 runc

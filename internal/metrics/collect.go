@@ -39,9 +39,6 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	c.fills(to)
 	c.store(to)
-	if c.s.EventsDropped != nil {
-		to.count(c.f.eventsDropped, c.s.EventsDropped())
-	}
 	if c.s.S3 != nil {
 		c.s3(to)
 	}

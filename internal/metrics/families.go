@@ -28,7 +28,7 @@ type families struct {
 
 	s3, s3Took, s3Objects, s3Bytes, s3Queued, s3QueuedBytes, s3Degraded, s3Unsaved, s3Damaged *Family
 
-	events, eventsDropped *Family
+	events *Family
 }
 
 func (f *families) add(kind, name, help string, labels []string) *Family {
@@ -54,7 +54,6 @@ func newFamilies() (f families) {
 	f.build = f.gauge("build_info", "Always 1; the labels say which build this is.", "version", "revision", "go_version")
 	f.ready = f.gauge("ready", "1 while the mirror takes traffic, as /readyz says.")
 	f.events = f.counter("events_total", "What happened to what is kept and to the upstreams, by kind: tag_moved, evicted, degraded, upstream_failing and so on.", "kind")
-	f.eventsDropped = f.counter("events_dropped_total", "Events that the log of events had no room for.")
 	f.ofClients()
 	f.ofUpstreams()
 	f.ofBudgets()

@@ -56,8 +56,6 @@ type Sources struct {
 	Reserves   map[string]float64 // share of its pull limit that each upstream keeps back
 	// Ready returns why no traffic should be sent here, or nil. nil means always ready.
 	Ready func() error
-	// EventsDropped counts the events that the log of events had no room for; nil without one.
-	EventsDropped func() int64
 	// S3 tells of the calls to the bucket, by operation; nil where blobs are not kept in one.
 	S3 func() []S3Operation
 }

@@ -46,7 +46,6 @@ func newWorld(t *testing.T, ho hubtest.Options, mo mirrortest.Options) *world {
 	w.mirror = mirrortest.New(t, mo)
 	w.metrics.Watch(metrics.Sources{
 		Cache: w.mirror.Cache(), Registries: w.mirror.Registries(), Reserves: map[string]float64{"docker.io": 0.1},
-		EventsDropped: func() int64 { return 0 },
 	})
 	t.Cleanup(w.client.CloseIdleConnections)
 	return w
