@@ -2,7 +2,7 @@
 // product's go.mod. Built by `make bin/versitygw`.
 module forebay/tools/s3
 
-go 1.26.8
+go 1.26.0
 
 tool github.com/versity/versitygw/cmd/versitygw
 
