@@ -432,7 +432,7 @@ func (c *Cache) failed(f *fill, err error) {
 		return
 	case errors.Is(err, errMismatch) && f.source.bucket.gave():
 		// The registry is not to blame. The next fill asks it.
-		c.tier.Distrust(c.ctx, f.digest)
+		c.tier.Distrust(f.digest)
 		return
 	case errors.Is(err, errMismatch):
 		c.mismatched(repo, f.digest, err)

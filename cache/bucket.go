@@ -150,14 +150,14 @@ func (s *supply) open(ctx context.Context, d v1.Hash, off, end int64) (*pull.Bod
 		}
 		s.over.Store(true)
 		if statusOf(err) == 416 {
-			s.tier.Distrust(ctx, d) // it is shorter than it should be
+			s.tier.Distrust(d) // it is shorter than it should be
 		}
 		return nil, nil
 	}
 	if body.Size >= 0 && body.Size != s.size {
 		_ = body.Close() // nothing of it is used
 		s.over.Store(true)
-		s.tier.Distrust(ctx, d)
+		s.tier.Distrust(d)
 		return nil, nil
 	}
 	s.used.Store(true)
@@ -203,7 +203,7 @@ func (c *Cache) bucketManifest(ctx context.Context, repo Repo, d v1.Hash) *Manif
 		return nil
 	}
 	if err := matches(d, b); err != nil {
-		c.tier.Distrust(ctx, d)
+		c.tier.Distrust(d)
 		return nil
 	}
 	m, err := c.keepManifest(repo, desc, b)

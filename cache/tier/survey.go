@@ -233,7 +233,7 @@ func (v *survey) shard(ctx context.Context, shard string, all []Object) error {
 		switch {
 		case onDisk && size != o.Size:
 			// The disk was verified, so that the object is wrong.
-			v.t.Distrust(ctx, o.Digest)
+			v.t.Distrust(o.Digest)
 			continue
 		case !known:
 			v.done.New++

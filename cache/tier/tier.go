@@ -337,20 +337,19 @@ func (t *Tier) forget(all ...v1.Hash) (n int64, err error) {
 	return n, nil
 }
 
-// Distrust notes that an object is not what its name says. It is removed, and what takes
-// its place is put whatever is there.
-func (t *Tier) Distrust(ctx context.Context, d v1.Hash) {
+// Distrust notes that an object is not what its name says. It is not read any more. Soon it
+// is replaced by what the disk has then, or removed: nobody waits for that.
+func (t *Tier) Distrust(d v1.Hash) {
 	t.distrusts.Add(1)
 	t.mu.Lock()
 	t.replace[d] = true
 	t.mu.Unlock()
-	t.log.Error("object in the bucket is damaged: removed", logkey.Digest(d))
-	t.Missing(d)
-	err := t.opts.Bucket.Remove(ctx, []v1.Hash{d})
-	t.told(ctx, &t.writes, err)
-	if err != nil {
-		t.log.Warn("damaged object not removed", logkey.Digest(d), logkey.Err(err))
+	t.log.Error("object in the bucket is damaged", logkey.Digest(d))
+	if _, err := t.forget(d); err != nil {
+		t.log.Warn("object not forgotten", logkey.Digest(d), logkey.Err(err))
 	}
+	size, _ := t.size(d)
+	t.queue.add(d, size, time.Now())
 }
 
 func (t *Tier) wrong(d v1.Hash) bool {
@@ -428,7 +427,7 @@ func (t *Tier) Redirect(ctx context.Context, d v1.Hash, size int64) string {
 		case err != nil:
 			return ""
 		case o.Size != size:
-			t.Distrust(ctx, d)
+			t.Distrust(d)
 			return ""
 		}
 		t.saw(d)

@@ -396,12 +396,24 @@ func TestSurveyDistrustsAnotherSize(t *testing.T) {
 	if _, err := b.Survey(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if _, there := m.objects[d]; there || !b.wrong(d) || b.Stats().Damaged != 1 {
-		t.Errorf("object is there: %t, distrusted: %t, want it removed and distrusted", there, b.wrong(d))
+	waits, _ := b.queue.has(d)
+	if _, known := b.Has(d); known || !b.wrong(d) || !waits || b.Stats().Damaged != 1 {
+		t.Errorf("object is known: %t, distrusted: %t, to be replaced: %t; want it distrusted and to be replaced", known, b.wrong(d), waits)
 	}
-	b.Added(d, 5)
 	if err := b.upload(t.Context(), d); err != nil || m.objects[d].Size != 5 || b.wrong(d) {
 		t.Errorf("upload = %v, object of %d bytes, distrusted %t; want 5 bytes, trusted", err, m.objects[d].Size, b.wrong(d))
+	}
+}
+
+// A wrong object that nothing takes the place of is removed.
+func TestWrongObjectIsRemoved(t *testing.T) {
+	m := newMemory()
+	b := newBehind(t, Options{Bucket: m})
+	d := hashOf("x")
+	m.objects[d] = Object{Digest: d, Size: 3, Stamp: time.Now()}
+	b.Distrust(d)
+	if err := b.upload(t.Context(), d); err != nil || len(m.objects) != 0 || b.wrong(d) {
+		t.Errorf("upload = %v, %d objects, distrusted %t; want none", err, len(m.objects), b.wrong(d))
 	}
 }
 

@@ -37,9 +37,14 @@ func (t *Tier) uploads(ctx context.Context) {
 			return
 		}
 		t.makeWay(ctx)
+		wrong := t.wrong(u.digest)
 		switch err := t.upload(ctx, u.digest); {
 		case err == nil:
 			t.queue.done(u)
+			// It may have come to the disk while a wrong object was removed.
+			if size, here := t.size(u.digest); here && wrong && !t.wrong(u.digest) {
+				t.Added(u.digest, size)
+			}
 		case ctx.Err() != nil:
 			return
 		default:
@@ -80,6 +85,9 @@ func (t *Tier) upload(ctx context.Context, d v1.Hash) error {
 	}
 	file, size, err := t.disk.Blob(d)
 	if errors.Is(err, fs.ErrNotExist) {
+		if replace {
+			return t.removeWrong(ctx, d)
+		}
 		return nil // evicted or purged
 	}
 	if err != nil {
@@ -118,6 +126,19 @@ func (t *Tier) upload(ctx context.Context, d v1.Hash) error {
 	t.uploaded.Add(1)
 	t.sent.Add(size)
 	t.log.Debug("blob uploaded", logkey.Digest(d), logkey.Bytes(size), logkey.Took(time.Since(start)))
+	return nil
+}
+
+// removeWrong removes an object that nothing takes the place of.
+func (t *Tier) removeWrong(ctx context.Context, d v1.Hash) error {
+	err := t.opts.Bucket.Remove(ctx, []v1.Hash{d})
+	t.told(ctx, &t.writes, err)
+	if err != nil {
+		return err
+	}
+	t.mu.Lock()
+	delete(t.replace, d)
+	t.mu.Unlock()
 	return nil
 }
 
