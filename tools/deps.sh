@@ -13,10 +13,12 @@ crun
 curl
 docker.io
 docker-registry
+e2fsprogs
 gcc
 iproute2
 iptables
 libc6-dev
+mount
 nginx-light
 openssh-client
 podman
