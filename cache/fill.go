@@ -335,9 +335,9 @@ func (f *fill) nudge() {
 // It returns how many it wrote, and nil only when that is all of them.
 func (f *fill) send(ctx context.Context, w io.Writer, off, end int64) (n int64, err error) {
 	file, err := f.reopen()
-	if errors.Is(err, errStorage) || causeOf(err) != "" {
+	if errors.Is(err, errStorage) || causeOf(err) != "" || errors.Is(err, fs.ErrClosed) {
 		select {
-		case <-f.done: // it ends for the same reason, or there are descriptors then
+		case <-f.done: // it ends for the same reason, has failed, or there are descriptors then
 		case <-ctx.Done():
 			return 0, ctx.Err()
 		}
@@ -349,6 +349,9 @@ func (f *fill) send(ctx context.Context, w io.Writer, off, end int64) (n int64, 
 		_, _, ferr := f.state()
 		if errors.Is(ferr, errStorage) || ferr == nil && (errors.Is(err, fs.ErrNotExist) || causeOf(err) != "") {
 			return f.pass(ctx, w, nil, off, end)
+		}
+		if ferr != nil && errors.Is(err, fs.ErrClosed) {
+			return 0, ferr // it failed before this reader came to its file, which is gone
 		}
 		return 0, fmt.Errorf("read blob %s: %w", f.digest, err)
 	}

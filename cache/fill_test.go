@@ -198,6 +198,9 @@ func startRig(t *testing.T, s *script, d v1.Hash, o rigOptions) *rig {
 	tr := &fetcher{fill: f, sizing: o.sizing, parallel: o.parallel, hint: o.hint, lanes: newLanes(32), exits: make(chan exit), cancel: o.cancel,
 		resumes: store.HasPartial(d), open: func() (*disk.Partial, error) { return store.Partial(d) }}
 	f.reopen = tr.reader
+	if o.cancel {
+		f.hold() // before it runs, as the cache does; the test lets go
+	}
 	go func() {
 		defer close(r.done)
 		tr.run(ctx, keeper{})
@@ -260,6 +263,9 @@ func TestFillHoldsLastByteUntilVerified(t *testing.T) {
 		t.Errorf("reader got %d bytes, want fewer than %d", len(got), len(data))
 	}
 	<-r.done
+	if _, err := r.read(0, unknown); !errors.Is(err, errMismatch) {
+		t.Errorf("read by one who joined in time and was slow = %v, want a mismatch", err)
+	}
 	if _, _, err := r.store.Blob(d); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("store.Blob = %v, want absent", err)
 	}
@@ -368,13 +374,14 @@ func TestFillOutlivesReadersUnlessTold(t *testing.T) {
 				dir := t.TempDir()
 				s := &script{data: data, pace: time.Millisecond}
 				r := startRig(t, s, d, rigOptions{cancel: cancel, dir: dir})
-				r.fill.hold()
 				ctx, leave := context.WithTimeout(context.Background(), 20*time.Millisecond)
 				defer leave()
 				if _, err := r.fill.send(ctx, io.Discard, 0, unknown); !errors.Is(err, context.DeadlineExceeded) {
 					t.Errorf("send = %v, want out of time", err)
 				}
-				r.fill.letGo()
+				if cancel {
+					r.fill.letGo()
+				}
 				<-r.done
 				_, _, err := r.fill.state()
 				if finished := err == nil; finished == cancel {
