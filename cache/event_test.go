@@ -159,12 +159,18 @@ func TestFillsAreToldWhenLargeOrFailed(t *testing.T) {
 		if len(got) != 1 || got[0].Kind != EventFillDone || got[0].Digest != large || got[0].Bytes != fillDoneLeast+5 {
 			t.Errorf("events of a small and a large fill: %+v, want one of the large", got)
 		}
+		opened := r.count("OpenBlob")
 		wrong := put(3<<20, fault{flip: true}, fault{flip: true})
 		if _, err := readBlob(t.Context(), c, hub, wrong); err == nil {
 			t.Error("wrong content was served whole")
 		}
 		synctest.Wait()
-		wantKinds(t, told, "of a blob that came wrong", EventVerificationFailed, EventFillFailed)
+		// A reader that was sent nothing yet tries once more, so there may be two fills.
+		want := []EventKind{EventVerificationFailed, EventFillFailed}
+		if r.count("OpenBlob")-opened > 1 {
+			want = append(want, want...)
+		}
+		wantKinds(t, told, "of a blob that came wrong", want...)
 	})
 }
 
