@@ -92,7 +92,12 @@ func (c *Cache) admit(ctx context.Context, o *origin, repo Repo, ask func(contex
 	a.once.Do(func() { a.proofs = flights[struct{}]{ctx: c.ctx, wg: &c.wg} })
 	wait, cancel := context.WithTimeout(ctx, o.patience(c.opts.RevalidateTimeout))
 	defer cancel()
-	_, _, err := a.proofs.do(wait, repo.Name, func(ctx context.Context) (struct{}, error) { return struct{}{}, ask(ctx) })
+	_, _, err := a.proofs.do(wait, repo.Name, func(ctx context.Context) (struct{}, error) {
+		if proven, refused := a.state(repo.Name); proven || refused != nil {
+			return struct{}{}, nil // by one that ended since the caller looked
+		}
+		return struct{}{}, ask(ctx)
+	})
 	proven, refused := a.state(repo.Name) // ask went through a [proving]
 	switch {
 	case refused != nil:
