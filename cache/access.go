@@ -66,6 +66,12 @@ func (a *access) state(repo string) (proven bool, refused error) {
 	return s.refused == nil, s.refused
 }
 
+// known reports whether a proof or a refusal of repo is of late enough.
+func (a *access) known(repo string) bool {
+	proven, refused := a.state(repo)
+	return proven || refused != nil
+}
+
 // saw takes in how a request for something of a repository ended. That something does
 // not exist says that we may look; an outage says nothing.
 func (a *access) saw(repo string, err error) {
@@ -93,8 +99,8 @@ func (c *Cache) admit(ctx context.Context, o *origin, repo Repo, ask func(contex
 	wait, cancel := context.WithTimeout(ctx, o.patience(c.opts.RevalidateTimeout))
 	defer cancel()
 	_, _, err := a.proofs.do(wait, repo.Name, func(ctx context.Context) (struct{}, error) {
-		if proven, refused := a.state(repo.Name); proven || refused != nil {
-			return struct{}{}, nil // by one that ended since the caller looked
+		if a.known(repo.Name) { // by one that ended since the caller looked
+			return struct{}{}, nil
 		}
 		return struct{}{}, ask(ctx)
 	})
