@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -149,10 +150,10 @@ func (l *limitedGets) Manifest(ctx context.Context, repo, ref string) (v1.Descri
 // spared is a registry whose budget runs low, when low.
 type spared struct {
 	*registry
-	low bool
+	low atomic.Bool
 }
 
-func (s *spared) Low() bool { return s.low }
+func (s *spared) Low() bool { return s.low.Load() }
 
 func TestPopularTagIsRefreshedAhead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -205,7 +206,7 @@ func TestPopularTagIsRefreshedAhead(t *testing.T) {
 			t.Errorf("Manifest = %+v, %v, want %s from the cache", m, err, d)
 		}
 		// With a low budget nothing is refreshed in the background.
-		r.low = true
+		r.low.Store(true)
 		before = r.count("Resolve")
 		time.Sleep(10 * ttl)
 		if n := r.count("Resolve"); n != before {
@@ -235,7 +236,7 @@ func TestLowBudgetIsNotSpentOnKnownTags(t *testing.T) {
 			heads, gets = r.count("Resolve"), r.count("Manifest")
 		}
 		pull("new", Miss, one, 1, 1)
-		r.low = true
+		r.low.Store(true)
 		time.Sleep(2 * ttl)
 		pull("unmoved", Hit, one, 1, 0)
 		pull("confirmed", Hit, one, 0, 0)
@@ -245,10 +246,10 @@ func TestLowBudgetIsNotSpentOnKnownTags(t *testing.T) {
 		pull("moved, asked again at once", Stale, one, 0, 0)
 		time.Sleep(2 * sparedFor)
 		pull("moved, asked again later", Stale, one, 1, 0)
-		r.low = false
+		r.low.Store(false)
 		pull("budget is back", Miss, two, 1, 1)
 		// Moved back to what is kept: that costs nothing.
-		r.low = true
+		r.low.Store(true)
 		r.tags[hub.Name+":latest"] = one
 		time.Sleep(2 * max(ttl, sparedFor))
 		pull("moved to what is kept", Hit, one, 1, 0)
