@@ -2,11 +2,6 @@ package cache
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
-	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -18,6 +13,7 @@ import (
 	"forebay/cache/index"
 	"forebay/internal/logkey"
 	"forebay/internal/pull"
+	"forebay/internal/statefile"
 	"forebay/internal/wire"
 )
 
@@ -59,8 +55,9 @@ type wants struct {
 func (c *Cache) openWants() {
 	c.wants.file = filepath.Join(c.opts.Dir, wantedName)
 	c.wants.list = map[string]*Wanted{}
-	list, err := readWants(c.wants.file)
-	if err != nil {
+	var list []Wanted
+	if err := statefile.Read(c.wants.file, wantedFileMost, &list); err != nil {
+		list = nil
 		c.log.Warn("list of what is wanted is lost", logkey.Err(err))
 	}
 	for _, w := range list {
@@ -68,28 +65,6 @@ func (c *Cache) openWants() {
 			c.wants.list[w.key()] = &w
 		}
 	}
-}
-
-func readWants(name string) ([]Wanted, error) {
-	info, err := os.Stat(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err == nil && info.Size() > wantedFileMost {
-		err = fmt.Errorf("%q has %d bytes", name, info.Size())
-	}
-	if err != nil {
-		return nil, err
-	}
-	text, err := os.ReadFile(name)
-	if err != nil {
-		return nil, err
-	}
-	var list []Wanted
-	if err := json.Unmarshal(text, &list); err != nil {
-		return nil, fmt.Errorf("read %q: %w", name, err)
-	}
-	return list, nil
 }
 
 func (w *Wanted) key() string {
@@ -263,15 +238,13 @@ func (w *wants) write() error {
 	if !dirty {
 		return nil
 	}
-	text, err := json.Marshal(w.sorted())
-	if err != nil {
-		return err
+	err := statefile.Write(w.file, w.sorted())
+	if err != nil { // the next time, then
+		w.mu.Lock()
+		w.dirty = true
+		w.mu.Unlock()
 	}
-	temporary := w.file + ".tmp"
-	if err := os.WriteFile(temporary, text, 0o644); err != nil {
-		return err
-	}
-	return os.Rename(temporary, w.file)
+	return err
 }
 
 // keepWants writes the list soon after it changed, until ctx is done.

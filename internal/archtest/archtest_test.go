@@ -99,7 +99,7 @@ func (s source) at(node ast.Node) string {
 
 // leaf are the packages that every other may import.
 func leaf() []string {
-	return []string{"internal/pull", "internal/wire", "internal/logkey", "internal/sums", "internal/tally", "internal/tracing"}
+	return []string{"internal/pull", "internal/wire", "internal/logkey", "internal/sums", "internal/tally", "internal/tracing", "internal/statefile"}
 }
 
 // anything lets a package import all others.
@@ -128,6 +128,7 @@ func importTable() map[string][]string {
 
 		"internal/logkey":    {},
 		"internal/regfolder": {"internal/wire"},
+		"internal/statefile": {},
 		"internal/sums":      {},
 		"internal/bundle":    leaf(),
 		"internal/pull":      {},

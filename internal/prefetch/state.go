@@ -1,13 +1,9 @@
 package prefetch
 
 import (
-	"encoding/json"
-	"errors"
-	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"time"
+
+	"forebay/internal/statefile"
 )
 
 // LastRun is one run of a set.
@@ -49,22 +45,9 @@ const stateMost = 256 << 20
 // with an error: it holds nothing that does not come again.
 func readState(name string) (state, error) {
 	s := state{Sets: map[string]*setState{}}
-	info, err := os.Stat(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return s, nil
-	}
-	if err == nil && info.Size() > stateMost {
-		err = fmt.Errorf("%q has %d bytes", name, info.Size())
-	}
-	if err != nil {
-		return s, err
-	}
-	text, err := os.ReadFile(name)
-	if err != nil {
-		return s, err
-	}
-	if err := json.Unmarshal(text, &s); err != nil || s.Sets == nil {
-		return state{Sets: map[string]*setState{}}, fmt.Errorf("read %q: %w", name, err)
+	err := statefile.Read(name, stateMost, &s)
+	if err != nil || s.Sets == nil {
+		return state{Sets: map[string]*setState{}}, err
 	}
 	for set, one := range s.Sets {
 		if one == nil {
@@ -75,22 +58,4 @@ func readState(name string) (state, error) {
 }
 
 // write replaces the file as a whole.
-func (s state) write(name string) error {
-	text, err := json.MarshalIndent(s, "", " ")
-	if err != nil {
-		return err
-	}
-	f, err := os.CreateTemp(filepath.Dir(name), "prefetch-*.tmp")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(text)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), name)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return nil
-}
+func (s state) write(name string) error { return statefile.Write(name, s) }
