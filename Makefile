@@ -10,7 +10,7 @@ BENCH :=
 IMAGE := forebay:$(VERSION)
 
 # Packages whose tests need neither root nor other programs.
-QUICK = $$(go list ./... | grep -v -e /internal/e2e -e /internal/bench -e /internal/disktest -e /internal/s3test -e /cache/s3)
+QUICK = $$(go list ./... | grep -v -e /test/e2e -e /bench$$$$ -e /test/disktest -e /test/s3test -e /cache/s3)
 
 LINT := bin/golangci-lint
 S3 := bin/versitygw
@@ -37,7 +37,7 @@ quick: ## run the tests that need neither root nor other programs
 .PHONY: test
 test: deps page-deps lint $(S3) ## run the linter and all tests; installs what they need (as root)
 	go build ./...
-	go test -race -timeout 15m ./internal/mirrortest ./proxy ./internal/server ./upstream/...
+	go test -race -timeout 15m ./test/mirrortest ./proxy ./internal/server ./upstream/...
 	go test -timeout 25m ./...
 
 .PHONY: race
@@ -46,11 +46,11 @@ race: ## run the quick tests under the race detector
 
 .PHONY: e2e
 e2e: deps ## run the end-to-end tests with real clients (as root)
-	go test -timeout 25m -v ./internal/e2e
+	go test -timeout 25m -v ./test/e2e
 
 .PHONY: bench
 bench: deps ## measure against nginx, net/http and the registry itself
-	go run ./internal/bench $(BENCH)
+	go run ./bench $(BENCH)
 
 .PHONY: fuzz
 fuzz: ## run every fuzz target for FUZZ inputs

@@ -6,7 +6,7 @@ set -eu
 count=${1:-20000}
 go list ./... | while read -r package; do
 	# The end-to-end tests have no fuzz targets and start daemons to be listed.
-	case $package in */internal/e2e) continue ;; esac
+	case $package in */test/e2e) continue ;; esac
 	for target in $(go test -list '^Fuzz' "$package" | grep '^Fuzz' || true); do
 		echo "$package $target"
 		go test -run '^$' -fuzz "^$target\$" -fuzztime "${count}x" "$package" </dev/null

@@ -11,8 +11,8 @@ import (
 	"testing"
 	"time"
 
-	"forebay/internal/hubtest"
 	"forebay/internal/pull"
+	"forebay/test/hubtest"
 )
 
 func TestX22Realms(t *testing.T) {

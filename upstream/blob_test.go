@@ -11,8 +11,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"forebay/internal/hubtest"
 	"forebay/internal/pull"
+	"forebay/test/hubtest"
 )
 
 func TestM20DamagedBlobNeverLooksWhole(t *testing.T) {

@@ -10,8 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"forebay/internal/hubtest"
 	"forebay/internal/pull"
+	"forebay/test/hubtest"
 )
 
 func TestPasswordFileIsReadAgainWhenItChanges(t *testing.T) {

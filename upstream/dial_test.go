@@ -12,8 +12,8 @@ import (
 	"strings"
 	"testing"
 
-	"forebay/internal/hubtest"
 	"forebay/internal/pull"
+	"forebay/test/hubtest"
 )
 
 func TestClassify(t *testing.T) {

@@ -8,8 +8,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"forebay/internal/hubtest"
 	"forebay/internal/pull"
+	"forebay/test/hubtest"
 )
 
 // standIn returns an endpoint that stands in under names of its own.

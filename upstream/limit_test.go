@@ -8,8 +8,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"forebay/internal/hubtest"
 	"forebay/internal/pull"
+	"forebay/test/hubtest"
 )
 
 // gets returns how many GETs of manifests the hub has answered with a status.

@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
-	"forebay/internal/hubtest"
 	"forebay/internal/pull"
+	"forebay/test/hubtest"
 )
 
 func TestTagsOfAllPages(t *testing.T) {

@@ -16,9 +16,9 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"go.uber.org/goleak"
 
-	"forebay/internal/hubtest"
 	"forebay/internal/pull"
 	"forebay/internal/wire"
+	"forebay/test/hubtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -4,8 +4,8 @@ import (
 	"bytes"
 	"testing"
 
-	"forebay/internal/hubtest"
 	"forebay/internal/pull"
+	"forebay/test/hubtest"
 )
 
 // TestM16EveryRegistry pulls a whole image from each kind of registry, again when all

@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"testing"
 
-	"forebay/internal/hubtest"
+	"forebay/test/hubtest"
 )
 
 func TestPullWholeImage(t *testing.T) {

@@ -10,8 +10,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"forebay/internal/hubtest"
 	"forebay/internal/pull"
+	"forebay/test/hubtest"
 )
 
 func TestECRAsksForBasicInPlainText(t *testing.T) {

@@ -10,8 +10,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"forebay/internal/hubtest"
 	"forebay/internal/pull"
+	"forebay/test/hubtest"
 )
 
 // One test for each quirk of a registry, named after the two. What all registries must

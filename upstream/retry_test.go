@@ -13,8 +13,8 @@ import (
 
 	"go.uber.org/zap"
 
-	"forebay/internal/hubtest"
 	"forebay/internal/pull"
+	"forebay/test/hubtest"
 )
 
 // virtual returns a hub and a registry with the real pauses, for a synctest bubble.

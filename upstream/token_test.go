@@ -11,8 +11,8 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
-	"forebay/internal/hubtest"
 	"forebay/internal/pull"
+	"forebay/test/hubtest"
 )
 
 func TestM10OneTokenRequestForManyWhoWait(t *testing.T) {

@@ -9,7 +9,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
-	"forebay/internal/hubtest"
+	"forebay/test/hubtest"
 )
 
 // world is a hub and other registries without sockets, for a synctest bubble.

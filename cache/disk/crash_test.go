@@ -17,8 +17,8 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
-	"forebay/cache/cachetest"
 	"forebay/cache/disk"
+	"forebay/test/storetest"
 )
 
 const (
@@ -69,21 +69,21 @@ func child(dir string) int {
 
 // work does everything that changes the disk, saying what it has done.
 func work(s *disk.Store, say func(string)) error {
-	d := cachetest.SHA256([]byte(manifest))
+	d := storetest.SHA256([]byte(manifest))
 	if err := s.Put(d, []byte(manifest)); err != nil {
 		return err
 	}
 	say("put")
-	if err := fill(s, cachetest.SHA256(layer), layer, "commit", say); err != nil {
+	if err := fill(s, storetest.SHA256(layer), layer, "commit", say); err != nil {
 		return err
 	}
-	if err := fill(s, cachetest.SHA512(layer5), layer5, "commit512", say); err != nil {
+	if err := fill(s, storetest.SHA512(layer5), layer5, "commit512", say); err != nil {
 		return err
 	}
-	if err := fill(s, cachetest.SHA256(layer), layer, "again", say); err != nil {
+	if err := fill(s, storetest.SHA256(layer), layer, "again", say); err != nil {
 		return err
 	}
-	p, err := s.Partial(cachetest.SHA256(parked))
+	p, err := s.Partial(storetest.SHA256(parked))
 	if err != nil {
 		return err
 	}
@@ -101,7 +101,7 @@ func work(s *disk.Store, say func(string)) error {
 		return err
 	}
 	say("swept")
-	if err := s.Remove(cachetest.SHA256([]byte(settled))); err != nil {
+	if err := s.Remove(storetest.SHA256([]byte(settled))); err != nil {
 		return err
 	}
 	say("removed")
@@ -133,10 +133,10 @@ func fill(s *disk.Store, d v1.Hash, b []byte, name string, say func(string)) err
 // whole are the blobs that may be there, with all their bytes.
 func whole() map[v1.Hash][]byte {
 	return map[v1.Hash][]byte{
-		cachetest.SHA256([]byte(manifest)): []byte(manifest),
-		cachetest.SHA256([]byte(settled)):  []byte(settled),
-		cachetest.SHA256(layer):            layer,
-		cachetest.SHA512(layer5):           layer5,
+		storetest.SHA256([]byte(manifest)): []byte(manifest),
+		storetest.SHA256([]byte(settled)):  []byte(settled),
+		storetest.SHA256(layer):            layer,
+		storetest.SHA512(layer5):           layer5,
 	}
 }
 
@@ -190,15 +190,15 @@ func checkAfterCrash(t *testing.T, when, dir string, said []string) {
 		t.Errorf("%s: Walk: %v", when, err)
 	}
 	for word, d := range map[string]v1.Hash{
-		"put":       cachetest.SHA256([]byte(manifest)),
-		"commit":    cachetest.SHA256(layer),
-		"commit512": cachetest.SHA512(layer5),
+		"put":       storetest.SHA256([]byte(manifest)),
+		"commit":    storetest.SHA256(layer),
+		"commit512": storetest.SHA512(layer5),
 	} {
 		if _, err := s.Stat(d); err != nil && slices.Contains(said, word) {
 			t.Errorf("%s: what was committed is lost: %v", when, err)
 		}
 	}
-	if _, err := s.Stat(cachetest.SHA256([]byte(settled))); err == nil == slices.Contains(said, "removed") {
+	if _, err := s.Stat(storetest.SHA256([]byte(settled))); err == nil == slices.Contains(said, "removed") {
 		t.Errorf("%s: Stat of the settled blob: %v", when, err)
 	}
 	checkPartials(t, when, s)
@@ -212,7 +212,7 @@ func checkAfterCrash(t *testing.T, when, dir string, said []string) {
 func checkPartials(t *testing.T, when string, s *disk.Store) {
 	t.Helper()
 	for _, b := range [][]byte{layer, parked} {
-		p, err := s.Partial(cachetest.SHA256(b))
+		p, err := s.Partial(storetest.SHA256(b))
 		if err != nil {
 			t.Errorf("%s: Partial: %v", when, err)
 			continue
@@ -339,7 +339,7 @@ func TestFailedSyncIsFinal(t *testing.T) {
 		}
 		return nil
 	})
-	d := cachetest.SHA256(layer)
+	d := storetest.SHA256(layer)
 	p, err := s.Partial(d)
 	if err != nil {
 		t.Fatal(err)
@@ -367,7 +367,7 @@ func TestFailedSyncIsFinal(t *testing.T) {
 
 func TestUnsyncedNameIsTakenBack(t *testing.T) {
 	s := open(t, t.TempDir())
-	d := cachetest.SHA256(layer)
+	d := storetest.SHA256(layer)
 	s.SetFault(func(step disk.Step, name string) error {
 		if step == disk.StepSyncDir && filepath.Base(name) == d.Hex[:2] {
 			return syscall.EIO

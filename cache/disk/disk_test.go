@@ -17,8 +17,8 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"go.uber.org/goleak"
 
-	"forebay/cache/cachetest"
 	"forebay/cache/disk"
+	"forebay/test/storetest"
 )
 
 func TestMain(m *testing.M) {
@@ -39,7 +39,7 @@ func (a adapter) Blob(d v1.Hash) (io.ReadSeekCloser, int64, error) {
 	return f, n, nil
 }
 
-func (a adapter) Partial(d v1.Hash) (cachetest.Partial, error) {
+func (a adapter) Partial(d v1.Hash) (storetest.Partial, error) {
 	p, err := a.Store.Partial(d)
 	if err != nil {
 		return nil, err
@@ -58,7 +58,7 @@ func (a partialAdapter) OpenReader() (io.ReadSeekCloser, error) {
 }
 
 func TestConformance(t *testing.T) {
-	cachetest.TestStore(t, func(t *testing.T, dir string) cachetest.Store {
+	storetest.TestStore(t, func(t *testing.T, dir string) storetest.Store {
 		s, err := disk.Open(dir, nil)
 		if err != nil {
 			t.Fatalf("Open: %v", err)
@@ -87,7 +87,7 @@ func partialPath(dir string, d v1.Hash) string {
 
 func put(t testing.TB, s *disk.Store, content string) v1.Hash {
 	t.Helper()
-	d := cachetest.SHA256([]byte(content))
+	d := storetest.SHA256([]byte(content))
 	if err := s.Put(d, []byte(content)); err != nil {
 		t.Fatalf("Put: %v", err)
 	}
@@ -157,7 +157,7 @@ func TestOpenNeedsAFolder(t *testing.T) {
 
 func TestOpenRemovesLeftovers(t *testing.T) {
 	dir := t.TempDir()
-	d := cachetest.SHA256([]byte("x"))
+	d := storetest.SHA256([]byte("x"))
 	if err := os.MkdirAll(filepath.Join(dir, "partial"), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -239,7 +239,7 @@ func TestForeignThingsAreNoBlobs(t *testing.T) {
 func TestFolderInPlaceOfABlob(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir)
-	d := cachetest.SHA256([]byte("x"))
+	d := storetest.SHA256([]byte("x"))
 	inside := filepath.Join(blobPath(dir, d), "something of somebody")
 	if err := os.MkdirAll(inside, 0o700); err != nil {
 		t.Fatal(err)
@@ -263,7 +263,7 @@ func TestFoldersNeverLeadOut(t *testing.T) {
 	outside := t.TempDir()
 	dir := t.TempDir()
 	s := open(t, dir)
-	d := cachetest.SHA256([]byte("x"))
+	d := storetest.SHA256([]byte("x"))
 	shard := filepath.Dir(blobPath(dir, d))
 	if err := os.Symlink(outside, shard); err != nil {
 		t.Fatal(err)
@@ -300,7 +300,7 @@ func TestForeignPartialIsReplaced(t *testing.T) {
 	outside := secret(t)
 	dir := t.TempDir()
 	s := open(t, dir)
-	d := cachetest.SHA256([]byte("x"))
+	d := storetest.SHA256([]byte("x"))
 	for _, name := range []string{partialPath(dir, d), partialPath(dir, d) + ".json"} {
 		if err := os.Symlink(outside, name); err != nil {
 			t.Fatal(err)
@@ -330,7 +330,7 @@ func TestDamagedMetadataStartsAfresh(t *testing.T) {
 		t.Run(fmt.Sprintf("%.20q", meta), func(t *testing.T) {
 			dir := t.TempDir()
 			s := open(t, dir)
-			d := cachetest.SHA256([]byte("new"))
+			d := storetest.SHA256([]byte("new"))
 			if err := os.WriteFile(partialPath(dir, d), []byte("stale"), 0o600); err != nil {
 				t.Fatal(err)
 			}
@@ -355,7 +355,7 @@ func TestDamagedMetadataStartsAfresh(t *testing.T) {
 func TestPartialKilledInCommitIsResumed(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir)
-	d := cachetest.SHA256([]byte("x"))
+	d := storetest.SHA256([]byte("x"))
 	if err := os.WriteFile(partialPath(dir, d), []byte("x"), 0o444); err != nil {
 		t.Fatal(err)
 	}
@@ -411,7 +411,7 @@ func TestShardRemovedUnderOurFeetIsMadeAgain(t *testing.T) {
 func TestUsageCountsSpaceNotGaps(t *testing.T) {
 	s := open(t, t.TempDir())
 	put(t, s, "12345")
-	p, err := s.Partial(cachetest.SHA256([]byte("sparse")))
+	p, err := s.Partial(storetest.SHA256([]byte("sparse")))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -437,7 +437,7 @@ func TestWalkPassesOverStrangers(t *testing.T) {
 	s := open(t, dir)
 	d := put(t, s, "x")
 	shard := filepath.Dir(blobPath(dir, d))
-	misplaced := cachetest.SHA256([]byte("misplaced"))
+	misplaced := storetest.SHA256([]byte("misplaced"))
 	for _, name := range []string{"README", d.Hex + ".bak", misplaced.Hex} {
 		if err := os.WriteFile(filepath.Join(shard, name), nil, 0o600); err != nil {
 			t.Fatal(err)

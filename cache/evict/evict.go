@@ -5,7 +5,7 @@
 // capacity to be used a second time in, and only what was moves on to the main queue.
 // Manifests and small blobs have shares of their own and are not weighed against layers:
 // to lose one costs a request of the upstream, and to keep it costs next to nothing.
-// The choice was measured; see docs/adr and internal/evictsim.
+// The choice was measured; see docs/adr and bench/evictsim.
 //
 // A [Policy] holds what it is told: content that it was never told of is never dropped.
 package evict
@@ -26,7 +26,7 @@ const (
 	Manifest      // of an image, or an index
 )
 
-// Shares of the capacity, all of them measured with internal/evictsim. Small changes of
+// Shares of the capacity, all of them measured with bench/evictsim. Small changes of
 // any of them change little.
 const (
 	// smallMax is below what a blob counts as small. Two of three layers are, and

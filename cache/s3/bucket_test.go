@@ -19,11 +19,11 @@ import (
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
-	"forebay/cache/cachetest"
 	"forebay/cache/index"
 	"forebay/cache/tier"
 	"forebay/internal/pull"
-	"forebay/internal/s3test"
+	"forebay/test/s3test"
+	"forebay/test/storetest"
 )
 
 // open opens the bucket of a server.
@@ -52,7 +52,7 @@ func noise(seed uint64, n int) []byte {
 
 func keep(t testing.TB, b *Bucket, content []byte) v1.Hash {
 	t.Helper()
-	d := cachetest.SHA256(content)
+	d := storetest.SHA256(content)
 	if err := b.Put(t.Context(), d, int64(len(content)), bytes.NewReader(content), tier.PutOptions{}); err != nil {
 		t.Fatalf("Put of %d bytes: %v", len(content), err)
 	}
@@ -102,7 +102,7 @@ func TestRanges(t *testing.T) {
 	if !errors.As(err, &e) || e.Status != 416 {
 		t.Errorf("Open behind the end: %v, want status 416", err)
 	}
-	_, err = b.Open(t.Context(), cachetest.SHA256([]byte("none")), 0, -1)
+	_, err = b.Open(t.Context(), storetest.SHA256([]byte("none")), 0, -1)
 	if pull.KindOf(err) != pull.NotFound {
 		t.Errorf("Open of what is not there: %v, want not found", err)
 	}
@@ -206,7 +206,7 @@ func TestDamagedContentIsRefused(t *testing.T) {
 	b := open(t, s, nil)
 	for _, size := range []int{1000, 2*partLeast + 1000} {
 		content := noise(6, size)
-		for _, d := range []v1.Hash{cachetest.SHA256(content), cachetest.SHA512(content)} {
+		for _, d := range []v1.Hash{storetest.SHA256(content), storetest.SHA512(content)} {
 			wrong := bytes.Clone(content)
 			wrong[size/2] ^= 1
 			if err := b.Put(t.Context(), d, int64(size), bytes.NewReader(wrong), tier.PutOptions{}); !errors.Is(err, tier.ErrDamaged) {
@@ -227,7 +227,7 @@ func TestUploadResumes(t *testing.T) {
 	s := s3test.New(t)
 	b := open(t, s, nil)
 	content := noise(7, 4*partLeast+5)
-	d := cachetest.SHA256(content)
+	d := storetest.SHA256(content)
 	s.Add(s3test.Fault{Op: "UploadPart", After: 2, Status: 500, Code: "InternalError"})
 	var begun index.Upload
 	err := b.Put(t.Context(), d, int64(len(content)), bytes.NewReader(content), tier.PutOptions{Begun: func(u index.Upload) error {
@@ -365,7 +365,7 @@ func TestListPages(t *testing.T) {
 	var all []v1.Hash
 	for i := range count {
 		content := []byte(fmt.Sprint("object ", i))
-		d := cachetest.SHA256(content)
+		d := storetest.SHA256(content)
 		name := s.Object("some/where", d)
 		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
 			t.Fatal(err)
@@ -444,7 +444,7 @@ func TestAbandonedUploadsAreEnded(t *testing.T) {
 	b := open(t, s, nil)
 	s.Add(s3test.Fault{Op: "UploadPart", Status: 403, Code: "AccessDenied"})
 	content := noise(15, partLeast+5)
-	if err := b.Put(t.Context(), cachetest.SHA256(content), int64(len(content)), bytes.NewReader(content), tier.PutOptions{}); err == nil {
+	if err := b.Put(t.Context(), storetest.SHA256(content), int64(len(content)), bytes.NewReader(content), tier.PutOptions{}); err == nil {
 		t.Fatal("Put without the right works")
 	}
 	if n, err := b.AbortUploads(t.Context(), time.Now().Add(-time.Hour)); n != 0 || err != nil {
@@ -555,7 +555,7 @@ func TestSecretsStayInside(t *testing.T) {
 	defer cancel()
 	var texts []string
 	for _, err := range []error{
-		b.Put(ctx, cachetest.SHA256([]byte("x")), 1, strings.NewReader("x"), tier.PutOptions{}),
+		b.Put(ctx, storetest.SHA256([]byte("x")), 1, strings.NewReader("x"), tier.PutOptions{}),
 		b.Check(ctx), b.Remove(ctx, []v1.Hash{d}),
 	} {
 		if err == nil {

@@ -12,18 +12,18 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
-	"forebay/cache/cachetest"
 	"forebay/cache/disk"
 	"forebay/cache/tier"
 	"forebay/internal/pull"
-	"forebay/internal/s3test"
+	"forebay/test/s3test"
+	"forebay/test/storetest"
 )
 
 // The bucket runs the suite of the disk store: what is committed is in the bucket and
 // nowhere else, and only what is being filled is on the disk.
 func TestBucketIsAStore(t *testing.T) {
 	server := s3test.New(t)
-	cachetest.TestStore(t, func(t *testing.T, dir string) cachetest.Store {
+	storetest.TestStore(t, func(t *testing.T, dir string) storetest.Store {
 		b := open(t, server, func(o *Options) { o.Prefix = "conformance" + dir })
 		parts, err := disk.Open(dir, nil)
 		if err != nil {
@@ -92,7 +92,7 @@ func (s *store) Walk(fn func(d v1.Hash, size int64, modTime time.Time) error) er
 	return s.b.List(context.Background(), "", func(o tier.Object) error { return fn(o.Digest, o.Size, o.Stamp) })
 }
 
-func (s *store) Partial(d v1.Hash) (cachetest.Partial, error) {
+func (s *store) Partial(d v1.Hash) (storetest.Partial, error) {
 	p, err := s.parts.Partial(d)
 	if err != nil {
 		return nil, err

@@ -4,12 +4,12 @@ import (
 	"strings"
 	"testing"
 
-	"forebay/cache/cachetest"
+	"forebay/test/storetest"
 )
 
 // Whatever stands in the bucket, a name is taken for a digest only if that digest has it.
 func FuzzNamesOfObjects(f *testing.F) {
-	hex := cachetest.SHA256([]byte("x")).Hex
+	hex := storetest.SHA256([]byte("x")).Hex
 	for _, name := range []string{
 		"a/blobs/sha256/" + hex[:2] + "/" + hex, "a/blobs/sha256/" + hex, "blobs/sha256/" + hex[:2] + "/" + hex, "a/blobs/sha256/00/" + hex,
 		"a/blobs/sha256/" + hex[:2] + "/" + strings.ToUpper(hex), "a/blobs/../" + hex[:2] + "/" + hex, "a/blobs/check/x", "", "a/blobs/sha512/" + hex[:2] + "/" + hex,

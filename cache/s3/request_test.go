@@ -13,9 +13,9 @@ import (
 	"testing"
 	"time"
 
-	"forebay/cache/cachetest"
 	"forebay/cache/tier"
-	"forebay/internal/s3test"
+	"forebay/test/s3test"
+	"forebay/test/storetest"
 )
 
 // recorder answers as a server that does whatever it is told, and keeps what it was asked.
@@ -124,7 +124,7 @@ func TestStyleOfURLs(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		url, err := b.Presign(t.Context(), cachetest.SHA256([]byte("x")), time.Minute)
+		url, err := b.Presign(t.Context(), storetest.SHA256([]byte("x")), time.Minute)
 		if err != nil || !strings.HasPrefix(url, want) {
 			t.Errorf("Presign = %.80q, %v; want it to begin with %q", url, err, want)
 		}

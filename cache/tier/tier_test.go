@@ -28,7 +28,7 @@ func hashOf(text string) v1.Hash {
 	return d
 }
 
-// memory is a bucket in memory. Real ones are tested in internal/s3test.
+// memory is a bucket in memory. Real ones are tested in test/s3test.
 type memory struct {
 	mu      sync.Mutex
 	objects map[v1.Hash]Object

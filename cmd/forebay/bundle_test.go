@@ -11,7 +11,7 @@ import (
 	"testing"
 
 	"forebay/internal/bundle"
-	"forebay/internal/hubtest"
+	"forebay/test/hubtest"
 )
 
 // offline is a mirror that has no upstream: what it serves was imported.

@@ -12,10 +12,10 @@ import (
 	"go.uber.org/zap"
 
 	"forebay/config"
-	"forebay/internal/hubtest"
 	"forebay/internal/metrics"
-	"forebay/internal/mirrortest"
 	"forebay/proxy"
+	"forebay/test/hubtest"
+	"forebay/test/mirrortest"
 )
 
 // BenchmarkCostOfTelling compares a cached manifest over a kept connection with and without

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"forebay/internal/hubtest"
+	"forebay/test/hubtest"
 )
 
 // TestServePullsFromECRAsTheEnvironmentSays: Amazon's passwords, from the configuration

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"forebay/internal/hubtest"
+	"forebay/test/hubtest"
 )
 
 // askHub runs a command below "forebay hub" against a hub, with credentials for docker.io

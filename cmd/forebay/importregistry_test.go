@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"forebay/internal/hubtest"
+	"forebay/test/hubtest"
 )
 
 // oldRegistry is the storage folder of a distribution registry.

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"forebay/internal/hubtest"
+	"forebay/test/hubtest"
 )
 
 // What the parts are tested for, once through the shipped program.

@@ -13,7 +13,7 @@ import (
 
 	"forebay/cache"
 	"forebay/internal/admin"
-	"forebay/internal/hubtest"
+	"forebay/test/hubtest"
 )
 
 // operated is a mirror in front of a test hub, and a way to run commands on it.

@@ -9,8 +9,8 @@ import (
 	"testing"
 
 	"forebay/internal/admin"
-	"forebay/internal/hubtest"
 	"forebay/internal/prefetch"
+	"forebay/test/hubtest"
 )
 
 // charged returns how many requests the hub has counted as pulls.

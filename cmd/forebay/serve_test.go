@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"forebay/config"
-	"forebay/internal/hubtest"
+	"forebay/test/hubtest"
 )
 
 // started is a forebay that runs in the test's process.

@@ -19,9 +19,9 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"forebay/config"
-	"forebay/internal/hubtest"
 	"forebay/internal/metrics"
-	"forebay/internal/mirrortest"
+	"forebay/test/hubtest"
+	"forebay/test/mirrortest"
 )
 
 // receiver is a collector that takes traces by OTLP over HTTP.

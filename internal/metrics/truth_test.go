@@ -16,10 +16,10 @@ import (
 	dto "github.com/prometheus/client_model/go"
 
 	"forebay/cache"
-	"forebay/internal/hubtest"
 	"forebay/internal/metrics"
-	"forebay/internal/mirrortest"
 	"forebay/proxy"
+	"forebay/test/hubtest"
+	"forebay/test/mirrortest"
 )
 
 // world is a mirror with its metrics, the hub before it, and a client that keeps books.

@@ -16,7 +16,7 @@ import (
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
-	"forebay/internal/hubtest"
+	"forebay/test/hubtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -1,4 +1,4 @@
-// Drives Chromium over the dashboard. internal/e2e/page starts it, with the addresses of
+// Drives Chromium over the dashboard. test/page starts it, with the addresses of
 // three mirrors (with data, empty, with a token) and of what changes the world around them.
 // Each step prints "ok NAME" or "not ok NAME: WHY"; figures begin with "# ".
 

@@ -18,8 +18,8 @@ import (
 
 	"go.uber.org/goleak"
 
-	"forebay/internal/hubtest"
 	"forebay/internal/pull"
+	"forebay/test/hubtest"
 	"forebay/upstream"
 )
 

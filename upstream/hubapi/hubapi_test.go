@@ -13,8 +13,8 @@ import (
 
 	"go.uber.org/goleak"
 
-	"forebay/internal/hubtest"
 	"forebay/internal/pull"
+	"forebay/test/hubtest"
 	"forebay/upstream"
 )
 

@@ -1,0 +1,358 @@
+// Package archtest keeps the house rules that the compiler does not know: who may
+// import whom, and what no file may do. It reads the source files of the whole module.
+package archtest
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "forebay"
+
+// source is one parsed Go file.
+type source struct {
+	name  string // slash-separated, from the module's root
+	pkg   string // its folder: "cache/disk"
+	test  bool
+	file  *ast.File
+	lines int
+	set   *token.FileSet
+}
+
+// sources parses all Go files of the module. Nested modules are not part of it.
+func sources(t *testing.T) []source {
+	t.Helper()
+	root := filepath.Join("..", "..")
+	var all []source
+	err := filepath.WalkDir(root, func(name string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(root, name)
+		if err != nil {
+			return err
+		}
+		rel = filepath.ToSlash(rel)
+		if entry.IsDir() {
+			return pruned(name, rel)
+		}
+		if !strings.HasSuffix(rel, ".go") {
+			return nil
+		}
+		set := token.NewFileSet()
+		file, err := parser.ParseFile(set, name, nil, parser.ParseComments|parser.SkipObjectResolution)
+		if err != nil {
+			return err
+		}
+		all = append(all, source{
+			name: rel, pkg: path.Dir(rel), test: strings.HasSuffix(rel, "_test.go"),
+			file: file, set: set, lines: set.File(file.Pos()).LineCount(),
+		})
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(all) < 10 {
+		t.Fatalf("found only %d Go files below %q", len(all), root)
+	}
+	return all
+}
+
+// pruned leaves out folders that are no part of the module, as the go command does.
+func pruned(name, rel string) error {
+	if rel == "." {
+		return nil
+	}
+	base := path.Base(rel)
+	if strings.HasPrefix(base, ".") || strings.HasPrefix(base, "_") || base == "testdata" || base == "bin" || base == "dist" {
+		return filepath.SkipDir
+	}
+	if _, err := os.Stat(filepath.Join(name, "go.mod")); err == nil {
+		return filepath.SkipDir
+	}
+	return nil
+}
+
+func (s source) imports() []string {
+	var all []string
+	for _, spec := range s.file.Imports {
+		if name, err := strconv.Unquote(spec.Path.Value); err == nil {
+			all = append(all, name)
+		}
+	}
+	return all
+}
+
+func (s source) at(node ast.Node) string {
+	return s.name + ":" + strconv.Itoa(s.set.Position(node.Pos()).Line)
+}
+
+// leaf are the packages that every other may import.
+func leaf() []string {
+	return []string{"internal/pull", "internal/wire", "internal/logkey", "internal/sums", "internal/tally", "internal/tracing", "internal/statefile"}
+}
+
+// anything lets a package import all others.
+const anything = "*"
+
+// importTable says which of our packages each may import. A new package needs a row.
+func importTable() map[string][]string {
+	return map[string][]string{
+		"cmd/forebay": {anything},
+		"config":      {},
+
+		"proxy":       append(leaf(), "cache"),
+		"cache":       append(leaf(), "cache/disk", "cache/evict", "cache/index", "cache/tier"),
+		"cache/disk":  leaf(),
+		"cache/evict": {},
+		"cache/index": leaf(),
+		"cache/tier":  append(leaf(), "cache/disk", "cache/index"),
+		// Its tests run the conformance suite, and a disk in front of it.
+		"cache/s3":        append(leaf(), "test/storetest", "cache/disk", "cache/index", "cache/tier", "test/s3test"),
+		"test/storetest":  append(leaf(), "cache", "cache/disk", "cache/index"),
+		"upstream":        append(leaf(), "upstream/governor"),
+		"upstream/hubapi": append(leaf(), "upstream"),
+		"upstream/ecr":    append(leaf(), "upstream"), // its tests do
+
+		"upstream/governor": {"internal/wire"},
+
+		"internal/logkey":    {},
+		"internal/regfolder": {"internal/wire"},
+		"internal/statefile": {},
+		"internal/sums":      {},
+		"internal/bundle":    leaf(),
+		"internal/pull":      {},
+		"internal/wire":      {},
+		"internal/admin":     append(leaf(), "cache", "cache/tier", "internal/activity", "internal/imageset", "internal/prefetch"),
+		"internal/tally":     {},
+		"internal/tracing":   {},
+		"internal/metrics":   append(leaf(), "cache", "proxy", "upstream", "test/hubtest", "test/mirrortest"), // the last two its tests
+		"internal/server":    {"internal/logkey"},
+		"internal/webhook":   leaf(),
+		// Files that name images.
+		"internal/imageset": leaf(),
+		"internal/prefetch": append(leaf(), "cache", "internal/imageset"),
+		// Whom the dashboard tells of, and the dashboard.
+		"internal/activity": {"internal/logkey"},
+		"internal/page":     {},
+
+		// The test hub shares no parser with the product, so that the two can disagree.
+		"test/hubtest": {},
+		// A real S3 server and a proxy in front of it that misbehaves; its tests run a whole mirror.
+		"test/s3test": append(leaf(), "cache", "cache/index", "cache/s3", "cache/tier", "test/hubtest", "test/mirrortest"),
+		// A whole mirror in a test's process.
+		"test/mirrortest": append(leaf(), "cache", "proxy", "upstream", "test/hubtest", "internal/server"),
+
+		"test/archtest":    {},
+		"bench":            {anything},
+		"test/conformance": {anything},
+		"test/e2e":         {anything},
+		"test/disktest":    {anything},
+		"test/page":        {anything},
+		"bench/evictsim":   {"cache/evict"},
+	}
+}
+
+// testsMayImport are the packages that only tests may import, beside their own row.
+func testsMayImport() []string {
+	return []string{"test/hubtest", "test/mirrortest", "test/storetest"}
+}
+
+func TestImportsGoOneWay(t *testing.T) {
+	table := importTable()
+	for _, s := range sources(t) {
+		allowed, known := table[s.pkg]
+		if !known {
+			t.Errorf("%s: package %s has no row in the import table of test/archtest", s.name, s.pkg)
+			continue
+		}
+		for _, name := range s.imports() {
+			ours, ok := strings.CutPrefix(name, module+"/")
+			switch {
+			case !ok || slices.Contains(allowed, anything) || slices.Contains(allowed, ours):
+			case s.test && ours == s.pkg:
+			case s.test && s.pkg != "test/hubtest" && slices.Contains(testsMayImport(), ours):
+			default:
+				t.Errorf("%s imports %s; package %s may import only %v", s.name, ours, s.pkg, allowed)
+			}
+		}
+	}
+}
+
+func TestCacheSpeaksNoHTTP(t *testing.T) {
+	for _, s := range sources(t) {
+		if s.test || s.pkg != "cache" && !strings.HasPrefix(s.pkg, "cache/") || s.pkg == "cache/s3" {
+			continue // a bucket speaks nothing else
+		}
+		for _, name := range s.imports() {
+			if name == "net/http" || name == "net" {
+				t.Errorf("%s imports %s", s.name, name)
+			}
+		}
+	}
+}
+
+func TestTestHubNeedsOnlyTheStandardLibrary(t *testing.T) {
+	for _, s := range sources(t) {
+		if s.test || s.pkg != "test/hubtest" {
+			continue
+		}
+		for _, name := range s.imports() {
+			if first, _, _ := strings.Cut(name, "/"); strings.Contains(first, ".") || first == module {
+				t.Errorf("%s imports %s", s.name, name)
+			}
+		}
+	}
+}
+
+// A sleep waits too long or not long enough. Inside a synctest bubble time is
+// virtual, and a sleep is exact. Whether a helper is called from a bubble cannot be
+// seen, so the file as a whole must be one of bubbles.
+func TestNothingSleeps(t *testing.T) {
+	for _, s := range sources(t) {
+		if s.test && slices.Contains(s.imports(), "testing/synctest") {
+			continue
+		}
+		calls(s.file, func(call *ast.CallExpr) {
+			if selects(call.Fun, "time", "Sleep") {
+				t.Errorf("%s: time.Sleep in a file without synctest: wait for the condition", s.at(call))
+			}
+		})
+	}
+}
+
+// A test that skips itself is a test that is not run where it matters.
+func TestNoTestSkipsItself(t *testing.T) {
+	for _, s := range sources(t) {
+		if !s.test {
+			continue
+		}
+		calls(s.file, func(call *ast.CallExpr) {
+			for _, receiver := range []string{"t", "b", "f", "tb"} {
+				for _, method := range []string{"Skip", "Skipf", "SkipNow"} {
+					if selects(call.Fun, receiver, method) {
+						t.Errorf("%s: %s.%s: install what the test needs (tools/deps.sh)", s.at(call), receiver, method)
+					}
+				}
+			}
+		})
+	}
+}
+
+func calls(n ast.Node, f func(call *ast.CallExpr)) {
+	ast.Inspect(n, func(n ast.Node) bool {
+		if call, ok := n.(*ast.CallExpr); ok {
+			f(call)
+		}
+		return true
+	})
+}
+
+func selects(e ast.Expr, pkg, name string) bool {
+	selector, ok := e.(*ast.SelectorExpr)
+	if !ok || selector.Sel.Name != name {
+		return false
+	}
+	ident, ok := selector.X.(*ast.Ident)
+	return ok && ident.Name == pkg
+}
+
+// State of the process is state that tests share and nobody owns. Constants in the
+// form of a variable are fine: sentinels, compiled patterns, tables.
+func TestNoPackageKeepsState(t *testing.T) {
+	for _, s := range sources(t) {
+		// The test hub may remember what is slow to compute and never changes.
+		if s.test || s.pkg == "test/hubtest" {
+			continue
+		}
+		for _, decl := range s.file.Decls {
+			group, ok := decl.(*ast.GenDecl)
+			if !ok || group.Tok != token.VAR {
+				continue
+			}
+			for _, spec := range group.Specs {
+				checkVariable(t, s, spec.(*ast.ValueSpec), group.Doc)
+			}
+		}
+	}
+}
+
+func checkVariable(t *testing.T, s source, spec *ast.ValueSpec, doc *ast.CommentGroup) {
+	t.Helper()
+	for i, name := range spec.Names {
+		switch {
+		case name.Name == "_": // "type X implements Y"
+		case filledIn(doc) || filledIn(spec.Doc):
+		case i < len(spec.Values) && (constant(spec.Values[i]) || sentinel(name.Name, spec.Values[i])):
+		default:
+			t.Errorf("%s: package variable %s: make it a field, or a function that returns it", s.at(name), name.Name)
+		}
+	}
+}
+
+// filledIn reports whether the build fills a variable: go:embed, or the linker's -X,
+// of which the comment says so.
+func filledIn(doc *ast.CommentGroup) bool {
+	if doc == nil {
+		return false
+	}
+	for _, line := range doc.List {
+		if strings.HasPrefix(line.Text, "//go:embed ") || strings.Contains(line.Text, "set by the linker") {
+			return true
+		}
+	}
+	return false
+}
+
+// constant reports whether e is a constant in the form of a variable.
+func constant(e ast.Expr) bool {
+	switch e := e.(type) {
+	case *ast.CompositeLit:
+		return true
+	case *ast.CallExpr:
+		for _, f := range [][2]string{{"errors", "New"}, {"fmt", "Errorf"}, {"regexp", "MustCompile"}, {"strings", "NewReplacer"}, {"strings", "Join"}, {"crc32", "MakeTable"}, {"netip", "MustParsePrefix"}} {
+			if selects(e.Fun, f[0], f[1]) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// sentinel reports whether e is an error of a type of our own.
+func sentinel(name string, e ast.Expr) bool {
+	pointer, ok := e.(*ast.UnaryExpr)
+	return ok && pointer.Op == token.AND && strings.HasPrefix(strings.ToLower(name), "err")
+}
+
+func TestEveryPackageSaysWhatItPromises(t *testing.T) {
+	said := map[string]bool{}
+	for _, s := range sources(t) {
+		said[s.pkg] = said[s.pkg] || s.file.Doc != nil
+	}
+	for pkg, ok := range said {
+		if !ok {
+			t.Errorf("package %s has no package comment", pkg)
+		}
+	}
+}
+
+// Long files are for reviewers to judge, so this only tells.
+func TestTellOfLongFiles(t *testing.T) {
+	const linesMost = 600
+	for _, s := range sources(t) {
+		if s.lines > linesMost {
+			t.Logf("%s has %d lines; more than %d are hard to read", s.name, s.lines, linesMost)
+		}
+	}
+}

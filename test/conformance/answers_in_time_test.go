@@ -1,0 +1,73 @@
+package conformance
+
+import (
+	"context"
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+
+	"forebay/test/hubtest"
+	"forebay/test/mirrortest"
+	"forebay/upstream"
+)
+
+// T14, containerd#10624: a client may wait for headers for ever. With the shipped timeouts
+// it hears within 20 s, wherever the upstream hangs.
+func TestT14_HeadersWithinTwentySeconds(t *testing.T) {
+	t.Parallel()
+	var wg sync.WaitGroup
+	for name, rule := range map[string]hubtest.Rule{
+		"registry": {Role: hubtest.RoleRegistry, Do: hubtest.Hang()},
+		"token":    {Role: hubtest.RoleAuth, Do: hubtest.Hang()},
+		"CDN":      {Role: hubtest.CDN, Do: hubtest.Hang()},
+		"CDN drip": {Role: hubtest.CDN, Do: hubtest.StallAt(0)},
+		"headers":  {Role: hubtest.RoleRegistry, Do: hubtest.SlowHeaders(5 * time.Second)},
+		"body":     {Role: hubtest.RoleRegistry, Route: hubtest.RouteManifest, Do: hubtest.StallAt(20)},
+	} {
+		hub := hubtest.New(t, hubtest.Options{})
+		img := hub.PushImage("library/app", "latest", hubtest.ImageSpec{LayerSize: 3 << 20})
+		hub.AddRule(rule)
+		m := mirrortest.New(t, mirrortest.Options{Hub: hub})
+		c := newClient(t)
+		blobs := []string{"blobs/" + img.Children[0].Layers[0].Digest, "blobs/" + img.Children[0].Config.Digest}
+		paths := append(blobs, "manifests/latest", "manifests/"+img.Digest, "tags/list", "referrers/"+img.Digest)
+		switch {
+		case rule.Role == hubtest.CDN:
+			paths = blobs
+		case rule.Route == hubtest.RouteManifest:
+			paths = paths[2:4]
+		}
+		for _, path := range paths {
+			for _, method := range []string{http.MethodGet, http.MethodHead} {
+				if rule.Role == hubtest.CDN && method == http.MethodHead {
+					continue
+				}
+				wg.Go(func() {
+					start := time.Now()
+					a, err := c.try(context.Background(), method, m.URL, "/v2/library/app/"+path, "User-Agent: "+agentDocker)
+					if took := time.Since(start); err != nil || took > 20*time.Second {
+						t.Errorf("%s hangs: %s %s: %v after %s", name, method, path, err, took)
+						return
+					}
+					if a.Status < 400 && method == http.MethodGet {
+						t.Errorf("%s hangs: %s: status %d, want an error", name, a.request, a.Status)
+					}
+				})
+			}
+		}
+	}
+	wg.Wait()
+}
+
+// T14: a body that stalls is taken up again where it stopped, and the client sees nothing
+// but a pause.
+func TestT14_StalledBodiesGoOn(t *testing.T) {
+	hub, m, c := setupWith(t, hubtest.Options{}, mirrortest.Options{}, upstream.Options{Timeouts: upstream.Timeouts{Stall: 500 * time.Millisecond}})
+	for _, at := range []int64{1, 100_000, 2_999_999} {
+		digest := hub.PutBlob("library/app", letters(int(at), 3_000_000))
+		hub.AddRule(hubtest.Rule{Role: hubtest.CDN, Ref: digest, Count: 1, Do: hubtest.StallAt(at)})
+		c.get(m.URL, "/v2/library/app/blobs/"+digest).assertBlob(t, digest, hub.Bytes(digest))
+	}
+	hub.AssertAllFired(t)
+}
