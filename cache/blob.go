@@ -416,7 +416,7 @@ func (c *Cache) commit(f *fill) error {
 	defer c.upload(f.digest, f.size)
 	return c.record(func(b *index.Batch) error {
 		return errors.Join(b.PutBlob(f.digest, index.BlobInfo{Size: f.size, Added: time.Now()}),
-			b.PutLink(c.indexRepo(f.source.repo), index.Blob, f.digest, index.Link{Size: f.size, At: time.Now()}))
+			b.PutLink(f.source.repo, index.Blob, f.digest, index.Link{Size: f.size, At: time.Now()}))
 	})
 }
 
@@ -463,7 +463,7 @@ func (c *Cache) StatBlob(ctx context.Context, repo Repo, d v1.Hash) (size int64,
 	if err := c.admitBlob(ctx, o, repo, d); err != nil {
 		return 0, "", err
 	}
-	link, linked, err := c.index.Link(c.indexRepo(repo), index.Blob, d)
+	link, linked, err := c.index.Link(repo, index.Blob, d)
 	if err != nil {
 		c.unread(err)
 	}
@@ -491,7 +491,7 @@ func (c *Cache) StatBlob(ctx context.Context, repo Repo, d v1.Hash) (size int64,
 			return 0, err
 		}
 		return size, c.record(func(b *index.Batch) error {
-			return b.PutLink(c.indexRepo(repo), index.Blob, d, index.Link{Size: size, At: time.Now()})
+			return b.PutLink(repo, index.Blob, d, index.Link{Size: size, At: time.Now()})
 		})
 	})
 	if joined {

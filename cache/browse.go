@@ -118,7 +118,7 @@ func (b *browse) run() error {
 			return err
 		}
 		for _, r := range repos {
-			if err := b.repository(Repo(r.Repo), "", v1.Hash{}); err != nil {
+			if err := b.repository(r.Repo, "", v1.Hash{}); err != nil {
 				return err
 			}
 		}
@@ -143,7 +143,7 @@ func splitCursor(s string) (repo Repo, tag string, d v1.Hash, err error) {
 	if !ok || upstream == "" || !wire.ValidRepository(repository) || !byDigest && !wire.ValidTag(tag) {
 		return repo, "", d, fmt.Errorf("%w: after %.80q, which is no name from a list", ErrQuery, s)
 	}
-	return Repo{upstream, repository}, tag, d, nil
+	return Repo{Upstream: upstream, Name: repository}, tag, d, nil
 }
 
 // repository lists one repository, its tags after one, or its untagged manifests after d.
@@ -174,7 +174,7 @@ func (b *browse) tags(repo Repo, after string) error {
 	}
 	for {
 		var some []bound
-		err := b.c.index.TagsAfter(b.c.indexRepo(repo), after, func(name string, t index.Tag) error {
+		err := b.c.index.TagsAfter(repo, after, func(name string, t index.Tag) error {
 			some = append(some, bound{name, t})
 			if len(some) == tagNames {
 				return index.ErrStop
@@ -258,7 +258,7 @@ func (b *browse) untagged(repo Repo, after v1.Hash) error {
 // nor a kept index names, sorted.
 func (c *Cache) untagged(ctx context.Context, repo Repo) ([]v1.Hash, error) {
 	named := map[v1.Hash]bool{}
-	err := c.index.Tags(c.indexRepo(repo), func(_ string, t index.Tag) error {
+	err := c.index.Tags(repo, func(_ string, t index.Tag) error {
 		named[t.Desc.Digest] = true
 		return ctx.Err()
 	})
@@ -266,7 +266,7 @@ func (c *Cache) untagged(ctx context.Context, repo Repo) ([]v1.Hash, error) {
 		return nil, err
 	}
 	var all, indexes []v1.Hash
-	err = c.index.Links(c.indexRepo(repo), index.Manifest, func(d v1.Hash, l index.Link) error {
+	err = c.index.Links(repo, index.Manifest, func(d v1.Hash, l index.Link) error {
 		if types.MediaType(l.MediaType).IsIndex() {
 			indexes = append(indexes, d)
 		}
@@ -313,7 +313,7 @@ func (c *Cache) Inspect(repo Repo, tag string, d v1.Hash) (*Image, error) {
 		i := c.image(repo, "", d, true)
 		return &i, nil
 	}
-	t, ok, err := c.index.Tag(c.indexRepo(repo), tag)
+	t, ok, err := c.index.Tag(repo, tag)
 	if err != nil {
 		return nil, err
 	}

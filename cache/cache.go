@@ -15,6 +15,7 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"forebay/cache/index"
 	"forebay/internal/pull"
 )
 
@@ -55,12 +56,7 @@ type Discovery interface {
 }
 
 // Repo names a repository of an upstream: the scope of links and tags.
-type Repo struct {
-	Upstream string // public name, "docker.io"
-	Name     string // canonical, "library/nginx"
-}
-
-func (r Repo) String() string { return r.Upstream + "/" + r.Name }
+type Repo = index.Repo
 
 // Result says how a request was answered, for logs and metrics.
 type Result string

@@ -169,9 +169,9 @@ func (r *registry) Referrers(ctx context.Context, _ string, _ v1.Hash) ([]json.R
 }
 
 var (
-	hub = Repo{"docker.io", "library/app"}
+	hub = Repo{Upstream: "docker.io", Name: "library/app"}
 	// other is a second repository of the same upstream.
-	other = Repo{"docker.io", "library/other"}
+	other = Repo{Upstream: "docker.io", Name: "library/other"}
 )
 
 const ttl = time.Minute
@@ -386,7 +386,7 @@ func TestBlobOfAnotherRepositoryNeedsProof(t *testing.T) {
 	if _, err := readBlob(t.Context(), c, other, d); pull.KindOf(err) != pull.NotFound {
 		t.Errorf("Blob(other) = %v, want not found", err)
 	}
-	third := Repo{"docker.io", "library/third"}
+	third := Repo{Upstream: "docker.io", Name: "library/third"}
 	r.put(third.Name, s)
 	for range 2 {
 		if got, err := readBlob(t.Context(), c, third, d); err != nil || !bytes.Equal(got, s.data) {

@@ -57,7 +57,7 @@ func (c *Cache) Contents(ctx context.Context, repo Repo, tag string, d v1.Hash, 
 		return nil, err
 	}
 	if tag != "" {
-		t, ok, err := c.index.Tag(c.indexRepo(repo), tag)
+		t, ok, err := c.index.Tag(repo, tag)
 		if err != nil {
 			return nil, err
 		}
@@ -180,7 +180,7 @@ func (w *contentsWalk) refer(d v1.Hash, depth int) error {
 
 // mediaType returns the media type of a manifest: as its link says, or its descriptor.
 func (w *contentsWalk) mediaType(desc descriptor, d v1.Hash) string {
-	if link, ok, err := w.c.index.Link(w.c.indexRepo(w.repo), index.Manifest, d); ok && err == nil && link.MediaType != "" {
+	if link, ok, err := w.c.index.Link(w.repo, index.Manifest, d); ok && err == nil && link.MediaType != "" {
 		return link.MediaType
 	}
 	return desc.MediaType
@@ -190,7 +190,7 @@ func (w *contentsWalk) mediaType(desc descriptor, d v1.Hash) string {
 // tag by which it is found, if it is by one.
 func (c *Cache) namedReferrers(repo Repo, d v1.Hash) ([]Referer, error) {
 	var all []Referer
-	text, _, ok, err := c.index.Doc(c.indexRepo(repo), index.ReferrerList, d.String())
+	text, _, ok, err := c.index.Doc(repo, index.ReferrerList, d.String())
 	if err != nil {
 		return nil, err
 	}
@@ -204,7 +204,7 @@ func (c *Cache) namedReferrers(repo Repo, d v1.Hash) ([]Referer, error) {
 	}
 	base := d.Algorithm + "-" + d.Hex
 	for _, suffix := range referrerSuffixes() {
-		t, ok, err := c.index.Tag(c.indexRepo(repo), base+suffix)
+		t, ok, err := c.index.Tag(repo, base+suffix)
 		if err != nil {
 			return nil, err
 		}

@@ -190,7 +190,7 @@ func startRig(t *testing.T, s *script, d v1.Hash, o rigOptions) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.source = source{repo: Repo{"docker.io", "library/app"}, origin: from}
+	f.source = source{repo: Repo{Upstream: "docker.io", Name: "library/app"}, origin: from}
 	f.maxBytes = o.maxBytes
 	ctx, stop := context.WithCancel(context.Background())
 	r := &rig{t: t, store: store, fill: f, done: make(chan struct{}), stop: stop}

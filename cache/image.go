@@ -49,7 +49,7 @@ type Image struct {
 
 // Name returns "docker.io/library/nginx:1.27", or with its digest when it has no tag.
 func (i *Image) Name() string {
-	return refString(Repo{i.Upstream, i.Repository}, i.Tag, i.Digest)
+	return refString(Repo{Upstream: i.Upstream, Name: i.Repository}, i.Tag, i.Digest)
 }
 
 // ImagePlatform is one image of an index, or the only one.
@@ -74,7 +74,7 @@ func (c *Cache) image(repo Repo, tag string, d v1.Hash, details bool) Image {
 		Upstream: repo.Upstream, Repository: repo.Name, Tag: tag, Digest: d,
 		Pinned: c.Pinned(d), Platforms: []ImagePlatform{},
 	}
-	link, linked, err := c.index.Link(c.indexRepo(repo), index.Manifest, d)
+	link, linked, err := c.index.Link(repo, index.Manifest, d)
 	if linked && err == nil {
 		w.image.MediaType = link.MediaType
 	}

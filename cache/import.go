@@ -304,7 +304,7 @@ func (a *admission) run(ctx context.Context) error {
 		err := c.update(func(b *index.Batch) error {
 			var errs []error
 			for _, l := range links {
-				errs = append(errs, b.PutLink(c.indexRepo(repo), l.kind, l.desc.Digest, linkOf(l.desc)))
+				errs = append(errs, b.PutLink(repo, l.kind, l.desc.Digest, linkOf(l.desc)))
 			}
 			return errors.Join(errs...)
 		})
@@ -485,7 +485,7 @@ func (a *admission) refer(d *admittedDoc) error {
 	if d.subject == (v1.Hash{}) {
 		return nil
 	}
-	c, repo := a.c, a.c.indexRepo(a.root.Repo)
+	c, repo := a.c, a.root.Repo
 	kept, at, known, err := c.index.Doc(repo, index.ReferrerList, d.subject.String())
 	if err != nil {
 		return err

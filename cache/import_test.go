@@ -177,7 +177,7 @@ func TestAdmitRefusesImagesThatAreNotSound(t *testing.T) {
 	if _, err := c.Admit(t.Context(), Root{Repo: hub, Tag: "bad", Desc: v1.Descriptor{Digest: digestOf([]byte("nowhere"))}}); !errors.Is(err, ErrNotKept) {
 		t.Errorf("Admit of what is not here = %v, want ErrNotKept", err)
 	}
-	if _, err := c.Admit(t.Context(), Root{Repo: Repo{"quay.io", "x"}, Tag: "bad", Desc: v1.Descriptor{Digest: layer}}); pull.KindOf(err) != pull.NotFound {
+	if _, err := c.Admit(t.Context(), Root{Repo: Repo{Upstream: "quay.io", Name: "x"}, Tag: "bad", Desc: v1.Descriptor{Digest: layer}}); pull.KindOf(err) != pull.NotFound {
 		t.Errorf("Admit for a registry that is not configured = %v", err)
 	}
 	if _, ok, err := c.TagHistory(hub, "bad"); ok || err != nil {

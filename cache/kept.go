@@ -16,8 +16,6 @@ import (
 	"forebay/internal/pull"
 )
 
-func (c *Cache) indexRepo(r Repo) index.Repo { return index.Repo(r) }
-
 func linkOf(desc v1.Descriptor) index.Link {
 	return index.Link{MediaType: string(desc.MediaType), Size: desc.Size, At: time.Now()}
 }
@@ -25,13 +23,13 @@ func linkOf(desc v1.Descriptor) index.Link {
 // linkManifest records that repo holds the manifest desc.
 func (c *Cache) linkManifest(repo Repo, desc v1.Descriptor) error {
 	return c.record(func(b *index.Batch) error {
-		return b.PutLink(c.indexRepo(repo), index.Manifest, desc.Digest, linkOf(desc))
+		return b.PutLink(repo, index.Manifest, desc.Digest, linkOf(desc))
 	})
 }
 
 // linked reports whether repo holds d.
 func (c *Cache) linked(repo Repo, k index.Kind, d v1.Hash) bool {
-	_, ok, err := c.index.Link(c.indexRepo(repo), k, d)
+	_, ok, err := c.index.Link(repo, k, d)
 	return ok && err == nil
 }
 

@@ -69,7 +69,7 @@ type document struct {
 
 // listing decodes into to what is kept of doc, fresh or, when the upstream fails, stale.
 func (c *Cache) listing(ctx context.Context, o *origin, repo Repo, doc document, to any) (Result, error) {
-	kept, at, ok, err := c.index.Doc(c.indexRepo(repo), doc.kind, doc.key)
+	kept, at, ok, err := c.index.Doc(repo, doc.kind, doc.key)
 	if err != nil {
 		return "", err
 	}
@@ -128,7 +128,7 @@ func (c *Cache) askList(ctx context.Context, repo Repo, doc document) ([]byte, e
 		return nil, &pull.Error{Kind: pull.Invalid, Upstream: repo.Upstream, Op: "list " + repo.Name, Err: err}
 	}
 	err = c.update(func(t *index.Batch) error {
-		return t.PutDoc(c.indexRepo(repo), doc.kind, doc.key, b, time.Now())
+		return t.PutDoc(repo, doc.kind, doc.key, b, time.Now())
 	})
 	if err != nil {
 		c.log.Error("list not kept", logkey.Upstream(repo.Upstream), logkey.Repository(repo.Name), logkey.Err(err))

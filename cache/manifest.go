@@ -137,7 +137,7 @@ func (c *Cache) byDigest(ctx context.Context, o *origin, repo Repo, d v1.Hash, h
 
 // linkDesc returns what is known of a manifest that repo holds, kept or not.
 func (c *Cache) linkDesc(repo Repo, d v1.Hash) (v1.Descriptor, bool) {
-	l, ok, err := c.index.Link(c.indexRepo(repo), index.Manifest, d)
+	l, ok, err := c.index.Link(repo, index.Manifest, d)
 	if err != nil || !ok || l.MediaType == "" || l.Size < 0 {
 		return v1.Descriptor{}, false
 	}
@@ -220,7 +220,7 @@ func (c *Cache) keepManifest(repo Repo, desc v1.Descriptor, b []byte) (*Manifest
 		c.space.add(desc.Digest, desc.Size, evict.Manifest)
 		err = c.record(func(b *index.Batch) error {
 			return errors.Join(b.PutBlob(desc.Digest, index.BlobInfo{Size: desc.Size, Added: time.Now()}),
-				b.PutLink(c.indexRepo(repo), index.Manifest, desc.Digest, linkOf(desc)))
+				b.PutLink(repo, index.Manifest, desc.Digest, linkOf(desc)))
 		})
 	}
 	if err != nil {
@@ -253,7 +253,7 @@ func (c *Cache) linkedManifest(repo Repo, d v1.Hash) (m *Manifest, linked bool, 
 		c.useManifest(m)
 		return m, true, nil
 	}
-	link, linked, err := c.index.Link(c.indexRepo(repo), index.Manifest, d)
+	link, linked, err := c.index.Link(repo, index.Manifest, d)
 	if err != nil {
 		c.unread(err)
 		linked = false

@@ -29,7 +29,7 @@ func (g *gathering) add(p *Pin) {
 	if byDigest {
 		d, _ = wire.ParseDigest(p.ref) // it was, when it was pinned
 	} else {
-		t, ok, err := g.c.index.Tag(g.c.indexRepo(p.repo), p.ref)
+		t, ok, err := g.c.index.Tag(p.repo, p.ref)
 		d, known = t.Desc.Digest, ok && err == nil
 	}
 	p.State = Absent
@@ -179,7 +179,7 @@ func (c *Cache) knownReferrers(repo Repo, d v1.Hash) []descriptor {
 	})
 	base := d.Algorithm + "-" + d.Hex
 	for _, suffix := range referrerSuffixes() {
-		if t, ok, err := c.index.Tag(c.indexRepo(repo), base+suffix); ok && err == nil {
+		if t, ok, err := c.index.Tag(repo, base+suffix); ok && err == nil {
 			all = append(all, descriptor{Digest: t.Desc.Digest.String(), Size: t.Desc.Size, MediaType: string(t.Desc.MediaType)})
 		}
 	}
@@ -189,7 +189,7 @@ func (c *Cache) knownReferrers(repo Repo, d v1.Hash) []descriptor {
 // listedReferrers returns the referrers of a manifest by the last list of the upstream.
 func (c *Cache) listedReferrers(repo Repo, d v1.Hash) []descriptor {
 	var all []descriptor
-	if b, _, ok, err := c.index.Doc(c.indexRepo(repo), index.ReferrerList, d.String()); ok && err == nil {
+	if b, _, ok, err := c.index.Doc(repo, index.ReferrerList, d.String()); ok && err == nil {
 		if json.Unmarshal(b, &all) != nil {
 			return nil
 		}

@@ -141,7 +141,7 @@ func (c *Cache) listPins() []Pin {
 	var list []Pin
 	known := map[string]bool{}
 	err := c.index.Pins(func(p index.Pin) error {
-		repo := Repo(p.Repo)
+		repo := p.Repo
 		pin := Pin{Ref: repo.String() + ":" + p.Ref, Platforms: p.Platforms, At: p.At, repo: repo, ref: p.Ref}
 		if strings.Contains(p.Ref, ":") {
 			pin.Ref = repo.String() + "@" + p.Ref
@@ -174,7 +174,7 @@ func (c *Cache) matchedPins(known map[string]bool) ([]Pin, error) {
 			return list, err
 		}
 		for _, r := range repos {
-			repo := Repo(r.Repo)
+			repo := r.Repo
 			err := c.index.Tags(r.Repo, func(tag string, _ index.Tag) error {
 				name := repo.String() + ":" + tag
 				if pattern := c.pins.matching(repo, tag); pattern != "" && !known[name] {
@@ -244,7 +244,7 @@ func (c *Cache) pin(repo Repo, tag string, d v1.Hash, ref string, platforms []st
 		return nil, err
 	}
 	before := c.pins.bytes
-	record := index.Pin{Repo: c.indexRepo(repo), Ref: ref, Platforms: platforms, At: time.Now()}
+	record := index.Pin{Repo: repo, Ref: ref, Platforms: platforms, At: time.Now()}
 	if replaced {
 		record.At = old.At
 	}
@@ -266,7 +266,7 @@ func (c *Cache) pin(repo Repo, tag string, d v1.Hash, ref string, platforms []st
 			if replaced {
 				return b.PutPin(old)
 			}
-			return b.DeletePin(c.indexRepo(repo), ref)
+			return b.DeletePin(repo, ref)
 		})
 		c.gatherPins()
 		return nil, errors.Join(fmt.Errorf("pin %s: %w: it takes %s, the other pins take %s, and at most %s may be pinned, which is %d %% of storage.max_size (%s)",
@@ -280,7 +280,7 @@ func size(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }
 // pinRecord returns the pin as it is recorded.
 func (c *Cache) pinRecord(repo Repo, ref string) (pin index.Pin, ok bool, err error) {
 	err = c.index.Pins(func(p index.Pin) error {
-		if Repo(p.Repo) == repo && p.Ref == ref {
+		if p.Repo == repo && p.Ref == ref {
 			pin, ok = p, true
 			return index.ErrStop
 		}
@@ -384,7 +384,7 @@ func (c *Cache) unpin(repo Repo, tag string, d v1.Hash, ref string) error {
 		}
 		return fmt.Errorf("%s is not pinned: %w", refString(repo, tag, d), ErrNotKept)
 	}
-	err = c.update(func(b *index.Batch) error { return b.DeletePin(c.indexRepo(repo), ref) })
+	err = c.update(func(b *index.Batch) error { return b.DeletePin(repo, ref) })
 	if err == nil {
 		err = c.index.Sync()
 	}

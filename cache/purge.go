@@ -59,7 +59,7 @@ func (c *Cache) PurgeImage(ctx context.Context, repo Repo, tag string, d v1.Hash
 func (p *purge) image(ctx context.Context, repo Repo, tag string, d v1.Hash) error {
 	byTag := d == (v1.Hash{})
 	if byTag {
-		t, ok, err := p.c.index.Tag(p.c.indexRepo(repo), tag)
+		t, ok, err := p.c.index.Tag(repo, tag)
 		if err != nil {
 			return err
 		}
@@ -119,7 +119,7 @@ func (c *Cache) pinnedElsewhere(repo Repo, d v1.Hash) bool {
 	}
 	held := false
 	err := c.index.Holders(d, func(r index.Repo, _ index.Kind) error {
-		if Repo(r) != repo {
+		if r != repo {
 			held = true
 		}
 		return nil
@@ -128,7 +128,7 @@ func (c *Cache) pinnedElsewhere(repo Repo, d v1.Hash) bool {
 }
 
 func (p *purge) tag(repo Repo, tag string) error {
-	err := p.c.update(func(b *index.Batch) error { return b.DeleteTag(p.c.indexRepo(repo), tag) })
+	err := p.c.update(func(b *index.Batch) error { return b.DeleteTag(repo, tag) })
 	p.c.tags.Remove(tagKey(repo, tag))
 	if err == nil {
 		p.done.Tags++
@@ -143,7 +143,7 @@ func (p *purge) unlink(ctx context.Context, repo Repo, refs []linkRef) error {
 		refs = refs[len(some):]
 		err := p.c.update(func(b *index.Batch) error {
 			for _, ref := range some {
-				if err := b.DeleteLink(p.c.indexRepo(repo), ref.kind, ref.digest); err != nil {
+				if err := b.DeleteLink(repo, ref.kind, ref.digest); err != nil {
 					return err
 				}
 			}
@@ -222,7 +222,7 @@ func (c *Cache) PurgeRepository(ctx context.Context, repo Repo, force bool) (Pur
 func (p *purge) repository(ctx context.Context, repo Repo) error {
 	var refs []linkRef
 	for _, kind := range []index.Kind{index.Manifest, index.Blob} {
-		err := p.c.index.Links(p.c.indexRepo(repo), kind, func(d v1.Hash, _ index.Link) error {
+		err := p.c.index.Links(repo, kind, func(d v1.Hash, _ index.Link) error {
 			refs = append(refs, linkRef{kind, d})
 			return ctx.Err()
 		})
@@ -231,7 +231,7 @@ func (p *purge) repository(ctx context.Context, repo Repo) error {
 		}
 	}
 	var tags []string
-	err := p.c.index.Tags(p.c.indexRepo(repo), func(tag string, _ index.Tag) error {
+	err := p.c.index.Tags(repo, func(tag string, _ index.Tag) error {
 		tags = append(tags, tag)
 		return ctx.Err()
 	})
@@ -257,7 +257,7 @@ func (p *purge) repository(ctx context.Context, repo Repo) error {
 	if err := p.unlink(ctx, repo, refs); err != nil {
 		return err
 	}
-	return p.c.index.DropRepo(ctx, p.c.indexRepo(repo)) // lists, and what came meanwhile
+	return p.c.index.DropRepo(ctx, repo) // lists, and what came meanwhile
 }
 
 // PurgeDigest removes one blob or manifest, whoever holds it, and the right of all
@@ -270,7 +270,7 @@ func (c *Cache) PurgeDigest(ctx context.Context, d v1.Hash, force bool) (Purged,
 	}
 	var holders []holder
 	err := c.index.Holders(d, func(r index.Repo, k index.Kind) error {
-		holders = append(holders, holder{Repo(r), k})
+		holders = append(holders, holder{r, k})
 		return ctx.Err()
 	})
 	if err != nil {
@@ -350,7 +350,7 @@ func (c *Cache) tree(repo Repo, d v1.Hash) map[linkRef]bool {
 // other tags, and the manifests that are not of the tree.
 func (c *Cache) namedElsewhere(ctx context.Context, repo Repo, tag string, tree map[linkRef]bool) (map[v1.Hash]bool, error) {
 	named := map[v1.Hash]bool{}
-	err := c.index.Tags(c.indexRepo(repo), func(name string, t index.Tag) error {
+	err := c.index.Tags(repo, func(name string, t index.Tag) error {
 		if name != tag && tree[linkRef{index.Manifest, t.Desc.Digest}] {
 			for ref := range c.tree(repo, t.Desc.Digest) {
 				named[ref.digest] = true
@@ -362,7 +362,7 @@ func (c *Cache) namedElsewhere(ctx context.Context, repo Repo, tag string, tree 
 		return nil, err
 	}
 	var rest []v1.Hash
-	err = c.index.Links(c.indexRepo(repo), index.Manifest, func(d v1.Hash, _ index.Link) error {
+	err = c.index.Links(repo, index.Manifest, func(d v1.Hash, _ index.Link) error {
 		if !tree[linkRef{index.Manifest, d}] {
 			rest = append(rest, d)
 		}

@@ -212,7 +212,7 @@ func (c *Cache) refetch(ctx context.Context, d v1.Hash) bool {
 	}
 	var holders []holder
 	err := c.index.Holders(d, func(r index.Repo, k index.Kind) error {
-		holders = append(holders, holder{Repo(r), k})
+		holders = append(holders, holder{r, k})
 		return ctx.Err()
 	})
 	for _, h := range holders {

@@ -345,7 +345,7 @@ func (c *Cache) dropContent(all []v1.Hash) error {
 func (c *Cache) cool(d v1.Hash) {
 	err := c.index.Holders(d, func(r index.Repo, k index.Kind) error {
 		if k == index.Manifest {
-			c.hot.Remove(hotKey(Repo(r), d))
+			c.hot.Remove(hotKey(r, d))
 		}
 		return nil
 	})

@@ -38,7 +38,7 @@ func (c *Cache) tag(repo Repo, name string) (*tagState, error) {
 	if t, ok := c.tags.Get(key); ok {
 		return t, nil
 	}
-	t, ok, err := c.index.Tag(c.indexRepo(repo), name)
+	t, ok, err := c.index.Tag(repo, name)
 	if err != nil {
 		c.unread(err)
 		ok = false
@@ -217,7 +217,7 @@ func (c *Cache) standsIn(ctx context.Context, o *origin, t *tagState, err error)
 
 // dropTag forgets a tag that the upstream says is gone.
 func (c *Cache) dropTag(t *tagState) {
-	err := c.update(func(b *index.Batch) error { return b.DeleteTag(c.indexRepo(t.repo), t.name) })
+	err := c.update(func(b *index.Batch) error { return b.DeleteTag(t.repo, t.name) })
 	c.tags.Remove(tagKey(t.repo, t.name))
 	c.log.Info("tag is gone upstream: dropped", logkey.Upstream(t.repo.Upstream), logkey.Repository(t.repo.Name),
 		logkey.Reference(t.name), logkey.Err(err))
@@ -227,7 +227,7 @@ func (c *Cache) dropTag(t *tagState) {
 func (c *Cache) stale(ctx context.Context, o *origin, t *tagState, headOnly bool, ttl time.Duration, cause error) (*Manifest, error) {
 	d := t.Desc.Digest
 	if !c.keeps(t.repo, d) {
-		stored, _, err := c.index.Tag(c.indexRepo(t.repo), t.name)
+		stored, _, err := c.index.Tag(t.repo, t.name)
 		if err != nil {
 			return nil, err
 		}
@@ -327,8 +327,8 @@ func (c *Cache) bindAt(repo Repo, name string, desc v1.Descriptor, now time.Time
 		}
 	}
 	err = c.record(func(b *index.Batch) error {
-		return errors.Join(b.PutLink(c.indexRepo(repo), index.Manifest, desc.Digest, linkOf(desc)),
-			b.PutTag(c.indexRepo(repo), name, s.Tag))
+		return errors.Join(b.PutLink(repo, index.Manifest, desc.Digest, linkOf(desc)),
+			b.PutTag(repo, name, s.Tag))
 	})
 	c.tags.Add(tagKey(repo, name), s)
 	c.pinBound(repo, name, desc.Digest)
@@ -360,5 +360,5 @@ func (c *Cache) moved(old *tagState, desc v1.Descriptor) {
 // TagHistory returns what is recorded of a tag: what it points to, since when, and what
 // it pointed to before, latest first. ok is false for a tag that was never seen.
 func (c *Cache) TagHistory(repo Repo, name string) (t index.Tag, ok bool, err error) {
-	return c.index.Tag(c.indexRepo(repo), name)
+	return c.index.Tag(repo, name)
 }

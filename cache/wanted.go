@@ -92,7 +92,7 @@ func (c *Cache) offlineMiss(ctx context.Context, repo Repo, tag string, d v1.Has
 // holderOf returns the image of a tag that needs a blob, "" if none is known.
 func (c *Cache) holderOf(repo Repo, d v1.Hash) string {
 	found, n := "", 0
-	_ = c.index.Tags(c.indexRepo(repo), func(tag string, t index.Tag) error { // without an answer it is wanted as a blob
+	_ = c.index.Tags(repo, func(tag string, t index.Tag) error { // without an answer it is wanted as a blob
 		if n++; n > holdersMost {
 			return index.ErrStop
 		}
