@@ -99,7 +99,7 @@ func (s source) at(node ast.Node) string {
 
 // leaf are the packages that every other may import.
 func leaf() []string {
-	return []string{"internal/pull", "internal/wire", "internal/logkey", "internal/sums", "internal/tally", "internal/tracing", "internal/statefile"}
+	return []string{"internal/pull", "internal/wire", "internal/logkey", "internal/sums", "internal/tally", "internal/tracing", "internal/statefile", "internal/flight"}
 }
 
 // anything lets a package import all others.
@@ -126,6 +126,7 @@ func importTable() map[string][]string {
 
 		"upstream/governor": {"internal/wire"},
 
+		"internal/flight":    {},
 		"internal/logkey":    {},
 		"internal/regfolder": {"internal/wire"},
 		"internal/statefile": {},

@@ -1,0 +1,144 @@
+package flight
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func newGroup(life context.Context) *Group[string, int] {
+	return &Group[string, int]{Life: life, Work: new(sync.WaitGroup)}
+}
+
+func TestManyCallersMakeOneCall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGroup(t.Context())
+		calls, release := 0, make(chan struct{})
+		fn := func(context.Context) (int, error) {
+			calls++
+			<-release
+			return 42, nil
+		}
+		var joins int
+		var mu sync.Mutex
+		var callers sync.WaitGroup
+		for range 10 {
+			callers.Go(func() {
+				v, joined, err := g.Do(t.Context(), "a", fn)
+				if v != 42 || err != nil {
+					t.Errorf("Do = %d, %v, want 42, nil", v, err)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				if joined {
+					joins++
+				}
+			})
+		}
+		synctest.Wait()
+		if !g.Running("a") || g.Running("b") {
+			t.Errorf("Running(a), Running(b) = %t, %t, want true, false", g.Running("a"), g.Running("b"))
+		}
+		close(release)
+		callers.Wait()
+		g.Work.Wait()
+		if calls != 1 || joins != 9 {
+			t.Errorf("10 callers made %d calls and %d joined, want 1 and 9", calls, joins)
+		}
+		if g.Running("a") {
+			t.Error("Running(a) = true after its end")
+		}
+		if _, joined, _ := g.Do(t.Context(), "a", fn); joined || calls != 2 {
+			t.Errorf("a later caller joined: %t, calls = %d, want a second call", joined, calls)
+		}
+	})
+}
+
+func TestEverybodyGetsTheError(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g, broken, release := newGroup(t.Context()), errors.New("broken"), make(chan struct{})
+		var callers sync.WaitGroup
+		for range 3 {
+			callers.Go(func() {
+				_, _, err := g.Do(t.Context(), "a", func(context.Context) (int, error) { <-release; return 0, broken })
+				if !errors.Is(err, broken) {
+					t.Errorf("Do = %v, want %v", err, broken)
+				}
+			})
+		}
+		synctest.Wait()
+		close(release)
+		callers.Wait()
+	})
+}
+
+func TestCallOutlivesItsCallers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g, release, ended := newGroup(t.Context()), make(chan struct{}), false
+		ctx, leave := context.WithCancel(t.Context())
+		go func() {
+			synctest.Wait()
+			leave()
+		}()
+		_, _, err := g.Do(ctx, "a", func(own context.Context) (int, error) {
+			<-release
+			ended = own.Err() == nil
+			return 0, nil
+		})
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("Do of a caller who left = %v, want %v", err, context.Canceled)
+		}
+		close(release)
+		g.Work.Wait()
+		if !ended {
+			t.Error("the call ended with its caller")
+		}
+	})
+}
+
+func TestStartDoesNotWait(t *testing.T) {
+	g, release, got := newGroup(t.Context()), make(chan struct{}), 0
+	fn := func(context.Context) (int, error) { <-release; got++; return got, nil }
+	g.Start(t.Context(), "a", fn)
+	g.Start(t.Context(), "a", fn)
+	close(release)
+	g.Work.Wait()
+	if got != 1 {
+		t.Errorf("two starts made %d calls, want 1", got)
+	}
+}
+
+func TestNothingBeginsAfterTheEnd(t *testing.T) {
+	fn := func(context.Context) (int, error) { t.Error("called"); return 0, nil }
+	life, end := context.WithCancel(t.Context())
+	ended, closed := newGroup(life), newGroup(t.Context())
+	end()
+	closed.Close()
+	for name, g := range map[string]*Group[string, int]{"ended": ended, "closed": closed} {
+		if _, _, err := g.Do(t.Context(), "a", fn); !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: Do = %v, want %v", name, err, context.Canceled)
+		}
+		g.Start(t.Context(), "a", fn)
+		g.Work.Wait()
+	}
+}
+
+type keyOfCaller struct{}
+
+func TestCarryTakesAlongWhatTheOwnerWants(t *testing.T) {
+	g := newGroup(t.Context())
+	g.Carry = func(life, caller context.Context) context.Context {
+		return context.WithValue(life, keyOfCaller{}, caller.Value(keyOfCaller{}))
+	}
+	ctx := context.WithValue(t.Context(), keyOfCaller{}, 7)
+	v, _, _ := g.Do(ctx, "a", func(ctx context.Context) (int, error) { return ctx.Value(keyOfCaller{}).(int), nil })
+	if v != 7 {
+		t.Errorf("the call saw %d of its caller, want 7", v)
+	}
+}
