@@ -174,7 +174,6 @@ func New(opts Options) (*Registry, error) {
 	}
 	r := &Registry{
 		opts:      opts,
-		tokens:    newTokens(opts.Now),
 		locations: newLocations(opts.Now),
 		retries:   rate.NewLimiter(retriesPerSecond, retriesBurst),
 		blobs:     make(lane, opts.MaxConnections),
@@ -197,6 +196,7 @@ func New(opts Options) (*Registry, error) {
 	}
 	r.counts.measure()
 	r.stopping, r.stop = context.WithCancel(context.Background())
+	r.tokens = newTokens(r.stopping, &r.work, opts.Now)
 	return r, nil
 }
 
@@ -271,7 +271,7 @@ func (r *Registry) Name() string { return r.opts.Name }
 // Bodies that are open stay open.
 func (r *Registry) Close() {
 	r.stop()
-	r.tokens.close()
+	r.tokens.flights.Close()
 	r.work.Wait()
 	for _, e := range r.endpoints {
 		e.transport.CloseIdleConnections()

@@ -16,6 +16,7 @@ import (
 
 	lru "github.com/hashicorp/golang-lru/v2/simplelru"
 
+	"forebay/internal/flight"
 	"forebay/internal/logkey"
 	"forebay/internal/pull"
 	"forebay/internal/tracing"
@@ -60,84 +61,70 @@ type token struct {
 type tokens struct {
 	now func() time.Time
 
-	mu      sync.Mutex
-	kept    *lru.LRU[tokenKey, *token]
-	flights map[tokenKey]*flight
-	proofs  map[proofKey]*proof       // few: one for each credential and token server
-	gates   map[string]*governor.Gate // by "host:port" of token servers, which are few
-	closed  bool                      // no flight starts any more
+	// flights are the token requests in progress. Each has its first caller's trace, and
+	// nothing else of it.
+	flights flight.Group[tokenKey, *token]
+
+	mu     sync.Mutex
+	kept   *lru.LRU[tokenKey, *token]
+	proofs map[proofKey]*proof       // few: one for each credential and token server
+	gates  map[string]*governor.Gate // by "host:port" of token servers, which are few
 }
 
-// flight is one token request in progress. Its fields are set before done is closed.
-type flight struct {
-	done  chan struct{}
-	token *token
-	err   *pull.Error
-}
-
-func newTokens(now func() time.Time) *tokens {
+// newTokens returns tokens that are asked for as long as life lasts; work counts the
+// requests for them.
+func newTokens(life context.Context, work *sync.WaitGroup, now func() time.Time) *tokens {
 	kept, err := lru.NewLRU[tokenKey, *token](tokensKept, nil)
 	if err != nil {
 		panic(err) // only for a size below 1
 	}
-	return &tokens{now: now, kept: kept, flights: map[tokenKey]*flight{}, proofs: map[proofKey]*proof{}, gates: map[string]*governor.Gate{}}
+	return &tokens{
+		now: now, kept: kept, proofs: map[proofKey]*proof{}, gates: map[string]*governor.Gate{},
+		flights: flight.Group[tokenKey, *token]{Life: life, Work: work, Carry: tracing.Carry},
+	}
 }
 
 // get returns the token for key, asking for it with mint if there is none. fresh says
 // that the caller had to wait for it. The request for it runs on when ctx is done.
 func (t *tokens) get(ctx context.Context, r *Registry, key tokenKey, mint func(context.Context) (*token, *pull.Error)) (tok *token, fresh bool, err error) {
-	t.mu.Lock()
-	now := t.now()
-	tok, ok := t.kept.Get(key)
-	if ok && now.Before(tok.refreshAt) {
-		t.mu.Unlock()
+	renew := func(ctx context.Context) (*token, error) { return t.renew(ctx, r, key, mint) }
+	tok, now := t.have(key), t.now()
+	switch {
+	case tok != nil && now.Before(tok.refreshAt):
+		return tok, false, nil
+	case tok != nil && now.Before(tok.expires):
+		t.flights.Start(ctx, key, renew)
 		return tok, false, nil
 	}
-	f := t.flights[key]
-	if f == nil && t.closed {
-		t.mu.Unlock()
-		return nil, false, context.Canceled
-	}
-	if f == nil {
-		f = &flight{done: make(chan struct{})}
-		t.flights[key] = f
-		life := tracing.Carry(r.stopping, ctx) // its first caller's trace goes along, and nothing else
-		r.work.Go(func() { t.fly(life, r, key, f, mint) })
-	}
-	t.mu.Unlock()
-	if ok && now.Before(tok.expires) {
-		return tok, false, nil
-	}
-	select {
-	case <-f.done:
-	case <-ctx.Done():
-		return nil, false, context.Cause(ctx)
-	}
-	if f.err != nil {
-		return nil, false, f.err
-	}
-	return f.token, true, nil
+	tok, _, err = t.flights.Do(ctx, key, renew)
+	return tok, err == nil, err
 }
 
-// close lets no further token request start.
-func (t *tokens) close() {
+// have returns the token for key, which may have expired, or nil.
+func (t *tokens) have(key tokenKey) *token {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.closed = true
+	tok, _ := t.kept.Get(key)
+	return tok
 }
 
-// fly runs one token request in a context of its own: it belongs to all who wait.
-func (t *tokens) fly(life context.Context, r *Registry, key tokenKey, f *flight, mint func(context.Context) (*token, *pull.Error)) {
+// renew makes one token request and keeps what it gives.
+func (t *tokens) renew(ctx context.Context, r *Registry, key tokenKey, mint func(context.Context) (*token, *pull.Error)) (*token, error) {
+	// Another request may have ended after the caller looked and before this one began.
+	if tok := t.have(key); tok != nil && t.now().Before(tok.refreshAt) {
+		return tok, nil
+	}
 	// Less than Timeouts.Answer, so that those who wait hear why.
-	ctx, cancel := context.WithTimeout(life, r.opts.Timeouts.Answer*3/4)
+	ctx, cancel := context.WithTimeout(ctx, r.opts.Timeouts.Answer*3/4)
 	defer cancel()
-	f.token, f.err = mint(ctx)
+	tok, err := mint(ctx)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	delete(t.flights, key)
-	if f.err == nil {
-		t.kept.Add(key, f.token)
-	} else if old, ok := t.kept.Peek(key); ok {
+	if err == nil {
+		t.kept.Add(key, tok)
+		return tok, nil
+	}
+	if old, ok := t.kept.Peek(key); ok {
 		// Never change a token that others hold: put one with a later time in its place.
 		later := &token{value: old.value, refreshAt: t.now().Add(tokenRetry), expires: old.expires}
 		later.accepted.Store(old.accepted.Load())
@@ -146,7 +133,7 @@ func (t *tokens) fly(life context.Context, r *Registry, key tokenKey, f *flight,
 		}
 		t.kept.Add(key, later)
 	}
-	close(f.done)
+	return nil, err
 }
 
 // drop forgets a token that the registry refused, unless there is a newer one.
