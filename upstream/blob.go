@@ -108,7 +108,7 @@ func (r *Registry) OpenBlob(ctx context.Context, repo string, d v1.Hash, off, en
 	case errors.Is(err, errUnsatisfiable):
 		ans.Body.Close()
 		f := r.broken(a, "%w", err)
-		f.err.Status = ans.StatusCode
+		f.err.Status, f.err.Detail = ans.StatusCode, pull.OutOfRange
 		return nil, f.err
 	}
 	// Wrong or refused ranges: as if they had been ignored.

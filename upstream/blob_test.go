@@ -402,3 +402,12 @@ func TestTargetThatBrokeOffIsNotAskedForTheRest(t *testing.T) {
 		t.Errorf("registry saw %d requests for the resume, want 1", n)
 	}
 }
+
+func TestRangeBehindTheEndIsTold(t *testing.T) {
+	hub, r := newHub(t, hubtest.Options{})
+	d, all := aBlob(t, hub)
+	_, err := r.OpenBlob(t.Context(), "library/alpine", d, int64(len(all)), int64(len(all))+1)
+	if e := wantKind(t, "OpenBlob behind the end", err, pull.Invalid); e.Detail != pull.OutOfRange {
+		t.Errorf("detail of %v is %d, want %d", e, e.Detail, pull.OutOfRange)
+	}
+}

@@ -111,6 +111,7 @@ func (r *Registry) statusFailure(ctx context.Context, a *ask, resp *http.Respons
 	doc, _ := r.readError(resp, g)
 	f := r.fail(a, kindOf(resp.StatusCode), nil)
 	f.err.Status, f.err.Code, f.err.Message = resp.StatusCode, doc.Code, doc.Message
+	f.err.Detail = detailOf(resp.StatusCode)
 	f.err.RetryAfter = wire.ParseRetryAfter(resp.Header, doc.Message, r.opts.Now())
 	f.again = temporary(resp.StatusCode)
 	f.elsewhere = f.again || resp.StatusCode >= 500
@@ -162,6 +163,17 @@ func kindOf(status int) pull.Kind {
 		return pull.Unavailable
 	}
 	return pull.Invalid
+}
+
+// detailOf returns what a status tells beyond its kind.
+func detailOf(status int) pull.Detail {
+	switch status {
+	case http.StatusRequestedRangeNotSatisfiable:
+		return pull.OutOfRange
+	case http.StatusServiceUnavailable:
+		return pull.Crowded
+	}
+	return pull.NoDetail
 }
 
 // temporary reports whether the same request may succeed in a moment.

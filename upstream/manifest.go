@@ -26,8 +26,8 @@ const digestHeader = "Docker-Content-Digest"
 
 // Resolve asks what ref points to, by HEAD. The kind is pull.Unsupported when the
 // registry refuses HEAD, or does not give type, digest and size of a manifest by it:
-// then only [Registry.Manifest] can tell. A refusal by 401 (see Status) may also mean
-// that we may not read it.
+// then only [Registry.Manifest] can tell. With [pull.HeadRefused] it may also mean that
+// we may not read it.
 func (r *Registry) Resolve(ctx context.Context, repo, ref string) (v1.Descriptor, error) {
 	a, want, err := r.manifestAsk(http.MethodHead, repo, ref)
 	if err != nil {
@@ -37,7 +37,7 @@ func (r *Registry) Resolve(ctx context.Context, repo, ref string) (v1.Descriptor
 	if err != nil {
 		var e *pull.Error
 		if errors.As(err, &e) && e.Kind == pull.Denied && e.Status == http.StatusUnauthorized && e.Err == nil {
-			e.Kind = pull.Unsupported
+			e.Kind, e.Detail = pull.Unsupported, pull.HeadRefused
 		}
 		return v1.Descriptor{}, err
 	}

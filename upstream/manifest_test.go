@@ -131,7 +131,10 @@ func TestResolveIsUnsupportedWhereHeadSaysTooLittle(t *testing.T) {
 			img := hub.PushImage(repoAlpine, "latest", hubtest.ImageSpec{})
 			hub.AddRule(hubtest.Rule{Route: hubtest.RouteManifest, When: bearer, Method: http.MethodHead, Do: fault})
 			_, err := r.Resolve(t.Context(), repoAlpine, "latest")
-			wantKind(t, "Resolve", err, pull.Unsupported)
+			e := wantKind(t, "Resolve", err, pull.Unsupported)
+			if want := map[bool]pull.Detail{true: pull.HeadRefused}[name == "401"]; e.Detail != want {
+				t.Errorf("detail of %v is %d, want %d", e, e.Detail, want)
+			}
 			desc, raw, err := r.Manifest(t.Context(), repoAlpine, "latest")
 			wantManifest(t, desc, raw, err, img)
 			hub.AssertAllFired(t)

@@ -81,6 +81,9 @@ func TestLastingFailureIsToldWithinSeconds(t *testing.T) {
 			if e.Status != test.status {
 				t.Errorf("%s: status is %d, want %d", test.fault.Name, e.Status, test.status)
 			}
+			if crowded := e.Detail == pull.Crowded; crowded != (test.status == 503) {
+				t.Errorf("%s: crowded is %t", test.fault.Name, crowded)
+			}
 			if n := rule.Fired(); n != test.asked {
 				t.Errorf("%s: hub was asked %d times, want %d", test.fault.Name, n, test.asked)
 			}

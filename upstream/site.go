@@ -150,7 +150,7 @@ func (e *endpoint) tell(f *failure) *failure {
 		fallthrough
 	case pull.Invalid:
 		f.err.Err = fmt.Errorf("stand-in %s: %s", e.site.host, f.err.Kind)
-		f.err.Kind, f.err.Status, f.err.Code, f.err.Message = pull.Unavailable, 0, "", ""
+		f.err.Kind, f.err.Detail, f.err.Status, f.err.Code, f.err.Message = pull.Unavailable, pull.NoDetail, 0, "", ""
 	}
 	return f
 }

@@ -99,8 +99,8 @@ func TestRanges(t *testing.T) {
 	}
 	_, err := b.Open(t.Context(), d, 100_000, -1)
 	var e *pull.Error
-	if !errors.As(err, &e) || e.Status != 416 {
-		t.Errorf("Open behind the end: %v, want status 416", err)
+	if !errors.As(err, &e) || e.Status != 416 || e.Detail != pull.OutOfRange {
+		t.Errorf("Open behind the end: %v, detail %d, want status 416, out of range", err, pull.DetailOf(err))
 	}
 	_, err = b.Open(t.Context(), storetest.SHA256([]byte("none")), 0, -1)
 	if pull.KindOf(err) != pull.NotFound {

@@ -41,6 +41,11 @@ func fault(op string, err error) error {
 		e.Kind = pull.Denied
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
 		e.Kind = pull.Overloaded
+		if e.Status == http.StatusServiceUnavailable {
+			e.Detail = pull.Crowded
+		}
+	case http.StatusRequestedRangeNotSatisfiable:
+		e.Detail = pull.OutOfRange
 	case http.StatusNotImplemented:
 		e.Kind = pull.Unsupported
 	}

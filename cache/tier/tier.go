@@ -261,8 +261,7 @@ func (t *Tier) told(ctx context.Context, b *breaker, err error) {
 	if ctx.Err() != nil {
 		return
 	}
-	var e *pull.Error
-	if err != nil && errors.As(err, &e) && (e.Kind == pull.NotFound || e.Status == 416) {
+	if err != nil && (pull.KindOf(err) == pull.NotFound || pull.DetailOf(err) == pull.OutOfRange) {
 		err = nil // it answers
 	}
 	switch b.told(err, time.Now()) {

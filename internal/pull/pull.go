@@ -63,6 +63,24 @@ func (k Kind) String() string {
 	return fmt.Sprintf("kind %d", uint8(k))
 }
 
+// Detail is what an [Error] tells beyond its kind, for those who act on it. They never
+// look at the status: its numbers are HTTP's, and known to upstream, the bucket and the
+// proxy only.
+type Detail uint8
+
+const (
+	// NoDetail is that of most errors.
+	NoDetail Detail = iota
+	// OutOfRange: the content ends before the range that was asked for begins (416).
+	OutOfRange
+	// Crowded: the server turns a request away because it has too many (503). Fewer at
+	// a time may get through.
+	Crowded
+	// HeadRefused: a HEAD was refused in a way (401) that may mean that HEAD is not
+	// supported, and may mean that we have no right. The kind is Unsupported.
+	HeadRefused
+)
+
 // Error is a request to an upstream that gave no content. Its text never holds a
 // credential, a token or a signed URL: whoever makes one keeps them out.
 type Error struct {
@@ -70,6 +88,7 @@ type Error struct {
 	Upstream string // public name, "docker.io"
 	Op       string // what was tried: "head manifest library/nginx:latest"
 	Status   int    // the upstream's HTTP status; 0 without an answer
+	Detail   Detail
 	Code     string // error code of its error document, "MANIFEST_UNKNOWN"; may be empty
 	Message  string // message of its error document, cut to 256 bytes; may be empty
 	// RetryAfter is how long to wait; 0 when the upstream did not say.
@@ -105,6 +124,15 @@ func KindOf(err error) Kind {
 		return e.Kind
 	}
 	return Unavailable
+}
+
+// DetailOf returns the detail of the first [Error] in err's chain, else NoDetail.
+func DetailOf(err error) Detail {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Detail
+	}
+	return NoDetail
 }
 
 // Failing reports whether err means that the upstream itself is in trouble, so

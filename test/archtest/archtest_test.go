@@ -203,6 +203,80 @@ func TestCacheSpeaksNoHTTP(t *testing.T) {
 	}
 }
 
+// statusesInCache are files that still compare with a status. None may be added.
+func statusesInCache() []string {
+	return []string{"cache/access.go", "cache/bucket.go", "cache/fetch.go"}
+}
+
+// What an upstream answered is told by the kind and the detail of a pull.Error. A number
+// in a comparison would bring HTTP in by the back door.
+func TestCacheKnowsNoStatus(t *testing.T) {
+	for _, s := range sources(t) {
+		if s.test || s.pkg != "cache" && !strings.HasPrefix(s.pkg, "cache/") || s.pkg == "cache/s3" {
+			continue
+		}
+		var found []string
+		ast.Inspect(s.file, func(n ast.Node) bool {
+			for _, pair := range compared(n) {
+				if number := status(pair[0]); number >= 400 || number >= 200 && mentionsStatus(pair[1]) {
+					found = append(found, s.at(n)+": "+strconv.Itoa(number))
+				}
+			}
+			return true
+		})
+		switch known := slices.Contains(statusesInCache(), s.name); {
+		case known && len(found) == 0:
+			t.Errorf("%s has no status any more: take it off the list", s.name)
+		case !known && len(found) > 0:
+			t.Errorf("HTTP status below the proxy: give pull.Error a kind or a detail: %v", found)
+		}
+	}
+}
+
+// compared returns what n compares with what, each pair in both orders.
+func compared(n ast.Node) (pairs [][2]ast.Expr) {
+	switch n := n.(type) {
+	case *ast.BinaryExpr:
+		switch n.Op {
+		case token.EQL, token.NEQ, token.LSS, token.LEQ, token.GTR, token.GEQ:
+			return [][2]ast.Expr{{n.X, n.Y}, {n.Y, n.X}}
+		}
+	case *ast.SwitchStmt:
+		for _, clause := range n.Body.List {
+			for _, e := range clause.(*ast.CaseClause).List {
+				pairs = append(pairs, [2]ast.Expr{e, n.Tag})
+			}
+		}
+	}
+	return pairs
+}
+
+// status returns the number that e is if it may be a status, else 0.
+func status(e ast.Expr) int {
+	literal, ok := e.(*ast.BasicLit)
+	if !ok || literal.Kind != token.INT {
+		return 0
+	}
+	n, err := strconv.Atoi(literal.Value)
+	if err != nil || n < 200 || n > 599 {
+		return 0
+	}
+	return n
+}
+
+// mentionsStatus reports whether e has to do with something named a status.
+func mentionsStatus(e ast.Expr) bool {
+	found := false
+	if e != nil {
+		ast.Inspect(e, func(n ast.Node) bool {
+			name, ok := n.(*ast.Ident)
+			found = found || ok && strings.Contains(strings.ToLower(name.Name), "status")
+			return true
+		})
+	}
+	return found
+}
+
 func TestTestHubNeedsOnlyTheStandardLibrary(t *testing.T) {
 	for _, s := range sources(t) {
 		if s.test || s.pkg != "test/hubtest" {
