@@ -8,9 +8,10 @@
 package config
 
 import (
-	"maps"
 	"slices"
 	"time"
+
+	"forebay/internal/registries"
 )
 
 // Config is a whole configuration. Its documentation for users is the table in
@@ -254,27 +255,6 @@ func (c *Config) Upstream(name string) *Upstream {
 	return nil
 }
 
-// wellKnown are the registries that are mirrored when the configuration names none,
-// each with its endpoint.
-func wellKnown() map[string]string {
-	return map[string]string{
-		hubName:             "https://registry-1.docker.io",
-		"ghcr.io":           "https://ghcr.io",
-		"quay.io":           "https://quay.io",
-		"registry.k8s.io":   "https://registry.k8s.io",
-		"gcr.io":            "https://gcr.io",
-		"mcr.microsoft.com": "https://mcr.microsoft.com",
-		"public.ecr.aws":    "https://public.ecr.aws",
-	}
-}
-
-const hubName = "docker.io"
-
-// hubAliases are the other names under which Docker Hub's registry is reached.
-func hubAliases() []string {
-	return []string{"index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"}
-}
-
 // defaults returns the configuration of an empty file, without the default storage
 // folder and without upstreams.
 func defaults() *Config {
@@ -318,11 +298,8 @@ func defaultUpstream(name string) Upstream {
 		Credentials:      CredentialsGiven,
 		AddressFamily:    AnyFamily,
 	}
-	if endpoint, ok := wellKnown()[name]; ok {
-		u.Endpoints = []Endpoint{{URL: endpoint}}
-	}
-	if name == hubName {
-		u.Aliases = hubAliases()
+	if known := registries.Find(name); known.Name == name { // and not one that has it for an alias
+		u.Endpoints, u.Aliases = []Endpoint{{URL: known.Endpoint}}, known.Aliases
 	}
 	return u
 }
@@ -340,4 +317,4 @@ func (c *Config) useUpstreams(names []string) {
 	c.Upstreams = kept
 }
 
-func (c *Config) useWellKnown() { c.useUpstreams(slices.Collect(maps.Keys(wellKnown()))) }
+func (c *Config) useWellKnown() { c.useUpstreams(registries.Mirrored()) }

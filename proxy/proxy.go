@@ -25,6 +25,7 @@ import (
 	"forebay/cache"
 	"forebay/internal/logkey"
 	"forebay/internal/pull"
+	"forebay/internal/registries"
 	"forebay/internal/wire"
 )
 
@@ -176,7 +177,7 @@ func registriesOf(o Options) (wire.Registries, error) {
 	}
 	for canonical, aliases := range o.Upstreams {
 		if canonical == wire.Hub {
-			aliases = slices.Concat(aliases, wire.HubAliases())
+			aliases = slices.Concat(aliases, registries.HubAliases())
 		}
 		for _, alias := range aliases {
 			alias = strings.ToLower(alias)

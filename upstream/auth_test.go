@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"forebay/internal/pull"
+	"forebay/internal/registries"
 	"forebay/test/hubtest"
 )
 
@@ -155,7 +156,7 @@ func TestRealmTrust(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		trust := newRealmTrust(base, ProfileFor(test.name), test.listed)
+		trust := newRealmTrust(base, registries.Find(test.name), test.listed)
 		if got := trust.trusts(realm); got != test.want {
 			t.Errorf("%s (%s, listed %v) trusts %s: %v, want %v", test.endpoint, test.name, test.listed, test.realm, got, test.want)
 		}

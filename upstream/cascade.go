@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"forebay/internal/pull"
+	"forebay/internal/registries"
 	"forebay/internal/wire"
 )
 
@@ -20,19 +21,10 @@ import (
 // public registries, which are told nothing of us.
 func mayCascade(base *url.URL, name string, standIn bool) bool {
 	host := strings.ToLower(base.Host)
-	public := wellKnown()
-	if !standIn {
-		public = append(public, ProfileFor(name))
+	if !standIn && host == registries.Find(name).Host() {
+		return false
 	}
-	for _, p := range public {
-		if slices.ContainsFunc(p.Endpoints, func(endpoint string) bool {
-			u, err := url.Parse(endpoint)
-			return err == nil && u.Host == host
-		}) {
-			return false
-		}
-	}
-	return !slices.ContainsFunc(sharedDomains(), func(domain string) bool { return strings.HasSuffix(host, domain) })
+	return !registries.Public(host)
 }
 
 // setHops names the mirrors that a request came through, and us.

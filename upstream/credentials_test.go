@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"forebay/internal/pull"
+	"forebay/internal/registries"
 	"forebay/test/hubtest"
 )
 
@@ -88,7 +89,7 @@ func TestDockerConfig(t *testing.T) {
 	}
 	for _, test := range tests {
 		for _, path := range []string{file, filepath.Dir(file)} {
-			source, err := newSource(Credentials{DockerConfig: path}, test.name, ProfileFor(test.name).Endpoints, time.Now)
+			source, err := newSource(Credentials{DockerConfig: path}, test.name, []string{registries.Find(test.name).Endpoint}, time.Now)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -210,25 +210,3 @@ func TestCAFileIsTrusted(t *testing.T) {
 	_, err := newRegistry(t, o).Resolve(t.Context(), repoAlpine, "latest")
 	wantKind(t, "Resolve without the CA file", err, pull.Unavailable)
 }
-
-func TestProfileFor(t *testing.T) {
-	tests := []struct{ name, want, endpoint, realm string }{
-		{"docker.io", "docker.io", "https://registry-1.docker.io", "auth.docker.io"},
-		{"index.docker.io", "docker.io", "https://registry-1.docker.io", "auth.docker.io"},
-		{"registry-1.docker.io", "docker.io", "https://registry-1.docker.io", "auth.docker.io"},
-		{"registry.hub.docker.com", "docker.io", "https://registry-1.docker.io", "auth.docker.io"},
-		{"Docker.IO", "docker.io", "https://registry-1.docker.io", "auth.docker.io"},
-		{"ghcr.io", "ghcr.io", "https://ghcr.io", "ghcr.io"},
-		{"registry.gitlab.com", "registry.gitlab.com", "https://registry.gitlab.com", "gitlab.com"},
-		{"europe-docker.pkg.dev", "europe-docker.pkg.dev", "https://europe-docker.pkg.dev", "europe-docker.pkg.dev"},
-		{"mine.azurecr.io", "mine.azurecr.io", "https://mine.azurecr.io", "mine.azurecr.io"},
-		{"1.dkr.ecr.eu-west-1.amazonaws.com", "1.dkr.ecr.eu-west-1.amazonaws.com", "https://1.dkr.ecr.eu-west-1.amazonaws.com", "1.dkr.ecr.eu-west-1.amazonaws.com"},
-		{"registry.corp:5000", "registry.corp:5000", "https://registry.corp:5000", ""},
-	}
-	for _, test := range tests {
-		p := ProfileFor(test.name)
-		if p.Name != test.want || len(p.Endpoints) != 1 || p.Endpoints[0] != test.endpoint || strings.Join(p.Realms, ",") != test.realm {
-			t.Errorf("ProfileFor(%q) = %+v, want %s at %s with realm %q", test.name, p, test.want, test.endpoint, test.realm)
-		}
-	}
-}

@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"net/url"
 	"time"
+
+	"forebay/internal/registries"
 )
 
 // Transport returns connections to a service beside the registry, such as Docker Hub's
@@ -21,7 +23,7 @@ func Transport(base *url.URL, opts Options) (*http.Transport, error) {
 // that name, for a service beside it. Both are empty for anonymous. Passwords are read
 // and helpers run anew each time, and one that fails is an error.
 func Account(ctx context.Context, c Credentials, registry string) (user, password string, err error) {
-	source, err := newSource(c, registry, ProfileFor(registry).Endpoints, time.Now)
+	source, err := newSource(c, registry, []string{registries.Find(registry).Endpoint}, time.Now)
 	if err != nil {
 		return "", "", err
 	}

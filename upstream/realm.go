@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"golang.org/x/net/publicsuffix"
+
+	"forebay/internal/registries"
 )
 
 // realmTrust decides which token servers get an endpoint's credentials. A registry, or
@@ -17,19 +19,17 @@ type realmTrust struct {
 	base *url.URL
 	// listed are hosts that the operator trusts, as host or host:port.
 	listed []string
-	// known are the hosts of a built-in profile, which then stand instead of the rule.
+	// known are the realms of a well-known registry, which then stand instead of the rule.
 	known []string
 }
 
-func newRealmTrust(base *url.URL, profile Profile, listed []string) realmTrust {
+func newRealmTrust(base *url.URL, known registries.Registry, listed []string) realmTrust {
 	t := realmTrust{base: base}
 	for _, host := range listed {
 		t.listed = append(t.listed, strings.ToLower(host))
 	}
-	for _, own := range profile.Endpoints {
-		if u, err := url.Parse(own); err == nil && hostPort(u) == hostPort(base) && u.Scheme == base.Scheme {
-			t.known = profile.Realms
-		}
+	if u, err := url.Parse(known.Endpoint); err == nil && hostPort(u) == hostPort(base) && u.Scheme == base.Scheme {
+		t.known = known.Realms
 	}
 	return t
 }

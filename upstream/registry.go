@@ -33,6 +33,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"forebay/internal/logkey"
+	"forebay/internal/registries"
 	"forebay/upstream/governor"
 )
 
@@ -40,7 +41,7 @@ import (
 type Options struct {
 	// Name is the public name of the registry, "docker.io".
 	Name string
-	// Endpoints are tried in order, those that fail last. None means those of [ProfileFor].
+	// Endpoints are tried in order, those that fail last. None means that of [registries.Find].
 	Endpoints []Endpoint
 
 	Credentials Credentials // zero: anonymous
@@ -161,11 +162,9 @@ func New(opts Options) (*Registry, error) {
 		return nil, errors.New("upstream has no name")
 	}
 	opts.setDefaults()
-	profile := ProfileFor(opts.Name)
+	known := registries.Find(opts.Name)
 	if len(opts.Endpoints) == 0 {
-		for _, raw := range profile.Endpoints {
-			opts.Endpoints = append(opts.Endpoints, Endpoint{URL: raw})
-		}
+		opts.Endpoints = []Endpoint{{URL: known.Endpoint}}
 	}
 	switch opts.Family {
 	case AnyFamily, IPv4Only, IPv6Only:
@@ -184,7 +183,7 @@ func New(opts Options) (*Registry, error) {
 		return nil, fmt.Errorf("upstream %s: proxy %q is no http or https URL", opts.Name, p.Redacted())
 	}
 	for _, given := range opts.Endpoints {
-		if err := r.add(given, profile); err != nil {
+		if err := r.add(given, known); err != nil {
 			return nil, fmt.Errorf("upstream %s: %w", opts.Name, err)
 		}
 	}
@@ -201,7 +200,7 @@ func New(opts Options) (*Registry, error) {
 }
 
 // add makes an endpoint, and its site if it is not the registry's.
-func (r *Registry) add(given Endpoint, profile Profile) error {
+func (r *Registry) add(given Endpoint, known registries.Registry) error {
 	base, err := parseBase(given.URL)
 	if err != nil {
 		return err
@@ -209,7 +208,7 @@ func (r *Registry) add(given Endpoint, profile Profile) error {
 	s := r.own
 	switch standIn := given.StandIn; {
 	case standIn != nil:
-		profile = ProfileFor(base.Host)
+		known = registries.Find(base.Host)
 		s, err = newSite(base, standIn, base.Host, []string{given.URL}, []Credentials{standIn.Credentials}, &r.opts)
 	case s == nil:
 		var urls []string
@@ -228,7 +227,7 @@ func (r *Registry) add(given Endpoint, profile Profile) error {
 	if !slices.Contains(r.sites, s) {
 		r.sites = append(r.sites, s)
 	}
-	e, err := newEndpoint(base, given.StandIn != nil, profile, &r.opts)
+	e, err := newEndpoint(base, given.StandIn != nil, known, &r.opts)
 	if err != nil {
 		return err
 	}
@@ -314,8 +313,8 @@ func parseBase(raw string) (*url.URL, error) {
 	return &url.URL{Scheme: base.Scheme, Host: strings.ToLower(base.Host), Path: strings.TrimSuffix(base.Path, "/")}, nil
 }
 
-func newEndpoint(base *url.URL, standIn bool, profile Profile, opts *Options) (_ *endpoint, err error) {
-	e := &endpoint{base: base, trust: newRealmTrust(base, profile, opts.TrustedRealms)}
+func newEndpoint(base *url.URL, standIn bool, known registries.Registry, opts *Options) (_ *endpoint, err error) {
+	e := &endpoint{base: base, trust: newRealmTrust(base, known, opts.TrustedRealms)}
 	e.dialer = newDialer(base, opts)
 	if e.transport, err = newTransport(e.dialer, opts); err != nil {
 		return nil, err

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"forebay/config"
+	"forebay/internal/registries"
 	"forebay/internal/wire"
 	"forebay/upstream"
 	"forebay/upstream/hubapi"
@@ -139,7 +140,7 @@ of its 180 requests a minute.`,
 // hubName reads the name of a repository of Docker Hub as people write it, perhaps with a tag.
 func hubName(s string) (repo, tag string, err error) {
 	repo, tag, _ = strings.Cut(s, ":")
-	for _, host := range append(wire.HubAliases(), "docker.io") {
+	for _, host := range append(registries.HubAliases(), registries.Hub) {
 		repo = strings.TrimPrefix(repo, host+"/")
 	}
 	if !strings.Contains(repo, "/") {

@@ -5,17 +5,12 @@ import (
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"forebay/internal/registries"
 )
 
-// Hub is the canonical name of Docker Hub, the only registry whose one-word names
-// mean library/NAME.
-const Hub = "docker.io"
-
-// HubAliases returns the other names under which clients know Docker Hub. regclient,
-// for one, sends ns=registry-1.docker.io.
-func HubAliases() []string {
-	return []string{"index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"}
-}
+// Hub is [registries.Hub], whose one-word names mean library/NAME.
+const Hub = registries.Hub
 
 // Resource is what a path asks for.
 type Resource uint8

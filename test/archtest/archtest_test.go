@@ -99,7 +99,7 @@ func (s source) at(node ast.Node) string {
 
 // leaf are the packages that every other may import.
 func leaf() []string {
-	return []string{"internal/pull", "internal/wire", "internal/logkey", "internal/sums", "internal/tally", "internal/tracing", "internal/statefile", "internal/flight"}
+	return []string{"internal/pull", "internal/wire", "internal/logkey", "internal/sums", "internal/tally", "internal/tracing", "internal/statefile", "internal/flight", "internal/registries"}
 }
 
 // anything lets a package import all others.
@@ -109,7 +109,7 @@ const anything = "*"
 func importTable() map[string][]string {
 	return map[string][]string{
 		"cmd/forebay": {anything},
-		"config":      {},
+		"config":      {"internal/registries"},
 
 		"proxy":       append(leaf(), "cache"),
 		"cache":       append(leaf(), "cache/disk", "cache/evict", "cache/index", "cache/tier"),
@@ -126,20 +126,21 @@ func importTable() map[string][]string {
 
 		"upstream/governor": {"internal/wire"},
 
-		"internal/flight":    {},
-		"internal/logkey":    {},
-		"internal/regfolder": {"internal/wire"},
-		"internal/statefile": {},
-		"internal/sums":      {},
-		"internal/bundle":    leaf(),
-		"internal/pull":      {},
-		"internal/wire":      {},
-		"internal/admin":     append(leaf(), "cache", "cache/tier", "internal/activity", "internal/imageset", "internal/prefetch"),
-		"internal/tally":     {},
-		"internal/tracing":   {},
-		"internal/metrics":   append(leaf(), "cache", "proxy", "upstream", "test/hubtest", "test/mirrortest"), // the last two its tests
-		"internal/server":    {"internal/logkey"},
-		"internal/webhook":   leaf(),
+		"internal/flight":     {},
+		"internal/logkey":     {},
+		"internal/registries": {},
+		"internal/regfolder":  {"internal/wire"},
+		"internal/statefile":  {},
+		"internal/sums":       {},
+		"internal/bundle":     leaf(),
+		"internal/pull":       {},
+		"internal/wire":       {"internal/registries"},
+		"internal/admin":      append(leaf(), "cache", "cache/tier", "internal/activity", "internal/imageset", "internal/prefetch"),
+		"internal/tally":      {},
+		"internal/tracing":    {},
+		"internal/metrics":    append(leaf(), "cache", "proxy", "upstream", "test/hubtest", "test/mirrortest"), // the last two its tests
+		"internal/server":     {"internal/logkey"},
+		"internal/webhook":    leaf(),
 		// Files that name images.
 		"internal/imageset": leaf(),
 		"internal/prefetch": append(leaf(), "cache", "internal/imageset"),
