@@ -1,10 +1,8 @@
 package upstream
 
 import (
+	"cmp"
 	"context"
-	"crypto/sha256"
-	"crypto/sha512"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/http"
@@ -14,6 +12,7 @@ import (
 
 	"forebay/internal/logkey"
 	"forebay/internal/pull"
+	"forebay/internal/sums"
 	"forebay/internal/wire"
 )
 
@@ -183,10 +182,9 @@ func verified(p *page, want v1.Hash) (v1.Descriptor, []byte, error) {
 
 // digestOf computes a digest; an empty algorithm means sha256.
 func digestOf(algorithm string, b []byte) v1.Hash {
-	if algorithm == "sha512" {
-		sum := sha512.Sum512(b)
-		return v1.Hash{Algorithm: algorithm, Hex: hex.EncodeToString(sum[:])}
+	d, err := sums.Of(cmp.Or(algorithm, "sha256"), b)
+	if err != nil {
+		panic(err) // [wire.ParseDigest] lets no other algorithm through
 	}
-	sum := sha256.Sum256(b)
-	return v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(sum[:])}
+	return d
 }

@@ -21,9 +21,6 @@ package disk
 import (
 	"bytes"
 	"crypto/rand"
-	"crypto/sha256"
-	"crypto/sha512"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -37,6 +34,7 @@ import (
 	"go.uber.org/zap"
 
 	"forebay/internal/logkey"
+	"forebay/internal/sums"
 	"forebay/internal/wire"
 )
 
@@ -211,8 +209,8 @@ func (s *Store) Put(d v1.Hash, b []byte) error {
 	if err != nil {
 		return fmt.Errorf("put blob: %w", err)
 	}
-	if got := sum(d.Algorithm, b); got != d.Hex {
-		return fmt.Errorf("put blob %s: %w: it has %s", d, ErrMismatch, got)
+	if got, err := sums.Of(d.Algorithm, b); err != nil || got != d {
+		return fmt.Errorf("put blob %s: %w: it has %s", d, ErrMismatch, got.Hex)
 	}
 	if s.holds(name, b) {
 		return nil
@@ -382,17 +380,4 @@ func blobName(d v1.Hash) (string, error) {
 // partialName returns the file name of a partial blob whose digest was checked.
 func partialName(d v1.Hash) string {
 	return path.Join(partialDir, d.Algorithm+"-"+d.Hex)
-}
-
-// sum returns the hexadecimal digest of b, or "" for an algorithm that [wire.ParseDigest] refuses.
-func sum(algorithm string, b []byte) string {
-	switch algorithm {
-	case "sha256":
-		h := sha256.Sum256(b)
-		return hex.EncodeToString(h[:])
-	case "sha512":
-		h := sha512.Sum512(b)
-		return hex.EncodeToString(h[:])
-	}
-	return ""
 }

@@ -6,10 +6,18 @@ import (
 	"testing"
 	"time"
 
+	"forebay/internal/sums"
+
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
-func digestOf(b []byte) v1.Hash { return v1.Hash{Algorithm: "sha256", Hex: sum("sha256", b)} }
+func digestOf(b []byte) v1.Hash {
+	d, err := sums.Of("sha256", b)
+	if err != nil {
+		panic(err)
+	}
+	return d
+}
 
 func TestPartialsAreDroppedUnlessInUse(t *testing.T) {
 	s, err := Open(t.TempDir(), nil)

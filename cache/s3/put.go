@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"crypto/sha512"
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
@@ -24,6 +23,7 @@ import (
 	"forebay/cache/index"
 	"forebay/cache/tier"
 	"forebay/internal/logkey"
+	"forebay/internal/sums"
 )
 
 const (
@@ -149,21 +149,18 @@ func (p *put) sha256() ([]byte, error) {
 	if p.digest.Algorithm == "sha256" {
 		return hex.DecodeString(p.digest.Hex)
 	}
-	whole, sum := newHash(p.digest), sha256.New()
+	whole, err := sums.Hash(p.digest.Algorithm)
+	if err != nil {
+		return nil, fault(p.op, err)
+	}
+	sum := sha256.New()
 	if _, err := io.Copy(io.MultiWriter(whole, sum), io.NewSectionReader(p.content, 0, p.size)); err != nil {
 		return nil, fault(p.op, err)
 	}
-	if hex.EncodeToString(whole.Sum(nil)) != p.digest.Hex {
+	if sums.CheckHash(p.digest, whole) != nil {
 		return nil, fmt.Errorf("%s: %w", p.op, tier.ErrDamaged)
 	}
 	return sum.Sum(nil), nil
-}
-
-func newHash(d v1.Hash) hash.Hash {
-	if d.Algorithm == "sha512" {
-		return sha512.New()
-	}
-	return sha256.New()
 }
 
 // payload says what the SHA-256 of the body is, so that the SDK need not read it first.
@@ -184,7 +181,10 @@ func (p *put) parts(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	whole := newHash(p.digest)
+	whole, err := sums.Hash(p.digest.Algorithm)
+	if err != nil {
+		return fault(p.op, err)
+	}
 	var done []types.CompletedPart
 	for off := int64(0); off < p.size; off += u.PartSize {
 		n := min(u.PartSize, p.size-off)
@@ -201,7 +201,7 @@ func (p *put) parts(ctx context.Context) error {
 		}
 		done = append(done, types.CompletedPart{PartNumber: aws.Int32(number), ETag: aws.String(part.etag), ChecksumSHA256: aws.String(encode(sum))})
 	}
-	if hex.EncodeToString(whole.Sum(nil)) != p.digest.Hex {
+	if sums.CheckHash(p.digest, whole) != nil {
 		return errors.Join(fmt.Errorf("%s: %w", p.op, tier.ErrDamaged), p.abort(ctx, u))
 	}
 	return p.complete(ctx, u, done)

@@ -1,13 +1,15 @@
-// Package sums hashes what somebody else moves, beside the moving.
+// Package sums makes digests of content and compares content with its digest.
 //
-// It promises that a hash sees the pieces in their order. It does not copy them: a piece
-// belongs to it from Write until the next call of Buffer.
+// It is the only place that knows the algorithms. [Beside] hashes what somebody else
+// moves, beside the moving: it promises that the hash sees the pieces in their order. It
+// does not copy them: a piece belongs to it from Write until the next call of Buffer.
 package sums
 
 import (
 	"crypto/sha256"
 	"crypto/sha512"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"hash"
 	"sync"
@@ -77,7 +79,11 @@ func (b *Beside) End() {
 // Sum ends the hash and returns the digest.
 func (b *Beside) Sum() v1.Hash {
 	b.End()
-	return v1.Hash{Algorithm: b.algorithm, Hex: hex.EncodeToString(b.to.Sum(nil))}
+	return digest(b.algorithm, b.to)
+}
+
+func digest(algorithm string, h hash.Hash) v1.Hash {
+	return v1.Hash{Algorithm: algorithm, Hex: hex.EncodeToString(h.Sum(nil))}
 }
 
 // Hash returns a new hash of an algorithm, sha256 or sha512.
@@ -89,4 +95,36 @@ func Hash(algorithm string) (hash.Hash, error) {
 		return sha512.New(), nil
 	}
 	return nil, fmt.Errorf("digest algorithm %q is not supported: use sha256 or sha512", algorithm)
+}
+
+// Of returns the digest of content by an algorithm, sha256 or sha512.
+func Of(algorithm string, content []byte) (v1.Hash, error) {
+	h, err := Hash(algorithm)
+	if err != nil {
+		return v1.Hash{}, err
+	}
+	_, _ = h.Write(content) // a hash takes everything
+	return digest(algorithm, h), nil
+}
+
+// ErrMismatch: content does not have the digest that it should have.
+var ErrMismatch = errors.New("content does not have the digest asked for")
+
+// Check returns an [ErrMismatch] unless content has the digest d.
+func Check(d v1.Hash, content []byte) error {
+	h, err := Hash(d.Algorithm)
+	if err != nil {
+		return err
+	}
+	_, _ = h.Write(content)
+	return CheckHash(d, h)
+}
+
+// CheckHash returns an [ErrMismatch] unless what h, of d's algorithm, has seen has the
+// digest d.
+func CheckHash(d v1.Hash, h hash.Hash) error {
+	if got := digest(d.Algorithm, h); got != d {
+		return fmt.Errorf("%w: got %s", ErrMismatch, got)
+	}
+	return nil
 }

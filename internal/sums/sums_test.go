@@ -5,6 +5,8 @@ import (
 	"crypto/sha256"
 	"crypto/sha512"
 	"encoding/hex"
+	"errors"
+	"strings"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -33,5 +35,24 @@ func TestBesideSeesPiecesInOrder(t *testing.T) {
 	}
 	if _, err := New("md5"); err == nil {
 		t.Error("New(md5) gave a hash")
+	}
+}
+
+func TestCheck(t *testing.T) {
+	for _, algorithm := range []string{"sha256", "sha512"} {
+		d, err := Of(algorithm, []byte("content"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := Check(d, []byte("content")); err != nil {
+			t.Errorf("Check(%s) of its content = %v", d, err)
+		}
+		if err := Check(d, []byte("other")); !errors.Is(err, ErrMismatch) || !strings.Contains(err.Error(), "got "+algorithm+":") {
+			t.Errorf("Check(%s) of other content = %v, want a mismatch that names the digest", d, err)
+		}
+		d.Algorithm = "md5"
+		if err := Check(d, []byte("content")); err == nil || errors.Is(err, ErrMismatch) {
+			t.Errorf("Check(%s) = %v, want that the algorithm is not supported", d, err)
+		}
 	}
 }
