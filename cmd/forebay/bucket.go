@@ -11,6 +11,7 @@ import (
 	"forebay/cache/s3"
 	"forebay/cache/tier"
 	"forebay/config"
+	"forebay/internal/command"
 	"forebay/internal/logkey"
 	"forebay/internal/metrics"
 	"forebay/internal/tally"
@@ -34,7 +35,7 @@ func newBucket(c *config.Config, version string, log *zap.Logger) (*s3.Bucket, e
 		CAFile: o.CAFile, PartSize: o.PartSize, UserAgent: "forebay-" + version, Log: log,
 	})
 	if err != nil {
-		return nil, usageError{fmt.Errorf("storage.s3: %w", err)}
+		return nil, command.Usage(fmt.Errorf("storage.s3: %w", err))
 	}
 	return b, nil
 }
@@ -67,27 +68,27 @@ func reachBucket(ctx context.Context, b *s3.Bucket, log *zap.Logger) error {
 	case err == nil:
 		return nil
 	case errors.As(err, &refusal):
-		return usageError{fmt.Errorf("storage.s3: %w", err)}
+		return command.Usage(fmt.Errorf("storage.s3: %w", err))
 	}
 	log.Warn("bucket does not answer: the mirror starts without it", logkey.Err(err))
 	return nil
 }
 
 // checkOnline tries what the settings lead to.
-func checkOnline(ctx context.Context, c *config.Config, p process) error {
+func checkOnline(ctx context.Context, c *config.Config, p command.Process) error {
 	b, err := newBucket(c, thisBuild().version, nil)
 	if err != nil {
 		return err
 	}
 	if b == nil {
-		fmt.Fprintln(p.stderr, "there is no bucket to try: storage.s3.bucket is empty")
+		fmt.Fprintln(p.Stderr, "there is no bucket to try: storage.s3.bucket is empty")
 		return nil
 	}
 	defer b.Close()
 	if err := b.Check(ctx); err != nil {
-		return usageError{fmt.Errorf("storage.s3: %w", err)}
+		return command.Usage(fmt.Errorf("storage.s3: %w", err))
 	}
-	fmt.Fprintf(p.stderr, "bucket %s: can be listed, written to, read from and removed from\n", c.Storage.S3.Bucket)
+	fmt.Fprintf(p.Stderr, "bucket %s: can be listed, written to, read from and removed from\n", c.Storage.S3.Bucket)
 	return nil
 }
 

@@ -23,6 +23,7 @@ import (
 
 	"forebay/config"
 	"forebay/internal/admin"
+	"forebay/internal/command"
 )
 
 // adminVariable names the server whose admin API the commands ask, as --server does.
@@ -30,7 +31,7 @@ const adminVariable = "FOREBAY_ADMIN"
 
 // operator is a command that asks a running server.
 type operator struct {
-	p      process
+	p      command.Process
 	server adminServer
 	asJSON bool
 	local  *mirror // when the command has the storage folder to itself; else nil
@@ -47,7 +48,7 @@ type adminServer struct {
 
 // newOperator returns a command of those that ask a running server. run is given what was
 // found out about the server, once the command line is parsed.
-func newOperator(p process, cmd *cobra.Command, run func(ctx context.Context, o *operator, args []string) error) *cobra.Command {
+func newOperator(p command.Process, cmd *cobra.Command, run func(ctx context.Context, o *operator, args []string) error) *cobra.Command {
 	flags := cmd.Flags()
 	where := flags.String("server", "", "admin address of the server, such as http://127.0.0.1:5001 (default: "+adminVariable+", else admin_listen of the configuration)")
 	tokenFile := flags.String("token-file", "", "file with the admin token (default: FOREBAY_ADMIN_TOKEN, else that of the configuration)")
@@ -67,9 +68,9 @@ func newOperator(p process, cmd *cobra.Command, run func(ctx context.Context, o 
 
 // findServer settles which server is asked. One that is named gets no token but that
 // which is named, too: the token of the configuration is for the server of the configuration.
-func findServer(p process, where, tokenFile, caFile, configFile string) (adminServer, error) {
+func findServer(p command.Process, where, tokenFile, caFile, configFile string) (adminServer, error) {
 	env := map[string]string{}
-	for _, entry := range p.env {
+	for _, entry := range p.Env {
 		if name, value, ok := strings.Cut(entry, "="); ok {
 			env[name] = value
 		}
@@ -80,12 +81,12 @@ func findServer(p process, where, tokenFile, caFile, configFile string) (adminSe
 	}
 	trust := &tls.Config{MinVersion: tls.VersionTLS12}
 	if s.base == "" {
-		c, err := config.Load(config.Sources{File: configFile, Env: p.env, Root: p.root})
+		c, err := config.Load(config.Sources{File: configFile, Env: p.Env, Root: p.Root})
 		if err != nil {
-			return s, usageError{err}
+			return s, command.Usage(err)
 		}
 		if c.AdminListen == "" {
-			return s, usageError{errors.New("admin_listen is off, so that the server cannot be asked: turn it on, or name another server with --server")}
+			return s, command.Usage(errors.New("admin_listen is off, so that the server cannot be asked: turn it on, or name another server with --server"))
 		}
 		s.base, s.how, s.token = "http://"+reachable(c.AdminListen), "admin_listen", c.AdminToken
 		if c.AdminTLS.Enabled() {
@@ -100,18 +101,18 @@ func findServer(p process, where, tokenFile, caFile, configFile string) (adminSe
 	if tokenFile != "" {
 		token, err := readToken(tokenFile)
 		if err != nil {
-			return s, usageError{fmt.Errorf("--token-file: %w", err)}
+			return s, command.Usage(fmt.Errorf("--token-file: %w", err))
 		}
 		s.token = token
 	}
 	if caFile != "" {
 		text, err := os.ReadFile(caFile)
 		if err != nil {
-			return s, usageError{fmt.Errorf("--ca-file: %w", err)}
+			return s, command.Usage(fmt.Errorf("--ca-file: %w", err))
 		}
 		trust = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: x509.NewCertPool()}
 		if !trust.RootCAs.AppendCertsFromPEM(text) {
-			return s, usageError{fmt.Errorf("--ca-file: %q holds no PEM certificate", caFile)}
+			return s, command.Usage(fmt.Errorf("--ca-file: %q holds no PEM certificate", caFile))
 		}
 	}
 	s.http = &http.Client{
@@ -128,14 +129,14 @@ func (s *adminServer) named(env map[string]string) error {
 	}
 	u, err := url.Parse(s.base)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.User != nil {
-		return usageError{fmt.Errorf("%s: %q is not the address of a server: use HOST:PORT, http://HOST:PORT or https://HOST:PORT", s.how, s.base)}
+		return command.Usage(fmt.Errorf("%s: %q is not the address of a server: use HOST:PORT, http://HOST:PORT or https://HOST:PORT", s.how, s.base))
 	}
 	s.base = u.Scheme + "://" + u.Host
 	if token := env[config.Variable("admin_token")]; token != "" {
 		s.token = config.NewSecret(token)
 	} else if name := env[config.Variable("admin_token_file")]; name != "" {
 		if s.token, err = readToken(name); err != nil {
-			return usageError{fmt.Errorf("%s: %w", config.Variable("admin_token_file"), err)}
+			return command.Usage(fmt.Errorf("%s: %w", config.Variable("admin_token_file"), err))
 		}
 	}
 	return nil
@@ -237,7 +238,7 @@ func (o *operator) unreachable(ctx context.Context, err error) error {
 		if o.server.how == "admin_listen" {
 			hint = "No server runs with these settings. Start it with forebay serve, or name it with --server, or its configuration with --config."
 		}
-		return hintError{err, hint}
+		return command.Hint(err, hint)
 	}
 	return err
 }
@@ -258,9 +259,9 @@ func (o *operator) refused(response *http.Response, answer []byte) error {
 	err := &refusal{fault.Error.Code, printable(fault.Error.Message)}
 	switch err.code {
 	case "unauthorized":
-		return hintError{err, "Give the token of the server with --token-file or FOREBAY_ADMIN_TOKEN."}
+		return command.Hint(err, "Give the token of the server with --token-file or FOREBAY_ADMIN_TOKEN.")
 	case "bad_request", "bad_reference":
-		return usageError{err}
+		return command.Usage(err)
 	}
 	return err
 }
@@ -282,6 +283,6 @@ func (o *operator) writeJSON(answer []byte) error {
 		return err
 	}
 	b.WriteByte('\n')
-	_, err := o.p.stdout.Write(b.Bytes())
+	_, err := o.p.Stdout.Write(b.Bytes())
 	return err
 }

@@ -7,9 +7,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"forebay/config"
+	"forebay/internal/command"
 )
 
-func newConfig(p process) *cobra.Command {
+func newConfig(p command.Process) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "config",
 		Short: "Check or show the configuration",
@@ -25,7 +26,7 @@ All keys are described by "forebay config reference".`,
 	return cmd
 }
 
-func newConfigCheck(p process) *cobra.Command {
+func newConfigCheck(p command.Process) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check [FILE]",
 		Short: "Tell whether the configuration is right",
@@ -38,7 +39,7 @@ bucket of storage.s3 is tried with an object that is put, read and removed again
   forebay config check --online`,
 		Args: cobra.MaximumNArgs(1),
 	}
-	load := addConfigFlags(cmd, p)
+	load := command.ConfigFlags(cmd, p)
 	online := cmd.Flags().Bool("online", false, "try the bucket, too")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		c, err := load(strings.Join(args, ""))
@@ -54,13 +55,13 @@ bucket of storage.s3 is tried with an object that is put, read and removed again
 		if name == "" {
 			name = "no file: the defaults"
 		}
-		_, err = fmt.Fprintf(p.stdout, "%s: right; mirrors %s\n", name, strings.Join(upstreamNames(c), ", "))
+		_, err = fmt.Fprintf(p.Stdout, "%s: right; mirrors %s\n", name, strings.Join(upstreamNames(c), ", "))
 		return err
 	}
 	return cmd
 }
 
-func newConfigPrint(p process) *cobra.Command {
+func newConfigPrint(p command.Process) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "print",
 		Short: "Show the settings in effect, passwords masked",
@@ -71,23 +72,23 @@ comment says where a value comes from when it is not the default.`,
   forebay config print > forebay.yaml     # a file to start from`,
 		Args: cobra.NoArgs,
 	}
-	load := addConfigFlags(cmd, p)
+	load := command.ConfigFlags(cmd, p)
 	cmd.RunE = func(*cobra.Command, []string) error {
 		c, err := load("")
 		if err != nil {
 			return err
 		}
-		return c.Print(p.stdout)
+		return c.Print(p.Stdout)
 	}
 	return cmd
 }
 
-func newConfigReference(p process) *cobra.Command {
+func newConfigReference(p command.Process) *cobra.Command {
 	return &cobra.Command{
 		Use:   "reference",
 		Short: "Describe every key, its default and its environment variable",
 		Args:  cobra.NoArgs,
-		RunE:  func(*cobra.Command, []string) error { return config.Reference(p.stdout) },
+		RunE:  func(*cobra.Command, []string) error { return config.Reference(p.Stdout) },
 	}
 }
 

@@ -9,43 +9,21 @@ import (
 
 	"forebay/cache/disk"
 	"forebay/config"
+	"forebay/internal/command"
 )
-
-// hintError is an error with what to change about it.
-type hintError struct {
-	err  error
-	hint string
-}
-
-func (e hintError) Error() string { return e.err.Error() }
-func (e hintError) Unwrap() error { return e.err }
-
-// explain returns the text of err for the operator, with what to change if that is known.
-func explain(err error) string {
-	var faults config.Faults
-	if errors.As(err, &faults) && len(faults) > 1 {
-		return fmt.Sprintf("forebay: the configuration has %d faults:\n%s", len(faults), faults.Error())
-	}
-	text := "forebay: " + err.Error()
-	var hint hintError
-	if errors.As(err, &hint) {
-		text += "\n" + hint.hint
-	}
-	return text
-}
 
 // openError adds to an error of the storage folder what to change.
 func openError(c *config.Config, err error) error {
 	change := fmt.Sprintf("choose another folder with %s", whereSet(c, "storage.dir", "--storage-dir"))
 	switch {
 	case errors.Is(err, disk.ErrLocked):
-		return hintError{err, "Another forebay uses the folder. Stop it, or " + change + "."}
+		return command.Hint(err, "Another forebay uses the folder. Stop it, or "+change+".")
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
-		return hintError{err, fmt.Sprintf("Let %s write to %q, or %s.", whoami(), c.Storage.Dir, change)}
+		return command.Hint(err, fmt.Sprintf("Let %s write to %q, or %s.", whoami(), c.Storage.Dir, change))
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		return hintError{err, "The disk is full. Make room, or " + change + "."}
+		return command.Hint(err, "The disk is full. Make room, or "+change+".")
 	case errors.Is(err, syscall.ENOTDIR), errors.Is(err, fs.ErrExist):
-		return hintError{err, fmt.Sprintf("%q is not a folder. Remove it, or %s.", c.Storage.Dir, change)}
+		return command.Hint(err, fmt.Sprintf("%q is not a folder. Remove it, or %s.", c.Storage.Dir, change))
 	}
 	return err
 }
@@ -59,11 +37,11 @@ func listenError(c *config.Config, key, flag string, err error) error {
 	change := fmt.Sprintf("choose another address with %s", whereSet(c, key, flag))
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return hintError{err, "Another program, perhaps another forebay, has this port. Stop it, or " + change + "."}
+		return command.Hint(err, "Another program, perhaps another forebay, has this port. Stop it, or "+change+".")
 	case errors.Is(err, fs.ErrPermission):
-		return hintError{err, fmt.Sprintf("Ports below 1024 are not for everybody. Run as root, give the program CAP_NET_BIND_SERVICE, or %s.", change)}
+		return command.Hint(err, fmt.Sprintf("Ports below 1024 are not for everybody. Run as root, give the program CAP_NET_BIND_SERVICE, or %s.", change))
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return hintError{err, fmt.Sprintf("This machine does not have that address. %s.", "C"+change[1:])}
+		return command.Hint(err, fmt.Sprintf("This machine does not have that address. %s.", "C"+change[1:]))
 	}
 	return err
 }
@@ -91,10 +69,10 @@ func whoami() string {
 // mustExist refuses a storage folder that is not there, where making one is no help.
 func mustExist(dir string) error {
 	if !isFolder(dir) {
-		return hintError{
+		return command.Hint(
 			fmt.Errorf("storage folder %q is not there", dir),
 			"Name the folder that the server uses with --storage-dir or --config.",
-		}
+		)
 	}
 	return nil
 }

@@ -19,6 +19,7 @@ import (
 
 	"forebay/cache"
 	"forebay/internal/bundle"
+	"forebay/internal/command"
 )
 
 // exporting is what the command line asks of an export.
@@ -40,7 +41,7 @@ const (
 	formatDocker = "docker-archive"
 )
 
-func newExport(p process) *cobra.Command {
+func newExport(p command.Process) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "export [REF…]",
 		Short: "Write images to a file, to be carried to another mirror",
@@ -82,7 +83,7 @@ Asks the running server, or with --storage-dir reads a folder that no server use
 		ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
 		defer stop()
 		if err := x.check(args); err != nil {
-			return usageError{err}
+			return command.Usage(err)
 		}
 		return export(ctx, side{o}, x, args)
 	})
@@ -234,10 +235,10 @@ func incompleteError(faults []error, missing int64, fetched bool) error {
 		err = fmt.Errorf("nothing is written, since %d images cannot be exported:\n  %s", len(faults), strings.Join(lines, "\n  "))
 	}
 	if missing > 0 && !fetched {
-		return hintError{err, fmt.Sprintf("%s are missing. Fetch them first with --fetch, or with forebay prefetch.", bytesText(missing))}
+		return command.Hint(err, fmt.Sprintf("%s are missing. Fetch them first with --fetch, or with forebay prefetch.", bytesText(missing)))
 	}
 	if !fetched {
-		return hintError{err, "What is missing can be fetched first: with --fetch, or with forebay prefetch."}
+		return command.Hint(err, "What is missing can be fetched first: with --fetch, or with forebay prefetch.")
 	}
 	return err
 }
@@ -406,7 +407,7 @@ func (x *exporting) known() (map[v1.Hash]bool, error) {
 			return err
 		})
 		if err != nil {
-			return nil, usageError{fmt.Errorf("--since: %q: %w", name, err)}
+			return nil, command.Usage(fmt.Errorf("--since: %q: %w", name, err))
 		}
 	}
 	for _, name := range x.lacking {
@@ -416,7 +417,7 @@ func (x *exporting) known() (map[v1.Hash]bool, error) {
 			return err
 		})
 		if err != nil {
-			return nil, usageError{fmt.Errorf("--lacking: %q: %w", name, err)}
+			return nil, command.Usage(fmt.Errorf("--lacking: %q: %w", name, err))
 		}
 	}
 	return known, nil
@@ -440,9 +441,9 @@ func (x *exporting) tell(o *operator, done *Exported) error {
 	if o.asJSON && x.output != "-" {
 		return writeResult(o, done)
 	}
-	to := o.p.stdout
+	to := o.p.Stdout
 	if x.output == "-" {
-		to = o.p.stderr // the archive has gone the other way
+		to = o.p.Stderr // the archive has gone the other way
 	}
 	var refers int64
 	for _, i := range done.Images {

@@ -17,6 +17,7 @@ import (
 
 	"forebay/internal/admin"
 	"forebay/internal/bundle"
+	"forebay/internal/command"
 	"forebay/internal/imageset"
 	"forebay/internal/prefetch"
 	"forebay/internal/wire"
@@ -41,12 +42,12 @@ func (x *exporting) wanted(ctx context.Context, s side, args []string) ([]wanted
 	}
 	all, err := fromEntries(namedEntries(args, names))
 	if err != nil {
-		return nil, usageError{err}
+		return nil, command.Usage(err)
 	}
 	for _, name := range x.files {
 		some, err := readWanted(name, read)
 		if err != nil {
-			return nil, usageError{fmt.Errorf("-f: %w", err)}
+			return nil, command.Usage(fmt.Errorf("-f: %w", err))
 		}
 		all = append(all, some...)
 	}
@@ -159,14 +160,14 @@ func once(all []wantedImage) []wantedImage {
 const passphraseVariable = "FOREBAY_PASSPHRASE_FILE"
 
 // key reads the key to sign with.
-func (x *exporting) key(p process) (ed25519.PrivateKey, error) {
+func (x *exporting) key(p command.Process) (ed25519.PrivateKey, error) {
 	text, err := os.ReadFile(x.sign)
 	if err != nil {
-		return nil, usageError{fmt.Errorf("--sign: %w", err)}
+		return nil, command.Usage(fmt.Errorf("--sign: %w", err))
 	}
 	from := x.passphraseFile
 	if from == "" {
-		for _, entry := range p.env {
+		for _, entry := range p.Env {
 			if value, ok := strings.CutPrefix(entry, passphraseVariable+"="); ok {
 				from = value
 			}
@@ -175,16 +176,16 @@ func (x *exporting) key(p process) (ed25519.PrivateKey, error) {
 	var passphrase []byte
 	if from != "" {
 		if passphrase, err = os.ReadFile(from); err != nil {
-			return nil, usageError{fmt.Errorf("--passphrase-file: %w", err)}
+			return nil, command.Usage(fmt.Errorf("--passphrase-file: %w", err))
 		}
 		passphrase = bytes.TrimRight(passphrase, "\r\n")
 	}
 	key, err := bundle.ParsePrivateKey(text, passphrase)
 	if errors.Is(err, bundle.ErrPassphrase) {
-		return nil, hintError{usageError{fmt.Errorf("--sign: %q: %w", x.sign, err)}, "Put the passphrase into a file and name that with --passphrase-file or " + passphraseVariable + "."}
+		return nil, command.Hint(command.Usage(fmt.Errorf("--sign: %q: %w", x.sign, err)), "Put the passphrase into a file and name that with --passphrase-file or "+passphraseVariable+".")
 	}
 	if err != nil {
-		return nil, usageError{fmt.Errorf("--sign: %q: %w", x.sign, err)}
+		return nil, command.Usage(fmt.Errorf("--sign: %q: %w", x.sign, err))
 	}
 	return key, nil
 }
@@ -226,7 +227,7 @@ func (x *exporting) write(ctx context.Context, s side, a *bundle.Archive, done *
 
 func (x *exporting) interrupted() error {
 	if x.volume > 0 && !x.zstd {
-		return hintError{errors.New("interrupted"), "The volumes that are whole stay: run the same export again to go on."}
+		return command.Hint(errors.New("interrupted"), "The volumes that are whole stay: run the same export again to go on.")
 	}
 	return errors.New("interrupted: nothing is left of it")
 }
@@ -236,7 +237,7 @@ func (x *exporting) writeArchive(ctx context.Context, s side, a *bundle.Archive,
 	case x.volume > 0:
 		return x.writeVolumes(ctx, s, a, m, done)
 	case x.output == "-":
-		return x.pack(s.p.stdout, func(w io.Writer) error { return a.WriteTo(ctx, w, s, 0, m.add) })
+		return x.pack(s.p.Stdout, func(w io.Writer) error { return a.WriteTo(ctx, w, s, 0, m.add) })
 	}
 	if err := x.roomFor(a.Size); err != nil {
 		return err

@@ -13,9 +13,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"forebay/config"
+	"forebay/internal/command"
 )
 
-func newHealthcheck(p process) *cobra.Command {
+func newHealthcheck(p command.Process) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "healthcheck",
 		Short: "Ask a running forebay on this machine whether it is well",
@@ -26,7 +27,7 @@ well and with 1 otherwise. It is the HEALTHCHECK of the container image.`,
   forebay healthcheck --ready --timeout 1s`,
 		Args: cobra.NoArgs,
 	}
-	load := addConfigFlags(cmd, p)
+	load := command.ConfigFlags(cmd, p)
 	ready := cmd.Flags().Bool("ready", false, "also ask whether it takes traffic: it does not while it starts or stops")
 	timeout := cmd.Flags().Duration("timeout", 3*time.Second, "longest wait for the answer")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

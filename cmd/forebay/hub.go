@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"forebay/config"
+	"forebay/internal/command"
 	"forebay/internal/registries"
 	"forebay/internal/wire"
 	"forebay/upstream"
@@ -24,7 +25,7 @@ import (
 // hubTimeout bounds a command that asks Docker Hub, with the wait for a spent budget.
 const hubTimeout = 5 * time.Minute
 
-func newHub(p process) *cobra.Command {
+func newHub(p command.Process) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "hub",
 		Short: "Ask Docker Hub about tags and limits",
@@ -44,16 +45,16 @@ type hubFlags struct {
 	json   *bool
 }
 
-func addHubFlags(cmd *cobra.Command, p process) hubFlags {
+func addHubFlags(cmd *cobra.Command, p command.Process) hubFlags {
 	return hubFlags{
-		load:   addConfigFlags(cmd, p),
+		load:   command.ConfigFlags(cmd, p),
 		apiURL: cmd.Flags().String("api-url", hubapi.DefaultURL, "base URL of Docker Hub's web API"),
 		json:   cmd.Flags().Bool("json", false, "write JSON"),
 	}
 }
 
 // options returns how docker.io is reached: as configured, else anonymously.
-func (f hubFlags) options(p process) (upstream.Options, error) {
+func (f hubFlags) options(p command.Process) (upstream.Options, error) {
 	c, err := f.load("")
 	if err != nil {
 		return upstream.Options{}, err
@@ -67,19 +68,19 @@ func (f hubFlags) options(p process) (upstream.Options, error) {
 	if settings.Level != config.LevelDebug {
 		settings.Level = config.LevelWarn
 	}
-	return registryOptions(u, thisBuild().version, newLogger(settings, p.stderr)), nil
+	return registryOptions(u, thisBuild().version, newLogger(settings, p.Stderr)), nil
 }
 
 func (f hubFlags) api(o upstream.Options) (*hubapi.Client, error) {
 	c, err := hubapi.New(hubapi.Options{URL: *f.apiURL, Registry: o, MaxWait: 2 * time.Minute})
 	if err != nil {
-		return nil, usageError{fmt.Errorf("--api-url: %w", err)}
+		return nil, command.Usage(fmt.Errorf("--api-url: %w", err))
 	}
 	return c, nil
 }
 
 // open returns how docker.io is reached and a client of its web API, which the caller closes.
-func (f hubFlags) open(p process) (upstream.Options, *hubapi.Client, error) {
+func (f hubFlags) open(p command.Process) (upstream.Options, *hubapi.Client, error) {
 	o, err := f.options(p)
 	if err != nil {
 		return o, nil, err
@@ -88,7 +89,7 @@ func (f hubFlags) open(p process) (upstream.Options, *hubapi.Client, error) {
 	return o, c, err
 }
 
-func newHubTags(p process) *cobra.Command {
+func newHubTags(p command.Process) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "tags NAME[:TAG]",
 		Short: "List the tags of a repository, the latest change first",
@@ -106,10 +107,10 @@ of its 180 requests a minute.`,
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		repo, tag, err := hubName(args[0])
 		if err != nil {
-			return usageError{err}
+			return command.Usage(err)
 		}
 		if *most < 0 {
-			return usageError{errors.New("--most must not be negative")}
+			return command.Usage(errors.New("--most must not be negative"))
 		}
 		_, api, err := flags.open(p)
 		if err != nil {
@@ -130,9 +131,9 @@ of its 180 requests a minute.`,
 			return err
 		}
 		if *flags.json {
-			return writeJSON(p.stdout, tagDocs(tags))
+			return writeJSON(p.Stdout, tagDocs(tags))
 		}
-		return writeTags(p.stdout, tags, tag != "")
+		return writeTags(p.Stdout, tags, tag != "")
 	}
 	return cmd
 }

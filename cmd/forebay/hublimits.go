@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"forebay/internal/command"
 	"forebay/upstream"
 	"forebay/upstream/hubapi"
 )
@@ -18,7 +19,7 @@ import (
 // (hub manual, "Docker Hub pull usage and limits", "View pull rate and limit").
 const limitImage = "ratelimitpreview/test:latest"
 
-func newHubLimits(p process) *cobra.Command {
+func newHubLimits(p command.Process) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "limits",
 		Short: "Say how many pulls Docker Hub will still give",
@@ -34,7 +35,7 @@ is one HEAD of an image, which is no pull, and one request to the API.`,
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		repo, tag, err := hubName(*image)
 		if err != nil {
-			return usageError{fmt.Errorf("--image: %w", err)}
+			return command.Usage(fmt.Errorf("--image: %w", err))
 		}
 		o, api, err := flags.open(p)
 		if err != nil {
@@ -48,9 +49,9 @@ is one HEAD of an image, which is no pull, and one request to the API.`,
 			return err
 		}
 		if *flags.json {
-			return writeJSON(p.stdout, doc)
+			return writeJSON(p.Stdout, doc)
 		}
-		return doc.write(p.stdout)
+		return doc.write(p.Stdout)
 	}
 	return cmd
 }
@@ -82,7 +83,7 @@ type apiLimit struct {
 func askLimits(ctx context.Context, o upstream.Options, api *hubapi.Client, repo, tag string) (limitsDoc, error) {
 	r, err := upstream.New(o)
 	if err != nil {
-		return limitsDoc{}, usageError{err}
+		return limitsDoc{}, command.Usage(err)
 	}
 	defer r.Close()
 	_, err = r.Resolve(ctx, repo, tag)

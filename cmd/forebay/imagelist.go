@@ -16,6 +16,7 @@ import (
 
 	"forebay/cache"
 	"forebay/internal/admin"
+	"forebay/internal/command"
 	"forebay/internal/imageset"
 	"forebay/internal/wire"
 )
@@ -42,16 +43,16 @@ func addImageList(cmd *cobra.Command) imageList {
 }
 
 // read returns the images that arguments and files name. What is wrong with any is an error.
-func (l imageList) read(p process, args []string, names *wire.Registries) ([]imageset.Entry, error) {
+func (l imageList) read(p command.Process, args []string, names *wire.Registries) ([]imageset.Entry, error) {
 	format, err := imageset.ParseFormat(*l.format)
 	if err != nil {
-		return nil, usageError{fmt.Errorf("--format: %w", err)}
+		return nil, command.Usage(fmt.Errorf("--format: %w", err))
 	}
-	o := imageset.Options{Registries: names, Format: format, Lookup: lookup(p.env), BuildArgs: map[string]string{}}
+	o := imageset.Options{Registries: names, Format: format, Lookup: lookup(p.Env), BuildArgs: map[string]string{}}
 	for _, arg := range *l.buildArgs {
 		name, value, ok := strings.Cut(arg, "=")
 		if !ok || name == "" {
-			return nil, usageError{fmt.Errorf("--build-arg: %q is not NAME=VALUE", arg)}
+			return nil, command.Usage(fmt.Errorf("--build-arg: %q is not NAME=VALUE", arg))
 		}
 		o.BuildArgs[name] = value
 	}
@@ -67,19 +68,19 @@ func (l imageList) read(p process, args []string, names *wire.Registries) ([]ima
 		case errors.As(err, &wrong):
 			faults = append(faults, wrong...)
 		case err != nil:
-			return nil, usageError{err}
+			return nil, command.Usage(err)
 		}
 		entries = append(entries, more...)
 	}
 	if len(faults) > 0 {
-		return nil, usageError{faults}
+		return nil, command.Usage(faults)
 	}
 	return imageset.Unique(entries), nil
 }
 
-func readImages(p process, name string, o imageset.Options) (_ []imageset.Entry, err error) {
+func readImages(p command.Process, name string, o imageset.Options) (_ []imageset.Entry, err error) {
 	if name == "-" {
-		in := p.stdin
+		in := p.Stdin
 		if in == nil {
 			in = bytes.NewReader(nil)
 		}
@@ -171,7 +172,7 @@ func isEmpty(entries []imageset.Entry, asked bool) error {
 		return nil
 	}
 	if asked {
-		return usageError{errors.New("no image is named there: see what --format says, or name some as arguments")}
+		return command.Usage(errors.New("no image is named there: see what --format says, or name some as arguments"))
 	}
-	return usageError{errors.New("no image is named: name some as arguments, or a file with -f")}
+	return command.Usage(errors.New("no image is named: name some as arguments, or a file with -f"))
 }

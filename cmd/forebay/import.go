@@ -17,6 +17,7 @@ import (
 	"forebay/cache"
 	"forebay/internal/admin"
 	"forebay/internal/bundle"
+	"forebay/internal/command"
 	"forebay/internal/wire"
 )
 
@@ -28,7 +29,7 @@ type importing struct {
 	as, registry string
 }
 
-func newImport(p process) *cobra.Command {
+func newImport(p command.Process) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "import FILE…",
 		Short: "Take in images from a file",
@@ -89,7 +90,7 @@ func (x *importing) run(ctx context.Context, s side, args []string) error {
 	}
 	if x.as != "" {
 		if _, err := names.Reference(x.fullName(names, x.as)); err != nil {
-			return usageError{fmt.Errorf("--as: %w", err)}
+			return command.Usage(fmt.Errorf("--as: %w", err))
 		}
 	}
 	u := bundle.Unpacking{Target: s, Keys: keys, As: x.as, Names: func(_ context.Context, images []bundle.Image) error {
@@ -101,10 +102,10 @@ func (x *importing) run(ctx context.Context, s side, args []string) error {
 	m.end()
 	if err != nil {
 		if ctx.Err() != nil {
-			return hintError{errors.New("interrupted: no image of it is visible"), "What has come stays for a day: run the same import again to go on."}
+			return command.Hint(errors.New("interrupted: no image of it is visible"), "What has come stays for a day: run the same import again to go on.")
 		}
 		if hint := bundle.Hint(err); hint != "" {
-			return hintError{err, hint}
+			return command.Hint(err, hint)
 		}
 		return err
 	}
@@ -132,11 +133,11 @@ func (x *importing) keys() ([]ed25519.PublicKey, error) {
 	for _, name := range x.verify {
 		text, err := os.ReadFile(name)
 		if err != nil {
-			return nil, usageError{fmt.Errorf("--verify: %w", err)}
+			return nil, command.Usage(fmt.Errorf("--verify: %w", err))
 		}
 		some, err := bundle.ParsePublicKeys(text)
 		if err != nil {
-			return nil, usageError{fmt.Errorf("--verify: %q: %w", name, err)}
+			return nil, command.Usage(fmt.Errorf("--verify: %q: %w", name, err))
 		}
 		keys = append(keys, some...)
 	}
@@ -207,7 +208,7 @@ func (x *importing) signatureOf(file string, record *bundle.Volumes) ([]byte, er
 	if x.signature != "" {
 		text, err := os.ReadFile(x.signature)
 		if err != nil {
-			return nil, usageError{fmt.Errorf("--signature: %w", err)}
+			return nil, command.Usage(fmt.Errorf("--signature: %w", err))
 		}
 		return text, nil
 	}
@@ -255,8 +256,8 @@ func (x *importing) checkNames(names *wire.Registries, images []bundle.Image) er
 	if n := len(faults) - faultsShown; n > 0 {
 		text += fmt.Sprintf("\n  and %d more", n)
 	}
-	return hintError{fmt.Errorf("no image is taken in, since names cannot be kept here:\n  %s", text),
-		"Configure their registries (upstreams), or name them otherwise with --as or --registry."}
+	return command.Hint(fmt.Errorf("no image is taken in, since names cannot be kept here:\n  %s", text),
+		"Configure their registries (upstreams), or name them otherwise with --as or --registry.")
 }
 
 // tell says what came of an import.
@@ -280,7 +281,7 @@ func (x *importing) tell(o *operator, done *Imported) error {
 }
 
 func (x *importing) tellPeople(o *operator, done *Imported) error {
-	t := newTable(o.p.stdout, "IMAGE", "DIGEST", "STATE")
+	t := newTable(o.p.Stdout, "IMAGE", "DIGEST", "STATE")
 	for _, i := range done.Images {
 		t.row(i.Ref, shortDigest(i.Digest), importState(i))
 	}
@@ -291,26 +292,26 @@ func (x *importing) tellPeople(o *operator, done *Imported) error {
 	}
 	for _, i := range done.Images {
 		if len(i.Left) > 0 {
-			fmt.Fprintf(o.p.stdout, "%s: here for %s; not for %s\n", printable(i.Ref), orDash(strings.Join(i.Platforms, ", ")), printable(strings.Join(i.Left, ", ")))
+			fmt.Fprintf(o.p.Stdout, "%s: here for %s; not for %s\n", printable(i.Ref), orDash(strings.Join(i.Platforms, ", ")), printable(strings.Join(i.Left, ", ")))
 		}
 		if i.MissingCount > 0 {
-			fmt.Fprintf(o.p.stderr, "%s: still missing are %s, %s\n", printable(i.Ref), countText(i.MissingCount, "thing", "things"), bytesText(i.MissingBytes))
+			fmt.Fprintf(o.p.Stderr, "%s: still missing are %s, %s\n", printable(i.Ref), countText(i.MissingCount, "thing", "things"), bytesText(i.MissingBytes))
 		}
 		if i.PinError != "" {
-			fmt.Fprintf(o.p.stderr, "%s is not pinned: %s\n", printable(i.Ref), printable(i.PinError))
+			fmt.Fprintf(o.p.Stderr, "%s is not pinned: %s\n", printable(i.Ref), printable(i.PinError))
 		}
 	}
 	for _, text := range done.Refused {
-		fmt.Fprintf(o.p.stderr, "%s\n", printable(text))
+		fmt.Fprintf(o.p.Stderr, "%s\n", printable(text))
 	}
 	for _, text := range done.Notes {
-		fmt.Fprintf(o.p.stderr, "Note: %s.\n", printable(text))
+		fmt.Fprintf(o.p.Stderr, "Note: %s.\n", printable(text))
 	}
 	signed := ""
 	if done.Signed {
 		signed = ", signed by a key that was given"
 	}
-	_, err := fmt.Fprintf(o.p.stdout, "%s%s: %s, %s came; %s here before\n", done.Kind, signed,
+	_, err := fmt.Fprintf(o.p.Stdout, "%s%s: %s, %s came; %s here before\n", done.Kind, signed,
 		countText(done.Taken, "thing", "things"), bytesText(done.Bytes), countText(done.Had, "was", "were"))
 	return err
 }

@@ -12,6 +12,7 @@ import (
 	"forebay/cache"
 	"forebay/internal/admin"
 	"forebay/internal/bundle"
+	"forebay/internal/command"
 	"forebay/internal/regfolder"
 )
 
@@ -22,7 +23,7 @@ type adopting struct {
 	duplicate bool
 }
 
-func newImportRegistry(p process) *cobra.Command {
+func newImportRegistry(p command.Process) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "registry DIR",
 		Short: "Take over the storage folder of a distribution registry",
@@ -88,7 +89,7 @@ func (t *TakenOver) fault(format string, args ...any) {
 func (x *adopting) run(ctx context.Context, s side, dir string) error {
 	folder, err := regfolder.Open(dir)
 	if err != nil {
-		return hintError{err, "Name the rootdirectory of the registry's configuration (storage: filesystem: rootdirectory)."}
+		return command.Hint(err, "Name the rootdirectory of the registry's configuration (storage: filesystem: rootdirectory).")
 	}
 	defer func() { _ = folder.Close() }() // nothing was written
 	names, err := s.names(ctx)
@@ -96,14 +97,14 @@ func (x *adopting) run(ctx context.Context, s side, dir string) error {
 		return err
 	}
 	if names.Names[x.upstream] == "" {
-		return usageError{fmt.Errorf("--upstream: %q is not configured: add it to upstreams, or name another", x.upstream)}
+		return command.Usage(fmt.Errorf("--upstream: %q is not configured: add it to upstreams, or name another", x.upstream))
 	}
 	t := takeover{adopting: x, side: s, folder: folder, upstream: names.Names[x.upstream], done: TakenOver{DryRun: x.dryRun}, meter: newMeter(s.operator, "import", 0), seen: map[string]bool{}}
 	err = folder.Repositories(ctx, func(name string) error { return t.repository(ctx, name) },
 		func(name string) { t.done.fault("%s: not the name of a repository", name) })
 	t.meter.end()
 	if ctx.Err() != nil {
-		return hintError{errors.New("interrupted"), "What was taken over stays: run the same import again to go on."}
+		return command.Hint(errors.New("interrupted"), "What was taken over stays: run the same import again to go on.")
 	}
 	if err != nil {
 		return err
@@ -260,18 +261,18 @@ func (t *takeover) tell() error {
 func (t *takeover) tellPeople() error {
 	d := &t.done
 	for _, text := range append(d.Damaged, d.Faults...) {
-		fmt.Fprintf(t.p.stderr, "%s\n", printable(text))
+		fmt.Fprintf(t.p.Stderr, "%s\n", printable(text))
 	}
 	what := "taken over"
 	if d.DryRun {
 		what = "to be taken over"
 	}
-	_, err := fmt.Fprintf(t.p.stdout, "%s %s of %s: %s, %s by digest only; %s, %s: %d linked, %d copied, %s here before\n",
+	_, err := fmt.Fprintf(t.p.Stdout, "%s %s of %s: %s, %s by digest only; %s, %s: %d linked, %d copied, %s here before\n",
 		countText(d.Repositories, "repository", "repositories"), what, t.upstream,
 		countText(d.Tags, "tag", "tags"), countText(d.Manifests, "image", "images"),
 		countText(d.Blobs, "file", "files"), bytesText(d.Bytes), d.Linked, d.Copied, countText(d.Had, "was", "were"))
 	if err == nil && d.Missing > 0 {
-		_, err = fmt.Fprintf(t.p.stdout, "The images name %s more that the folder does not have.\n", countText(d.Missing, "thing", "things"))
+		_, err = fmt.Fprintf(t.p.Stdout, "The images name %s more that the folder does not have.\n", countText(d.Missing, "thing", "things"))
 	}
 	return err
 }

@@ -10,12 +10,13 @@ import (
 
 	"forebay/cache"
 	"forebay/internal/admin"
+	"forebay/internal/command"
 )
 
 const refHelp = `REF is an image as clients write it: nginx, nginx:1.27, ghcr.io/owner/app@sha256:…
 Without a tag it is latest.`
 
-func newInspect(p process) *cobra.Command {
+func newInspect(p command.Process) *cobra.Command {
 	return newOperator(p, &cobra.Command{
 		Use:   "inspect REF",
 		Short: "Show what is kept of an image, part by part",
@@ -40,7 +41,7 @@ whether each is kept. Asks no registry.
 }
 
 func (o *operator) showImage(i cache.Image) error {
-	t := newTable(o.p.stdout)
+	t := newTable(o.p.Stdout)
 	t.row("Image:", i.Name())
 	t.row("Digest:", i.Digest.String())
 	t.row("Type:", orDash(i.MediaType))
@@ -69,10 +70,10 @@ func (o *operator) showImage(i cache.Image) error {
 		if p.Size >= 0 {
 			size = ", " + bytesText(p.Size)
 		}
-		if _, err := fmt.Fprintf(o.p.stdout, "\n%s: %s%s\n", printable(orDash(p.Platform)), p.State, size); err != nil {
+		if _, err := fmt.Fprintf(o.p.Stdout, "\n%s: %s%s\n", printable(orDash(p.Platform)), p.State, size); err != nil {
 			return err
 		}
-		parts := newTable(o.p.stdout)
+		parts := newTable(o.p.Stdout)
 		for _, part := range p.Parts {
 			parts.row("  "+part.Role, part.Digest.String(), bytesText(part.Size), string(part.State))
 		}
@@ -86,7 +87,7 @@ func (o *operator) showImage(i cache.Image) error {
 	return nil
 }
 
-func newTag(p process) *cobra.Command {
+func newTag(p command.Process) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "tag",
 		Short: "Look into tags",
@@ -112,7 +113,7 @@ seen there, and whether its manifest is still kept.
 		if o.asJSON {
 			return o.writeJSON(answer)
 		}
-		t := newTable(o.p.stdout, "DIGEST", "FIRST SEEN", "LAST SEEN", "KEPT")
+		t := newTable(o.p.Stdout, "DIGEST", "FIRST SEEN", "LAST SEEN", "KEPT")
 		for _, b := range h.Bindings {
 			kept := "no"
 			if b.Kept {

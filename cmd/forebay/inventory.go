@@ -10,9 +10,10 @@ import (
 
 	"forebay/cache"
 	"forebay/internal/bundle"
+	"forebay/internal/command"
 )
 
-func newInventory(p process) *cobra.Command {
+func newInventory(p command.Process) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "inventory",
 		Short: "Write what is kept here, for exports that leave it out",
@@ -28,7 +29,7 @@ Asks the running server, or with --storage-dir reads a folder that no server use
 	out := cmd.Flags().StringP("output", "o", "", "file to write, - for standard output")
 	return newLocalOperator(p, cmd, func(ctx context.Context, o *operator, _ []string) error {
 		if *out == "" {
-			return usageError{fmt.Errorf("name the file to write with -o, or - for standard output")}
+			return command.Usage(fmt.Errorf("name the file to write with -o, or - for standard output"))
 		}
 		var blobs []bundle.Blob
 		var bytes int64
@@ -42,7 +43,7 @@ Asks the running server, or with --storage-dir reads a folder that no server use
 			return err
 		}
 		if *out == "-" {
-			return bundle.Inventory(o.p.stdout, blobs)
+			return bundle.Inventory(o.p.Stdout, blobs)
 		}
 		if err := writeWhole(*out, func(w io.Writer) error { return bundle.Inventory(w, blobs) }); err != nil {
 			return err
@@ -54,7 +55,7 @@ Asks the running server, or with --storage-dir reads a folder that no server use
 				Bytes  int64  `json:"bytes"`
 			}{*out, len(blobs), bytes})
 		}
-		_, err = fmt.Fprintf(o.p.stdout, "%s: %s, %s\n", *out, countText(int64(len(blobs)), "thing", "things"), bytesText(bytes))
+		_, err = fmt.Fprintf(o.p.Stdout, "%s: %s, %s\n", *out, countText(int64(len(blobs)), "thing", "things"), bytesText(bytes))
 		return err
 	})
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"forebay/internal/admin"
+	"forebay/internal/command"
 )
 
 // pollEvery is how often a job is asked how far it is.
@@ -31,26 +32,26 @@ func (o *operator) start(ctx context.Context, path string, body any) (admin.Job,
 func (o *operator) wait(ctx context.Context, id string, result any) (answer []byte, err error) {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	show := isTerminal(o.p.stderr) && !o.asJSON
+	show := isTerminal(o.p.Stderr) && !o.asJSON
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
 	for {
 		var job admin.Job
 		answer, err := o.ask(ctx, http.MethodGet, "/jobs/"+id, nil, nil, &job)
 		if errors.Is(err, context.Canceled) {
-			return nil, hintError{errors.New("interrupted"), "The job goes on. See it with forebay jobs, end it with forebay jobs --cancel " + id + "."}
+			return nil, command.Hint(errors.New("interrupted"), "The job goes on. See it with forebay jobs, end it with forebay jobs --cancel "+id+".")
 		}
 		if err != nil {
 			return nil, err
 		}
 		if show {
-			fmt.Fprint(o.p.stderr, "\r\x1b[K"+progressText(job))
+			fmt.Fprint(o.p.Stderr, "\r\x1b[K"+progressText(job))
 		}
 		switch job.State {
 		case admin.Running:
 		case admin.Done:
 			if show {
-				fmt.Fprint(o.p.stderr, "\r\x1b[K")
+				fmt.Fprint(o.p.Stderr, "\r\x1b[K")
 			}
 			return answer, json.Unmarshal(job.Result, result)
 		case admin.Cancelled:
@@ -94,7 +95,7 @@ func progressText(j admin.Job) string {
 	return b.String()
 }
 
-func newJobs(p process) *cobra.Command {
+func newJobs(p command.Process) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "jobs",
 		Short: "Show or cancel what a server does for operators in the background",
@@ -107,7 +108,7 @@ func newJobs(p process) *cobra.Command {
 	return newOperator(p, cmd, func(ctx context.Context, o *operator, _ []string) error {
 		if *cancel != "" {
 			if strings.Trim(*cancel, "0123456789") != "" {
-				return usageError{fmt.Errorf("--cancel: %q is not the ID of a job", *cancel)}
+				return command.Usage(fmt.Errorf("--cancel: %q is not the ID of a job", *cancel))
 			}
 			_, err := o.ask(ctx, http.MethodDelete, "/jobs/"+*cancel, nil, nil, nil)
 			return err
@@ -121,10 +122,10 @@ func newJobs(p process) *cobra.Command {
 			return o.writeJSON(answer)
 		}
 		if len(list.Jobs) == 0 {
-			_, err := fmt.Fprintln(o.p.stderr, "No job has run since the start of the server.")
+			_, err := fmt.Fprintln(o.p.Stderr, "No job has run since the start of the server.")
 			return err
 		}
-		t := newTable(o.p.stdout, "ID", "KIND", "TARGET", "STATE", "STARTED", "PROGRESS")
+		t := newTable(o.p.Stdout, "ID", "KIND", "TARGET", "STATE", "STARTED", "PROGRESS")
 		for _, j := range list.Jobs {
 			_, progress, _ := strings.Cut(progressText(j), " ")
 			if j.Error != "" {

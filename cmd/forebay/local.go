@@ -14,6 +14,7 @@ import (
 
 	"forebay/config"
 	"forebay/internal/admin"
+	"forebay/internal/command"
 )
 
 // localFlag names the folder that a command works on itself, in place of a server.
@@ -23,7 +24,7 @@ const localHelp = "work on this storage folder itself, which no running server m
 
 // newLocalOperator is newOperator for commands that also work without a server, straight
 // on a storage folder that --storage-dir names.
-func newLocalOperator(p process, cmd *cobra.Command, run func(ctx context.Context, o *operator, args []string) error) *cobra.Command {
+func newLocalOperator(p command.Process, cmd *cobra.Command, run func(ctx context.Context, o *operator, args []string) error) *cobra.Command {
 	dir := cmd.Flags().String(localFlag, "", localHelp)
 	newOperator(p, cmd, run)
 	asked := cmd.RunE
@@ -34,14 +35,14 @@ func newLocalOperator(p process, cmd *cobra.Command, run func(ctx context.Contex
 		flags := cmd.Flags()
 		for _, name := range []string{"server", "token-file", "ca-file"} {
 			if flags.Changed(name) {
-				return usageError{fmt.Errorf("--%s is for a running server, and --%s for none", name, localFlag)}
+				return command.Usage(fmt.Errorf("--%s is for a running server, and --%s for none", name, localFlag))
 			}
 		}
 		file, _ := flags.GetString("config")
 		asJSON, _ := flags.GetBool("json")
-		c, err := config.Load(config.Sources{File: file, Env: p.env, Root: p.root, Flags: []config.Flag{{Name: "--" + localFlag, Key: "storage.dir", Value: *dir}}})
+		c, err := config.Load(config.Sources{File: file, Env: p.Env, Root: p.Root, Flags: []config.Flag{{Name: "--" + localFlag, Key: "storage.dir", Value: *dir}}})
 		if err != nil {
-			return usageError{err}
+			return command.Usage(err)
 		}
 		if cmd.Name() != "import" && cmd.Name() != "registry" { // which may fill a new one
 			if err := mustExist(c.Storage.Dir); err != nil {
@@ -61,8 +62,8 @@ func newLocalOperator(p process, cmd *cobra.Command, run func(ctx context.Contex
 
 // openLocal opens the storage folder of a configuration for a command. The admin API is
 // asked within the process, so that commands do the same with a server and without.
-func openLocal(c *config.Config, p process) (o *operator, done func() error, err error) {
-	log := newLogger(c.Log, p.stderr).WithOptions(zap.IncreaseLevel(zapcore.WarnLevel)) // the command itself tells the rest
+func openLocal(c *config.Config, p command.Process) (o *operator, done func() error, err error) {
+	log := newLogger(c.Log, p.Stderr).WithOptions(zap.IncreaseLevel(zapcore.WarnLevel)) // the command itself tells the rest
 	m, err := newMirror(c, thisBuild(), log, zap.NewNop())
 	if err != nil {
 		return nil, nil, err

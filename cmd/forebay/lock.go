@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"forebay/internal/admin"
+	"forebay/internal/command"
 	"forebay/internal/imageset"
 	"forebay/internal/prefetch"
 	"forebay/internal/wire"
@@ -25,7 +26,7 @@ type lockFlags struct {
 	asJSON   *bool
 }
 
-func newLock(p process) *cobra.Command {
+func newLock(p command.Process) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "lock [REF...] [-f FILE] [-o FILE]",
 		Short: "Write down which digests tags point to, or tell which have moved",
@@ -76,7 +77,7 @@ wrong, 5 tags have moved.`,
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		*f.asJSON, _ = flags.GetBool("json") // newOperator made it
 		if len(args) == 0 && len(*f.list.files) == 0 {
-			return usageError{errors.New("no image is named: name some as arguments, or a file with -f")}
+			return command.Usage(errors.New("no image is named: name some as arguments, or a file with -f"))
 		}
 		if *f.dir == "" {
 			return served(cmd, args)
@@ -86,7 +87,7 @@ wrong, 5 tags have moved.`,
 	return cmd
 }
 
-func (f lockFlags) direct(cmd *cobra.Command, p process, args []string) (err error) {
+func (f lockFlags) direct(cmd *cobra.Command, p command.Process, args []string) (err error) {
 	configFile, _ := cmd.Flags().GetString("config") // newOperator made it
 	m, closeAll, err := openFolder(p, configFile, *f.dir)
 	if err != nil {
@@ -99,7 +100,7 @@ func (f lockFlags) direct(cmd *cobra.Command, p process, args []string) (err err
 }
 
 // run reads the images, has them locked, and writes or compares.
-func (f lockFlags) run(p process, args []string, names *wire.Registries, lock func([]imageset.Entry) (*prefetch.Locked, error)) error {
+func (f lockFlags) run(p command.Process, args []string, names *wire.Registries, lock func([]imageset.Entry) (*prefetch.Locked, error)) error {
 	entries, err := f.list.read(p, args, names)
 	if err != nil {
 		return err
@@ -110,7 +111,7 @@ func (f lockFlags) run(p process, args []string, names *wire.Registries, lock fu
 	if *f.check {
 		for _, e := range entries {
 			if !e.Ref.HasDigest() {
-				return usageError{fmt.Errorf("%s: %s has no digest to compare with: --check takes lock files", e.At, e.Ref)}
+				return command.Usage(fmt.Errorf("%s: %s has no digest to compare with: --check takes lock files", e.At, e.Ref))
 			}
 		}
 	}
@@ -119,7 +120,7 @@ func (f lockFlags) run(p process, args []string, names *wire.Registries, lock fu
 		return err
 	}
 	for _, fault := range locked.Failed {
-		fmt.Fprintf(p.stderr, "%s: %s\n", fault.At, printable(fault.Error))
+		fmt.Fprintf(p.Stderr, "%s: %s\n", fault.At, printable(fault.Error))
 	}
 	if *f.check {
 		return f.compare(p, entries, locked)
@@ -131,13 +132,13 @@ func (f lockFlags) run(p process, args []string, names *wire.Registries, lock fu
 }
 
 // write writes the lock file, whole or not at all.
-func (f lockFlags) write(p process, locked *prefetch.Locked) error {
+func (f lockFlags) write(p command.Process, locked *prefetch.Locked) error {
 	text, err := locked.File.Encode()
 	if err != nil {
 		return err
 	}
 	if *f.out == "-" {
-		_, err := p.stdout.Write(text)
+		_, err := p.Stdout.Write(text)
 		return err
 	}
 	temporary, err := os.CreateTemp(filepath.Dir(*f.out), ".lock-*")
@@ -153,9 +154,9 @@ func (f lockFlags) write(p process, locked *prefetch.Locked) error {
 		return errors.Join(err, os.Remove(temporary.Name()))
 	}
 	if *f.asJSON {
-		return writeJSON(p.stdout, locked)
+		return writeJSON(p.Stdout, locked)
 	}
-	_, err = fmt.Fprintf(p.stdout, "locked %s, %s spent\n", countText(int64(len(locked.File.Images)), "image", "images"), countText(locked.Pulls, "pull", "pulls"))
+	_, err = fmt.Fprintf(p.Stdout, "locked %s, %s spent\n", countText(int64(len(locked.File.Images)), "image", "images"), countText(locked.Pulls, "pull", "pulls"))
 	return err
 }
 
@@ -168,7 +169,7 @@ type moved struct {
 }
 
 // compare tells which tags have moved.
-func (f lockFlags) compare(p process, entries []imageset.Entry, locked *prefetch.Locked) error {
+func (f lockFlags) compare(p command.Process, entries []imageset.Entry, locked *prefetch.Locked) error {
 	now := map[string]string{}
 	for _, image := range locked.File.Images {
 		now[image.Ref] = image.Digest.String()
@@ -181,13 +182,13 @@ func (f lockFlags) compare(p process, entries []imageset.Entry, locked *prefetch
 		}
 	}
 	if *f.asJSON {
-		if err := writeJSON(p.stdout, list); err != nil {
+		if err := writeJSON(p.Stdout, list); err != nil {
 			return err
 		}
 	} else {
-		t := newTable(p.stdout)
+		t := newTable(p.Stdout)
 		if len(list) > 0 {
-			t = newTable(p.stdout, "IMAGE", "LOCKED", "NOW")
+			t = newTable(p.Stdout, "IMAGE", "LOCKED", "NOW")
 		}
 		for _, m := range list {
 			t.row(m.Ref, m.Locked[:min(len(m.Locked), 19)], m.Now[:min(len(m.Now), 19)])
@@ -200,7 +201,7 @@ func (f lockFlags) compare(p process, entries []imageset.Entry, locked *prefetch
 	case len(locked.Failed) > 0:
 		return fmt.Errorf("%s could not be looked at", countText(int64(len(locked.Failed)), "image", "images"))
 	case len(list) > 0:
-		return outcomeError{exitMoved, fmt.Errorf("%s moved", countText(int64(len(list)), "tag has", "tags have"))}
+		return command.Exit(command.ExitMoved, fmt.Errorf("%s moved", countText(int64(len(list)), "tag has", "tags have")))
 	}
 	return nil
 }

@@ -11,12 +11,13 @@ import (
 	"github.com/spf13/cobra"
 
 	"forebay/cache"
+	"forebay/internal/command"
 )
 
 const patternHelp = `PATTERN is an image (nginx:1.27), a repository (ghcr.io/owner/app), or a pattern with
 *, ? and [sets], such as "nginx:1.*" or "ghcr.io/*": * stands for any text, slashes too.`
 
-func newList(p process) *cobra.Command {
+func newList(p command.Process) *cobra.Command {
 	return newOperator(p, &cobra.Command{
 		Use:   "ls [PATTERN]",
 		Short: "List the images that are kept",
@@ -31,7 +32,7 @@ SIZE is what of the image is kept, USED is its last pull.`,
   forebay ls "ghcr.io/owner/*" --json`,
 		Args: cobra.MaximumNArgs(1),
 	}, func(ctx context.Context, o *operator, args []string) error {
-		return o.list(ctx, strings.Join(args, ""), false, newTable(o.p.stdout, "REPOSITORY", "TAG", "DIGEST", "SIZE", "USED"),
+		return o.list(ctx, strings.Join(args, ""), false, newTable(o.p.Stdout, "REPOSITORY", "TAG", "DIGEST", "SIZE", "USED"),
 			func(t *table, i cache.Image) {
 				tag := i.Tag
 				if tag == "" {
@@ -45,7 +46,7 @@ SIZE is what of the image is kept, USED is its last pull.`,
 	})
 }
 
-func newImages(p process) *cobra.Command {
+func newImages(p command.Process) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "images [PATTERN]",
 		Short: "Tell which images can be served without their registry",
@@ -66,7 +67,7 @@ when the registry cannot be reached, or how much is missing. Asks no registry.
 	}
 	missing := cmd.Flags().Bool("missing", false, "only images that are incomplete")
 	return newOperator(p, cmd, func(ctx context.Context, o *operator, args []string) error {
-		return o.list(ctx, strings.Join(args, ""), *missing, newTable(o.p.stdout, "IMAGE", "PLATFORM", "STATE", "SIZE", "MISSING"),
+		return o.list(ctx, strings.Join(args, ""), *missing, newTable(o.p.Stdout, "IMAGE", "PLATFORM", "STATE", "SIZE", "MISSING"),
 			func(t *table, i cache.Image) {
 				for _, platform := range i.Platforms {
 					if platform.State == cache.Absent && (*missing || len(i.Platforms) > 1) && platform.Platform != "" && i.State != cache.Absent {
@@ -143,13 +144,13 @@ func (o *operator) list(ctx context.Context, pattern string, missing bool, t *ta
 	}
 	switch {
 	case o.asJSON && n == 0:
-		_, err := fmt.Fprintln(o.p.stdout, "[]")
+		_, err := fmt.Fprintln(o.p.Stdout, "[]")
 		return err
 	case o.asJSON:
-		_, err := fmt.Fprintln(o.p.stdout, "\n]")
+		_, err := fmt.Fprintln(o.p.Stdout, "\n]")
 		return err
 	case n == 0:
-		_, err := fmt.Fprintln(o.p.stderr, nothingText(pattern, missing))
+		_, err := fmt.Fprintln(o.p.Stderr, nothingText(pattern, missing))
 		return err
 	}
 	return t.flush()
@@ -161,7 +162,7 @@ func (o *operator) element(n int, raw json.RawMessage) error {
 	if n == 1 {
 		before = "[\n  "
 	}
-	_, err := fmt.Fprintf(o.p.stdout, "%s%s", before, raw)
+	_, err := fmt.Fprintf(o.p.Stdout, "%s%s", before, raw)
 	return err
 }
 

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"forebay/internal/command"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -36,7 +38,7 @@ func (o *output) String() string {
 func execute(t *testing.T, env []string, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	var out, err output
-	code = run(t.Context(), process{args: args, env: append([]string{"HOME=" + t.TempDir()}, env...), stdout: &out, stderr: &err})
+	code = run(t.Context(), args, command.Process{Env: append([]string{"HOME=" + t.TempDir()}, env...), Stdout: &out, Stderr: &err})
 	return code, out.String(), err.String()
 }
 
@@ -97,7 +99,7 @@ func TestExitCodesAndMessages(t *testing.T) {
 }
 
 func TestEveryCommandHasHelpWithAnExample(t *testing.T) {
-	root := newRoot(process{})
+	root := newRoot(command.Process{})
 	for _, cmd := range root.Commands() {
 		if cmd.Short == "" || cmd.Long == "" && cmd.Name() != "version" {
 			t.Errorf("forebay %s explains nothing", cmd.Name())
@@ -112,10 +114,8 @@ func TestRunEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	var out, err output
-	code := run(ctx, process{
-		args:   []string{"serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--storage-dir", t.TempDir()},
-		stdout: &out, stderr: &err,
-	})
+	code := run(ctx, []string{"serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--storage-dir", t.TempDir()},
+		command.Process{Stdout: &out, Stderr: &err})
 	if code != 0 {
 		t.Errorf("serve with a context that is done = %d, want 0\n%s", code, err.String())
 	}

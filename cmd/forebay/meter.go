@@ -34,7 +34,7 @@ type meter struct {
 
 // newMeter begins to show. what is a word: "export".
 func newMeter(o *operator, what string, total int64) *meter {
-	m := &meter{what: what, to: o.p.stderr, bar: isTerminal(o.p.stderr), quiet: o.asJSON, total: total, stop: make(chan struct{})}
+	m := &meter{what: what, to: o.p.Stderr, bar: isTerminal(o.p.Stderr), quiet: o.asJSON, total: total, stop: make(chan struct{})}
 	if !m.quiet {
 		m.over.Go(m.run)
 	}

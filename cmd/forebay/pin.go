@@ -11,9 +11,10 @@ import (
 
 	"forebay/cache"
 	"forebay/internal/admin"
+	"forebay/internal/command"
 )
 
-func newPin(p process) *cobra.Command {
+func newPin(p command.Process) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "pin REF",
 		Short: "Keep an image whole, whatever happens",
@@ -44,7 +45,7 @@ be set in the configuration, too (pins).
 		if o.asJSON {
 			err = o.writeJSON(answer)
 		} else {
-			_, err = fmt.Fprintf(o.p.stdout, "pinned %s (%s): %s, %s missing\n", pin.Ref, platformText(pin.Platforms), bytesText(pin.Bytes), bytesText(pin.MissingBytes))
+			_, err = fmt.Fprintf(o.p.Stdout, "pinned %s (%s): %s, %s missing\n", pin.Ref, platformText(pin.Platforms), bytesText(pin.Bytes), bytesText(pin.MissingBytes))
 		}
 		switch {
 		case err != nil || pin.Job == "" || o.asJSON:
@@ -63,7 +64,7 @@ func platformText(platforms []string) string {
 	return strings.Join(platforms, ", ")
 }
 
-func newUnpin(p process) *cobra.Command {
+func newUnpin(p command.Process) *cobra.Command {
 	return newOperator(p, &cobra.Command{
 		Use:   "unpin REF",
 		Short: "Take a pin away",
@@ -77,7 +78,7 @@ the image as "forebay pins" shows it, or in a shorter form.`,
 	})
 }
 
-func newPins(p process) *cobra.Command {
+func newPins(p command.Process) *cobra.Command {
 	return newOperator(p, &cobra.Command{
 		Use:   "pins",
 		Short: "List what is pinned",
@@ -95,17 +96,17 @@ is "not held" does not fit beside those before it, and may be evicted.`,
 			return o.writeJSON(answer)
 		}
 		if len(list.Pins) == 0 {
-			_, err := fmt.Fprintln(o.p.stderr, "Nothing is pinned.")
+			_, err := fmt.Fprintln(o.p.Stderr, "Nothing is pinned.")
 			return err
 		}
-		t := newTable(o.p.stdout, "IMAGE", "PLATFORMS", "STATE", "SIZE", "MISSING", "SINCE")
+		t := newTable(o.p.Stdout, "IMAGE", "PLATFORMS", "STATE", "SIZE", "MISSING", "SINCE")
 		for _, pin := range list.Pins {
 			t.row(pin.Ref, platformText(pin.Platforms), pinState(pin), bytesText(pin.Bytes), bytesText(pin.MissingBytes), pinSince(pin))
 		}
 		if err := t.flush(); err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(o.p.stdout, "\n%s pinned, %s may be\n", bytesText(list.Bytes), limitText(list.LimitBytes))
+		_, err = fmt.Fprintf(o.p.Stdout, "\n%s pinned, %s may be\n", bytesText(list.Bytes), limitText(list.LimitBytes))
 		return err
 	})
 }

@@ -15,6 +15,7 @@ import (
 
 	"forebay/config"
 	"forebay/internal/admin"
+	"forebay/internal/command"
 	"forebay/internal/imageset"
 	"forebay/internal/prefetch"
 	"forebay/internal/wire"
@@ -35,7 +36,7 @@ type prefetchFlags struct {
 	dir       *string
 }
 
-func newPrefetch(p process) *cobra.Command {
+func newPrefetch(p command.Process) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "prefetch [REF...] [-f FILE]",
 		Short: "Fetch images before anybody pulls them",
@@ -77,7 +78,7 @@ images are not all there, 4 what is missing is so because of limits: try again l
 	served := cmd.RunE
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if err := f.check(args); err != nil {
-			return usageError{err}
+			return command.Usage(err)
 		}
 		if *f.dir == "" {
 			return served(cmd, args)
@@ -156,7 +157,7 @@ func (f prefetchFlags) entries(ctx context.Context, o *operator, args []string, 
 	if *f.usage != "" {
 		age, err := parseAge(*f.usage)
 		if err != nil {
-			return nil, usageError{fmt.Errorf("--from-usage: %w", err)}
+			return nil, command.Usage(fmt.Errorf("--from-usage: %w", err))
 		}
 		used, err := o.used(ctx, age, names)
 		if err != nil {
@@ -164,7 +165,7 @@ func (f prefetchFlags) entries(ctx context.Context, o *operator, args []string, 
 		}
 		entries = imageset.Unique(append(entries, used...))
 		if len(entries) == 0 {
-			return nil, usageError{fmt.Errorf("--from-usage: the server has served nothing in %s", *f.usage)}
+			return nil, command.Usage(fmt.Errorf("--from-usage: the server has served nothing in %s", *f.usage))
 		}
 	}
 	return entries, isEmpty(entries, true)
@@ -190,7 +191,7 @@ func (o *operator) follow(ctx context.Context, id string, v *view, report *prefe
 		var job admin.Job
 		_, err := o.ask(ctx, http.MethodGet, "/jobs/"+id, nil, nil, &job)
 		if ctx.Err() != nil {
-			return hintError{errors.New("interrupted"), "The server goes on. See it with forebay jobs, end it with forebay jobs --cancel " + id + "."}
+			return command.Hint(errors.New("interrupted"), "The server goes on. See it with forebay jobs, end it with forebay jobs --cancel "+id+".")
 		}
 		if err != nil {
 			return err
@@ -237,7 +238,7 @@ func (o *operator) runSet(ctx context.Context, name string, v *view) error {
 		var s prefetch.SetStatus
 		_, err := o.ask(ctx, http.MethodGet, at, nil, nil, &s)
 		if ctx.Err() != nil {
-			return hintError{errors.New("interrupted"), "The server goes on with the set."}
+			return command.Hint(errors.New("interrupted"), "The server goes on with the set.")
 		}
 		if err != nil {
 			return err
@@ -260,15 +261,15 @@ func (o *operator) runSet(ctx context.Context, name string, v *view) error {
 func (o *operator) tellRun(s prefetch.SetStatus) error {
 	last := s.Last
 	if o.asJSON {
-		if err := writeJSON(o.p.stdout, last); err != nil {
+		if err := writeJSON(o.p.Stdout, last); err != nil {
 			return err
 		}
-	} else if _, err := fmt.Fprintf(o.p.stdout, "set %s: %s; %s of %s, %s, %s were there\n", s.Name, last.Outcome,
+	} else if _, err := fmt.Fprintf(o.p.Stdout, "set %s: %s; %s of %s, %s, %s were there\n", s.Name, last.Outcome,
 		countText(last.Fetched, "thing", "things"), countText(int64(last.Images), "image", "images"), bytesText(last.Bytes), bytesText(last.KeptBytes)); err != nil {
 		return err
 	}
 	for _, image := range last.Faulty {
-		fmt.Fprintf(o.p.stderr, "%s: %s\n", image.Ref, printable(image.Error))
+		fmt.Fprintf(o.p.Stderr, "%s: %s\n", image.Ref, printable(image.Error))
 	}
 	text := last.Error
 	if text == "" {
@@ -283,15 +284,15 @@ func outcome(o string, err error) error {
 	case prefetch.OutcomeDone:
 		return nil
 	case prefetch.OutcomePartial:
-		return outcomeError{exitPartial, err}
+		return command.Exit(command.ExitPartial, err)
 	case prefetch.OutcomeLimited:
-		return outcomeError{exitLimited, hintError{err, "A registry limits us, or only the reserve of its budget is left. Try again later, or let it wait with --wait."}}
+		return command.Exit(command.ExitLimited, command.Hint(err, "A registry limits us, or only the reserve of its budget is left. Try again later, or let it wait with --wait."))
 	}
 	return err
 }
 
 // direct fetches into a folder without a server.
-func (f prefetchFlags) direct(cmd *cobra.Command, p process, args []string) (err error) {
+func (f prefetchFlags) direct(cmd *cobra.Command, p command.Process, args []string) (err error) {
 	ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	configFile, _ := cmd.Flags().GetString("config") // it is there: newOperator made it
@@ -312,7 +313,7 @@ func (f prefetchFlags) direct(cmd *cobra.Command, p process, args []string) (err
 	}, v.show)
 	if err != nil {
 		if ctx.Err() != nil {
-			return hintError{errors.New("interrupted"), "What was fetched is kept: the same command goes on from there."}
+			return command.Hint(errors.New("interrupted"), "What was fetched is kept: the same command goes on from there.")
 		}
 		return err
 	}
@@ -321,7 +322,7 @@ func (f prefetchFlags) direct(cmd *cobra.Command, p process, args []string) (err
 }
 
 // directEntries is entries where only --from-usage asks a server.
-func (f prefetchFlags) directEntries(cmd *cobra.Command, p process, args []string, names *wire.Registries) ([]imageset.Entry, error) {
+func (f prefetchFlags) directEntries(cmd *cobra.Command, p command.Process, args []string, names *wire.Registries) ([]imageset.Entry, error) {
 	if *f.usage == "" {
 		entries, err := f.list.read(p, args, names)
 		if err != nil {
@@ -340,17 +341,17 @@ func (f prefetchFlags) directEntries(cmd *cobra.Command, p process, args []strin
 
 // openFolder opens a storage folder that no server uses, with the registries of the
 // configuration. The caller calls closeAll.
-func openFolder(p process, configFile, dir string) (m *mirror, closeAll func() error, err error) {
-	c, err := config.Load(config.Sources{File: configFile, Env: p.env, Root: p.root,
+func openFolder(p command.Process, configFile, dir string) (m *mirror, closeAll func() error, err error) {
+	c, err := config.Load(config.Sources{File: configFile, Env: p.Env, Root: p.Root,
 		Flags: []config.Flag{{Name: "--storage-dir", Key: "storage.dir", Value: dir}}})
 	if err != nil {
-		return nil, nil, usageError{err}
+		return nil, nil, command.Usage(err)
 	}
 	settings := c.Log
 	if settings.Level != config.LevelDebug {
 		settings.Level = config.LevelError // what goes wrong with images is told in the end
 	}
-	m, err = newMirror(c, thisBuild(), newLogger(settings, p.stderr), nil)
+	m, err = newMirror(c, thisBuild(), newLogger(settings, p.Stderr), nil)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -364,9 +365,9 @@ func openFolder(p process, configFile, dir string) (m *mirror, closeAll func() e
 }
 
 // tellReport writes what became of each image, and the sums.
-func tellReport(p process, r *prefetch.Report, asJSON bool) error {
+func tellReport(p command.Process, r *prefetch.Report, asJSON bool) error {
 	if asJSON {
-		if err := writeJSON(p.stdout, r); err != nil {
+		if err := writeJSON(p.Stdout, r); err != nil {
 			return err
 		}
 	} else if err := reportTable(p, r); err != nil {
@@ -378,10 +379,10 @@ func tellReport(p process, r *prefetch.Report, asJSON bool) error {
 			continue
 		}
 		bad++
-		fmt.Fprintf(p.stderr, "%s: %s\n", image.Ref, printable(image.Error))
+		fmt.Fprintf(p.Stderr, "%s: %s\n", image.Ref, printable(image.Error))
 		for _, fault := range image.Failed {
 			if fault.Error != image.Error {
-				fmt.Fprintf(p.stderr, "  %s: %s\n", fault.Digest, printable(fault.Error))
+				fmt.Fprintf(p.Stderr, "  %s: %s\n", fault.Digest, printable(fault.Error))
 			}
 		}
 	}
@@ -391,12 +392,12 @@ func tellReport(p process, r *prefetch.Report, asJSON bool) error {
 	return outcome(r.Outcome, fmt.Errorf("of %s, %d not all there", countText(int64(len(r.Images)), "image", "images"), bad))
 }
 
-func reportTable(p process, r *prefetch.Report) error {
+func reportTable(p command.Process, r *prefetch.Report) error {
 	fetched := "FETCHED"
 	if r.DryRun {
 		fetched = "TO FETCH"
 	}
-	t := newTable(p.stdout, "IMAGE", "STATE", "PULLS", fetched, "KEPT", "NOTE")
+	t := newTable(p.Stdout, "IMAGE", "STATE", "PULLS", fetched, "KEPT", "NOTE")
 	for _, image := range r.Images {
 		note := ""
 		switch {

@@ -8,6 +8,7 @@ import (
 	"go.uber.org/zap"
 
 	"forebay/config"
+	"forebay/internal/command"
 	"forebay/internal/prefetch"
 )
 
@@ -31,7 +32,7 @@ func newSets(c *config.Config, m *mirror, log *zap.Logger) (*prefetch.Sets, erro
 	}
 	sets, err := prefetch.NewSets(o)
 	if err != nil {
-		return nil, usageError{err}
+		return nil, command.Usage(err)
 	}
 	return sets, nil
 }

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"forebay/cache"
+	"forebay/internal/command"
 	"forebay/internal/prefetch"
 )
 
@@ -39,14 +40,14 @@ const (
 	nameMost = 48
 )
 
-func newView(p process, kind string) *view {
+func newView(p command.Process, kind string) *view {
 	if kind == "auto" {
 		kind = "lines"
-		if isTerminal(p.stderr) {
+		if isTerminal(p.Stderr) {
 			kind = "bars"
 		}
 	}
-	return &view{meter: newRate(time.Now()), told: map[string]bool{}, w: p.stderr, kind: kind, now: time.Now, size: func() (int, int) { return terminalSize(p.stderr) }}
+	return &view{meter: newRate(time.Now()), told: map[string]bool{}, w: p.Stderr, kind: kind, now: time.Now, size: func() (int, int) { return terminalSize(p.Stderr) }}
 }
 
 // terminalSize returns the size of the terminal that w is, 80 by 24 when it does not say.

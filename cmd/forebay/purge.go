@@ -8,9 +8,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"forebay/internal/admin"
+	"forebay/internal/command"
 )
 
-func newPurge(p process) *cobra.Command {
+func newPurge(p command.Process) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "purge REF|REPOSITORY|DIGEST",
 		Short: "Forget an image, a repository or a digest",
@@ -38,13 +39,13 @@ What other images need stays. Clients that are reading are not disturbed. Rememb
 		if o.asJSON {
 			return o.writeJSON(answer)
 		}
-		_, err = fmt.Fprintf(o.p.stdout, "purged %s %s: %s, %s freed in %s", done.What, done.Target,
+		_, err = fmt.Fprintf(o.p.Stdout, "purged %s %s: %s, %s freed in %s", done.What, done.Target,
 			countText(int64(done.Tags), "tag", "tags"), bytesText(done.Bytes), countText(int64(done.Blobs), "file", "files"))
 		if err == nil && done.Shared > 0 {
-			_, err = fmt.Fprintf(o.p.stdout, "; %s kept for other repositories", countText(int64(done.Shared), "file", "files"))
+			_, err = fmt.Fprintf(o.p.Stdout, "; %s kept for other repositories", countText(int64(done.Shared), "file", "files"))
 		}
 		if err == nil {
-			_, err = fmt.Fprintln(o.p.stdout)
+			_, err = fmt.Fprintln(o.p.Stdout)
 		}
 		return err
 	})

@@ -8,9 +8,10 @@ import (
 
 	"forebay/cache"
 	"forebay/cache/index"
+	"forebay/internal/command"
 )
 
-func newRebuildIndex(p process) *cobra.Command {
+func newRebuildIndex(p command.Process) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "rebuild-index",
 		Short: "Make the index anew from what is stored",
@@ -23,13 +24,13 @@ first: a folder that is in use is refused. No blob is changed or removed. With a
   forebay rebuild-index --storage-dir /srv/forebay`,
 		Args: cobra.NoArgs,
 	}
-	load := addConfigFlags(cmd, p)
+	load := command.ConfigFlags(cmd, p)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		c, err := load("")
 		if err != nil {
 			return err
 		}
-		log := newLogger(c.Log, p.stderr)
+		log := newLogger(c.Log, p.Stderr)
 		defer func() { _ = log.Sync() }() // a terminal cannot be synced
 		if err := mustExist(c.Storage.Dir); err != nil {
 			return err
@@ -41,14 +42,14 @@ first: a folder that is in use is refused. No blob is changed or removed. With a
 		if bucket != nil {
 			defer bucket.Close()
 		}
-		progress := func(done index.Progress) { fmt.Fprintln(p.stderr, foundText(done, bucket != nil)+" …") }
+		progress := func(done index.Progress) { fmt.Fprintln(p.Stderr, foundText(done, bucket != nil)+" …") }
 		done, err := cache.RebuildIndex(cmd.Context(), cache.Options{
 			Dir: c.Storage.Dir, IndexDir: c.Storage.IndexDir, Bucket: tierOptions(c, bucket), Log: log,
 		}, progress)
 		if err != nil {
 			return openError(c, err)
 		}
-		_, err = fmt.Fprintf(p.stdout, "rebuilt the index of %s: %s; %s journal lines, %s unreadable, %s without their content\n",
+		_, err = fmt.Fprintf(p.Stdout, "rebuilt the index of %s: %s; %s journal lines, %s unreadable, %s without their content\n",
 			c.Storage.Dir, foundText(done, bucket != nil),
 			humanize.Comma(done.Lines), humanize.Comma(done.Bad), humanize.Comma(done.Gone))
 		return err

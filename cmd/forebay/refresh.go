@@ -8,9 +8,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"forebay/internal/admin"
+	"forebay/internal/command"
 )
 
-func newRefresh(p process) *cobra.Command {
+func newRefresh(p command.Process) *cobra.Command {
 	return newOperator(p, &cobra.Command{
 		Use:   "refresh REF",
 		Short: "Ask the registry what a tag points to, now",
@@ -32,11 +33,11 @@ manifest is fetched, too.
 		}
 		switch {
 		case r.Before == "":
-			_, err = fmt.Fprintf(o.p.stdout, "%s is %s\n", r.Ref, r.Digest)
+			_, err = fmt.Fprintf(o.p.Stdout, "%s is %s\n", r.Ref, r.Digest)
 		case r.Moved:
-			_, err = fmt.Fprintf(o.p.stdout, "%s moved\n  from %s\n  to   %s\n", r.Ref, printable(r.Before), r.Digest)
+			_, err = fmt.Fprintf(o.p.Stdout, "%s moved\n  from %s\n  to   %s\n", r.Ref, printable(r.Before), r.Digest)
 		default:
-			_, err = fmt.Fprintf(o.p.stdout, "%s has not moved: %s\n", r.Ref, r.Digest)
+			_, err = fmt.Fprintf(o.p.Stdout, "%s has not moved: %s\n", r.Ref, r.Digest)
 		}
 		return err
 	})

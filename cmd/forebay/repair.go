@@ -8,11 +8,12 @@ import (
 
 	"forebay/cache"
 	"forebay/internal/admin"
+	"forebay/internal/command"
 )
 
 const platformHelp = "platform, such as linux/arm64; may be repeated; all for every platform"
 
-func newRepair(p process) *cobra.Command {
+func newRepair(p command.Process) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "repair REF",
 		Short: "Fetch what is missing of an image",
@@ -41,7 +42,7 @@ pinned. Waits until it is done; an interrupt ends the waiting only.
 }
 
 func (o *operator) detached(id string) error {
-	_, err := fmt.Fprintf(o.p.stdout, "job %s runs in the background: see it with forebay jobs\n", id)
+	_, err := fmt.Fprintf(o.p.Stdout, "job %s runs in the background: see it with forebay jobs\n", id)
 	return err
 }
 
@@ -55,16 +56,16 @@ func (o *operator) awaitRepair(ctx context.Context, id string) error {
 	if o.asJSON {
 		err = o.writeJSON(answer)
 	} else {
-		_, err = fmt.Fprintf(o.p.stdout, "fetched %s, %s; the image is %s\n", countText(done.Fetched, "thing", "things"), bytesText(done.Bytes), done.State)
+		_, err = fmt.Fprintf(o.p.Stdout, "fetched %s, %s; the image is %s\n", countText(done.Fetched, "thing", "things"), bytesText(done.Bytes), done.State)
 	}
 	if err != nil || len(done.Failed) == 0 {
 		if err == nil && done.State == cache.Absent {
-			fmt.Fprintln(o.p.stderr, "Nobody has pulled a platform of it yet: name those to fetch with --platform.")
+			fmt.Fprintln(o.p.Stderr, "Nobody has pulled a platform of it yet: name those to fetch with --platform.")
 		}
 		return err
 	}
 	for _, f := range done.Failed {
-		fmt.Fprintf(o.p.stderr, "%s: %s\n", f.Digest, printable(f.Error))
+		fmt.Fprintf(o.p.Stderr, "%s: %s\n", f.Digest, printable(f.Error))
 	}
 	return fmt.Errorf("%s could not be fetched", countText(int64(len(done.Failed)), "thing", "things"))
 }

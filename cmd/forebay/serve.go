@@ -19,12 +19,13 @@ import (
 
 	"forebay/config"
 	"forebay/internal/admin"
+	"forebay/internal/command"
 	"forebay/internal/logkey"
 	"forebay/internal/page"
 	"forebay/internal/server"
 )
 
-func newServe(p process) *cobra.Command {
+func newServe(p command.Process) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Start the mirror",
@@ -47,7 +48,7 @@ All settings are described by "forebay config reference".`,
   FOREBAY_UPSTREAMS_DOCKER_IO_PASSWORD_FILE=/run/secrets/hub forebay serve`,
 		Args: cobra.NoArgs,
 	}
-	load := addConfigFlags(cmd, p)
+	load := command.ConfigFlags(cmd, p)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		c, err := load("")
 		if err != nil {
@@ -63,14 +64,14 @@ All settings are described by "forebay config reference".`,
 }
 
 // serve runs a mirror until ctx is done and everything has stopped.
-func serve(ctx context.Context, c *config.Config, p process) (err error) {
-	log := newLogger(c.Log, p.stderr)
+func serve(ctx context.Context, c *config.Config, p command.Process) (err error) {
+	log := newLogger(c.Log, p.Stderr)
 	defer func() { _ = log.Sync() }() // a terminal cannot be synced
 	b := thisBuild()
 	log.Info("starting", zap.String("version", b.version), zap.String("revision", b.revision), zap.String("config", c.File))
-	limitMemory(p.env, log)
+	limitMemory(p.Env, log)
 
-	access, flush := newAccessLogger(c.Log, p.stderr)
+	access, flush := newAccessLogger(c.Log, p.Stderr)
 	defer func() { err = errors.Join(err, flush()) }()
 	m, err := newMirror(c, b, log, access)
 	if err != nil {
@@ -139,7 +140,7 @@ func newServers(c *config.Config, clients http.Handler, parts adminParts, b buil
 		Log: log.Named("server"),
 	})
 	if err != nil {
-		return nil, usageError{fmt.Errorf("tls: %w", err)}
+		return nil, command.Usage(fmt.Errorf("tls: %w", err))
 	}
 	if err := registry.Listen(); err != nil {
 		return nil, listenError(c, "listen", "--listen", err)
@@ -169,7 +170,7 @@ func newServers(c *config.Config, clients http.Handler, parts adminParts, b buil
 		ShutdownGrace: adminGrace, Log: log.Named("admin"),
 	})
 	if err != nil {
-		return nil, usageError{fmt.Errorf("admin_tls: %w", err)}
+		return nil, command.Usage(fmt.Errorf("admin_tls: %w", err))
 	}
 	if err := s.admin.Listen(); err != nil {
 		return nil, listenError(c, "admin_listen", "--admin-listen", err)
@@ -210,13 +211,13 @@ func untilDone(ctx context.Context, f func(context.Context) error) error {
 
 // tellClients says how to point clients at the mirror: to people in words to copy, and
 // to a log collector as an event.
-func tellClients(c *config.Config, p process, addr net.Addr, log *zap.Logger) {
+func tellClients(c *config.Config, p command.Process, addr net.Addr, log *zap.Logger) {
 	hostname, err := os.Hostname()
 	if err != nil {
 		hostname = "" // only a name to show
 	}
-	if logsForPeople(c.Log.Format, p.stderr) {
-		fmt.Fprint(p.stderr, clientHints(c, addr, hostname))
+	if logsForPeople(c.Log.Format, p.Stderr) {
+		fmt.Fprint(p.Stderr, clientHints(c, addr, hostname))
 		return
 	}
 	log.Info("point clients here", zap.String("registry-mirrors", baseURL(c, addr)), zap.Strings("upstreams", upstreamNames(c)))

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"forebay/config"
+	"forebay/internal/command"
 	"forebay/test/hubtest"
 )
 
@@ -33,7 +34,7 @@ func start(t *testing.T, yaml string, args ...string) *started {
 	args = append([]string{"serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--log-format", "json",
 		"--config", write(t, "forebay.yaml", yaml)}, args...)
 	go func() {
-		done <- run(ctx, process{args: args, env: os.Environ(), stdout: io.Discard, stderr: s.stderr})
+		done <- run(ctx, args, command.Process{Env: os.Environ(), Stdout: io.Discard, Stderr: s.stderr})
 	}()
 	stopped, code := false, 0
 	s.stop = func() int {
@@ -159,11 +160,8 @@ func TestServeSaysHowToPointClientsAtIt(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	var stderr output
-	run(ctx, process{
-		args: []string{"serve", "--listen", "127.0.0.1:0", "--admin-listen", "off", "--log-format", "console",
-			"--config", write(t, "forebay.yaml", yaml)},
-		stdout: io.Discard, stderr: &stderr,
-	})
+	run(ctx, []string{"serve", "--listen", "127.0.0.1:0", "--admin-listen", "off", "--log-format", "console", "--config", write(t, "forebay.yaml", yaml)},
+		command.Process{Stdout: io.Discard, Stderr: &stderr})
 	if want := `{ "registry-mirrors": ["http://127.0.0.1:`; !strings.Contains(stderr.String(), want) {
 		t.Errorf("console log lacks %s:\n%s", want, &stderr)
 	}

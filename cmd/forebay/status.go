@@ -14,9 +14,10 @@ import (
 
 	"forebay/cache"
 	"forebay/internal/admin"
+	"forebay/internal/command"
 )
 
-func newStats(p process) *cobra.Command {
+func newStats(p command.Process) *cobra.Command {
 	return newOperator(p, &cobra.Command{
 		Use:     "stats",
 		Short:   "Show figures of what is kept",
@@ -32,7 +33,7 @@ func newStats(p process) *cobra.Command {
 		if o.asJSON {
 			return o.writeJSON(answer)
 		}
-		t := newTable(o.p.stdout)
+		t := newTable(o.p.Stdout)
 		statRows(t, s)
 		return t.flush()
 	})
@@ -93,7 +94,7 @@ func scrubText(s cache.Scrub) string {
 	return fmt.Sprintf("%.0f %% of a round that began %s", s.Done*100, agoText(s.Began))
 }
 
-func newStatus(p process) *cobra.Command {
+func newStatus(p command.Process) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show at a glance how a running server does",
@@ -112,7 +113,7 @@ much is kept.`,
 		defer tick.Stop()
 		for {
 			clear := ""
-			if isTerminal(o.p.stdout) && !o.asJSON {
+			if isTerminal(o.p.Stdout) && !o.asJSON {
 				clear = "\x1b[H\x1b[2J"
 			}
 			if err := o.status(ctx, clear); err != nil {
@@ -137,11 +138,11 @@ func (o *operator) status(ctx context.Context, before string) error {
 	if o.asJSON {
 		return o.writeJSON(answer)
 	}
-	if _, err := fmt.Fprintf(o.p.stdout, "%sforebay %s at %s, up %s\n\n", before, printable(s.Version), o.server.base,
+	if _, err := fmt.Fprintf(o.p.Stdout, "%sforebay %s at %s, up %s\n\n", before, printable(s.Version), o.server.base,
 		(time.Duration(s.UptimeSeconds) * time.Second).String()); err != nil {
 		return err
 	}
-	t := newTable(o.p.stdout, "UPSTREAM", "STATE", "LAST ASKED")
+	t := newTable(o.p.Stdout, "UPSTREAM", "STATE", "LAST ASKED")
 	for _, u := range s.Upstreams {
 		state := u.State
 		if u.Sparing {
@@ -155,10 +156,10 @@ func (o *operator) status(ctx context.Context, before string) error {
 	if err := errors.Join(o.showBudgets(s.Upstreams), o.showTrouble(s.Upstreams), o.showFills(s)); err != nil {
 		return err
 	}
-	if _, err := fmt.Fprintln(o.p.stdout); err != nil {
+	if _, err := fmt.Fprintln(o.p.Stdout); err != nil {
 		return err
 	}
-	t = newTable(o.p.stdout)
+	t = newTable(o.p.Stdout)
 	usageRows(t, s.Usage)
 	statRows(t, s.Stats)
 	return t.flush()
@@ -191,10 +192,10 @@ func (o *operator) showFills(s admin.Status) error {
 	if len(s.Fills)+len(s.Jobs) == 0 {
 		return nil
 	}
-	if _, err := fmt.Fprintln(o.p.stdout); err != nil {
+	if _, err := fmt.Fprintln(o.p.Stdout); err != nil {
 		return err
 	}
-	t := newTable(o.p.stdout, "IN PROGRESS", "WHAT", "DONE", "CLIENTS")
+	t := newTable(o.p.Stdout, "IN PROGRESS", "WHAT", "DONE", "CLIENTS")
 	for _, f := range s.Fills {
 		kind := "fill"
 		if f.Verifying {

@@ -31,14 +31,14 @@ func (o *operator) showBudgets(all []admin.Upstream) error {
 }
 
 func (o *operator) showBudget(name string, b admin.Budget) error {
-	if _, err := fmt.Fprintf(o.p.stdout, "\nBudget of %s (%s at %s): %s\n",
+	if _, err := fmt.Fprintf(o.p.Stdout, "\nBudget of %s (%s at %s): %s\n",
 		printable(name), printable(b.Credential), printable(b.Host), printable(budgetText(b))); err != nil {
 		return err
 	}
 	if len(b.Spent) == 0 && b.Elsewhere == 0 {
 		return nil
 	}
-	t := newTable(o.p.stdout, "  SPENT BY", "REPOSITORY", "PULLS")
+	t := newTable(o.p.Stdout, "  SPENT BY", "REPOSITORY", "PULLS")
 	for i, s := range b.Spent {
 		if i == spentShown {
 			rest := 0
@@ -108,10 +108,10 @@ func (o *operator) showTrouble(all []admin.Upstream) error {
 	if len(rows) == 0 {
 		return nil
 	}
-	if _, err := fmt.Fprintln(o.p.stdout); err != nil {
+	if _, err := fmt.Fprintln(o.p.Stdout); err != nil {
 		return err
 	}
-	t := newTable(o.p.stdout, "TROUBLE", "ENDPOINT", "STATE", "WHY")
+	t := newTable(o.p.Stdout, "TROUBLE", "ENDPOINT", "STATE", "WHY")
 	for _, r := range rows {
 		t.row(r...)
 	}

@@ -8,9 +8,10 @@ import (
 
 	"forebay/cache"
 	"forebay/internal/admin"
+	"forebay/internal/command"
 )
 
-func newVerify(p process) *cobra.Command {
+func newVerify(p command.Process) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "verify",
 		Short: "Read everything that is kept and compare it with its digest",
@@ -44,7 +45,7 @@ Exits with 1 if something was damaged and was not fetched again.`,
 		if o.asJSON {
 			err = o.writeJSON(answer)
 		} else {
-			_, err = fmt.Fprintf(o.p.stdout, "read %s, %s: %s damaged, %d fetched again\n",
+			_, err = fmt.Fprintf(o.p.Stdout, "read %s, %s: %s damaged, %d fetched again\n",
 				countText(done.Blobs, "file", "files"), bytesText(done.Bytes), countText(done.Faults, "is", "are"), done.Fetched)
 		}
 		if err != nil || done.Faults == done.Fetched {
@@ -52,14 +53,14 @@ Exits with 1 if something was damaged and was not fetched again.`,
 		}
 		for _, bad := range done.Damaged {
 			if !bad.Fetched {
-				fmt.Fprintf(o.p.stderr, "%s: %s\n", bad.Digest, printable(bad.Error))
+				fmt.Fprintf(o.p.Stderr, "%s: %s\n", bad.Digest, printable(bad.Error))
 			}
 		}
 		return fmt.Errorf("%s damaged and not fetched again", countText(done.Faults-done.Fetched, "file is", "files are"))
 	})
 }
 
-func newCollect(p process) *cobra.Command {
+func newCollect(p command.Process) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "gc",
 		Short: "Remove what nothing leads to",
@@ -89,7 +90,7 @@ is removed; what is little used is evicted by itself.`,
 		if done.DryRun {
 			verb = "would remove"
 		}
-		_, err = fmt.Fprintf(o.p.stdout, "%s %s that nobody holds (%s), %s without a file, %s (%s)\n", verb,
+		_, err = fmt.Fprintf(o.p.Stdout, "%s %s that nobody holds (%s), %s without a file, %s (%s)\n", verb,
 			countText(done.Blobs, "file", "files"), bytesText(done.BlobBytes), countText(done.Rows, "record", "records"),
 			countText(done.Partials, "old fill", "old fills"), bytesText(done.PartialBytes))
 		return err

@@ -7,6 +7,8 @@ import (
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
+
+	"forebay/internal/command"
 )
 
 // build says which build this is.
@@ -50,13 +52,13 @@ func (b build) String() string {
 	return s + " " + b.compiler + " " + b.goos
 }
 
-func newVersion(p process) *cobra.Command {
+func newVersion(p command.Process) *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Say which build this is",
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			_, err := fmt.Fprintln(p.stdout, thisBuild())
+			_, err := fmt.Fprintln(p.Stdout, thisBuild())
 			return err
 		},
 	}

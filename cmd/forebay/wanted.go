@@ -10,11 +10,12 @@ import (
 
 	"forebay/cache"
 	"forebay/internal/admin"
+	"forebay/internal/command"
 	"forebay/internal/imageset"
 	"forebay/internal/prefetch"
 )
 
-func newWanted(p process) *cobra.Command {
+func newWanted(p command.Process) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "wanted",
 		Short: "List what was asked for in vain while offline",
@@ -45,7 +46,7 @@ What has come since is left out. It survives restarts, and holds 10,000 entries 
 			return o.writeJSON(answer)
 		}
 		if len(list.Wanted) == 0 {
-			_, err := fmt.Fprintln(o.p.stderr, "Nothing is wanted that is not here.")
+			_, err := fmt.Fprintln(o.p.Stderr, "Nothing is wanted that is not here.")
 			return err
 		}
 		for _, w := range list.Wanted {
@@ -62,7 +63,7 @@ func (o *operator) wantedLine(w cache.Wanted) error {
 	if w.Blob { // no image, so no line of a list of images
 		before = "# blob: "
 	}
-	_, err := fmt.Fprintf(o.p.stdout, "%s%s  # %s, last %s\n", before, printable(w.Ref), countText(w.Count, "time", "times"), w.Last.UTC().Format(time.DateTime))
+	_, err := fmt.Fprintf(o.p.Stdout, "%s%s  # %s, last %s\n", before, printable(w.Ref), countText(w.Count, "time", "times"), w.Last.UTC().Format(time.DateTime))
 	return err
 }
 
@@ -75,7 +76,7 @@ func (o *operator) clearWanted(ctx context.Context) error {
 	if o.asJSON {
 		return o.writeJSON(answer)
 	}
-	_, err = fmt.Fprintf(o.p.stdout, "forgot %s\n", countText(int64(done.Cleared), "entry", "entries"))
+	_, err = fmt.Fprintf(o.p.Stdout, "forgot %s\n", countText(int64(done.Cleared), "entry", "entries"))
 	return err
 }
 

@@ -14,6 +14,7 @@ import (
 	"forebay/cache/tier"
 	"forebay/config"
 	"forebay/internal/activity"
+	"forebay/internal/command"
 	"forebay/internal/metrics"
 	"forebay/internal/wire"
 	"forebay/proxy"
@@ -51,11 +52,11 @@ func newMirror(c *config.Config, b build, log, access *zap.Logger) (_ *mirror, e
 		o := registryOptions(u, b.version, log.Named("upstream"))
 		o.Instance = m.instance
 		if err := m.addIssuer(u, &o); err != nil {
-			return nil, usageError{err}
+			return nil, command.Usage(err)
 		}
 		r, err := upstream.New(o)
 		if err != nil {
-			return nil, usageError{err}
+			return nil, command.Usage(err)
 		}
 		m.registries = append(m.registries, r)
 		aliases[u.Name] = u.Aliases
@@ -69,11 +70,11 @@ func newMirror(c *config.Config, b build, log, access *zap.Logger) (_ *mirror, e
 	}
 	m.activity = m.newActivity(c, log.Named("activity"))
 	if m.traces, err = newTraces(&c.Tracing, b, log.Named("tracing")); err != nil {
-		return nil, usageError{err}
+		return nil, command.Usage(err)
 	}
 	handler, err := proxy.New(proxyOptions(c, m, aliases, log, access))
 	if err != nil {
-		return nil, usageError{err}
+		return nil, command.Usage(err)
 	}
 	m.handler, m.names = handler, handler.Registries()
 	return m, nil

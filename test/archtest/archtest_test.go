@@ -147,6 +147,8 @@ func importTable() map[string][]string {
 		// Whom the dashboard tells of, and the dashboard.
 		"internal/activity": {"internal/logkey"},
 		"internal/page":     {},
+		// What all commands share.
+		"internal/command": {"config"},
 
 		// The test hub shares no parser with the product, so that the two can disagree.
 		"test/hubtest": {},

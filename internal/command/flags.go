@@ -1,4 +1,4 @@
-package main
+package command
 
 import (
 	"github.com/spf13/cobra"
@@ -19,10 +19,10 @@ func settingFlags() []struct{ name, key, usage string } {
 	}
 }
 
-// addConfigFlags adds the flags of the configuration to cmd. The function that it
+// ConfigFlags adds the flags of the configuration to cmd. The function that it
 // returns loads the configuration once the command line is parsed; file, if not empty,
 // is read in place of the one that --config names.
-func addConfigFlags(cmd *cobra.Command, p process) func(file string) (*config.Config, error) {
+func ConfigFlags(cmd *cobra.Command, p Process) func(file string) (*config.Config, error) {
 	flags := cmd.Flags()
 	configFile := flags.String("config", "", "YAML file with the settings (default "+config.DefaultFile+" if it is there)")
 	values := map[string]*string{}
@@ -33,7 +33,7 @@ func addConfigFlags(cmd *cobra.Command, p process) func(file string) (*config.Co
 		if file == "" {
 			file = *configFile
 		}
-		s := config.Sources{File: file, Env: p.env, Root: p.root}
+		s := config.Sources{File: file, Env: p.Env, Root: p.Root}
 		for _, f := range settingFlags() {
 			if flags.Changed(f.name) {
 				s.Flags = append(s.Flags, config.Flag{Name: "--" + f.name, Key: f.key, Value: *values[f.name]})
@@ -41,7 +41,7 @@ func addConfigFlags(cmd *cobra.Command, p process) func(file string) (*config.Co
 		}
 		c, err := config.Load(s)
 		if err != nil {
-			return nil, usageError{err}
+			return nil, Usage(err)
 		}
 		return c, nil
 	}
