@@ -22,11 +22,18 @@ func newAPI(c *config.Config, m *mirror, sets *prefetch.Sets, b build, log *zap.
 	if !loopback && c.AdminToken.Empty() {
 		log.Info("admin API refuses everybody: admin_listen is not a loopback address and there is no admin_token_file")
 	}
-	return admin.NewAPI(admin.APIOptions{
-		Cache: m.cache, Registries: m.names, Upstream: m.registryStatus, Version: b.version, Sets: sets,
-		Activity: m.activity, Price: c.Cost.PerGiB, Currency: c.Cost.Currency,
-		Loopback: loopback, Token: c.AdminToken.Reveal(), Log: log.Named("admin"),
-	})
+	o := m.apiOptions(sets, b, log)
+	o.Price, o.Currency = c.Cost.PerGiB, c.Cost.Currency
+	o.Loopback, o.Token = loopback, c.AdminToken.Reveal()
+	return admin.NewAPI(o)
+}
+
+// apiOptions are those of the admin API that are the mirror's. Nobody is let in by them yet.
+func (m *mirror) apiOptions(sets *prefetch.Sets, b build, log *zap.Logger) admin.APIOptions {
+	return admin.APIOptions{
+		Cache: m.cache, Registries: m.names, Upstream: m.registryStatus, Activity: m.activity, Sets: sets,
+		Version: b.version, Log: log.Named("admin"),
+	}
 }
 
 // onLoopback reports whether an address to listen on is reachable from this machine only.

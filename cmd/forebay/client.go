@@ -24,6 +24,7 @@ import (
 	"forebay/config"
 	"forebay/internal/admin"
 	"forebay/internal/command"
+	"forebay/internal/server"
 )
 
 // adminVariable names the server whose admin API the commands ask, as --server does.
@@ -31,10 +32,10 @@ const adminVariable = "FOREBAY_ADMIN"
 
 // operator is a command that asks a running server.
 type operator struct {
-	p      command.Process
-	server adminServer
-	asJSON bool
-	local  *mirror // when the command has the storage folder to itself; else nil
+	p       Program
+	server  adminServer
+	asJSON  bool
+	storage *Folder // when the command has the storage folder to itself; else nil
 }
 
 // adminServer is where the admin API is, and how it is to be spoken to.
@@ -48,7 +49,7 @@ type adminServer struct {
 
 // newOperator returns a command of those that ask a running server. run is given what was
 // found out about the server, once the command line is parsed.
-func newOperator(p command.Process, cmd *cobra.Command, run func(ctx context.Context, o *operator, args []string) error) *cobra.Command {
+func newOperator(p Program, cmd *cobra.Command, run func(ctx context.Context, o *operator, args []string) error) *cobra.Command {
 	flags := cmd.Flags()
 	where := flags.String("server", "", "admin address of the server, such as http://127.0.0.1:5001 (default: "+adminVariable+", else admin_listen of the configuration)")
 	tokenFile := flags.String("token-file", "", "file with the admin token (default: FOREBAY_ADMIN_TOKEN, else that of the configuration)")
@@ -68,7 +69,7 @@ func newOperator(p command.Process, cmd *cobra.Command, run func(ctx context.Con
 
 // findServer settles which server is asked. One that is named gets no token but that
 // which is named, too: the token of the configuration is for the server of the configuration.
-func findServer(p command.Process, where, tokenFile, caFile, configFile string) (adminServer, error) {
+func findServer(p Program, where, tokenFile, caFile, configFile string) (adminServer, error) {
 	env := map[string]string{}
 	for _, entry := range p.Env {
 		if name, value, ok := strings.Cut(entry, "="); ok {
@@ -88,9 +89,9 @@ func findServer(p command.Process, where, tokenFile, caFile, configFile string) 
 		if c.AdminListen == "" {
 			return s, command.Usage(errors.New("admin_listen is off, so that the server cannot be asked: turn it on, or name another server with --server"))
 		}
-		s.base, s.how, s.token = "http://"+reachable(c.AdminListen), "admin_listen", c.AdminToken
+		s.base, s.how, s.token = "http://"+server.Reachable(c.AdminListen), "admin_listen", c.AdminToken
 		if c.AdminTLS.Enabled() {
-			s.base = "https://" + reachable(c.AdminListen)
+			s.base = "https://" + server.Reachable(c.AdminListen)
 			if trust, err = trustOnly(c.AdminTLS.CertFile); err != nil {
 				return s, err
 			}
@@ -125,7 +126,7 @@ func findServer(p command.Process, where, tokenFile, caFile, configFile string) 
 // named checks the address of a server that was named, and finds its token.
 func (s *adminServer) named(env map[string]string) error {
 	if !strings.Contains(s.base, "://") {
-		s.base = "http://" + reachable(s.base)
+		s.base = "http://" + server.Reachable(s.base)
 	}
 	u, err := url.Parse(s.base)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.User != nil {
@@ -199,7 +200,7 @@ func (o *operator) ask(ctx context.Context, method, path string, query url.Value
 		request.Header.Set("Content-Type", "application/json")
 		request.Header.Set(admin.OwnHeader, "1")
 	}
-	request.Header.Set("User-Agent", "forebay/"+thisBuild().version)
+	request.Header.Set("User-Agent", "forebay/"+o.p.Version)
 	if !o.server.token.Empty() {
 		request.Header.Set("Authorization", "Bearer "+o.server.token.Reveal())
 	}

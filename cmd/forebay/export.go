@@ -41,7 +41,7 @@ const (
 	formatDocker = "docker-archive"
 )
 
-func newExport(p command.Process) *cobra.Command {
+func newExport(p Program) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "export [REF…]",
 		Short: "Write images to a file, to be carried to another mirror",

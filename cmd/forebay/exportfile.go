@@ -160,7 +160,7 @@ func once(all []wantedImage) []wantedImage {
 const passphraseVariable = "FOREBAY_PASSPHRASE_FILE"
 
 // key reads the key to sign with.
-func (x *exporting) key(p command.Process) (ed25519.PrivateKey, error) {
+func (x *exporting) key(p Program) (ed25519.PrivateKey, error) {
 	text, err := os.ReadFile(x.sign)
 	if err != nil {
 		return nil, command.Usage(fmt.Errorf("--sign: %w", err))

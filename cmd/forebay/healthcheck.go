@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"strings"
 	"time"
@@ -14,6 +13,7 @@ import (
 
 	"forebay/config"
 	"forebay/internal/command"
+	"forebay/internal/server"
 )
 
 func newHealthcheck(p command.Process) *cobra.Command {
@@ -63,20 +63,7 @@ func healthURL(c *config.Config, ready bool) string {
 	if certified {
 		scheme = "https://"
 	}
-	return scheme + reachable(listen) + path
-}
-
-// reachable turns the address of a listener into one that this machine can connect to.
-func reachable(listen string) string {
-	host, port, err := net.SplitHostPort(listen)
-	if err != nil {
-		return listen
-	}
-	// Go listens on IPv4, too, for [::].
-	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
-		host = "127.0.0.1"
-	}
-	return net.JoinHostPort(host, port)
+	return scheme + server.Reachable(listen) + path
 }
 
 func askHealth(ctx context.Context, url string) error {

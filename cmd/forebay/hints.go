@@ -6,12 +6,13 @@ import (
 	"strings"
 
 	"forebay/config"
+	"forebay/internal/server"
 )
 
 // clientHints says how to point clients at the mirror, in a form to copy. addr is the
 // address that it listens on, hostname the name of this machine or "".
 func clientHints(c *config.Config, addr net.Addr, hostname string) string {
-	here, url := reachable(addr.String()), baseURL(c, addr)
+	here, url := server.Reachable(addr.String()), baseURL(c, addr)
 	scheme, _, _ := strings.Cut(url, here)
 	var b strings.Builder
 	fmt.Fprintf(&b, "\nForebay mirrors %s at %s", strings.Join(upstreamNames(c), ", "), url)
@@ -44,7 +45,7 @@ func baseURL(c *config.Config, addr net.Addr) string {
 	if c.TLS.Enabled() {
 		scheme = "https://"
 	}
-	return scheme + reachable(addr.String())
+	return scheme + server.Reachable(addr.String())
 }
 
 func everywhere(addr net.Addr) bool {

@@ -25,7 +25,7 @@ import (
 // hubTimeout bounds a command that asks Docker Hub, with the wait for a spent budget.
 const hubTimeout = 5 * time.Minute
 
-func newHub(p command.Process) *cobra.Command {
+func newHub(p Program) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "hub",
 		Short: "Ask Docker Hub about tags and limits",
@@ -45,16 +45,16 @@ type hubFlags struct {
 	json   *bool
 }
 
-func addHubFlags(cmd *cobra.Command, p command.Process) hubFlags {
+func addHubFlags(cmd *cobra.Command, p Program) hubFlags {
 	return hubFlags{
-		load:   command.ConfigFlags(cmd, p),
+		load:   command.ConfigFlags(cmd, p.Process),
 		apiURL: cmd.Flags().String("api-url", hubapi.DefaultURL, "base URL of Docker Hub's web API"),
 		json:   cmd.Flags().Bool("json", false, "write JSON"),
 	}
 }
 
 // options returns how docker.io is reached: as configured, else anonymously.
-func (f hubFlags) options(p command.Process) (upstream.Options, error) {
+func (f hubFlags) options(p Program) (upstream.Options, error) {
 	c, err := f.load("")
 	if err != nil {
 		return upstream.Options{}, err
@@ -68,7 +68,7 @@ func (f hubFlags) options(p command.Process) (upstream.Options, error) {
 	if settings.Level != config.LevelDebug {
 		settings.Level = config.LevelWarn
 	}
-	return registryOptions(u, thisBuild().version, newLogger(settings, p.Stderr)), nil
+	return p.RegistryOptions(u, settings), nil
 }
 
 func (f hubFlags) api(o upstream.Options) (*hubapi.Client, error) {
@@ -80,7 +80,7 @@ func (f hubFlags) api(o upstream.Options) (*hubapi.Client, error) {
 }
 
 // open returns how docker.io is reached and a client of its web API, which the caller closes.
-func (f hubFlags) open(p command.Process) (upstream.Options, *hubapi.Client, error) {
+func (f hubFlags) open(p Program) (upstream.Options, *hubapi.Client, error) {
 	o, err := f.options(p)
 	if err != nil {
 		return o, nil, err
@@ -89,7 +89,7 @@ func (f hubFlags) open(p command.Process) (upstream.Options, *hubapi.Client, err
 	return o, c, err
 }
 
-func newHubTags(p command.Process) *cobra.Command {
+func newHubTags(p Program) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "tags NAME[:TAG]",
 		Short: "List the tags of a repository, the latest change first",

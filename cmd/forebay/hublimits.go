@@ -19,7 +19,7 @@ import (
 // (hub manual, "Docker Hub pull usage and limits", "View pull rate and limit").
 const limitImage = "ratelimitpreview/test:latest"
 
-func newHubLimits(p command.Process) *cobra.Command {
+func newHubLimits(p Program) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "limits",
 		Short: "Say how many pulls Docker Hub will still give",

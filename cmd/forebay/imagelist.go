@@ -43,7 +43,7 @@ func addImageList(cmd *cobra.Command) imageList {
 }
 
 // read returns the images that arguments and files name. What is wrong with any is an error.
-func (l imageList) read(p command.Process, args []string, names *wire.Registries) ([]imageset.Entry, error) {
+func (l imageList) read(p Program, args []string, names *wire.Registries) ([]imageset.Entry, error) {
 	format, err := imageset.ParseFormat(*l.format)
 	if err != nil {
 		return nil, command.Usage(fmt.Errorf("--format: %w", err))
@@ -78,7 +78,7 @@ func (l imageList) read(p command.Process, args []string, names *wire.Registries
 	return imageset.Unique(entries), nil
 }
 
-func readImages(p command.Process, name string, o imageset.Options) (_ []imageset.Entry, err error) {
+func readImages(p Program, name string, o imageset.Options) (_ []imageset.Entry, err error) {
 	if name == "-" {
 		in := p.Stdin
 		if in == nil {

@@ -29,7 +29,7 @@ type importing struct {
 	as, registry string
 }
 
-func newImport(p command.Process) *cobra.Command {
+func newImport(p Program) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "import FILE…",
 		Short: "Take in images from a file",

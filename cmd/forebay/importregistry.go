@@ -23,7 +23,7 @@ type adopting struct {
 	duplicate bool
 }
 
-func newImportRegistry(p command.Process) *cobra.Command {
+func newImportRegistry(p Program) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "registry DIR",
 		Short: "Take over the storage folder of a distribution registry",
@@ -159,8 +159,8 @@ func (t *takeover) content(ctx context.Context, name string, b regfolder.Blob) e
 		t.meter.set(t.done.Bytes, 0)
 	}
 	if t.dryRun {
-		if t.local != nil && first {
-			if _, ok := t.local.cache.Held(b.Digest); ok {
+		if t.storage != nil && first {
+			if _, ok := t.storage.Cache.Held(b.Digest); ok {
 				t.done.Had++
 			}
 		}
@@ -196,7 +196,7 @@ func (t *takeover) content(ctx context.Context, name string, b regfolder.Blob) e
 var errUnreadable = errors.New("cannot be read")
 
 func (t *takeover) take(ctx context.Context, b regfolder.Blob) (cache.Adopted, error) {
-	if t.local == nil {
+	if t.storage == nil {
 		lacking, err := t.Lacks(ctx, []bundle.Blob{{Digest: b.Digest, Size: b.Size}})
 		if err != nil || len(lacking) == 0 {
 			return cache.Had, err
@@ -207,8 +207,8 @@ func (t *takeover) take(ctx context.Context, b regfolder.Blob) (cache.Adopted, e
 		return "", fmt.Errorf("%s %w: %w", b.Digest, errUnreadable, err)
 	}
 	defer f.Close()
-	if t.local != nil {
-		return t.local.cache.Adopt(ctx, b.Digest, f, t.duplicate)
+	if t.storage != nil {
+		return t.storage.Cache.Adopt(ctx, b.Digest, f, t.duplicate)
 	}
 	return cache.Copied, t.TakeIn(ctx, bundle.Blob{Digest: b.Digest, Size: size}, f)
 }

@@ -10,13 +10,12 @@ import (
 
 	"forebay/cache"
 	"forebay/internal/admin"
-	"forebay/internal/command"
 )
 
 const refHelp = `REF is an image as clients write it: nginx, nginx:1.27, ghcr.io/owner/app@sha256:…
 Without a tag it is latest.`
 
-func newInspect(p command.Process) *cobra.Command {
+func newInspect(p Program) *cobra.Command {
 	return newOperator(p, &cobra.Command{
 		Use:   "inspect REF",
 		Short: "Show what is kept of an image, part by part",
@@ -87,7 +86,7 @@ func (o *operator) showImage(i cache.Image) error {
 	return nil
 }
 
-func newTag(p command.Process) *cobra.Command {
+func newTag(p Program) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "tag",
 		Short: "Look into tags",

@@ -13,7 +13,7 @@ import (
 	"forebay/internal/command"
 )
 
-func newInventory(p command.Process) *cobra.Command {
+func newInventory(p Program) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "inventory",
 		Short: "Write what is kept here, for exports that leave it out",

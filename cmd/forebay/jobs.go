@@ -95,7 +95,7 @@ func progressText(j admin.Job) string {
 	return b.String()
 }
 
-func newJobs(p command.Process) *cobra.Command {
+func newJobs(p Program) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "jobs",
 		Short: "Show or cancel what a server does for operators in the background",

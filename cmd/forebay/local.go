@@ -9,11 +9,8 @@ import (
 	"net/http"
 
 	"github.com/spf13/cobra"
-	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
 
 	"forebay/config"
-	"forebay/internal/admin"
 	"forebay/internal/command"
 )
 
@@ -24,7 +21,7 @@ const localHelp = "work on this storage folder itself, which no running server m
 
 // newLocalOperator is newOperator for commands that also work without a server, straight
 // on a storage folder that --storage-dir names.
-func newLocalOperator(p command.Process, cmd *cobra.Command, run func(ctx context.Context, o *operator, args []string) error) *cobra.Command {
+func newLocalOperator(p Program, cmd *cobra.Command, run func(ctx context.Context, o *operator, args []string) error) *cobra.Command {
 	dir := cmd.Flags().String(localFlag, "", localHelp)
 	newOperator(p, cmd, run)
 	asked := cmd.RunE
@@ -44,12 +41,8 @@ func newLocalOperator(p command.Process, cmd *cobra.Command, run func(ctx contex
 		if err != nil {
 			return command.Usage(err)
 		}
-		if cmd.Name() != "import" && cmd.Name() != "registry" { // which may fill a new one
-			if err := mustExist(c.Storage.Dir); err != nil {
-				return err
-			}
-		}
-		o, done, err := openLocal(c, p)
+		mayBeNew := cmd.Name() == "import" || cmd.Name() == "registry"
+		o, done, err := openLocal(p, c, mayBeNew)
 		if err != nil {
 			return err
 		}
@@ -62,29 +55,24 @@ func newLocalOperator(p command.Process, cmd *cobra.Command, run func(ctx contex
 
 // openLocal opens the storage folder of a configuration for a command. The admin API is
 // asked within the process, so that commands do the same with a server and without.
-func openLocal(c *config.Config, p command.Process) (o *operator, done func() error, err error) {
-	log := newLogger(c.Log, p.Stderr).WithOptions(zap.IncreaseLevel(zapcore.WarnLevel)) // the command itself tells the rest
-	m, err := newMirror(c, thisBuild(), log, zap.NewNop())
+func openLocal(p Program, c *config.Config, mayBeNew bool) (o *operator, done func() error, err error) {
+	if c.Log.Level == config.LevelDebug || c.Log.Level == config.LevelInfo {
+		c.Log.Level = config.LevelWarn // the command itself tells the rest
+	}
+	folder, err := p.OpenFolder(c, mayBeNew)
 	if err != nil {
 		return nil, nil, err
 	}
-	sets, err := newSets(c, m, log)
+	api, err := folder.Admin()
 	if err != nil {
-		return nil, nil, errors.Join(err, m.Close())
+		return nil, nil, errors.Join(err, folder.Close())
 	}
-	api, err := admin.NewAPI(admin.APIOptions{
-		Cache: m.cache, Registries: m.names, Upstream: m.registryStatus, Version: thisBuild().version, Activity: m.activity, Sets: sets,
-		Loopback: true, Log: log.Named("admin"),
-	})
-	if err != nil {
-		return nil, nil, errors.Join(err, m.Close())
-	}
-	o = &operator{p: p, local: m, server: adminServer{
+	o = &operator{p: p, storage: folder, server: adminServer{
 		base: "http://localhost", how: "--" + localFlag, http: &http.Client{Transport: within{api}},
 	}}
 	return o, func() error {
 		api.Close()
-		return m.Close()
+		return folder.Close()
 	}, nil
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"forebay/cache"
 	"forebay/internal/admin"
 	"forebay/internal/command"
 	"forebay/internal/imageset"
@@ -26,7 +27,7 @@ type lockFlags struct {
 	asJSON   *bool
 }
 
-func newLock(p command.Process) *cobra.Command {
+func newLock(p Program) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "lock [REF...] [-f FILE] [-o FILE]",
 		Short: "Write down which digests tags point to, or tell which have moved",
@@ -87,20 +88,20 @@ wrong, 5 tags have moved.`,
 	return cmd
 }
 
-func (f lockFlags) direct(cmd *cobra.Command, p command.Process, args []string) (err error) {
+func (f lockFlags) direct(cmd *cobra.Command, p Program, args []string) (err error) {
 	configFile, _ := cmd.Flags().GetString("config") // newOperator made it
-	m, closeAll, err := openFolder(p, configFile, *f.dir)
+	folder, closeAll, err := openAlone(p, configFile, *f.dir)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, closeAll()) }()
-	return f.run(p, args, m.names, func(entries []imageset.Entry) (*prefetch.Locked, error) {
-		return m.lock(cmd.Context(), entries, *f.children)
+	return f.run(p, args, folder.Names, func(entries []imageset.Entry) (*prefetch.Locked, error) {
+		return prefetch.Lock(cmd.Context(), folder.Cache, entries, *f.children, func(cache.Progress) {})
 	})
 }
 
 // run reads the images, has them locked, and writes or compares.
-func (f lockFlags) run(p command.Process, args []string, names *wire.Registries, lock func([]imageset.Entry) (*prefetch.Locked, error)) error {
+func (f lockFlags) run(p Program, args []string, names *wire.Registries, lock func([]imageset.Entry) (*prefetch.Locked, error)) error {
 	entries, err := f.list.read(p, args, names)
 	if err != nil {
 		return err
@@ -132,7 +133,7 @@ func (f lockFlags) run(p command.Process, args []string, names *wire.Registries,
 }
 
 // write writes the lock file, whole or not at all.
-func (f lockFlags) write(p command.Process, locked *prefetch.Locked) error {
+func (f lockFlags) write(p Program, locked *prefetch.Locked) error {
 	text, err := locked.File.Encode()
 	if err != nil {
 		return err
@@ -169,7 +170,7 @@ type moved struct {
 }
 
 // compare tells which tags have moved.
-func (f lockFlags) compare(p command.Process, entries []imageset.Entry, locked *prefetch.Locked) error {
+func (f lockFlags) compare(p Program, entries []imageset.Entry, locked *prefetch.Locked) error {
 	now := map[string]string{}
 	for _, image := range locked.File.Images {
 		now[image.Ref] = image.Digest.String()

@@ -11,13 +11,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"forebay/cache"
-	"forebay/internal/command"
 )
 
 const patternHelp = `PATTERN is an image (nginx:1.27), a repository (ghcr.io/owner/app), or a pattern with
 *, ? and [sets], such as "nginx:1.*" or "ghcr.io/*": * stands for any text, slashes too.`
 
-func newList(p command.Process) *cobra.Command {
+func newList(p Program) *cobra.Command {
 	return newOperator(p, &cobra.Command{
 		Use:   "ls [PATTERN]",
 		Short: "List the images that are kept",
@@ -46,7 +45,7 @@ SIZE is what of the image is kept, USED is its last pull.`,
 	})
 }
 
-func newImages(p command.Process) *cobra.Command {
+func newImages(p Program) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "images [PATTERN]",
 		Short: "Tell which images can be served without their registry",

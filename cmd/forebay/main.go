@@ -60,10 +60,8 @@ prefetch and lock have more, which their help tells.`,
 	root.SetOut(p.Stdout)
 	root.SetErr(p.Stderr)
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newServe(p), newConfig(p), newHealthcheck(p), newRebuildIndex(p), newHub(p), newVersion(p))
-	root.AddCommand(newList(p), newImages(p), newInspect(p), newTag(p), newStatus(p), newStats(p), newRefresh(p), newRepair(p),
-		newPurge(p), newPin(p), newUnpin(p), newPins(p), newVerify(p), newCollect(p), newJobs(p), newExport(p), newImport(p), newInventory(p))
-	root.AddCommand(newPrefetch(p), newLock(p), newWanted(p))
+	root.AddCommand(newServe(p), newConfig(p), newHealthcheck(p), newRebuildIndex(p), newVersion(p))
+	root.AddCommand(Commands(newProgram(p))...)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return command.Usage(fmt.Errorf("%w: see %s --help", err, cmd.CommandPath()))
 	})

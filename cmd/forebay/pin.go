@@ -11,10 +11,9 @@ import (
 
 	"forebay/cache"
 	"forebay/internal/admin"
-	"forebay/internal/command"
 )
 
-func newPin(p command.Process) *cobra.Command {
+func newPin(p Program) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "pin REF",
 		Short: "Keep an image whole, whatever happens",
@@ -64,7 +63,7 @@ func platformText(platforms []string) string {
 	return strings.Join(platforms, ", ")
 }
 
-func newUnpin(p command.Process) *cobra.Command {
+func newUnpin(p Program) *cobra.Command {
 	return newOperator(p, &cobra.Command{
 		Use:   "unpin REF",
 		Short: "Take a pin away",
@@ -78,7 +77,7 @@ the image as "forebay pins" shows it, or in a shorter form.`,
 	})
 }
 
-func newPins(p command.Process) *cobra.Command {
+func newPins(p Program) *cobra.Command {
 	return newOperator(p, &cobra.Command{
 		Use:   "pins",
 		Short: "List what is pinned",

@@ -36,7 +36,7 @@ type prefetchFlags struct {
 	dir       *string
 }
 
-func newPrefetch(p command.Process) *cobra.Command {
+func newPrefetch(p Program) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "prefetch [REF...] [-f FILE]",
 		Short: "Fetch images before anybody pulls them",
@@ -63,7 +63,7 @@ images are not all there, 4 what is missing is so because of limits: try again l
 		list:      addImageList(cmd),
 		usage:     flags.String("from-usage", "", "also what the server has served within this time, such as 30d"),
 		set:       flags.String("set", "", "run this prefetch set of the server's configuration"),
-		platforms: flags.StringArray("platform", nil, "platform of images that name none (default "+machinePlatform()+"); may be repeated; all for every platform"),
+		platforms: flags.StringArray("platform", nil, "platform of images that name none (default "+prefetch.MachinePlatform()+"); may be repeated; all for every platform"),
 		referrers: flags.Bool("referrers", false, "signatures, SBOMs and attestations too"),
 		dryRun:    flags.Bool("dry-run", false, "only tell what would be fetched: asks registries by HEAD, which costs no pull"),
 		wait:      flags.Bool("wait", false, "wait while a registry limits us or only its reserve is left, rather than fail"),
@@ -117,7 +117,7 @@ func (f prefetchFlags) check(args []string) error {
 
 func (f prefetchFlags) platformsOr() []string {
 	if len(*f.platforms) == 0 {
-		return []string{machinePlatform()}
+		return []string{prefetch.MachinePlatform()}
 	}
 	return *f.platforms
 }
@@ -292,23 +292,23 @@ func outcome(o string, err error) error {
 }
 
 // direct fetches into a folder without a server.
-func (f prefetchFlags) direct(cmd *cobra.Command, p command.Process, args []string) (err error) {
+func (f prefetchFlags) direct(cmd *cobra.Command, p Program, args []string) (err error) {
 	ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	configFile, _ := cmd.Flags().GetString("config") // it is there: newOperator made it
 	asJSON, _ := cmd.Flags().GetBool("json")
-	m, closeAll, err := openFolder(p, configFile, *f.dir)
+	folder, closeAll, err := openAlone(p, configFile, *f.dir)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, closeAll()) }()
-	entries, err := f.directEntries(cmd, p, args, m.names)
+	entries, err := f.directEntries(cmd, p, args, folder.Names)
 	if err != nil {
 		return err
 	}
 	v := newView(p, *f.progress)
 	defer v.close()
-	report, err := prefetch.Run(ctx, m.cache, prefetch.Request{
+	report, err := prefetch.Run(ctx, folder.Cache, prefetch.Request{
 		Images: entries, Platforms: f.platformsOr(), Referrers: *f.referrers, DryRun: *f.dryRun, Wait: *f.wait, Pin: *f.pin, AtOnce: *f.atOnce,
 	}, v.show)
 	if err != nil {
@@ -322,7 +322,7 @@ func (f prefetchFlags) direct(cmd *cobra.Command, p command.Process, args []stri
 }
 
 // directEntries is entries where only --from-usage asks a server.
-func (f prefetchFlags) directEntries(cmd *cobra.Command, p command.Process, args []string, names *wire.Registries) ([]imageset.Entry, error) {
+func (f prefetchFlags) directEntries(cmd *cobra.Command, p Program, args []string, names *wire.Registries) ([]imageset.Entry, error) {
 	if *f.usage == "" {
 		entries, err := f.list.read(p, args, names)
 		if err != nil {
@@ -339,33 +339,32 @@ func (f prefetchFlags) directEntries(cmd *cobra.Command, p command.Process, args
 	return f.entries(cmd.Context(), &operator{p: p, server: server}, args, names)
 }
 
-// openFolder opens a storage folder that no server uses, with the registries of the
+// openAlone opens a storage folder that no server uses, with the registries of the
 // configuration. The caller calls closeAll.
-func openFolder(p command.Process, configFile, dir string) (m *mirror, closeAll func() error, err error) {
+func openAlone(p Program, configFile, dir string) (folder *Folder, closeAll func() error, err error) {
 	c, err := config.Load(config.Sources{File: configFile, Env: p.Env, Root: p.Root,
 		Flags: []config.Flag{{Name: "--storage-dir", Key: "storage.dir", Value: dir}}})
 	if err != nil {
 		return nil, nil, command.Usage(err)
 	}
-	settings := c.Log
-	if settings.Level != config.LevelDebug {
-		settings.Level = config.LevelError // what goes wrong with images is told in the end
+	if c.Log.Level != config.LevelDebug {
+		c.Log.Level = config.LevelError // what goes wrong with images is told in the end
 	}
-	m, err = newMirror(c, thisBuild(), newLogger(settings, p.Stderr), nil)
+	folder, err = p.OpenFolder(c, true)
 	if err != nil {
 		return nil, nil, err
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- untilDone(ctx, m.run) }() // makes room; ended by closeAll
-	return m, func() error {
+	go func() { done <- folder.Run(ctx) }() // makes room; ended by closeAll
+	return folder, func() error {
 		stop()
-		return errors.Join(<-done, m.Close())
+		return errors.Join(<-done, folder.Close())
 	}, nil
 }
 
 // tellReport writes what became of each image, and the sums.
-func tellReport(p command.Process, r *prefetch.Report, asJSON bool) error {
+func tellReport(p Program, r *prefetch.Report, asJSON bool) error {
 	if asJSON {
 		if err := writeJSON(p.Stdout, r); err != nil {
 			return err
@@ -392,7 +391,7 @@ func tellReport(p command.Process, r *prefetch.Report, asJSON bool) error {
 	return outcome(r.Outcome, fmt.Errorf("of %s, %d not all there", countText(int64(len(r.Images)), "image", "images"), bad))
 }
 
-func reportTable(p command.Process, r *prefetch.Report) error {
+func reportTable(p Program, r *prefetch.Report) error {
 	fetched := "FETCHED"
 	if r.DryRun {
 		fetched = "TO FETCH"

@@ -2,7 +2,6 @@ package main
 
 import (
 	"path/filepath"
-	"runtime"
 	_ "time/tzdata" // for prefetch.time_zone: images of containers have no time zones
 
 	"go.uber.org/zap"
@@ -26,7 +25,7 @@ func newSets(c *config.Config, m *mirror, log *zap.Logger) (*prefetch.Sets, erro
 			Schedule: s.Schedule, TimeZone: s.TimeZone, Jitter: s.Jitter,
 		}
 		if len(one.Platforms) == 0 {
-			one.Platforms = []string{machinePlatform()}
+			one.Platforms = []string{prefetch.MachinePlatform()}
 		}
 		o.Sets = append(o.Sets, one)
 	}
@@ -35,13 +34,4 @@ func newSets(c *config.Config, m *mirror, log *zap.Logger) (*prefetch.Sets, erro
 		return nil, command.Usage(err)
 	}
 	return sets, nil
-}
-
-// machinePlatform is that of the machine, as an image for it is called. Images are for
-// Linux, whatever the machine runs.
-func machinePlatform() string {
-	if runtime.GOARCH == "arm" {
-		return "linux/arm/v7"
-	}
-	return "linux/" + runtime.GOARCH
 }

@@ -13,7 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"forebay/cache"
-	"forebay/internal/command"
 	"forebay/internal/prefetch"
 )
 
@@ -40,7 +39,7 @@ const (
 	nameMost = 48
 )
 
-func newView(p command.Process, kind string) *view {
+func newView(p Program, kind string) *view {
 	if kind == "auto" {
 		kind = "lines"
 		if isTerminal(p.Stderr) {

@@ -8,10 +8,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"forebay/internal/admin"
-	"forebay/internal/command"
 )
 
-func newPurge(p command.Process) *cobra.Command {
+func newPurge(p Program) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "purge REF|REPOSITORY|DIGEST",
 		Short: "Forget an image, a repository or a digest",

@@ -8,10 +8,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"forebay/internal/admin"
-	"forebay/internal/command"
 )
 
-func newRefresh(p command.Process) *cobra.Command {
+func newRefresh(p Program) *cobra.Command {
 	return newOperator(p, &cobra.Command{
 		Use:   "refresh REF",
 		Short: "Ask the registry what a tag points to, now",

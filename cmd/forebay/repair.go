@@ -8,12 +8,11 @@ import (
 
 	"forebay/cache"
 	"forebay/internal/admin"
-	"forebay/internal/command"
 )
 
 const platformHelp = "platform, such as linux/arm64; may be repeated; all for every platform"
 
-func newRepair(p command.Process) *cobra.Command {
+func newRepair(p Program) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "repair REF",
 		Short: "Fetch what is missing of an image",

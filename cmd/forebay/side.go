@@ -27,8 +27,8 @@ type side struct{ *operator }
 
 // Open returns kept content. Of a folder it is the file itself.
 func (s side) Open(ctx context.Context, d v1.Hash) (io.ReadCloser, error) {
-	if s.local != nil {
-		f, _, err := s.local.cache.Content(d)
+	if s.storage != nil {
+		f, _, err := s.storage.Cache.Content(d)
 		return f, err
 	}
 	request, err := s.request(ctx, http.MethodGet, "/content/"+d.String(), nil)
@@ -53,7 +53,7 @@ func (s side) request(ctx context.Context, method, path string, body io.Reader) 
 	}
 	request.Header.Set("Content-Type", "application/octet-stream")
 	request.Header.Set(admin.OwnHeader, "1")
-	request.Header.Set("User-Agent", "forebay/"+thisBuild().version)
+	request.Header.Set("User-Agent", "forebay/"+s.p.Version)
 	if !s.server.token.Empty() {
 		request.Header.Set("Authorization", "Bearer "+s.server.token.Reveal())
 	}
@@ -82,12 +82,12 @@ func (s side) Lacks(ctx context.Context, blobs []bundle.Blob) ([]bundle.Blob, er
 		gone := map[string]bool{}
 		var in, out admin.DigestList
 		for _, b := range some {
-			if s.local != nil {
-				gone[b.Digest.String()] = !s.local.cache.Expect(b.Digest)
+			if s.storage != nil {
+				gone[b.Digest.String()] = !s.storage.Cache.Expect(b.Digest)
 			}
 			in.Digests = append(in.Digests, b.Digest.String())
 		}
-		if s.local == nil {
+		if s.storage == nil {
 			if _, err := s.ask(ctx, http.MethodPost, "/lacking", nil, in, &out); err != nil {
 				return nil, err
 			}
@@ -106,8 +106,8 @@ func (s side) Lacks(ctx context.Context, blobs []bundle.Blob) ([]bundle.Blob, er
 
 // TakeIn keeps content.
 func (s side) TakeIn(ctx context.Context, b bundle.Blob, r io.Reader) error {
-	if s.local != nil {
-		return s.local.cache.TakeIn(ctx, b.Digest, b.Size, r)
+	if s.storage != nil {
+		return s.storage.Cache.TakeIn(ctx, b.Digest, b.Size, r)
 	}
 	// A body of a known length that is empty must not be taken for one of unknown length.
 	body := io.Reader(io.LimitReader(r, b.Size))

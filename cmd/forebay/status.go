@@ -14,10 +14,9 @@ import (
 
 	"forebay/cache"
 	"forebay/internal/admin"
-	"forebay/internal/command"
 )
 
-func newStats(p command.Process) *cobra.Command {
+func newStats(p Program) *cobra.Command {
 	return newOperator(p, &cobra.Command{
 		Use:     "stats",
 		Short:   "Show figures of what is kept",
@@ -94,7 +93,7 @@ func scrubText(s cache.Scrub) string {
 	return fmt.Sprintf("%.0f %% of a round that began %s", s.Done*100, agoText(s.Began))
 }
 
-func newStatus(p command.Process) *cobra.Command {
+func newStatus(p Program) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show at a glance how a running server does",

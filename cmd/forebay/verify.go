@@ -8,10 +8,9 @@ import (
 
 	"forebay/cache"
 	"forebay/internal/admin"
-	"forebay/internal/command"
 )
 
-func newVerify(p command.Process) *cobra.Command {
+func newVerify(p Program) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "verify",
 		Short: "Read everything that is kept and compare it with its digest",
@@ -60,7 +59,7 @@ Exits with 1 if something was damaged and was not fetched again.`,
 	})
 }
 
-func newCollect(p command.Process) *cobra.Command {
+func newCollect(p Program) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "gc",
 		Short: "Remove what nothing leads to",

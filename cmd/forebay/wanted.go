@@ -10,12 +10,9 @@ import (
 
 	"forebay/cache"
 	"forebay/internal/admin"
-	"forebay/internal/command"
-	"forebay/internal/imageset"
-	"forebay/internal/prefetch"
 )
 
-func newWanted(p command.Process) *cobra.Command {
+func newWanted(p Program) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "wanted",
 		Short: "List what was asked for in vain while offline",
@@ -78,9 +75,4 @@ func (o *operator) clearWanted(ctx context.Context) error {
 	}
 	_, err = fmt.Fprintf(o.p.Stdout, "forgot %s\n", countText(int64(done.Cleared), "entry", "entries"))
 	return err
-}
-
-// lock finds out what tags point to without a server.
-func (m *mirror) lock(ctx context.Context, entries []imageset.Entry, children bool) (*prefetch.Locked, error) {
-	return prefetch.Lock(ctx, m.cache, entries, children, func(cache.Progress) {})
 }

@@ -1,0 +1,49 @@
+package main
+
+import (
+	"context"
+
+	"forebay/config"
+	"forebay/internal/admin"
+	"forebay/internal/command"
+	"forebay/upstream"
+)
+
+// newProgram returns what the operator's commands need of this program.
+func newProgram(p command.Process) Program {
+	b := thisBuild()
+	return Program{
+		Process: p, Version: b.version,
+		OpenFolder: func(c *config.Config, mayBeNew bool) (*Folder, error) { return openFolder(c, p, b, mayBeNew) },
+		RegistryOptions: func(u *config.Upstream, log config.Log) upstream.Options {
+			return registryOptions(u, b.version, newLogger(log, p.Stderr))
+		},
+	}
+}
+
+// openFolder opens the storage folder of a configuration for a command.
+func openFolder(c *config.Config, p command.Process, b build, mayBeNew bool) (*Folder, error) {
+	if !mayBeNew {
+		if err := mustExist(c.Storage.Dir); err != nil {
+			return nil, err
+		}
+	}
+	log := newLogger(c.Log, p.Stderr)
+	m, err := newMirror(c, b, log, nil)
+	if err != nil {
+		return nil, err
+	}
+	return &Folder{
+		Cache: m.cache, Names: m.names, Close: m.Close,
+		Run: func(ctx context.Context) error { return untilDone(ctx, m.run) },
+		Admin: func() (*admin.API, error) {
+			sets, err := newSets(c, m, log)
+			if err != nil {
+				return nil, err
+			}
+			o := m.apiOptions(sets, b, log)
+			o.Loopback = true
+			return admin.NewAPI(o)
+		},
+	}, nil
+}
