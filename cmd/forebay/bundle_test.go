@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"forebay/internal/admin"
 	"forebay/internal/bundle"
 	"forebay/test/hubtest"
 )
@@ -41,7 +42,7 @@ func (o *operated) holds(repo, tag string, img *hubtest.Image) {
 }
 
 func TestBundleCarriesImagesToAMirrorWithoutALine(t *testing.T) {
-	o := operate(t, "")
+	o := newOperated(t, "")
 	app := o.hub.PushImage("library/app", "1", hubtest.ImageSpec{})
 	team := o.hub.PushImage("team/tool", "v2", hubtest.ImageSpec{Seed: 9})
 	for name, args := range map[string][]string{
@@ -74,7 +75,7 @@ func TestBundleCarriesImagesToAMirrorWithoutALine(t *testing.T) {
 }
 
 func TestBundleOfAFolderThatNoServerUses(t *testing.T) {
-	o := operate(t, "")
+	o := newOperated(t, "")
 	app := o.hub.PushImage("library/app", "1", hubtest.ImageSpec{})
 	o.pull("library/app", "1", app.Blobs()...)
 	file, dir := filepath.Join(t.TempDir(), "site.tar"), filepath.Join(t.TempDir(), "new")
@@ -123,7 +124,7 @@ func read(t *testing.T, name string) []byte {
 }
 
 func TestExportTellsWhatIsMissing(t *testing.T) {
-	o := operate(t, "")
+	o := newOperated(t, "")
 	app := o.hub.PushImage("library/app", "1", hubtest.ImageSpec{})
 	index := o.hub.PushImage("library/multi", "1", hubtest.ImageSpec{Platforms: []string{"linux/amd64", "linux/arm64"}})
 	o.pull("library/app", "1", app.Blobs()[0])
@@ -185,7 +186,7 @@ func manifestOf(t *testing.T, file string) *bundle.Manifest {
 }
 
 func TestDeltaCarriesWhatTheOtherSideLacks(t *testing.T) {
-	o := operate(t, "")
+	o := newOperated(t, "")
 	dir := t.TempDir()
 	had := map[string]bool{}
 	for n, name := range []string{"library/base", "library/app"} {
@@ -254,7 +255,7 @@ func TestSignedBundles(t *testing.T) {
 	keygen("right", "")
 	keygen("wrong", "")
 	keygen("locked", "secret")
-	o := operate(t, "")
+	o := newOperated(t, "")
 	o.hub.PushImage("library/app", "1", hubtest.ImageSpec{})
 	o.run(0, "export", "-o", dir+"/plain.tar", "app:1", "--fetch")
 	o.run(0, "export", "-o", dir+"/signed.tar", "app:1", "--sign", dir+"/right")
@@ -306,7 +307,7 @@ func TestImportRefusesNamesBeforeItTakesAnythingIn(t *testing.T) {
 		t.Errorf("import --as of a registry that is not configured says: %s", stderr)
 	}
 	out, _ := here.run(0, "import", file, "--as", "renamed/app", "--json")
-	var done Imported
+	var done struct{ Images []admin.AdmitAnswer }
 	if err := json.Unmarshal([]byte(out), &done); err != nil || len(done.Images) != 1 || done.Images[0].Ref != "docker.io/renamed/app:1" {
 		t.Errorf("import --as = %s, %v", out, err)
 	}

@@ -131,17 +131,7 @@ func TestHubLimits(t *testing.T) {
 	}
 }
 
-func TestHubNames(t *testing.T) {
-	for name, want := range map[string]string{
-		"nginx": "library/nginx ", "nginx:1.27": "library/nginx 1.27", "library/nginx": "library/nginx ", "docker.io/acme/app:v1": "acme/app v1",
-		"index.docker.io/library/nginx": "library/nginx ", "docker.io/nginx": "library/nginx ",
-		"": "", "a/b/c": "", "ghcr.io/acme/app": "", "nginx:": "", "Nginx": "", "nginx@sha256:00": "", "nginx:a b": "",
-	} {
-		repo, tag, err := hubName(name)
-		if got := repo + " " + tag; (err == nil) != (want != "") || err == nil && got != want {
-			t.Errorf("hubName(%q) = %q, %v; want %q", name, got, err, want)
-		}
-	}
+func TestHubRefusesWhatCannotWork(t *testing.T) {
 	for _, args := range [][]string{{"tags"}, {"tags", "a/b/c"}, {"tags", "a", "--most", "-1"}, {"limits", "--image", ":"}, {"limits", "--api-url", "x"}} {
 		if code, _, stderr := execute(t, nil, append([]string{"hub"}, args...)...); code != 2 || stderr == "" {
 			t.Errorf("hub %q = %d %s, want 2 and why", args, code, stderr)

@@ -65,7 +65,7 @@ func (r oldRegistry) image(o *operated, repo, tag string, img *hubtest.Image) {
 }
 
 func TestImportTakesOverARegistrysFolder(t *testing.T) {
-	o := operate(t, "")
+	o := newOperated(t, "")
 	app := o.hub.PushImage("library/app", "1", hubtest.ImageSpec{})
 	multi := o.hub.PushImage("team/tool", "v2", hubtest.ImageSpec{Platforms: []string{"linux/amd64", "linux/arm64"}})
 	old := oldRegistry{t, filepath.Join(t.TempDir(), "registry")}
@@ -76,7 +76,11 @@ func TestImportTakesOverARegistrysFolder(t *testing.T) {
 	count := len(app.Blobs()) + len(app.Manifests()) + len(multi.Blobs()) + len(multi.Manifests())
 
 	out, _ := o.runs(0, "import", "registry", old.dir, "--dry-run", "--json", "--storage-dir", dir)
-	var done TakenOver
+	var done struct {
+		DryRun                    bool `json:"dry_run"`
+		Repositories, Tags, Blobs int64
+		Linked, Copied, Had       int64
+	}
 	if err := json.Unmarshal([]byte(out), &done); err != nil || !done.DryRun || done.Repositories != 2 || done.Tags != 2 || done.Blobs != int64(count) || done.Linked+done.Copied+done.Had > 0 {
 		t.Errorf("dry run: %v: %s, want %d blobs", err, out, count)
 	}
@@ -117,7 +121,7 @@ func TestImportTakesOverARegistrysFolder(t *testing.T) {
 }
 
 func TestImportOfARegistryCopiesToARunningServer(t *testing.T) {
-	o := operate(t, "")
+	o := newOperated(t, "")
 	app := o.hub.PushImage("library/app", "1", hubtest.ImageSpec{})
 	old := oldRegistry{t, filepath.Join(t.TempDir(), "registry")}
 	old.image(o, "library/app", "1", app)
@@ -125,7 +129,7 @@ func TestImportOfARegistryCopiesToARunningServer(t *testing.T) {
 	if err := os.Chtimes(old.path("repositories/library/app/_manifests/tags/1/current/link"), past, past); err != nil {
 		t.Fatal(err)
 	}
-	there := operate(t, "")
+	there := newOperated(t, "")
 	newer := there.hub.PushImage("library/app", "1", hubtest.ImageSpec{Seed: 99})
 	out, _ := there.run(0, "import", "registry", old.dir)
 	if !strings.Contains(out, "1 repository taken over of docker.io") || !strings.Contains(out, "0 linked, ") {
@@ -144,7 +148,7 @@ func TestImportOfARegistryCopiesToARunningServer(t *testing.T) {
 }
 
 func TestImportOfARegistryInRuins(t *testing.T) {
-	o := operate(t, "")
+	o := newOperated(t, "")
 	app := o.hub.PushImage("library/app", "1", hubtest.ImageSpec{})
 	bad := o.hub.PushImage("library/bad", "1", hubtest.ImageSpec{Seed: 7})
 	old := oldRegistry{t, filepath.Join(t.TempDir(), "registry")}

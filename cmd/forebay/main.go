@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"forebay/internal/command"
+	"forebay/internal/operate"
 )
 
 // version is set by the linker (Makefile); a build without it asks its own build info.
@@ -61,7 +62,7 @@ prefetch and lock have more, which their help tells.`,
 	root.SetErr(p.Stderr)
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(newServe(p), newConfig(p), newHealthcheck(p), newRebuildIndex(p), newVersion(p))
-	root.AddCommand(Commands(newProgram(p))...)
+	root.AddCommand(operate.Commands(newProgram(p))...)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return command.Usage(fmt.Errorf("%w: see %s --help", err, cmd.CommandPath()))
 	})

@@ -12,7 +12,7 @@ import (
 
 // What the parts are tested for, once through the shipped program.
 func TestServedMetricsAreThoseOfTheMirror(t *testing.T) {
-	o := operate(t, "")
+	o := newOperated(t, "")
 	img := o.hub.PushImage("library/app", "latest", hubtest.ImageSpec{})
 	o.pull("library/app", "latest", img.Blobs()...)
 	o.pull("library/app", "latest")
@@ -46,7 +46,7 @@ func TestServedMetricsAreThoseOfTheMirror(t *testing.T) {
 }
 
 func TestReadinessIsOfTheStoreAndNotOfTheUpstream(t *testing.T) {
-	o := operate(t, "admin_pprof: true\n")
+	o := newOperated(t, "admin_pprof: true\n")
 	if status, body := get(t, o.admin+"/debug/pprof/goroutine?debug=1"); status != 200 || !strings.Contains(body, "goroutine profile:") {
 		t.Errorf("/debug/pprof/goroutine = %d %.100s", status, body)
 	}

@@ -24,7 +24,7 @@ type operated struct {
 	dir string
 }
 
-func operate(t *testing.T, more string) *operated {
+func newOperated(t *testing.T, more string) *operated {
 	t.Helper()
 	hub := hubtest.New(t, hubtest.Options{})
 	o := &operated{t: t, hub: hub, dir: t.TempDir()}
@@ -79,7 +79,7 @@ func eventually(t *testing.T, what string, holds func() bool) {
 }
 
 func TestStatusTellsWhatIsLeftAndWhoSpentIt(t *testing.T) {
-	o := operate(t, "")
+	o := newOperated(t, "")
 	for i, repo := range []string{"library/alpine", "library/busybox", "library/a", "library/b", "library/c", "library/d", "library/e"} {
 		image := o.hub.PushImage(repo, "1", hubtest.ImageSpec{Seed: uint64(i + 1)})
 		o.pull(repo, "1", image.Blobs()...)
@@ -100,7 +100,7 @@ func TestStatusTellsWhatIsLeftAndWhoSpentIt(t *testing.T) {
 }
 
 func TestOperatorLooksAtWhatIsKept(t *testing.T) {
-	o := operate(t, "")
+	o := newOperated(t, "")
 	_, stderr := o.run(0, "ls")
 	if !strings.Contains(stderr, "Nothing is kept yet.") {
 		t.Errorf("ls of nothing: %s", stderr)
@@ -143,7 +143,7 @@ func TestOperatorLooksAtWhatIsKept(t *testing.T) {
 }
 
 func TestOperatorsCommandsSpeakJSON(t *testing.T) {
-	o := operate(t, "")
+	o := newOperated(t, "")
 	image := o.hub.PushImage("library/alpine", "1", hubtest.ImageSpec{})
 	o.pull("library/alpine", "1", image.Blobs()...)
 	for _, tt := range []struct {
@@ -170,7 +170,7 @@ func TestOperatorsCommandsSpeakJSON(t *testing.T) {
 }
 
 func TestOperatorRepairsPurgesAndPins(t *testing.T) {
-	o := operate(t, "")
+	o := newOperated(t, "")
 	image := o.hub.PushImage("library/alpine", "1", hubtest.ImageSpec{Layers: 3})
 	o.pull("library/alpine", "1")
 	o.shows("repair alpine:1", "fetched 4 things", "the image is complete")
@@ -201,7 +201,7 @@ func TestOperatorRepairsPurgesAndPins(t *testing.T) {
 }
 
 func TestOperatorPurgesUnderLoad(t *testing.T) {
-	o := operate(t, "")
+	o := newOperated(t, "")
 	image := o.hub.PushImage("library/alpine", "1", hubtest.ImageSpec{Layers: 3})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -229,7 +229,7 @@ func TestOperatorPurgesUnderLoad(t *testing.T) {
 }
 
 func TestOperatorVerifies(t *testing.T) {
-	o := operate(t, "")
+	o := newOperated(t, "")
 	image := o.hub.PushImage("library/alpine", "1", hubtest.ImageSpec{})
 	o.pull("library/alpine", "1", image.Blobs()...)
 	o.shows("verify", "0 are damaged")
@@ -272,7 +272,7 @@ func TestOperatorVerifies(t *testing.T) {
 }
 
 func TestOperatorIsToldWhatIsWrongWithTheServer(t *testing.T) {
-	o := operate(t, "")
+	o := newOperated(t, "")
 	bad := write(t, "empty", "\n")
 	for _, tt := range []struct {
 		name string
@@ -312,7 +312,7 @@ func TestOperatorIsToldWhatIsWrongWithTheServer(t *testing.T) {
 func TestOperatorNeedsTheToken(t *testing.T) {
 	const token = "a-token-of-some-length"
 	file := write(t, "token", token+"\n")
-	o := operate(t, fmt.Sprintf("admin_token_file: %q\n", file))
+	o := newOperated(t, fmt.Sprintf("admin_token_file: %q\n", file))
 	if _, stderr := o.run(1, "stats"); !strings.Contains(stderr, "Give the token of the server with --token-file") {
 		t.Errorf("without the token: %s", stderr)
 	}
@@ -351,25 +351,5 @@ func TestAdminAPIOffLoopbackNeedsAToken(t *testing.T) {
 	}
 	if status, _ := get(t, "http://"+server+"/readyz"); status != 200 {
 		t.Errorf("/readyz off loopback = %d, want 200", status)
-	}
-}
-
-func TestProgressIsReadable(t *testing.T) {
-	for want, j := range map[string]admin.Job{
-		"verify [###############...............]  50 % 1.0 KiB of 2.0 KiB": {Kind: "verify", Progress: cache.Progress{Bytes: 1024, BytesTotal: 2048}},
-		"gc [##############################] 100 % 0 B":                    {Kind: "gc", Progress: cache.Progress{Items: 7, ItemsTotal: 5}},
-		"repair 0 B, 2 failed": {Kind: "repair", Progress: cache.Progress{Faults: 2}},
-	} {
-		if got := progressText(j); got != want {
-			t.Errorf("progressText = %q, want %q", got, want)
-		}
-	}
-	if got := printable("a\x1b[31m\nb"); got != "a�[31m\nb" {
-		t.Errorf("printable = %q", got)
-	}
-	for d, want := range map[time.Duration]string{6 * time.Hour: "6h", 90 * time.Minute: "1h30m", 30 * time.Second: "30s", 10 * time.Minute: "10m"} {
-		if got := durationText(d); got != want {
-			t.Errorf("durationText(%v) = %q, want %q", d, got, want)
-		}
 	}
 }

@@ -23,7 +23,7 @@ func (o *operated) charged() int {
 }
 
 func TestPrefetchThenPullsNeedNoRegistry(t *testing.T) {
-	o := operate(t, "")
+	o := newOperated(t, "")
 	one := o.hub.PushImage("library/alpine", "1", hubtest.ImageSpec{Platforms: []string{"linux/amd64", "linux/arm64"}})
 	two := o.hub.PushImage("library/busybox", "2", hubtest.ImageSpec{Seed: 5, Layers: 2})
 	list := write(t, "images.txt", "alpine:1\nbusybox:2 # and this\n")
@@ -68,7 +68,7 @@ func TestPrefetchThenPullsNeedNoRegistry(t *testing.T) {
 }
 
 func TestDryRunOfAKnownIndexTellsAllOfIt(t *testing.T) {
-	o := operate(t, "")
+	o := newOperated(t, "")
 	image := o.hub.PushImage("library/alpine", "1", hubtest.ImageSpec{Index: true})
 	o.pull("library/alpine", "1")
 	o.pull("library/alpine", image.Children[0].Digest)
@@ -89,7 +89,7 @@ func TestDryRunOfAKnownIndexTellsAllOfIt(t *testing.T) {
 }
 
 func TestPrefetchTellsByItsExitCode(t *testing.T) {
-	o := operate(t, "")
+	o := newOperated(t, "")
 	o.hub.PushImage("library/alpine", "1", hubtest.ImageSpec{})
 	if _, stderr := o.run(3, "prefetch", "alpine:1", "nothing:1"); !strings.Contains(stderr, "of 2 images, 1 not all there") || !strings.Contains(stderr, "docker.io/library/nothing:1: ") {
 		t.Errorf("partial: %s", stderr)
@@ -126,7 +126,7 @@ func TestPrefetchTellsByItsExitCode(t *testing.T) {
 }
 
 func TestPrefetchIntoAFolder(t *testing.T) {
-	o := operate(t, "")
+	o := newOperated(t, "")
 	image := o.hub.PushImage("library/alpine", "1", hubtest.ImageSpec{})
 	o.pull("library/alpine", "1")
 	config := write(t, "direct.yaml", fmt.Sprintf("upstreams: {docker.io: {endpoints: [%q]}}\n", o.hub.RegistryURL()))
@@ -147,7 +147,7 @@ func TestPrefetchIntoAFolder(t *testing.T) {
 }
 
 func TestLockFilesFixWhatTagsMean(t *testing.T) {
-	o := operate(t, "")
+	o := newOperated(t, "")
 	first := o.hub.PushImage("library/alpine", "1", hubtest.ImageSpec{Index: true})
 	o.hub.PushImage("library/busybox", "2", hubtest.ImageSpec{Seed: 5})
 	dir := t.TempDir()
@@ -189,7 +189,7 @@ func TestLockFilesFixWhatTagsMean(t *testing.T) {
 }
 
 func TestWantedListClosesTheLoop(t *testing.T) {
-	o := operate(t, "offline: true\n")
+	o := newOperated(t, "offline: true\n")
 	whole := o.hub.PushImage("library/alpine", "1", hubtest.ImageSpec{})
 	for range 3 {
 		status, body := get(t, o.registry+"/v2/library/alpine/manifests/1")
@@ -207,7 +207,7 @@ func TestWantedListClosesTheLoop(t *testing.T) {
 		t.Fatalf("offline, and %d requests", n)
 	}
 
-	connected := operate(t, "")
+	connected := newOperated(t, "")
 	connected.hub.PushImage("library/alpine", "1", hubtest.ImageSpec{})
 	connected.shows("prefetch --platform linux/amd64 -f "+write(t, "wanted.txt", plain), "docker.io/library/alpine:1", "fetched")
 	connected.shows("prefetch --platform linux/amd64 -f "+write(t, "wanted.json", asJSON), "docker.io/library/alpine:1", "kept")
@@ -221,7 +221,7 @@ func TestWantedListClosesTheLoop(t *testing.T) {
 }
 
 func TestPrefetchSetsOfTheConfiguration(t *testing.T) {
-	o := operate(t, `negative_ttl: 0
+	o := newOperated(t, `negative_ttl: 0
 prefetch:
   - name: base
     images: [alpine:1, busybox:2]

@@ -6,15 +6,16 @@ import (
 	"forebay/config"
 	"forebay/internal/admin"
 	"forebay/internal/command"
+	"forebay/internal/operate"
 	"forebay/upstream"
 )
 
 // newProgram returns what the operator's commands need of this program.
-func newProgram(p command.Process) Program {
+func newProgram(p command.Process) operate.Program {
 	b := thisBuild()
-	return Program{
+	return operate.Program{
 		Process: p, Version: b.version,
-		OpenFolder: func(c *config.Config, mayBeNew bool) (*Folder, error) { return openFolder(c, p, b, mayBeNew) },
+		OpenFolder: func(c *config.Config, mayBeNew bool) (*operate.Folder, error) { return openFolder(c, p, b, mayBeNew) },
 		RegistryOptions: func(u *config.Upstream, log config.Log) upstream.Options {
 			return registryOptions(u, b.version, newLogger(log, p.Stderr))
 		},
@@ -22,7 +23,7 @@ func newProgram(p command.Process) Program {
 }
 
 // openFolder opens the storage folder of a configuration for a command.
-func openFolder(c *config.Config, p command.Process, b build, mayBeNew bool) (*Folder, error) {
+func openFolder(c *config.Config, p command.Process, b build, mayBeNew bool) (*operate.Folder, error) {
 	if !mayBeNew {
 		if err := mustExist(c.Storage.Dir); err != nil {
 			return nil, err
@@ -33,7 +34,7 @@ func openFolder(c *config.Config, p command.Process, b build, mayBeNew bool) (*F
 	if err != nil {
 		return nil, err
 	}
-	return &Folder{
+	return &operate.Folder{
 		Cache: m.cache, Names: m.names, Close: m.Close,
 		Run: func(ctx context.Context) error { return untilDone(ctx, m.run) },
 		Admin: func() (*admin.API, error) {

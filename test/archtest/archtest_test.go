@@ -147,8 +147,10 @@ func importTable() map[string][]string {
 		// Whom the dashboard tells of, and the dashboard.
 		"internal/activity": {"internal/logkey"},
 		"internal/page":     {},
-		// What all commands share.
+		// What all commands share, and those of the operator.
 		"internal/command": {"config"},
+		"internal/operate": append(leaf(), "cache", "config", "upstream", "upstream/hubapi", "internal/admin", "internal/bundle",
+			"internal/command", "internal/imageset", "internal/prefetch", "internal/regfolder", "internal/server"),
 
 		// The test hub shares no parser with the product, so that the two can disagree.
 		"test/hubtest": {},

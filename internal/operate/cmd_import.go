@@ -1,4 +1,4 @@
-package main
+package operate
 
 import (
 	"context"
@@ -67,8 +67,8 @@ Asks the running server, or with --storage-dir fills a folder that no server use
 	})
 }
 
-// Imported says what an import came to.
-type Imported struct {
+// imported says what an import came to.
+type imported struct {
 	Kind    string              `json:"kind"` // what made the file
 	Signed  bool                `json:"signed"`
 	Images  []admin.AdmitAnswer `json:"images"`
@@ -109,7 +109,7 @@ func (x *importing) run(ctx context.Context, s side, args []string) error {
 		}
 		return err
 	}
-	done := Imported{Kind: read.Kind, Signed: read.Signed, Images: []admin.AdmitAnswer{}, Taken: read.Taken, Bytes: read.Bytes, Had: read.Had, Notes: read.Notes}
+	done := imported{Kind: read.Kind, Signed: read.Signed, Images: []admin.AdmitAnswer{}, Taken: read.Taken, Bytes: read.Bytes, Had: read.Had, Notes: read.Notes}
 	for _, image := range read.Images {
 		image.Name = x.fullName(names, image.Name)
 		answer, err := s.admit(ctx, image, x.pin && !image.Refers)
@@ -261,7 +261,7 @@ func (x *importing) checkNames(names *wire.Registries, images []bundle.Image) er
 }
 
 // tell says what came of an import.
-func (x *importing) tell(o *operator, done *Imported) error {
+func (x *importing) tell(o *operator, done *imported) error {
 	failed := len(done.Refused)
 	for _, i := range done.Images {
 		if i.PinError != "" {
@@ -280,7 +280,7 @@ func (x *importing) tell(o *operator, done *Imported) error {
 	return err
 }
 
-func (x *importing) tellPeople(o *operator, done *Imported) error {
+func (x *importing) tellPeople(o *operator, done *imported) error {
 	t := newTable(o.p.Stdout, "IMAGE", "DIGEST", "STATE")
 	for _, i := range done.Images {
 		t.row(i.Ref, shortDigest(i.Digest), importState(i))

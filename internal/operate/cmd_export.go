@@ -1,4 +1,4 @@
-package main
+package operate
 
 import (
 	"context"
@@ -122,8 +122,8 @@ func (x *exporting) check(args []string) error {
 // hostPlatform is the platform of this machine's containers.
 func hostPlatform() string { return "linux/" + runtime.GOARCH }
 
-// Exported says what an export made.
-type Exported struct {
+// exported says what an export made.
+type exported struct {
 	Output       string          `json:"output"`
 	Images       []bundle.Image  `json:"images"`
 	Items        int             `json:"items"`         // things in the archive
@@ -161,7 +161,7 @@ func export(ctx context.Context, s side, x exporting, args []string) error {
 	if err != nil {
 		return err
 	}
-	done := Exported{
+	done := exported{
 		Output: x.output, Images: plan.Images, Items: len(plan.Manifests) + len(plan.Blobs), Bytes: archive.Bytes,
 		ArchiveBytes: archive.Size, LeftOut: len(plan.Assumed), Manifest: archive.Digest, Signed: plan.Sign != nil,
 	}
@@ -437,7 +437,7 @@ func withFile(name string, read func(io.Reader) error) error {
 }
 
 // tell says what was made.
-func (x *exporting) tell(o *operator, done *Exported) error {
+func (x *exporting) tell(o *operator, done *exported) error {
 	if o.asJSON && x.output != "-" {
 		return writeResult(o, done)
 	}

@@ -1,4 +1,4 @@
-package main
+package operate
 
 import (
 	"bytes"
@@ -191,7 +191,7 @@ func (x *exporting) key(p Program) (ed25519.PrivateKey, error) {
 }
 
 // write writes the archive to where it is to be, and what belongs beside it.
-func (x *exporting) write(ctx context.Context, s side, a *bundle.Archive, done *Exported) error {
+func (x *exporting) write(ctx context.Context, s side, a *bundle.Archive, done *exported) error {
 	m := newMeter(s.operator, "export", a.Size)
 	err := x.writeArchive(ctx, s, a, m, done)
 	m.end()
@@ -232,7 +232,7 @@ func (x *exporting) interrupted() error {
 	return errors.New("interrupted: nothing is left of it")
 }
 
-func (x *exporting) writeArchive(ctx context.Context, s side, a *bundle.Archive, m *meter, done *Exported) error {
+func (x *exporting) writeArchive(ctx context.Context, s side, a *bundle.Archive, m *meter, done *exported) error {
 	switch {
 	case x.volume > 0:
 		return x.writeVolumes(ctx, s, a, m, done)
@@ -263,7 +263,7 @@ func (x *exporting) pack(to io.Writer, write func(io.Writer) error) error {
 	return z.Close()
 }
 
-func (x *exporting) writeVolumes(ctx context.Context, s side, a *bundle.Archive, m *meter, done *Exported) error {
+func (x *exporting) writeVolumes(ctx context.Context, s side, a *bundle.Archive, m *meter, done *exported) error {
 	v, from, err := bundle.NewVolumes(ctx, x.output, a.Digest, x.volume, x.zstd, nil)
 	if err != nil {
 		return err

@@ -1,4 +1,4 @@
-package main
+package operate
 
 import (
 	"context"
@@ -58,8 +58,8 @@ registry may run meanwhile; what it changes in that time may be missed.`,
 	})
 }
 
-// TakenOver says what an import of a registry's folder came to.
-type TakenOver struct {
+// takenOver says what an import of a registry's folder came to.
+type takenOver struct {
 	DryRun       bool  `json:"dry_run"`
 	Repositories int64 `json:"repositories"`
 	Tags         int64 `json:"tags"`
@@ -80,7 +80,7 @@ type TakenOver struct {
 // faultsKept bounds what is remembered of a folder in ruins.
 const faultsKept = 1000
 
-func (t *TakenOver) fault(format string, args ...any) {
+func (t *takenOver) fault(format string, args ...any) {
 	if len(t.Faults) < faultsKept {
 		t.Faults = append(t.Faults, fmt.Sprintf(format, args...))
 	}
@@ -99,7 +99,7 @@ func (x *adopting) run(ctx context.Context, s side, dir string) error {
 	if names.Names[x.upstream] == "" {
 		return command.Usage(fmt.Errorf("--upstream: %q is not configured: add it to upstreams, or name another", x.upstream))
 	}
-	t := takeover{adopting: x, side: s, folder: folder, upstream: names.Names[x.upstream], done: TakenOver{DryRun: x.dryRun}, meter: newMeter(s.operator, "import", 0), seen: map[string]bool{}}
+	t := takeover{adopting: x, side: s, folder: folder, upstream: names.Names[x.upstream], done: takenOver{DryRun: x.dryRun}, meter: newMeter(s.operator, "import", 0), seen: map[string]bool{}}
 	err = folder.Repositories(ctx, func(name string) error { return t.repository(ctx, name) },
 		func(name string) { t.done.fault("%s: not the name of a repository", name) })
 	t.meter.end()
@@ -118,7 +118,7 @@ type takeover struct {
 	side
 	folder   *regfolder.Folder
 	upstream string
-	done     TakenOver
+	done     takenOver
 	meter    *meter
 	seen     map[string]bool // digests that were counted
 }

@@ -1,4 +1,10 @@
-package main
+// Package operate is the operator's commands: each asks a running mirror by its admin API,
+// or works on a storage folder that no mirror uses, and does the same either way.
+//
+// It promises texts for people on standard output, or one JSON document with --json, and
+// what went wrong on standard error. What is read from a mirror comes from registries in
+// part, so whatever is shown goes through printable.
+package operate
 
 import (
 	"context"
