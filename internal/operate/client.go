@@ -19,8 +19,6 @@ import (
 	"time"
 	"unicode"
 
-	"github.com/spf13/cobra"
-
 	"forebay/config"
 	"forebay/internal/admin"
 	"forebay/internal/command"
@@ -47,42 +45,22 @@ type adminServer struct {
 	how string
 }
 
-// newOperator returns a command of those that ask a running server. run is given what was
-// found out about the server, once the command line is parsed.
-func newOperator(p Program, cmd *cobra.Command, run func(ctx context.Context, o *operator, args []string) error) *cobra.Command {
-	flags := cmd.Flags()
-	where := flags.String("server", "", "admin address of the server, such as http://127.0.0.1:5001 (default: "+adminVariable+", else admin_listen of the configuration)")
-	tokenFile := flags.String("token-file", "", "file with the admin token (default: FOREBAY_ADMIN_TOKEN, else that of the configuration)")
-	caFile := flags.String("ca-file", "", "PEM file with certificates to trust for an https:// server")
-	configFile := flags.String("config", "", "the server's YAML file (default "+config.DefaultFile+" if it is there)")
-	asJSON := flags.Bool("json", false, "write JSON, as the admin API gives it")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		s, err := findServer(p, *where, *tokenFile, *caFile, *configFile)
-		if err != nil {
-			return err
-		}
-		defer s.http.CloseIdleConnections()
-		return run(cmd.Context(), &operator{p: p, server: s, asJSON: *asJSON}, args)
-	}
-	return cmd
-}
-
 // findServer settles which server is asked. One that is named gets no token but that
 // which is named, too: the token of the configuration is for the server of the configuration.
-func findServer(p Program, where, tokenFile, caFile, configFile string) (adminServer, error) {
+func (f *mirrorFlags) findServer(p Program) (adminServer, error) {
 	env := map[string]string{}
 	for _, entry := range p.Env {
 		if name, value, ok := strings.Cut(entry, "="); ok {
 			env[name] = value
 		}
 	}
-	s := adminServer{base: where, how: "--server"}
+	s := adminServer{base: f.server, how: "--server"}
 	if s.base == "" {
 		s.base, s.how = env[adminVariable], adminVariable
 	}
 	trust := &tls.Config{MinVersion: tls.VersionTLS12}
 	if s.base == "" {
-		c, err := config.Load(config.Sources{File: configFile, Env: p.Env, Root: p.Root})
+		c, err := config.Load(config.Sources{File: f.config, Env: p.Env, Root: p.Root})
 		if err != nil {
 			return s, command.Usage(err)
 		}
@@ -99,21 +77,21 @@ func findServer(p Program, where, tokenFile, caFile, configFile string) (adminSe
 	} else if err := s.named(env); err != nil {
 		return s, err
 	}
-	if tokenFile != "" {
-		token, err := readToken(tokenFile)
+	if f.tokenFile != "" {
+		token, err := readToken(f.tokenFile)
 		if err != nil {
 			return s, command.Usage(fmt.Errorf("--token-file: %w", err))
 		}
 		s.token = token
 	}
-	if caFile != "" {
-		text, err := os.ReadFile(caFile)
+	if f.caFile != "" {
+		text, err := os.ReadFile(f.caFile)
 		if err != nil {
 			return s, command.Usage(fmt.Errorf("--ca-file: %w", err))
 		}
 		trust = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: x509.NewCertPool()}
 		if !trust.RootCAs.AppendCertsFromPEM(text) {
-			return s, command.Usage(fmt.Errorf("--ca-file: %q holds no PEM certificate", caFile))
+			return s, command.Usage(fmt.Errorf("--ca-file: %q holds no PEM certificate", f.caFile))
 		}
 	}
 	s.http = &http.Client{

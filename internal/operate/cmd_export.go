@@ -79,7 +79,7 @@ Asks the running server, or with --storage-dir reads a folder that no server use
 	flags.StringVar(&x.split, "split", "", "write volumes of this size, such as 4GiB: FILE.001, FILE.002, …")
 	flags.StringVar(&x.sign, "sign", "", "file with an ed25519 key of OpenSSH or in PEM to sign with")
 	flags.StringVar(&x.passphraseFile, "passphrase-file", "", "file with the passphrase of that key")
-	return newLocalOperator(p, cmd, func(ctx context.Context, o *operator, args []string) error {
+	return onServerOrFolder(p, cmd, mustExist, func(ctx context.Context, o *operator, args []string) error {
 		ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
 		defer stop()
 		if err := x.check(args); err != nil {

@@ -60,7 +60,7 @@ Asks the running server, or with --storage-dir fills a folder that no server use
 	flags.StringVar(&x.as, "as", "", "name of the image, for a file with one")
 	flags.StringVar(&x.registry, "registry", "", "registry of names that say none, such as ghcr.io (default docker.io)")
 	cmd.AddCommand(newImportRegistry(p))
-	return newLocalOperator(p, cmd, func(ctx context.Context, o *operator, args []string) error {
+	return onServerOrFolder(p, cmd, mayBeNew, func(ctx context.Context, o *operator, args []string) error {
 		ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
 		defer stop()
 		return x.run(ctx, side{o}, args)

@@ -51,7 +51,7 @@ registry may run meanwhile; what it changes in that time may be missed.`,
 	flags.StringVar(&x.upstream, "upstream", "docker.io", "registry that the repositories are of")
 	flags.BoolVar(&x.dryRun, "dry-run", false, "only say what would be taken over")
 	flags.BoolVar(&x.duplicate, "copy", false, "copy files that could be linked")
-	return newLocalOperator(p, cmd, func(ctx context.Context, o *operator, args []string) error {
+	return onServerOrFolder(p, cmd, mayBeNew, func(ctx context.Context, o *operator, args []string) error {
 		ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
 		defer stop()
 		return x.run(ctx, side{o}, args[0])

@@ -16,7 +16,7 @@ const refHelp = `REF is an image as clients write it: nginx, nginx:1.27, ghcr.io
 Without a tag it is latest.`
 
 func newInspect(p Program) *cobra.Command {
-	return newOperator(p, &cobra.Command{
+	return onServer(p, &cobra.Command{
 		Use:   "inspect REF",
 		Short: "Show what is kept of an image, part by part",
 		Long: `Shows the platforms of an image with their manifest, configuration and layers, and
@@ -94,7 +94,7 @@ func newTag(p Program) *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newOperator(p, &cobra.Command{
+	cmd.AddCommand(onServer(p, &cobra.Command{
 		Use:   "history REF",
 		Short: "Show what a tag pointed to",
 		Long: `Shows the digests that a tag pointed to, the latest first, when each was first and last

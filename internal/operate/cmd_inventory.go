@@ -27,7 +27,7 @@ Asks the running server, or with --storage-dir reads a folder that no server use
 		Args: cobra.NoArgs,
 	}
 	out := cmd.Flags().StringP("output", "o", "", "file to write, - for standard output")
-	return newLocalOperator(p, cmd, func(ctx context.Context, o *operator, _ []string) error {
+	return onServerOrFolder(p, cmd, mustExist, func(ctx context.Context, o *operator, _ []string) error {
 		if *out == "" {
 			return command.Usage(fmt.Errorf("name the file to write with -o, or - for standard output"))
 		}

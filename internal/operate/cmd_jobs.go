@@ -105,7 +105,7 @@ func newJobs(p Program) *cobra.Command {
 		Args: cobra.NoArgs,
 	}
 	cancel := cmd.Flags().String("cancel", "", "end the job with this ID")
-	return newOperator(p, cmd, func(ctx context.Context, o *operator, _ []string) error {
+	return onServer(p, cmd, func(ctx context.Context, o *operator, _ []string) error {
 		if *cancel != "" {
 			if strings.Trim(*cancel, "0123456789") != "" {
 				return command.Usage(fmt.Errorf("--cancel: %q is not the ID of a job", *cancel))

@@ -19,12 +19,11 @@ import (
 
 // lockFlags are the flags of forebay lock.
 type lockFlags struct {
+	*mirrorFlags
 	list     imageList
 	out      *string
 	check    *bool
 	children *bool
-	dir      *string
-	asJSON   *bool
 }
 
 func newLock(p Program) *cobra.Command {
@@ -50,53 +49,52 @@ wrong, 5 tags have moved.`,
 	}
 	flags := cmd.Flags()
 	f := lockFlags{
-		list:     addImageList(cmd),
-		out:      flags.StringP("output", "o", "-", "file to write; - is standard output"),
-		check:    flags.Bool("check", false, "tell which tags of the lock files have moved"),
-		children: flags.Bool("children", false, "fetch indexes that are not kept, so that their platforms are written down: a pull each"),
-		dir:      flags.String("storage-dir", "", "ask without a server, with the registries of the configuration and this folder"),
+		mirrorFlags: serverOrFolderFlags(cmd, "ask without a server, with the registries of the configuration and this folder"),
+		list:        addImageList(cmd),
+		out:         flags.StringP("output", "o", "-", "file to write; - is standard output"),
+		check:       flags.Bool("check", false, "tell which tags of the lock files have moved"),
+		children:    flags.Bool("children", false, "fetch indexes that are not kept, so that their platforms are written down: a pull each"),
 	}
-	newOperator(p, cmd, func(ctx context.Context, o *operator, args []string) error {
-		names, err := o.names(ctx)
-		if err != nil {
-			return err
-		}
-		return f.run(p, args, names, func(entries []imageset.Entry) (*prefetch.Locked, error) {
-			job, err := o.start(ctx, "/lock", admin.LockRequest{Images: requested(entries), Children: *f.children})
-			if err != nil {
-				return nil, err
-			}
-			quiet := *o
-			quiet.asJSON = true // the file may go to the terminal
-			var locked prefetch.Locked
-			_, err = quiet.wait(ctx, job.ID, &locked)
-			return &locked, err
-		})
-	})
-	served := cmd.RunE
-	f.asJSON = new(bool)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		*f.asJSON, _ = flags.GetBool("json") // newOperator made it
-		if len(args) == 0 && len(*f.list.files) == 0 {
+		switch {
+		case len(args) == 0 && len(*f.list.files) == 0:
 			return command.Usage(errors.New("no image is named: name some as arguments, or a file with -f"))
+		case f.dir != "":
+			return f.direct(cmd.Context(), p, args)
 		}
-		if *f.dir == "" {
-			return served(cmd, args)
-		}
-		return f.direct(cmd, p, args)
+		return f.onServer(cmd.Context(), p, args, f.viaServer)
 	}
 	return cmd
 }
 
-func (f lockFlags) direct(cmd *cobra.Command, p Program, args []string) (err error) {
-	configFile, _ := cmd.Flags().GetString("config") // newOperator made it
-	folder, closeAll, err := openAlone(p, configFile, *f.dir)
+// viaServer has a running server ask.
+func (f lockFlags) viaServer(ctx context.Context, o *operator, args []string) error {
+	names, err := o.names(ctx)
+	if err != nil {
+		return err
+	}
+	return f.run(o.p, args, names, func(entries []imageset.Entry) (*prefetch.Locked, error) {
+		job, err := o.start(ctx, "/lock", admin.LockRequest{Images: requested(entries), Children: *f.children})
+		if err != nil {
+			return nil, err
+		}
+		quiet := *o
+		quiet.asJSON = true // the file may go to the terminal
+		var locked prefetch.Locked
+		_, err = quiet.wait(ctx, job.ID, &locked)
+		return &locked, err
+	})
+}
+
+// direct asks without a server.
+func (f lockFlags) direct(ctx context.Context, p Program, args []string) (err error) {
+	folder, closeAll, err := f.openWorking(p)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, closeAll()) }()
 	return f.run(p, args, folder.Names, func(entries []imageset.Entry) (*prefetch.Locked, error) {
-		return prefetch.Lock(cmd.Context(), folder.Cache, entries, *f.children, func(cache.Progress) {})
+		return prefetch.Lock(ctx, folder.Cache, entries, *f.children, func(cache.Progress) {})
 	})
 }
 
@@ -154,7 +152,7 @@ func (f lockFlags) write(p Program, locked *prefetch.Locked) error {
 	if err != nil {
 		return errors.Join(err, os.Remove(temporary.Name()))
 	}
-	if *f.asJSON {
+	if f.asJSON {
 		return writeJSON(p.Stdout, locked)
 	}
 	_, err = fmt.Fprintf(p.Stdout, "locked %s, %s spent\n", countText(int64(len(locked.File.Images)), "image", "images"), countText(locked.Pulls, "pull", "pulls"))
@@ -182,7 +180,7 @@ func (f lockFlags) compare(p Program, entries []imageset.Entry, locked *prefetch
 			list = append(list, moved{name, e.At.String(), e.Ref.Digest.String(), d})
 		}
 	}
-	if *f.asJSON {
+	if f.asJSON {
 		if err := writeJSON(p.Stdout, list); err != nil {
 			return err
 		}

@@ -17,7 +17,7 @@ const patternHelp = `PATTERN is an image (nginx:1.27), a repository (ghcr.io/own
 *, ? and [sets], such as "nginx:1.*" or "ghcr.io/*": * stands for any text, slashes too.`
 
 func newList(p Program) *cobra.Command {
-	return newOperator(p, &cobra.Command{
+	return onServer(p, &cobra.Command{
 		Use:   "ls [PATTERN]",
 		Short: "List the images that are kept",
 		Long: `Lists what a running server keeps: tags, and manifests that were pulled by digest
@@ -65,7 +65,7 @@ when the registry cannot be reached, or how much is missing. Asks no registry.
 		Args: cobra.MaximumNArgs(1),
 	}
 	missing := cmd.Flags().Bool("missing", false, "only images that are incomplete")
-	return newOperator(p, cmd, func(ctx context.Context, o *operator, args []string) error {
+	return onServer(p, cmd, func(ctx context.Context, o *operator, args []string) error {
 		return o.list(ctx, strings.Join(args, ""), *missing, newTable(o.p.Stdout, "IMAGE", "PLATFORM", "STATE", "SIZE", "MISSING"),
 			func(t *table, i cache.Image) {
 				for _, platform := range i.Platforms {

@@ -34,7 +34,7 @@ be set in the configuration, too (pins).
 	}
 	platforms := cmd.Flags().StringArray("platform", nil, platformHelp)
 	detach := cmd.Flags().Bool("detach", false, "do not wait for what is fetched")
-	return newOperator(p, cmd, func(ctx context.Context, o *operator, args []string) error {
+	return onServer(p, cmd, func(ctx context.Context, o *operator, args []string) error {
 		var pin admin.PinAnswer
 		in := admin.PinRequest{Ref: args[0], Platforms: *platforms, Fill: len(*platforms) > 0}
 		answer, err := o.ask(ctx, http.MethodPost, "/pins", nil, in, &pin)
@@ -64,7 +64,7 @@ func platformText(platforms []string) string {
 }
 
 func newUnpin(p Program) *cobra.Command {
-	return newOperator(p, &cobra.Command{
+	return onServer(p, &cobra.Command{
 		Use:   "unpin REF",
 		Short: "Take a pin away",
 		Long: `Takes a pin away. What it kept stays until it is evicted like everything else. REF is
@@ -78,7 +78,7 @@ the image as "forebay pins" shows it, or in a shorter form.`,
 }
 
 func newPins(p Program) *cobra.Command {
-	return newOperator(p, &cobra.Command{
+	return onServer(p, &cobra.Command{
 		Use:   "pins",
 		Short: "List what is pinned",
 		Long: `Lists the pins, those of the configuration included, with what each takes. A pin that

@@ -13,7 +13,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"forebay/config"
 	"forebay/internal/admin"
 	"forebay/internal/command"
 	"forebay/internal/imageset"
@@ -23,6 +22,7 @@ import (
 
 // prefetchFlags are the flags of forebay prefetch.
 type prefetchFlags struct {
+	*mirrorFlags
 	list      imageList
 	usage     *string
 	set       *string
@@ -33,7 +33,6 @@ type prefetchFlags struct {
 	pin       *bool
 	atOnce    *int
 	progress  *string
-	dir       *string
 }
 
 func newPrefetch(p Program) *cobra.Command {
@@ -60,30 +59,26 @@ images are not all there, 4 what is missing is so because of limits: try again l
 	}
 	flags := cmd.Flags()
 	f := prefetchFlags{
-		list:      addImageList(cmd),
-		usage:     flags.String("from-usage", "", "also what the server has served within this time, such as 30d"),
-		set:       flags.String("set", "", "run this prefetch set of the server's configuration"),
-		platforms: flags.StringArray("platform", nil, "platform of images that name none (default "+prefetch.MachinePlatform()+"); may be repeated; all for every platform"),
-		referrers: flags.Bool("referrers", false, "signatures, SBOMs and attestations too"),
-		dryRun:    flags.Bool("dry-run", false, "only tell what would be fetched: asks registries by HEAD, which costs no pull"),
-		wait:      flags.Bool("wait", false, "wait while a registry limits us or only its reserve is left, rather than fail"),
-		pin:       flags.Bool("pin", false, "pin what was fetched whole"),
-		atOnce:    flags.Int("at-once", 3, "images that are fetched at the same time, up to 16"),
-		progress:  flags.String("progress", "auto", "how to show progress on standard error: bars, lines, json, none, or auto: bars on a terminal, lines elsewhere"),
-		dir:       flags.String("storage-dir", "", "fetch into this folder without a server, with the registries of the configuration"),
+		mirrorFlags: serverOrFolderFlags(cmd, "fetch into this folder without a server, with the registries of the configuration"),
+		list:        addImageList(cmd),
+		usage:       flags.String("from-usage", "", "also what the server has served within this time, such as 30d"),
+		set:         flags.String("set", "", "run this prefetch set of the server's configuration"),
+		platforms:   flags.StringArray("platform", nil, "platform of images that name none (default "+prefetch.MachinePlatform()+"); may be repeated; all for every platform"),
+		referrers:   flags.Bool("referrers", false, "signatures, SBOMs and attestations too"),
+		dryRun:      flags.Bool("dry-run", false, "only tell what would be fetched: asks registries by HEAD, which costs no pull"),
+		wait:        flags.Bool("wait", false, "wait while a registry limits us or only its reserve is left, rather than fail"),
+		pin:         flags.Bool("pin", false, "pin what was fetched whole"),
+		atOnce:      flags.Int("at-once", 3, "images that are fetched at the same time, up to 16"),
+		progress:    flags.String("progress", "auto", "how to show progress on standard error: bars, lines, json, none, or auto: bars on a terminal, lines elsewhere"),
 	}
-	newOperator(p, cmd, func(ctx context.Context, o *operator, args []string) error {
-		return f.viaServer(ctx, o, args)
-	})
-	served := cmd.RunE
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if err := f.check(args); err != nil {
+		switch err := f.check(args); {
+		case err != nil:
 			return command.Usage(err)
+		case f.dir != "":
+			return f.direct(cmd.Context(), p, args)
 		}
-		if *f.dir == "" {
-			return served(cmd, args)
-		}
-		return f.direct(cmd, p, args)
+		return f.onServer(cmd.Context(), p, args, f.viaServer)
 	}
 	return cmd
 }
@@ -92,7 +87,7 @@ images are not all there, 4 what is missing is so because of limits: try again l
 func (f prefetchFlags) check(args []string) error {
 	named := len(args) > 0 || len(*f.list.files) > 0 || *f.usage != ""
 	switch {
-	case *f.set != "" && (named || *f.dir != "" || *f.dryRun):
+	case *f.set != "" && (named || f.dir != "" || *f.dryRun):
 		return errors.New("--set is run by the server as it is configured: it goes with no other images, --dry-run or --storage-dir")
 	case *f.set == "" && !named:
 		return errors.New("no image is named: name some as arguments, a file with -f, or a set with --set")
@@ -292,37 +287,35 @@ func outcome(o string, err error) error {
 }
 
 // direct fetches into a folder without a server.
-func (f prefetchFlags) direct(cmd *cobra.Command, p Program, args []string) (err error) {
-	ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
+func (f prefetchFlags) direct(ctx context.Context, p Program, args []string) (err error) {
+	fetching, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	configFile, _ := cmd.Flags().GetString("config") // it is there: newOperator made it
-	asJSON, _ := cmd.Flags().GetBool("json")
-	folder, closeAll, err := openAlone(p, configFile, *f.dir)
+	folder, closeAll, err := f.openWorking(p)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, closeAll()) }()
-	entries, err := f.directEntries(cmd, p, args, folder.Names)
+	entries, err := f.directEntries(ctx, p, args, folder.Names)
 	if err != nil {
 		return err
 	}
 	v := newView(p, *f.progress)
 	defer v.close()
-	report, err := prefetch.Run(ctx, folder.Cache, prefetch.Request{
+	report, err := prefetch.Run(fetching, folder.Cache, prefetch.Request{
 		Images: entries, Platforms: f.platformsOr(), Referrers: *f.referrers, DryRun: *f.dryRun, Wait: *f.wait, Pin: *f.pin, AtOnce: *f.atOnce,
 	}, v.show)
 	if err != nil {
-		if ctx.Err() != nil {
+		if fetching.Err() != nil {
 			return command.Hint(errors.New("interrupted"), "What was fetched is kept: the same command goes on from there.")
 		}
 		return err
 	}
 	v.finish(report)
-	return tellReport(p, report, asJSON)
+	return tellReport(p, report, f.asJSON)
 }
 
 // directEntries is entries where only --from-usage asks a server.
-func (f prefetchFlags) directEntries(cmd *cobra.Command, p Program, args []string, names *wire.Registries) ([]imageset.Entry, error) {
+func (f prefetchFlags) directEntries(ctx context.Context, p Program, args []string, names *wire.Registries) ([]imageset.Entry, error) {
 	if *f.usage == "" {
 		entries, err := f.list.read(p, args, names)
 		if err != nil {
@@ -330,37 +323,12 @@ func (f prefetchFlags) directEntries(cmd *cobra.Command, p Program, args []strin
 		}
 		return entries, isEmpty(entries, true)
 	}
-	text := func(name string) string { s, _ := cmd.Flags().GetString(name); return s }
-	server, err := findServer(p, text("server"), text("token-file"), text("ca-file"), text("config"))
+	server, err := f.findServer(p)
 	if err != nil {
 		return nil, err
 	}
 	defer server.http.CloseIdleConnections()
-	return f.entries(cmd.Context(), &operator{p: p, server: server}, args, names)
-}
-
-// openAlone opens a storage folder that no server uses, with the registries of the
-// configuration. The caller calls closeAll.
-func openAlone(p Program, configFile, dir string) (folder *Folder, closeAll func() error, err error) {
-	c, err := config.Load(config.Sources{File: configFile, Env: p.Env, Root: p.Root,
-		Flags: []config.Flag{{Name: "--storage-dir", Key: "storage.dir", Value: dir}}})
-	if err != nil {
-		return nil, nil, command.Usage(err)
-	}
-	if c.Log.Level != config.LevelDebug {
-		c.Log.Level = config.LevelError // what goes wrong with images is told in the end
-	}
-	folder, err = p.OpenFolder(c, true)
-	if err != nil {
-		return nil, nil, err
-	}
-	ctx, stop := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- folder.Run(ctx) }() // makes room; ended by closeAll
-	return folder, func() error {
-		stop()
-		return errors.Join(<-done, folder.Close())
-	}, nil
+	return f.entries(ctx, &operator{p: p, server: server}, args, names)
 }
 
 // tellReport writes what became of each image, and the sums.

@@ -29,7 +29,7 @@ What other images need stays. Clients that are reading are not disturbed. Rememb
 		Args: cobra.ExactArgs(1),
 	}
 	force := cmd.Flags().Bool("force", false, "also what is pinned")
-	return newOperator(p, cmd, func(ctx context.Context, o *operator, args []string) error {
+	return onServer(p, cmd, func(ctx context.Context, o *operator, args []string) error {
 		var done admin.PurgeAnswer
 		answer, err := o.ask(ctx, http.MethodPost, "/purge", nil, admin.PurgeRequest{Target: args[0], Force: *force}, &done)
 		if err != nil {

@@ -11,7 +11,7 @@ import (
 )
 
 func newRefresh(p Program) *cobra.Command {
-	return newOperator(p, &cobra.Command{
+	return onServer(p, &cobra.Command{
 		Use:   "refresh REF",
 		Short: "Ask the registry what a tag points to, now",
 		Long: `Asks the registry what a tag points to, however short ago that was asked, and whatever

@@ -28,7 +28,7 @@ pinned. Waits until it is done; an interrupt ends the waiting only.
 	}
 	platforms := cmd.Flags().StringArray("platform", nil, platformHelp)
 	detach := cmd.Flags().Bool("detach", false, "do not wait: the server does it in the background")
-	return newOperator(p, cmd, func(ctx context.Context, o *operator, args []string) error {
+	return onServer(p, cmd, func(ctx context.Context, o *operator, args []string) error {
 		job, err := o.start(ctx, "/repair", admin.RepairRequest{Ref: args[0], Platforms: *platforms})
 		if err != nil {
 			return err

@@ -17,7 +17,7 @@ import (
 )
 
 func newStats(p Program) *cobra.Command {
-	return newOperator(p, &cobra.Command{
+	return onServer(p, &cobra.Command{
 		Use:     "stats",
 		Short:   "Show figures of what is kept",
 		Long:    `Shows how much a running server keeps, and how much room it has.`,
@@ -104,7 +104,7 @@ much is kept.`,
 		Args: cobra.NoArgs,
 	}
 	watch := cmd.Flags().Bool("watch", false, "show it again every two seconds")
-	return newOperator(p, cmd, func(ctx context.Context, o *operator, _ []string) error {
+	return onServer(p, cmd, func(ctx context.Context, o *operator, _ []string) error {
 		if !*watch {
 			return o.status(ctx, "")
 		}

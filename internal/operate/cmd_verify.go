@@ -28,7 +28,7 @@ Exits with 1 if something was damaged and was not fetched again.`,
 	}
 	repair := cmd.Flags().Bool("repair", false, "fetch again what is damaged")
 	detach := cmd.Flags().Bool("detach", false, "do not wait: the server does it in the background")
-	return newOperator(p, cmd, func(ctx context.Context, o *operator, _ []string) error {
+	return onServer(p, cmd, func(ctx context.Context, o *operator, _ []string) error {
 		job, err := o.start(ctx, "/verify", admin.VerifyRequest{Repair: *repair})
 		if err != nil {
 			return err
@@ -72,7 +72,7 @@ is removed; what is little used is evicted by itself.`,
 		Args: cobra.NoArgs,
 	}
 	dryRun := cmd.Flags().Bool("dry-run", false, "only tell what would be removed")
-	return newOperator(p, cmd, func(ctx context.Context, o *operator, _ []string) error {
+	return onServer(p, cmd, func(ctx context.Context, o *operator, _ []string) error {
 		job, err := o.start(ctx, "/gc", admin.CollectRequest{DryRun: *dryRun})
 		if err != nil {
 			return err

@@ -30,7 +30,7 @@ What has come since is left out. It survives restarts, and holds 10,000 entries 
 		Args: cobra.NoArgs,
 	}
 	clearAll := cmd.Flags().Bool("clear", false, "empty the list")
-	return newOperator(p, cmd, func(ctx context.Context, o *operator, _ []string) error {
+	return onServer(p, cmd, func(ctx context.Context, o *operator, _ []string) error {
 		if *clearAll {
 			return o.clearWanted(ctx)
 		}
