@@ -28,7 +28,7 @@ import (
 // adminVariable names the server whose admin API the commands ask, as --server does.
 const adminVariable = "FOREBAY_ADMIN"
 
-// operator is a command that asks a running server.
+// operator is one run of a command, with the mirror that it works on.
 type operator struct {
 	p       Program
 	server  adminServer
@@ -229,6 +229,12 @@ type refusal struct {
 
 func (e *refusal) Error() string { return e.message }
 
+// isCode reports whether err is an answer of the admin API with that code.
+func isCode(err error, code string) bool {
+	var r *refusal
+	return errors.As(err, &r) && r.code == code
+}
+
 // refused returns what the server has against the request.
 func (o *operator) refused(response *http.Response, answer []byte) error {
 	var fault admin.Fault
@@ -255,8 +261,8 @@ func printable(s string) string {
 	}, s)
 }
 
-// writeJSON writes an answer for programs.
-func (o *operator) writeJSON(answer []byte) error {
+// writeAnswer writes an answer of the admin API for programs.
+func (o *operator) writeAnswer(answer []byte) error {
 	var b bytes.Buffer
 	if err := json.Indent(&b, bytes.TrimSpace(answer), "", "  "); err != nil {
 		return err

@@ -85,7 +85,7 @@ Asks the running server, or with --storage-dir reads a folder that no server use
 		if err := x.check(args); err != nil {
 			return command.Usage(err)
 		}
-		return export(ctx, side{o}, x, args)
+		return export(ctx, o, x, args)
 	})
 }
 
@@ -139,20 +139,20 @@ type exported struct {
 }
 
 // export makes a bundle.
-func export(ctx context.Context, s side, x exporting, args []string) error {
+func export(ctx context.Context, o *operator, x exporting, args []string) error {
 	var sign func([]byte) ([]byte, error)
 	if x.sign != "" {
-		key, err := x.key(s.p)
+		key, err := x.key(o.p)
 		if err != nil {
 			return err
 		}
 		sign = func(text []byte) ([]byte, error) { return bundle.Sign(key, text) }
 	}
-	wanted, err := x.wanted(ctx, s, args)
+	wanted, err := x.wanted(ctx, o, args)
 	if err != nil {
 		return err
 	}
-	plan, err := x.plan(ctx, s, wanted)
+	plan, err := x.plan(ctx, o, wanted)
 	if err != nil {
 		return err
 	}
@@ -168,14 +168,14 @@ func export(ctx context.Context, s side, x exporting, args []string) error {
 	for _, b := range plan.Assumed {
 		done.LeftOutBytes += b.Size
 	}
-	if err := x.write(ctx, s, archive, &done); err != nil {
+	if err := x.write(ctx, o, archive, &done); err != nil {
 		return err
 	}
-	return x.tell(s.operator, &done)
+	return x.tell(o, &done)
 }
 
 // plan gathers what belongs to the images, and fetches what is missing if it may.
-func (x *exporting) plan(ctx context.Context, s side, wanted []wantedImage) (*bundle.Packing, error) {
+func (x *exporting) plan(ctx context.Context, o *operator, wanted []wantedImage) (*bundle.Packing, error) {
 	known, err := x.known()
 	if err != nil {
 		return nil, err
@@ -184,7 +184,7 @@ func (x *exporting) plan(ctx context.Context, s side, wanted []wantedImage) (*bu
 	var faults []error
 	var missing int64
 	for _, w := range wanted {
-		list, err := x.contents(ctx, s, w)
+		list, err := x.contents(ctx, o, w)
 		var hole *holeError
 		if errors.As(err, &hole) {
 			missing += hole.bytes
@@ -204,7 +204,7 @@ func (x *exporting) plan(ctx context.Context, s side, wanted []wantedImage) (*bu
 	}
 	p := &g.packing
 	if x.format == formatDocker {
-		p.Docker, err = bundle.DockerManifest(ctx, s, p.Images, g.single)
+		p.Docker, err = bundle.DockerManifest(ctx, o, p.Images, g.single)
 	}
 	return p, err
 }
@@ -244,7 +244,7 @@ func incompleteError(faults []error, missing int64, fetched bool) error {
 }
 
 // contents lists what belongs to an image that is kept whole.
-func (x *exporting) contents(ctx context.Context, s side, w wantedImage) (*cache.Contents, error) {
+func (x *exporting) contents(ctx context.Context, o *operator, w wantedImage) (*cache.Contents, error) {
 	platforms := w.platforms
 	if len(platforms) == 0 {
 		platforms = x.platforms
@@ -253,16 +253,16 @@ func (x *exporting) contents(ctx context.Context, s side, w wantedImage) (*cache
 		platforms = []string{hostPlatform()}
 	}
 	referrers := x.referrers || w.referrers
-	list, err := s.contents(ctx, w.ref, platforms, referrers)
+	list, err := o.contents(ctx, w.ref, platforms, referrers)
 	why := problemWith(list, err)
 	if x.fetch && (why != nil || err != nil) {
 		if len(platforms) == 0 && (err != nil || len(list.Platforms) == 0 && len(list.Left) > 0) {
 			platforms = []string{hostPlatform()}
 		}
-		if err := s.complete(ctx, w.ref, platforms); err != nil {
+		if err := o.complete(ctx, w.ref, platforms); err != nil {
 			return nil, fmt.Errorf("%s: %w", w.ref, err)
 		}
-		list, err = s.contents(ctx, w.ref, platforms, referrers)
+		list, err = o.contents(ctx, w.ref, platforms, referrers)
 		why = problemWith(list, err)
 	}
 	switch {
@@ -439,7 +439,7 @@ func withFile(name string, read func(io.Reader) error) error {
 // tell says what was made.
 func (x *exporting) tell(o *operator, done *exported) error {
 	if o.asJSON && x.output != "-" {
-		return writeResult(o, done)
+		return writeJSON(o.p.Stdout, done)
 	}
 	to := o.p.Stdout
 	if x.output == "-" {

@@ -2,7 +2,6 @@ package operate
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -176,7 +175,7 @@ func tagDocs(tags []hubapi.Tag) []tagDoc {
 	for i, t := range tags {
 		d := tagDoc{
 			Name: t.Name, MediaType: t.MediaType, Size: t.Size, Images: make([]imageDoc, len(t.Images)),
-			LastUpdated: told(t.LastUpdated), LastPushed: told(t.LastPushed), LastPulled: told(t.LastPulled),
+			LastUpdated: timeOrNil(t.LastUpdated), LastPushed: timeOrNil(t.LastPushed), LastPulled: timeOrNil(t.LastPulled),
 		}
 		if t.Digest.Hex != "" {
 			d.Digest = t.Digest.String()
@@ -192,18 +191,12 @@ func tagDocs(tags []hubapi.Tag) []tagDoc {
 	return docs
 }
 
-// told returns nil for a time that was not told.
-func told(t time.Time) *time.Time {
+// timeOrNil returns nil for a time that was not told.
+func timeOrNil(t time.Time) *time.Time {
 	if t.IsZero() {
 		return nil
 	}
 	return &t
-}
-
-func writeJSON(w io.Writer, v any) error {
-	encoder := json.NewEncoder(w)
-	encoder.SetIndent("", "  ")
-	return encoder.Encode(v)
 }
 
 func writeTags(w io.Writer, tags []hubapi.Tag, platforms bool) error {

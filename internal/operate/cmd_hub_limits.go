@@ -90,7 +90,7 @@ func askLimits(ctx context.Context, o upstream.Options, api *hubapi.Client, repo
 	doc := limitsDoc{Pulls: []pullLimit{}}
 	for _, b := range r.Budget() {
 		doc.Pulls = append(doc.Pulls, pullLimit{
-			Credential: b.Credential, Limit: said(b.Limit), Remaining: said(b.Remaining),
+			Credential: b.Credential, Limit: numberOrNil(b.Limit), Remaining: numberOrNil(b.Remaining),
 			WindowS: int64(b.Window / time.Second), ChargedTo: b.Source, Paused: b.Why,
 		})
 	}
@@ -106,8 +106,8 @@ func askLimits(ctx context.Context, o upstream.Options, api *hubapi.Client, repo
 	return doc, nil
 }
 
-// said returns nil for a number that was not told.
-func said(n int64) *int64 {
+// numberOrNil returns nil for a number that was not told.
+func numberOrNil(n int64) *int64 {
 	if n < 0 {
 		return nil
 	}

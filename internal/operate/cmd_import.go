@@ -63,7 +63,7 @@ Asks the running server, or with --storage-dir fills a folder that no server use
 	return onServerOrFolder(p, cmd, mayBeNew, func(ctx context.Context, o *operator, args []string) error {
 		ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
 		defer stop()
-		return x.run(ctx, side{o}, args)
+		return x.run(ctx, o, args)
 	})
 }
 
@@ -79,12 +79,12 @@ type imported struct {
 	Refused []string            `json:"refused,omitempty"` // images that could not be linked, with why
 }
 
-func (x *importing) run(ctx context.Context, s side, args []string) error {
+func (x *importing) run(ctx context.Context, o *operator, args []string) error {
 	keys, err := x.keys()
 	if err != nil {
 		return err
 	}
-	names, err := s.names(ctx)
+	names, err := o.names(ctx)
 	if err != nil {
 		return err
 	}
@@ -93,10 +93,10 @@ func (x *importing) run(ctx context.Context, s side, args []string) error {
 			return command.Usage(fmt.Errorf("--as: %w", err))
 		}
 	}
-	u := bundle.Unpacking{Target: s, Keys: keys, As: x.as, Names: func(_ context.Context, images []bundle.Image) error {
+	u := bundle.Unpacking{Target: o, Keys: keys, As: x.as, Names: func(_ context.Context, images []bundle.Image) error {
 		return x.checkNames(names, images)
 	}}
-	m := newMeter(s.operator, "import", 0)
+	m := newMeter(o, "import", 0)
 	u.Progress = func(p bundle.Progress) { m.set(p.Bytes, p.BytesTotal) }
 	read, err := x.read(ctx, args, u)
 	m.end()
@@ -112,7 +112,7 @@ func (x *importing) run(ctx context.Context, s side, args []string) error {
 	done := imported{Kind: read.Kind, Signed: read.Signed, Images: []admin.AdmitAnswer{}, Taken: read.Taken, Bytes: read.Bytes, Had: read.Had, Notes: read.Notes}
 	for _, image := range read.Images {
 		image.Name = x.fullName(names, image.Name)
-		answer, err := s.admit(ctx, image, x.pin && !image.Refers)
+		answer, err := o.admit(ctx, image, x.pin && !image.Refers)
 		switch {
 		case isCode(err, "not_kept"):
 			done.Refused = append(done.Refused, fmt.Sprintf("%s: its manifest is neither in the file nor here", image.Name))
@@ -124,7 +124,7 @@ func (x *importing) run(ctx context.Context, s side, args []string) error {
 			done.Images = append(done.Images, *answer)
 		}
 	}
-	return x.tell(s.operator, &done)
+	return x.tell(o, &done)
 }
 
 // keys reads the keys that must have signed.
@@ -270,7 +270,7 @@ func (x *importing) tell(o *operator, done *imported) error {
 	}
 	var err error
 	if o.asJSON {
-		err = writeResult(o, done)
+		err = writeJSON(o.p.Stdout, done)
 	} else {
 		err = x.tellPeople(o, done)
 	}

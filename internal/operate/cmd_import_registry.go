@@ -54,7 +54,7 @@ registry may run meanwhile; what it changes in that time may be missed.`,
 	return onServerOrFolder(p, cmd, mayBeNew, func(ctx context.Context, o *operator, args []string) error {
 		ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
 		defer stop()
-		return x.run(ctx, side{o}, args[0])
+		return x.run(ctx, o, args[0])
 	})
 }
 
@@ -86,20 +86,20 @@ func (t *takenOver) fault(format string, args ...any) {
 	}
 }
 
-func (x *adopting) run(ctx context.Context, s side, dir string) error {
+func (x *adopting) run(ctx context.Context, o *operator, dir string) error {
 	folder, err := regfolder.Open(dir)
 	if err != nil {
 		return command.Hint(err, "Name the rootdirectory of the registry's configuration (storage: filesystem: rootdirectory).")
 	}
 	defer func() { _ = folder.Close() }() // nothing was written
-	names, err := s.names(ctx)
+	names, err := o.names(ctx)
 	if err != nil {
 		return err
 	}
 	if names.Names[x.upstream] == "" {
 		return command.Usage(fmt.Errorf("--upstream: %q is not configured: add it to upstreams, or name another", x.upstream))
 	}
-	t := takeover{adopting: x, side: s, folder: folder, upstream: names.Names[x.upstream], done: takenOver{DryRun: x.dryRun}, meter: newMeter(s.operator, "import", 0), seen: map[string]bool{}}
+	t := takeover{adopting: x, operator: o, folder: folder, upstream: names.Names[x.upstream], done: takenOver{DryRun: x.dryRun}, meter: newMeter(o, "import", 0), seen: map[string]bool{}}
 	err = folder.Repositories(ctx, func(name string) error { return t.repository(ctx, name) },
 		func(name string) { t.done.fault("%s: not the name of a repository", name) })
 	t.meter.end()
@@ -115,7 +115,7 @@ func (x *adopting) run(ctx context.Context, s side, dir string) error {
 // takeover is one run.
 type takeover struct {
 	*adopting
-	side
+	*operator
 	folder   *regfolder.Folder
 	upstream string
 	done     takenOver
@@ -246,7 +246,7 @@ func (t *takeover) root(ctx context.Context, name string, root regfolder.Root) e
 
 func (t *takeover) tell() error {
 	if t.asJSON {
-		if err := writeResult(t.operator, t.done); err != nil {
+		if err := writeJSON(t.p.Stdout, t.done); err != nil {
 			return err
 		}
 	} else if err := t.tellPeople(); err != nil {

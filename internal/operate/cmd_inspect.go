@@ -33,7 +33,7 @@ whether each is kept. Asks no registry.
 			return err
 		}
 		if o.asJSON {
-			return o.writeJSON(answer)
+			return o.writeAnswer(answer)
 		}
 		return o.showImage(i)
 	})
@@ -110,7 +110,7 @@ seen there, and whether its manifest is still kept.
 			return err
 		}
 		if o.asJSON {
-			return o.writeJSON(answer)
+			return o.writeAnswer(answer)
 		}
 		t := newTable(o.p.Stdout, "DIGEST", "FIRST SEEN", "LAST SEEN", "KEPT")
 		for _, b := range h.Bindings {

@@ -33,7 +33,7 @@ Asks the running server, or with --storage-dir reads a folder that no server use
 		}
 		var blobs []bundle.Blob
 		var bytes int64
-		err := side{o}.stored(ctx, func(page []cache.Stored) {
+		err := o.stored(ctx, func(page []cache.Stored) {
 			for _, s := range page {
 				blobs = append(blobs, bundle.Blob(s))
 				bytes += s.Size
@@ -49,7 +49,7 @@ Asks the running server, or with --storage-dir reads a folder that no server use
 			return err
 		}
 		if o.asJSON {
-			return writeResult(o, struct {
+			return writeJSON(o.p.Stdout, struct {
 				Output string `json:"output"`
 				Items  int    `json:"items"`
 				Bytes  int64  `json:"bytes"`

@@ -119,7 +119,7 @@ func newJobs(p Program) *cobra.Command {
 			return err
 		}
 		if o.asJSON {
-			return o.writeJSON(answer)
+			return o.writeAnswer(answer)
 		}
 		if len(list.Jobs) == 0 {
 			_, err := fmt.Fprintln(o.p.Stderr, "No job has run since the start of the server.")

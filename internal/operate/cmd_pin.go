@@ -42,7 +42,7 @@ be set in the configuration, too (pins).
 			return err
 		}
 		if o.asJSON {
-			err = o.writeJSON(answer)
+			err = o.writeAnswer(answer)
 		} else {
 			_, err = fmt.Fprintf(o.p.Stdout, "pinned %s (%s): %s, %s missing\n", pin.Ref, platformText(pin.Platforms), bytesText(pin.Bytes), bytesText(pin.MissingBytes))
 		}
@@ -92,7 +92,7 @@ is "not held" does not fit beside those before it, and may be evicted.`,
 			return err
 		}
 		if o.asJSON {
-			return o.writeJSON(answer)
+			return o.writeAnswer(answer)
 		}
 		if len(list.Pins) == 0 {
 			_, err := fmt.Fprintln(o.p.Stderr, "Nothing is pinned.")

@@ -36,7 +36,7 @@ What other images need stays. Clients that are reading are not disturbed. Rememb
 			return err
 		}
 		if o.asJSON {
-			return o.writeJSON(answer)
+			return o.writeAnswer(answer)
 		}
 		_, err = fmt.Fprintf(o.p.Stdout, "purged %s %s: %s, %s freed in %s", done.What, done.Target,
 			countText(int64(done.Tags), "tag", "tags"), bytesText(done.Bytes), countText(int64(done.Blobs), "file", "files"))

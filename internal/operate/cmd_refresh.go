@@ -28,7 +28,7 @@ manifest is fetched, too.
 			return err
 		}
 		if o.asJSON {
-			return o.writeJSON(answer)
+			return o.writeAnswer(answer)
 		}
 		switch {
 		case r.Before == "":

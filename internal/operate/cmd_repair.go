@@ -53,7 +53,7 @@ func (o *operator) awaitRepair(ctx context.Context, id string) error {
 		return err
 	}
 	if o.asJSON {
-		err = o.writeJSON(answer)
+		err = o.writeAnswer(answer)
 	} else {
 		_, err = fmt.Fprintf(o.p.Stdout, "fetched %s, %s; the image is %s\n", countText(done.Fetched, "thing", "things"), bytesText(done.Bytes), done.State)
 	}

@@ -30,7 +30,7 @@ func newStats(p Program) *cobra.Command {
 			return err
 		}
 		if o.asJSON {
-			return o.writeJSON(answer)
+			return o.writeAnswer(answer)
 		}
 		t := newTable(o.p.Stdout)
 		statRows(t, s)
@@ -135,7 +135,7 @@ func (o *operator) status(ctx context.Context, before string) error {
 		return err
 	}
 	if o.asJSON {
-		return o.writeJSON(answer)
+		return o.writeAnswer(answer)
 	}
 	if _, err := fmt.Fprintf(o.p.Stdout, "%sforebay %s at %s, up %s\n\n", before, printable(s.Version), o.server.base,
 		(time.Duration(s.UptimeSeconds) * time.Second).String()); err != nil {

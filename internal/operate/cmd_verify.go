@@ -42,7 +42,7 @@ Exits with 1 if something was damaged and was not fetched again.`,
 			return err
 		}
 		if o.asJSON {
-			err = o.writeJSON(answer)
+			err = o.writeAnswer(answer)
 		} else {
 			_, err = fmt.Fprintf(o.p.Stdout, "read %s, %s: %s damaged, %d fetched again\n",
 				countText(done.Blobs, "file", "files"), bytesText(done.Bytes), countText(done.Faults, "is", "are"), done.Fetched)
@@ -83,7 +83,7 @@ is removed; what is little used is evicted by itself.`,
 			return err
 		}
 		if o.asJSON {
-			return o.writeJSON(answer)
+			return o.writeAnswer(answer)
 		}
 		verb := "removed"
 		if done.DryRun {

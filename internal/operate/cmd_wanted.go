@@ -40,7 +40,7 @@ What has come since is left out. It survives restarts, and holds 10,000 entries 
 			return err
 		}
 		if o.asJSON {
-			return o.writeJSON(answer)
+			return o.writeAnswer(answer)
 		}
 		if len(list.Wanted) == 0 {
 			_, err := fmt.Fprintln(o.p.Stderr, "Nothing is wanted that is not here.")
@@ -71,7 +71,7 @@ func (o *operator) clearWanted(ctx context.Context) error {
 		return err
 	}
 	if o.asJSON {
-		return o.writeJSON(answer)
+		return o.writeAnswer(answer)
 	}
 	_, err = fmt.Fprintf(o.p.Stdout, "forgot %s\n", countText(int64(done.Cleared), "entry", "entries"))
 	return err

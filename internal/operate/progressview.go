@@ -24,8 +24,8 @@ type view struct {
 	size func() (columns, rows int)
 	now  func() time.Time
 
-	said  int             // images that were done at the last look
-	told  map[string]bool // images that a line was written for
+	ended int             // images that were done at the last look
+	named map[string]bool // images that a line was written for
 	drawn []int           // widths of the lines that are on the terminal
 	meter *rateMeter
 	rate  float64 // bytes a second
@@ -46,7 +46,7 @@ func newView(p Program, kind string) *view {
 			kind = "bars"
 		}
 	}
-	return &view{meter: newRate(time.Now()), told: map[string]bool{}, w: p.Stderr, kind: kind, now: time.Now, size: func() (int, int) { return terminalSize(p.Stderr) }}
+	return &view{meter: newRate(time.Now()), named: map[string]bool{}, w: p.Stderr, kind: kind, now: time.Now, size: func() (int, int) { return terminalSize(p.Stderr) }}
 }
 
 // terminalSize returns the size of the terminal that w is, 80 by 24 when it does not say.
@@ -85,7 +85,7 @@ func (v *view) finish(r *prefetch.Report) {
 	}
 	var b strings.Builder
 	for _, image := range r.Images {
-		if !v.told[image.Ref] {
+		if !v.named[image.Ref] {
 			b.WriteString(endedLine(prefetch.Ended{Ref: image.Ref, State: image.State, Bytes: image.Bytes, Error: image.Error}))
 		}
 	}
@@ -103,14 +103,14 @@ func (v *view) close() {
 
 // news returns a line for each image that is done since the last look.
 func (v *view) news(s prefetch.Snapshot) string {
-	fresh := s.Done - v.said
-	v.said = s.Done
+	fresh := s.Done - v.ended
+	v.ended = s.Done
 	if fresh <= 0 {
 		return ""
 	}
 	var b strings.Builder
 	for _, e := range s.Ended[max(len(s.Ended)-fresh, 0):] { // finish tells those that are missing
-		v.told[e.Ref] = true
+		v.named[e.Ref] = true
 		b.WriteString(endedLine(e))
 	}
 	return b.String()

@@ -55,7 +55,7 @@ func TestBarsAreRedrawnInOneWriteAndTakenAway(t *testing.T) {
 	var out writes
 	columns := 80
 	now := time.Unix(0, 0)
-	v := &view{w: &out, kind: "bars", told: map[string]bool{}, meter: newRate(now), size: func() (int, int) { return columns, 24 },
+	v := &view{w: &out, kind: "bars", named: map[string]bool{}, meter: newRate(now), size: func() (int, int) { return columns, 24 },
 		now: func() time.Time { now = now.Add(time.Second); return now }}
 	v.show(someProgress(3, 2))
 	v.show(someProgress(3, 2))
@@ -82,7 +82,7 @@ func (w *writes) Write(p []byte) (int, error) {
 
 func TestLinesTellEachImageOnce(t *testing.T) {
 	var out bytes.Buffer
-	v := &view{w: &out, kind: "lines", told: map[string]bool{}, meter: newRate(time.Now()), now: time.Now}
+	v := &view{w: &out, kind: "lines", named: map[string]bool{}, meter: newRate(time.Now()), now: time.Now}
 	one := prefetch.Ended{Ref: "a:1", State: prefetch.Fetched, Bytes: 1 << 20}
 	two := prefetch.Ended{Ref: "b:\x1b[31m1", State: prefetch.Failed, Error: "no"}
 	v.show(prefetch.Snapshot{Images: 3, Done: 1, Ended: []prefetch.Ended{one}})

@@ -1,6 +1,7 @@
 package operate
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -77,4 +78,11 @@ func isTerminal(w io.Writer) bool {
 	}
 	info, err := f.Stat()
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
+
+// writeJSON writes v for programs.
+func writeJSON(w io.Writer, v any) error {
+	encoder := json.NewEncoder(w)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(v)
 }

@@ -32,8 +32,8 @@ type wantedImage struct {
 }
 
 // wanted gathers the images of the command line, of files and of pins, each once.
-func (x *exporting) wanted(ctx context.Context, s side, args []string) ([]wantedImage, error) {
-	names, err := s.names(ctx)
+func (x *exporting) wanted(ctx context.Context, o *operator, args []string) ([]wantedImage, error) {
+	names, err := o.names(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -52,7 +52,7 @@ func (x *exporting) wanted(ctx context.Context, s side, args []string) ([]wanted
 		all = append(all, some...)
 	}
 	for _, set := range x.sets {
-		some, err := s.setImages(ctx, set, names, read)
+		some, err := o.setImages(ctx, set, names, read)
 		if err != nil {
 			return nil, fmt.Errorf("--set %s: %w", set, err)
 		}
@@ -60,7 +60,7 @@ func (x *exporting) wanted(ctx context.Context, s side, args []string) ([]wanted
 	}
 	if x.pinned {
 		var pins admin.PinList
-		if _, err := s.ask(ctx, http.MethodGet, "/pins", nil, nil, &pins); err != nil {
+		if _, err := o.ask(ctx, http.MethodGet, "/pins", nil, nil, &pins); err != nil {
 			return nil, err
 		}
 		for _, p := range pins.Pins {
@@ -117,9 +117,9 @@ func fromEntries(entries []imageset.Entry, err error) ([]wantedImage, error) {
 }
 
 // setImages returns the images of a prefetch set, with what the set says of them.
-func (s side) setImages(ctx context.Context, name string, names *wire.Registries, read func(string, io.Reader) ([]imageset.Entry, error)) ([]wantedImage, error) {
+func (o *operator) setImages(ctx context.Context, name string, names *wire.Registries, read func(string, io.Reader) ([]imageset.Entry, error)) ([]wantedImage, error) {
 	var set prefetch.SetStatus
-	if _, err := s.ask(ctx, http.MethodGet, "/prefetch/"+url.PathEscape(name), nil, nil, &set); err != nil {
+	if _, err := o.ask(ctx, http.MethodGet, "/prefetch/"+url.PathEscape(name), nil, nil, &set); err != nil {
 		return nil, err
 	}
 	all, err := fromEntries(namedEntries(set.Images, names))
@@ -191,9 +191,9 @@ func (x *exporting) key(p Program) (ed25519.PrivateKey, error) {
 }
 
 // write writes the archive to where it is to be, and what belongs beside it.
-func (x *exporting) write(ctx context.Context, s side, a *bundle.Archive, done *exported) error {
-	m := newMeter(s.operator, "export", a.Size)
-	err := x.writeArchive(ctx, s, a, m, done)
+func (x *exporting) write(ctx context.Context, o *operator, a *bundle.Archive, done *exported) error {
+	m := newMeter(o, "export", a.Size)
+	err := x.writeArchive(ctx, o, a, m, done)
 	m.end()
 	if err != nil {
 		if ctx.Err() != nil {
@@ -232,18 +232,18 @@ func (x *exporting) interrupted() error {
 	return errors.New("interrupted: nothing is left of it")
 }
 
-func (x *exporting) writeArchive(ctx context.Context, s side, a *bundle.Archive, m *meter, done *exported) error {
+func (x *exporting) writeArchive(ctx context.Context, o *operator, a *bundle.Archive, m *meter, done *exported) error {
 	switch {
 	case x.volume > 0:
-		return x.writeVolumes(ctx, s, a, m, done)
+		return x.writeVolumes(ctx, o, a, m, done)
 	case x.output == "-":
-		return x.pack(s.p.Stdout, func(w io.Writer) error { return a.WriteTo(ctx, w, s, 0, m.add) })
+		return x.pack(o.p.Stdout, func(w io.Writer) error { return a.WriteTo(ctx, w, o, 0, m.add) })
 	}
 	if err := x.roomFor(a.Size); err != nil {
 		return err
 	}
 	return writeWhole(x.output, func(f io.Writer) error {
-		return x.pack(f, func(w io.Writer) error { return a.WriteTo(ctx, w, s, 0, m.add) })
+		return x.pack(f, func(w io.Writer) error { return a.WriteTo(ctx, w, o, 0, m.add) })
 	})
 }
 
@@ -263,7 +263,7 @@ func (x *exporting) pack(to io.Writer, write func(io.Writer) error) error {
 	return z.Close()
 }
 
-func (x *exporting) writeVolumes(ctx context.Context, s side, a *bundle.Archive, m *meter, done *exported) error {
+func (x *exporting) writeVolumes(ctx context.Context, o *operator, a *bundle.Archive, m *meter, done *exported) error {
 	v, from, err := bundle.NewVolumes(ctx, x.output, a.Digest, x.volume, x.zstd, nil)
 	if err != nil {
 		return err
@@ -272,7 +272,7 @@ func (x *exporting) writeVolumes(ctx context.Context, s side, a *bundle.Archive,
 	if err := x.roomFor(a.Size - from); err != nil {
 		return err
 	}
-	err = x.pack(v, func(w io.Writer) error { return a.WriteTo(ctx, w, s, from, m.add) })
+	err = x.pack(v, func(w io.Writer) error { return a.WriteTo(ctx, w, o, from, m.add) })
 	if err != nil {
 		return errors.Join(err, v.Abort())
 	}
