@@ -235,9 +235,9 @@ func (s *unpacking) stored(name string) (stored, error) {
 	return stored{}, faultf("%.200q is a link to a link without end", name)
 }
 
-// DockerManifest returns manifest.json for docker load, of images of one platform each:
+// dockerManifest returns manifest.json for docker load, of images of one platform each:
 // those whose manifests are named, by the name of the image.
-func DockerManifest(ctx context.Context, src Source, images []Image, platform map[string]v1.Hash) ([]byte, error) {
+func dockerManifest(ctx context.Context, src Source, images []Image, platform map[string]v1.Hash) ([]byte, error) {
 	entries := []dockerEntry{}
 	at := map[v1.Hash]int{} // the entry of a manifest
 	for _, i := range images {

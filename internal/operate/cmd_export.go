@@ -1,6 +1,7 @@
 package operate
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,7 +10,6 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"syscall"
 
@@ -176,11 +176,10 @@ func export(ctx context.Context, o *operator, x exporting, args []string) error 
 
 // plan gathers what belongs to the images, and fetches what is missing if it may.
 func (x *exporting) plan(ctx context.Context, o *operator, wanted []wantedImage) (*bundle.Packing, error) {
-	known, err := x.known()
-	if err != nil {
+	p := bundle.NewPlan(x.format == formatDocker)
+	if err := x.leaveOut(p); err != nil {
 		return nil, err
 	}
-	g := gatheredExport{known: known, seen: map[v1.Hash]bool{}, names: map[string]v1.Hash{}, single: map[string]v1.Hash{}}
 	var faults []error
 	var missing int64
 	for _, w := range wanted {
@@ -190,7 +189,10 @@ func (x *exporting) plan(ctx context.Context, o *operator, wanted []wantedImage)
 			missing += hole.bytes
 		}
 		if err == nil {
-			err = g.add(w, list, x.format == formatDocker)
+			err = p.Add(contentsOf(w, list))
+		}
+		if errors.Is(err, bundle.ErrOnePlatform) {
+			err = fmt.Errorf("%w: name it with --platform", err)
 		}
 		if err != nil {
 			if ctx.Err() != nil {
@@ -202,11 +204,21 @@ func (x *exporting) plan(ctx context.Context, o *operator, wanted []wantedImage)
 	if len(faults) > 0 {
 		return nil, incompleteError(faults, missing, x.fetch)
 	}
-	p := &g.packing
-	if x.format == formatDocker {
-		p.Docker, err = bundle.DockerManifest(ctx, o, p.Images, g.single)
+	return p.Packing(ctx, o)
+}
+
+// contentsOf turns the contents of an image into those of a bundle.
+func contentsOf(w wantedImage, list *cache.Contents) bundle.Contents {
+	c := bundle.Contents{Image: bundle.Image{
+		Name: cmp.Or(w.name, list.Ref), Digest: list.Digest, MediaType: list.MediaType, Size: list.Size, Platforms: list.Platforms, Left: list.Left,
+	}}
+	for _, p := range list.Parts {
+		c.Parts = append(c.Parts, bundle.Part{Blob: bundle.Blob{Digest: p.Digest, Size: p.Size}, Manifest: p.Role == "manifest", MediaType: p.MediaType})
 	}
-	return p, err
+	for _, r := range list.Referrers {
+		c.Referrers = append(c.Referrers, bundle.Referrer{Blob: bundle.Blob{Digest: r.Digest, Size: r.Size}, MediaType: r.MediaType, Tag: r.Tag})
+	}
+	return c
 }
 
 // holeError is that an image is not kept whole.
@@ -291,136 +303,31 @@ func problemWith(list *cache.Contents, err error) error {
 	return nil
 }
 
-// gatheredExport is what an export holds so far.
-type gatheredExport struct {
-	known   map[v1.Hash]bool // what the other side has
-	seen    map[v1.Hash]bool
-	names   map[string]v1.Hash
-	single  map[string]v1.Hash // of docker-archive: the manifest of the one platform, by name
-	packing bundle.Packing
-}
-
-func (g *gatheredExport) add(w wantedImage, list *cache.Contents, docker bool) error {
-	name := list.Ref
-	if w.name != "" {
-		name = w.name
-	}
-	g.image(bundle.Image{Name: name, Digest: list.Digest, MediaType: list.MediaType, Size: list.Size, Platforms: list.Platforms, Left: list.Left})
-	repo := repositoryOf(name)
-	for _, r := range list.Referrers {
-		name := repo + "@" + r.Digest.String()
-		if r.Tag != "" {
-			name = repo + ":" + r.Tag
-		}
-		size := r.Size
-		for _, p := range list.Parts {
-			if p.Digest == r.Digest {
-				size = p.Size
-			}
-		}
-		g.image(bundle.Image{Name: name, Digest: r.Digest, MediaType: r.MediaType, Size: size, Refers: true})
-	}
-	for _, p := range list.Parts {
-		g.part(p)
-	}
-	if docker {
-		var manifests []cache.Part
-		for _, p := range list.Parts {
-			if p.Role == "manifest" && !isIndex(p.MediaType) {
-				manifests = append(manifests, p)
-			}
-		}
-		if len(manifests) == 0 || len(list.Platforms) > 1 {
-			return fmt.Errorf("%s: docker load takes one platform: name it with --platform", name)
-		}
-		g.single[name] = manifests[0].Digest
-	}
-	return nil
-}
-
-func isIndex(mediaType string) bool {
-	return strings.HasSuffix(mediaType, ".index.v1+json") || strings.HasSuffix(mediaType, ".list.v2+json")
-}
-
-// repositoryOf takes tag and digest from a name in full.
-func repositoryOf(name string) string {
-	name, _, _ = strings.Cut(name, "@")
-	if colon := strings.LastIndexByte(name, ':'); colon > strings.LastIndexByte(name, '/') {
-		name = name[:colon]
-	}
-	return name
-}
-
-func (g *gatheredExport) image(i bundle.Image) {
-	if d, have := g.names[i.Name]; have && d == i.Digest {
-		for n := range g.packing.Images {
-			if have := &g.packing.Images[n]; have.Name == i.Name {
-				have.Platforms = union(have.Platforms, i.Platforms)
-				have.Left = slices.DeleteFunc(have.Left, func(p string) bool { return slices.Contains(have.Platforms, p) })
-			}
-		}
-		return
-	}
-	g.names[i.Name] = i.Digest
-	g.packing.Images = append(g.packing.Images, i)
-}
-
-func union(a, b []string) []string {
-	for _, s := range b {
-		if !slices.Contains(a, s) {
-			a = append(a, s)
-		}
-	}
-	return a
-}
-
-func (g *gatheredExport) part(p cache.Part) {
-	if g.seen[p.Digest] {
-		return
-	}
-	g.seen[p.Digest] = true
-	b := bundle.Blob{Digest: p.Digest, Size: p.Size}
-	switch {
-	case g.known[p.Digest]:
-		g.packing.Assumed = append(g.packing.Assumed, b)
-	case p.Role == "manifest":
-		g.packing.Manifests = append(g.packing.Manifests, b)
-	default:
-		g.packing.Blobs = append(g.packing.Blobs, b)
-	}
-}
-
-// known returns what the other side has, by earlier manifests and by its inventories.
-func (x *exporting) known() (map[v1.Hash]bool, error) {
-	known := map[v1.Hash]bool{}
-	add := func(blobs []bundle.Blob) {
-		for _, b := range blobs {
-			known[b.Digest] = true
-		}
-	}
+// leaveOut reads what the other side has, from earlier manifests and from its inventories.
+func (x *exporting) leaveOut(p *bundle.Plan) error {
 	for _, name := range x.since {
 		err := withFile(name, func(r io.Reader) error {
 			m, _, err := bundle.ReadManifest(r)
 			if err == nil {
-				add(m.Has())
+				p.LeaveOut(m.Has())
 			}
 			return err
 		})
 		if err != nil {
-			return nil, command.Usage(fmt.Errorf("--since: %q: %w", name, err))
+			return command.Usage(fmt.Errorf("--since: %q: %w", name, err))
 		}
 	}
 	for _, name := range x.lacking {
 		err := withFile(name, func(r io.Reader) error {
 			blobs, err := bundle.ReadInventory(r)
-			add(blobs)
+			p.LeaveOut(blobs)
 			return err
 		})
 		if err != nil {
-			return nil, command.Usage(fmt.Errorf("--lacking: %q: %w", name, err))
+			return command.Usage(fmt.Errorf("--lacking: %q: %w", name, err))
 		}
 	}
-	return known, nil
+	return nil
 }
 
 // withFile opens a file to be read, - being standard input.
