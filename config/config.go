@@ -105,7 +105,7 @@ type Storage struct {
 	// IndexDir takes the database of the index; empty means Dir.
 	IndexDir string
 	// MaxSize is how many bytes may be kept. 0 ("auto", the default) leaves the choice to
-	// the program: MaxSizeAuto, or MaxSizeShare of the file system if that is less.
+	// the program, by the size of the file system.
 	MaxSize int64
 	// MinFree is how many bytes of the file system are left free. 0 ("auto", the default)
 	// leaves the choice to the program.
@@ -113,13 +113,6 @@ type Storage struct {
 	MaxAge  time.Duration // how long unused content is kept; 0 is for ever
 	S3      S3            // a bucket behind the folder
 }
-
-// What Storage.MaxSize 0 means: the smaller of an amount that is plenty for most and
-// a share of the file system that leaves room for the rest.
-const (
-	MaxSizeAuto  = 100 << 30
-	MaxSizeShare = 0.8
-)
 
 // Upstream is one mirrored registry.
 type Upstream struct {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"os/user"
 	"syscall"
 
@@ -68,7 +69,7 @@ func whoami() string {
 
 // mustExist refuses a storage folder that is not there, where making one is no help.
 func mustExist(dir string) error {
-	if !isFolder(dir) {
+	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
 		return command.Hint(
 			fmt.Errorf("storage folder %q is not there", dir),
 			"Name the folder that the server uses with --storage-dir or --config.",

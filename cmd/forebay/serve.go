@@ -8,8 +8,6 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
-	"runtime/debug"
-	"strings"
 	"syscall"
 	"time"
 
@@ -221,23 +219,4 @@ func tellClients(c *config.Config, p command.Process, addr net.Addr, log *zap.Lo
 		return
 	}
 	log.Info("point clients here", zap.String("registry-mirrors", baseURL(c, addr)), zap.Strings("upstreams", upstreamNames(c)))
-}
-
-// limitMemory keeps Go's memory below the limit of the container, if there is one and
-// GOMEMLIMIT does not say otherwise: the kernel would kill us rather than wait for the
-// collector.
-func limitMemory(env []string, log *zap.Logger) {
-	for _, entry := range env {
-		if strings.HasPrefix(entry, "GOMEMLIMIT=") {
-			return
-		}
-	}
-	text, err := os.ReadFile("/sys/fs/cgroup/memory.max")
-	if err != nil {
-		return // no container, or control groups of the first version
-	}
-	if limit := memoryLimit(string(text)); limit > 0 {
-		debug.SetMemoryLimit(limit)
-		log.Info("memory limited", logkey.Bytes(limit))
-	}
 }

@@ -236,27 +236,9 @@ func TestClientHints(t *testing.T) {
 	}
 }
 
-func TestMaxSizeAutoLeavesRoom(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "not", "there", "yet")
-	total, err := fileSystemSize(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	got, err := maxBytes(config.Storage{Dir: dir})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got <= 0 || got > config.MaxSizeAuto || got > total*8/10 {
-		t.Errorf("maxBytes of a file system of %d bytes = %d, want at most 100 GiB and 80 %%", total, got)
-	}
-	if got, err := minFree(config.Storage{Dir: dir}); err != nil || got < total/20 {
-		t.Errorf("minFree of a file system of %d bytes = %d, %v, want at least 5 %%", total, got, err)
-	}
-	if got, err := minFree(config.Storage{Dir: dir, MinFree: 7}); got != 7 || err != nil {
-		t.Errorf("minFree with a size given = %d, %v, want 7", got, err)
-	}
-	if got, err := maxBytes(config.Storage{Dir: dir, MaxSize: 5}); got != 5 || err != nil {
-		t.Errorf("maxBytes with a size given = %d, %v, want 5", got, err)
+func TestSizesThatAreGivenStand(t *testing.T) {
+	if most, free, err := bounds(config.Storage{Dir: t.TempDir(), MaxSize: 5, MinFree: 7}); most != 5 || free != 7 || err != nil {
+		t.Errorf("bounds of sizes given = %d, %d, %v, want 5 and 7", most, free, err)
 	}
 }
 

@@ -177,11 +177,7 @@ func proxyURL(u *config.Upstream) *url.URL {
 }
 
 func openCache(c *config.Config, upstreams map[string]cache.UpstreamOptions, bucket *tier.Options, tell func(cache.Event), log *zap.Logger) (*cache.Cache, error) {
-	most, err := maxBytes(c.Storage)
-	if err != nil {
-		return nil, openError(c, err)
-	}
-	free, err := minFree(c.Storage)
+	most, free, err := bounds(c.Storage)
 	if err != nil {
 		return nil, openError(c, err)
 	}
@@ -209,6 +205,20 @@ func openCache(c *config.Config, upstreams map[string]cache.UpstreamOptions, buc
 		return nil, openError(c, fmt.Errorf("open storage: %w", err))
 	}
 	return opened, nil
+}
+
+// bounds returns how much may be kept and how much is to be left free; 0 in the
+// configuration is "auto", which is the cache's to say.
+func bounds(s config.Storage) (most, free int64, err error) {
+	if most = s.MaxSize; most == 0 {
+		if most, err = cache.AutoMaxBytes(s.Dir); err != nil {
+			return 0, 0, err
+		}
+	}
+	if free = s.MinFree; free == 0 {
+		free, err = cache.AutoMinFree(s.Dir)
+	}
+	return most, free, err
 }
 
 func proxyOptions(c *config.Config, m *mirror, aliases map[string][]string, log, access *zap.Logger) proxy.Options {
