@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"go.uber.org/zap"
 
@@ -13,8 +12,6 @@ import (
 	"forebay/config"
 	"forebay/internal/command"
 	"forebay/internal/logkey"
-	"forebay/internal/metrics"
-	"forebay/internal/tally"
 )
 
 // newBucket returns the bucket behind the storage folder, nil when there is none. Nothing
@@ -91,35 +88,3 @@ func checkOnline(ctx context.Context, c *config.Config, p command.Process) error
 	fmt.Fprintf(p.Stderr, "bucket %s: can be listed, written to, read from and removed from\n", c.Storage.S3.Bucket)
 	return nil
 }
-
-// bucketCalls returns what tells the metrics of the calls to the bucket, nil without one.
-func (m *mirror) bucketCalls() func() []metrics.S3Operation {
-	if m.bucket == nil {
-		return nil
-	}
-	return func() []metrics.S3Operation { return s3Operations(m.bucket.Calls()) }
-}
-
-// s3Operations adds up calls, which come by operation and outcome.
-func s3Operations(calls []tier.Calls) []metrics.S3Operation {
-	var all []metrics.S3Operation
-	for _, c := range calls {
-		if len(all) == 0 || all[len(all)-1].Name != c.Operation {
-			o := metrics.S3Operation{Name: c.Operation, Outcomes: map[string]int64{}}
-			for _, bound := range tier.LatencyBounds() {
-				o.Took.Buckets = append(o.Took.Buckets, tally.Bucket{UpTo: seconds(bound)})
-			}
-			all = append(all, o)
-		}
-		o := &all[len(all)-1]
-		o.Outcomes[c.Outcome] += c.Count
-		o.Took.Count += uint64(c.Count)
-		o.Took.Sum += seconds(c.Seconds)
-		for i, n := range c.Within {
-			o.Took.Buckets[i].Count += uint64(n)
-		}
-	}
-	return all
-}
-
-func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }

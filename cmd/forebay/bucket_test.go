@@ -9,11 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 
-	"forebay/cache/tier"
-	"forebay/internal/metrics"
-	"forebay/internal/tally"
 )
 
 // refusing answers every request as S3 does with an error.
@@ -61,29 +57,5 @@ func TestWrongBucketIsNamedAtTheStart(t *testing.T) {
 				t.Errorf("config check without --online = %d: %s; want it right", code, stderr)
 			}
 		})
-	}
-}
-
-func TestCallsBecomeMetrics(t *testing.T) {
-	within := make([]int64, len(tier.LatencyBounds()))
-	within[len(within)-1] = 2
-	got := s3Operations([]tier.Calls{
-		{Operation: "GetObject", Outcome: "absent", Count: 1, Seconds: 0.5, Within: within},
-		{Operation: "GetObject", Outcome: "ok", Count: 2, Seconds: 1, Within: within},
-		{Operation: "PutObject", Outcome: "ok", Count: 1, Within: within},
-	})
-	buckets := func(last uint64) (all []tally.Bucket) {
-		for _, bound := range tier.LatencyBounds() {
-			all = append(all, tally.Bucket{UpTo: seconds(bound)})
-		}
-		all[len(all)-1].Count = last
-		return all
-	}
-	want := []metrics.S3Operation{
-		{Name: "GetObject", Outcomes: map[string]int64{"absent": 1, "ok": 2}, Took: tally.Snapshot{Count: 3, Sum: seconds(1.5), Buckets: buckets(4)}},
-		{Name: "PutObject", Outcomes: map[string]int64{"ok": 1}, Took: tally.Snapshot{Count: 1, Buckets: buckets(2)}},
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("s3Operations (-want +got)\n%s", diff)
 	}
 }

@@ -37,7 +37,11 @@ func (m *mirror) watch(c *config.Config, r *readiness) {
 	for _, u := range c.Upstreams {
 		reserves[u.Name] = u.Reserve
 	}
-	m.metrics.Watch(metrics.Sources{Cache: m.cache, Registries: m.registries, Reserves: reserves, Ready: r.ready, S3: m.bucketCalls()})
+	s := metrics.Sources{Cache: m.cache, Registries: m.registries, Reserves: reserves, Ready: r.ready}
+	if m.bucket != nil {
+		s.S3 = m.bucket.Calls
+	}
+	m.metrics.Watch(s)
 }
 
 // received tells how many bytes of content came from each upstream.

@@ -245,20 +245,3 @@ func (c *collector) store(to sink) {
 		to.count(c.f.s3Damaged, b.Damaged)
 	}
 }
-
-// S3Operation is what was asked of the bucket by one operation since the start.
-type S3Operation struct {
-	Name     string           // one of a fixed few: "get", "put", "head"
-	Outcomes map[string]int64 // calls by how they ended, of a fixed few: "ok", "not_found", "error"
-	Took     tally.Snapshot
-}
-
-// s3 writes what the bucket was asked.
-func (c *collector) s3(to sink) {
-	for _, o := range c.s.S3() {
-		for outcome, count := range o.Outcomes {
-			to.count(c.f.s3, count, o.Name, outcome)
-		}
-		to.times(c.f.s3Took, o.Took, o.Name)
-	}
-}

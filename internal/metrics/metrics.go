@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"forebay/cache"
+	"forebay/cache/tier"
 	"forebay/upstream"
 )
 
@@ -56,8 +57,9 @@ type Sources struct {
 	Reserves   map[string]float64 // share of its pull limit that each upstream keeps back
 	// Ready returns why no traffic should be sent here, or nil. nil means always ready.
 	Ready func() error
-	// S3 tells of the calls to the bucket, by operation; nil where blobs are not kept in one.
-	S3 func() []S3Operation
+	// S3 tells of the calls to the bucket since the start, those of one operation side by
+	// side; nil where blobs are not kept in one.
+	S3 func() []tier.Calls
 }
 
 // Watch reads all that s counts from now on. It is called once.

@@ -138,7 +138,7 @@ func importTable() map[string][]string {
 		"internal/admin":      append(leaf(), "cache", "cache/tier", "internal/activity", "internal/imageset", "internal/prefetch"),
 		"internal/tally":      {},
 		"internal/tracing":    {},
-		"internal/metrics":    append(leaf(), "cache", "proxy", "upstream", "test/hubtest", "test/mirrortest"), // the last two its tests
+		"internal/metrics":    append(leaf(), "cache", "cache/tier", "proxy", "upstream", "test/hubtest", "test/mirrortest"), // the last two its tests
 		"internal/server":     {"internal/logkey"},
 		"internal/webhook":    leaf(),
 		// Files that name images.
