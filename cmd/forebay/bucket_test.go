@@ -8,8 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-
-
 )
 
 // refusing answers every request as S3 does with an error.

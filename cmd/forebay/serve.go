@@ -99,9 +99,10 @@ func serve(ctx context.Context, c *config.Config, p command.Process) (err error)
 	}
 	ready := &readiness{readable: m.cache.Readable}
 	m.watch(c, ready)
-	s, err := newServers(c, m.handler, adminParts{
-		hooks: newWebhooks(c, m.cache.Hint, log), api: api, ailing: m.cache.Ailing, ready: ready, figures: m.metrics.Handler(), page: dashboard,
-	}, b, log)
+	s, err := newServers(c, m.handler, admin.Options{
+		Ready: ready.ready, Ailing: m.cache.Ailing, Metrics: m.metrics.Handler(), Profiles: c.AdminPprof, Version: b.version,
+		Webhooks: newWebhooks(c, m.cache.Hint, log), API: api, Page: dashboard,
+	}, ready, log)
 	if err != nil {
 		return err
 	}
@@ -115,24 +116,15 @@ type servers struct {
 	admin    *server.Server // nil when it is off
 }
 
-// adminParts are what the admin listener serves. All but hooks and api are required.
-type adminParts struct {
-	hooks   http.Handler
-	api     *admin.API
-	ailing  func() error
-	ready   *readiness
-	figures http.Handler
-	page    http.Handler
-}
-
-// newServers opens both listeners and answers nobody yet.
-func newServers(c *config.Config, clients http.Handler, parts adminParts, b build, log *zap.Logger) (*servers, error) {
+// newServers opens both listeners and answers nobody yet. operators is what the admin
+// listener serves, if there is one.
+func newServers(c *config.Config, clients http.Handler, operators admin.Options, ready *readiness, log *zap.Logger) (*servers, error) {
 	registry, err := server.New(server.Options{
 		Addr: c.Listen, Handler: clients,
 		TLSCert: c.TLS.CertFile, TLSKey: c.TLS.KeyFile, HTTP2: c.HTTP2,
 		ShutdownGrace: max(c.ShutdownGrace, time.Nanosecond), // 0 would mean the server's default
 		Draining: func() {
-			parts.ready.stopping.Store(true)
+			ready.stopping.Store(true)
 			log.Info("stopping", zap.Duration("grace", c.ShutdownGrace))
 		},
 		Log: log.Named("server"),
@@ -148,20 +140,10 @@ func newServers(c *config.Config, clients http.Handler, parts adminParts, b buil
 		return s, nil
 	}
 	s.admin, err = server.New(server.Options{
-		Addr: c.AdminListen,
-		Handler: admin.New(admin.Options{
-			Ready:    parts.ready.ready,
-			Ailing:   parts.ailing,
-			Metrics:  parts.figures,
-			Profiles: c.AdminPprof,
-			Version:  b.version,
-			Webhooks: parts.hooks,
-			API:      parts.api,
-			Page:     parts.page,
-		}),
+		Addr: c.AdminListen, Handler: admin.New(operators),
 		Draining: func() {
-			if parts.api != nil {
-				parts.api.Stop() // what it does for operators ends with the listener
+			if operators.API != nil {
+				operators.API.Stop() // what it does for operators ends with the listener
 			}
 		},
 		TLSCert: c.AdminTLS.CertFile, TLSKey: c.AdminTLS.KeyFile, HTTP2: c.HTTP2,
