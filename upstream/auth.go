@@ -245,7 +245,7 @@ func (r *Registry) grant(ctx context.Context, e *endpoint, a *ask, c *challenge,
 		return &grant{header: "Bearer " + who.registryToken, who: who}, nil
 	}
 	if !who.anonymous() && !e.trust.trusts(c.realm) {
-		f := r.broken(a, "%w: %s: list it in trusted_realms if it is right", errUntrustedRealm, clean(c.realm.Host))
+		f := r.broken(a, "%w: %s: list it in %s if it is right", errUntrustedRealm, clean(c.realm.Host), r.opts.Names.TrustedRealms)
 		f.another = true
 		return nil, f
 	}

@@ -95,8 +95,8 @@ func TestUntrustedRealmIsNamed(t *testing.T) {
 	_, err := r.Resolve(t.Context(), "library/alpine", "latest")
 	e := wantKind(t, "Resolve", err, pull.Invalid)
 	host := strings.TrimPrefix(hub.URL(hubtest.RoleAuth), "http://")
-	if !strings.Contains(e.Error(), host) || !strings.Contains(e.Error(), "trusted_realms") {
-		t.Errorf("error does not name %s and trusted_realms: %v", host, e)
+	if !strings.Contains(e.Error(), host) || !strings.Contains(e.Error(), "list it in the trusted realms") {
+		t.Errorf("error does not name %s and the trusted realms: %v", host, e)
 	}
 	if n := hub.TokenRequests(); n != 0 {
 		t.Errorf("hub saw %d token requests, want 0", n)

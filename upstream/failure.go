@@ -48,8 +48,6 @@ var (
 	errTarget = errors.New("a redirect target refused")
 	// errTooSlow ends a request that has had no answer in Timeouts.Answer.
 	errTooSlow = errors.New("no answer in time")
-	// errBusy: all connections that the configuration allows are in use.
-	errBusy = errors.New("max_connections are in use")
 	// errBasicRefused: the registry does not take the user name and password.
 	errBasicRefused = errors.New("it refuses the user name and password")
 	// errUntrustedRealm: the credentials may not be sent to the token server.

@@ -80,6 +80,7 @@ type Options struct {
 	// UserAgent is sent with every request; "" means "forebay".
 	UserAgent string
 	Log       *zap.Logger // nil means no logging
+	Names     Names
 
 	// Dial replaces the connection to addr, "host:port". The address policy is applied
 	// before it to what Lookup says, or after it to the address that it reached.
@@ -89,6 +90,10 @@ type Options struct {
 	// Now replaces the clock for the life of tokens and credentials.
 	Now func() time.Time
 }
+
+// Names are what settings are called where they are made, for errors that say what to
+// change. Empty ones are said in words.
+type Names struct{ TrustedRealms, MaxConnections string }
 
 // TLS says whom to trust and who we are.
 type TLS struct {
@@ -248,6 +253,8 @@ func (o *Options) setDefaults() {
 	setDefault(&o.Retry.Backoff, defaultBackoff)
 	setDefault(&o.Retry.MaxBackoff, defaultMaxBackoff)
 	setDefault(&o.UserAgent, "forebay")
+	setDefault(&o.Names.TrustedRealms, "the trusted realms")
+	setDefault(&o.Names.MaxConnections, "all connections")
 	if o.Log == nil {
 		o.Log = zap.NewNop()
 	}

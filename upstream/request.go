@@ -3,6 +3,7 @@ package upstream
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptrace"
@@ -70,7 +71,7 @@ func (r *Registry) do(ctx context.Context, l lane, a *ask) (_ *answer, err error
 	if err := l.enter(ctx); err != nil {
 		cancel(nil)
 		if errors.Is(err, errTooSlow) {
-			return nil, r.fail(a, pull.Overloaded, errBusy).err
+			return nil, r.fail(a, pull.Overloaded, fmt.Errorf("%s are in use", r.opts.Names.MaxConnections)).err
 		}
 		return nil, r.transportFailure(ctx, a, err, false).err
 	}

@@ -11,10 +11,10 @@
 package s3
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -61,6 +61,27 @@ type Options struct {
 	UserAgent string
 	Timeouts  Timeouts
 	Log       *zap.Logger
+	Names     Names
+}
+
+// Names are what settings are called where they are made, for errors that say what to
+// change. Empty ones are called as in [Options].
+type Names struct {
+	Bucket, Region, Endpoint, StorageClass, Owner string
+	AccessKeyID, SecretAccessKey                  string
+	Credentials                                   string // both keys
+}
+
+func (n *Names) setDefaults() {
+	for _, one := range []struct {
+		of   *string
+		want string
+	}{
+		{&n.Bucket, "Name"}, {&n.Region, "Region"}, {&n.Endpoint, "Endpoint"}, {&n.StorageClass, "StorageClass"}, {&n.Owner, "Owner"},
+		{&n.AccessKeyID, "AccessKeyID"}, {&n.SecretAccessKey, "SecretAccessKey"}, {&n.Credentials, "AccessKeyID and SecretAccessKey"},
+	} {
+		*one.of = cmp.Or(*one.of, one.want)
+	}
 }
 
 // Timeouts bound requests. Zero values mean the defaults.
@@ -110,6 +131,7 @@ func New(ctx context.Context, o Options) (*Bucket, error) {
 		return nil, fmt.Errorf("parts of %d bytes: S3 wants at least %d", o.PartSize, partLeast)
 	}
 	o.Timeouts.setDefaults()
+	o.Names.setDefaults()
 	b := &Bucket{opts: o, log: o.Log, prefix: "blobs/", calls: newCalls(), copyMost: copyMost}
 	if p := strings.Trim(o.Prefix, "/"); p != "" {
 		b.prefix = p + "/blobs/"
@@ -185,7 +207,7 @@ func (b *Bucket) settings(ctx context.Context) (aws.Config, error) {
 		cfg.Region = "us-east-1" // what servers other than Amazon's call themselves
 	}
 	if cfg.Region == "" {
-		return cfg, errors.New("no region: set storage.s3.region or AWS_REGION")
+		return cfg, fmt.Errorf("no region: set %s or AWS_REGION", o.Names.Region)
 	}
 	return cfg, nil
 }

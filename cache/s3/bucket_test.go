@@ -466,9 +466,9 @@ func TestWrongSettingsAreNamed(t *testing.T) {
 		want   string
 	}{
 		"bucket":   {change: func(o *Options) { o.Name = "no-such-bucket" }, want: `there is no bucket "no-such-bucket"`},
-		"key":      {change: func(o *Options) { o.AccessKeyID = "somebody" }, want: "storage.s3.access_key_id"},
-		"secret":   {change: func(o *Options) { o.SecretAccessKey = "wrong-secret" }, want: "storage.s3.secret_access_key"},
-		"region":   {change: func(o *Options) { o.Region = "us-west-9" }, want: "storage.s3.region"},
+		"key":      {change: func(o *Options) { o.AccessKeyID = "somebody" }, want: "correct AccessKeyID"},
+		"secret":   {change: func(o *Options) { o.SecretAccessKey, o.Names.SecretAccessKey = "wrong-secret", "its.secret" }, want: "correct its.secret"},
+		"region":   {change: func(o *Options) { o.Region = "us-west-9" }, want: "Region"},
 		"reading":  {fault: s3test.Fault{Op: "GetObject", Status: 403, Code: "AccessDenied"}, want: "s3:GetObject"},
 		"putting":  {fault: s3test.Fault{Op: "PutObject", Status: 403, Code: "AccessDenied"}, want: "s3:PutObject"},
 		"listing":  {fault: s3test.Fault{Op: "ListObjectsV2", Status: 403, Code: "AccessDenied"}, want: "s3:ListBucket"},

@@ -114,41 +114,41 @@ func (b *Bucket) explain(raw error, op, right string) error {
 	if raw == nil {
 		return nil
 	}
-	err := fault(op, raw)
+	err, names := fault(op, raw), b.opts.Names
 	text := ""
 	switch code := codeOf(err); code {
 	case "NoSuchBucket":
-		text = fmt.Sprintf("there is no bucket %q: create it, or correct storage.s3.bucket", b.opts.Name)
+		text = fmt.Sprintf("there is no bucket %q: create it, or correct %s", b.opts.Name, names.Bucket)
 	case "InvalidAccessKeyId", "InvalidClientTokenId", "UnrecognizedClientException", "XAdminUserNotFound":
-		text = "the access key is not known: correct storage.s3.access_key_id"
+		text = "the access key is not known: correct " + names.AccessKeyID
 	case "SignatureDoesNotMatch":
-		text = "the signature is refused: correct storage.s3.secret_access_key"
+		text = "the signature is refused: correct " + names.SecretAccessKey
 	case "ExpiredToken", "TokenRefreshRequired":
 		text = "the credentials have expired: renew them"
 	case "RequestTimeTooSkewed":
 		text = "the clock of this machine is wrong: set it"
 	case "InvalidBucketName":
-		text = fmt.Sprintf("%q is no name of a bucket: correct storage.s3.bucket", b.opts.Name)
+		text = fmt.Sprintf("%q is no name of a bucket: correct %s", b.opts.Name, names.Bucket)
 	case "InvalidStorageClass":
-		text = fmt.Sprintf("the server has no storage class %q: correct storage.s3.storage_class", b.opts.StorageClass)
+		text = fmt.Sprintf("the server has no storage class %q: correct %s", b.opts.StorageClass, names.StorageClass)
 	case "PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "InvalidRegion":
-		text = "the bucket is in another region: correct storage.s3.region"
+		text = "the bucket is in another region: correct " + names.Region
 		if region := regionOf(raw); region != "" {
-			text = fmt.Sprintf("the bucket is in the region %s: set storage.s3.region to it", region)
+			text = fmt.Sprintf("the bucket is in the region %s: set %s to it", region, names.Region)
 		}
 	default:
 		switch statusOf(raw) {
 		case http.StatusMovedPermanently, http.StatusTemporaryRedirect:
-			text = "the bucket is elsewhere: correct storage.s3.region or storage.s3.endpoint"
+			text = fmt.Sprintf("the bucket is elsewhere: correct %s or %s", names.Region, names.Endpoint)
 		case http.StatusUnauthorized, http.StatusForbidden:
 			text = fmt.Sprintf("not allowed: the credentials need the right %s on the bucket %q", right, b.opts.Name)
 			if b.opts.Owner != "" {
-				text += ", which must belong to the account in storage.s3.expected_bucket_owner"
+				text += ", which must belong to the account in " + names.Owner
 			}
 		}
 	}
 	if text == "" && statusOf(raw) == 0 && noCredentials(raw) {
-		text = "no credentials were found: set storage.s3.access_key_id and secret_access_key, or what programs on AWS look for"
+		text = fmt.Sprintf("no credentials were found: set %s, or what programs on AWS look for", names.Credentials)
 	}
 	if text == "" {
 		return err

@@ -33,6 +33,7 @@ func (m *mirror) apiOptions(sets *prefetch.Sets, b build, log *zap.Logger) admin
 	return admin.APIOptions{
 		Cache: m.cache, Registries: m.names, Upstream: m.registryStatus, Activity: m.activity, Sets: sets,
 		Version: b.version, Log: log.Named("admin"),
+		Names: admin.Names{Listen: "admin_listen", Token: "admin_token", TokenFile: "admin_token_file"},
 	}
 }
 

@@ -30,11 +30,22 @@ func newBucket(c *config.Config, version string, log *zap.Logger) (*s3.Bucket, e
 		AccessKeyID: o.AccessKeyID.Reveal(), SecretAccessKey: o.SecretAccessKey.Reveal(), Profile: o.Profile,
 		Encryption: encryption, KMSKeyID: o.KMSKeyID, StorageClass: o.StorageClass, Owner: o.Owner,
 		CAFile: o.CAFile, PartSize: o.PartSize, UserAgent: "forebay-" + version, Log: log,
+		Names: bucketNames(),
 	})
 	if err != nil {
 		return nil, command.Usage(fmt.Errorf("storage.s3: %w", err))
 	}
 	return b, nil
+}
+
+// bucketNames are the keys of the configuration, for errors that say what to change.
+func bucketNames() s3.Names {
+	return s3.Names{
+		Bucket: "storage.s3.bucket", Region: "storage.s3.region", Endpoint: "storage.s3.endpoint",
+		StorageClass: "storage.s3.storage_class", Owner: "storage.s3.expected_bucket_owner",
+		AccessKeyID: "storage.s3.access_key_id", SecretAccessKey: "storage.s3.secret_access_key",
+		Credentials: "storage.s3.access_key_id and secret_access_key",
+	}
 }
 
 // tierOptions says how the bucket is used, nil without one.

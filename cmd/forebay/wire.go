@@ -130,6 +130,7 @@ func registryOptions(u *config.Upstream, version string, log *zap.Logger) upstre
 		Credentials:   credentials(u.Account),
 		Reserve:       u.Reserve,
 		TrustedRealms: u.TrustedRealms,
+		Names:         upstream.Names{TrustedRealms: "trusted_realms", MaxConnections: "max_connections"},
 		AllowPrivate:  u.AllowPrivate,
 		TLS:           upstream.TLS{CAFile: u.CAFile, CertFile: u.ClientCertFile, KeyFile: u.ClientKeyFile},
 		Proxy:         proxyURL(u),

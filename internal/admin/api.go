@@ -35,7 +35,16 @@ type APIOptions struct {
 	// Token is asked of everybody when it is set. Without it only a listener on loopback
 	// is served.
 	Token string
+	// Names are needed unless everybody on Loopback is served.
+	Names Names
 	Log   *zap.Logger // nil means no logging
+}
+
+// Names are what settings are called where they are made, for answers that say what to change.
+type Names struct {
+	Listen string // the address of the listener
+	// Token and TokenFile give the token, the second by a file.
+	Token, TokenFile string
 }
 
 // API is the JSON API for operators, below /api/v1/. openapi.json describes it.
@@ -76,7 +85,7 @@ func NewAPI(o APIOptions) (*API, error) {
 	a := &API{
 		cache: o.Cache, registries: o.Registries, upstream: o.Upstream, version: o.Version, started: time.Now(),
 		activity: o.Activity, price: o.Price, currency: o.Currency,
-		guard: newGuard(o.Loopback, o.Token), jobs: newJobs(), sets: o.Sets, log: o.Log, mux: http.NewServeMux(),
+		guard: newGuard(o.Loopback, o.Token, o.Names), jobs: newJobs(), sets: o.Sets, log: o.Log, mux: http.NewServeMux(),
 	}
 	for _, r := range a.routes() {
 		a.mux.HandleFunc(r.method+" "+prefix+r.path, func(w http.ResponseWriter, req *http.Request) {

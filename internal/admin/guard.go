@@ -21,10 +21,11 @@ type guard struct {
 	loopback bool
 	token    *[sha256.Size]byte // digest of the token, so that all have one length; nil without one
 	origin   *http.CrossOriginProtection
+	names    Names
 }
 
-func newGuard(loopback bool, token string) guard {
-	g := guard{loopback: loopback, origin: http.NewCrossOriginProtection()}
+func newGuard(loopback bool, token string, names Names) guard {
+	g := guard{loopback: loopback, origin: http.NewCrossOriginProtection(), names: names}
 	if token != "" {
 		sum := sha256.Sum256([]byte(token))
 		g.token = &sum
@@ -37,12 +38,12 @@ func (g *guard) admit(r *http.Request) error {
 	switch {
 	case g.token != nil:
 		if !g.knows(r) {
-			return &problem{http.StatusUnauthorized, "unauthorized", "this needs the header Authorization: Bearer TOKEN, with the token of admin_token or admin_token_file"}
+			return &problem{http.StatusUnauthorized, "unauthorized", "this needs the header Authorization: Bearer TOKEN, with the token of " + g.names.Token + " or " + g.names.TokenFile}
 		}
 	case !g.loopback:
-		return &problem{http.StatusForbidden, "no_token", "admin_listen is not a loopback address, so that the admin API needs a token: set admin_token_file"}
+		return &problem{http.StatusForbidden, "no_token", g.names.Listen + " is not a loopback address, so that the admin API needs a token: set " + g.names.TokenFile}
 	case !loopbackHost(r.Host):
-		return &problem{http.StatusForbidden, "foreign_host", "the request names the host " + clip(r.Host) + ", which is not this machine's own: use 127.0.0.1 or localhost, or set admin_token_file"}
+		return &problem{http.StatusForbidden, "foreign_host", "the request names the host " + clip(r.Host) + ", which is not this machine's own: use 127.0.0.1 or localhost, or set " + g.names.TokenFile}
 	}
 	if r.Method == http.MethodGet || r.Method == http.MethodHead {
 		return nil

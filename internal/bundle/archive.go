@@ -272,9 +272,16 @@ func (w *writing) blob(b Blob) (err error) {
 	case err != nil:
 		return err
 	case got != b.Digest:
-		return fmt.Errorf("what is kept of %s is damaged, it has the digest %s: mend it with forebay verify --repair", b.Digest, got)
+		return &DamagedError{Digest: b.Digest, Got: got}
 	}
 	return nil
+}
+
+// DamagedError is that content which a source gave does not have its digest.
+type DamagedError struct{ Digest, Got v1.Hash }
+
+func (e *DamagedError) Error() string {
+	return fmt.Sprintf("what is kept of %s is damaged, it has the digest %s", e.Digest, e.Got)
 }
 
 // takesFiles reports whether w lets the kernel copy from files.

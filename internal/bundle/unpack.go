@@ -444,10 +444,10 @@ func (s *unpacking) found(images []Image) error {
 	for i := range images {
 		one := &images[i]
 		if bareTag(one.Name) {
-			return hintedError{fmt.Errorf("it does not say what its image %s is called, only that it is %q", one.Digest, one.Name), "Name it with --as NAME."}
+			return &NamelessError{Digest: one.Digest, Tag: one.Name}
 		}
 		if one.Name == "" {
-			return hintedError{fmt.Errorf("it does not say what its image %s is called", one.Digest), "Name it with --as NAME:TAG."}
+			return &NamelessError{Digest: one.Digest}
 		}
 		if err := one.check(); err != nil {
 			return err
@@ -461,21 +461,17 @@ func (s *unpacking) found(images []Image) error {
 	return s.names(images)
 }
 
-// hintedError is an error with what to do about it.
-type hintedError struct {
-	error
-	hint string
+// NamelessError is that an archive does not say what its image is called: [Unpacking.As] can.
+type NamelessError struct {
+	Digest v1.Hash
+	Tag    string // all that it says; "" for nothing
 }
 
-func (e hintedError) Unwrap() error { return e.error }
-
-// Hint returns what to do about an error, if that is known.
-func Hint(err error) string {
-	var h hintedError
-	if errors.As(err, &h) {
-		return h.hint
+func (e *NamelessError) Error() string {
+	if e.Tag == "" {
+		return fmt.Sprintf("it does not say what its image %s is called", e.Digest)
 	}
-	return ""
+	return fmt.Sprintf("it does not say what its image %s is called, only that it is %q", e.Digest, e.Tag)
 }
 
 // bareTag reports whether a name is only a tag, as skopeo and oras write it.

@@ -104,10 +104,7 @@ func (x *importing) run(ctx context.Context, o *operator, args []string) error {
 		if ctx.Err() != nil {
 			return command.Hint(errors.New("interrupted: no image of it is visible"), "What has come stays for a day: run the same import again to go on.")
 		}
-		if hint := bundle.Hint(err); hint != "" {
-			return command.Hint(err, hint)
-		}
-		return err
+		return hintName(err)
 	}
 	done := imported{Kind: read.Kind, Signed: read.Signed, Images: []admin.AdmitAnswer{}, Taken: read.Taken, Bytes: read.Bytes, Had: read.Had, Notes: read.Notes}
 	for _, image := range read.Images {
@@ -125,6 +122,18 @@ func (x *importing) run(ctx context.Context, o *operator, args []string) error {
 		}
 	}
 	return x.tell(o, &done)
+}
+
+// hintName says how to name an image whose file does not.
+func hintName(err error) error {
+	var nameless *bundle.NamelessError
+	switch {
+	case !errors.As(err, &nameless):
+		return err
+	case nameless.Tag != "":
+		return command.Hint(err, "Name it with --as NAME.")
+	}
+	return command.Hint(err, "Name it with --as NAME:TAG.")
 }
 
 // keys reads the keys that must have signed.

@@ -199,6 +199,10 @@ func (x *exporting) write(ctx context.Context, o *operator, a *bundle.Archive, d
 		if ctx.Err() != nil {
 			return x.interrupted()
 		}
+		var damaged *bundle.DamagedError
+		if errors.As(err, &damaged) {
+			return fmt.Errorf("%w: mend it with forebay verify --repair", err)
+		}
 		return err
 	}
 	if x.output == "-" || special(x.output) {
