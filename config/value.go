@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"forebay/internal/wire"
 )
 
 // The parsers of single values. Their errors say what is wrong and what is allowed,
@@ -365,14 +367,8 @@ func either[T ~string](options []T) string {
 	return b.String()
 }
 
-// clip keeps long input out of error texts.
-func clip(s string) string {
-	const most = 80
-	if len(s) > most {
-		return strings.ToValidUTF8(s[:most], "") + "…"
-	}
-	return s
-}
+// clip bounds what is quoted in the texts of errors.
+func clip(s string) string { return wire.Clip(s, 80) }
 
 // didYouMean returns `: did you mean "…"?` for the option nearest to s, or "".
 func didYouMean[T ~string](s string, options []T) string {

@@ -10,6 +10,7 @@ import (
 	"forebay/cache"
 	"forebay/internal/logkey"
 	"forebay/internal/pull"
+	"forebay/internal/wire"
 )
 
 // statusClientLeft is logged for a request whose client left before its answer began. It
@@ -76,10 +77,4 @@ func hungUp(err error) bool {
 }
 
 // clip bounds what a client can make us log.
-func clip(s string) string {
-	const most = 512
-	if len(s) > most {
-		return s[:most] + "…"
-	}
-	return s
-}
+func clip(s string) string { return wire.Clip(s, 512) }

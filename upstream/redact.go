@@ -4,6 +4,8 @@ import (
 	"errors"
 	"regexp"
 	"strings"
+
+	"forebay/internal/wire"
 )
 
 // urlSecrets matches what a URL can hide in: its user, and its query, in which blob
@@ -25,11 +27,7 @@ func clean(text string) string {
 	if strings.Contains(text, "?") {
 		text = urlQueryPattern.ReplaceAllString(text, "?…")
 	}
-	text = bearerPattern.ReplaceAllString(text, "$1 …")
-	if len(text) > textMax {
-		text = strings.ToValidUTF8(text[:textMax], "") + "…"
-	}
-	return text
+	return wire.Clip(bearerPattern.ReplaceAllString(text, "$1 …"), textMax)
 }
 
 // quietError is a foreign error whose text has been cleaned. It can be tested with

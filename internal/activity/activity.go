@@ -17,6 +17,7 @@ import (
 	"go.uber.org/zap"
 
 	"forebay/internal/logkey"
+	"forebay/internal/wire"
 )
 
 // Options configures a [Recorder]. Upstreams is required.
@@ -305,8 +306,5 @@ func (r *Recorder) saveNote(name string, b []byte) {
 
 // clip bounds a text from outside, and lets go of the memory that it was part of.
 func clip(s string, most int) string {
-	if len(s) > most {
-		s = strings.ToValidUTF8(s[:most], "") + "…"
-	}
-	return strings.Clone(s)
+	return strings.Clone(wire.Clip(s, most))
 }

@@ -210,14 +210,8 @@ func truth(name, s string) (bool, error) {
 	return false, badRequest("%s is %q: use true or false", name, clip(s))
 }
 
-// clip keeps hostile input out of answers and logs at full length.
-func clip(s string) string {
-	const most = 120
-	if len(s) > most {
-		return s[:most] + "…"
-	}
-	return s
-}
+// clip bounds what a request can make us answer and log.
+func clip(s string) string { return wire.Clip(s, 120) }
 
 // askTimeout bounds what asks an upstream a few questions.
 const askTimeout = time.Minute

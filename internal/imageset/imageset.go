@@ -294,11 +294,5 @@ func (r *reader) list(text []byte) {
 	}
 }
 
-// clip keeps hostile input out of error texts at full length.
-func clip(s string) string {
-	const most = 80
-	if len(s) > most {
-		return s[:most] + "…"
-	}
-	return s
-}
+// clip bounds what is quoted in the texts of errors.
+func clip(s string) string { return wire.Clip(s, 80) }

@@ -63,12 +63,3 @@ func ValidRepository(s string) bool {
 
 // ValidTag reports whether s is a tag of the OCI distribution specification.
 func ValidTag(s string) bool { return tagPattern.MatchString(s) }
-
-// clip keeps hostile input out of error texts at full length.
-func clip(s string) string {
-	const most = 80
-	if len(s) > most {
-		return s[:most] + "…"
-	}
-	return s
-}

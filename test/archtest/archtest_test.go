@@ -109,7 +109,7 @@ const anything = "*"
 func importTable() map[string][]string {
 	return map[string][]string{
 		"cmd/forebay": {anything},
-		"config":      {"internal/registries"},
+		"config":      {"internal/registries", "internal/wire"},
 
 		"proxy":       append(leaf(), "cache"),
 		"cache":       append(leaf(), "cache/disk", "cache/evict", "cache/index", "cache/tier"),
@@ -145,7 +145,7 @@ func importTable() map[string][]string {
 		"internal/imageset": leaf(),
 		"internal/prefetch": append(leaf(), "cache", "internal/imageset"),
 		// Whom the dashboard tells of, and the dashboard.
-		"internal/activity": {"internal/logkey"},
+		"internal/activity": {"internal/logkey", "internal/wire"},
 		"internal/page":     {},
 		// What all commands share, and those of the operator.
 		"internal/command": {"config"},
