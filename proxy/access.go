@@ -17,8 +17,8 @@ import (
 // is not what was sent; the number is nginx's.
 const statusClientLeft = 499
 
-// over tells of x, which has ended with err: those who observe, and the access log.
-func (h *Handler) over(x *exchange, err error) {
+// ended tells the observer and the access log of x, which has ended with err.
+func (h *Handler) ended(x *exchange, err error) {
 	result := x.result
 	// A client that leaves in the middle is everyday: containerd reads layers in pieces and
 	// closes each.
@@ -29,18 +29,20 @@ func (h *Handler) over(x *exchange, err error) {
 	}
 	took := time.Since(x.began)
 	x.endTrace(result, err)
-	h.observe(x, took, result, err)
-	h.logAccess(x, took, result, err)
+	if h.observe != nil {
+		h.observe(x.observation(took, result, err))
+	}
+	h.writeAccessLog(x, took, result, err)
 }
 
-// logAccess writes the one line about x. Its query is left out, as it may hold anything.
-func (h *Handler) logAccess(x *exchange, took time.Duration, result cache.Result, err error) {
-	line := h.access.Check(zap.InfoLevel, "request")
+// writeAccessLog writes the one line about x. Its query is left out, as it may hold anything.
+func (h *Handler) writeAccessLog(x *exchange, took time.Duration, result cache.Result, err error) {
+	line := h.accessLog.Check(zap.InfoLevel, "request")
 	if line == nil {
 		return
 	}
 	status := x.w.status
-	if x.left {
+	if x.leftEarly {
 		status = statusClientLeft
 	}
 	kept, _ := h.fields.Get().(*[]zap.Field)

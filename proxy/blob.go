@@ -17,33 +17,19 @@ import (
 	"forebay/internal/wire"
 )
 
-// blobSource is an opened blob; a [cache.Blob] is one, and the tests have others.
-type blobSource interface {
-	File() *os.File
-	Send(ctx context.Context, w io.Writer, off, end int64) (int64, error)
-	Close() error
-}
-
-// openBlob is a blob opened for one answer.
-type openBlob struct {
-	source blobSource
-	size   int64 // -1 while unknown
-	result cache.Result
-}
-
 func (h *Handler) blob(x *exchange) error {
 	if x.head() {
 		return h.statBlob(x)
 	}
-	if sent, err := h.sendElsewhere(x); sent || err != nil {
+	if sent, err := h.sendRedirect(x); sent || err != nil {
 		return err
 	}
-	b, err := h.openBlob(&x.budget, x.repo(), x.route.Digest)
+	b, err := h.source.openBlob(&x.deadline, x.repo(), x.route.Digest)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = b.source.Close() }() // only read from: nothing is lost with its error
-	x.result = b.result
+	defer func() { _ = b.Close() }() // only read from: nothing is lost with its error
+	x.result = b.Result()
 	header := x.w.Header()
 	h.setBlob(header, x.route.Digest)
 	digest := header["Docker-Content-Digest"][0]
@@ -55,19 +41,19 @@ func (h *Handler) blob(x *exchange) error {
 		asked = "" // of something else: the whole, as RFC 9110, 13.1.5 has it
 	}
 	span, form := wire.ParseRange(asked)
-	if form == wire.ManyRanges && b.source.File() != nil {
+	if form == wire.ManyRanges && b.File() != nil {
 		return sendParts(x, b)
 	}
 	return h.sendBlob(x, b, span, form)
 }
 
-// sendElsewhere sends a client that GETs a large blob to where it lies, if that is wanted.
+// sendRedirect sends a client that GETs a large blob to where it lies, if that is wanted.
 // The URL is as good as a key for a while: it goes to the client and nowhere else.
-func (h *Handler) sendElsewhere(x *exchange) (bool, error) {
-	if h.elsewhere == nil {
+func (h *Handler) sendRedirect(x *exchange) (bool, error) {
+	if h.redirect == nil {
 		return false, nil
 	}
-	url, err := h.elsewhere(&x.budget, x.repo(), x.route.Digest)
+	url, err := h.redirect(&x.deadline, x.repo(), x.route.Digest)
 	if url == "" || err != nil {
 		return false, err
 	}
@@ -82,14 +68,14 @@ func (h *Handler) sendElsewhere(x *exchange) (bool, error) {
 }
 
 // sendParts sends several parts of a complete blob, for podman's partial pulls and stargz.
-func sendParts(x *exchange, b openBlob) error {
+func sendParts(x *exchange, b blob) error {
 	w := &partsWriter{ResponseWriter: &x.w}
-	http.ServeContent(w, x.r, "", time.Time{}, b.source.File())
+	http.ServeContent(w, x.r, "", time.Time{}, b.File())
 	if !w.refused {
 		return nil
 	}
 	x.w.Header().Del("X-Content-Type-Options")
-	x.w.Header().Set("Content-Range", fmt.Sprintf("bytes */%d", b.size))
+	x.w.Header().Set("Content-Range", fmt.Sprintf("bytes */%d", b.Size()))
 	return errRange
 }
 
@@ -122,7 +108,7 @@ func (h *Handler) setBlob(to http.Header, d v1.Hash) {
 
 // statBlob answers HEAD. Range means nothing to it (RFC 9110, 14.2).
 func (h *Handler) statBlob(x *exchange) error {
-	size, result, err := h.cache.StatBlob(&x.budget, x.repo(), x.route.Digest)
+	size, result, err := h.source.StatBlob(&x.deadline, x.repo(), x.route.Digest)
 	if err != nil {
 		return err
 	}
@@ -141,27 +127,28 @@ func (h *Handler) statBlob(x *exchange) error {
 }
 
 // sendBlob sends the whole blob or one range of it.
-func (h *Handler) sendBlob(x *exchange, b openBlob, span wire.ByteRange, form wire.RangeForm) error {
-	body := blobBody{x: x, status: http.StatusOK, off: 0, end: b.size, size: b.size}
+func (h *Handler) sendBlob(x *exchange, b blob, span wire.ByteRange, form wire.RangeForm) error {
+	size := b.Size()
+	body := blobBody{x: x, status: http.StatusOK, off: 0, end: size, size: size}
 	if form == wire.OneRange {
-		switch off, end, ok := span.Resolve(b.size); {
-		case b.size < 0 && span.First != 0:
+		switch off, end, ok := span.Resolve(size); {
+		case size < 0 && span.First != 0:
 			// Where it ends is not known, and the whole in its place would be taken for the
 			// rest: containerd fails on it for good. An error sends it elsewhere.
 			return unavailable(x, "get blob "+x.route.Repository+"@"+x.route.Reference, "its size is not known yet")
-		case b.size <= 0:
+		case size <= 0:
 			// From the start: the whole, which is always a fair answer.
 		case !ok:
-			x.w.Header().Set("Content-Range", fmt.Sprintf("bytes */%d", b.size))
+			x.w.Header().Set("Content-Range", fmt.Sprintf("bytes */%d", size))
 			return errRange
 		default:
 			body.status, body.off, body.end = http.StatusPartialContent, off, end
 		}
 	}
-	if f := b.source.File(); f != nil {
+	if f := b.File(); f != nil {
 		return body.copyFile(f)
 	}
-	return body.follow(b.source)
+	return body.send(b)
 }
 
 // blobBody writes one answer's body. Its header goes out with the first byte and not
@@ -169,9 +156,9 @@ func (h *Handler) sendBlob(x *exchange, b openBlob, span wire.ByteRange, form wi
 type blobBody struct {
 	x        *exchange
 	status   int
-	off, end int64 // bytes [off, end) of the blob; end -1 while unknown
-	size     int64 // -1 while unknown
-	deadline *time.Timer
+	off, end int64       // bytes [off, end) of the blob; end -1 while unknown
+	size     int64       // -1 while unknown
+	tooLate  *time.Timer // ends the wait for the first byte
 }
 
 // copyFile sends a complete blob. The file reaches the response as a file: sendfile.
@@ -189,12 +176,12 @@ func (b *blobBody) copyFile(f *os.File) error {
 // errTooSlow is the cause of a context whose fill gave no first byte in time.
 var errTooSlow = errors.New("no byte arrived in time")
 
-// follow sends a blob that is still arriving.
-func (b *blobBody) follow(from blobSource) error {
+// send sends a blob that is still arriving.
+func (b *blobBody) send(from blob) error {
 	ctx, cancel := context.WithCancelCause(b.x.r.Context())
 	defer cancel(nil)
-	b.deadline = time.AfterFunc(time.Until(b.x.began.Add(headerBudget)), func() { cancel(errTooSlow) })
-	defer b.deadline.Stop()
+	b.tooLate = time.AfterFunc(time.Until(b.x.began.Add(headersWithin)), func() { cancel(errTooSlow) })
+	defer b.tooLate.Stop()
 	n, err := from.Send(ctx, b, b.off, b.end)
 	if !b.x.w.wroteHeader() {
 		if err == nil {
@@ -245,12 +232,12 @@ func contentRange(off, end, size int64) string {
 }
 
 // begin lets the header go out before the first byte. It fails when the first byte
-// came too late, after the budget has been spent.
+// came after the deadline for headers.
 func (b *blobBody) begin() error {
 	if b.x.w.wroteHeader() {
 		return nil
 	}
-	if !b.deadline.Stop() {
+	if !b.tooLate.Stop() {
 		return errTooSlow
 	}
 	b.writeHeader()

@@ -20,7 +20,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"forebay/cache"
 	"forebay/internal/pull"
@@ -344,9 +343,7 @@ func TestArrivingFileReachesWriterAsFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.openBlob = func(context.Context, cache.Repo, v1.Hash) (openBlob, error) {
-		return openBlob{source: &fileSender{fakeBlob{file: file}}, size: 5000, result: cache.Joined}, nil
-	}
+	opens(h, &fileSender{fakeBlob{file: file, length: 5000, result: cache.Joined}})
 	rec := &recorder{ResponseRecorder: *httptest.NewRecorder()}
 	h.ServeHTTP(rec, httptest.NewRequest("GET", blobPath, nil))
 	if len(rec.from) != 1 || rec.Body.Len() != 5000 {
@@ -358,7 +355,7 @@ func TestArrivingFileReachesWriterAsFile(t *testing.T) {
 }
 
 // T14, T42: whoever waits for headers gets an answer before 20 s are over.
-func TestHeadersWithinBudget(t *testing.T) {
+func TestHeadersWithinDeadline(t *testing.T) {
 	hung := func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
 	rows := []struct {
 		method, path string
@@ -377,13 +374,12 @@ func TestHeadersWithinBudget(t *testing.T) {
 	for _, row := range rows {
 		synctest.Test(t, func(t *testing.T) {
 			h := newHandler(t, &fakeCache{}, nil)
-			h.cache = &hungCache{hung: hung}
-			h.openBlob = func(ctx context.Context, repo cache.Repo, d v1.Hash) (openBlob, error) {
+			h.source = opening{&hungCache{hung: hung}, func(ctx context.Context, repo cache.Repo) (blob, error) {
 				if repo.Name == "library/slow" {
-					return openBlob{source: &fakeBlob{stalled: true}, size: 100}, nil
+					return &fakeBlob{stalled: true, length: 100}, nil
 				}
-				return openBlob{}, hung(ctx)
-			}
+				return nil, hung(ctx)
+			}}
 			rec := httptest.NewRecorder()
 			began := time.Now()
 			h.ServeHTTP(rec, httptest.NewRequestWithContext(t.Context(), row.method, row.path, nil))
@@ -394,13 +390,11 @@ func TestHeadersWithinBudget(t *testing.T) {
 	}
 }
 
-// The budget is for headers: a body may take as long as it likes.
+// The deadline is for headers: a body may take as long as it likes.
 func TestBodyHasNoDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHandler(t, &fakeCache{}, nil)
-		h.openBlob = func(context.Context, cache.Repo, v1.Hash) (openBlob, error) {
-			return openBlob{source: &slowSender{}, size: 10}, nil
-		}
+		opens(h, &slowSender{fakeBlob{length: 10}})
 		rec := httptest.NewRecorder()
 		h.ServeHTTP(rec, httptest.NewRequestWithContext(t.Context(), "GET", blobPath, nil))
 		if rec.Code != 200 || rec.Body.Len() != 10 {
@@ -430,9 +424,7 @@ func (*slowSender) Send(ctx context.Context, w io.Writer, off, end int64) (int64
 func TestLeavingClientStopsSending(t *testing.T) {
 	stopped := make(chan error, 1)
 	h := newHandler(t, &fakeCache{}, nil)
-	h.openBlob = func(context.Context, cache.Repo, v1.Hash) (openBlob, error) {
-		return openBlob{source: &endlessSender{stopped: stopped}, size: 1 << 40}, nil
-	}
+	opens(h, &endlessSender{fakeBlob: fakeBlob{length: 1 << 40}, stopped: stopped})
 	c, err := net.Dial("tcp", strings.TrimPrefix(serve(t, h), "http://"))
 	if err != nil {
 		t.Fatal(err)

@@ -10,21 +10,22 @@ import (
 	"forebay/internal/wire"
 )
 
-// This file answers other mirrors of this kind, which have us for a registry.
+// This file answers other Forebays, which have us for a registry.
 
 // errLoop is the answer to a request that began here, or that came through more mirrors
 // than there are levels of sites.
 var errLoop = &refusal{http.StatusLoopDetected, "UNSUPPORTED",
 	"mirrors ask each other in a circle: look at the endpoints of their upstreams"}
 
-// cascade takes in that the client is another mirror: it is told who answers, what is left
-// of the registry's budget, and the truth. A request that began here is refused at once.
+// cascade recognises another mirror as the client. It is told who answers, what is left of
+// the registry's budget, and the true reason of a failure. A request that began here is
+// refused at once.
 func (h *Handler) cascade(x *exchange) error {
 	values := x.r.Header[wire.HopsHeader]
 	if len(values) == 0 || h.instance == "" {
 		return nil
 	}
-	x.hops, x.mirrored = true, false
+	x.fromMirror, x.mirrored = true, false
 	x.w.Header()[wire.HopsHeader] = []string{h.instance}
 	hops, ok := wire.ParseHops(values)
 	if !ok || slices.Contains(hops, h.instance) {
@@ -33,14 +34,14 @@ func (h *Handler) cascade(x *exchange) error {
 		})
 		return errLoop
 	}
-	x.budget.hops = strings.Join(hops, ", ")
+	x.deadline.hops = strings.Join(hops, ", ")
 	return nil
 }
 
 // setBudget tells another mirror what is left of the registry's budget, as the registry
 // tells us, so that it spares it too.
 func (h *Handler) setBudget(x *exchange, header http.Header) {
-	if !x.hops || h.rates == nil || x.route.Resource != wire.Manifests {
+	if !x.fromMirror || h.rates == nil || x.route.Resource != wire.Manifests {
 		return
 	}
 	l, ok := h.rates(x.route.Upstream)

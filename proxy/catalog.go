@@ -28,7 +28,7 @@ func (h *Handler) catalog(x *exchange) error {
 	names := []string{}
 	more := false
 	if p.n > 0 {
-		names, more, err = h.cache.Catalog(&x.budget, prefix+p.last, p.n)
+		names, more, err = h.source.Catalog(&x.deadline, prefix+p.last, p.n)
 		if err != nil {
 			return err
 		}

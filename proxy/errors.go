@@ -56,7 +56,7 @@ func (h *Handler) replyTo(x *exchange, err error) reply {
 	if errors.As(err, &fault) {
 		return routeReply(fault)
 	}
-	if errors.Is(err, pull.ErrOffline) && x.hops {
+	if errors.Is(err, pull.ErrOffline) && x.fromMirror {
 		// Another mirror must not take for gone what we cannot look for.
 		return reply{http.StatusServiceUnavailable, "UNAVAILABLE", pull.ErrOffline.Error(), retryUnavailable}
 	}
@@ -65,14 +65,14 @@ func (h *Handler) replyTo(x *exchange, err error) reply {
 		r.message += ": this mirror is offline and does not have it"
 		return r
 	}
-	t := troubleOf(err)
+	f := failureOf(err)
 	switch {
 	case !x.mirrored:
-		return directReply(x, t)
+		return directReply(x, f)
 	case x.route.Resource == wire.Blobs:
-		return mirroredBlobReply(t)
+		return mirroredBlobReply(f)
 	default:
-		return mirroredReply(x, t)
+		return mirroredReply(x, f)
 	}
 }
 
@@ -92,8 +92,8 @@ func routeReply(fault *wire.RouteError) reply {
 	}
 }
 
-// trouble is what matters of an error from the cache.
-type trouble struct {
+// failure is what matters of an error from the cache.
+type failure struct {
 	kind       pull.Kind
 	upstream   string
 	status     int // the upstream's
@@ -101,28 +101,28 @@ type trouble struct {
 	retryAfter time.Duration
 }
 
-func troubleOf(err error) trouble {
-	t := trouble{kind: pull.KindOf(err)}
+func failureOf(err error) failure {
+	f := failure{kind: pull.KindOf(err)}
 	var e *pull.Error
 	if errors.As(err, &e) {
-		t.upstream, t.status, t.message, t.retryAfter = e.Upstream, e.Status, e.Message, e.RetryAfter
+		f.upstream, f.status, f.message, f.retryAfter = e.Upstream, e.Status, e.Message, e.RetryAfter
 	}
-	if t.kind == pull.Unavailable && errors.Is(err, context.DeadlineExceeded) {
-		t.kind = pull.Timeout
+	if f.kind == pull.Unavailable && errors.Is(err, context.DeadlineExceeded) {
+		f.kind = pull.Timeout
 	}
-	return t
+	return f
 }
 
 // text says what went wrong in a line that users see, kubelet's for one. It is made of
 // what a [pull.Error] promises to be free of secrets, and never of its cause, which may
 // name addresses.
-func (t trouble) text() string {
-	who := t.upstream
+func (f failure) text() string {
+	who := f.upstream
 	if who == "" {
 		who = "the registry"
 	}
 	var text string
-	switch t.kind {
+	switch f.kind {
 	case pull.NotFound:
 		text = "not found on " + who
 	case pull.Denied:
@@ -140,24 +140,24 @@ func (t trouble) text() string {
 	default:
 		text = who + " is unavailable"
 	}
-	if t.status != 0 {
-		text += fmt.Sprintf(" (status %d)", t.status)
+	if f.status != 0 {
+		text += fmt.Sprintf(" (status %d)", f.status)
 	}
-	if t.message != "" {
-		text += ": " + t.message
+	if f.message != "" {
+		text += ": " + f.message
 	}
 	return text
 }
 
 // retry returns how long the client should wait.
-func (t trouble) retry(standard time.Duration) time.Duration {
-	if t.retryAfter > 0 {
-		return min(t.retryAfter, retryMost)
+func (f failure) retry(standard time.Duration) time.Duration {
+	if f.retryAfter > 0 {
+		return min(f.retryAfter, retryMost)
 	}
 	return standard
 }
 
-// unknownCode is the error code for something of this kind that is not there.
+// unknownCode is the error code for a resource that is not there.
 func unknownCode(r wire.Resource) string {
 	switch r {
 	case wire.Blobs:
@@ -176,61 +176,61 @@ func unknownReply(r wire.Resource) reply {
 }
 
 // mirroredReply is for everything but blobs, to clients that go on to the registry.
-func mirroredReply(x *exchange, t trouble) reply {
-	switch t.kind {
+func mirroredReply(x *exchange, f failure) reply {
+	switch f.kind {
 	case pull.NotFound, pull.Denied:
 		return unknownReply(x.route.Resource)
 	case pull.Unsupported:
-		return reply{status: http.StatusNotFound, code: "UNSUPPORTED", message: t.text()}
+		return reply{status: http.StatusNotFound, code: "UNSUPPORTED", message: f.text()}
 	case pull.Limited:
 		if x.client.Image() {
 			// A 429 costs containers/image 20 to 30 s before it goes on; a 503 nothing.
-			return reply{http.StatusServiceUnavailable, "TOOMANYREQUESTS", t.text(), t.retry(retryLimited)}
+			return reply{http.StatusServiceUnavailable, "TOOMANYREQUESTS", f.text(), f.retry(retryLimited)}
 		}
-		return reply{http.StatusTooManyRequests, "TOOMANYREQUESTS", t.text(), t.retry(retryLimited)}
+		return reply{http.StatusTooManyRequests, "TOOMANYREQUESTS", f.text(), f.retry(retryLimited)}
 	default:
-		return reply{http.StatusServiceUnavailable, "UNAVAILABLE", t.text(), t.retry(retryUnavailable)}
+		return reply{http.StatusServiceUnavailable, "UNAVAILABLE", f.text(), f.retry(retryUnavailable)}
 	}
 }
 
 // mirroredBlobReply is for blobs, to clients that go on to the registry: always 404, since
 // dockerd tries a blob again for 51 to 77 s after a 5xx before it goes there, and podman
 // tries the pull again only after a 404 with this document.
-func mirroredBlobReply(t trouble) reply {
+func mirroredBlobReply(f failure) reply {
 	r := unknownReply(wire.Blobs)
-	if t.kind != pull.NotFound && t.kind != pull.Denied {
-		r.message = t.text()
+	if f.kind != pull.NotFound && f.kind != pull.Denied {
+		r.message = f.text()
 	}
 	return r
 }
 
 // directReply is for clients that have only us: they are told the truth.
-func directReply(x *exchange, t trouble) reply {
-	switch t.kind {
+func directReply(x *exchange, f failure) reply {
+	switch f.kind {
 	case pull.NotFound:
 		return unknownReply(x.route.Resource)
 	case pull.Denied:
-		return reply{status: http.StatusForbidden, code: "DENIED", message: t.text()}
+		return reply{status: http.StatusForbidden, code: "DENIED", message: f.text()}
 	case pull.Limited:
-		return reply{http.StatusTooManyRequests, "TOOMANYREQUESTS", t.text(), t.retry(retryLimited)}
+		return reply{http.StatusTooManyRequests, "TOOMANYREQUESTS", f.text(), f.retry(retryLimited)}
 	case pull.Unsupported:
-		return reply{status: http.StatusNotFound, code: "UNSUPPORTED", message: t.text()}
+		return reply{status: http.StatusNotFound, code: "UNSUPPORTED", message: f.text()}
 	case pull.Invalid:
-		return reply{status: http.StatusBadGateway, code: "UNAVAILABLE", message: t.text()}
+		return reply{status: http.StatusBadGateway, code: "UNAVAILABLE", message: f.text()}
 	case pull.Timeout:
-		return reply{status: http.StatusGatewayTimeout, code: "UNAVAILABLE", message: t.text()}
+		return reply{status: http.StatusGatewayTimeout, code: "UNAVAILABLE", message: f.text()}
 	case pull.Unavailable:
-		switch t.status {
+		switch f.status {
 		case 0, http.StatusServiceUnavailable: // below
 		case http.StatusLoopDetected:
-			return reply{status: http.StatusLoopDetected, code: "UNAVAILABLE", message: t.text()}
+			return reply{status: http.StatusLoopDetected, code: "UNAVAILABLE", message: f.text()}
 		case http.StatusGatewayTimeout:
-			return reply{status: http.StatusGatewayTimeout, code: "UNAVAILABLE", message: t.text()}
+			return reply{status: http.StatusGatewayTimeout, code: "UNAVAILABLE", message: f.text()}
 		default:
-			return reply{status: http.StatusBadGateway, code: "UNAVAILABLE", message: t.text()}
+			return reply{status: http.StatusBadGateway, code: "UNAVAILABLE", message: f.text()}
 		}
 	}
-	return reply{http.StatusServiceUnavailable, "UNAVAILABLE", t.text(), t.retry(retryUnavailable)}
+	return reply{http.StatusServiceUnavailable, "UNAVAILABLE", f.text(), f.retry(retryUnavailable)}
 }
 
 // errorDocument is the body of every error (OCI distribution specification, "Error Codes").

@@ -21,25 +21,25 @@ const (
 
 // exchange is one request and what is known of its answer.
 type exchange struct {
-	h        *Handler
-	r        *http.Request
-	w        responseWriter
-	route    wire.Route
-	client   wire.Client
-	mirrored bool         // the client goes elsewhere by itself if told to at once
-	result   cache.Result // how it was answered
-	left     bool         // the client was gone before its answer began
-	hops     bool         // the client is another mirror of this kind
-	began    time.Time
-	budget   budget // for whatever must be had before the headers go out
-	seen     Request
-	span     trace.Span // nil without tracing
+	h          *Handler
+	r          *http.Request
+	w          responseWriter
+	route      wire.Route
+	client     wire.Client
+	mirrored   bool         // the client goes elsewhere by itself if told to at once
+	result     cache.Result // how it was answered
+	leftEarly  bool         // the client was gone before its answer began
+	fromMirror bool         // the client is another Forebay
+	began      time.Time
+	deadline   deadline   // for whatever must be had before the headers go out
+	observed   Request    // what the observer is told
+	span       trace.Span // nil without tracing
 }
 
 func newExchange(h *Handler, rw http.ResponseWriter, r *http.Request) *exchange {
 	x := &exchange{h: h, r: r, client: wire.ParseClient(r.UserAgent()), began: time.Now()}
-	x.w.wrap(rw, h.watch != nil)
-	x.budget.parent, x.budget.deadline, x.budget.client = r.Context(), x.began.Add(headerBudget), r.RemoteAddr
+	x.w.wrap(rw, h.observe != nil)
+	x.deadline.parent, x.deadline.at, x.deadline.client = r.Context(), x.began.Add(headersWithin), r.RemoteAddr
 	x.w.Header()["Docker-Distribution-Api-Version"] = h.static.apiVersion
 	return x
 }

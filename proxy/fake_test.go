@@ -3,7 +3,6 @@ package proxy
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -22,8 +21,6 @@ import (
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-var _ Cache = (*cache.Cache)(nil)
 
 const (
 	hexA    = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
@@ -85,29 +82,41 @@ func (f *fakeCache) Manifest(ctx context.Context, repo cache.Repo, ref string, h
 	return &m, nil
 }
 
-func (f *fakeCache) Blob(context.Context, cache.Repo, v1.Hash) (*cache.Blob, error) {
-	return nil, errors.New("not used: tests replace openBlob")
-}
-
-func (f *fakeCache) openBlob(ctx context.Context, repo cache.Repo, d v1.Hash) (openBlob, error) {
+func (f *fakeCache) openBlob(ctx context.Context, repo cache.Repo, d v1.Hash) (blob, error) {
 	f.saw(repo.String() + "@" + d.String())
 	if f.err != nil {
-		return openBlob{}, f.err
+		return nil, f.err
 	}
 	b := f.blob // its own file, as the real one has
 	if b.path != "" {
 		file, err := os.Open(b.path)
 		if err != nil {
-			return openBlob{}, err
+			return nil, err
 		}
 		b.file = file
 	}
-	return openBlob{source: &b, size: b.size(), result: f.result}, nil
+	b.result = f.result
+	return &b, nil
+}
+
+// opening is a source whose blobs a function opens.
+type opening struct {
+	source
+	open func(ctx context.Context, repo cache.Repo) (blob, error)
+}
+
+func (o opening) openBlob(ctx context.Context, repo cache.Repo, _ v1.Hash) (blob, error) {
+	return o.open(ctx, repo)
+}
+
+// opens makes all blobs of h the one given.
+func opens(h *Handler, b blob) {
+	h.source = opening{h.source, func(context.Context, cache.Repo) (blob, error) { return b, nil }}
 }
 
 func (f *fakeCache) StatBlob(ctx context.Context, repo cache.Repo, d v1.Hash) (int64, cache.Result, error) {
 	f.saw(repo.String() + "@" + d.String())
-	return f.blob.size(), f.result, f.err
+	return f.blob.Size(), f.result, f.err
 }
 
 func (f *fakeCache) Troubled(cache.Repo) bool { return f.troubled }
@@ -149,14 +158,18 @@ type fakeBlob struct {
 	fail    error
 	stalled bool // no byte ever comes
 	file    *os.File
+	length  int64 // 0 means that of data
+	result  cache.Result
 }
 
-func (b *fakeBlob) size() int64 {
+func (b *fakeBlob) Size() int64 {
 	if b.hidden {
 		return -1
 	}
-	return int64(len(b.data))
+	return max(b.length, int64(len(b.data)))
 }
+
+func (b *fakeBlob) Result() cache.Result { return b.result }
 
 func (b *fakeBlob) File() *os.File { return b.file }
 
@@ -203,18 +216,16 @@ func (f *fakeCache) writeBlob(t testing.TB, data []byte) {
 func newHandler(t testing.TB, f *fakeCache, change func(*Options)) *Handler {
 	t.Helper()
 	o := Options{
-		Cache:     f,
 		Upstreams: map[string][]string{"docker.io": nil, "ghcr.io": nil, "my.reg:5000": {"old.reg"}},
 		Hosts:     map[string]string{"ghcr.mirror.example": "ghcr.io"},
 	}
 	if change != nil {
 		change(&o)
 	}
-	h, err := New(o)
+	h, err := handlerOf(o, f)
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.openBlob = f.openBlob
 	return h
 }
 

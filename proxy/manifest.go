@@ -15,10 +15,10 @@ import (
 // that the upstream gave, whatever the client would rather have.
 func (h *Handler) manifest(x *exchange) error {
 	repo, ref := x.repo(), x.route.Reference
-	if x.stays() && h.cache.Troubled(repo) {
+	if x.stays() && h.source.Troubled(repo) {
 		return unavailable(x, "get manifest "+repo.Name, "a blob of this repository could not be had a short while ago")
 	}
-	m, err := h.cache.Manifest(&x.budget, repo, ref, x.head())
+	m, err := h.source.Manifest(&x.deadline, repo, ref, x.head())
 	if err != nil {
 		return err
 	}
@@ -30,7 +30,7 @@ func (h *Handler) manifest(x *exchange) error {
 		return &refusal{http.StatusNotFound, "MANIFEST_UNKNOWN",
 			fmt.Sprintf("the manifest is of type %s, which the Accept header does not allow", m.Desc.MediaType)}
 	}
-	if x.stays() && !x.head() && !h.cache.Servable(&x.budget, repo, m) {
+	if x.stays() && !x.head() && !h.source.Servable(&x.deadline, repo, m) {
 		return unavailable(x, "get manifest "+repo.Name, "its blobs are not all cached")
 	}
 	return h.writeManifest(x, m)

@@ -76,16 +76,13 @@ func kindOf(r wire.Resource) Kind {
 	}
 }
 
-// observe tells whoever observes the handler of x, which is over.
-func (h *Handler) observe(x *exchange, took time.Duration, result cache.Result, err error) {
-	if h.watch == nil {
-		return
-	}
-	o := &x.seen // part of the exchange, so that nothing is allocated for it
+// observation describes x, which has ended.
+func (x *exchange) observation(took time.Duration, result cache.Result, err error) *Request {
+	o := &x.observed // part of the exchange, so that nothing is allocated for it
 	o.Upstream, o.Repository, o.Reference, o.Digest = x.route.Upstream, x.route.Repository, x.route.Reference, x.route.Digest
 	o.Kind, o.Method, o.Result, o.Err = kindOf(x.route.Resource), x.r.Method, result, err
 	o.Status, o.Bytes, o.Took = x.w.status, x.w.bytes, took
-	if x.left {
+	if x.leftEarly {
 		o.Status = statusClientLeft
 	}
 	if !x.w.first.IsZero() {
@@ -93,7 +90,7 @@ func (h *Handler) observe(x *exchange, took time.Duration, result cache.Result, 
 	}
 	o.TraceID = x.traceID()
 	o.Client, o.UserAgent = addressOf(x.r.RemoteAddr), x.r.UserAgent()
-	h.watch(o)
+	return o
 }
 
 // addressOf takes the port off an address that net/http made.

@@ -29,30 +29,6 @@ import (
 	"forebay/internal/wire"
 )
 
-// Content is what the handler serves by digest or tag; a [cache.Cache] is one. Errors
-// are or wrap a [pull.Error], or count as the upstream being unavailable.
-type Content interface {
-	Manifest(ctx context.Context, repo cache.Repo, ref string, headOnly bool) (*cache.Manifest, error)
-	// Blob's ctx bounds the opening only, never the blob that it returns.
-	Blob(ctx context.Context, repo cache.Repo, d v1.Hash) (*cache.Blob, error)
-	StatBlob(ctx context.Context, repo cache.Repo, d v1.Hash) (size int64, res cache.Result, err error)
-	Troubled(repo cache.Repo) bool
-	Servable(ctx context.Context, repo cache.Repo, m *cache.Manifest) bool
-}
-
-// Discovery is what the handler lists; a [cache.Cache] is one.
-type Discovery interface {
-	Tags(ctx context.Context, repo cache.Repo) (*cache.Listing, error)
-	Referrers(ctx context.Context, repo cache.Repo, d v1.Hash) (*cache.Referrers, error)
-	Catalog(ctx context.Context, after string, n int) (names []string, more bool, err error)
-}
-
-// Cache is what the handler serves from.
-type Cache interface {
-	Content
-	Discovery
-}
-
 // Fallback says whether clients have somewhere else to go when the mirror fails.
 type Fallback uint8
 
@@ -66,7 +42,7 @@ const (
 
 // Options configures a [Handler]. Cache and Upstreams are required.
 type Options struct {
-	Cache Cache
+	Cache *cache.Cache
 	// Redirect returns the URL that a client which GETs a blob is sent to, "" when it is
 	// served from here. nil sends nobody anywhere.
 	Redirect func(ctx context.Context, repo cache.Repo, d v1.Hash) (string, error)
@@ -78,8 +54,8 @@ type Options struct {
 	// Default is the upstream of a request that names none. Empty means docker.io.
 	Default  string
 	Fallback Fallback
-	// Instance is our name among mirrors of this kind, the same as the upstreams have. ""
-	// knows no other mirrors.
+	// Instance is our name among the Forebays that mirror each other, the same as the
+	// upstreams have. "" knows no others.
 	Instance string
 	// Rates returns what is left of the budget of an upstream. nil means that it is not known.
 	Rates func(upstream string) (wire.RateLimit, bool)
@@ -96,24 +72,20 @@ type Options struct {
 
 // Handler answers the registry API.
 type Handler struct {
-	cache      Cache
+	source     source
+	redirect   func(ctx context.Context, repo cache.Repo, d v1.Hash) (string, error) // nil for none
 	registries wire.Registries
 	fallback   Fallback
 	instance   string
 	rates      func(upstream string) (wire.RateLimit, bool)
-	looped     rate.Sometimes // bounds a warning
 	log        *zap.Logger
-	access     *zap.Logger
-	fields     sync.Pool      // of *[]zap.Field, for lines of the access log
-	watch      func(*Request) // nil for none
+	accessLog  *zap.Logger
+	observe    func(*Request) // nil for none
 	tracer     trace.Tracer   // nil for none
 	static     staticHeaders
+	fields     sync.Pool      // of *[]zap.Field, for lines of the access log
+	looped     rate.Sometimes // bounds a warning
 	disagreed  rate.Sometimes // bounds a warning that a misconfigured client may cause at will
-
-	// openBlob is cache.Blob behind the smallest interface; tests put fakes here.
-	openBlob func(ctx context.Context, repo cache.Repo, d v1.Hash) (openBlob, error)
-
-	elsewhere func(ctx context.Context, repo cache.Repo, d v1.Hash) (string, error)
 }
 
 // New returns a handler. It fails when the names of the upstreams contradict each other.
@@ -121,33 +93,29 @@ func New(o Options) (*Handler, error) {
 	if o.Cache == nil {
 		return nil, errors.New("proxy: no cache given")
 	}
+	return handlerOf(o, fromCache{o.Cache})
+}
+
+func handlerOf(o Options, from source) (*Handler, error) {
 	registries, err := registriesOf(o)
 	if err != nil {
 		return nil, err
 	}
-	h := &Handler{
-		cache:      o.Cache,
+	return &Handler{
+		source:     from,
+		redirect:   o.Redirect,
 		registries: registries,
 		fallback:   o.Fallback,
 		instance:   o.Instance,
 		rates:      o.Rates,
-		looped:     rate.Sometimes{Interval: time.Minute},
 		log:        orNop(o.Log),
-		access:     orNop(o.AccessLog),
-		watch:      o.Observe,
+		accessLog:  orNop(o.AccessLog),
+		observe:    o.Observe,
 		tracer:     o.Tracer,
 		static:     newStaticHeaders(),
+		looped:     rate.Sometimes{Interval: time.Minute},
 		disagreed:  rate.Sometimes{Interval: time.Minute},
-	}
-	h.elsewhere = o.Redirect
-	h.openBlob = func(ctx context.Context, repo cache.Repo, d v1.Hash) (openBlob, error) {
-		b, err := o.Cache.Blob(ctx, repo, d)
-		if err != nil {
-			return openBlob{}, err
-		}
-		return openBlob{source: b, size: b.Size, result: b.Result}, nil
-	}
-	return h, nil
+	}, nil
 }
 
 // Registries returns what names of registries mean to the handler.
@@ -208,16 +176,16 @@ func (h *Handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	}
 	x := newExchange(h, rw, r)
 	x.span = span
-	defer x.budget.end()
+	defer x.deadline.end()
 	err := h.serve(x)
 	abort := errors.Is(err, errAborted)
 	if err != nil && !x.w.wroteHeader() {
 		// Even if the client has left, as far as we know: without an answer of ours
 		// net/http sends an empty 200, which whoever is still there takes for content.
-		x.left = x.clientLeft()
+		x.leftEarly = x.clientLeft()
 		h.writeError(x, err)
 	}
-	h.over(x, err)
+	h.ended(x, err)
 	if abort {
 		// A plain return would end a chunked body as if it were complete.
 		panic(http.ErrAbortHandler)

@@ -32,7 +32,7 @@ type referrer struct {
 // but an upstream that failed is an error: an empty list would switch off a policy that
 // wants signatures.
 func (h *Handler) referrers(x *exchange) error {
-	found, err := h.cache.Referrers(&x.budget, x.repo(), x.route.Digest)
+	found, err := h.source.Referrers(&x.deadline, x.repo(), x.route.Digest)
 	if err != nil {
 		return err
 	}

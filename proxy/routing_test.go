@@ -142,14 +142,17 @@ func TestOtherMethodsAreRefused(t *testing.T) {
 func TestNewRefusesContradictions(t *testing.T) {
 	rows := map[string]Options{
 		"no cache":         {Upstreams: map[string][]string{"docker.io": nil}},
-		"no default":       {Cache: &fakeCache{}, Upstreams: map[string][]string{"ghcr.io": nil}},
-		"alias twice":      {Cache: &fakeCache{}, Upstreams: map[string][]string{"docker.io": {"a.example"}, "ghcr.io": {"a.example"}}},
-		"alias is a name":  {Cache: &fakeCache{}, Upstreams: map[string][]string{"docker.io": nil, "index.docker.io": nil}},
-		"upper case":       {Cache: &fakeCache{}, Upstreams: map[string][]string{"docker.io": nil, "GHCR.io": nil}},
-		"host of nobody":   {Cache: &fakeCache{}, Upstreams: map[string][]string{"docker.io": nil}, Hosts: map[string]string{"m": "quay.io"}},
-		"path as upstream": {Cache: &fakeCache{}, Upstreams: map[string][]string{"docker.io": nil, "ghcr.io/owner": nil}},
+		"no default":       {Upstreams: map[string][]string{"ghcr.io": nil}},
+		"alias twice":      {Upstreams: map[string][]string{"docker.io": {"a.example"}, "ghcr.io": {"a.example"}}},
+		"alias is a name":  {Upstreams: map[string][]string{"docker.io": nil, "index.docker.io": nil}},
+		"upper case":       {Upstreams: map[string][]string{"docker.io": nil, "GHCR.io": nil}},
+		"host of nobody":   {Upstreams: map[string][]string{"docker.io": nil}, Hosts: map[string]string{"m": "quay.io"}},
+		"path as upstream": {Upstreams: map[string][]string{"docker.io": nil, "ghcr.io/owner": nil}},
 	}
 	for name, o := range rows {
+		if name != "no cache" {
+			o.Cache = new(cache.Cache)
+		}
 		if _, err := New(o); err == nil {
 			t.Errorf("New with %s succeeded, want an error", name)
 		}

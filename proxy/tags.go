@@ -16,7 +16,7 @@ func (h *Handler) tags(x *exchange) error {
 	if err != nil {
 		return err
 	}
-	list, err := h.cache.Tags(&x.budget, x.repo())
+	list, err := h.source.Tags(&x.deadline, x.repo())
 	if err != nil {
 		return err
 	}

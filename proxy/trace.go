@@ -52,7 +52,7 @@ func (x *exchange) endTrace(result cache.Result, err error) {
 	kind := kindOf(x.route.Resource)
 	s.SetName(methodName(x.r.Method) + " " + string(kind))
 	status := x.w.status
-	if x.left {
+	if x.leftEarly {
 		status = statusClientLeft
 	}
 	s.SetAttributes(tracing.Status(status), tracing.Kind(string(kind)), tracing.Bytes(x.w.bytes))
