@@ -217,7 +217,8 @@ func (r *Registry) renewed(ctx context.Context, e *endpoint, a *ask, g *grant, v
 	}
 	if next == nil || (g != nil && next.header == g.header) {
 		if v.want != nil && v.want.realm == nil {
-			v.refusal.err.Err, v.refusal.another = errBasicRefused, true
+			v.refusal.err.Err = errBasicRefused
+			v.refusal.remedies |= tryAccount
 			if next == nil {
 				v.refusal.err.Err = errors.New("it wants a user name and password, and none is configured")
 			}
@@ -246,7 +247,7 @@ func (r *Registry) grant(ctx context.Context, e *endpoint, a *ask, c *challenge,
 	}
 	if !who.anonymous() && !e.trust.trusts(c.realm) {
 		f := r.broken(a, "%w: %s: list it in %s if it is right", errUntrustedRealm, clean(c.realm.Host), r.opts.Names.TrustedRealms)
-		f.another = true
+		f.remedies |= tryAccount
 		return nil, f
 	}
 	return r.bearerGrant(ctx, e, a, c, who)
@@ -280,7 +281,13 @@ func (r *Registry) bearerGrant(ctx context.Context, e *endpoint, a *ask, c *chal
 	}
 	shared := *from // with all who wait
 	shared.Op = a.op
-	f := &failure{err: &shared, elsewhere: pull.Failing(&shared), another: errors.Is(&shared, errBadCredentials)}
+	f := &failure{err: &shared}
+	if pull.Failing(&shared) {
+		f.remedies |= tryEndpoint
+	}
+	if errors.Is(&shared, errBadCredentials) {
+		f.remedies |= tryAccount
+	}
 	if shared.Kind == pull.Limited {
 		f.limit = tokenLimit
 	}

@@ -54,7 +54,8 @@ func unconfirmed(h http.Header) bool {
 // any use, and its limits and outages are those of what was asked for, while all else that
 // it keeps can be had.
 func (f *failure) ofMirror() {
-	f.mirror, f.again, f.limit = true, false, notLimited
+	f.atWork, f.limit = true, notLimited
+	f.remedies &^= tryAgain
 	if f.err.Status == http.StatusLoopDetected && f.err.Message == "" { // the answer to a HEAD
 		f.err.Message = "mirrors ask each other in a circle"
 	}

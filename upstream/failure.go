@@ -13,31 +13,39 @@ import (
 	"forebay/internal/wire"
 )
 
-// failure is an attempt that gave no content, and what may help.
+// failure is a request that gave no content, and what to do about it.
 type failure struct {
-	err       *pull.Error
-	again     bool // the same endpoint may do better in a moment
-	elsewhere bool // another endpoint may do better now
-	another   bool // another credential may do better now
-	// stale says that a redirect target refused, so that its signed URL may have
-	// expired and the registry should be asked for another.
-	stale bool
-	limit limitKind // what a 429 limits
-	// standIn says that it is a stand-in's, and so says nothing about the registry.
+	err      *pull.Error
+	remedies remedy
+	limit    limitKind // what a 429 limits
+	// standIn says that a stand-in has failed, which says nothing about the registry.
 	standIn bool
-	// mirror says that it is the word of another mirror of this kind about what it was
-	// asked for, and so says nothing about the mirror.
-	mirror bool
-	// refusal says that the stand-in does its work and does not have this.
-	refusal bool
+	// atWork says that the endpoint does its work, whatever the error: it told what it, or
+	// a registry behind it, thinks of what was asked for.
+	atWork bool
 }
+
+// remedy is what may help after a failure. Several may.
+type remedy uint8
+
+const (
+	tryAgain    remedy = 1 << iota // the same endpoint, in a moment
+	tryEndpoint                    // another endpoint, at once
+	tryAccount                     // another credential, at once
+	// tryRegistry: the registry again, at once. A place that it redirected to refused, so
+	// that the signed URL may have expired.
+	tryRegistry
+)
+
+// helps reports whether a remedy may help.
+func (f *failure) helps(r remedy) bool { return f.remedies&r != 0 }
 
 // sick reports whether the endpoint did not do its work, rather than refuse to.
 func (f *failure) sick() bool {
-	if f.limit != notLimited || f.refusal || f.mirror || errors.Is(f.err, context.Canceled) {
+	if f.limit != notLimited || f.atWork || errors.Is(f.err, context.Canceled) {
 		return false
 	}
-	return f.elsewhere || errors.Is(f.err, errTooSlow)
+	return f.helps(tryEndpoint) || errors.Is(f.err, errTooSlow)
 }
 
 // Causes that decide something. They are in the chain of a pull.Error.
@@ -82,13 +90,13 @@ func (r *Registry) transportFailure(ctx context.Context, a *ask, err error, reus
 		return r.fail(a, pull.Invalid, quiet(err))
 	}
 	f := r.fail(a, pull.Unavailable, quiet(err))
-	f.again, f.elsewhere = true, true
+	f.remedies = tryAgain | tryEndpoint
 	if timedOut(err) {
-		// Waiting as long again for the same server rarely helps, and the client waits too.
-		f.err.Kind, f.again = pull.Timeout, reused
+		f.err.Kind = pull.Timeout
 	}
-	if certificateFault(err) {
-		f.again = false
+	// Waiting as long again for the same server rarely helps, and the client waits too.
+	if timedOut(err) && !reused || certificateFault(err) {
+		f.remedies = tryEndpoint
 	}
 	return f
 }
@@ -111,10 +119,9 @@ func (r *Registry) statusFailure(ctx context.Context, a *ask, resp *http.Respons
 	f.err.Status, f.err.Code, f.err.Message = resp.StatusCode, doc.Code, doc.Message
 	f.err.Detail = detailOf(resp.StatusCode)
 	f.err.RetryAfter = wire.ParseRetryAfter(resp.Header, doc.Message, r.opts.Now())
-	f.again = temporary(resp.StatusCode)
-	f.elsewhere = f.again || resp.StatusCode >= 500
+	f.remedies = remediesFor(resp.StatusCode)
 	if resp.StatusCode == http.StatusTooManyRequests {
-		f.limit, f.elsewhere = kindOfLimit(a, resp.Header, doc), true
+		f.limit = kindOfLimit(a, resp.Header, doc)
 		if f.err.RetryAfter == 0 {
 			f.err.RetryAfter = wire.ParseRateLimitReset(resp.Header, r.opts.Now())
 		}
@@ -123,7 +130,7 @@ func (r *Registry) statusFailure(ctx context.Context, a *ask, resp *http.Respons
 		f.ofMirror()
 	}
 	if ctx.Err() != nil {
-		f.again, f.elsewhere = false, false
+		f.remedies = 0
 	}
 	return f
 }
@@ -174,12 +181,15 @@ func detailOf(status int) pull.Detail {
 	return pull.NoDetail
 }
 
-// temporary reports whether the same request may succeed in a moment.
-func temporary(status int) bool {
-	switch status {
-	case http.StatusRequestTimeout, http.StatusInternalServerError, http.StatusBadGateway,
-		http.StatusServiceUnavailable, http.StatusGatewayTimeout, 520, 521, 522, 523, 524:
-		return true
+// remediesFor returns what may help after a status that is no success.
+func remediesFor(status int) remedy {
+	switch {
+	case status == http.StatusRequestTimeout, status == http.StatusInternalServerError, status == http.StatusBadGateway,
+		status == http.StatusServiceUnavailable, status == http.StatusGatewayTimeout,
+		status >= 520 && status <= 524: // Cloudflare
+		return tryAgain | tryEndpoint
+	case status == http.StatusTooManyRequests, status >= 500:
+		return tryEndpoint
 	}
-	return false
+	return 0
 }

@@ -44,7 +44,7 @@ func (r *Registry) tripped(e *endpoint, a *ask) *failure {
 	wait := max(h.Until.Sub(a.start), time.Second).Round(time.Second)
 	f := r.fail(a, pull.Unavailable, fmt.Errorf("%s failed %d times in a row and is tried again in %s: %s", e.base.Host, h.Failures, wait, h.Last))
 	f.err.RetryAfter = wait
-	f.elsewhere, f.standIn = true, e.site.standIn != nil
+	f.remedies, f.standIn = tryEndpoint, e.site.standIn != nil
 	return f
 }
 
@@ -60,7 +60,7 @@ func better(first, second *failure) *failure {
 			return second
 		}
 		return first
-	case second.again && !first.again:
+	case second.helps(tryAgain) && !first.helps(tryAgain):
 		return second
 	}
 	return first
@@ -83,7 +83,7 @@ func (r *Registry) failed(a *ask, list []*endpoint, fails []*failure) {
 		case f == nil:
 		case f.sick():
 			r.sick(list[i], a.start, f.err.Error())
-		case f.err.Status != 0, f.refusal:
+		case f.err.Status != 0, f.atWork:
 			r.healthy(list[i])
 		}
 	}

@@ -172,7 +172,7 @@ func (r *Registry) held(ctx context.Context, a *ask, err error) *failure {
 	f.err.Code = "TOOMANYREQUESTS"
 	f.err.Message = closed.Error()
 	f.err.RetryAfter = max(closed.Until.Sub(r.opts.Now()), time.Second)
-	f.limit, f.elsewhere = heldLimit, true
+	f.limit, f.remedies = heldLimit, tryEndpoint
 	return f
 }
 
@@ -210,7 +210,7 @@ func (r *Registry) probe(ctx context.Context, e *endpoint, a *ask) *failure {
 	if rate, ok := wire.ParseRateLimit(resp.Header); ok && rate.Remaining == 0 {
 		f := r.fail(a, pull.Limited, nil)
 		f.err.Code, f.err.Message = "TOOMANYREQUESTS", a.who.spent(r.opts.Now())
-		f.limit, f.elsewhere = pullLimit, true
+		f.limit, f.remedies = pullLimit, tryEndpoint
 		return f
 	}
 	return nil

@@ -72,10 +72,13 @@ func (r *Registry) targetFailure(ctx context.Context, a *ask, u *url.URL, resp *
 			f.limit = pullLimit // registry.k8s.io: all manifests are elsewhere
 		}
 	case http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden:
-		f.err.Kind, f.stale = pull.Unavailable, true
+		f.err.Kind = pull.Unavailable
+		f.remedies |= tryRegistry
 	case http.StatusNotFound, http.StatusGone:
 		// Manifests are redirected unsigned (registry.k8s.io), so the target knows.
-		f.stale = !a.blobless()
+		if !a.blobless() {
+			f.remedies |= tryRegistry
+		}
 	}
 	return f
 }

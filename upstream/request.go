@@ -123,7 +123,7 @@ func (r *Registry) attempt(ctx context.Context, e *endpoint, a *ask) (*answer, *
 			return ans, nil
 		}
 		last = moreTelling(last, fail)
-		if !fail.another || ctx.Err() != nil {
+		if !fail.helps(tryAccount) || ctx.Err() != nil {
 			break
 		}
 	}
@@ -150,7 +150,7 @@ func (r *Registry) asAccount(ctx context.Context, e *endpoint, a *ask) (*answer,
 		l.all.Unclear()
 		l.store.Unclear()
 		fail := r.held(ctx, a, err)
-		fail.another = true
+		fail.remedies |= tryAccount
 		return nil, fail
 	}
 	var ans *answer
@@ -165,7 +165,7 @@ func (r *Registry) asAccount(ctx context.Context, e *endpoint, a *ask) (*answer,
 	if fail != nil {
 		switch fail.limit {
 		case pullLimit:
-			fail.another = true
+			fail.remedies |= tryAccount
 			r.until(fail, gate)
 		case allLimit, slowLimit:
 			r.until(fail, e.site.all)
@@ -185,7 +185,7 @@ func (r *Registry) located(ctx context.Context, e *endpoint, a *ask) (*answer, *
 	const asks = 3
 	for n := 1; ; n++ {
 		ans, fail := r.once(ctx, e, a)
-		if fail == nil || !fail.stale || n == asks || a.method != http.MethodGet {
+		if fail == nil || !fail.helps(tryRegistry) || n == asks || a.method != http.MethodGet {
 			return ans, fail
 		}
 		r.log.Debug("redirect target refused; asking again", logkey.Status(fail.err.Status), logkey.Op(a.op))

@@ -25,14 +25,14 @@ func (r *Registry) retrying(ctx context.Context, a *ask) (*answer, *failure) {
 				return ans, nil
 			}
 			fails[i] = fail
-			if !fail.elsewhere {
+			if !fail.helps(tryEndpoint) {
 				r.failed(a, list, fails)
 				return nil, fail
 			}
 			if fail.sick() {
 				e.breaker.Cool(r.opts.Now())
 			}
-			again = again || fail.again
+			again = again || fail.helps(tryAgain)
 			last = better(last, fail)
 		}
 		if !again || !r.pause(ctx, n, last) {

@@ -143,10 +143,11 @@ func (e *endpoint) tell(f *failure) *failure {
 	if e.site.standIn == nil {
 		return f
 	}
-	f.elsewhere, f.standIn = true, true
+	f.standIn = true
+	f.remedies |= tryEndpoint
 	switch f.err.Kind {
 	case pull.NotFound, pull.Denied, pull.Unsupported:
-		f.refusal = true
+		f.atWork = true
 		fallthrough
 	case pull.Invalid:
 		f.err.Err = fmt.Errorf("stand-in %s: %s", e.site.host, f.err.Kind)

@@ -265,7 +265,7 @@ func (r *Registry) mintRetrying(ctx context.Context, e *endpoint, a *ask, realm 
 		if fail == nil {
 			return t, nil
 		}
-		if !fail.again || !r.pause(ctx, n, fail) {
+		if !fail.helps(tryAgain) || !r.pause(ctx, n, fail) {
 			if fail.err.Err == nil {
 				fail.err.Err = fmt.Errorf("token server %s refused", realm.Host)
 			} else {
