@@ -27,7 +27,7 @@ func (r *Registry) StatBlob(ctx context.Context, repo string, d v1.Hash) (int64,
 	if time.Now().UnixNano() < first.noBlobHead.Load() {
 		return r.statByRange(ctx, repo, d)
 	}
-	ans, err := r.patiently(ctx, r.questions, a)
+	ans, err := r.doHeld(ctx, r.questions, a)
 	if err == nil {
 		ans.Body.Close() // before the next request, which needs a place in the same lane
 		if ans.ContentLength >= 0 && contentEncoding(ans.Header) == "" {
@@ -64,8 +64,8 @@ func (r *Registry) statByRange(ctx context.Context, repo string, d v1.Hash) (int
 	if err != nil {
 		return 0, err
 	}
-	a.op, a.span, a.proof = "stat blob "+repo+"@"+d.String(), "bytes=0-0", true
-	ans, err := r.patiently(ctx, r.questions, a)
+	a.op, a.byteRange, a.needsRegistry = "stat blob "+repo+"@"+d.String(), "bytes=0-0", true
+	ans, err := r.doHeld(ctx, r.questions, a)
 	if err != nil {
 		return 0, err
 	}
@@ -94,10 +94,10 @@ func (r *Registry) OpenBlob(ctx context.Context, repo string, d v1.Hash, off, en
 	if off < 0 || (end != -1 && end <= off) {
 		return nil, r.broken(a, "range %d to %d is empty", off, end).err
 	}
-	if a.span = spanHeader(off, end); a.span == "" {
+	if a.byteRange = rangeHeader(off, end); a.byteRange == "" {
 		return r.openWhole(ctx, a)
 	}
-	ans, err := r.patiently(ctx, r.blobs, a)
+	ans, err := r.doHeld(ctx, r.blobs, a)
 	if err != nil {
 		return nil, err
 	}
@@ -114,12 +114,12 @@ func (r *Registry) OpenBlob(ctx context.Context, repo string, d v1.Hash, off, en
 	// Wrong or refused ranges: as if they had been ignored.
 	ans.Body.Close()
 	r.locations.drop(ans.endpoint, ans.ask)
-	a.span = ""
+	a.byteRange = ""
 	return r.openWhole(ctx, a)
 }
 
 func (r *Registry) openWhole(ctx context.Context, a *ask) (*pull.Body, error) {
-	ans, err := r.patiently(ctx, r.blobs, a)
+	ans, err := r.doHeld(ctx, r.blobs, a)
 	if err != nil {
 		return nil, err
 	}
@@ -137,7 +137,7 @@ func (r *Registry) blobAsk(method, repo string, d v1.Hash) (*ask, error) {
 	}
 	a := &ask{
 		op: verb + " blob " + repo + "@" + d.String(), method: method, repo: repo,
-		tail: "/blobs/" + d.String(), blob: d, fixed: true,
+		tail: "/blobs/" + d.String(), blob: d, byDigest: true,
 	}
 	if err := validRepo(repo); err != nil {
 		return nil, r.broken(a, "%w", err).err
@@ -148,7 +148,7 @@ func (r *Registry) blobAsk(method, repo string, d v1.Hash) (*ask, error) {
 	return a, nil
 }
 
-func spanHeader(off, end int64) string {
+func rangeHeader(off, end int64) string {
 	switch {
 	case end >= 0:
 		return fmt.Sprintf("bytes=%d-%d", off, end-1)

@@ -126,9 +126,9 @@ func (a *account) use(who identity) {
 	}
 }
 
-// see takes in what an answer of the registry says of the limits of the credential that
-// it was asked with, and books a pull.
-func (r *Registry) see(ctx context.Context, a *ask, resp *http.Response) {
+// noteBudget remembers what an answer of the registry says of the limits of the credential
+// that it was asked with, and books a pull.
+func (r *Registry) noteBudget(ctx context.Context, a *ask, resp *http.Response) {
 	limit, ok := wire.ParseRateLimit(resp.Header)
 	if !ok {
 		return

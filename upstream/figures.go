@@ -112,7 +112,7 @@ type counts struct {
 	latencies         [requestKinds]*tally.Histogram
 	pulls, bytes      atomic.Int64
 	probes, failovers atomic.Int64
-	limits            [heldLimit + 1]atomic.Int64
+	limits            [gateClosed + 1]atomic.Int64
 }
 
 // measure makes room for latencies.
@@ -153,7 +153,7 @@ func (a *ask) kind() RequestKind {
 		return ManifestHead
 	case a.manifest:
 		return ManifestGet
-	case a.blobless():
+	case !a.forBlob():
 		return List
 	case head:
 		return BlobHead

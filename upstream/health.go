@@ -66,18 +66,18 @@ func better(first, second *failure) *failure {
 	return first
 }
 
-// fine takes in that e answered. Of a blob, that is not known before its end.
-func (r *Registry) fine(e *endpoint, a *ask) {
+// noteAnswer remembers that e answered. Of a blob, that is not known before its end.
+func (r *Registry) noteAnswer(e *endpoint, a *ask) {
 	if a.from == nil && e != r.preferred(a) {
 		r.counts.failovers.Add(1)
 	}
-	if a.blobless() {
+	if !a.forBlob() {
 		r.healthy(e)
 	}
 }
 
-// failed takes in how the endpoints of a request that failed fared.
-func (r *Registry) failed(a *ask, list []*endpoint, fails []*failure) {
+// noteFailures remembers how the endpoints of a request fared that failed.
+func (r *Registry) noteFailures(a *ask, list []*endpoint, fails []*failure) {
 	for i, f := range fails {
 		switch {
 		case f == nil:

@@ -24,7 +24,7 @@ const (
 	slowLimit            // requests a second: everything, for a moment
 	storeLimit           // the blob store: the registry itself may go on
 	tokenLimit           // the token server: whoever has a token may go on
-	heldLimit            // we know that it would be refused, and did not ask
+	gateClosed           // we know that it would be refused, and did not ask
 )
 
 // String names the kind for logs and metrics.
@@ -40,7 +40,7 @@ func (k limitKind) String() string {
 		return "blobs"
 	case tokenLimit:
 		return "tokens"
-	case heldLimit:
+	case gateClosed:
 		return "held"
 	}
 	return "none"
@@ -63,36 +63,37 @@ func kindOfLimit(a *ask, h http.Header, doc wire.ErrorDoc) limitKind {
 	return slowLimit
 }
 
-// leave is what one request needs to be sent: a pass of each gate on its way.
-type leave struct {
+// passes are what one request needs to be sent: a pass of each gate on its way. Whoever got
+// them must report how the request went, by [Registry.report] or to each pass.
+type passes struct {
 	all, store, own governor.Pass
 }
 
 // enter gets the passes that hold for all accounts.
-func (s *site) enter(ctx context.Context, a *ask) (leave, error) {
-	var l leave
+func (s *site) enter(ctx context.Context, a *ask) (passes, error) {
+	var p passes
 	var err error
-	if l.all, err = s.all.Enter(ctx); err != nil || a.blobless() {
-		return l, err
+	if p.all, err = s.all.Enter(ctx); err != nil || !a.forBlob() {
+		return p, err
 	}
-	if l.store, err = s.store.Enter(ctx); err != nil {
-		l.all.Unclear()
+	if p.store, err = s.store.Enter(ctx); err != nil {
+		p.all.Unclear()
 	}
-	return l, err
+	return p, err
 }
 
 // report tells the gates how a request went, and closes those that its 429 is about.
-func (r *Registry) report(e *endpoint, a *ask, l leave, fail *failure) {
+func (r *Registry) report(e *endpoint, a *ask, p passes, fail *failure) {
 	switch {
 	case fail == nil:
-		l.all.Through()
-		l.store.Through()
-		l.own.Through()
+		p.all.Through()
+		p.store.Through()
+		p.own.Through()
 		return
-	case fail.limit == heldLimit, fail.limit == tokenLimit, fail.err.Status == 0 && fail.limit == notLimited:
-		l.all.Unclear() // the registry said nothing
-		l.store.Unclear()
-		l.own.Unclear()
+	case fail.limit == gateClosed, fail.limit == tokenLimit, fail.err.Status == 0 && fail.limit == notLimited:
+		p.all.Unclear() // the registry said nothing
+		p.store.Unclear()
+		p.own.Unclear()
 		return
 	}
 	wait := fail.err.RetryAfter
@@ -102,31 +103,31 @@ func (r *Registry) report(e *endpoint, a *ask, l leave, fail *failure) {
 	var news bool
 	switch fail.limit {
 	case pullLimit:
-		l.all.Through()
-		l.store.Unclear()
-		news = l.own.Refused(wait, a.who.spent(r.opts.Now()))
+		p.all.Through()
+		p.store.Unclear()
+		news = p.own.Refused(wait, a.who.spent(r.opts.Now()))
 	case allLimit:
-		l.own.Unclear()
-		l.store.Unclear()
-		news = l.all.Refused(wait, "it refuses all requests of our address")
+		p.own.Unclear()
+		p.store.Unclear()
+		news = p.all.Refused(wait, "it refuses all requests of our address")
 	case slowLimit:
-		l.own.Unclear()
-		l.store.Unclear()
+		p.own.Unclear()
+		p.store.Unclear()
 		if wait == 0 {
 			wait = slowDown
 		}
-		news = l.all.Refused(wait, "it refuses so many requests at once")
+		news = p.all.Refused(wait, "it refuses so many requests at once")
 	case storeLimit:
-		l.all.Through()
-		l.own.Through()
-		news = l.store.Refused(wait, "its blob store refuses so many requests")
+		p.all.Through()
+		p.own.Through()
+		news = p.store.Refused(wait, "its blob store refuses so many requests")
 	default: // an answer, if not the one that was hoped for
-		l.all.Through()
-		l.own.Through()
+		p.all.Through()
+		p.own.Through()
 		if errors.Is(fail.err, errTarget) {
-			l.store.Unclear()
+			p.store.Unclear()
 		} else {
-			l.store.Through()
+			p.store.Through()
 		}
 		return
 	}
@@ -162,8 +163,8 @@ func shortDuration(d time.Duration) string {
 	return text
 }
 
-// held returns the failure of a request that is not made, since a gate is closed.
-func (r *Registry) held(ctx context.Context, a *ask, err error) *failure {
+// notSent returns the failure of a request that is not sent, since a gate is closed.
+func (r *Registry) notSent(ctx context.Context, a *ask, err error) *failure {
 	var closed *governor.ClosedError
 	if !errors.As(err, &closed) { // ctx is done
 		return r.transportFailure(ctx, a, err, false)
@@ -172,13 +173,13 @@ func (r *Registry) held(ctx context.Context, a *ask, err error) *failure {
 	f.err.Code = "TOOMANYREQUESTS"
 	f.err.Message = closed.Error()
 	f.err.RetryAfter = max(closed.Until.Sub(r.opts.Now()), time.Second)
-	f.limit, f.remedies = heldLimit, tryEndpoint
+	f.limit, f.remedies = gateClosed, tryEndpoint
 	return f
 }
 
-// until completes the error of a 429 with when we ask again, which is what everybody who
+// tellWhen completes the error of a 429 with when we ask again, which is what everybody who
 // comes meanwhile is told too.
-func (r *Registry) until(f *failure, g *governor.Gate) {
+func (r *Registry) tellWhen(f *failure, g *governor.Gate) {
 	closed := g.Closed()
 	if closed == nil {
 		return
@@ -203,7 +204,7 @@ func (r *Registry) probe(ctx context.Context, e *endpoint, a *ask) *failure {
 		return fail
 	}
 	defer discard(resp)
-	r.see(ctx, &head, resp)
+	r.noteBudget(ctx, &head, resp)
 	if resp.StatusCode == http.StatusTooManyRequests {
 		return r.statusFailure(ctx, &head, resp, g)
 	}
@@ -216,34 +217,35 @@ func (r *Registry) probe(ctx context.Context, e *endpoint, a *ask) *failure {
 	return nil
 }
 
-// patience holds requests that the registry limits, where it is configured so.
-type patience struct {
+// limitWait is how long a request may be held that the registry limits. It is no time at
+// all unless the configuration says so.
+type limitWait struct {
 	r     *Registry
 	until time.Time
 }
 
-func (r *Registry) patience() patience {
-	return patience{r: r, until: r.opts.Now().Add(r.opts.LimitedWait)}
+func (r *Registry) limitWait() limitWait {
+	return limitWait{r: r, until: r.opts.Now().Add(r.opts.LimitedWait)}
 }
 
-// patiently is do for requests that may be held.
-func (r *Registry) patiently(ctx context.Context, l lane, a *ask) (*answer, error) {
-	for p := r.patience(); ; {
+// doHeld is do for requests that may be held.
+func (r *Registry) doHeld(ctx context.Context, l lane, a *ask) (*answer, error) {
+	for w := r.limitWait(); ; {
 		ans, err := r.do(ctx, l, a)
-		if err == nil || !p.again(ctx, err) {
+		if err == nil || !w.sitOut(ctx, err) {
 			return ans, err
 		}
 	}
 }
 
-// again waits until a request that ended with err is worth another try, and reports
-// whether it is. Nothing is held that would not be let through in time.
-func (p patience) again(ctx context.Context, err error) bool {
+// sitOut waits until the limit that err tells of is over, and reports whether the request
+// is worth another try. It does not wait for a limit that ends too late.
+func (w limitWait) sitOut(ctx context.Context, err error) bool {
 	var e *pull.Error
-	if p.r.opts.LimitedWait <= 0 || !errors.As(err, &e) || e.Kind != pull.Limited || e.RetryAfter <= 0 {
+	if w.r.opts.LimitedWait <= 0 || !errors.As(err, &e) || e.Kind != pull.Limited || e.RetryAfter <= 0 {
 		return false
 	}
-	if p.r.opts.Now().Add(e.RetryAfter).After(p.until) {
+	if w.r.opts.Now().Add(e.RetryAfter).After(w.until) {
 		return false
 	}
 	timer := time.NewTimer(e.RetryAfter)
@@ -252,7 +254,7 @@ func (p patience) again(ctx context.Context, err error) bool {
 	case <-timer.C:
 		return true
 	case <-ctx.Done():
-	case <-p.r.stopping.Done():
+	case <-w.r.stopping.Done():
 	}
 	return false
 }

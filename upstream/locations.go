@@ -47,7 +47,7 @@ func newLocations(now func() time.Time) *locations {
 
 // keep remembers the target of a GET for a blob. That of a HEAD is signed for HEAD.
 func (l *locations) keep(e *endpoint, a *ask, u *url.URL) {
-	if a.blobless() || a.method != http.MethodGet {
+	if !a.forBlob() || a.method != http.MethodGet {
 		return
 	}
 	l.mu.Lock()
@@ -57,7 +57,7 @@ func (l *locations) keep(e *endpoint, a *ask, u *url.URL) {
 
 // get returns the target for a, or nil.
 func (l *locations) get(e *endpoint, a *ask) *url.URL {
-	if a.blobless() || a.method != http.MethodGet {
+	if !a.forBlob() || a.method != http.MethodGet {
 		return nil
 	}
 	l.mu.Lock()

@@ -32,7 +32,7 @@ func (r *Registry) Resolve(ctx context.Context, repo, ref string) (v1.Descriptor
 	if err != nil {
 		return v1.Descriptor{}, err
 	}
-	ans, err := r.patiently(ctx, r.questions, a)
+	ans, err := r.doHeld(ctx, r.questions, a)
 	if err != nil {
 		var e *pull.Error
 		if errors.As(err, &e) && e.Kind == pull.Denied && e.Status == http.StatusUnauthorized && e.Err == nil {
@@ -77,9 +77,9 @@ func headDescriptor(ans *answer, want v1.Hash) (v1.Descriptor, error) {
 // Manifest fetches the manifest ref by GET. Its bytes have the digest of the descriptor,
 // which is ref when ref is a digest, and its media type is certain.
 func (r *Registry) Manifest(ctx context.Context, repo, ref string) (v1.Descriptor, []byte, error) {
-	for p := r.patience(); ; {
+	for w := r.limitWait(); ; {
 		desc, body, err := r.manifestOnce(ctx, repo, ref)
-		if err == nil || !p.again(ctx, err) {
+		if err == nil || !w.sitOut(ctx, err) {
 			return desc, body, err
 		}
 	}
@@ -138,7 +138,7 @@ func (r *Registry) manifestAsk(method, repo, ref string) (*ask, v1.Hash, error) 
 	}
 	a := &ask{
 		op: verb + " manifest " + repo + separator + ref, method: method, repo: repo,
-		tail: "/manifests/" + ref, accept: acceptManifests, manifest: true, fixed: err == nil,
+		tail: "/manifests/" + ref, accept: acceptManifests, manifest: true, byDigest: err == nil,
 	}
 	if err := validRepo(repo); err != nil {
 		return nil, want, r.broken(a, "%w", err).err

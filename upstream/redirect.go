@@ -46,7 +46,7 @@ func (r *Registry) follow(ctx context.Context, e *endpoint, a *ask, u *url.URL, 
 		}
 		switch {
 		case redirects(resp):
-		case a.wants(resp.StatusCode):
+		case a.answeredBy(resp.StatusCode):
 			if g == nil {
 				r.locations.keep(e, a, u)
 			}
@@ -68,7 +68,7 @@ func (r *Registry) targetFailure(ctx context.Context, a *ask, u *url.URL, resp *
 	switch f.err.Status {
 	case http.StatusTooManyRequests:
 		f.limit = storeLimit
-		if a.blobless() {
+		if !a.forBlob() {
 			f.limit = pullLimit // registry.k8s.io: all manifests are elsewhere
 		}
 	case http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden:
@@ -76,15 +76,15 @@ func (r *Registry) targetFailure(ctx context.Context, a *ask, u *url.URL, resp *
 		f.remedies |= tryRegistry
 	case http.StatusNotFound, http.StatusGone:
 		// Manifests are redirected unsigned (registry.k8s.io), so the target knows.
-		if !a.blobless() {
+		if a.forBlob() {
 			f.remedies |= tryRegistry
 		}
 	}
 	return f
 }
 
-// blobless reports whether a is for something else than a blob.
-func (a *ask) blobless() bool { return a.blob.Hex == "" }
+// forBlob reports whether a is for a blob, and not for a manifest or a list.
+func (a *ask) forBlob() bool { return a.blob.Hex != "" }
 
 // resolve returns the URL that a Location header names, seen from base. Nothing in it
 // is cleaned: a double slash or a dot may be part of what was signed.

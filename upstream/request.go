@@ -18,6 +18,17 @@ import (
 	"forebay/internal/tracing"
 )
 
+// A request goes down these steps, each of which may take the next one several times:
+//
+//	do            holds a lane, and has until Timeouts.Answer
+//	retrying      asks the endpoints in order, and all again after a pause
+//	atEndpoint    asks with one account after the other
+//	withAccount   passes the gates, and tells them how it went
+//	withFreshURL  asks again when a signed URL has expired
+//	atRegistry    asks the registry and follows its redirects
+//	authenticated sends it with another grant when one is refused
+//	send          makes one HTTP request
+
 // ask is one request to a registry, before it is known which endpoint answers it.
 type ask struct {
 	op     string // for errors: "head manifest library/nginx:latest"
@@ -26,19 +37,20 @@ type ask struct {
 	tail   string // of the path, behind the repository: "/manifests/latest"
 	query  string // without the question mark
 	accept string
-	span   string  // Range header; "" asks without
-	blob   v1.Hash // the blob that a GET is for; zero for everything else
+	blob   v1.Hash // the blob that it is for; zero for everything else
+	// byteRange is the Range header; "" asks without.
+	byteRange string
 
 	manifest bool // it is for a manifest
-	fixed    bool // it names a digest, so that it does not matter who answers
+	byDigest bool // it names a digest, so that it does not matter who answers
+	// needsRegistry says that the registry must be asked, and no place that it redirected
+	// to before: its answer shows that the repository holds the blob.
+	needsRegistry bool
 	// avoid gave a wrong answer: others are asked first.
 	avoid *endpoint
-	who   *account // set when it is known who is asked
-	start time.Time
 
-	// proof says that the registry itself must answer, since the answer shows that the
-	// repository holds the blob.
-	proof bool
+	who   *account  // set by atEndpoint
+	start time.Time // set by retrying
 
 	// from pins a further page of a listing: the endpoint that gave the first, and the
 	// URL that it named.
@@ -110,14 +122,14 @@ func (r *Registry) bodyError(ans *answer, a *ask, cause error) error {
 	return r.fail(a, kind, cause).err
 }
 
-// attempt asks one endpoint, with one credential after the other as long as the registry
+// atEndpoint asks one endpoint, with one credential after the other as long as the registry
 // refuses them or has no pulls left for them.
-func (r *Registry) attempt(ctx context.Context, e *endpoint, a *ask) (*answer, *failure) {
+func (r *Registry) atEndpoint(ctx context.Context, e *endpoint, a *ask) (*answer, *failure) {
 	var last *failure
 	for _, who := range e.site.accounts {
 		b := e.translate(a)
 		b.who = who
-		ans, fail := r.asAccount(ctx, e, b)
+		ans, fail := r.withAccount(ctx, e, b)
 		if fail == nil {
 			ans.ask = b
 			return ans, nil
@@ -139,52 +151,52 @@ func moreTelling(first, second *failure) *failure {
 	return first
 }
 
-// asAccount asks with one credential, if the gates on the way let it.
-func (r *Registry) asAccount(ctx context.Context, e *endpoint, a *ask) (*answer, *failure) {
-	l, err := e.site.enter(ctx, a)
+// withAccount asks with one credential, if the gates on the way let it.
+func (r *Registry) withAccount(ctx context.Context, e *endpoint, a *ask) (*answer, *failure) {
+	p, err := e.site.enter(ctx, a)
 	if err != nil {
-		return nil, r.held(ctx, a, err)
+		return nil, r.notSent(ctx, a, err)
 	}
 	gate := a.who.gate(a)
-	if l.own, err = gate.Enter(ctx); err != nil {
-		l.all.Unclear()
-		l.store.Unclear()
-		fail := r.held(ctx, a, err)
+	if p.own, err = gate.Enter(ctx); err != nil {
+		p.all.Unclear()
+		p.store.Unclear()
+		fail := r.notSent(ctx, a, err)
 		fail.remedies |= tryAccount
 		return nil, fail
 	}
 	var ans *answer
 	var fail *failure
-	if l.own.Probe() && a.charged() {
+	if p.own.Probe() && a.charged() {
 		fail = r.probe(ctx, e, a)
 	}
 	if fail == nil {
-		ans, fail = r.located(ctx, e, a)
+		ans, fail = r.withFreshURL(ctx, e, a)
 	}
-	r.report(e, a, l, fail)
+	r.report(e, a, p, fail)
 	if fail != nil {
 		switch fail.limit {
 		case pullLimit:
 			fail.remedies |= tryAccount
-			r.until(fail, gate)
+			r.tellWhen(fail, gate)
 		case allLimit, slowLimit:
-			r.until(fail, e.site.all)
+			r.tellWhen(fail, e.site.all)
 		case storeLimit:
-			r.until(fail, e.site.store)
+			r.tellWhen(fail, e.site.store)
 		}
 	}
 	return ans, fail
 }
 
-// located asks one endpoint, following redirects. An expired signed URL is asked for
-// again, a bounded number of times.
-func (r *Registry) located(ctx context.Context, e *endpoint, a *ask) (*answer, *failure) {
+// withFreshURL asks where the blob was found before, else the registry, and the registry
+// again when the signed URL that it pointed to has expired, a bounded number of times.
+func (r *Registry) withFreshURL(ctx context.Context, e *endpoint, a *ask) (*answer, *failure) {
 	if ans := r.revisit(ctx, e, a); ans != nil {
 		return ans, nil
 	}
 	const asks = 3
 	for n := 1; ; n++ {
-		ans, fail := r.once(ctx, e, a)
+		ans, fail := r.atRegistry(ctx, e, a)
 		if fail == nil || !fail.helps(tryRegistry) || n == asks || a.method != http.MethodGet {
 			return ans, fail
 		}
@@ -195,7 +207,7 @@ func (r *Registry) located(ctx context.Context, e *endpoint, a *ask) (*answer, *
 // revisit asks the place where an earlier request for the same blob was redirected to,
 // without asking the registry again. It returns nil if that did not work.
 func (r *Registry) revisit(ctx context.Context, e *endpoint, a *ask) *answer {
-	if a.span == "" || a.proof {
+	if a.byteRange == "" || a.needsRegistry {
 		return nil
 	}
 	target := r.locations.get(e, a)
@@ -203,7 +215,7 @@ func (r *Registry) revisit(ctx context.Context, e *endpoint, a *ask) *answer {
 		return nil
 	}
 	resp, fail := r.send(ctx, e, a, Redirect, target, nil)
-	if fail == nil && a.wants(resp.StatusCode) {
+	if fail == nil && a.answeredBy(resp.StatusCode) {
 		return &answer{Response: resp, endpoint: e, url: e.url(a.path(), a.query)}
 	}
 	r.locations.drop(e, a)
@@ -213,8 +225,8 @@ func (r *Registry) revisit(ctx context.Context, e *endpoint, a *ask) *answer {
 	return nil
 }
 
-// once asks the registry, authenticates as it wishes, and follows where it points.
-func (r *Registry) once(ctx context.Context, e *endpoint, a *ask) (*answer, *failure) {
+// atRegistry asks the registry, authenticates as it wishes, and follows where it points.
+func (r *Registry) atRegistry(ctx context.Context, e *endpoint, a *ask) (*answer, *failure) {
 	u := a.page
 	if u == nil {
 		u = e.url(a.path(), a.query)
@@ -223,13 +235,13 @@ func (r *Registry) once(ctx context.Context, e *endpoint, a *ask) (*answer, *fai
 	if fail != nil {
 		return nil, fail
 	}
-	r.see(ctx, a, resp)
+	r.noteBudget(ctx, a, resp)
 	if redirects(resp) {
 		resp, fail = r.follow(ctx, e, a, u, resp, g)
 		if fail != nil {
 			return nil, fail
 		}
-	} else if !a.wants(resp.StatusCode) {
+	} else if !a.answeredBy(resp.StatusCode) {
 		return nil, r.statusFailure(ctx, a, resp, g)
 	}
 	if a.charged() {
@@ -238,13 +250,13 @@ func (r *Registry) once(ctx context.Context, e *endpoint, a *ask) (*answer, *fai
 	return &answer{Response: resp, endpoint: e, grant: g, url: u}, nil
 }
 
-// wants reports whether a status is an answer to a.
-func (a *ask) wants(status int) bool {
+// answeredBy reports whether a status is an answer to a.
+func (a *ask) answeredBy(status int) bool {
 	switch status {
 	case http.StatusOK:
 		return true
 	case http.StatusPartialContent, http.StatusRequestedRangeNotSatisfiable:
-		return a.span != ""
+		return a.byteRange != ""
 	}
 	return false
 }
@@ -267,8 +279,8 @@ func (r *Registry) send(ctx context.Context, e *endpoint, a *ask, k RequestKind,
 	if a.accept != "" {
 		req.Header.Set("Accept", a.accept)
 	}
-	if a.span != "" {
-		req.Header.Set("Range", a.span)
+	if a.byteRange != "" {
+		req.Header.Set("Range", a.byteRange)
 	}
 	if g != nil {
 		req.Header.Set("Authorization", g.header)

@@ -19,14 +19,14 @@ func (r *Registry) retrying(ctx context.Context, a *ask) (*answer, *failure) {
 	for n := 1; ; n++ {
 		again, last := false, skipped
 		for i, e := range list {
-			ans, fail := r.attempt(ctx, e, a)
+			ans, fail := r.atEndpoint(ctx, e, a)
 			if fail == nil {
-				r.fine(e, a)
+				r.noteAnswer(e, a)
 				return ans, nil
 			}
 			fails[i] = fail
 			if !fail.helps(tryEndpoint) {
-				r.failed(a, list, fails)
+				r.noteFailures(a, list, fails)
 				return nil, fail
 			}
 			if fail.sick() {
@@ -36,7 +36,7 @@ func (r *Registry) retrying(ctx context.Context, a *ask) (*answer, *failure) {
 			last = better(last, fail)
 		}
 		if !again || !r.pause(ctx, n, last) {
-			r.failed(a, list, fails)
+			r.noteFailures(a, list, fails)
 			return nil, last
 		}
 	}

@@ -125,7 +125,7 @@ func (e *endpoint) serves(a *ask) bool {
 		return true
 	}
 	_, carried := s.name(a.repo)
-	return carried && (a.fixed || s.Tags)
+	return carried && (a.byDigest || s.Tags)
 }
 
 // translate returns a as it is asked of e, under e's name for the repository.

@@ -67,7 +67,7 @@ type tokens struct {
 
 	mu     sync.Mutex
 	kept   *lru.LRU[tokenKey, *token]
-	proofs map[proofKey]*proof       // few: one for each credential and token server
+	trials map[trialKey]*trial       // few: one for each credential and token server
 	gates  map[string]*governor.Gate // by "host:port" of token servers, which are few
 }
 
@@ -79,7 +79,7 @@ func newTokens(life context.Context, work *sync.WaitGroup, now func() time.Time)
 		panic(err) // only for a size below 1
 	}
 	return &tokens{
-		now: now, kept: kept, proofs: map[proofKey]*proof{}, gates: map[string]*governor.Gate{},
+		now: now, kept: kept, trials: map[trialKey]*trial{}, gates: map[string]*governor.Gate{},
 		flights: flight.Group[tokenKey, *token]{Life: life, Work: work, Carry: tracing.Carry},
 	}
 }
@@ -145,11 +145,13 @@ func (t *tokens) drop(key tokenKey, refused *token) {
 	}
 }
 
-// proofKey is a credential at a token server, and proof what that server thinks of it.
-type proofKey struct{ host, who string }
+// trialKey is a credential at a token server.
+type trialKey struct{ host, who string }
 
-type proof struct {
-	// turn is held while an unproven credential is tried, so that a wrong one is tried once.
+// trial is what a token server has said of a credential.
+type trial struct {
+	// turn is held while a credential is tried that was never accepted, so that a wrong one
+	// is tried once, however many ask.
 	turn lane
 
 	mu       sync.Mutex
@@ -158,15 +160,15 @@ type proof struct {
 	err      pull.Error // of the refusal
 }
 
-func (t *tokens) proof(key proofKey) *proof {
+func (t *tokens) trial(key trialKey) *trial {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	p := t.proofs[key]
-	if p == nil {
-		p = &proof{turn: make(lane, 1)}
-		t.proofs[key] = p
+	known := t.trials[key]
+	if known == nil {
+		known = &trial{turn: make(lane, 1)}
+		t.trials[key] = known
 	}
-	return p
+	return known
 }
 
 // gate returns the gate of a token server.
@@ -183,28 +185,28 @@ func (t *tokens) gate(host string) *governor.Gate {
 
 // refusal returns the remembered refusal of a credential, or nil; and whether it has
 // been accepted before.
-func (p *proof) refusal(now time.Time) (refused *pull.Error, good bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if now.Before(p.badUntil) {
-		err := p.err
+func (t *trial) refusal(now time.Time) (refused *pull.Error, good bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if now.Before(t.badUntil) {
+		err := t.err
 		return &err, false
 	}
-	return nil, p.good
+	return nil, t.good
 }
 
 // learn remembers how a token request went. It reports whether a refusal is new.
-func (p *proof) learn(now time.Time, err *pull.Error) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+func (t *trial) learn(now time.Time, err *pull.Error) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	if err == nil {
-		p.good, p.badUntil = true, time.Time{}
+		t.good, t.badUntil = true, time.Time{}
 		return false
 	}
 	if !errors.Is(err, errBadCredentials) {
 		return false
 	}
-	p.good, p.badUntil, p.err = false, now.Add(badCredentialsFor), *err
+	t.good, t.badUntil, t.err = false, now.Add(badCredentialsFor), *err
 	return true
 }
 
@@ -215,20 +217,20 @@ func (r *Registry) mint(ctx context.Context, e *endpoint, realm *url.URL, key to
 	if who.anonymous() {
 		return r.mintRetrying(ctx, e, a, realm, key, who)
 	}
-	p := r.tokens.proof(proofKey{host: hostPort(realm), who: who.id})
-	refused, good := p.refusal(r.opts.Now())
+	trial := r.tokens.trial(trialKey{host: hostPort(realm), who: who.id})
+	refused, good := trial.refusal(r.opts.Now())
 	if refused == nil && !good {
-		if err := p.turn.enter(ctx); err != nil {
+		if err := trial.turn.enter(ctx); err != nil {
 			return nil, r.transportFailure(ctx, a, err, false).err
 		}
-		defer p.turn.leave()
-		refused, _ = p.refusal(r.opts.Now())
+		defer trial.turn.leave()
+		refused, _ = trial.refusal(r.opts.Now())
 	}
 	if refused != nil {
 		return nil, refused
 	}
 	t, err := r.mintRetrying(ctx, e, a, realm, key, who)
-	if p.learn(r.opts.Now(), err) {
+	if trial.learn(r.opts.Now(), err) {
 		r.log.Error("credentials refused", logkey.Host(realm.Host), logkey.User(who.user), logkey.Err(err))
 	}
 	return t, err
@@ -239,7 +241,7 @@ func (r *Registry) mintLimited(ctx context.Context, e *endpoint, a *ask, realm *
 	gate := r.tokens.gate(hostPort(realm))
 	pass, err := gate.Enter(ctx)
 	if err != nil {
-		return nil, r.held(ctx, a, err)
+		return nil, r.notSent(ctx, a, err)
 	}
 	t, fail := r.mintOnce(ctx, e, a, realm, key, who)
 	switch {
@@ -250,7 +252,7 @@ func (r *Registry) mintLimited(ctx context.Context, e *endpoint, a *ask, realm *
 		if pass.Refused(fail.err.RetryAfter, "its token server refuses so many requests") {
 			r.log.Warn("token server limits us", logkey.Host(realm.Host), logkey.User(who.name()), logkey.RetryAfter(fail.err.RetryAfter))
 		}
-		r.until(fail, gate)
+		r.tellWhen(fail, gate)
 	case fail.err.Status == 0:
 		pass.Unclear()
 	default:
