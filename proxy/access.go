@@ -13,15 +13,15 @@ import (
 	"forebay/internal/wire"
 )
 
-// statusClientLeft is logged for a request whose client left before its answer began. It
-// is not what was sent; the number is nginx's.
+// statusClientLeft is logged for a request whose client left before its answer began. It is
+// never sent. The number is the one that nginx uses.
 const statusClientLeft = 499
 
 // ended tells the observer and the access log of x, which has ended with err.
 func (h *Handler) ended(x *exchange, err error) {
 	result := x.result
-	// A client that leaves in the middle is everyday: containerd reads layers in pieces and
-	// closes each.
+	// It is normal that a client leaves in the middle: containerd reads a layer in pieces and
+	// closes the connection after each.
 	if err != nil && !x.clientLeft() && !hungUp(err) {
 		result = Failed
 	} else {
@@ -72,8 +72,8 @@ func (h *Handler) writeAccessLog(x *exchange, took time.Duration, result cache.R
 	h.fields.Put(kept)
 }
 
-// hungUp reports whether err is that of writing to a client that went away, which may be
-// seen before its context ends. Errors of upstreams have a kind.
+// hungUp reports whether err comes from writing to a client that went away. It may come
+// before the client's context ends. Errors of upstreams have a kind, and are none of these.
 func hungUp(err error) bool {
 	return !errors.As(err, new(*pull.Error)) && (errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET))
 }

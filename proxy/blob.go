@@ -47,8 +47,8 @@ func (h *Handler) blob(x *exchange) error {
 	return h.sendBlob(x, b, span, form)
 }
 
-// sendRedirect sends a client that GETs a large blob to where it lies, if that is wanted.
-// The URL is as good as a key for a while: it goes to the client and nowhere else.
+// sendRedirect redirects a client that GETs a blob to the bucket, if that is configured. Whoever
+// has the URL can read the blob for a while: it goes to the client and nowhere else.
 func (h *Handler) sendRedirect(x *exchange) (bool, error) {
 	if h.redirect == nil {
 		return false, nil
@@ -79,7 +79,7 @@ func sendParts(x *exchange, b blob) error {
 	return errRange
 }
 
-// partsWriter holds back the refusal of net/http, which is no error document.
+// partsWriter suppresses the refusal that net/http writes, which is no error document.
 type partsWriter struct {
 	http.ResponseWriter
 	refused bool
@@ -133,11 +133,11 @@ func (h *Handler) sendBlob(x *exchange, b blob, span wire.ByteRange, form wire.R
 	if form == wire.OneRange {
 		switch off, end, ok := span.Resolve(size); {
 		case size < 0 && span.First != 0:
-			// Where it ends is not known, and the whole in its place would be taken for the
-			// rest: containerd fails on it for good. An error sends it elsewhere.
+			// Without the end there can be no 206, and containerd would take the whole for the
+			// part that it asked for, and fail for good. After an error it asks the registry.
 			return unavailable(x, "get blob "+x.route.Repository+"@"+x.route.Reference, "its size is not known yet")
 		case size <= 0:
-			// From the start: the whole, which is always a fair answer.
+			// A range from the start: the whole is a valid answer to that.
 		case !ok:
 			x.w.Header().Set("Content-Range", fmt.Sprintf("bytes */%d", size))
 			return errRange
@@ -151,8 +151,8 @@ func (h *Handler) sendBlob(x *exchange, b blob, span wire.ByteRange, form wire.R
 	return body.send(b)
 }
 
-// blobBody writes one answer's body. Its header goes out with the first byte and not
-// before, so that a fill that fails until then can still be answered with an error.
+// blobBody writes one answer's body. Its header goes out with the first byte, so that a fill
+// that fails before that can still be answered with an error.
 type blobBody struct {
 	x        *exchange
 	status   int
@@ -197,9 +197,9 @@ func (b *blobBody) send(from blob) error {
 	return b.ended(n, err)
 }
 
-// ended decides what a body that is over looks like to the client. With a known length a
-// plain return is enough: net/http closes the connection of a body that ended short, and
-// the client sees an unexpected EOF, which it resumes from.
+// ended makes the client see whether the body is whole. With a known length a plain return
+// is enough: net/http closes the connection when the body ended short, and the client sees
+// an unexpected EOF and resumes. Without one the response must be aborted.
 func (b *blobBody) ended(n int64, err error) error {
 	if err == nil && b.end >= 0 && n != b.end-b.off {
 		err = fmt.Errorf("serve blob %s: %d bytes instead of %d", b.x.route.Reference, n, b.end-b.off)

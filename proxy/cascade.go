@@ -12,8 +12,8 @@ import (
 
 // This file answers other Forebays, which have us for a registry.
 
-// errLoop is the answer to a request that began here, or that came through more mirrors
-// than there are levels of sites.
+// errLoop is the answer to a request that came back to us, or that came through more mirrors
+// than anybody puts in a row.
 var errLoop = &refusal{http.StatusLoopDetected, "UNSUPPORTED",
 	"mirrors ask each other in a circle: look at the endpoints of their upstreams"}
 
@@ -38,8 +38,8 @@ func (h *Handler) cascade(x *exchange) error {
 	return nil
 }
 
-// setBudget tells another mirror what is left of the registry's budget, as the registry
-// tells us, so that it spares it too.
+// setBudget tells another mirror what is left of the registry's budget, in the registry's
+// own headers, so that it saves pulls too when little is left.
 func (h *Handler) setBudget(x *exchange, header http.Header) {
 	if !x.fromMirror || h.rates == nil || x.route.Resource != wire.Manifests {
 		return

@@ -13,9 +13,8 @@ type repositoryList struct {
 	Repositories []string `json:"repositories"`
 }
 
-// catalog lists the repositories of which something is cached, by the names under which
-// this client can pull them: with the registry in front, or without it when the request
-// already names one.
+// catalog lists the repositories that have something in the cache, by the names under which
+// this client can pull them: with the registry in front, unless the request names one.
 func (h *Handler) catalog(x *exchange) error {
 	p, err := x.page(catalogMost)
 	if err != nil {

@@ -113,9 +113,9 @@ func failureOf(err error) failure {
 	return f
 }
 
-// text says what went wrong in a line that users see, kubelet's for one. It is made of
-// what a [pull.Error] promises to be free of secrets, and never of its cause, which may
-// name addresses.
+// text says what went wrong in one line, which users see, in kubelet's events for one. It is
+// made of the parts of a [pull.Error] that are free of secrets; never of its cause, which
+// may name addresses.
 func (f failure) text() string {
 	who := f.upstream
 	if who == "" {
@@ -169,13 +169,13 @@ func unknownCode(r wire.Resource) string {
 	}
 }
 
-// unknownReply is the one answer for "not there" and "not yours", so that the two cannot
-// be told apart.
+// unknownReply is the answer both to what does not exist and to what the client may not
+// have, so that the two cannot be told apart.
 func unknownReply(r wire.Resource) reply {
 	return reply{status: http.StatusNotFound, code: unknownCode(r), message: r.String() + " unknown"}
 }
 
-// mirroredReply is for everything but blobs, to clients that go on to the registry.
+// mirroredReply is for everything but blobs, to clients that can ask the registry itself.
 func mirroredReply(x *exchange, f failure) reply {
 	switch f.kind {
 	case pull.NotFound, pull.Denied:
@@ -193,9 +193,9 @@ func mirroredReply(x *exchange, f failure) reply {
 	}
 }
 
-// mirroredBlobReply is for blobs, to clients that go on to the registry: always 404, since
-// dockerd tries a blob again for 51 to 77 s after a 5xx before it goes there, and podman
-// tries the pull again only after a 404 with this document.
+// mirroredBlobReply is for blobs, to clients that can ask the registry itself. It is always
+// a 404: after a 5xx dockerd asks us for the blob again for 51 to 77 s before it asks the
+// registry, and podman repeats the pull there only after a 404 with this document.
 func mirroredBlobReply(f failure) reply {
 	r := unknownReply(wire.Blobs)
 	if f.kind != pull.NotFound && f.kind != pull.Denied {

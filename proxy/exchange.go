@@ -12,8 +12,8 @@ import (
 	"forebay/internal/wire"
 )
 
-// Bounds on the body of a request, none of which we read: what fits is taken off the
-// connection so that it can be used again, else it is closed after the answer.
+// Bounds on the body of a request, which means nothing to us. A body within them is read and
+// thrown away, so that the connection can be used again; else it is closed after the answer.
 const (
 	discardMost = 256 << 10
 	discardTime = 5 * time.Second
@@ -26,7 +26,7 @@ type exchange struct {
 	w          responseWriter
 	route      wire.Route
 	client     wire.Client
-	mirrored   bool         // the client goes elsewhere by itself if told to at once
+	mirrored   bool         // the client asks the registry itself when we fail
 	result     cache.Result // how it was answered
 	leftEarly  bool         // the client was gone before its answer began
 	fromMirror bool         // the client is another Forebay
@@ -44,7 +44,7 @@ func newExchange(h *Handler, rw http.ResponseWriter, r *http.Request) *exchange 
 	return x
 }
 
-// repo is the scope of everything that the request asks for.
+// repo returns the repository that the request is about.
 func (x *exchange) repo() cache.Repo {
 	return cache.Repo{Upstream: x.route.Upstream, Name: x.route.Repository}
 }
@@ -69,8 +69,8 @@ func (x *exchange) hasFallback() bool {
 	}
 }
 
-// stays reports whether the client, once it has a manifest from us, takes every blob from
-// us or fails: then it must not get a manifest whose blobs it will not get.
+// stays reports whether the client takes every blob from us once it has a manifest from us,
+// or fails. It must not get a manifest whose blobs it may not get.
 func (x *exchange) stays() bool { return x.mirrored && x.client.Image() }
 
 // clientLeft reports whether nobody waits for the answer any more.
@@ -88,9 +88,9 @@ func (x *exchange) query(key string) (string, bool) {
 	return wire.QueryValue(x.r.URL.RawQuery, key)
 }
 
-// discardBody takes the request's body off the connection, within limits. Where it stops
-// short the connection is closed after the answer, and the deadline stays: net/http reads
-// on before it closes, for as long as it is let.
+// discardBody reads the request's body and throws it away, within limits. When it stops at
+// a limit, the connection is closed after the answer. The read deadline then stays set:
+// net/http reads on before it closes, as long as the deadline lets it.
 func (x *exchange) discardBody() {
 	control := http.NewResponseController(x.w.ResponseWriter)
 	if control.SetReadDeadline(time.Now().Add(discardTime)) != nil {

@@ -31,8 +31,8 @@ func newStaticHeaders() staticHeaders {
 		immutable:   []string{"public, max-age=31536000, immutable"}, // a year, the most that HTTP caches take seriously
 		noCache:     []string{"no-cache"},
 		noStore:     []string{"no-store"},
-		// HTTP's own code for it (RFC 7234 section 5.5.1), and the only one that clients of
-		// registries show (OCI distribution specification, "Warnings"); they skip all others.
+		// 110 is HTTP's code for it (RFC 7234 section 5.5.1). 299 is the only one that clients
+		// of registries show (OCI distribution specification, "Warnings").
 		stale: []string{
 			`110 - "Response is Stale"`,
 			`299 - "stale: the registry could not be asked, this is what it last said"`,
@@ -53,7 +53,7 @@ func setLength(to http.Header, n int64) {
 	to["Content-Length"] = []string{strconv.FormatInt(n, 10)}
 }
 
-// setMutable sets the headers of an answer that may be another one next time.
+// setMutable sets the headers of an answer that may differ next time.
 func (h *Handler) setMutable(to http.Header, result cache.Result) {
 	to["Cache-Control"] = h.static.noCache
 	if result == cache.Stale {

@@ -11,8 +11,8 @@ import (
 	"forebay/internal/wire"
 )
 
-// manifest answers for a manifest or index, by tag or digest, with the bytes and the type
-// that the upstream gave, whatever the client would rather have.
+// manifest answers with a manifest or index, by tag or digest, in the bytes and with the
+// type that the upstream gave: nothing is converted to what the client prefers.
 func (h *Handler) manifest(x *exchange) error {
 	repo, ref := x.repo(), x.route.Reference
 	if x.stays() && h.source.Troubled(repo) {
@@ -36,8 +36,8 @@ func (h *Handler) manifest(x *exchange) error {
 	return h.writeManifest(x, m)
 }
 
-// checkManifest holds back what clients take for final and then fail on: containerd
-// tries nobody else after a HEAD without type, length or the right digest.
+// checkManifest refuses a manifest that clients would fail on for good: containerd asks
+// nobody else after a HEAD without type or length, or with a wrong digest.
 func (h *Handler) checkManifest(x *exchange, m *cache.Manifest) error {
 	var why string
 	switch {

@@ -13,8 +13,8 @@ import (
 // Results that a request may have beside those of the cache.
 const (
 	Failed cache.Result = "error" // it was refused, or its body ended short
-	// NoResult: it was not about content (a ping, a catalog), or its client left before
-	// there was an answer.
+	// NoResult: it was not about content (a ping), or its client left before there was an
+	// answer.
 	NoResult cache.Result = ""
 )
 

@@ -33,10 +33,10 @@ import (
 type Fallback uint8
 
 const (
-	// FallbackClients: clients that treat us as a mirror go on to the registry itself, so
-	// that they are told what makes them do so at once.
+	// FallbackClients: clients that treat us as a mirror can ask the registry itself. When we
+	// fail they get the answer that makes them do so at once.
 	FallbackClients Fallback = iota
-	// FallbackNone: there is nowhere else; everybody is told the true reason.
+	// FallbackNone: clients reach no registry. Everybody is told the true reason.
 	FallbackNone
 )
 
@@ -128,7 +128,7 @@ func orNop(log *zap.Logger) *zap.Logger {
 	return log
 }
 
-// registriesOf builds the closed world of names.
+// registriesOf returns all names of registries that a request may use.
 func registriesOf(o Options) (wire.Registries, error) {
 	g := wire.Registries{Default: o.Default, Names: map[string]string{}, Hosts: map[string]string{}}
 	if g.Default == "" {
@@ -180,8 +180,8 @@ func (h *Handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	err := h.serve(x)
 	abort := errors.Is(err, errAborted)
 	if err != nil && !x.w.wroteHeader() {
-		// Even if the client has left, as far as we know: without an answer of ours
-		// net/http sends an empty 200, which whoever is still there takes for content.
+		// This holds even when the client seems to have left: without an answer from us
+		// net/http sends an empty 200, which a client that is still there takes for content.
 		x.leftEarly = x.clientLeft()
 		h.writeError(x, err)
 	}

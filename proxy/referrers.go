@@ -9,7 +9,7 @@ import (
 	"forebay/internal/pull"
 )
 
-// Bounds on one page of referrers: containerd reads 4 MiB of an index and no more.
+// Bounds on one page of referrers. containerd reads 4 MiB of an index and no more.
 const (
 	referrersMost      = 1000
 	referrersMostBytes = 4<<20 - 4<<10 // and some for the frame around them
@@ -21,16 +21,16 @@ const (
 	indexTail = `]}`
 )
 
-// referrer is a descriptor with the bytes that the upstream gave, which are served.
+// referrer is a descriptor, with the bytes that the upstream gave, which are what is served.
 type referrer struct {
 	Digest       string `json:"digest"`
 	ArtifactType string `json:"artifactType"`
 	raw          json.RawMessage
 }
 
-// referrers lists the manifests whose subject is the digest. No referrers is an empty list,
-// but an upstream that failed is an error: an empty list would switch off a policy that
-// wants signatures.
+// referrers lists the manifests whose subject is the digest. If there are none, the list is
+// empty. If the upstream failed, the answer is an error: a client that checks signatures
+// would take an empty list for an image without any.
 func (h *Handler) referrers(x *exchange) error {
 	found, err := h.source.Referrers(&x.deadline, x.repo(), x.route.Digest)
 	if err != nil {

@@ -13,7 +13,7 @@ type responseWriter struct {
 	from   io.ReaderFrom // the wrapped writer's, nil if it has none (HTTP/2)
 	status int           // 0 until the header is written
 	bytes  int64         // of the body
-	timed  bool          // somebody wants to know first
+	timed  bool          // first must be set
 	first  time.Time     // when the header was written
 }
 

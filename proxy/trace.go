@@ -15,8 +15,8 @@ import (
 	"forebay/internal/wire"
 )
 
-// traced begins the span of a request, in the trace that the client began if it says so
-// by a traceparent (W3C Trace Context). It returns the request with it.
+// traced begins the span of a request, and returns the request with it. If the client sent a
+// traceparent (W3C Trace Context), the span belongs to the client's trace.
 func (h *Handler) traced(r *http.Request) (*http.Request, trace.Span) {
 	ctx := propagation.TraceContext{}.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
 	method := methodName(r.Method)
@@ -31,7 +31,7 @@ func (h *Handler) traced(r *http.Request) (*http.Request, trace.Span) {
 	return r.WithContext(ctx), span
 }
 
-// methodName keeps what a client calls a method out of names.
+// methodName returns a method for the name of a span, which no client may choose freely.
 func methodName(method string) string {
 	if method == http.MethodGet || method == http.MethodHead {
 		return method

@@ -93,8 +93,8 @@ func (g *grant) accepted() bool {
 	return g != nil && g.token != nil && !g.fresh && g.token.accepted.Load()
 }
 
-// authenticated sends a to the registry until it takes our identity for an answer. What
-// it returns is a redirect, a success, or an error that no other token would change.
+// authenticated sends a to the registry, with another grant whenever the registry wants
+// one. It returns a redirect, a success, or an error that no other grant would change.
 func (r *Registry) authenticated(ctx context.Context, e *endpoint, a *ask, u *url.URL) (*http.Response, *grant, *failure) {
 	var g *grant
 	if known := e.challenge.Load(); known != nil {
@@ -138,8 +138,8 @@ type verdict struct {
 	refusal *failure // what to say if there is no other grant
 }
 
-// judge decides whether another grant may change resp, which it then closes. It fails
-// when the answer refuses us for good.
+// judge decides whether the registry may answer otherwise to another grant; it then closes
+// resp. It fails when the answer refuses us for good.
 func (r *Registry) judge(ctx context.Context, e *endpoint, a *ask, resp *http.Response, g *grant, renewed bool) (verdict, *failure) {
 	switch status := resp.StatusCode; {
 	case status == http.StatusUnauthorized:
@@ -149,7 +149,7 @@ func (r *Registry) judge(ctx context.Context, e *endpoint, a *ask, resp *http.Re
 	case status == http.StatusForbidden:
 		return r.judge403(ctx, e, a, resp, g)
 	case status == http.StatusBadRequest && g.accepted() && resp.Header.Get("Www-Authenticate") == "":
-		// public.ecr.aws answers so when a token has expired.
+		// This is how public.ecr.aws says that a token has expired.
 		refusal := r.statusFailure(ctx, a, resp, g)
 		if nameFault(refusal.err.Code) {
 			return verdict{}, refusal
@@ -196,8 +196,8 @@ func (r *Registry) judge401(ctx context.Context, e *endpoint, a *ask, resp *http
 	return verdict{again: true, want: want, refusal: refusal}, nil
 }
 
-// judge403 recognises an expired credential, for which ECR uses 403. For Basic, which
-// has no other sign of it, every 403 is worth a look at whether the credential has changed.
+// judge403 recognises an expired credential, for which ECR answers 403. With Basic nothing
+// else tells of one, so that after every 403 the source of the credential is looked at again.
 func (r *Registry) judge403(ctx context.Context, e *endpoint, a *ask, resp *http.Response, g *grant) (verdict, *failure) {
 	refusal := r.statusFailure(ctx, a, resp, g)
 	if g.token != nil && !strings.Contains(strings.ToLower(refusal.err.Message), "expired") {
@@ -228,8 +228,8 @@ func (r *Registry) renewed(ctx context.Context, e *endpoint, a *ask, g *grant, v
 	return next, nil
 }
 
-// grant makes what a challenge asks for, out of who we are. nil means that there is
-// nothing to authenticate with. renew looks at the source of the credentials again.
+// grant makes what a challenge asks for from our credentials; nil means that there are
+// none. renew says that the source of the credentials must be looked at again.
 func (r *Registry) grant(ctx context.Context, e *endpoint, a *ask, c *challenge, renew bool) (*grant, *failure) {
 	who, err := a.who.source.identity(ctx, renew)
 	if err != nil {
@@ -294,8 +294,8 @@ func (r *Registry) bearerGrant(ctx context.Context, e *endpoint, a *ask, c *chal
 	return nil, f
 }
 
-// ping asks an endpoint's root for its challenge, of which only realm and service are
-// used: its scope is a placeholder. nil means that it has none.
+// ping asks an endpoint's root for its challenge and returns it, or nil if there is none.
+// Only its realm and service are used: its scope is a placeholder.
 func (r *Registry) ping(ctx context.Context, e *endpoint, a *ask) *challenge {
 	root := &ask{op: a.op + ": ping", method: http.MethodGet, repo: a.repo}
 	resp, fail := r.send(ctx, e, root, Ping, e.url("/v2/", ""), nil)

@@ -13,11 +13,11 @@ import (
 	"forebay/internal/wire"
 )
 
-// noBlobHeadFor is for how long an endpoint that refuses HEAD for blobs is not asked so.
+// noBlobHeadFor is how long an endpoint that refuses HEAD for blobs gets no such HEAD.
 const noBlobHeadFor = time.Hour
 
-// StatBlob returns the size of a blob that repo holds, or -1 if the registry, though it
-// holds the blob, does not say. A registry that refuses HEAD is asked for one byte.
+// StatBlob returns the size of a blob that repo holds, or -1 if the registry holds the blob
+// and does not say its size. A registry that refuses HEAD is asked for the first byte.
 func (r *Registry) StatBlob(ctx context.Context, repo string, d v1.Hash) (int64, error) {
 	a, err := r.blobAsk(http.MethodHead, repo, d)
 	if err != nil {
@@ -111,7 +111,7 @@ func (r *Registry) OpenBlob(ctx context.Context, repo string, d v1.Hash, off, en
 		f.err.Status, f.err.Detail = ans.StatusCode, pull.OutOfRange
 		return nil, f.err
 	}
-	// Wrong or refused ranges: as if they had been ignored.
+	// A wrong or refused range is treated as an ignored one: the whole is asked for.
 	ans.Body.Close()
 	r.locations.drop(ans.endpoint, ans.ask)
 	a.byteRange = ""

@@ -37,8 +37,8 @@ func newBody(from io.ReadCloser, stall time.Duration, cancel context.CancelCause
 	return b
 }
 
-// Read reads what has arrived. Only the time inside it counts as a stall of the
-// upstream: a slow reader is none.
+// Read reads what has arrived. The upstream stalls only while a Read waits: the time that
+// the reader takes between two Reads does not count.
 func (b *body) Read(p []byte) (int, error) {
 	if b.left == 0 {
 		b.whole()

@@ -22,8 +22,8 @@ type Budget struct {
 	Why         string
 }
 
-// Budget returns what the registry and those that stand in for it have said of their
-// limits, for each credential of which they said something, the preferred first.
+// Budget returns what the registry and its stand-ins have said of their limits, one entry
+// for each credential that they said something about, the preferred credential first.
 func (r *Registry) Budget() []Budget {
 	var list []Budget
 	now := r.opts.Now()
@@ -57,12 +57,12 @@ func (r *Registry) Rate() (l wire.RateLimit, ok bool) {
 	return l, false
 }
 
-// Low reports whether so little is left, or so much refused, that the registry should be
-// asked only for what nobody has yet.
+// Low reports whether less than the reserve is left, or everything is refused, so that the
+// registry should be asked only for what is not kept at all.
 func (r *Registry) Low() bool { return r.low((*governor.Account).Low) }
 
-// AtReserve reports whether one more pull would take from the reserve. Who fetches ahead of
-// need then waits.
+// AtReserve reports whether one more pull would take from the reserve. Fetching ahead of
+// need then has to wait.
 func (r *Registry) AtReserve() bool { return r.low((*governor.Account).AtReserve) }
 
 func (r *Registry) low(is func(*governor.Account, float64, time.Time) bool) bool {
@@ -119,7 +119,7 @@ func (r *Registry) Status() Status {
 	return s
 }
 
-// use remembers whose credentials they are.
+// use remembers the name that the credential has, which its source may change.
 func (a *account) use(who identity) {
 	if name := who.name(); a.name() != name {
 		a.who.Store(&name)

@@ -12,13 +12,13 @@ import (
 	"forebay/internal/wire"
 )
 
-// This file is about endpoints that are mirrors of this kind, as at the boundaries of
-// sites: a request must not come back to where it began, and what such an endpoint says is
-// about what was asked for, not about the endpoint.
+// This file is about endpoints that are Forebays themselves, such as one mirror for each
+// site behind a central one. A request must not come back to where it began, and an error
+// from such an endpoint is about what was asked for, not about the endpoint.
 
-// mayCascade reports whether the endpoint at base may be another mirror of this kind, for
-// the registry of that name: it is neither where that registry is by itself nor one of the
-// public registries, which are told nothing of us.
+// mayCascade reports whether the endpoint at base of the registry of that name may be
+// another Forebay: it is neither the registry's own nor that of a public registry. Those
+// are told nothing of us.
 func mayCascade(base *url.URL, name string, standIn bool) bool {
 	host := strings.ToLower(base.Host)
 	if !standIn && host == registries.Find(name).Host() {
@@ -27,19 +27,19 @@ func mayCascade(base *url.URL, name string, standIn bool) bool {
 	return !registries.Public(host)
 }
 
-// setHops names the mirrors that a request came through, and us.
+// setHops adds us to the mirrors that a request came through.
 func (r *Registry) setHops(ctx context.Context, e *endpoint, req *http.Request) {
 	if e.cascade && req.URL.Host == e.base.Host {
 		req.Header[wire.HopsHeader] = []string{wire.AddHop(pull.Hops(ctx), r.opts.Instance)}
 	}
 }
 
-// byMirror reports whether an answer came from another mirror of this kind.
+// byMirror reports whether an answer came from another Forebay.
 func byMirror(h http.Header) bool { return h.Get(wire.HopsHeader) != "" }
 
-// unconfirmed reports whether another mirror says that it could not confirm a tag: by
-// 110 (response is stale), 111 (revalidation failed) or 112 (disconnected) of RFC 7234, 5.5,
-// or by 299, of which other texts are no news of this kind.
+// unconfirmed reports whether another Forebay says that it could not confirm a tag: by a
+// warning 110 (response is stale), 111 (revalidation failed) or 112 (disconnected operation)
+// of RFC 7234, 5.5, or by a 299 that says "stale".
 func unconfirmed(h http.Header) bool {
 	if !byMirror(h) {
 		return false
@@ -50,9 +50,9 @@ func unconfirmed(h http.Header) bool {
 	})
 }
 
-// ofMirror makes of a failure what it means from another mirror: it has tried as often as is
-// any use, and its limits and outages are those of what was asked for, while all else that
-// it keeps can be had.
+// ofMirror changes f to what it means when another Forebay reports it. That mirror has tried
+// again itself, so that we need not. The limit or outage that it tells of is that of the
+// registry: whatever else it keeps can still be had from it.
 func (f *failure) ofMirror() {
 	f.atWork, f.limit = true, notLimited
 	f.remedies &^= tryAgain

@@ -20,8 +20,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/authn"
 )
 
-// Credentials say who we are at a registry. Either a user name with a password or the
-// name of a file that holds it, or a docker config.json, or an issuer, or nothing.
+// Credentials say who we are at a registry. They are one of: a user name with a password or
+// with a file that holds the password; a docker config.json; an issuer; nothing.
 type Credentials struct {
 	Username     string // "<token>" means that the password is an identity token
 	Password     string
@@ -77,7 +77,7 @@ func (i identity) name() string {
 // Format writes the name only, for every verb.
 func (i identity) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, i.name()) }
 
-// identitySource finds out who we are. renew says that what it said last was refused.
+// identitySource finds out who we are. renew says that its last identity was refused.
 type identitySource interface {
 	identity(ctx context.Context, renew bool) (identity, error)
 }
@@ -166,9 +166,9 @@ func readSecret(file string) (string, error) {
 }
 
 const (
-	// keychainFor is how long a helper's answer is used, since each one is a program run.
+	// keychainFor is how long a helper's answer is used, since asking means to run a program.
 	keychainFor = 5 * time.Minute
-	// keychainAgain bounds how often a refused or failed answer is asked for again.
+	// keychainAgain is the least time between two questions after a refusal or a failure.
 	keychainAgain = 5 * time.Second
 	// helperTimeout bounds the wait for a credential helper, which cannot be interrupted.
 	helperTimeout = 10 * time.Second
@@ -262,7 +262,7 @@ func resolveKeychain(chain authn.Keychain, resource authn.Resource) (identity, e
 	return newIdentity(c.Username, c.Password, c.RegistryToken, false), nil
 }
 
-// registryResource is the keys under which a docker config may know a registry, best first.
+// registryResource has the keys under which a docker config may know a registry, best first.
 type registryResource []string
 
 func newResource(name string, endpoints []string) registryResource {

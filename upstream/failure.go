@@ -50,7 +50,7 @@ func (f *failure) sick() bool {
 
 // Causes that decide something. They are in the chain of a pull.Error.
 var (
-	// errNoRight: the token is good and does not cover this. Nothing else is worth trying.
+	// errNoRight: the token is good but does not cover this. Nothing else is worth trying.
 	errNoRight = errors.New("the identity has no right to it")
 	// errTarget: the answer came from a redirect target, not from the registry itself.
 	errTarget = errors.New("a redirect target refused")
@@ -60,7 +60,7 @@ var (
 	errBasicRefused = errors.New("it refuses the user name and password")
 	// errUntrustedRealm: the credentials may not be sent to the token server.
 	errUntrustedRealm = errors.New("credentials are not sent to a token server that is not trusted")
-	// errStalled ends a body without bytes for Timeouts.Stall.
+	// errStalled ends a body of which no byte came for Timeouts.Stall.
 	errStalled = errors.New("no byte in time")
 )
 
@@ -94,7 +94,7 @@ func (r *Registry) transportFailure(ctx context.Context, a *ask, err error, reus
 	if timedOut(err) {
 		f.err.Kind = pull.Timeout
 	}
-	// Waiting as long again for the same server rarely helps, and the client waits too.
+	// To wait once more for the same server rarely helps, and the client waits meanwhile.
 	if timedOut(err) && !reused || certificateFault(err) {
 		f.remedies = tryEndpoint
 	}

@@ -10,8 +10,8 @@ import (
 	"forebay/upstream/governor"
 )
 
-// candidates returns the endpoints to try for a, those that failed lately last, and none
-// that fails all the time. skipped says why others are missing; it is nil if none is.
+// candidates returns the endpoints to try for a: those that failed a short while ago last,
+// those whose breaker is open not at all. skipped says why one is left out; nil: none is.
 func (r *Registry) candidates(a *ask) (list []*endpoint, skipped *failure) {
 	if a.from != nil {
 		return []*endpoint{a.from}, nil
@@ -38,7 +38,7 @@ func (r *Registry) candidates(a *ask) (list []*endpoint, skipped *failure) {
 	return append(list, later...), skipped
 }
 
-// tripped is the failure of an endpoint that is not asked, since it failed so often.
+// tripped returns the failure of an endpoint that is not asked since its breaker is open.
 func (r *Registry) tripped(e *endpoint, a *ask) *failure {
 	h := e.breaker.Health()
 	wait := max(h.Until.Sub(a.start), time.Second).Round(time.Second)
@@ -48,9 +48,9 @@ func (r *Registry) tripped(e *endpoint, a *ask) *failure {
 	return f
 }
 
-// better returns which of the failures of two endpoints says more: that of the registry
-// rather than of a stand-in, one that can be retried, else the first, which is the one
-// that the operator prefers.
+// better returns which of the failures of two endpoints to tell: that of the registry rather
+// than that of a stand-in, then one that may pass, then the first, since its endpoint is
+// the one that the operator prefers.
 func better(first, second *failure) *failure {
 	switch {
 	case first == nil:
@@ -66,7 +66,7 @@ func better(first, second *failure) *failure {
 	return first
 }
 
-// noteAnswer remembers that e answered. Of a blob, that is not known before its end.
+// noteAnswer remembers that e answered. For a blob that is decided at the end of its body.
 func (r *Registry) noteAnswer(e *endpoint, a *ask) {
 	if a.from == nil && e != r.preferred(a) {
 		r.counts.failovers.Add(1)
@@ -76,7 +76,7 @@ func (r *Registry) noteAnswer(e *endpoint, a *ask) {
 	}
 }
 
-// noteFailures remembers how the endpoints of a request fared that failed.
+// noteFailures remembers for each endpoint of a failed request whether it did its work.
 func (r *Registry) noteFailures(a *ask, list []*endpoint, fails []*failure) {
 	for i, f := range fails {
 		switch {

@@ -14,7 +14,7 @@ import (
 	"forebay/upstream/governor"
 )
 
-// limitKind tells the 429s apart: what is limited, and so what has to stop.
+// limitKind says what a 429 limits, and so what has to stop.
 type limitKind uint8
 
 const (
@@ -138,7 +138,7 @@ func (r *Registry) report(e *endpoint, a *ask, p passes, fail *failure) {
 	}
 }
 
-// spent says that the pulls of an account are used up, and when there will be more.
+// spent returns a text: that the pulls of an account are used up, and when there will be more.
 func (a *account) spent(now time.Time) string {
 	s := a.budget.Statement(now)
 	text := "the pull limit is reached"
@@ -177,8 +177,8 @@ func (r *Registry) notSent(ctx context.Context, a *ask, err error) *failure {
 	return f
 }
 
-// tellWhen completes the error of a 429 with when we ask again, which is what everybody who
-// comes meanwhile is told too.
+// tellWhen adds to the error of a 429 when we ask again. Requests that come before that are
+// told the same.
 func (r *Registry) tellWhen(f *failure, g *governor.Gate) {
 	closed := g.Closed()
 	if closed == nil {
@@ -193,8 +193,8 @@ func (r *Registry) tellWhen(f *failure, g *governor.Gate) {
 	f.err.Message += "; next try at " + closed.Until.UTC().Format(time.RFC3339)
 }
 
-// probe asks by a HEAD, which costs nothing, whether a GET of the same manifest would be
-// let through again. It returns why not.
+// probe asks by a HEAD, which costs nothing, whether a GET of the same manifest would get
+// through. It returns nil if so, else why not.
 func (r *Registry) probe(ctx context.Context, e *endpoint, a *ask) *failure {
 	head := *a
 	head.method, head.op = http.MethodHead, "probe by head of "+a.op

@@ -45,7 +45,7 @@ func newLocations(now func() time.Time) *locations {
 	return &locations{now: now, kept: kept}
 }
 
-// keep remembers the target of a GET for a blob. That of a HEAD is signed for HEAD.
+// keep remembers the target of a GET for a blob. A HEAD's is signed for HEAD, and is not kept.
 func (l *locations) keep(e *endpoint, a *ask, u *url.URL) {
 	if !a.forBlob() || a.method != http.MethodGet {
 		return

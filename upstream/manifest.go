@@ -85,8 +85,8 @@ func (r *Registry) Manifest(ctx context.Context, repo, ref string) (v1.Descripto
 	}
 }
 
-// manifestOnce fetches a manifest, and once more if it comes damaged: from elsewhere if
-// there is an elsewhere.
+// manifestOnce fetches a manifest, and once more if it comes damaged: then from another
+// endpoint, if there is one.
 func (r *Registry) manifestOnce(ctx context.Context, repo, ref string) (v1.Descriptor, []byte, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, r.opts.Timeouts.Answer, errTooSlow)
 	defer cancel() // a manifest is small: its body counts as part of the answer
@@ -120,8 +120,8 @@ func (r *Registry) manifestOnce(ctx context.Context, repo, ref string) (v1.Descr
 	}
 }
 
-// holds reports whether the registry has a manifest of that digest, which tells a wrong
-// header from damaged bytes.
+// holds reports whether the registry has a manifest of that digest. If so, the bytes are
+// right and it was the header that was wrong.
 func (r *Registry) holds(ctx context.Context, repo string, d v1.Hash) bool {
 	_, err := r.Resolve(ctx, repo, d.String())
 	return err == nil
@@ -156,9 +156,9 @@ func validRepo(repo string) error {
 	return nil
 }
 
-// verified checks a fetched manifest and describes it. The digest is want, else the one
-// that the header names, else computed. On [pull.ErrDigest] the descriptor and bytes are those
-// that would be right if the header were wrong.
+// verified checks a fetched manifest and describes it. Its digest must be want, else the one
+// that the header names; without either it is computed. With a [pull.ErrDigest] come the
+// descriptor and bytes that are right if the header is wrong.
 func verified(p *page, want v1.Hash) (v1.Descriptor, []byte, error) {
 	expect := want
 	if want == (v1.Hash{}) {

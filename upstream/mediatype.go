@@ -21,7 +21,7 @@ var acceptManifests = strings.Join([]string{
 // ociArtifact was in a release candidate of OCI 1.1, and pushed by some tools.
 const ociArtifact types.MediaType = "application/vnd.oci.artifact.manifest.v1+json"
 
-// shape is what a document is by its structure.
+// shape says whether a document is an index or an image by its structure.
 type shape uint8
 
 const (

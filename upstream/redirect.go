@@ -23,8 +23,8 @@ func redirects(resp *http.Response) bool {
 	return false
 }
 
-// follow visits where resp, the answer from u, points, and so on. Credentials stay with
-// the registry: they are sent along only as long as no hop has left its exact origin.
+// follow follows the redirect resp, the answer from u, and those after it. Credentials are
+// sent along only until a hop leaves the exact origin of the registry.
 func (r *Registry) follow(ctx context.Context, e *endpoint, a *ask, u *url.URL, resp *http.Response, g *grant) (*http.Response, *failure) {
 	for range hopsMax {
 		location := resp.Header.Get("Location")
@@ -69,13 +69,13 @@ func (r *Registry) targetFailure(ctx context.Context, a *ask, u *url.URL, resp *
 	case http.StatusTooManyRequests:
 		f.limit = storeLimit
 		if !a.forBlob() {
-			f.limit = pullLimit // registry.k8s.io: all manifests are elsewhere
+			f.limit = pullLimit // registry.k8s.io redirects every manifest
 		}
 	case http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden:
 		f.err.Kind = pull.Unavailable
 		f.remedies |= tryRegistry
 	case http.StatusNotFound, http.StatusGone:
-		// Manifests are redirected unsigned (registry.k8s.io), so the target knows.
+		// Redirects of manifests are not signed (registry.k8s.io), so that a 404 there is true.
 		if a.forBlob() {
 			f.remedies |= tryRegistry
 		}

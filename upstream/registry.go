@@ -2,13 +2,13 @@
 // and the choice of an endpoint.
 //
 // It promises that credentials go to the registry and to its trusted token server and
-// nowhere else, and that no address is dialled that the upstream has no business with.
-// Manifest bytes are verified here; blob bytes are not: whoever keeps them must.
+// nowhere else, and that no address is dialled that the address policy forbids. Manifests
+// are verified here; blobs are not: whoever keeps or serves them must verify them.
 //
 // Every error is or wraps a [pull.Error], and none holds a secret or a signed URL.
 //
-// What a registry limits is not asked for, and what fails is asked for elsewhere, as far
-// as there is an elsewhere: see [Endpoint] and package governor.
+// A registry that limits us is not asked until it may answer (see package governor). When an
+// endpoint fails, another one is asked, if there is one (see [Endpoint]).
 //
 // Lock order: no lock of this package is taken while another is held, and none is held
 // across I/O.
@@ -50,8 +50,8 @@ type Options struct {
 	Fallback []Credentials
 	// Reserve is the share of a pull limit below which [Registry.Low] is true. 0 means never.
 	Reserve float64
-	// LimitedWait bounds how long a request is held that is limited, if it may be let
-	// through by then. It comes before Timeouts.Answer. 0 means that it fails at once.
+	// LimitedWait bounds how long a limited request is held, which happens only if it may get
+	// through by then. Timeouts.Answer counts after it. 0 means that such a request fails at once.
 	LimitedWait time.Duration
 	// TrustedRealms are hosts ("auth.example.com", with a port if it is not the scheme's)
 	// of token servers that may get the credentials beside those of the built-in rule.
@@ -62,9 +62,9 @@ type Options struct {
 	AllowPrivate bool
 
 	TLS TLS
-	// Proxy is an HTTP or HTTPS proxy for everything, with its user if it has one. nil
-	// means none; the environment is not looked at. The proxy then resolves names, so
-	// the check of addresses is delegated to it but for addresses written in URLs.
+	// Proxy is an HTTP or HTTPS proxy for everything, with its user if it has one. nil means
+	// none; the environment is not looked at. A proxy resolves names itself, so that only
+	// addresses written in URLs are checked here.
 	Proxy *url.URL
 	// Family restricts the addresses that are dialled, the proxy's included.
 	Family Family
@@ -74,8 +74,8 @@ type Options struct {
 	MaxConnections int
 	Timeouts       Timeouts
 	Retry          Retry
-	// Instance names this mirror to others of its kind, so that no request comes back to
-	// where it began: up to 64 letters and digits. "" tells nobody.
+	// Instance names this mirror to other Forebays, so that no request comes back to where it
+	// began: up to 64 letters and digits. "" tells nobody.
 	Instance string
 	// UserAgent is sent with every request; "" means "forebay".
 	UserAgent string
@@ -121,8 +121,8 @@ type Retry struct {
 	MaxBackoff time.Duration // 2s
 }
 
-// defaults of Options. With them four attempts take one to two seconds: dockerd then
-// still hears within two (facts/clients.md 14, T42).
+// Defaults of Options. With them four attempts take one to two seconds, which no client
+// takes for a hang (docs/clients.md, "How long clients wait").
 const (
 	defaultConnections = 32
 	defaultConnect     = 3 * time.Second
@@ -292,11 +292,11 @@ type endpoint struct {
 	trust     realmTrust
 	dialer    *dialer
 	transport *http.Transport // for the endpoint itself and its token server
-	outside   *http.Transport // for where it redirects to, who must not see a client certificate
+	outside   *http.Transport // for redirect targets, which must not see a client certificate
 	// challenge is how this endpoint wants us to authenticate; nil until it has said so.
 	challenge atomic.Pointer[challenge]
 	site      *site
-	cascade   bool // it may be another mirror of this kind
+	cascade   bool // it may be another Forebay
 	breaker   governor.Breaker
 	// noBlobHead is the time (Unix nanoseconds) until which sizes are asked for by GET.
 	noBlobHead atomic.Int64

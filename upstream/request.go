@@ -63,7 +63,7 @@ func (a *ask) path() string { return "/v2/" + a.repo + a.tail }
 // charged reports whether registries count the request as a pull.
 func (a *ask) charged() bool { return a.manifest && a.method == http.MethodGet }
 
-// answer is a response worth having: 200, and 206 or 416 if a range was asked for.
+// answer is a response with what was asked for: 200, or 206 or 416 if a range was.
 type answer struct {
 	*http.Response // its Body is a *body
 	endpoint       *endpoint

@@ -10,7 +10,7 @@ import (
 // caller to decide on.
 const politeWait = 3 * time.Second
 
-// retrying asks the endpoints in order, and all of them again after a pause, while that
+// retrying asks the endpoints in order, and all of them again after a pause, as long as that
 // may help.
 func (r *Registry) retrying(ctx context.Context, a *ask) (*answer, *failure) {
 	a.start = r.opts.Now()
@@ -61,8 +61,8 @@ func (r *Registry) pause(ctx context.Context, n int, last *failure) bool {
 	}
 }
 
-// backoff returns the pause after attempt n: between half and all of a time that
-// triples each time, so that many clients that failed together do not return together.
+// backoff returns the pause after attempt n: a random part, half at least, of a time that
+// triples each time, so that many requests that failed together do not return together.
 func (r *Registry) backoff(n int) time.Duration {
 	d := r.opts.Retry.Backoff
 	for range n - 1 {

@@ -12,7 +12,7 @@ import (
 	"forebay/upstream/governor"
 )
 
-// Endpoint is a base URL: of the registry, or of another that stands in for it.
+// Endpoint is a base URL of the registry, or of another registry that stands in for it.
 type Endpoint struct {
 	URL string // http or https, a host, perhaps a path before /v2/
 	// StandIn says that it is another registry, which carries the same content under
@@ -20,9 +20,9 @@ type Endpoint struct {
 	StandIn *StandIn
 }
 
-// StandIn is what a registry that stands in for another is asked for, and how. Digests
-// always, since their content is verified. It is trusted to say which repository holds a
-// digest, but never that something does not exist.
+// StandIn says what a registry that stands in for another is asked for, and how. It is
+// always asked for digests, since their content is verified. It is trusted when it says that
+// a repository holds a digest, never when it says that something does not exist.
 type StandIn struct {
 	// From begins the names of the repositories that it carries, and To is what it has
 	// in that place: "library/" and "docker/library/". Empty: all, under the same name.
@@ -38,20 +38,19 @@ func (s *StandIn) name(repo string) (string, bool) {
 	return s.To + rest, ok
 }
 
-// Pauses where a registry does not say for how long (facts of Docker Hub: a pull limit
-// names no time, the abuse limit 60 s).
+// Pauses for a registry that does not say how long to wait. Docker Hub names no time with
+// its pull limit, and 60 s with its abuse limit.
 const (
 	pullPause     = 5 * time.Second
 	pullPauseMost = time.Minute
 	abusePause    = time.Minute
 	abuseMost     = 15 * time.Minute
-	// slowDown is for a 429 that is neither limit of Docker Hub's: too many requests a
-	// second, as public.ecr.aws has it.
+	// slowDown is for a 429 of neither kind: too many requests a second, as at public.ecr.aws.
 	slowDown  = 5 * time.Second
 	tokenMost = 5 * time.Minute
 )
 
-// site is what shares limits: the registry with all its endpoints, or one stand-in.
+// site is the endpoints that share limits: all of the registry, or one stand-in.
 type site struct {
 	host     string     // of its first endpoint, for people
 	standIn  *StandIn   // nil: the registry itself
@@ -89,7 +88,7 @@ func (a *account) gate(q *ask) *governor.Gate {
 	}
 }
 
-// newSite returns the site of an endpoint with the given credentials, the first first.
+// newSite returns the site of an endpoint, which uses the given credentials in their order.
 func newSite(base *url.URL, standIn *StandIn, name string, endpoints []string, creds []Credentials, opts *Options) (*site, error) {
 	most := pullPauseMost
 	if opts.LimitedWait > 0 { // so that whoever is held sees a probe
@@ -137,8 +136,8 @@ func (e *endpoint) translate(a *ask) *ask {
 	return &b
 }
 
-// tell turns what a stand-in says into what it means: that it does not have something
-// says nothing about the registry.
+// tell turns the failure of a stand-in into what it means for the registry: what a stand-in
+// does not have, the registry may have.
 func (e *endpoint) tell(f *failure) *failure {
 	if e.site.standIn == nil {
 		return f

@@ -28,15 +28,16 @@ const (
 	tokensKept = 10_000
 	// tokenReplyMax bounds a token server's reply. Real ones have up to 5 KiB.
 	tokenReplyMax = 64 << 10
-	// tokenLife is the life of a token that names none, and the least that is believed
-	// (distribution, token specification: "defaults to 60 seconds", clients raise to it).
+	// tokenLife is the life of a token that comes without one, and the shortest that is
+	// believed (distribution, token specification: "defaults to 60 seconds", and clients raise
+	// a shorter one to it).
 	tokenLife = 60 * time.Second
 	// tokenLifeMax bounds how long a token is kept, whatever its server says.
 	tokenLifeMax = time.Hour
 	// tokenRetry is the pause after a refresh that failed while the token still lives.
 	tokenRetry = 5 * time.Second
-	// badCredentialsFor is for how long refused credentials are not tried again. Docker
-	// Hub locks accounts that fail often.
+	// badCredentialsFor is how long refused credentials are not tried again. Docker Hub locks
+	// accounts that fail often.
 	badCredentialsFor = time.Minute
 )
 
@@ -61,8 +62,8 @@ type token struct {
 type tokens struct {
 	now func() time.Time
 
-	// flights are the token requests in progress. Each has its first caller's trace, and
-	// nothing else of it.
+	// flights are the token requests in progress. Of the caller who began one it has the trace,
+	// and nothing else.
 	flights flight.Group[tokenKey, *token]
 
 	mu     sync.Mutex
@@ -84,8 +85,8 @@ func newTokens(life context.Context, work *sync.WaitGroup, now func() time.Time)
 	}
 }
 
-// get returns the token for key, asking for it with mint if there is none. fresh says
-// that the caller had to wait for it. The request for it runs on when ctx is done.
+// get returns the token for key, which it asks for with mint if there is none. fresh says
+// that the caller had to wait for it. The request goes on when ctx is done.
 func (t *tokens) get(ctx context.Context, r *Registry, key tokenKey, mint func(context.Context) (*token, *pull.Error)) (tok *token, fresh bool, err error) {
 	renew := func(ctx context.Context) (*token, error) { return t.renew(ctx, r, key, mint) }
 	tok, now := t.have(key), t.now()

@@ -10,13 +10,13 @@ import (
 	"forebay/internal/tracing"
 )
 
-// spanOf begins the span of one HTTP request, which ends with the head of its answer: a
-// blob's bytes may come for hours. Where it goes is told, and the path of what is asked of
-// the registry itself; never a query, and never more than the host of a redirect's target
-// or a token server, whose URLs may be secrets.
+// spanOf begins the span of one HTTP request. The span ends with the head of the answer,
+// since a blob's bytes may come for hours. It tells the host, and for requests to the
+// registry itself the path; never a query, and nothing more of a redirect's target or a
+// token server, whose URLs may be secrets.
 //
-// The trace is not told to the server: no registry has use for it, and it would let them
-// follow one client's requests through the mirror.
+// The server is not told the trace: no registry has a use for it, and it would let the
+// registry follow one client's requests through the mirror.
 func spanOf(ctx context.Context, method string, k RequestKind, u *url.URL) (context.Context, *tracing.Span) {
 	if !tracing.Recorded(ctx) {
 		return ctx, nil

@@ -1,8 +1,8 @@
 // Package ecr gets the passwords of Amazon's registries, each of which lives for twelve hours.
 //
-// It promises to ask Amazon once for all who wait, before a password ends, and never
-// more than a few times a minute. It finds out who it is as all programs on AWS do:
-// environment, shared files, web identity, container or instance role.
+// It promises to ask Amazon once for all who wait, to ask before a password expires, and
+// never to ask more than a few times a minute. It finds out who we are as all programs on
+// AWS do: environment, shared files, web identity, container or instance role.
 //
 // Warning: what it hands out is a secret. Its errors hold none.
 package ecr
@@ -50,7 +50,7 @@ const (
 	renewAgain = time.Minute
 	// askAgain is the pause after an error.
 	askAgain = 5 * time.Second
-	// lifeUnknown is the life of a password of which it is not told.
+	// lifeUnknown is the life of a password that comes without one.
 	lifeUnknown = time.Hour
 )
 
@@ -202,7 +202,7 @@ func (i *Issuer) fetch(ctx context.Context) (password, error) {
 	return p, nil
 }
 
-// config finds out who we are, in the registry's region.
+// config finds our credentials, for the registry's region.
 func (i *Issuer) config(ctx context.Context) (aws.Config, error) {
 	options := []func(*config.LoadOptions) error{
 		config.WithRegion(i.site.Region),

@@ -13,9 +13,9 @@ const (
 	// spentMost bounds the pulls that are remembered for attribution. Docker Hub's limits
 	// are 100 and 200 in a window.
 	spentMost = 2048
-	// believeShare is the part of a window for which a low remainder is believed without
-	// a newer word: then a known tag is confirmed again, by a request that costs nothing
-	// and tells how much there is now.
+	// believeShare is the part of a window for which a low remainder is believed. After that
+	// known tags are confirmed again, by a request that costs nothing and whose answer tells
+	// how much remains now.
 	believeShare = 10
 	// believeLeast is the same for a registry that names no window.
 	believeLeast = time.Minute
@@ -39,8 +39,8 @@ type pulled struct {
 	client, repository string
 }
 
-// See takes in what an answer said. One that said nothing changes nothing: images of
-// verified publishers have no limit, and say nothing of that of others.
+// See remembers what an answer said of the limit. An answer that said nothing changes
+// nothing: images of verified publishers have no limit, and do not tell about other images.
 func (a *Account) See(l wire.RateLimit, now time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -53,14 +53,14 @@ func (a *Account) See(l wire.RateLimit, now time.Time) {
 	case a.used.IsZero() || l.Window > 0 && now.Sub(a.used) >= l.Window:
 		a.used = now
 	}
-	// More than is used up cannot be ours: a window has ended since.
+	// We cannot have spent more than is used up: a window has ended since.
 	if used >= 0 && int64(len(a.spent)) > used {
 		a.spent = slices.Delete(a.spent, 0, len(a.spent)-int(used))
 	}
 }
 
-// Spend books a charged pull on a client's address and a repository. It comes before the
-// See of the same answer.
+// Spend books a charged pull on a client's address and a repository. Its caller must call
+// it before See for the same answer.
 func (a *Account) Spend(client, repository string, now time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -90,8 +90,8 @@ func (a *Account) trim(now time.Time) {
 	a.spent = slices.Delete(a.spent, 0, old)
 }
 
-// Low reports whether less than the given share of the limit remains, as far as is known
-// now. Without a limit nothing is ever low.
+// Low reports whether less than the given share of the limit is known to remain. Without a
+// limit that is never so.
 func (a *Account) Low(reserve float64, now time.Time) bool { return a.lowAfter(0, reserve, now) }
 
 // AtReserve reports whether one more pull would take from the given share.
@@ -122,20 +122,20 @@ type Statement struct {
 
 	// Spent is who spent it in the window: the most first.
 	Spent []Spending
-	// Elsewhere is what was spent in the window and not by us: others have the same
-	// credential or the same address.
+	// Elsewhere is what others have spent in the window, who have the same credential or the
+	// same address.
 	Elsewhere int64
 	// Rate is the pulls an hour at present, by us and others.
 	Rate float64
-	// RunsOut is when nothing will be left if this goes on; zero when it will not come to
-	// that before Returns.
+	// RunsOut is when nothing will be left at the present rate; zero when some of the limit
+	// returns before that.
 	RunsOut time.Time
 	// Returns is when some of what is used up comes back; zero when nothing is used up or
 	// the window is not known.
 	Returns time.Time
 }
 
-// Spending is what one client cost in one repository.
+// Spending is how much of the limit one client used for one repository.
 type Spending struct {
 	Client     string // address; "" is the mirror itself, which refreshes ahead
 	Repository string
@@ -178,9 +178,9 @@ func (a *Account) spendings() []Spending {
 	return list
 }
 
-// forecast fills in rate, end and return. A window that began with the first pull comes
-// back whole, one that slides pull by pull: either way the first comes back when the
-// oldest is as old as the window.
+// forecast fills in Rate, RunsOut and Returns. A window may begin with the first pull and
+// return whole, or slide and return pull by pull: either way something returns as soon as
+// the oldest pull is as old as the window.
 func (a *Account) forecast(s *Statement, now time.Time) {
 	if s.Window <= 0 || s.Limit < 0 || s.Remaining < 0 {
 		return
@@ -209,8 +209,8 @@ func (a *Account) forecast(s *Statement, now time.Time) {
 	}
 }
 
-// rate returns our pulls an hour over the last while, or over less if they began later:
-// at least a quarter of it, so that a single pull makes no rush.
+// rate returns our pulls an hour over the last while, or since the first of them, but over
+// at least a quarter of that while, so that a single pull does not look like a rush.
 func (a *Account) rate(while time.Duration, now time.Time) float64 {
 	n, span := 0, while/4
 	for i := len(a.spent) - 1; i >= 0; i-- {

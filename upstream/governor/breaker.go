@@ -8,8 +8,8 @@ import (
 const (
 	// coolDown is for how long an endpoint that failed once is tried after the others.
 	coolDown = 10 * time.Second
-	// A breaker opens after tripAfter requests in a row that failed, over at least
-	// tripOver: a moment's trouble that hits many requests at once is none yet.
+	// A breaker opens after tripAfter requests in a row failed over a time of at least
+	// tripOver, so that a short fault that hits many requests at once does not open it.
 	tripAfter = 5
 	tripOver  = 2 * time.Second
 	// An open breaker lets one probe through after tripFirst, then after twice as long
@@ -40,9 +40,9 @@ type Breaker struct {
 	pause    time.Duration // between probes
 }
 
-// Turn returns when a request that begins now should try the endpoint. After a failure
-// it is First for one request each interval, which is the probe; there is nothing to give
-// back. A request asks once and keeps its turn for its retries.
+// Turn returns when a request that begins now should try the endpoint. After a failure it
+// is First for one request each interval, the probe, of which the caller need not know. A
+// request asks once and keeps its turn for its retries.
 func (b *Breaker) Turn(now time.Time) Turn {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -69,7 +69,7 @@ func (b *Breaker) Good() {
 	b.failures, b.cool, b.open, b.pause, b.last = 0, time.Time{}, false, 0, ""
 }
 
-// Cool says that an attempt failed, which may be tried again.
+// Cool says that an attempt failed that may be repeated.
 func (b *Breaker) Cool(now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -1,8 +1,8 @@
 // Package governor paces requests by what a registry says that it will still give.
 //
-// It promises that what a registry has closed sees one probe an interval, however many
-// wait, and that it opens again by itself. It does no I/O and starts no goroutine: its
-// owner asks, sends, and tells how it went.
+// It promises that a registry that refuses us gets one probe an interval, however many
+// requests wait, and that requests go on by themselves when a probe gets through. It does
+// no I/O and starts no goroutine: its owner asks for a pass, sends, and reports the outcome.
 //
 // Lock order: no lock is taken while another is held.
 package governor
@@ -21,8 +21,8 @@ type Backoff struct {
 	Most  time.Duration
 }
 
-// Gate is a way to a registry, which closes when the registry refuses and opens again
-// when a probe gets through. Until then those who want to pass wait for the probe.
+// Gate stands before a registry. It closes when the registry refuses and opens when a probe
+// gets through. Whoever comes while a probe is under way waits for its outcome.
 type Gate struct {
 	backoff Backoff
 	now     func() time.Time
@@ -49,16 +49,16 @@ func (e *ClosedError) Error() string {
 	return fmt.Sprintf("%s; next try at %s", e.Why, e.Until.UTC().Format(time.RFC3339))
 }
 
-// Pass is the leave to send one request. Its owner must call Through, Refused or Unclear
-// when there is an answer. The zero Pass belongs to no gate; its methods do nothing.
+// Pass is the permission to send one request. Its owner must call Through, Refused or
+// Unclear when the request has ended. The zero Pass belongs to no gate; its methods do nothing.
 type Pass struct {
 	gate  *Gate
 	turn  uint64
 	probe bool
 }
 
-// Enter returns a pass, or a [*ClosedError]. While a probe is on its way it waits for
-// what comes of it, or for ctx to be done. A nil gate is always open.
+// Enter returns a pass, or a [*ClosedError]. While a probe is under way it waits for the
+// outcome or for the end of ctx. A nil gate is always open.
 func (g *Gate) Enter(ctx context.Context) (Pass, error) {
 	if g == nil {
 		return Pass{}, nil
@@ -118,8 +118,8 @@ func (p Pass) Through() {
 	}
 }
 
-// Refused says that the registry refused, for the given time or, if that is 0, without
-// saying for how long. It closes the gate and reports whether this was news.
+// Refused says that the registry refused: for the time d, or without saying for how long if
+// d is 0. It closes the gate and reports whether the gate was open before.
 func (p Pass) Refused(d time.Duration, why string) bool {
 	g := p.gate
 	if g == nil {
@@ -142,8 +142,8 @@ func (p Pass) Refused(d time.Duration, why string) bool {
 	return news
 }
 
-// Unclear says that there was no answer that tells. After a probe the gate stays closed
-// as long again.
+// Unclear says that the request ended without telling whether the registry refuses. If it
+// was a probe, the gate stays closed for the same time again.
 func (p Pass) Unclear() {
 	g := p.gate
 	if g == nil || !p.probe {
@@ -160,8 +160,8 @@ func (p Pass) Unclear() {
 // jitterMost bounds how much later than asked for a gate tries again.
 const jitterMost = 30 * time.Second
 
-// close shuts the gate for g.pause and up to an eighth more, so that many who were
-// refused together do not return together. It is never earlier than was asked for.
+// close shuts the gate for g.pause and up to an eighth more, so that many mirrors that were
+// refused together do not return together. It is never less than the registry asked for.
 func (g *Gate) close(why string) {
 	g.shut, g.why = true, why
 	g.until = g.now().Add(g.pause + rand.N(min(g.pause/8, jitterMost)+1))
@@ -169,7 +169,7 @@ func (g *Gate) close(why string) {
 	g.back()
 }
 
-// back lets go of those who wait for the probe.
+// back wakes those who wait for the probe.
 func (g *Gate) back() {
 	if g.probe != nil {
 		close(g.probe)

@@ -10,7 +10,7 @@ import (
 	"forebay/internal/wire"
 )
 
-// Budget is what the API says that it will still answer, to all of one address together.
+// Budget is how many requests the API will still answer for our address.
 type Budget struct {
 	Limit     int       // requests in a minute; -1 when it has not said
 	Remaining int       // requests left; -1 when it has not said
@@ -114,14 +114,14 @@ func parseBudget(h http.Header, now time.Time) (Budget, bool) {
 	return b, b.Limit >= 0 || b.Remaining >= 0
 }
 
-// count reads a number of requests; a negative one, which counters at Docker Hub have
-// shown, is none.
+// count reads a number of requests. Docker Hub's counters have shown negative ones, which
+// do not count.
 func count(s string) (int, bool) {
 	n, err := strconv.Atoi(strings.TrimSpace(s))
 	return max(n, 0), err == nil
 }
 
-// serverTime returns the time by the clock of the server, which its times are told in.
+// serverTime returns the time by the server's clock, which its reset times refer to.
 func serverTime(h http.Header, now time.Time) time.Time {
 	if t, err := http.ParseTime(h.Get("Date")); err == nil {
 		return t

@@ -1,8 +1,8 @@
 // Package hubapi asks Docker Hub's web API, which lists and dates tags.
 //
-// It promises to log in once for all who ask, and not to ask when the API's budget, which
-// is its own and not that of pulls, is spent. What it says is a hint and no more: tag
-// objects lag behind the registry, so that a HEAD of the tag must confirm it.
+// It promises to log in once for all who ask, and not to ask when the API's budget is spent,
+// which is another than that of pulls. What the API says of a tag lags behind the registry:
+// a HEAD of the tag must confirm it.
 //
 // Every error is or wraps a [pull.Error], and none holds a secret.
 package hubapi
@@ -34,8 +34,8 @@ type Options struct {
 	// Registry has the credentials, and how to connect: proxy, certificates, address
 	// family, timeouts. Its endpoints mean nothing here.
 	Registry upstream.Options
-	// MaxWait is the longest wait for a budget that is spent; 0 means that it is an error
-	// of kind [pull.Limited] at once.
+	// MaxWait is the longest wait for a spent budget to return; 0 means to fail at once, with
+	// an error of kind [pull.Limited].
 	MaxWait time.Duration
 }
 
@@ -44,7 +44,7 @@ const (
 	requestTimeout = 30 * time.Second
 	// bodyMax bounds an answer. A page of 100 tags with 12 platforms each has some 600 KiB.
 	bodyMax = 8 << 20
-	// redirectsMax bounds the redirects of one request, which the API has only for slashes.
+	// redirectsMax bounds the redirects of one request. The API only adds a missing slash.
 	redirectsMax = 2
 	// attempts bounds how often a request is tried that fails for a moment.
 	attempts = 3
@@ -104,8 +104,8 @@ func (c *Client) Close() {
 // Budget returns what the API last said that it would still answer.
 func (c *Client) Budget() Budget { return c.budget.get() }
 
-// get asks for a URL below the base and returns the body of its 200. op says what for.
-// A failure of a moment is tried again, and so is a refusal that may be waited for.
+// get asks for a URL below the base and returns the body of a 200. op names the request in
+// errors. Short failures are tried again, and so are refusals that end within MaxWait.
 func (c *Client) get(ctx context.Context, op string, u *url.URL) ([]byte, error) {
 	for n := 1; ; n++ {
 		body, err := c.authorized(ctx, op, u)
@@ -220,7 +220,7 @@ func (c *Client) within(u *url.URL) error {
 	return nil
 }
 
-// afford waits for the budget, or says why not.
+// afford waits until the budget allows a request, or returns why it does not.
 func (c *Client) afford(ctx context.Context, op string) error {
 	wait := c.budget.take()
 	if wait > 0 && wait <= c.opts.MaxWait {
@@ -236,7 +236,7 @@ func (c *Client) afford(ctx context.Context, op string) error {
 	return nil
 }
 
-// sleep waits for d and reports whether ctx has lasted as long.
+// sleep waits for d and reports whether ctx is still alive then.
 func sleep(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
