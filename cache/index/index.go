@@ -29,6 +29,7 @@ import (
 	"github.com/dgraph-io/badger/v4/options"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
 
 	"forebay/internal/logkey"
 	"forebay/internal/tally"
@@ -179,6 +180,20 @@ func openDatabase(o Options) (_ *Index, err error) {
 		return nil, errors.Join(err, db.Close())
 	}
 	return ix, nil
+}
+
+// lockFolder locks the folder of a database until what it returns is closed. The lock is
+// the database's own; its file with the number of the process, which nobody reads, needs
+// room that a full disk has not.
+func lockFolder(dir string) (*os.File, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("lock %q, which another process uses: %w", dir, err), f.Close())
+	}
+	return f, nil
 }
 
 // flagName is a file that is there while the index is open, and after a crash.
