@@ -20,22 +20,13 @@ const (
 	placeName = "index.place"
 )
 
-// reserveBytes is what the index keeps aside to be able to start on a full disk: the logs
-// of the database, which become tables.
-const reserveBytes = 40 << 20
-
 // indexOptions says where the index is: the journal, from which it can be rebuilt, stays
 // with the blobs wherever the database is.
 func (o Options) indexOptions() index.Options {
-	i := index.Options{
+	return index.Options{
 		Dir: filepath.Join(o.indexHome(), indexDirName), Journal: filepath.Join(o.Dir, journalName),
 		Log: o.Log, Fault: o.indexFault(),
 	}
-	// Where the cap is narrow, the space is better used for content.
-	if o.MaxBytes <= 0 || o.MaxBytes >= 100*reserveBytes {
-		i.Reserve = reserveBytes
-	}
-	return i
 }
 
 func (o Options) indexFault() index.Fault {

@@ -86,7 +86,7 @@ func (ix *Index) writeAccess(times map[v1.Hash]uint32) error {
 func (ix *Index) writeSomeAccess(digests []v1.Hash, times map[v1.Hash]uint32) error {
 	ix.mu.Lock()
 	defer ix.mu.Unlock()
-	return ix.db.Update(func(txn *badger.Txn) error {
+	return ix.change(accessBatch*128, func(txn *badger.Txn) error {
 		for _, d := range digests {
 			key, err := digestKey(prefixBlob, d)
 			if err != nil {

@@ -33,9 +33,8 @@ import (
 // File systems that give no blocks ahead (EOPNOTSUPP) have only the guard of [Index.room].
 
 const (
-	// logStep is what a log has when it is begun: more than one change can write, which is
-	// 15 % of memTable and up to 34 bytes for each of its 26,000 entries.
-	logStep = 4 << 20
+	// logAhead is what a log is given more than the change needs that it is given for.
+	logAhead = 256 << 10
 	// firstPage is what a value log has, of which only the header is ever written, and the
 	// database's list of what could be discarded: a page of memory, which may be 64 KiB.
 	firstPage = 64 << 10
@@ -50,11 +49,11 @@ const (
 	logsMost = 3
 )
 
-// spares are the files that are kept for a disk without room: for a log, and for a value log.
-var spares = [...]struct {
-	name string
-	size int64
-}{{"spare-page", firstPage}, {"spare-log", logStep}}
+// The spares, which are kept for a disk without room: for a value log and for a log.
+const (
+	sparePage = iota
+	spareLog
+)
 
 // backing gives the files of one open database their blocks.
 type backing struct {
@@ -70,6 +69,7 @@ type backing struct {
 	next    int64    // guarded by mu; bytes of the change under way
 	begun   bool     // guarded by mu; a log was begun since the last look at their number
 	missing bool     // guarded by mu; a spare is
+	sizes   [2]int64 // guarded by mu; of the spares
 	waiting int      // guarded by mu; tables
 	refused error    // guarded by mu; why a file could not be begun
 }
@@ -85,7 +85,7 @@ func openBacking(dir string, log *zap.Logger) (*backing, error) {
 	if err != nil {
 		path = dir // there is only the guard
 	}
-	b := &backing{dir: path, lock: lock, log: log}
+	b := &backing{dir: path, lock: lock, log: log, sizes: [2]int64{sparePage: firstPage, spareLog: logAhead}}
 	if err := b.begin(); err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
@@ -138,7 +138,7 @@ func (b *backing) recycle() error {
 			}
 			if info.Size() == 0 {
 				err = os.Remove(name)
-			} else if empty(name, spares[spare].size) {
+			} else if empty(name, b.sizes[spare]) {
 				err = b.keep(name, spare)
 			}
 			if err != nil {
@@ -185,24 +185,26 @@ func (b *backing) keep(name string, spare int) error {
 	if _, err := f.WriteAt(make([]byte, logHeader), 0); err != nil {
 		return err
 	}
-	if err := f.Truncate(spares[spare].size); err != nil {
+	if err := f.Truncate(b.sizes[spare]); err != nil {
 		return err
 	}
 	return os.Rename(name, b.spare(spare))
 }
 
-func (b *backing) spare(n int) string { return filepath.Join(b.dir, spares[n].name) }
+func (b *backing) spare(n int) string {
+	return filepath.Join(b.dir, [...]string{sparePage: "spare-page", spareLog: "spare-log"}[n])
+}
 
 // makeSpares makes those that are not there. Its caller holds b.mu or is alone.
 func (b *backing) makeSpares() error {
 	b.missing = true
-	for n, s := range spares {
+	for n, size := range b.sizes {
 		f, err := os.OpenFile(b.spare(n), os.O_RDWR|os.O_CREATE, 0o600)
 		if err != nil {
 			return err
 		}
-		if !backed(f, s.size) {
-			err = b.give(f, s.size)
+		if !backed(f, size) {
+			err = b.give(f, size)
 		}
 		if err = errors.Join(err, f.Close()); err != nil {
 			return errors.Join(err, os.Remove(b.spare(n)))
@@ -289,12 +291,13 @@ func (b *backing) mapped(fd int, name string, length int64) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	isLog := filepath.Ext(name) == ".mem"
-	spare := 0
+	spare, given := sparePage, min(length, firstPage)
 	if isLog {
-		spare = 1
+		spare, given = spareLog, b.next+logAhead
 	}
-	err = b.allocate(f, 0, 0, min(length, spares[spare].size))
+	err = b.allocate(f, 0, 0, given)
 	if full(err) {
+		given = b.sizes[spare]
 		f, err = b.swap(fd, f, spare, length)
 	}
 	if err != nil {
@@ -307,7 +310,7 @@ func (b *backing) mapped(fd int, name string, length int64) error {
 	if b.newest != nil {
 		_ = b.newest.Close() // nothing was written through it
 	}
-	b.newest, b.given, b.used, b.begun = f, logStep, b.next+logHeader, true
+	b.newest, b.given, b.used, b.begun = f, given, b.next+logHeader, true
 	return nil
 }
 
@@ -392,13 +395,15 @@ func (b *backing) prepare(n int64) error {
 	if b.none || b.newest == nil {
 		return nil
 	}
-	if b.missing {
-		if err := b.makeSpares(); err != nil && b.used+n > spareless {
+	if b.used+n > spareless {
+		if err := b.spareFor(n); err != nil {
 			return fmt.Errorf("%w: keep a spare: %w", ErrUnwritable, err)
 		}
+	} else if b.missing {
+		_ = b.makeSpares() // no harm yet
 	}
 	if need := b.used + n; need > b.given {
-		need += 1 << 20
+		need += logAhead
 		if err := b.allocate(b.newest, unix.FALLOC_FL_KEEP_SIZE, b.given, need-b.given); err != nil {
 			return fmt.Errorf("%w: extend the log: %w", ErrUnwritable, err)
 		}
@@ -406,6 +411,29 @@ func (b *backing) prepare(n int64) error {
 	}
 	b.used += n
 	b.next = n
+	return nil
+}
+
+// spareFor sees to a spare that takes a change of n bytes. Its caller holds b.mu.
+func (b *backing) spareFor(n int64) error {
+	if b.missing {
+		if err := b.makeSpares(); err != nil {
+			return err
+		}
+	}
+	old, need := b.sizes[spareLog], 2*n
+	if need <= old {
+		return nil
+	}
+	f, err := os.OpenFile(b.spare(spareLog), os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := b.allocate(f, 0, 0, need); err != nil {
+		return errors.Join(err, f.Truncate(old))
+	}
+	b.sizes[spareLog] = need
 	return nil
 }
 

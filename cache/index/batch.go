@@ -64,6 +64,9 @@ func (ix *Index) apply(steps []func(*writer) error) (err error) {
 	if err := w.countRepos(); err != nil {
 		return tooBig(err)
 	}
+	if err := ix.backing.prepare(w.bytes + smallChange); err != nil {
+		return err
+	}
 	// The journal goes first: were it second, a crash in between could leave a deletion
 	// out of it, and a rebuild would give the right to content back that was taken away.
 	// A line without its change is no harm: the next start makes the change.
@@ -81,6 +84,18 @@ func (ix *Index) apply(steps []func(*writer) error) (err error) {
 	}
 	ix.totals.Store(&w.totals)
 	return nil
+}
+
+// smallChange is more than a change of a record or two writes.
+const smallChange = 1 << 10
+
+// change makes changes in a transaction that writes up to n bytes. Its caller holds ix.mu
+// or is alone.
+func (ix *Index) change(n int64, fn func(*badger.Txn) error) error {
+	if err := ix.backing.prepare(n); err != nil {
+		return err
+	}
+	return ix.db.Update(fn)
 }
 
 func tooBig(err error) error {
@@ -276,6 +291,7 @@ type writer struct {
 	totals  totals
 	repos   map[Repo]*repoRecord // as they will be
 	lines   []byte               // for the journal
+	bytes   int64                // that the database writes to its log, at most
 	changed bool
 }
 
@@ -290,13 +306,19 @@ func read[T any](w *writer, key []byte, decode func([]byte) (T, error)) (rec T, 
 	return rec, err == nil, err
 }
 
+// entryExtra is what an entry of the database's log has beside key and value: lengths,
+// flags, a version and a checksum.
+const entryExtra = 34
+
 func (w *writer) set(key, value []byte) error {
 	w.changed = true
+	w.bytes += entryExtra + int64(len(key)+len(value))
 	return w.txn.Set(key, value)
 }
 
 func (w *writer) delete(key []byte) error {
 	w.changed = true
+	w.bytes += entryExtra + int64(len(key))
 	return w.txn.Delete(key)
 }
 

@@ -37,7 +37,7 @@ func (ix *Index) compactJournal(ctx context.Context) error {
 func (ix *Index) moveMark() error {
 	t := *ix.totals.Load()
 	t.mark = ix.journal.at()
-	if err := ix.db.Update(func(txn *badger.Txn) error { return txn.Set(totalsKey, t.encode()) }); err != nil {
+	if err := ix.change(smallChange, func(txn *badger.Txn) error { return txn.Set(totalsKey, t.encode()) }); err != nil {
 		return err
 	}
 	ix.totals.Store(&t)

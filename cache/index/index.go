@@ -55,9 +55,9 @@ var (
 // Index is an open index. Its methods may be called concurrently.
 type Index struct {
 	dir     string
-	reserve int64
 	fault   Fault
 	db      *badger.DB
+	backing *backing
 	log     *zap.Logger
 	journal *journal // nil while rebuilding
 	unclean bool     // the process before did not close the index
@@ -95,9 +95,6 @@ func Open(o Options) (*Index, error) {
 		return nil, fmt.Errorf("open index %q: %w", o.Dir, errors.Join(err, ix.Close()))
 	}
 	ix.guarded = true
-	if err := ix.keepReserve(); err != nil {
-		ix.log.Warn("no space kept aside for a start on a full disk", logkey.Err(err))
-	}
 	return ix, nil
 }
 
@@ -147,10 +144,21 @@ func openDatabase(o Options) (_ *Index, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	if err := roomToStart(dir); err != nil {
+	if err := roomIn(dir, 0); err != nil {
 		return nil, err
 	}
-	if err := writable(dir); err != nil {
+	b, err := openBacking(dir, o.Log)
+	if err != nil {
+		return nil, err
+	}
+	opened := false
+	defer func() {
+		if !opened {
+			err = errors.Join(err, b.close())
+		}
+	}()
+	// What a start needs of a full disk is kept for it.
+	if err := writable(dir); err != nil && !full(err) {
 		return nil, err
 	}
 	unclean, err := raiseFlag(dir, o.Fault)
@@ -165,11 +173,12 @@ func openDatabase(o Options) (_ *Index, err error) {
 	if err := verifyFiles(dir, unclean); err != nil {
 		return nil, err
 	}
-	db, err := openBadger(dir, o.Log)
+	db, err := openBadger(dir, o.Log, b)
 	if err != nil {
 		return nil, err
 	}
-	ix := &Index{dir: dir, reserve: o.Reserve, fault: o.Fault, db: db, log: o.Log, unclean: unclean,
+	opened = true
+	ix := &Index{dir: dir, fault: o.Fault, db: db, backing: b, log: o.Log, unclean: unclean,
 		reads: tally.NewHistogram(tally.Moments()), writes: tally.NewHistogram(tally.Moments())}
 	ix.access.init()
 	version, err := ix.load()
@@ -177,7 +186,7 @@ func openDatabase(o Options) (_ *Index, err error) {
 		err = ix.migrate(version)
 	}
 	if err != nil {
-		return nil, errors.Join(err, db.Close())
+		return nil, errors.Join(err, ix.closeDatabase())
 	}
 	return ix, nil
 }
@@ -211,16 +220,21 @@ func raiseFlag(dir string, fault Fault) (unclean bool, err error) {
 	return false, errors.Join(f.Close(), fault.syncFolder(dir))
 }
 
-// openBadger returns every failure but a held lock as ErrDamaged: Badger's errors carry
-// their cause as text only, and that the folder can be used was seen before.
-func openBadger(dir string, log *zap.Logger) (db *badger.DB, err error) {
+// openBadger returns every failure but that of a full disk as ErrDamaged: Badger's errors
+// carry their cause as text only, and that the folder can be used was seen before.
+func openBadger(dir string, log *zap.Logger, b *backing) (db *badger.DB, err error) {
 	defer recoverDamage(&err)
-	db, err = badger.Open(badgerOptions(dir, log))
+	// A start must not wait for the tables of the logs that were left.
+	logs, _ := filepath.Glob(filepath.Join(dir, "*.mem"))
+	db, err = badger.Open(badgerOptions(dir, log).WithNumMemtables(logsQueued + len(logs)))
 	if err == nil {
 		return db, nil
 	}
-	if strings.Contains(err.Error(), "directory lock") {
-		return nil, err
+	if refused := b.refusal(); refused != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnwritable, refused)
+	}
+	if strings.Contains(err.Error(), unix.ENOSPC.Error()) {
+		return nil, fmt.Errorf("%w: %w: %w", ErrUnwritable, err, unix.ENOSPC)
 	}
 	return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
 }
@@ -236,8 +250,13 @@ func writable(dir string) error {
 	return errors.Join(err, f.Close(), os.Remove(f.Name()))
 }
 
-// memTable is how much the database gathers in memory before it writes a table.
-const memTable = 16 << 20
+const (
+	// memTable is how much the database gathers in memory before it writes a table.
+	memTable = 16 << 20
+	// logsQueued is how many such gatherings may wait for their table. It is never reached:
+	// the database would not come back from a change, and from no read. See backing.prepare.
+	logsQueued = 16
+)
 
 // badgerOptions keeps memory small: one million blobs with their links are some 300 MB
 // on disk, read through the page cache.
@@ -247,7 +266,8 @@ func badgerOptions(dir string, log *zap.Logger) badger.Options {
 		WithDetectConflicts(false). // Update is the only writer
 		WithNumVersionsToKeep(1).
 		WithMemTableSize(memTable).
-		WithNumMemtables(2).
+		WithNumMemtables(logsQueued).
+		WithBypassLockGuard(true). // see lockFolder
 		WithNumLevelZeroTables(4).
 		WithNumLevelZeroTablesStall(12).
 		WithNumCompactors(2).
@@ -263,26 +283,27 @@ func badgerOptions(dir string, log *zap.Logger) badger.Options {
 
 // load reads the version and the totals, or writes them into a new database.
 func (ix *Index) load() (version int64, err error) {
-	version = schemaVersion
-	err = ix.db.Update(func(txn *badger.Txn) error {
-		v, err := getValue(txn, versionKey, decodeVersion)
+	err = ix.view(func(txn *badger.Txn) error {
+		version, err = getValue(txn, versionKey, decodeVersion)
 		if errors.Is(err, badger.ErrKeyNotFound) {
-			return ix.initialise(txn)
+			return err
 		}
 		if err != nil {
 			return damaged("schema version", err)
 		}
-		if v > schemaVersion {
-			return fmt.Errorf("%w: it has schema %d, this program knows up to %d", ErrNewer, v, schemaVersion)
+		if version > schemaVersion {
+			return fmt.Errorf("%w: it has schema %d, this program knows up to %d", ErrNewer, version, schemaVersion)
 		}
 		t, err := getValue(txn, totalsKey, decodeTotals)
 		if err != nil {
 			return damaged("totals", err)
 		}
 		ix.totals.Store(&t)
-		version = v
 		return nil
 	})
+	if errors.Is(err, badger.ErrKeyNotFound) {
+		return schemaVersion, ix.change(smallChange, ix.initialise)
+	}
 	return version, err
 }
 
@@ -320,7 +341,7 @@ func (ix *Index) Run(ctx context.Context) error {
 				if roomErr := ix.room(); roomErr != nil {
 					err = errors.Join(err, roomErr)
 				} else {
-					err = errors.Join(err, ix.flushAccess(), ix.compactJournal(ctx), ix.keepReserve())
+					err = errors.Join(err, ix.flushAccess(), ix.compactJournal(ctx))
 				}
 			}
 			if ctx.Err() == nil {
@@ -347,7 +368,7 @@ func (ix *Index) report(err error, failing bool) bool {
 func (ix *Index) Close() error {
 	var err error
 	ix.closed.Do(func() {
-		room := roomToStart(ix.dir)
+		room := roomIn(ix.dir, closeSlack(ix.dir))
 		if ix.journal != nil {
 			if room == nil {
 				err = ix.flushAccess()
@@ -358,7 +379,7 @@ func (ix *Index) Close() error {
 			err = errors.Join(err, room)
 			return
 		}
-		if err = errors.Join(err, ix.db.Close()); err == nil {
+		if err = errors.Join(err, ix.closeDatabase()); err == nil {
 			err = ix.fault.removeIfThere(filepath.Join(ix.dir, flagName))
 		}
 	})
@@ -366,6 +387,25 @@ func (ix *Index) Close() error {
 		return fmt.Errorf("close index: %w", err)
 	}
 	return nil
+}
+
+// closeDatabase closes the database. While a table waits for room it gives up: the
+// database is left open then, which the end of the process ends.
+func (ix *Index) closeDatabase() error {
+	done := make(chan error, 1)
+	go func() { done <- ix.db.Close() }()
+	look := time.NewTicker(tableRetry)
+	defer look.Stop()
+	for {
+		select {
+		case err := <-done:
+			return errors.Join(err, ix.backing.close())
+		case <-look.C:
+			if err := ix.backing.stalled(); err != nil {
+				return err
+			}
+		}
+	}
 }
 
 // Sync makes all changes so far survive a loss of power, but for records of blobs, which

@@ -54,7 +54,7 @@ func (ix *Index) changeAtOnce(fn func(*badger.Txn) error) error {
 	if err := ix.fault.before(StepCommit, ix.dir); err != nil {
 		return err
 	}
-	return ix.db.Update(fn)
+	return ix.change(migrateBatch*256, fn)
 }
 
 // addHints gives the records of last uses, four bytes until then, one for a hint.

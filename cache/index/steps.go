@@ -16,9 +16,6 @@ type Options struct {
 	Dir     string      // folder of the database; folders beside it with more in their names are ours too
 	Journal string      // file of the journal
 	Log     *zap.Logger // nil means no logging
-	// Reserve is how many bytes are kept aside beside the database, to be given up when a
-	// start finds its disk full. 0 means none.
-	Reserve int64
 	// Fault is for tests only; nil asks nobody.
 	Fault Fault
 	// Bucket walks the objects in the bucket behind the disk, for a rebuild; nil when there
@@ -111,10 +108,10 @@ func (f Fault) syncFolder(name string) error {
 var ErrUnwritable = errors.New("index cannot be written")
 
 const (
-	// slack is what must be free on the disk of the database for a change to be made. The
-	// database writes through memory that is mapped to files, where a full disk ends the
-	// process (SIGBUS): a change is followed by the writing of up to two tables of 16 MiB,
-	// and by compactions, which take up to about a quarter of the database's size at once.
+	// slack is what must be free on the disk of the database for a change to be made, so
+	// that what follows from it has room: the writing of up to two tables of 16 MiB,
+	// and compactions, which take up to about a quarter of the database's size at once.
+	// What has none all the same waits, see backing.
 	slack = 48 << 20
 	// slackShare bounds it on a small file system.
 	slackShare = 8
@@ -123,6 +120,9 @@ const (
 // room reports whether the disk of the database takes another change. It costs one call
 // of the kernel, about a microsecond.
 func (ix *Index) room() error {
+	if err := ix.backing.stalled(); err != nil {
+		return err
+	}
 	lsm, vlog := ix.db.Size() // as of the last minute, without I/O
 	return roomIn(ix.dir, slack+(lsm+vlog)/4)
 }
@@ -151,35 +151,8 @@ func roomIn(dir string, need int64) error {
 	return nil
 }
 
-// reserveName is the file that keeps space aside. Its name is none of the database's.
-const reserveName = "reserve"
-
-// keepReserve makes the file that keeps space aside, when there is plenty.
-func (ix *Index) keepReserve() error {
-	name := filepath.Join(ix.dir, reserveName)
-	if ix.reserve <= 0 {
-		return removeIfThere(name)
-	}
-	if info, err := os.Lstat(name); err == nil && info.Size() >= ix.reserve {
-		return nil
-	}
-	if roomIn(ix.dir, 4*ix.reserve) != nil {
-		return nil // later
-	}
-	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	err = allocate(f, ix.reserve)
-	if err = errors.Join(err, f.Close()); err != nil {
-		return errors.Join(err, removeIfThere(name))
-	}
-	return nil
-}
-
-// startSlack is what a start must find free: what the process before left in its logs
-// becomes tables, and new logs are begun.
-func startSlack(dir string) int64 {
+// closeSlack is what must be free for a close: what is in the logs becomes tables.
+func closeSlack(dir string) int64 {
 	need := int64(4 << 20)
 	logs, _ := filepath.Glob(filepath.Join(dir, "*.mem"))
 	for _, name := range logs {
@@ -190,37 +163,17 @@ func startSlack(dir string) int64 {
 	return need
 }
 
-// roomToStart looks whether the database can be opened, giving up what is kept aside for
-// that if need be.
-func roomToStart(dir string) error {
-	need := startSlack(dir)
-	err := roomIn(dir, need)
-	if err == nil {
-		return nil
-	}
-	if rerr := removeIfThere(filepath.Join(dir, reserveName)); rerr != nil {
-		return errors.Join(err, rerr)
-	}
-	return roomIn(dir, need)
-}
-
-// fill gives a file its space where the file system knows no other way.
-func fill(f *os.File, size int64) error {
-	block := make([]byte, 1<<20)
-	for at := int64(0); at < size; at += int64(len(block)) {
-		if _, err := f.WriteAt(block[:min(size-at, int64(len(block)))], at); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // Probe reports whether the disk takes changes now.
 func (ix *Index) Probe() error {
 	if err := ix.room(); err != nil {
 		return err
 	}
 	if err := ix.fault.before(StepCreate, ix.dir); err != nil {
+		return err
+	}
+	ix.mu.Lock()
+	defer ix.mu.Unlock()
+	if err := ix.backing.prepare(0); err != nil {
 		return err
 	}
 	return writable(ix.dir)
