@@ -40,6 +40,12 @@ test: deps page-deps lint $(S3) ## run the linter and all tests; installs what t
 	go test -race -timeout 15m ./test/mirrortest ./proxy ./internal/server ./upstream/...
 	go test -timeout 25m ./...
 
+# Of kills, losses of power and full disks `make test` takes a sample; which one is said where
+# it fails. FOREBAY_DISKTEST_SEED takes that one again.
+.PHONY: test-full
+test-full: deps ## run the tests of disks with all their cases, some 20 minutes (as root)
+	FOREBAY_DISKTEST_FULL=1 go test -count=1 -timeout 60m -v ./test/disktest
+
 .PHONY: race
 race: ## run the quick tests under the race detector
 	go test -race $(QUICK)

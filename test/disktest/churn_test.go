@@ -34,8 +34,8 @@ func diskUse(dir string) (n int64) {
 func TestFolderStaysWithinItsCapUnderChurn(t *testing.T) {
 	const most = 256 << 20
 	images, clients := 1200, 6 // some 1.9 GiB in all
-	if testing.Short() {
-		images = 300
+	if !full() {
+		images = 400
 	}
 	w := newWorld()
 	dir := t.TempDir()

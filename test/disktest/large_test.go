@@ -206,14 +206,11 @@ func slowest(next func(after string) (string, error)) (worst time.Duration) {
 }
 
 func TestAMillionBlobs(t *testing.T) {
-	if testing.Short() {
-		t.Log("with a hundredth of them, as it is short")
-	}
 	figures := map[string]largeFigures{}
 	for _, kind := range []string{"small", "large", "rebuild"} {
 		count := manyBlobs
-		if testing.Short() {
-			count /= 100
+		if !full() {
+			count /= 10
 		}
 		if kind == "small" {
 			count = 1000

@@ -35,6 +35,10 @@ func TestMain(m *testing.M) {
 	if job := os.Getenv(jobEnv); job != "" {
 		os.Exit(jobs[job]())
 	}
+	if err := takeSample(); err != nil {
+		fmt.Fprintln(os.Stderr, "disktest:", err)
+		os.Exit(1)
+	}
 	if os.Getenv(stageEnv) != "" || os.Geteuid() != 0 {
 		os.Exit(m.Run())
 	}

@@ -19,10 +19,8 @@ import (
 // was written and not synced is in the kernel's memory only, files that the database has
 // mapped included, and so are names whose folder was not synced.
 func TestPowerLossAtAnyStep(t *testing.T) {
-	stride := 3
-	if testing.Short() {
-		stride = 29
-	}
+	first, stride := strideOf(16)
+	stride = max(stride, 3)
 	image := ext4(t, 96)
 	dir := mountImage(t, image)
 	w := newWorld()
@@ -36,7 +34,7 @@ func TestPowerLossAtAnyStep(t *testing.T) {
 	fault := func(step, name string) error {
 		mu.Lock() // the others wait, as their power is off, too
 		defer mu.Unlock()
-		if n++; n%stride > 0 || points > 0 && t.Failed() {
+		if n++; n%stride != first || points > 0 && t.Failed() {
 			return nil
 		}
 		points++
