@@ -23,6 +23,7 @@ import (
 const (
 	modeEnv  = "DISKTEST_MODE"
 	imageEnv = "DISKTEST_IMAGE" // file below the loop device
+	indexEnv = "DISKTEST_INDEX" // folder of the index, if it is not with the rest
 )
 
 // session is a cache on a disk that is about to fail, in a process of its own: what the
@@ -82,9 +83,11 @@ func await(what string, fn func() bool) error {
 	return fmt.Errorf("waited in vain for %s", what)
 }
 
+const hogName = "hog"
+
 // hog takes all space of a file system, and what becomes free, until it is stopped.
 func hog(dir string) (stop func(), full <-chan struct{}) {
-	name := filepath.Join(dir, "hog")
+	name := filepath.Join(dir, hogName)
 	var stopped atomic.Bool
 	first := make(chan struct{})
 	var once sync.Once
@@ -114,7 +117,7 @@ func hog(dir string) (stop func(), full <-chan struct{}) {
 
 // fillTheDisk is the child: it goes on serving while others fill the disk.
 func fillTheDisk() int {
-	if err := filled(os.Getenv(dirEnv), os.Getenv(modeEnv)); err != nil {
+	if err := filled(os.Getenv(dirEnv), os.Getenv(indexEnv), os.Getenv(modeEnv)); err != nil {
 		fmt.Println(err)
 		return 1
 	}
@@ -122,22 +125,35 @@ func fillTheDisk() int {
 	return 0
 }
 
-func filled(dir, mode string) error {
-	s, err := startSession(dir, "")
+// filled serves while the disk fails, or the disk of the index if that has one of its own.
+//
+//	full       it becomes full, and has room again in the end
+//	die        it becomes full, and the process dies
+//	found      it is full from the start on, and the process dies
+//	relieved   it is full from the start on, and has room again in the end
+//	abort      it becomes read-only
+func filled(dir, indexDir, mode string) error {
+	failing := dir
+	if indexDir != "" {
+		failing = indexDir
+	}
+	s, err := startSession(dir, indexDir)
 	if err != nil {
 		return err
 	}
-	if err := s.serve(0, 3); err != nil {
-		return fmt.Errorf("before: %w", err)
+	relieve := func() { _ = os.Remove(filepath.Join(failing, hogName)) }
+	if mode != "found" && mode != "relieved" {
+		if err := s.serve(0, 3); err != nil {
+			return fmt.Errorf("before: %w", err)
+		}
+		// What an operator did is on the disk when it is done, and all that was done before.
+		if _, err := s.c.Pin(context.Background(), s.w.a.repoOf(), "1", v1.Hash{}, nil); err != nil {
+			return err
+		}
 	}
-	// What an operator did is on the disk when it is done, and all that was done before.
-	if _, err := s.c.Pin(context.Background(), s.w.a.repoOf(), "1", v1.Hash{}, nil); err != nil && mode != "nothing" {
-		return err
-	}
-	var relieve func()
 	switch mode {
 	case "full", "die":
-		stop, full := hog(dir)
+		stop, full := hog(failing)
 		<-full
 		relieve = stop
 	case "abort":
@@ -154,10 +170,10 @@ func filled(dir, mode string) error {
 	for _, t := range s.c.Troubles() {
 		fmt.Println("said:", t.What, t.Cause)
 	}
-	if mode == "die" {
+	switch mode {
+	case "die", "found":
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-	}
-	if relieve == nil {
+	case "abort":
 		s.stop() // it cannot be closed, since nothing can be written
 		return nil
 	}
@@ -216,46 +232,66 @@ func smallDisks(t *testing.T, fn func(t *testing.T, dir string)) {
 func TestServesOnWhileTheDiskIsFull(t *testing.T) {
 	smallDisks(t, func(t *testing.T, dir string) {
 		out := runChild(t, "fill", dirEnv+"="+dir, modeEnv+"=full")
-		for _, want := range []string{"writing to the store full", "writing to the index full", "ok"} {
-			if !strings.Contains(out, want) {
-				t.Errorf("child did not say %q: %s", want, out)
-			}
-		}
+		mustSay(t, out, "writing to the store full", "writing to the index full", "ok")
 		checkOffline(t, dir, "library/a", "library/l")
 	})
 }
 
+func TestServesOnWhileTheDiskOfTheIndexIsFull(t *testing.T) {
+	smallDisks(t, func(t *testing.T, fast string) {
+		dir := t.TempDir()
+		out := runChild(t, "fill", dirEnv+"="+dir, indexEnv+"="+fast, modeEnv+"=full")
+		mustSay(t, out, "writing to the index full", "ok")
+		runToDeath(t, dirEnv+"="+dir, indexEnv+"="+fast, modeEnv+"=die")
+		runToDeath(t, dirEnv+"="+dir, indexEnv+"="+fast, modeEnv+"=found")
+		out = runChild(t, "fill", dirEnv+"="+dir, indexEnv+"="+fast, modeEnv+"=relieved")
+		mustSay(t, out, "writing to the index full", "ok")
+	})
+}
+
+// TestStartsAgainAfterDeathOnFullDisk has processes die on a full disk, and others start
+// there, which find it as full as it was left.
 func TestStartsAgainAfterDeathOnFullDisk(t *testing.T) {
 	smallDisks(t, func(t *testing.T, dir string) {
-		out, err := child("fill", dirEnv+"="+dir, modeEnv+"=die").CombinedOutput()
-		var exit *exec.ExitError
-		if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
-			t.Fatalf("child: %v: %.2000s", err, out)
+		out := runToDeath(t, dirEnv+"="+dir, modeEnv+"=die")
+		for range 3 {
+			out += runToDeath(t, dirEnv+"="+dir, modeEnv+"=found")
 		}
-		// The disk is still full. A start works, or says why not; it never dies.
-		cmd := child("fill", dirEnv+"="+dir, modeEnv+"=nothing")
-		again, err := cmd.CombinedOutput()
-		started := !strings.Contains(string(again), "cannot be written")
-		t.Logf("start on the full disk: started %t: %.300s", started, again)
-		if cmd.ProcessState.Sys().(syscall.WaitStatus).Signaled() || strings.Contains(string(again), "SIGBUS") {
-			t.Errorf("start on the full disk: %v: %.3000s", err, again)
+		if n := strings.Count(out, "said: writing to the index full"); n != 4 {
+			t.Errorf("%d of 4 processes said that their disk is full: %s", n, out)
 		}
-		if err := os.Remove(filepath.Join(dir, "hog")); err != nil {
-			t.Fatal(err)
-		}
-		checkOffline(t, dir, "library/a")
+		out = runChild(t, "fill", dirEnv+"="+dir, modeEnv+"=relieved")
+		mustSay(t, out, "writing to the store full", "writing to the index full", "ok")
+		checkOffline(t, dir, "library/a", "library/l")
 	})
+}
+
+// mustSay fails the test unless a child said all of it.
+func mustSay(t *testing.T, out string, words ...string) {
+	t.Helper()
+	for _, want := range words {
+		if !strings.Contains(out, want) {
+			t.Errorf("child did not say %q: %s", want, out)
+		}
+	}
+}
+
+// runToDeath runs a child that serves on a full disk and is killed in the end.
+func runToDeath(t *testing.T, env ...string) string {
+	t.Helper()
+	out, err := child("fill", env...).CombinedOutput()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+		t.Fatalf("child: %v: %.3000s", err, out)
+	}
+	return string(out)
 }
 
 func TestServesOnWhenTheDiskBecomesReadOnly(t *testing.T) {
 	image := ext4(t, 128)
 	dir := mountImage(t, image)
 	out := runChild(t, "fill", dirEnv+"="+dir, modeEnv+"=abort")
-	for _, want := range []string{"writing to the store read-only", "ok"} {
-		if !strings.Contains(out, want) {
-			t.Errorf("child did not say %q: %s", want, out)
-		}
-	}
+	mustSay(t, out, "writing to the store read-only", "ok")
 	if err := try("umount", dir); err != nil {
 		t.Fatal(err)
 	}

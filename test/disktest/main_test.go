@@ -29,6 +29,7 @@ var jobs = map[string]func() int{
 	"fill":  fillTheDisk,
 	"bad":   readBadDisk,
 	"large": measureLarge,
+	"index": changeIndex,
 }
 
 func TestMain(m *testing.M) {
@@ -105,6 +106,15 @@ func try(name string, args ...string) error {
 		return fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, out)
 	}
 	return nil
+}
+
+// smallDisk mounts a file system of a kind with so many MiB.
+func smallDisk(t *testing.T, kind string, mib int64) string {
+	t.Helper()
+	if kind == "tmpfs" {
+		return tmpfs(t, mib)
+	}
+	return mountImage(t, ext4(t, mib))
 }
 
 // ext4 makes a file with an ext4 file system of so many MiB and returns its name.
