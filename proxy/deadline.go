@@ -11,8 +11,9 @@ import (
 
 // headersWithin bounds the time until the headers of an answer. dockerd, containerd up
 // to 2.2, podman and CRI-O wait for headers for ever, and containerd from 2.3 on for
-// 30 s; all are told something within 20 s, a second of which is the network's.
-const headersWithin = 19 * time.Second
+// 30 s; all are told something within 20 s, three of which are left to the network and to
+// a machine that has much else to do.
+const headersWithin = 17 * time.Second
 
 // deadline is the context of a request until its headers go out: it ends with its parent,
 // or at a time, and says who the client is and which mirrors the request came through.

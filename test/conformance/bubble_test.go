@@ -77,9 +77,14 @@ func newBubble(t *testing.T, o bubbleOptions) *bubble {
 // ask sends a request as a client of mirrors, of the given address.
 func (b *bubble) ask(method, client, path string) *answer {
 	b.t.Helper()
+	return b.askAs(agentContainerd, method, client, path)
+}
+
+func (b *bubble) askAs(agent, method, client, path string) *answer {
+	b.t.Helper()
 	r := httptest.NewRequest(method, path, nil)
 	r.RemoteAddr = client + ":40000"
-	r.Header.Set("User-Agent", agentContainerd)
+	r.Header.Set("User-Agent", agent)
 	w := httptest.NewRecorder()
 	start := time.Now()
 	b.handler.ServeHTTP(w, r)
