@@ -12,6 +12,10 @@ IMAGE := forebay:$(VERSION)
 # Packages whose tests need neither root nor other programs.
 QUICK = $$(go list ./... | grep -v -e /test/e2e -e /bench$$$$ -e /test/disktest -e /test/s3test -e /cache/s3)
 
+# Tools are built once for all clones of a machine, beside Go's module cache, under a name
+# that changes with their modules and with Go.
+TOOLS = $(shell dirname "$$(go env GOMODCACHE)")/forebay-tools
+KEY = $(shell { cat $(1)/go.mod $(1)/go.sum; go env GOVERSION GOOS GOARCH; } | cksum | cut -d ' ' -f 1)
 LINT := bin/golangci-lint
 S3 := bin/versitygw
 
@@ -71,13 +75,13 @@ lint: $(LINT) ## check for wrong code and house rules
 fmt: $(LINT) ## format all Go files
 	$(LINT) fmt ./...
 
-# Built once; it has hundreds of modules, so it has a go.mod of its own.
+# It has hundreds of modules, so it has a go.mod of its own.
 $(LINT): tools/go.mod tools/go.sum
-	go build -modfile=tools/go.mod -o $@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+	tool=$(TOOLS)/golangci-lint-$(call KEY,tools) && { test -x $$tool || go build -modfile=tools/go.mod -o $$tool github.com/golangci/golangci-lint/v2/cmd/golangci-lint; } && mkdir -p bin && ln -sf $$tool $@
 
 # A real S3 server for tests, with a go.mod of its own.
 $(S3): tools/s3/go.mod tools/s3/go.sum
-	cd tools/s3 && go build -o ../../$@ github.com/versity/versitygw/cmd/versitygw
+	tool=$(TOOLS)/versitygw-$(call KEY,tools/s3) && { test -x $$tool || go build -C tools/s3 -o $$tool github.com/versity/versitygw/cmd/versitygw; } && mkdir -p bin && ln -sf $$tool $@
 
 .PHONY: deps
 deps: ## install the Debian packages that the tests need (as root)
