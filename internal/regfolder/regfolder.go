@@ -18,7 +18,6 @@ package regfolder
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -31,6 +30,7 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"forebay/internal/manifest"
 	"forebay/internal/wire"
 )
 
@@ -38,8 +38,6 @@ const (
 	top = "docker/registry/v2"
 	// linkMost bounds a link: a digest of the longest algorithm has 135 bytes.
 	linkMost = 256
-	// manifestMost bounds a manifest, as registries do.
-	manifestMost = 4 << 20
 	// depthMost bounds how many parts a repository's name may have.
 	depthMost = 32
 )
@@ -151,13 +149,13 @@ func (f *Folder) Read(ctx context.Context, name string) (*Repository, error) {
 	manifests := path.Join("repositories", name, "_manifests")
 	r.tags(path.Join(manifests, "tags"))
 	for _, root := range r.repo.Roots {
-		if err := r.manifest(ctx, root.Digest, 0); err != nil {
+		if err := r.image(ctx, root.Digest); err != nil {
 			return nil, err
 		}
 	}
 	r.revisions(path.Join(manifests, "revisions"))
 	for _, root := range r.repo.Roots {
-		if err := r.manifest(ctx, root.Digest, 0); err != nil {
+		if err := r.image(ctx, root.Digest); err != nil {
 			return nil, err
 		}
 	}
@@ -295,78 +293,42 @@ func (f *Folder) Blob(d v1.Hash) (*os.File, int64, error) {
 
 func dataName(d v1.Hash) string { return path.Join("blobs", d.Algorithm, d.Hex[:2], d.Hex, "data") }
 
-// document is what a manifest or an index leads to.
-type document struct {
-	Config    *named  `json:"config"`
-	Layers    []named `json:"layers"`
-	Manifests []named `json:"manifests"`
-	FSLayers  []struct {
-		BlobSum string `json:"blobSum"`
-	} `json:"fsLayers"`
+// image takes in a manifest with what it leads to. Of an index, platforms that are not in
+// the folder are passed over: a cache has those that somebody pulled.
+func (r *reading) image(ctx context.Context, d v1.Hash) error {
+	return manifest.Walk{
+		Seen:     r.seen,
+		Manifest: func(n manifest.Node) (*manifest.Document, error) { return r.manifest(n), ctx.Err() },
+		Blob: func(_ manifest.Node, b manifest.Blob) error {
+			r.blob(b.Digest)
+			return nil
+		},
+	}.Run(manifest.Descriptor{Digest: d.String()})
 }
 
-type named struct {
-	Digest string   `json:"digest"`
-	URLs   []string `json:"urls"`
-}
-
-// manifest takes in a manifest with what it leads to. Of an index, platforms that are not
-// in the folder are passed over: a cache has those that somebody pulled.
-func (r *reading) manifest(ctx context.Context, d v1.Hash, depth int) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if r.seen[d] || depth > 4 {
-		return nil
-	}
-	r.seen[d] = true
-	b, _, err := r.f.small(dataName(d), manifestMost)
-	if errors.Is(err, fs.ErrNotExist) && depth > 0 {
+// manifest reads a manifest, nil if it cannot be read.
+func (r *reading) manifest(n manifest.Node) *manifest.Document {
+	b, _, err := r.f.small(dataName(n.Digest), manifest.MaxBytes)
+	if errors.Is(err, fs.ErrNotExist) && n.Depth > 0 {
 		return nil
 	}
 	if err != nil {
-		r.fault("manifest %s cannot be read: %s", d, err)
+		r.fault("manifest %s cannot be read: %s", n.Digest, err)
 		return nil
 	}
-	var doc document
-	if err := json.Unmarshal(b, &doc); err != nil {
-		r.fault("manifest %s cannot be read: %s", d, err)
+	doc, ok := manifest.Parse(b)
+	if !ok {
+		r.fault("manifest %s cannot be read: it is none", n.Digest)
 		return nil
 	}
-	r.manifests = append(r.manifests, Blob{Digest: d, Size: int64(len(b))})
-	layers := doc.Layers
-	if doc.Config != nil {
-		layers = append([]named{*doc.Config}, layers...)
+	for _, digest := range doc.Invalid() {
+		r.fault("manifest %s names the digest %.100q", n.Digest, digest)
 	}
-	for _, l := range doc.FSLayers {
-		layers = append(layers, named{Digest: l.BlobSum})
-	}
-	for _, l := range layers {
-		r.blob(l)
-	}
-	for _, child := range doc.Manifests {
-		h, err := wire.ParseDigest(child.Digest)
-		if err != nil {
-			r.fault("index %s names the digest %.100q", d, child.Digest)
-			continue
-		}
-		if err := r.manifest(ctx, h, depth+1); err != nil {
-			return err
-		}
-	}
-	return nil
+	r.manifests = append(r.manifests, Blob{Digest: n.Digest, Size: int64(len(b))})
+	return doc
 }
 
-func (r *reading) blob(l named) {
-	d, err := wire.ParseDigest(l.Digest)
-	if err != nil {
-		r.fault("a manifest names the digest %.100q", l.Digest)
-		return
-	}
-	if r.seen[d] || len(l.URLs) > 0 { // those are fetched from elsewhere
-		return
-	}
-	r.seen[d] = true
+func (r *reading) blob(d v1.Hash) {
 	info, err := r.f.root.Lstat(path.Join(r.f.base, dataName(d)))
 	switch {
 	case errors.Is(err, fs.ErrNotExist): // a cache has what somebody pulled

@@ -32,14 +32,19 @@ func Read(name string, most int64, v any) error {
 	return nil
 }
 
-// Write replaces the file name by v. Neither a kill nor a loss of power leaves half of it:
-// the new content is beside it, as name.tmp, until it is synced. What a kill leaves there,
-// the next Write replaces. Two calls for one name must not overlap.
+// Write replaces the file name by v, as [Replace] does.
 func Write(name string, v any) error {
 	text, err := json.MarshalIndent(v, "", " ")
 	if err != nil {
 		return err
 	}
+	return Replace(name, text)
+}
+
+// Replace replaces the content of the file name. Neither a kill nor a loss of power leaves
+// half of it: the new content is beside it, as name.tmp, until it is synced. What a kill
+// leaves there, the next call replaces. Two calls for one name must not overlap.
+func Replace(name string, text []byte) error {
 	temporary := name + ".tmp"
 	f, err := os.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {

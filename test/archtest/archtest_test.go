@@ -99,7 +99,7 @@ func (s source) at(node ast.Node) string {
 
 // leaf are the packages that every other may import.
 func leaf() []string {
-	return []string{"internal/pull", "internal/wire", "internal/logkey", "internal/sums", "internal/tally", "internal/tracing", "internal/statefile", "internal/flight", "internal/registries"}
+	return []string{"internal/pull", "internal/wire", "internal/logkey", "internal/sums", "internal/tally", "internal/tracing", "internal/statefile", "internal/flight", "internal/manifest", "internal/registries"}
 }
 
 // anything lets a package import all others.
@@ -127,9 +127,10 @@ func importTable() map[string][]string {
 		"upstream/governor": {"internal/wire"},
 
 		"internal/flight":     {},
+		"internal/manifest":   {"internal/wire"},
 		"internal/logkey":     {},
 		"internal/registries": {},
-		"internal/regfolder":  {"internal/wire"},
+		"internal/regfolder":  {"internal/manifest", "internal/wire"},
 		"internal/statefile":  {},
 		"internal/sums":       {},
 		"internal/bundle":     leaf(),

@@ -1,0 +1,231 @@
+// Package manifest reads what an image is made of: manifests and indexes of Docker and OCI.
+//
+// It promises to read whatever clients can use, of every age and family, and never to
+// follow what an image says without a bound. Nothing of it is trusted: a digest that cannot
+// be one is passed over, and a name is for people.
+package manifest
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"forebay/internal/wire"
+)
+
+// MaxBytes bounds a manifest: every registry caps them at 4 MiB, as distribution and Docker
+// Hub do.
+const MaxBytes = 4 << 20
+
+// Document is what a manifest or an index refers to.
+type Document struct {
+	MediaType    string            `json:"mediaType"`
+	ArtifactType string            `json:"artifactType"`
+	Config       *Descriptor       `json:"config"`
+	Layers       []Descriptor      `json:"layers"`
+	Manifests    []Descriptor      `json:"manifests"`
+	Subject      *Descriptor       `json:"subject"`
+	Annotations  map[string]string `json:"annotations"`
+	// FSLayers are the layers of Docker's first schema, which have no size.
+	FSLayers []struct {
+		BlobSum string `json:"blobSum"`
+	} `json:"fsLayers"`
+}
+
+// Descriptor is how a document names content.
+type Descriptor struct {
+	MediaType   string            `json:"mediaType"`
+	Digest      string            `json:"digest"`
+	Size        int64             `json:"size"`
+	URLs        []string          `json:"urls"`
+	Platform    *Platform         `json:"platform"`
+	Annotations map[string]string `json:"annotations"`
+}
+
+// Platform is what an image of an index, or a configuration, is for.
+type Platform struct {
+	OS           string `json:"os"`
+	Architecture string `json:"architecture"`
+	Variant      string `json:"variant"`
+}
+
+// Parse reads a document. ok is false for what is none.
+func Parse(b []byte) (m *Document, ok bool) {
+	m = &Document{}
+	if err := json.Unmarshal(b, m); err != nil {
+		return nil, false
+	}
+	return m, true
+}
+
+// Describe returns the descriptor of v in the form in which a document has it.
+func Describe(d v1.Descriptor) Descriptor {
+	return Descriptor{MediaType: string(d.MediaType), Digest: d.Digest.String(), Size: d.Size}
+}
+
+// Hash returns the digest, false for one that cannot be.
+func (d Descriptor) Hash() (v1.Hash, bool) {
+	h, err := wire.ParseDigest(d.Digest)
+	return h, err == nil
+}
+
+// Attestation is the name of what BuildKit's provenance manifests are for: their platform
+// is unknown/unknown.
+const Attestation = "attestation"
+
+// Name is what the child of an index is called: its platform, [Attestation], or "".
+func (d Descriptor) Name() string {
+	if d.Annotations["vnd.docker.reference.type"] == "attestation-manifest" {
+		return Attestation
+	}
+	return d.Platform.String()
+}
+
+// Attests returns the digest of the manifest that an attestation of the same index is about.
+func (d Descriptor) Attests() string { return d.Annotations["vnd.docker.reference.digest"] }
+
+// String returns the platform as people write it, with characters that have no place
+// there replaced: it comes from an image.
+func (p *Platform) String() string {
+	if p == nil || p.OS == "" && p.Architecture == "" {
+		return ""
+	}
+	name := p.OS + "/" + p.Architecture
+	if p.Variant != "" {
+		name += "/" + p.Variant
+	}
+	return strings.Map(func(r rune) rune {
+		if r > ' ' && r < 0x7f && r != ',' {
+			return r
+		}
+		return '?'
+	}, name[:min(len(name), 96)])
+}
+
+// AllPlatforms as the only platform asked for stands for every platform of an index.
+const AllPlatforms = "all"
+
+// Wanted reports whether a platform is among those named. linux/arm64 names
+// linux/arm64/v8 too, since that is what it means to clients.
+func Wanted(names []string, have string) bool {
+	for _, w := range names {
+		if w == AllPlatforms || w == have || have == w+"/v8" && strings.HasSuffix(w, "/arm64") {
+			return true
+		}
+	}
+	return false
+}
+
+// CheckPlatforms returns what is wrong with names of platforms: nil for [AllPlatforms] alone.
+func CheckPlatforms(names []string) error {
+	if len(names) == 1 && names[0] == AllPlatforms {
+		return nil
+	}
+	for _, p := range names {
+		if err := wire.ValidPlatform(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// IsIndex reports whether the document lists manifests.
+func (m *Document) IsIndex() bool { return m.Manifests != nil }
+
+// Has returns an error if a platform is asked for that an index does not have. A manifest
+// that is no index does not say what it is for.
+func (m *Document) Has(platforms []string) error {
+	if !m.IsIndex() {
+		return nil
+	}
+	for _, wanted := range platforms {
+		if wanted != AllPlatforms && !m.hasPlatform(wanted) {
+			return fmt.Errorf("it has no platform %s, but %s", wanted, strings.Join(m.platforms(), ", "))
+		}
+	}
+	return nil
+}
+
+func (m *Document) hasPlatform(wanted string) bool {
+	for _, child := range m.Manifests {
+		if Wanted([]string{wanted}, child.Name()) {
+			return true
+		}
+	}
+	return false
+}
+
+func (m *Document) platforms() []string {
+	var names []string
+	for _, child := range m.Manifests {
+		if name := child.Name(); name != Attestation && name != "" {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// Blob is a configuration or a layer.
+type Blob struct {
+	Digest    v1.Hash
+	Role      string // config or layer
+	MediaType string
+	Size      int64 // bytes, as the manifest says; -1 when it does not
+}
+
+// Blobs returns configuration and layers, those left out that are fetched from elsewhere.
+func (m *Document) Blobs() []Blob {
+	var all []Blob
+	add := func(role string, d Descriptor) {
+		if h, ok := d.Hash(); ok && len(d.URLs) == 0 {
+			all = append(all, Blob{Digest: h, Role: role, MediaType: d.MediaType, Size: d.Size})
+		}
+	}
+	if m.Config != nil {
+		add("config", *m.Config)
+	}
+	for _, l := range m.Layers {
+		add("layer", l)
+	}
+	for _, l := range m.FSLayers {
+		add("layer", Descriptor{Digest: l.BlobSum, Size: -1})
+	}
+	return all
+}
+
+// Invalid returns what the document has in the place of digests that are none.
+func (m *Document) Invalid() (all []string) {
+	named := m.Layers
+	if m.Config != nil {
+		named = append([]Descriptor{*m.Config}, named...)
+	}
+	for _, l := range m.FSLayers {
+		named = append(named, Descriptor{Digest: l.BlobSum})
+	}
+	for _, d := range append(named, m.Manifests...) {
+		if _, ok := d.Hash(); !ok {
+			all = append(all, d.Digest)
+		}
+	}
+	return all
+}
+
+// Refs returns what the document refers to, its children before all.
+func (m *Document) Refs() (refs []v1.Hash) {
+	for _, child := range m.Manifests {
+		if d, ok := child.Hash(); ok {
+			refs = append(refs, d)
+		}
+	}
+	for _, b := range m.Blobs() {
+		refs = append(refs, b.Digest)
+	}
+	return refs
+}
+
+// IsIndexType reports whether a media type is that of an index. What the document says of
+// itself, [Document.IsIndex], goes before.
+func IsIndexType(mediaType string) bool { return types.MediaType(mediaType).IsIndex() }
