@@ -111,8 +111,14 @@ func importTable() map[string][]string {
 		"cmd/forebay": {anything},
 		"config":      {"internal/registries", "internal/wire"},
 
-		"proxy":       append(leaf(), "cache"),
-		"cache":       append(leaf(), "cache/disk", "cache/evict", "cache/index", "cache/tier"),
+		"proxy": append(leaf(), "cache"),
+		"cache": append(leaf(), "cache/disk", "cache/evict", "cache/index", "cache/tier"),
+		// The floors below the cache.
+		"cache/image": append(leaf(), "cache/store", "cache/event", "cache/index"),
+		"cache/fill":  append(leaf(), "cache/store", "cache/disk"),
+		"cache/store": append(leaf(), "cache/event", "cache/disk", "cache/evict", "cache/index", "cache/tier"),
+		"cache/event": {"cache/index"},
+
 		"cache/disk":  leaf(),
 		"cache/evict": {},
 		"cache/index": leaf(),
@@ -160,6 +166,9 @@ func importTable() map[string][]string {
 		// A whole mirror in a test's process.
 		"test/mirrortest": append(leaf(), "cache", "proxy", "upstream", "test/hubtest", "internal/server"),
 
+		// An upstream in memory, for tests of the cache and its floors.
+		"test/cachetest": {"internal/pull"},
+
 		"test/archtest":    {},
 		"bench":            {anything},
 		"test/conformance": {anything},
@@ -172,7 +181,7 @@ func importTable() map[string][]string {
 
 // testsMayImport are the packages that only tests may import, beside their own row.
 func testsMayImport() []string {
-	return []string{"test/hubtest", "test/mirrortest", "test/storetest"}
+	return []string{"test/hubtest", "test/mirrortest", "test/storetest", "test/cachetest"}
 }
 
 func TestImportsGoOneWay(t *testing.T) {

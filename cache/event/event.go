@@ -1,0 +1,78 @@
+// Package event says what happened to what is kept and to the upstreams, for people to read.
+//
+// Its texts come from registries and clients: whoever shows them must escape them.
+package event
+
+import (
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"forebay/cache/index"
+)
+
+// Event is something that happened.
+type Event struct {
+	At         time.Time
+	Kind       Kind
+	Upstream   string // empty where no upstream is concerned
+	Repository string // canonical; empty where no repository is concerned
+	Tag        string
+	Digest     v1.Hash // what it is now, or what is concerned
+	Was        v1.Hash // of a tag that moved: what it pointed to before
+	Count      int64   // of what Evicted and Purged removed: files
+	Bytes      int64
+	Detail     string // for people: why, or how; without secrets
+}
+
+// Kind says what happened.
+type Kind string
+
+// The kinds of events.
+const (
+	TagMoved     Kind = "tag_moved"
+	ReleaseMoved Kind = "release_moved" // a tag of a full version, which nobody is expected to move
+	Evicted      Kind = "evicted"       // once for each time that room was made
+	FillDone     Kind = "fill_done"     // of a blob of at least 32 MiB
+	FillFailed   Kind = "fill_failed"
+	// VerificationFailed: an upstream sent content that does not have its digest, or
+	// what is kept does not have it any more. Quarantined: and it was put aside, for
+	// somebody to look at.
+	VerificationFailed Kind = "verification_failed"
+	Quarantined        Kind = "quarantined"
+	// Degraded: the store refuses to take or to give something, by the fault of the
+	// disk. Recovered: it did so again. They come in pairs.
+	Degraded  Kind = "degraded"
+	Recovered Kind = "recovered"
+	// UpstreamFailing and UpstreamBack come in pairs, one a minute at most for an
+	// upstream, and so does Limited.
+	UpstreamFailing Kind = "upstream_failing"
+	UpstreamBack    Kind = "upstream_back"
+	Limited         Kind = "limited"
+	ServedStale     Kind = "served_stale" // once a minute at most for a tag
+	Purged          Kind = "purged"
+	Pinned          Kind = "pinned"
+	Unpinned        Kind = "unpinned"
+)
+
+// Kinds returns all kinds.
+func Kinds() []Kind {
+	return []Kind{
+		TagMoved, ReleaseMoved, Evicted, FillDone, FillFailed, VerificationFailed,
+		Quarantined, Degraded, Recovered, UpstreamFailing, UpstreamBack, Limited,
+		ServedStale, Purged, Pinned, Unpinned,
+	}
+}
+
+// Of is an event about something of a repository.
+func Of(k Kind, repo index.Repo, d v1.Hash) Event {
+	return Event{Kind: k, Upstream: repo.Upstream, Repository: repo.Name, Digest: d}
+}
+
+// Because adds why.
+func (e Event) Because(err error) Event {
+	if err != nil {
+		e.Detail = err.Error()
+	}
+	return e
+}

@@ -1,0 +1,349 @@
+package fill
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"go.uber.org/zap"
+
+	"forebay/cache/disk"
+	"forebay/cache/store"
+	"forebay/internal/logkey"
+	"forebay/internal/sums"
+)
+
+// sizing says how a download is cut up, in bytes. Tests use smaller ones.
+type sizing struct {
+	// first is what the first request for a blob of unknown size asks for, and the
+	// smallest segment.
+	first int64
+	// whole is the size up to which one plain GET fetches a blob whose size its manifest
+	// told: several connections would not be faster.
+	whole int64
+	// segment bounds what one connection is given at a time.
+	segment int64
+	// near is how far ahead of a connection a reader waits for it rather than have
+	// another one opened at its place. It must be larger than block, so that a worker
+	// that is cut short never has the other's bytes in its hands: no byte of the file is
+	// written twice, and what the hasher saw is what readers get.
+	near int64
+	// block is what a connection reads at a time, at most readBlock.
+	block int
+}
+
+// usual brings nearly all layers with one request (66 % of those that registries hold are
+// under 1 MiB), whose Content-Range tells how large a larger one is.
+var usual = sizing{first: 8 << 20, whole: 16 << 20, segment: 64 << 20, near: 1 << 20, block: readBlock}
+
+// atOnce asks once for the whole, of a source where each request costs and pieces gain
+// nothing. Readers of far ranges get requests of their own.
+var atOnce = sizing{first: ToEnd / 2, whole: ToEnd, segment: ToEnd / 2, near: 1 << 20, block: readBlock}
+
+const (
+	// urgentExtra is how many connections beyond the limit readers of far ranges may have.
+	urgentExtra = 4
+	// readBlock is what a connection reads at a time.
+	readBlock = 256 << 10
+	// flushEvery is how many bytes are written before the kernel is told to write them
+	// back, so that the sync before the commit finds little to do.
+	flushEvery = 8 << 20
+	// saveEvery is how often the state of a partial fill is noted: what a killed process
+	// may lose of it.
+	saveEvery = 500 * time.Millisecond
+	// fruitlessMost is how many attempts in a row may bring next to nothing.
+	fruitlessMost = 5
+	// progressLeast is what an attempt must bring to count as progress.
+	progressLeast = 64 << 10
+	// reserveStep is what a fill of unknown size reserves at a time.
+	reserveStep = 64 << 20
+)
+
+// buffers are what connections read into: bounded by connections, not by blobs.
+var buffers = sync.Pool{New: func() any { b := make([]byte, readBlock); return &b }}
+
+// Options configures a download. Digest, Source, Partial, Lanes and Owner are required.
+type Options struct {
+	Digest v1.Hash
+	Source Source
+	// Partial makes or opens the partial file. Resumes is whether an earlier fill left one.
+	Partial func() (*disk.Partial, error)
+	Resumes bool
+	Lanes   *Lanes // of the source
+	Owner   Owner
+	// Hint is the size by the manifest, -1 when unknown: it shapes requests and proves nothing.
+	Hint     int64
+	AtOnce   bool  // ask for the whole with one request
+	Parallel int   // connections at once; 0 means 1
+	MaxBytes int64 // larger blobs are not kept; 0 means no limit
+	// Room is where what is written is reserved; nil means without bounds.
+	Room *store.Room
+	// CancelAbandoned ends the fill when nobody holds it any more.
+	CancelAbandoned bool
+	Counts          *Counts     // nil when nobody counts
+	Log             *zap.Logger // nil means no logging
+}
+
+// Owner is told how a fill went before its readers are.
+type Owner interface {
+	// Commit makes the verified blob part of the store, before its last bytes go out. It
+	// calls part.Commit, which closes file.
+	Commit(f *Fill, part *disk.Partial, file *os.File, size int64) error
+	// Failed learns why the fill ended without a blob that is kept.
+	Failed(f *Fill, err error)
+	// Mismatched is told of wrong content that was passed through.
+	Mismatched(err error)
+}
+
+// download fetches a fill. All of it but the workers runs in one goroutine.
+type download struct {
+	*Fill
+	opts      Options
+	sizing    sizing
+	reserving sync.Mutex
+	reserved  int64 // bytes; guarded by reserving until the workers have ended
+	results   chan result
+	fruitless int // attempts in a row without progress
+	pausing   bool
+	resume    <-chan time.Time
+	saved     [][2]int64 // ranges noted last
+}
+
+// New returns a fill that downloads a blob, and what runs it to its end in a goroutine of its
+// caller's: it returns when everything that it started has stopped, and how the fill ended.
+func New(o Options) (f *Fill, run func(context.Context) error, err error) {
+	size := usual
+	if o.AtOnce {
+		size = atOnce
+	}
+	d, err := newDownload(o, size)
+	if err != nil {
+		return nil, nil, err
+	}
+	return d.Fill, d.run, nil
+}
+
+func newDownload(o Options, s sizing) (*download, error) {
+	f, err := newFill(o.Digest, o.Source, o.Counts, o.Log)
+	if err != nil {
+		return nil, err
+	}
+	o.Parallel = max(o.Parallel, 1)
+	d := &download{Fill: f, opts: o, sizing: s, results: make(chan result)}
+	f.mismatched, f.connections.near, f.reopen = o.Owner.Mismatched, s.near, d.openReader
+	return d, nil
+}
+
+// run downloads and verifies the blob, and ends the fill.
+func (t *download) run(ctx context.Context) error {
+	ctx, stop := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	if t.opts.Resumes {
+		t.prepare() // what is there decides what is asked for
+	} else {
+		running.Go(t.prepare) // beside the first request
+	}
+	verdict := make(chan error, 1)
+	running.Go(func() { verdict <- t.follow(ctx) })
+	err := t.fetch(ctx, &running, verdict)
+	stop()
+	running.Wait()
+	t.finish(err)
+	if t.opts.Room != nil {
+		t.opts.Room.Release(t.reserved)
+	}
+	t.counts.ended(t.err)
+	return t.err
+}
+
+// prepare opens the partial file and takes over what an earlier fill left.
+func (t *download) prepare() {
+	defer close(t.ready)
+	part, err := t.opts.Partial()
+	if err != nil {
+		t.partErr = fmt.Errorf("%w: %w", store.ErrUnkept, err)
+		return
+	}
+	t.part, t.file = part, part.File()
+	if s, ok := part.Meta(); ok && t.opts.Resumes {
+		t.mu.Lock()
+		t.have, t.size = spans(s.Have), s.Size
+		t.counts.Resumed.Add(1)
+		t.changed.all()
+		t.mu.Unlock()
+	}
+}
+
+// openReader opens the partial file for one reader, once it is there.
+func (t *download) openReader() (*os.File, error) {
+	<-t.ready
+	if t.partErr != nil {
+		return nil, t.partErr
+	}
+	return t.part.OpenReader()
+}
+
+// fetch starts workers until the hasher has spoken or nothing more can be got.
+func (t *download) fetch(ctx context.Context, running *sync.WaitGroup, verdict <-chan error) error {
+	tick := time.NewTicker(saveEvery)
+	defer tick.Stop()
+	for {
+		if !t.pausing {
+			t.start(ctx, running)
+		}
+		select {
+		case err := <-verdict:
+			return err
+		case r := <-t.results:
+			if err := t.take(r); err != nil {
+				return err
+			}
+		case <-t.kick:
+			if t.opts.CancelAbandoned && t.abandoned() {
+				return fmt.Errorf("fill %s: %w", t.Digest, ErrAbandoned)
+			}
+		case <-t.resume:
+			t.pausing, t.resume = false, nil
+		case <-tick.C:
+			t.save()
+		case <-ctx.Done():
+			return store.ErrClosed
+		}
+	}
+}
+
+func (t *download) abandoned() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.holders == 0
+}
+
+// start opens as many connections as the plan has work for.
+func (t *download) start(ctx context.Context, running *sync.WaitGroup) {
+	for {
+		w := t.plan()
+		if w == nil {
+			return
+		}
+		running.Go(func() {
+			r := result{w: w}
+			r.moved, r.err = t.connect(ctx, w)
+			select {
+			case t.results <- r:
+			case <-ctx.Done():
+			}
+		})
+	}
+}
+
+// take takes a worker off and decides how to go on after it. An error ends the fill.
+func (t *download) take(r result) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c := &t.connections
+	if i := slices.Index(c.active, r.w); i >= 0 {
+		c.active = slices.Delete(c.active, i, i+1)
+	}
+	if r.err == nil || r.moved >= progressLeast {
+		t.fruitless = 0
+	}
+	switch {
+	case r.err == nil:
+		return nil
+	case errors.Is(r.err, errSize) && t.fruitless == 0:
+		// One odd answer is no reason to give up what is there.
+	case errors.Is(r.err, store.ErrUnkept), errors.Is(r.err, sums.ErrMismatch), t.state == waiting:
+		// The upstream has retried already what nobody answered.
+		return final(r.err)
+	case len(c.active) > 0 && r.moved == 0 && oneTooMany(r.err):
+		c.limit = 1
+		return nil
+	}
+	if r.moved < progressLeast {
+		t.fruitless++
+	}
+	if t.fruitless >= fruitlessMost {
+		return final(r.err)
+	}
+	t.counts.Broken.Add(1)
+	t.log.Warn("transfer broke off", logkey.Digest(t.Digest), logkey.Upstream(t.Source.Repo.Upstream),
+		logkey.Repository(t.Source.Repo.Name), logkey.Bytes(r.moved), logkey.Err(r.err))
+	if t.fruitless > 0 {
+		pause := 100 * time.Millisecond << t.fruitless
+		t.pausing, t.resume = true, time.After(pause/2+rand.N(pause))
+	}
+	return nil
+}
+
+// final returns the error of a fill that err ends. Where the upstream contradicts the
+// size that it told, perhaps to an earlier fill that this one goes on with, what is there
+// is of no use: it must be dropped, or every later fill would stumble over it too.
+func final(err error) error {
+	if errors.Is(err, errSize) {
+		return fmt.Errorf("%w: %w", sums.ErrMismatch, err)
+	}
+	return err
+}
+
+// save notes the state of the partial fill for a restart, if it has changed.
+func (t *download) save() {
+	t.mu.Lock()
+	if len(t.have) == 0 {
+		t.mu.Unlock()
+		return // there may be no file yet
+	}
+	s := disk.State{Size: t.size, Have: slices.Clone([][2]int64(t.have))}
+	t.mu.Unlock()
+	if slices.Equal(s.Have, t.saved) {
+		return
+	}
+	t.saved = s.Have
+	if err := t.part.SaveMeta(s); err != nil {
+		t.log.Debug("state of a partial fill not noted", logkey.Digest(t.Digest), logkey.Err(err))
+	}
+}
+
+// finish commits, keeps or drops the partial file, then ends the fill.
+func (t *download) finish(err error) {
+	if err == nil {
+		if err = t.opts.Owner.Commit(t.Fill, t.part, t.file, t.size); err == nil {
+			t.end(nil)
+			return
+		}
+		t.log.Error("blob not kept", logkey.Digest(t.Digest), logkey.Err(err))
+		err = fmt.Errorf("%w: %w", store.ErrUnkept, err)
+	}
+	switch {
+	case errors.Is(err, sums.ErrMismatch):
+		err = t.invalid(err)
+		t.drop()
+	case errors.Is(err, store.ErrUnkept):
+		// Readers go on from what is there, through descriptors of their own.
+		defer t.drop()
+	default:
+		if t.part == nil {
+			break
+		}
+		t.save()
+		if rerr := t.part.Release(); rerr != nil {
+			t.log.Warn("partial fill not kept", logkey.Digest(t.Digest), logkey.Err(rerr))
+		}
+	}
+	t.opts.Owner.Failed(t.Fill, err)
+	t.end(err)
+}
+
+func (t *download) drop() {
+	if t.part == nil {
+		return
+	}
+	if err := t.part.Discard(); err != nil {
+		t.log.Warn("partial fill not removed", logkey.Digest(t.Digest), logkey.Err(err))
+	}
+}

@@ -1,0 +1,253 @@
+// Package fill downloads one blob and serves it to any number of readers while it arrives.
+//
+// It promises that no reader gets the last byte of a blob before the digest of the whole is
+// right, and that a blob is downloaded once however many read it. It does not ask who may
+// read: whoever joins a reader to a fill has decided that.
+//
+// A fill is in one of these states, and never goes back:
+//
+//	waiting ──▶ arriving ──▶ verified   the digest is right and the blob is kept
+//	   │           ├───────▶ unkept     our disk refused it: readers are served past it
+//	   └───────────┴───────▶ failed     readers get what is there, and end short
+//
+// Waiting ends with the first answer of the source. A kept file that is verified beside its
+// first reading is a fill too: it begins as arriving, with all of its bytes there.
+//
+// Lock order: Set.mu, then Fill.mu. Neither is held across I/O.
+package fill
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash"
+	"math"
+	"os"
+	"sync"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"go.opentelemetry.io/otel/trace"
+	"go.uber.org/zap"
+
+	"forebay/cache/disk"
+	"forebay/cache/store"
+	"forebay/internal/pull"
+	"forebay/internal/sums"
+)
+
+// ToEnd as the end of a range is the end of the blob, wherever that is.
+const ToEnd = math.MaxInt64
+
+var (
+	// errSize: the upstream contradicts the size that it told before.
+	errSize = errors.New("size was told wrong")
+	// ErrAbandoned: the last reader has left, and fills are not to go on then.
+	ErrAbandoned = fmt.Errorf("nobody waits for it any more: %w", context.Canceled)
+)
+
+// Source is where the bytes of a fill come from.
+type Source struct {
+	Repo store.Repo // on whose behalf it is asked
+	// Open opens the bytes [off, end) of the blob, end -1 being its end; off 0 with end -1
+	// asks without a range. The body is closed by the fill. See pull.Body for what an
+	// upstream may answer.
+	Open func(ctx context.Context, off, end int64) (*pull.Body, error)
+}
+
+// state is where a fill stands: see the package comment.
+type state uint8
+
+const (
+	waiting state = iota
+	arriving
+	verified // from here on the fill has ended
+	unkept
+	failed
+)
+
+// Fill is one blob on its way to the disk, or a kept one that is being verified. Workers
+// write ranges of it, one hasher follows the contiguous prefix, and readers follow at their
+// own pace through files of their own.
+type Fill struct {
+	Digest v1.Hash
+	Source Source
+	// Trace is of the fill's span, for those who wait for it; not valid without one.
+	Trace    trace.SpanContext
+	counts   *Counts
+	log      *zap.Logger
+	verifies bool // a kept file is only being verified
+	// mismatched is told of wrong content that was passed through; nil when nobody counts.
+	mismatched func(error)
+
+	target      // what it writes to and its readers read from
+	opened      chan struct{}
+	done        chan struct{}
+	kick        chan struct{} // capacity 1: a reader wants bytes that nobody is fetching
+	connections connections   // guarded by mu
+
+	mu      sync.Mutex
+	state   state
+	err     error     // why it is unkept or failed
+	size    int64     // -1 while unknown
+	have    spans     // ranges written to the file
+	hashed  int64     // length of the prefix in sum
+	sum     hash.Hash // used by the hasher alone until the fill has ended
+	readers map[*reader]struct{}
+	holders int // who has the fill open, see Hold
+	changed signal
+}
+
+// target is the file of a fill.
+type target struct {
+	part    *disk.Partial // nil when a kept file is verified, and before ready is closed
+	file    *os.File      // what workers write and the hasher reads; owned by the fill
+	ready   chan struct{} // closed when part and file are there, or partErr
+	partErr error         // why there is no part
+	reopen  func() (*os.File, error)
+}
+
+// connections are those of a fill to its source.
+type connections struct {
+	active     []*worker // in progress
+	limit      int       // allowed now
+	noRanges   bool      // the upstream ignores Range
+	near       int64     // see sizing
+	rechecking bool      // a look at readers that wait for a fast connection is due
+}
+
+func newFill(d v1.Hash, from Source, counts *Counts, log *zap.Logger) (*Fill, error) {
+	sum, err := sums.Hash(d.Algorithm)
+	if err != nil {
+		return nil, err
+	}
+	if log == nil {
+		log = zap.NewNop()
+	}
+	if counts == nil {
+		counts = &Counts{}
+	}
+	f := &Fill{
+		Digest: d, Source: from, counts: counts, log: log,
+		target:      target{ready: make(chan struct{})},
+		opened:      make(chan struct{}),
+		done:        make(chan struct{}),
+		kick:        make(chan struct{}, 1),
+		connections: connections{limit: 1, near: usual.near},
+		size:        -1,
+		sum:         sum,
+		readers:     make(map[*reader]struct{}),
+	}
+	f.changed.init(&f.mu)
+	return f, nil
+}
+
+// Opened is closed when the first answer has come, or the fill has ended without one.
+func (f *Fill) Opened() <-chan struct{} { return f.opened }
+
+// Done is closed when the fill has ended.
+func (f *Fill) Done() <-chan struct{} { return f.done }
+
+// State returns the size, -1 while unknown, and whether and how the fill has ended.
+func (f *Fill) State() (size int64, ended bool, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.size, f.state >= verified, f.err
+}
+
+// Arrived returns how many bytes are there, and how the fill ended if it has.
+func (f *Fill) Arrived() (int64, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.have.total(), f.err
+}
+
+// Hold counts one who has the fill open, until LetGo.
+func (f *Fill) Hold() {
+	f.mu.Lock()
+	f.holders++
+	f.mu.Unlock()
+}
+
+// LetGo ends a Hold.
+func (f *Fill) LetGo() {
+	f.mu.Lock()
+	f.holders--
+	f.mu.Unlock()
+	f.nudge()
+}
+
+// setArriving lets those go on who wait for the first answer. f.mu is held.
+func (f *Fill) setArriving() {
+	if f.state == waiting {
+		f.state = arriving
+		close(f.opened)
+	}
+}
+
+// setSize records the size of the whole blob, which must not change. f.mu is held.
+func (f *Fill) setSize(size, most int64) error {
+	if f.size >= 0 && f.size != size {
+		return f.invalid(fmt.Errorf("size of %s changed from %d to %d bytes: %w", f.Digest, f.size, size, errSize))
+	}
+	f.size = size
+	if most > 0 && size > most {
+		return fmt.Errorf("%d bytes are more than the store may hold: %w", size, store.ErrTooLarge)
+	}
+	return nil
+}
+
+// end finishes the fill: err nil means verified and kept. It is called once.
+func (f *Fill) end(err error) {
+	f.mu.Lock()
+	f.setArriving()
+	f.err = err
+	switch {
+	case err == nil:
+		f.state = verified
+	case errors.Is(err, store.ErrUnkept):
+		f.state = unkept
+	default:
+		f.state = failed
+	}
+	f.changed.all()
+	f.changed.stop()
+	f.mu.Unlock()
+	close(f.done)
+}
+
+// nudge makes the download look for work again.
+func (f *Fill) nudge() {
+	select {
+	case f.kick <- struct{}{}:
+	default:
+	}
+}
+
+func (f *Fill) invalid(err error) error {
+	return &pull.Error{Kind: pull.Invalid, Upstream: f.Source.Repo.Upstream, Op: "fill " + f.Digest.String(), Err: err}
+}
+
+// Status is how a fill stands, for people and metrics.
+type Status struct {
+	Upstream, Repository string
+	Digest               v1.Hash
+	Bytes                int64 // that have arrived
+	Size                 int64 // of the whole; -1 while unknown
+	Holders              int   // who has it open
+	Waiting              int   // readers that have all that has arrived
+	Verifying            bool
+}
+
+// Status returns how the fill stands; false when it has ended.
+func (f *Fill) Status() (s Status, running bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s = Status{Upstream: f.Source.Repo.Upstream, Repository: f.Source.Repo.Name, Digest: f.Digest,
+		Bytes: f.have.total(), Size: f.size, Holders: f.holders, Verifying: f.verifies}
+	for r := range f.readers {
+		if r.waiting {
+			s.Waiting++
+		}
+	}
+	return s, f.state < verified
+}

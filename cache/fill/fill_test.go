@@ -1,0 +1,433 @@
+package fill
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"forebay/cache/disk"
+	"forebay/cache/store"
+	"forebay/internal/pull"
+	"forebay/internal/sums"
+	"forebay/test/cachetest"
+)
+
+// rig is one fill with its store.
+type rig struct {
+	t     *testing.T
+	store *disk.Store
+	fill  *Fill
+	done  chan struct{}
+	stop  context.CancelFunc
+}
+
+type rigOptions struct {
+	parallel int
+	hint     int64
+	maxBytes int64
+	cancel   bool
+	dir      string
+	sizing   sizing
+	fault    disk.Fault
+}
+
+// keeper commits and remembers nothing.
+type keeper struct{}
+
+func (keeper) Commit(_ *Fill, part *disk.Partial, _ *os.File, size int64) error {
+	return part.Commit(size)
+}
+func (keeper) Failed(*Fill, error) {}
+func (keeper) Mismatched(error)    {}
+
+func startRig(t *testing.T, s *cachetest.Script, d v1.Hash, o rigOptions) *rig {
+	t.Helper()
+	if s.Chunk == 0 {
+		s.Chunk = 64 << 10
+	}
+	if o.dir == "" {
+		o.dir = t.TempDir()
+	}
+	if o.parallel == 0 {
+		o.parallel = 4
+	}
+	if o.sizing == (sizing{}) {
+		o.sizing = usual
+	}
+	if o.hint == 0 {
+		o.hint = -1
+	}
+	files, err := disk.Open(o.dir, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files.SetFault(o.fault)
+	from := Source{Repo: store.Repo{Upstream: "docker.io", Name: "library/app"}, Open: func(ctx context.Context, off, end int64) (*pull.Body, error) {
+		return s.OpenBlob(ctx, "library/app", d, off, end)
+	}}
+	down, err := newDownload(Options{
+		Digest: d, Source: from, Hint: o.hint, Parallel: o.parallel, MaxBytes: o.maxBytes, CancelAbandoned: o.cancel, Lanes: NewLanes(32), Owner: keeper{},
+		Resumes: files.HasPartial(d), Partial: func() (*disk.Partial, error) { return files.Partial(d) },
+	}, o.sizing)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	r := &rig{t: t, store: files, fill: down.Fill, done: make(chan struct{}), stop: stop}
+	if o.cancel {
+		r.fill.Hold() // before it runs, as the cache does; the test lets go
+	}
+	go func() {
+		defer close(r.done)
+		_ = down.run(ctx) // the test looks at the fill
+	}()
+	return r
+}
+
+func (r *rig) close() {
+	r.stop()
+	<-r.done
+	if err := r.store.Close(); err != nil {
+		r.t.Error(err)
+	}
+}
+
+func (r *rig) read(off, end int64) ([]byte, error) {
+	var b bytes.Buffer
+	_, err := r.fill.Send(context.Background(), &b, off, end)
+	return b.Bytes(), err
+}
+
+func TestFillDeliversAndCommits(t *testing.T) {
+	for _, size := range []int{0, 1, 4096, 8<<20 - 1, 8 << 20, 8<<20 + 1, 24<<20 + 17} {
+		for _, s := range []*cachetest.Script{{}, {NoRanges: true}, {Unsized: true, NoRanges: true}} {
+			t.Run(fmt.Sprintf("%d bytes, ranges %t, sized %t", size, !s.NoRanges, !s.Unsized), func(t *testing.T) {
+				data, d := cachetest.BlobOf(size, 1)
+				s.Data = data
+				r := startRig(t, s, d, rigOptions{})
+				defer r.close()
+				got, err := r.read(0, ToEnd)
+				if err != nil || !bytes.Equal(got, data) {
+					t.Fatalf("read = %d bytes, %v, want %d bytes", len(got), err, len(data))
+				}
+				<-r.done
+				f, n, err := r.store.Blob(d)
+				if err != nil || n != int64(size) {
+					t.Fatalf("store.Blob = %d bytes, %v, want %d", n, err, size)
+				}
+				f.Close()
+				if s.Sent > int64(size) {
+					t.Errorf("upstream sent %d bytes, want %d", s.Sent, size)
+				}
+			})
+		}
+	}
+}
+
+func TestFillHoldsLastByteUntilVerified(t *testing.T) {
+	data, d := cachetest.BlobOf(1<<20, 2)
+	wrong := bytes.Clone(data)
+	wrong[0] ^= 1
+	s := &cachetest.Script{Data: wrong}
+	r := startRig(t, s, d, rigOptions{})
+	defer r.close()
+	got, err := r.read(0, ToEnd)
+	if !errors.Is(err, sums.ErrMismatch) {
+		t.Errorf("read = %v, want a mismatch", err)
+	}
+	if len(got) >= len(data) {
+		t.Errorf("reader got %d bytes, want fewer than %d", len(got), len(data))
+	}
+	<-r.done
+	if _, err := r.read(0, ToEnd); !errors.Is(err, sums.ErrMismatch) {
+		t.Errorf("read by one who joined in time and was slow = %v, want a mismatch", err)
+	}
+	if _, _, err := r.store.Blob(d); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("store.Blob = %v, want absent", err)
+	}
+}
+
+func TestFillResumesWhereItStopped(t *testing.T) {
+	data, d := cachetest.BlobOf(3<<20, 3)
+	s := &cachetest.Script{Data: data, Faults: []cachetest.Fault{{Cut: 1 << 20}, {Cut: 1 << 20}, {Err: &pull.Error{Kind: pull.Unavailable}}}}
+	r := startRig(t, s, d, rigOptions{})
+	defer r.close()
+	got, err := r.read(0, ToEnd)
+	if err != nil || !bytes.Equal(got, data) {
+		t.Fatalf("read = %d bytes, %v", len(got), err)
+	}
+	if s.Sent != int64(len(data)) {
+		t.Errorf("upstream sent %d bytes, want %d: resumes must not repeat", s.Sent, len(data))
+	}
+}
+
+func TestFillGivesUpWithoutProgress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		data, d := cachetest.BlobOf(3<<20, 4)
+		s := &cachetest.Script{Data: data, Faults: []cachetest.Fault{{Cut: 1 << 20}}}
+		down := &pull.Error{Kind: pull.Unavailable, Message: "gone"}
+		for range 20 {
+			s.Faults = append(s.Faults, cachetest.Fault{Err: down})
+		}
+		r := startRig(t, s, d, rigOptions{})
+		defer r.close()
+		got, err := r.read(0, ToEnd)
+		if !errors.Is(err, down) || len(got) != 1<<20 {
+			t.Errorf("read = %d bytes, %v, want %d bytes, %v", len(got), err, 1<<20, down)
+		}
+		if n := len(s.Opens); n != 1+fruitlessMost {
+			t.Errorf("upstream was asked %d times, want %d", n, 1+fruitlessMost)
+		}
+	})
+}
+
+func TestFillRangeDoesNotWaitForWhatLiesBefore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		data, d := cachetest.BlobOf(64<<20, 5)
+		// 64 KiB every 4 ms are 16 MiB/s a connection.
+		s := &cachetest.Script{Data: data, Pace: 4 * time.Millisecond}
+		r := startRig(t, s, d, rigOptions{})
+		defer r.close()
+		<-r.fill.Opened()
+		start := time.Now()
+		got, err := r.read(50<<20, 50<<20+4096)
+		if err != nil || !bytes.Equal(got, data[50<<20:50<<20+4096]) {
+			t.Fatalf("read = %d bytes, %v", len(got), err)
+		}
+		if took := time.Since(start); took > 50*time.Millisecond {
+			t.Errorf("far range took %v, want under 50 ms", took)
+		}
+		all, err := r.read(0, ToEnd)
+		if err != nil || !bytes.Equal(all, data) {
+			t.Fatalf("whole read = %d bytes, %v", len(all), err)
+		}
+		if limit := int64(len(data)) * 102 / 100; s.Sent > limit {
+			t.Errorf("upstream sent %d bytes, want at most %d", s.Sent, limit)
+		}
+	})
+}
+
+func TestFillParallelIsFasterThanOneConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		data, d := cachetest.BlobOf(128<<20, 6)
+		s := &cachetest.Script{Data: data, Pace: 4 * time.Millisecond}
+		start := time.Now()
+		r := startRig(t, s, d, rigOptions{hint: 128 << 20})
+		defer r.close()
+		if _, err := r.read(0, ToEnd); err != nil {
+			t.Fatal(err)
+		}
+		one := 8 * time.Second // at 16 MiB/s
+		if took := time.Since(start); took > one/3 {
+			t.Errorf("128 MiB took %v over 4 connections of 16 MiB/s, want under %v", took, one/3)
+		}
+	})
+}
+
+func TestFillUsesOneConnectionWhenMoreAreRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		data, d := cachetest.BlobOf(40<<20, 7)
+		s := &cachetest.Script{Data: data, Pace: time.Millisecond}
+		limited := &pull.Error{Kind: pull.Limited}
+		s.Faults = []cachetest.Fault{{}, {Err: limited}, {Err: limited}, {Err: limited}}
+		r := startRig(t, s, d, rigOptions{})
+		defer r.close()
+		got, err := r.read(0, ToEnd)
+		if err != nil || !bytes.Equal(got, data) {
+			t.Fatalf("read = %d bytes, %v", len(got), err)
+		}
+		if n := len(s.Opens); n > 8 {
+			t.Errorf("upstream was asked %d times, want at most 8", n)
+		}
+	})
+}
+
+func TestFillOutlivesReadersUnlessTold(t *testing.T) {
+	for _, cancel := range []bool{false, true} {
+		t.Run(fmt.Sprintf("cancel %t", cancel), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				data, d := cachetest.BlobOf(8<<20, 8)
+				dir := t.TempDir()
+				s := &cachetest.Script{Data: data, Pace: time.Millisecond}
+				r := startRig(t, s, d, rigOptions{cancel: cancel, dir: dir})
+				ctx, leave := context.WithTimeout(context.Background(), 20*time.Millisecond)
+				defer leave()
+				if _, err := r.fill.Send(ctx, io.Discard, 0, ToEnd); !errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("send = %v, want out of time", err)
+				}
+				if cancel {
+					r.fill.LetGo()
+				}
+				<-r.done
+				_, _, err := r.fill.State()
+				if finished := err == nil; finished == cancel {
+					t.Errorf("fill ended with %v, want finished %t", err, !cancel)
+				}
+				r.close()
+				if !cancel {
+					return
+				}
+				// What was fetched is kept, and the next fill goes on from there.
+				before := s.Sent
+				r = startRig(t, s, d, rigOptions{dir: dir})
+				defer r.close()
+				got, err := r.read(0, ToEnd)
+				if err != nil || !bytes.Equal(got, data) {
+					t.Fatalf("read after resume = %d bytes, %v", len(got), err)
+				}
+				if before == 0 || s.Sent > int64(len(data))+readBlock {
+					t.Errorf("upstream sent %d bytes, %d of them before the resume, want %d in all", s.Sent, before, len(data))
+				}
+			})
+		})
+	}
+}
+
+func TestFillTooLargeToKeepIsPassedThrough(t *testing.T) {
+	data, d := cachetest.BlobOf(3<<20, 9)
+	s := &cachetest.Script{Data: data}
+	r := startRig(t, s, d, rigOptions{maxBytes: 1 << 20})
+	defer r.close()
+	got, err := r.read(0, ToEnd)
+	if err != nil || !bytes.Equal(got, data) {
+		t.Fatalf("read = %d bytes, %v", len(got), err)
+	}
+	got, err = r.read(2<<20, 2<<20+5)
+	if err != nil || !bytes.Equal(got, data[2<<20:2<<20+5]) {
+		t.Fatalf("range = %d bytes, %v", len(got), err)
+	}
+	if _, _, err := r.store.Blob(d); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("store.Blob = %v, want absent", err)
+	}
+}
+
+func TestPassedThroughIsStillVerified(t *testing.T) {
+	data, d := cachetest.BlobOf(3<<20, 10)
+	s := &cachetest.Script{Data: data, Faults: []cachetest.Fault{{}, {Flip: true}}}
+	r := startRig(t, s, d, rigOptions{maxBytes: 1 << 20})
+	defer r.close()
+	got, err := r.read(0, ToEnd)
+	if !errors.Is(err, sums.ErrMismatch) || len(got) >= len(data) {
+		t.Errorf("read = %d bytes, %v, want fewer than %d and a mismatch", len(got), err, len(data))
+	}
+}
+
+func TestFullDiskIsNoErrorForReaders(t *testing.T) {
+	for _, step := range []disk.Step{disk.StepCreate, disk.StepWrite, disk.StepSync, disk.StepRename, disk.StepSyncDir} {
+		t.Run(string(step), func(t *testing.T) {
+			data, d := cachetest.BlobOf(6<<20, 11)
+			s := &cachetest.Script{Data: data}
+			var armed atomic.Int64
+			r := startRig(t, s, d, rigOptions{fault: func(at disk.Step, name string) error {
+				// The twentieth write is in the middle of the blob.
+				if at == step && !strings.HasSuffix(name, ".json") && (step != disk.StepWrite || armed.Add(1) >= 20) {
+					return syscall.ENOSPC
+				}
+				return nil
+			}})
+			defer r.close()
+			got, err := r.read(0, ToEnd)
+			if err != nil || !bytes.Equal(got, data) {
+				t.Fatalf("read = %d bytes, %v", len(got), err)
+			}
+			<-r.done
+			if _, _, err := r.store.Blob(d); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("store.Blob = %v, want absent", err)
+			}
+			if limit := int64(len(data)) * 2; s.Sent > limit {
+				t.Errorf("upstream sent %d bytes, want at most %d", s.Sent, limit)
+			}
+		})
+	}
+}
+
+// TestFillModel plays random joins, ranges, drops and cuts against the plain bytes.
+func TestFillModel(t *testing.T) {
+	for seed := range uint64(100) {
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { playFill(t, seed) })
+		})
+	}
+}
+
+func playFill(t *testing.T, seed uint64) {
+	rnd := rand.New(rand.NewPCG(seed, 99))
+	size := 1 + rnd.IntN(1<<20)
+	data, d := cachetest.BlobOf(size, seed)
+	s := &cachetest.Script{Data: data, Chunk: 1 + rnd.IntN(8<<10), Pace: time.Duration(rnd.IntN(2000)) * time.Microsecond,
+		NoRanges: rnd.IntN(4) == 0}
+	s.Unsized = s.NoRanges && rnd.IntN(2) == 0
+	for range rnd.IntN(6) {
+		f := cachetest.Fault{Cut: 1 + rnd.Int64N(int64(size))}
+		if rnd.IntN(4) == 0 {
+			f = cachetest.Fault{Err: &pull.Error{Kind: pull.Unavailable}}
+		}
+		if len(s.Faults) == 0 {
+			f.Err = nil // the first answer must come for the fill to begin
+		}
+		s.Faults = append(s.Faults, f)
+	}
+	r := startRig(t, s, d, rigOptions{hint: []int64{-1, int64(size), 1 + rnd.Int64N(int64(2*size))}[rnd.IntN(3)], parallel: 1 + rnd.IntN(6),
+		sizing: sizing{first: 128 << 10, whole: 256 << 10, segment: 512 << 10, near: 16 << 10, block: 8 << 10}})
+	defer r.close()
+	<-r.fill.Opened()
+	known, _, _ := r.fill.State()
+	var readers sync.WaitGroup
+	for range 1 + rnd.IntN(12) {
+		off, end := int64(0), int64(ToEnd)
+		if known >= 0 && rnd.IntN(3) > 0 {
+			off = rnd.Int64N(known)
+			if rnd.IntN(2) == 0 {
+				end = off + 1 + rnd.Int64N(known-off)
+			}
+		}
+		delay := time.Duration(rnd.IntN(300)) * time.Millisecond
+		leaves := rnd.IntN(5) == 0
+		readers.Go(func() {
+			time.Sleep(delay)
+			ctx, cancel := context.WithCancel(context.Background())
+			defer cancel()
+			if leaves {
+				time.AfterFunc(20*time.Millisecond, cancel)
+			}
+			var b bytes.Buffer
+			_, err := r.fill.Send(ctx, &b, off, end)
+			want := data[off:min(end, int64(size))]
+			if !bytes.HasPrefix(want, b.Bytes()) {
+				t.Errorf("reader [%d, %d) got wrong bytes", off, end)
+			}
+			if err == nil && b.Len() != len(want) {
+				t.Errorf("reader [%d, %d) got %d bytes and no error, want %d", off, end, b.Len(), len(want))
+			}
+			if err != nil && !leaves && !errors.Is(err, io.ErrUnexpectedEOF) && pull.KindOf(err) != pull.Unavailable && !errors.Is(err, sums.ErrMismatch) {
+				t.Errorf("reader [%d, %d) = %v", off, end, err)
+			}
+		})
+	}
+	readers.Wait()
+	<-r.done
+	_, _, err := r.fill.State()
+	f, n, serr := r.store.Blob(d)
+	if kept := serr == nil; kept != (err == nil) {
+		t.Errorf("fill ended with %v, kept %t", err, kept)
+	}
+	if serr == nil {
+		f.Close()
+		if n != int64(size) {
+			t.Errorf("store keeps %d bytes, want %d", n, size)
+		}
+	}
+}

@@ -1,0 +1,125 @@
+package fill
+
+import (
+	"time"
+)
+
+// plan claims the next range worth a connection: where a reader waits, else the first
+// gap. nil when there is none, or no connection to spare.
+func (t *download) plan() *worker {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.state >= verified {
+		return nil
+	}
+	extra := len(t.connections.active) > 0
+	if extra && (t.connections.noRanges || t.size < 0) {
+		return nil // one at a time, until it is known that ranges work
+	}
+	w := t.planUrgent()
+	if w == nil && len(t.connections.active) < t.connections.limit {
+		w = t.planNext()
+	}
+	if w == nil {
+		return nil
+	}
+	if w.extra = extra; extra && !t.opts.Lanes.enterExtra() {
+		return nil
+	}
+	t.claim(w)
+	return w
+}
+
+// planUrgent returns a worker for the first reader whom nobody serves.
+func (t *download) planUrgent() *worker {
+	if t.connections.noRanges || t.connections.limit == 1 && len(t.connections.active) > 0 || len(t.connections.active) >= t.connections.limit+urgentExtra {
+		return nil
+	}
+	for r := range t.readers {
+		if r.waiting && !t.covered(r.want) && (t.size < 0 || r.want < t.size) {
+			if t.size < 0 && r.want > 0 && len(t.have) == 0 {
+				// The size is not known: begin there and learn it.
+				return &worker{pos: r.want, end: r.want + t.sizing.first}
+			}
+			return &worker{pos: r.want, end: t.gapEnd(r.want)}
+		}
+	}
+	return nil
+}
+
+// planNext returns a worker for the first range that nobody has or fetches.
+func (t *download) planNext() *worker {
+	pos := t.have.until(0)
+	for {
+		moved := false
+		for _, w := range t.connections.active {
+			if w.pos <= pos && pos < w.end {
+				pos, moved = t.have.until(w.end), true
+			}
+		}
+		if !moved {
+			break
+		}
+	}
+	if t.size >= 0 && pos >= t.size {
+		return nil
+	}
+	return &worker{pos: pos, end: t.gapEnd(pos)}
+}
+
+// gapEnd returns where a worker that starts at pos should stop: at what is there or
+// claimed, at the end of a segment, at the blob's end.
+func (t *download) gapEnd(pos int64) int64 {
+	size := t.size
+	if size < 0 {
+		size = t.opts.Hint
+	}
+	if t.connections.noRanges || t.size < 0 && pos == 0 && size >= 0 && size <= t.sizing.whole {
+		return ToEnd
+	}
+	// Segments grow with the blob and shrink towards its end, so that the connections end
+	// together and not one long after the others.
+	segment := min(size/int64(4*t.opts.Parallel), t.unclaimed(size)/int64(2*t.opts.Parallel))
+	segment = min(max(segment, t.sizing.first), t.sizing.segment)
+	end := int64(ToEnd)
+	if t.size >= 0 {
+		end = t.size
+	}
+	end = t.have.next(pos, end)
+	for _, w := range t.connections.active {
+		if w.pos > pos {
+			end = min(end, w.pos)
+		}
+	}
+	return min(end, pos+segment)
+}
+
+// unclaimed returns how many bytes nobody has or fetches. t.mu is held.
+func (t *download) unclaimed(size int64) int64 {
+	size -= t.have.total()
+	for _, w := range t.connections.active {
+		if w.end != ToEnd {
+			size -= w.end - w.pos
+		}
+	}
+	return size
+}
+
+// claim enters w among the active; a worker whose claim it begins in is cut short.
+func (t *download) claim(w *worker) {
+	for _, o := range t.connections.active {
+		if o.pos <= w.pos && w.pos < o.end {
+			w.end = min(max(w.end, o.end), w.pos+t.sizing.segment)
+			if next := t.have.next(w.pos, ToEnd); next < w.end {
+				w.end = next
+			}
+			o.end = w.pos
+		}
+	}
+	w.started = time.Now()
+	w.request = w.end
+	if t.connections.noRanges || w.end == ToEnd || w.pos == 0 && w.end == t.size {
+		w.request = -1
+	}
+	t.connections.active = append(t.connections.active, w)
+}

@@ -1,0 +1,185 @@
+package fill
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"time"
+
+	"forebay/cache/store"
+)
+
+// holdBack is how many of a blob's last bytes no reader gets before the digest of the
+// whole is right. One byte less makes a body as incomplete as any number, and costs
+// range readers of a blob's end (lazy-pulling snapshotters) the least.
+const holdBack = 1
+
+// worthWaiting is how long a reader waits for a connection that is on its way to its place,
+// rather than have another one opened there and the bytes in between fetched by nobody.
+const worthWaiting = 20 * time.Millisecond
+
+// reader is one follower of a fill.
+type reader struct {
+	want    int64 // position it waits for
+	waiting bool
+}
+
+// Send writes the bytes [off, end) to w as they come, end [ToEnd] being the blob's end. It
+// returns how many it wrote, and nil only when that is all of them. It waits as long as ctx
+// and the fill last.
+func (f *Fill) Send(ctx context.Context, w io.Writer, off, end int64) (n int64, err error) {
+	file, past, err := f.openFile(ctx)
+	switch {
+	case err != nil:
+		return 0, err
+	case past:
+		return f.pass(ctx, w, nil, off, end)
+	}
+	defer file.Close()
+	if _, err := file.Seek(off, io.SeekStart); err != nil {
+		return 0, fmt.Errorf("read blob %s: %w", f.Digest, err)
+	}
+	r := f.addReader()
+	defer f.removeReader(r)
+	for pos := off; pos < end; {
+		until, err := f.await(ctx, r, pos)
+		if errors.Is(err, store.ErrUnkept) {
+			n, err := f.pass(ctx, w, file, pos, end)
+			return pos - off + n, err
+		}
+		if err != nil || until == pos {
+			return pos - off, err // an error, or the blob's end
+		}
+		// CopyN hands the file itself to w, so that the kernel copies it. It must not
+		// see more than what is there: sendfile does not wait for a growing file.
+		m, err := io.CopyN(w, file, min(until, end)-pos)
+		pos += m
+		if err != nil {
+			return pos - off, fmt.Errorf("send blob %s: %w", f.Digest, err)
+		}
+	}
+	return end - off, nil
+}
+
+// openFile opens the file for one reader. past is whether there is none and the blob is to
+// be sent past the disk: that did not keep it or does not give it, or it was evicted or
+// purged since the reader came.
+func (f *Fill) openFile(ctx context.Context) (file *os.File, past bool, err error) {
+	file, err = f.reopen()
+	if errors.Is(err, store.ErrUnkept) || store.CauseOf(err) != "" || errors.Is(err, fs.ErrClosed) {
+		select {
+		case <-f.done: // it ends for the same reason, has failed, or there are descriptors then
+		case <-ctx.Done():
+			return nil, false, ctx.Err()
+		}
+		file, err = f.reopen()
+	}
+	if err == nil {
+		return file, false, nil
+	}
+	f.mu.Lock()
+	at, ended := f.state, f.err
+	f.mu.Unlock()
+	gone := errors.Is(err, fs.ErrNotExist) || store.CauseOf(err) != ""
+	switch {
+	case at == unkept, at != failed && gone:
+		return nil, true, nil
+	case at == failed && errors.Is(err, fs.ErrClosed):
+		return nil, false, ended // before this reader came to its file, which is gone
+	}
+	return nil, false, fmt.Errorf("read blob %s: %w", f.Digest, err)
+}
+
+func (f *Fill) addReader() *reader {
+	r := &reader{}
+	f.mu.Lock()
+	f.readers[r] = struct{}{}
+	f.mu.Unlock()
+	return r
+}
+
+func (f *Fill) removeReader(r *reader) {
+	f.mu.Lock()
+	delete(f.readers, r)
+	f.mu.Unlock()
+}
+
+// await returns how far r may read from pos, at least one byte unless pos is the end of
+// the blob, waiting for it as long as ctx and the fill last.
+func (f *Fill) await(ctx context.Context, r *reader, pos int64) (int64, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	r.want, r.waiting = pos, true
+	defer func() { r.waiting = false }()
+	for {
+		if until := f.readable(pos); until > pos {
+			return until, nil
+		}
+		switch {
+		case f.state == verified && pos >= f.size:
+			return pos, nil
+		case f.state == verified:
+			return pos, fmt.Errorf("blob %s ends at %d", f.Digest, f.size)
+		case f.state > verified:
+			return pos, f.err
+		}
+		if !f.covered(pos) {
+			f.nudge()
+		}
+		if err := f.changed.wait(ctx); err != nil {
+			return pos, err
+		}
+	}
+}
+
+// readable returns how far a reader at pos may read now. f.mu is held.
+func (f *Fill) readable(pos int64) int64 {
+	until := f.have.until(pos)
+	if f.state == verified {
+		return until
+	}
+	// Of a blob of unknown size any byte may be the last.
+	last := f.size
+	if last < 0 {
+		last = f.have.until(0)
+	}
+	return min(until, max(pos, last-holdBack))
+}
+
+// covered reports whether pos is there or about to be. f.mu is held.
+func (f *Fill) covered(pos int64) bool {
+	if f.have.until(pos) > pos || (f.size >= 0 && pos >= f.size) {
+		return true
+	}
+	for _, w := range f.connections.active {
+		if w.pos <= pos && pos < w.end && f.comes(w, pos-w.pos) {
+			return true
+		}
+	}
+	return false
+}
+
+// comes reports whether w is about to fetch what lies ahead bytes before it: it is near, or
+// fast, or so young that nobody knows. Other than near ones are looked at again. f.mu is held.
+func (f *Fill) comes(w *worker, ahead int64) bool {
+	if ahead <= f.connections.near {
+		return true
+	}
+	age := time.Since(w.started)
+	if age >= worthWaiting && float64(ahead)*float64(age) > float64(w.moved)*float64(worthWaiting) {
+		return false
+	}
+	if !f.connections.rechecking {
+		f.connections.rechecking = true
+		time.AfterFunc(worthWaiting, func() {
+			f.mu.Lock()
+			f.connections.rechecking = false
+			f.mu.Unlock()
+			f.nudge()
+		})
+	}
+	return true
+}

@@ -1,0 +1,24 @@
+package store
+
+import "forebay/internal/tally"
+
+// Figures are what became of content since the start, and how much there is.
+type Figures struct {
+	UsedBytes int64 // of the folder, index and reservations of fills included
+	// What was evicted, how much of it before it was uploaded, and how long it had not been used.
+	EvictedBlobs   int64
+	EvictedBytes   int64
+	EvictedUnsaved int64
+	EvictedAges    tally.Snapshot
+	Damaged        int64 // blobs that were found not to have their digest any more
+}
+
+// Figures returns what was counted.
+func (s *Store) Figures() Figures {
+	n := &s.Room.counts
+	return Figures{
+		UsedBytes:    s.Room.used(),
+		EvictedBlobs: n.blobs.Load(), EvictedBytes: n.bytes.Load(), EvictedUnsaved: n.unsaved.Load(), EvictedAges: n.ages.Read(),
+		Damaged: s.damaged.Load(),
+	}
+}

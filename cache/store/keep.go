@@ -1,0 +1,337 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync/atomic"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"forebay/cache/disk"
+	"forebay/cache/event"
+	"forebay/cache/evict"
+	"forebay/cache/index"
+	"forebay/cache/tier"
+	"forebay/internal/manifest"
+	"forebay/internal/sums"
+)
+
+// Link is the right of a repository to a digest, with what its registry said of it.
+type Link struct {
+	Kind      index.Kind
+	Digest    v1.Hash
+	MediaType types.MediaType // empty for blobs, and while unknown
+	Size      int64           // bytes; -1 while unknown
+}
+
+// ManifestLink is the link to a manifest.
+func ManifestLink(desc v1.Descriptor) Link {
+	return Link{Kind: index.Manifest, Digest: desc.Digest, MediaType: desc.MediaType, Size: desc.Size}
+}
+
+// BlobLink is the link to a blob.
+func BlobLink(d v1.Hash, size int64) Link { return Link{Kind: index.Blob, Digest: d, Size: size} }
+
+// PutLinks records in b that repo holds digests, as of now.
+func PutLinks(b *index.Batch, repo Repo, links ...Link) error {
+	var errs []error
+	for _, l := range links {
+		errs = append(errs, b.PutLink(repo, l.Kind, l.Digest, index.Link{MediaType: string(l.MediaType), Size: l.Size, At: time.Now()}))
+	}
+	return errors.Join(errs...)
+}
+
+// Link records that repo holds digests, on the word of its upstream. That it cannot be
+// recorded for the fault of the disk is no error.
+func (s *Store) Link(repo Repo, links ...Link) error {
+	return s.Record(func(b *index.Batch) error { return PutLinks(b, repo, links...) })
+}
+
+// Linked reports whether repo holds d.
+func (s *Store) Linked(repo Repo, k index.Kind, d v1.Hash) bool {
+	_, ok, err := s.Index.Link(repo, k, d)
+	return ok && err == nil
+}
+
+// LinkOf is Linked with what is known of d. An index that cannot be read knows of none.
+func (s *Store) LinkOf(repo Repo, k index.Kind, d v1.Hash) (index.Link, bool) {
+	link, ok, err := s.Index.Link(repo, k, d)
+	if err != nil {
+		s.Unknown(err)
+		return index.Link{}, false
+	}
+	return link, ok
+}
+
+// CommitBlob makes a verified partial file part of the store, and links it to repo. file is
+// the partial file that was verified; Commit closes it.
+func (s *Store) CommitBlob(part *disk.Partial, file *os.File, size int64, repo Repo) error {
+	d, written := part.Digest(), StampOf(file)
+	if err := part.Commit(size); err != nil {
+		return err
+	}
+	s.Wrote(nil)
+	s.SetVerified(d, written)
+	return s.took(d, size, evict.Blob, time.Now(), func(b *index.Batch) error { return PutLinks(b, repo, BlobLink(d, size)) })
+}
+
+// Take makes a partial file part of the store, which commit publishes once it is verified.
+// No repository gets it by that.
+func (s *Store) Take(d v1.Hash, size int64, commit func() error) error {
+	if err := commit(); err != nil {
+		return err
+	}
+	return s.took(d, size, evict.Blob, time.Now(), nil)
+}
+
+// Adopt records a file that is on the disk, and that the index does not know.
+func (s *Store) Adopt(d v1.Hash, size int64, added time.Time) error {
+	return s.took(d, size, evict.Blob, added, nil)
+}
+
+// took takes in that the file of d is on the disk: it is counted, recorded with what else
+// record says, and uploaded. With record somebody waits, so that a failing disk is no error.
+func (s *Store) took(d v1.Hash, size int64, kind evict.Kind, at time.Time, record func(*index.Batch) error) error {
+	s.Room.add(d, size, kind)
+	if s.Bucket != nil {
+		defer s.Bucket.Added(d, size)
+	}
+	put := func(b *index.Batch) error { return b.PutBlob(d, index.BlobInfo{Size: size, Added: at}) }
+	if record == nil {
+		return s.Update(put)
+	}
+	return s.Record(func(b *index.Batch) error { return errors.Join(put(b), record(b)) })
+}
+
+// Manifest is a manifest as it is kept.
+type Manifest struct {
+	Desc v1.Descriptor // media type, digest, size
+	// Bytes are shared and must not be changed. They are nil when only a HEAD was
+	// asked for and the content is not kept.
+	Bytes []byte
+
+	refs []v1.Hash     // what it refers to, for counting use
+	used *atomic.Int64 // Unix seconds of the last use that was noted; shared by copies
+}
+
+// manifest returns a manifest that was verified, and notes how large it says its blobs are,
+// which shapes requests only.
+func (s *Store) manifest(desc v1.Descriptor, b []byte) *Manifest {
+	m := &Manifest{Desc: desc, Bytes: b, used: new(atomic.Int64)}
+	doc, ok := manifest.Parse(b)
+	if !ok {
+		return m
+	}
+	m.refs = doc.Refs()
+	for _, blob := range doc.Blobs() {
+		if blob.Size > 0 {
+			s.sizes.Add(blob.Digest, blob.Size)
+		}
+	}
+	return m
+}
+
+// SizeHint returns how large a manifest said that a blob is. It proves nothing.
+func (s *Store) SizeHint(d v1.Hash) (int64, bool) { return s.sizes.Get(d) }
+
+// PutManifest keeps a verified manifest, and links it to repo. Where the disk refuses it the
+// error says so, and the manifest is kept in memory: that is no worse a place while the disk
+// fails.
+func (s *Store) PutManifest(repo Repo, desc v1.Descriptor, b []byte) (*Manifest, error) {
+	desc.Size = int64(len(b))
+	m := s.manifest(desc, b)
+	err := s.Disk.Put(desc.Digest, b)
+	s.Wrote(err)
+	if err == nil {
+		err = s.took(desc.Digest, desc.Size, evict.Manifest, time.Now(), func(b *index.Batch) error { return PutLinks(b, repo, ManifestLink(desc)) })
+	}
+	s.heat(repo, m)
+	return m, err
+}
+
+// heat keeps a small manifest in memory.
+func (s *Store) heat(repo Repo, m *Manifest) {
+	if len(m.Bytes) <= hotManifest {
+		s.manifests.Add(linkKey{repo, m.Desc.Digest}, m)
+	}
+}
+
+// Manifest returns the manifest d when repo holds it and it is on the disk, and notes that it
+// is used. linked tells whether repo holds it, kept or not.
+func (s *Store) Manifest(repo Repo, d v1.Hash) (m *Manifest, linked bool) {
+	if m, ok := s.manifests.Get(linkKey{repo, d}); ok {
+		s.usedManifest(m)
+		return m, true
+	}
+	link, linked := s.LinkOf(repo, index.Manifest, d)
+	if !linked {
+		return nil, false
+	}
+	b, err := s.Read(d, manifest.MaxBytes)
+	if err != nil {
+		s.Unreadable(d, err)
+		return nil, true
+	}
+	s.note(&s.health.reads, nil)
+	if err := sums.Check(d, b); err != nil {
+		s.Tell(event.Of(event.VerificationFailed, repo, d).Because(err))
+		s.Condemn(d, nil, err)
+		return nil, true
+	}
+	m = s.manifest(v1.Descriptor{MediaType: types.MediaType(link.MediaType), Digest: d, Size: int64(len(b))}, b)
+	s.usedManifest(m)
+	s.heat(repo, m)
+	return m, true
+}
+
+// Document reads what a kept manifest refers to, which counts as no use. known is false when
+// the manifest is not on the disk, or is no document. Who may know it is for the caller.
+func (s *Store) Document(repo Repo, d v1.Hash) (m *manifest.Document, known bool) {
+	if hot, ok := s.manifests.Peek(linkKey{repo, d}); ok {
+		return manifest.Parse(hot.Bytes)
+	}
+	b, err := s.Read(d, manifest.MaxBytes)
+	if err != nil {
+		return nil, false
+	}
+	return manifest.Parse(b)
+}
+
+// Serves reports whether the manifest d can be served for repo without the upstream.
+func (s *Store) Serves(repo Repo, d v1.Hash) bool {
+	if s.manifests.Contains(linkKey{repo, d}) {
+		return true
+	}
+	_, ok := s.Size(d)
+	return ok && s.Linked(repo, index.Manifest, d)
+}
+
+// DiskSize returns the size of content that is on the disk, in bytes.
+func (s *Store) DiskSize(d v1.Hash) (int64, bool) {
+	size, err := s.Disk.Stat(d)
+	return size, err == nil
+}
+
+// BucketSize returns the size of content that the bucket has. No request is made.
+func (s *Store) BucketSize(d v1.Hash) (int64, bool) {
+	if s.Bucket == nil {
+		return 0, false
+	}
+	return s.Bucket.Has(d)
+}
+
+// Size returns the size of content that is on the disk or in the bucket: it can be served
+// without its registry.
+func (s *Store) Size(d v1.Hash) (int64, bool) {
+	if size, ok := s.DiskSize(d); ok {
+		return size, true
+	}
+	return s.BucketSize(d)
+}
+
+// Possesses reports whether there are bytes of d, complete or not: then a repository that
+// is not linked to it must prove that it holds it before any of them goes out.
+func (s *Store) Possesses(d v1.Hash) bool {
+	_, kept := s.Size(d)
+	return kept || s.hooks.Filling(d) || s.Disk.HasPartial(d)
+}
+
+// Blob opens a blob on the disk to be served: nil when there is none, or when it cannot be
+// read, which is noted. The caller closes it.
+func (s *Store) Blob(d v1.Hash) (*os.File, int64) {
+	file, size, err := s.Disk.Blob(d)
+	if err != nil {
+		s.Unreadable(d, err)
+		return nil, 0
+	}
+	s.note(&s.health.reads, nil)
+	s.Use(d)
+	return file, size
+}
+
+// Read returns the bytes of content on the disk, of at most most bytes.
+func (s *Store) Read(d v1.Hash, most int64) ([]byte, error) {
+	f, size, err := s.Disk.Blob(d)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if size > most {
+		return nil, fmt.Errorf("%s has %d bytes, want at most %d", d, size, most)
+	}
+	b := make([]byte, size)
+	if _, err := io.ReadFull(f, b); err != nil {
+		return nil, fmt.Errorf("read %s: %w", d, err)
+	}
+	return b, nil
+}
+
+// useEvery bounds how often the use of a manifest is noted: eviction looks at days.
+const useEvery = time.Minute
+
+// usedManifest notes that a manifest is used, and with it all that it refers to: clients
+// skip the layers that they have, and shared ones would look idle.
+func (s *Store) usedManifest(m *Manifest) {
+	now, last := time.Now().Unix(), m.used.Load()
+	if now-last < int64(useEvery/time.Second) || !m.used.CompareAndSwap(last, now) {
+		return
+	}
+	s.Use(m.Desc.Digest)
+	s.Room.policy.TouchRefs(m.refs...)
+	for _, d := range m.refs {
+		s.Index.Touch(d)
+	}
+}
+
+// Use notes that content is used.
+func (s *Store) Use(d v1.Hash) {
+	s.Index.Touch(d)
+	s.Room.policy.Touch(d)
+}
+
+// tierOwner answers the bucket.
+type tierOwner struct{ s *Store }
+
+func (o tierOwner) Pinned(d v1.Hash) bool { return o.s.hooks.Pinned(d) }
+
+func (o tierOwner) Busy() bool { return o.s.hooks.Busy() }
+
+// Changed makes an event of how the bucket does.
+func (o tierOwner) Changed(what string, err error) {
+	if err != nil {
+		o.s.Tell(event.Event{Kind: event.Degraded, Detail: what + ": " + err.Error()})
+		return
+	}
+	o.s.Tell(event.Event{Kind: event.Recovered, Detail: what})
+}
+
+func (o tierOwner) Damaged(d v1.Hash) {
+	if o.s.onDamaged != nil {
+		o.s.onDamaged(d)
+	}
+}
+
+// noteUse writes the last use of what is evicted down beside its object.
+func (s *Store) noteUse(b *index.Batch, d v1.Hash) error {
+	if s.Bucket == nil {
+		return nil
+	}
+	used, err := s.Bucket.LastUse(d)
+	if err != nil {
+		return err
+	}
+	return b.NoteUse(d, used)
+}
+
+// SurveyBucket lists the bucket now, see [tier.Tier.Survey].
+func (s *Store) SurveyBucket(ctx context.Context) (tier.Survey, error) {
+	if s.Bucket == nil {
+		return tier.Survey{}, errors.New("there is no bucket")
+	}
+	return s.Bucket.Survey(ctx)
+}

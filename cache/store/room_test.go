@@ -1,0 +1,99 @@
+package store
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"forebay/cache/evict"
+	"forebay/test/cachetest"
+)
+
+func TestEvictionKnowsAfterARestartWhatItKnewBefore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, dir := cachetest.NewRegistry(), t.TempDir()
+		img := r.Image(t, hub.Name, "1", "often", "once")
+		s := open(t, Options{Dir: dir})
+		putImage(t, s, r, "1", img)
+		for range 3 {
+			time.Sleep(time.Hour)
+			s.Manifest(hub, img.Digest)
+			if f, _ := s.Blob(img.Blobs[1]); f == nil {
+				t.Fatal("the layer is not kept")
+			} else {
+				f.Close()
+			}
+		}
+		before, _ := s.Room.policy.State(img.Blobs[1])
+		shut(t, s)
+		s = open(t, Options{Dir: dir})
+		<-s.Room.Loaded()
+		if got, ok := s.Room.policy.State(img.Digest); !ok || got.Kind != evict.Manifest {
+			t.Errorf("the manifest is %+v, %t after a restart, want its kind", got, ok)
+		}
+		if got, ok := s.Room.policy.State(img.Blobs[1]); !ok || got.Kind != evict.Blob || got.Hint != before.Hint || before.Hint == 0 {
+			t.Errorf("the layer is %+v, %t after a restart, was %+v", got, ok, before)
+		}
+	})
+}
+
+func TestSharesFollowWhatTheDiskLeaves(t *testing.T) {
+	s := open(t, Options{Dir: t.TempDir(), MaxBytes: 1 << 50, MinFree: 1})
+	<-s.Room.Loaded()
+	free, _, err := s.Disk.Free()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Room.minFree = int64(free) - 1<<30
+	s.Room.fit()
+	if got := s.Room.fitted; got < 1<<28 || got > 1<<32 {
+		t.Errorf("the policy was told %d bytes, want about a GiB: less is left than storage.max_size", got)
+	}
+}
+
+func TestEvictionOnFullDiskIsRecordedLater(t *testing.T) {
+	var f cachetest.Disk
+	r := cachetest.NewRegistry()
+	img := r.Image(t, hub.Name, "1", "a", "b")
+	s := open(t, Options{Dir: t.TempDir(), Fault: f.Fault, MaxBytes: 1 << 30})
+	putImage(t, s, r, "1", img)
+	f.Fail("index", syscall.ENOSPC)
+	<-s.Room.Loaded()
+	if freed := s.Room.Evict(1); freed == 0 {
+		t.Error("nothing was evicted")
+	}
+	if got := causes(s); !slices.Equal(got, []string{"index full"}) {
+		t.Errorf("Troubles = %v", got)
+	}
+	f.Fail("", 0)
+	s.Probe()
+	if got := causes(s); len(got) > 0 {
+		t.Errorf("Troubles after the cause has gone = %v", got)
+	}
+	checkCounts(t, s)
+}
+
+// A process killed between the rename of a blob and its record leaves a file that must
+// become known, or it would stay for ever.
+func TestFileWithoutRecordIsKnownAfterACrash(t *testing.T) {
+	dir, crashed := t.TempDir(), filepath.Join(t.TempDir(), "crashed")
+	s := open(t, Options{Dir: dir, MaxBytes: 64 << 20})
+	put(t, s, []byte("recorded"))
+	left := []byte("left behind")
+	if err := s.Disk.Put(cachetest.DigestOf(left), left); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.CopyFS(crashed, os.DirFS(dir)); err != nil { // as a kill leaves it
+		t.Fatal(err)
+	}
+	shut(t, s)
+	s = open(t, Options{Dir: crashed, MaxBytes: 64 << 20})
+	<-s.Room.Loaded()
+	if n, _ := s.Room.Counted(); n != 2 || s.Index.Totals().Blobs != 2 {
+		t.Errorf("%d files may be evicted and %d are recorded, want 2 and 2", n, s.Index.Totals().Blobs)
+	}
+}

@@ -1,0 +1,119 @@
+package store
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"forebay/cache/index"
+	"forebay/internal/manifest"
+	"forebay/test/cachetest"
+)
+
+// hub is the repository that holds what tests put.
+var hub = Repo{Upstream: "docker.io", Name: "library/app"}
+
+// open opens a store, which is closed at the end of the test unless the test has closed it.
+func open(t *testing.T, o Options) *Store {
+	t.Helper()
+	s, err := Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if s.ctx.Err() == nil {
+			shut(t, s)
+		}
+	})
+	return s
+}
+
+func shut(t *testing.T, s *Store) {
+	t.Helper()
+	if err := s.Close(); err != nil {
+		t.Errorf("Close = %v", err)
+	}
+}
+
+// put keeps a blob, as a fill that ends well does.
+func put(t *testing.T, s *Store, content []byte) v1.Hash {
+	t.Helper()
+	d := cachetest.DigestOf(content)
+	part, err := s.Disk.Partial(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := part.WriteAt(content, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.CommitBlob(part, part.File(), int64(len(content)), hub); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// putImage keeps an image of a registry whole, as its clients do who pull it.
+func putImage(t *testing.T, s *Store, r *cachetest.Registry, tag string, img cachetest.Built) {
+	t.Helper()
+	desc, content, err := r.Manifest(t.Context(), hub.Name, tag)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.PutManifest(hub, desc, content); err != nil {
+		t.Fatal(err)
+	}
+	err = s.Update(func(b *index.Batch) error {
+		return b.PutTag(hub, tag, index.Tag{Desc: desc, CheckedAt: time.Now(), ChangedAt: time.Now()})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range img.Blobs {
+		script, err := r.Blob(hub.Name, d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		put(t, s, script.Data)
+	}
+}
+
+// wantImage checks that an image can be served whole without its registry.
+func wantImage(t *testing.T, s *Store, tag string, img cachetest.Built) {
+	t.Helper()
+	if bound, ok, err := s.Index.Tag(hub, tag); !ok || err != nil || bound.Desc.Digest != img.Digest {
+		t.Errorf("tag %s = %+v, %t, %v, want %s", tag, bound, ok, err, img.Digest)
+	}
+	if m, _ := s.Manifest(hub, img.Digest); m == nil || cachetest.DigestOf(m.Bytes) != img.Digest {
+		t.Errorf("Manifest(%s) of tag %s = %+v", img.Digest, tag, m)
+	}
+	for _, d := range img.Blobs {
+		content, err := s.Read(d, manifest.MaxBytes)
+		if err != nil || cachetest.DigestOf(content) != d || !s.Linked(hub, index.Blob, d) {
+			t.Errorf("blob %s of tag %s: %d bytes, %v, want it kept and linked", d, tag, len(content), err)
+		}
+	}
+}
+
+func causes(s *Store) (all []string) {
+	for _, a := range s.Troubles() {
+		all = append(all, strings.TrimPrefix(a.What, "writing to the ")+" "+a.Cause)
+	}
+	return all
+}
+
+// checkCounts compares what the index counts, and what the bounds are kept by, with the files.
+func checkCounts(t *testing.T, s *Store) {
+	t.Helper()
+	u, err := s.Disk.Usage()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := s.Index.Totals(); n.Blobs != u.Blobs || n.Bytes != u.BlobBytes {
+		t.Errorf("the index counts %d blobs of %d bytes, the disk has %d of %d", n.Blobs, n.Bytes, u.Blobs, u.BlobBytes)
+	}
+	if n, _ := s.Room.Counted(); int64(n) != u.Blobs {
+		t.Errorf("%d blobs are counted, the disk has %d", n, u.Blobs)
+	}
+}
