@@ -1,21 +1,29 @@
 package cache
 
 import (
+	"bytes"
+	"context"
 	"fmt"
 	"io"
+	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
+
+	"forebay/cache/store"
+	"forebay/test/cachetest"
 )
 
 func TestFillWaitsForTheReaderWhoStartedIt(t *testing.T) {
 	// Not in virtual time: the fill must be able to outrun the one who starts it.
-	r := newRegistry()
-	c, err := Open(Options{Dir: t.TempDir(), CancelAbandoned: true, Upstreams: map[string]UpstreamOptions{"docker.io": {Upstream: r, TagTTL: ttl}}})
+	r := cachetest.NewRegistry()
+	c, err := Open(Options{Store: store.Options{Dir: t.TempDir()}, CancelAbandoned: true, Upstreams: map[string]UpstreamOptions{"docker.io": {Upstream: r, TagTTL: ttl}}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer closeCache(t, c)
 	for n := range 300 {
-		d := r.put(hub.Name, &script{data: fmt.Appendf(nil, "blob %d", n)})
+		d := r.Put(hub.Name, &cachetest.Script{Data: fmt.Appendf(nil, "blob %d", n)})
 		b, err := c.Blob(t.Context(), hub, d)
 		if err != nil {
 			t.Fatalf("blob %d: %v", n, err)
@@ -25,4 +33,37 @@ func TestFillWaitsForTheReaderWhoStartedIt(t *testing.T) {
 		}
 		b.Close()
 	}
+}
+
+// TestLargeFillMakesWay: two large blobs hold both connections for minutes, a small one
+// must not wait for their end.
+func TestLargeFillMakesWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := cachetest.NewRegistry()
+		c := openWith(t, r, UpstreamOptions{TagTTL: ttl, MaxConnections: 2})
+		defer closeCache(t, c)
+		var large sync.WaitGroup
+		for seed := range uint64(2) {
+			s := &cachetest.Script{Pace: 64 * time.Millisecond} // 1 MiB/s
+			s.Data, _ = cachetest.BlobOf(64<<20, seed)
+			d := r.Put(hub.Name, s)
+			large.Go(func() {
+				if got, err := readBlob(context.Background(), c, hub, d); err != nil || !bytes.Equal(got, s.Data) {
+					t.Errorf("large blob = %d bytes, %v", len(got), err)
+				}
+			})
+		}
+		time.Sleep(time.Second)
+		s := &cachetest.Script{}
+		s.Data, _ = cachetest.BlobOf(2<<20, 9)
+		d := r.Put(hub.Name, s)
+		start := time.Now()
+		if got, err := readBlob(t.Context(), c, hub, d); err != nil || !bytes.Equal(got, s.Data) {
+			t.Errorf("small blob = %d bytes, %v", len(got), err)
+		}
+		if took := time.Since(start); took > 10*time.Second {
+			t.Errorf("small blob took %v beside two large ones, want under 10 s of their 64", took)
+		}
+		large.Wait()
+	})
 }

@@ -2,15 +2,13 @@ package cache
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
-	"sync"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	lru "github.com/hashicorp/golang-lru/v2"
 
 	"forebay/cache/index"
+	"forebay/internal/flight"
 	"forebay/internal/logkey"
 	"forebay/internal/pull"
 )
@@ -31,8 +29,7 @@ type access struct {
 	ttl   time.Duration
 	repos *lru.Cache[string, standing]
 
-	once   sync.Once
-	proofs flights[struct{}]
+	proofs flight.Group[key, struct{}]
 }
 
 // standing is what is known of the right to a repository.
@@ -42,7 +39,7 @@ type standing struct {
 }
 
 // newAccess returns nil for a ttl of 0, with which every repository is good.
-func newAccess(ttl time.Duration) *access {
+func (c *Cache) newAccess(ttl time.Duration) *access {
 	if ttl <= 0 {
 		return nil
 	}
@@ -50,7 +47,7 @@ func newAccess(ttl time.Duration) *access {
 	if err != nil {
 		panic(err) // only for a size below one
 	}
-	return &access{ttl: ttl, repos: repos}
+	return &access{ttl: ttl, repos: repos, proofs: callsOf[struct{}](c)}
 }
 
 // state reports whether kept content of a repository may be served without a proof, or
@@ -66,7 +63,7 @@ func (a *access) state(repo string) (proven bool, refused error) {
 	return s.refused == nil, s.refused
 }
 
-// known reports whether a proof or a refusal of repo is of late enough.
+// known reports whether repo was proven or refused so lately that nobody need be asked.
 func (a *access) known(repo string) bool {
 	proven, refused := a.state(repo)
 	return proven || refused != nil
@@ -75,6 +72,9 @@ func (a *access) known(repo string) bool {
 // saw takes in how a request for something of a repository ended. That something does
 // not exist says that we may look; an outage says nothing.
 func (a *access) saw(repo string, err error) {
+	if a == nil {
+		return
+	}
 	now := time.Now()
 	switch {
 	case err == nil, pull.KindOf(err) == pull.NotFound:
@@ -84,27 +84,25 @@ func (a *access) saw(repo string, err error) {
 	}
 }
 
-// refuses reports whether err is a 401 or 403, a HEAD's included that could also mean that
+// refuses reports whether err refuses access, a HEAD's included that could also mean that
 // the registry knows no HEAD.
 func refuses(err error) bool {
-	var e *pull.Error
-	return errors.As(err, &e) && (e.Kind == pull.Denied || e.Kind == pull.Unsupported && (e.Status == 401 || e.Status == 403))
+	return err != nil && (pull.KindOf(err) == pull.Denied || pull.DetailOf(err) == pull.HeadRefused)
 }
 
 // admit proves by ask, a HEAD, that the right to repo still holds, once for all who wait.
 // It returns why kept content must not be served. A failure of the upstream is no refusal.
 func (c *Cache) admit(ctx context.Context, o *origin, repo Repo, ask func(context.Context) error) error {
 	a := o.access
-	a.once.Do(func() { a.proofs = flights[struct{}]{ctx: c.ctx, wg: &c.wg} })
-	wait, cancel := context.WithTimeout(ctx, o.patience(c.opts.RevalidateTimeout))
+	wait, cancel := context.WithTimeout(ctx, o.confirmWithin(c.opts.RevalidateTimeout))
 	defer cancel()
-	_, _, err := a.proofs.do(wait, repo.Name, func(ctx context.Context) (struct{}, error) {
+	_, _, err := a.proofs.Do(wait, key{repo: repo}, func(ctx context.Context) (struct{}, error) {
 		if a.known(repo.Name) { // by one that ended since the caller looked
 			return struct{}{}, nil
 		}
 		return struct{}{}, ask(ctx)
 	})
-	proven, refused := a.state(repo.Name) // ask went through a [proving]
+	proven, refused := a.state(repo.Name) // the answer was noted, see [noted]
 	switch {
 	case refused != nil:
 		c.log.Warn("access refused: what is kept is not served", logkey.Upstream(repo.Upstream),
@@ -125,7 +123,6 @@ func (c *Cache) admitManifest(ctx context.Context, o *origin, repo Repo, d v1.Ha
 	}
 	return c.admit(ctx, o, repo, func(ctx context.Context) error {
 		_, err := o.Upstream.Resolve(ctx, repo.Name, d.String())
-		o.health.saw(err)
 		return err
 	})
 }
@@ -135,66 +132,11 @@ func (c *Cache) admitBlob(ctx context.Context, o *origin, repo Repo, d v1.Hash) 
 	if proven, refused := o.access.state(repo.Name); proven || refused != nil || o.Offline {
 		return refused
 	}
-	if !c.linked(repo, index.Blob, d) {
+	if !c.store.Linked(repo, index.Blob, d) {
 		return nil
 	}
 	return c.admit(ctx, o, repo, func(ctx context.Context) error {
 		_, err := o.Upstream.StatBlob(ctx, repo.Name, d)
-		o.health.saw(err)
 		return err
 	})
-}
-
-// proving is an upstream whose every answer proves or refuses access.
-type proving struct {
-	Upstream
-	access *access
-}
-
-// Low passes on what the upstream says of its budget.
-func (p proving) Low() bool {
-	b, ok := p.Upstream.(budgeted)
-	return ok && b.Low()
-}
-
-// AtReserve does so too.
-func (p proving) AtReserve() bool {
-	b, ok := p.Upstream.(reserving)
-	return ok && b.AtReserve()
-}
-
-func (p proving) Resolve(ctx context.Context, repo, ref string) (v1.Descriptor, error) {
-	desc, err := p.Upstream.Resolve(ctx, repo, ref)
-	p.access.saw(repo, err)
-	return desc, err
-}
-
-func (p proving) Manifest(ctx context.Context, repo, ref string) (v1.Descriptor, []byte, error) {
-	desc, b, err := p.Upstream.Manifest(ctx, repo, ref)
-	p.access.saw(repo, err)
-	return desc, b, err
-}
-
-func (p proving) StatBlob(ctx context.Context, repo string, d v1.Hash) (int64, error) {
-	size, err := p.Upstream.StatBlob(ctx, repo, d)
-	p.access.saw(repo, err)
-	return size, err
-}
-
-func (p proving) OpenBlob(ctx context.Context, repo string, d v1.Hash, off, end int64) (*pull.Body, error) {
-	b, err := p.Upstream.OpenBlob(ctx, repo, d, off, end)
-	p.access.saw(repo, err)
-	return b, err
-}
-
-func (p proving) Tags(ctx context.Context, repo string) ([]string, error) {
-	tags, err := p.Upstream.Tags(ctx, repo)
-	p.access.saw(repo, err)
-	return tags, err
-}
-
-func (p proving) Referrers(ctx context.Context, repo string, d v1.Hash) ([]json.RawMessage, error) {
-	list, err := p.Upstream.Referrers(ctx, repo, d)
-	p.access.saw(repo, err)
-	return list, err
 }

@@ -9,14 +9,16 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"forebay/cache/store"
 	"forebay/internal/pull"
+	"forebay/test/cachetest"
 )
 
 // private is a cache with a pulled image whose access lasts an hour, of a repository that
 // the registry may refuse.
 type private struct {
 	t        *testing.T
-	r        *registry
+	r        *cachetest.Registry
 	c        *Cache
 	manifest v1.Hash
 	blob     v1.Hash
@@ -25,10 +27,10 @@ type private struct {
 
 func newPrivate(t *testing.T) *private {
 	t.Helper()
-	data, blob := blobOf(100_000, 1)
-	p := &private{t: t, r: newRegistry(), data: data, blob: blob}
-	p.manifest = p.r.push(hub.Name, "latest", manifestOf("private"))
-	p.r.put(hub.Name, &script{data: data})
+	data, blob := cachetest.BlobOf(100_000, 1)
+	p := &private{t: t, r: cachetest.NewRegistry(), data: data, blob: blob}
+	p.manifest = p.r.Push(hub.Name, "latest", cachetest.ManifestOf("private"))
+	p.r.Put(hub.Name, &cachetest.Script{Data: data})
 	p.c = openWith(t, p.r, UpstreamOptions{TagTTL: Forever, AccessTTL: time.Hour})
 	p.want(true)
 	return p
@@ -38,7 +40,7 @@ func newPrivate(t *testing.T) *private {
 func (p *private) asked() int {
 	n := 0
 	for _, method := range []string{"Resolve", "Manifest", "StatBlob", "OpenBlob", "Tags", "Referrers"} {
-		n += p.r.count(method)
+		n += p.r.Count(method)
 	}
 	return n
 }
@@ -106,7 +108,7 @@ func TestM54_RefusedAccessStopsServing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPrivate(t)
 		defer closeCache(t, p.c)
-		p.r.fail(errRevoked)
+		p.r.Fail(errRevoked)
 		p.want(true) // it was proven a moment ago
 		time.Sleep(2 * time.Hour)
 		before := p.asked()
@@ -116,7 +118,7 @@ func TestM54_RefusedAccessStopsServing(t *testing.T) {
 		if n := p.asked() - before; n != 1 {
 			t.Errorf("%d requests, want one for all within a minute", n)
 		}
-		p.r.fail(nil)
+		p.r.Fail(nil)
 		time.Sleep(2 * time.Minute)
 		p.want(true)
 	})
@@ -132,7 +134,7 @@ func TestM54_OutageIsNoRefusal(t *testing.T) {
 				p := newPrivate(t)
 				defer closeCache(t, p.c)
 				time.Sleep(2 * time.Hour)
-				p.r.fail(err)
+				p.r.Fail(err)
 				before := p.asked()
 				for range 10 {
 					p.want(true)
@@ -150,7 +152,7 @@ func TestM54_HangingProofCostsTwoSeconds(t *testing.T) {
 		p := newPrivate(t)
 		defer closeCache(t, p.c)
 		time.Sleep(2 * time.Hour)
-		p.r.slow = time.Minute
+		p.r.Slow = time.Minute
 		start := time.Now()
 		for range 5 {
 			if _, err := p.c.Manifest(t.Context(), hub, p.manifest.String(), false); err != nil {
@@ -166,11 +168,11 @@ func TestM54_HangingProofCostsTwoSeconds(t *testing.T) {
 func TestM54_AfterARestartNothingIsProven(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPrivate(t)
-		dir := p.c.opts.Dir
+		dir := p.c.opts.Store.Dir
 		closeCache(t, p.c)
-		p.r.fail(errRevoked)
+		p.r.Fail(errRevoked)
 		var err error
-		p.c, err = Open(Options{Dir: dir, Upstreams: map[string]UpstreamOptions{
+		p.c, err = Open(Options{Store: store.Options{Dir: dir}, Upstreams: map[string]UpstreamOptions{
 			"docker.io": {Upstream: p.r, TagTTL: Forever, AccessTTL: time.Hour},
 		}})
 		if err != nil {

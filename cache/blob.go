@@ -2,21 +2,21 @@ package cache
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"forebay/cache/disk"
-	"forebay/cache/evict"
+	"forebay/cache/event"
+	"forebay/cache/fill"
 	"forebay/cache/index"
-	"forebay/internal/logkey"
+	"forebay/cache/store"
 	"forebay/internal/pull"
+	"forebay/internal/sums"
 	"forebay/internal/tracing"
 )
 
@@ -32,7 +32,7 @@ type Blob struct {
 	Result Result
 
 	file *os.File
-	fill *fill
+	fill *fill.Fill
 }
 
 // File returns the verified file of a complete blob, positioned at its start, or nil
@@ -45,10 +45,10 @@ func (b *Blob) File() *os.File { return b.file }
 // prefix: the caller must end its body short.
 func (b *Blob) Send(ctx context.Context, w io.Writer, off, end int64) (int64, error) {
 	if end < 0 {
-		end = unknown
+		end = fill.ToEnd
 	}
 	if b.file == nil {
-		return b.fill.send(ctx, w, off, end)
+		return b.fill.Send(ctx, w, off, end)
 	}
 	if _, err := b.file.Seek(off, io.SeekStart); err != nil {
 		return 0, fmt.Errorf("read blob %s: %w", b.Digest, err)
@@ -59,7 +59,7 @@ func (b *Blob) Send(ctx context.Context, w io.Writer, off, end int64) (int64, er
 // Close lets go of the blob. A fill goes on without its readers.
 func (b *Blob) Close() error {
 	if b.fill != nil {
-		b.fill.letGo()
+		b.fill.LetGo()
 		b.fill = nil
 	}
 	if b.file != nil {
@@ -68,10 +68,9 @@ func (b *Blob) Close() error {
 	return nil
 }
 
-// onFill returns a blob that reads from f.
-func onFill(f *fill, size int64, res Result) *Blob {
-	f.hold()
-	return &Blob{Digest: f.digest, Size: size, Result: res, fill: f}
+// onFill returns a blob that reads from f, which its caller holds.
+func onFill(f *fill.Fill, size int64, res Result) *Blob {
+	return &Blob{Digest: f.Digest, Size: size, Result: res, fill: f}
 }
 
 // Blob opens the blob d of repo for reading: from the disk, from a fill in progress, or
@@ -88,26 +87,26 @@ func (c *Cache) Blob(ctx context.Context, repo Repo, d v1.Hash) (*Blob, error) {
 		b, err := c.openBlob(ctx, o, repo, d)
 		// A damaged file, a wrong answer nobody has seen a byte of yet, or a fill that ended
 		// as its last reader left and this one came: once more.
-		if err == nil || try > 0 || !errors.Is(err, errMismatch) && !errors.Is(err, errAbandoned) {
+		if err == nil || try > 0 || !errors.Is(err, sums.ErrMismatch) && !errors.Is(err, fill.ErrAbandoned) {
 			return b, err
 		}
 	}
 }
 
 func (c *Cache) openBlob(ctx context.Context, o *origin, repo Repo, d v1.Hash) (*Blob, error) {
-	linked := c.linked(repo, index.Blob, d)
-	if !linked && c.possesses(d) {
+	linked := c.store.Linked(repo, index.Blob, d)
+	if !linked && c.store.Possesses(d) {
 		// Looked at again: a fill of this very repository may have begun, or ended, in between.
-		if f := c.running(d); f == nil || f.source.repo != repo {
+		if f := c.fills.Of(d); f == nil || f.Source.Repo != repo {
 			if err := c.proveBlob(ctx, repo, d); err != nil {
 				return nil, err
 			}
 			linked = true
 		}
 	}
-	key := "blob\x00" + repo.String() + "\x00" + d.String()
+	key := blobKey(repo, d)
 	for try := 0; ; try++ {
-		if f := c.running(d); f != nil && (linked || f.source.repo == repo) {
+		if f := c.fills.Hold(d, func(f *fill.Fill) bool { return linked || f.Source.Repo == repo }); f != nil {
 			return c.ready(ctx, repo, onFill(f, -1, Joined))
 		}
 		if linked {
@@ -117,7 +116,7 @@ func (c *Cache) openBlob(ctx context.Context, o *origin, repo Repo, d v1.Hash) (
 				return c.ready(ctx, repo, b)
 			}
 		}
-		_, stored := c.inBucket(d)
+		_, stored := c.store.BucketSize(d)
 		stored = stored && linked
 		if o.Offline && !stored {
 			return nil, c.offlineMiss(ctx, repo, "", d, true)
@@ -145,21 +144,18 @@ func (c *Cache) openBlob(ctx context.Context, o *origin, repo Repo, d v1.Hash) (
 
 // proveBlob makes sure that repo holds the blob d, by a HEAD unless that is known.
 func (c *Cache) proveBlob(ctx context.Context, repo Repo, d v1.Hash) error {
-	if c.linked(repo, index.Blob, d) {
+	if c.store.Linked(repo, index.Blob, d) {
 		return nil
 	}
 	_, _, err := c.StatBlob(ctx, repo, d)
 	return err
 }
 
-// errCommitted means that a fill ended well while its caller looked for it.
-var errCommitted = errors.New("blob is there already")
-
 // ready waits until the first answer is in, and for small blobs until the whole is
 // verified. It closes b when it returns an error.
 func (c *Cache) ready(ctx context.Context, repo Repo, b *Blob) (_ *Blob, err error) {
 	ctx, span := tracing.Start(ctx, "wait for fill", tracing.Reference(b.Digest.String()), tracing.Result(string(b.Result)))
-	span.Link(b.fill.trace)
+	span.Link(b.fill.Trace)
 	defer func() {
 		span.End(err)
 		if err != nil {
@@ -167,21 +163,21 @@ func (c *Cache) ready(ctx context.Context, repo Repo, b *Blob) (_ *Blob, err err
 		}
 	}()
 	select {
-	case <-b.fill.opened:
+	case <-b.fill.Opened():
 	case <-ctx.Done():
 		return nil, tooLate(ctx, repo, "get blob "+repo.Name+"@"+b.Digest.String())
 	}
-	size, _, _ := b.fill.state()
+	size, _, _ := b.fill.State()
 	if size >= 0 && size <= smallBlob {
 		select {
-		case <-b.fill.done:
+		case <-b.fill.Done():
 		case <-ctx.Done():
 			return nil, tooLate(ctx, repo, "get blob "+repo.Name+"@"+b.Digest.String())
 		}
 	}
-	size, ended, err := b.fill.state()
+	size, ended, err := b.fill.State()
 	if ended && err != nil {
-		if !errors.Is(err, errStorage) {
+		if !errors.Is(err, store.ErrUnkept) {
 			return nil, err
 		}
 		b.Result = Passed
@@ -193,17 +189,11 @@ func (c *Cache) ready(ctx context.Context, repo Repo, b *Blob) (_ *Blob, err err
 // keptBlob opens a committed blob: nil without error when there is none. One that was not
 // verified since the start is verified beside its first reading.
 func (c *Cache) keptBlob(o *origin, repo Repo, d v1.Hash) (*Blob, error) {
-	file, size, err := c.disk.Blob(d)
-	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil, nil
-		}
-		c.unreadable(d, err)
-		return nil, nil // fetch it again
+	file, size := c.store.Blob(d)
+	if file == nil {
+		return nil, nil // fetch it, again if need be
 	}
-	c.storeUsed(&c.reads, nil)
-	c.use(d)
-	if c.isVerified(d, stampOf(file)) && !disk.Shared(file) {
+	if c.store.Verified(d, store.StampOf(file)) && !disk.Shared(file) {
 		return &Blob{Digest: d, Size: size, Result: Hit, file: file}, nil
 	}
 	f, err := c.verifyKept(source{repo: repo, origin: o}, d, file, size)
@@ -213,245 +203,37 @@ func (c *Cache) keptBlob(o *origin, repo Repo, d v1.Hash) (*Blob, error) {
 	return onFill(f, size, Hit), nil
 }
 
-// verifyKept starts to compute the digest of a file, which it takes over. Should the disk
-// fail, readers go on from src.
-func (c *Cache) verifyKept(src source, d v1.Hash, file *os.File, size int64) (*fill, error) {
-	found := stampOf(file)
-	f, err := newFill(d, c.log)
-	if err != nil {
-		file.Close()
-		return nil, err
-	}
-	f.source, f.file, f.size, f.have = src, file, size, spans{{0, size}}
-	f.kept, f.counts = true, &c.counts
-	f.reopen = func() (*os.File, error) {
-		file, _, err := c.disk.Blob(d)
-		return file, err
-	}
-	f.setOpen()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if running := c.live(d); running != nil {
-		file.Close()
-		return running, nil
-	}
-	if c.ctx.Err() != nil {
-		file.Close()
-		return nil, errClosed
-	}
-	c.fills[d] = f
-	c.wg.Go(func() {
-		f.verify(c.ctx, func(err error) {
-			if err == nil {
-				c.setVerified(d, found)
-			} else if errors.Is(err, errStorage) {
-				c.unreadable(d, err)
-			} else if errors.Is(err, errMismatch) {
-				c.event(eventOf(EventVerificationFailed, src.repo, d).because(err))
-				c.condemn(d, file, err)
-			}
+// verifyKept starts to compute the digest of a file, which it takes over, and returns what
+// is held of that. Should the disk fail, readers go on from src.
+func (c *Cache) verifyKept(src source, d v1.Hash, file *os.File, size int64) (*fill.Fill, error) {
+	found := store.StampOf(file)
+	begun := false
+	f, _, err := c.fills.Join(d, func() (*fill.Fill, func(), error) {
+		begun = true
+		f, run, err := fill.Verify(fill.Verification{
+			Digest: d, Source: src.of(d), File: file, Size: size, Counts: &c.counts.fills, Log: c.log,
+			Reopen: func() (*os.File, error) {
+				file, _, err := c.store.Disk.Blob(d)
+				return file, err
+			},
+			Judged: func(err error) {
+				switch {
+				case err == nil:
+					c.store.SetVerified(d, found)
+				case errors.Is(err, store.ErrUnkept):
+					c.store.Unreadable(d, err)
+				case errors.Is(err, sums.ErrMismatch):
+					c.store.Tell(event.Of(event.VerificationFailed, src.repo, d).Because(err))
+					c.store.Condemn(d, file, err)
+				}
+			},
 		})
-		c.ended(f)
+		return f, func() { run(c.ctx) }, err
 	})
-	return f, nil
-}
-
-// running returns the fill of d that has not ended, or nil.
-func (c *Cache) running(d v1.Hash) *fill {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.live(d)
-}
-
-// live is running for those who hold c.mu.
-func (c *Cache) live(d v1.Hash) *fill {
-	f := c.fills[d]
-	if f == nil {
-		return nil
+	if !begun {
+		file.Close()
 	}
-	if _, ended, _ := f.state(); ended {
-		return nil
-	}
-	return f
-}
-
-// ended takes a fill off the list.
-func (c *Cache) ended(f *fill) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.fills[f.digest] == f {
-		delete(c.fills, f.digest)
-	}
-}
-
-// proof is a digest cut to 16 bytes: a million of them take 50 MB less than whole ones.
-type proof [16]byte
-
-func proofOf(d v1.Hash) (p proof) {
-	_, _ = hex.Decode(p[:], []byte(d.Hex[:2*len(p)])) // digests were validated
-	return p
-}
-
-// stamp tells the file that was verified from one that was changed since: whoever writes to
-// it sets its time. It is 0, and never that of a verified one, when the file cannot tell.
-type stamp uint64
-
-func stampOf(f *os.File) stamp {
-	info, err := f.Stat()
-	if err != nil {
-		return 0
-	}
-	// An odd factor, so that no size and time are those of another by a small change.
-	return stamp(info.Size())*0x9e3779b97f4a7c15 ^ stamp(info.ModTime().UnixNano())
-}
-
-// isVerified reports whether the digest of d was computed since the start, of a file as it
-// is now.
-func (c *Cache) isVerified(d v1.Hash, s stamp) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	n, ok := c.verified[proofOf(d)]
-	return ok && n == s && s != 0
-}
-
-// wasVerified reports whether the digest of d was computed since the start.
-func (c *Cache) wasVerified(d v1.Hash) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	_, ok := c.verified[proofOf(d)]
-	return ok
-}
-
-func (c *Cache) setVerified(d v1.Hash, s stamp) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.verified[proofOf(d)] = s
-}
-
-// joinFill returns the fill of d, a new one when none is running. With recheck it looks
-// whether one has just ended, and then returns errCommitted.
-func (c *Cache) joinFill(ctx context.Context, from source, d v1.Hash, recheck bool) (*Blob, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if f := c.live(d); f != nil {
-		return onFill(f, -1, Joined), nil
-	}
-	if c.ctx.Err() != nil {
-		return nil, errClosed
-	}
-	if _, kept := c.keptSize(d); kept && recheck {
-		return nil, errCommitted
-	}
-	if n, _ := c.wrong.get(d); n >= wrongMost {
-		return nil, &pull.Error{Kind: pull.Invalid, Upstream: from.repo.Upstream, Op: "get blob " + from.repo.Name + "@" + d.String(),
-			Message: "the upstream sent content with another digest twice in a row"}
-	}
-	return c.startFill(ctx, from, d)
-}
-
-// startFill starts a fill in a goroutine of its own, under the cache's context: it belongs
-// to no client. It returns the blob of the client that wants it, held from before the fill
-// runs, as one that nobody holds may end at once. Of ctx only its trace goes along. c.mu is held.
-func (c *Cache) startFill(ctx context.Context, from source, d v1.Hash) (*Blob, error) {
-	o, repo := from.origin, from.repo
-	f, err := newFill(d, c.log)
-	if err != nil {
-		return nil, err
-	}
-	f.source = from
-	f.maxBytes = c.opts.MaxBytes
-	f.mismatched = func(err error) { c.mismatched(repo, d, err) }
-	f.counts = &c.counts
-	hint := int64(-1)
-	if size, ok := c.sizes.Get(d); ok {
-		hint = size
-	}
-	t := &fetcher{fill: f, sizing: usual, parallel: o.Parallel, hint: hint, lanes: o.lanes, space: c.space, exits: make(chan exit),
-		cancel: c.opts.CancelAbandoned, resumes: c.disk.HasPartial(d),
-		open: func() (*disk.Partial, error) { return c.disk.Partial(d) }}
-	f.reopen = t.reader
-	c.supply(t)
-	c.fills[d] = f
-	res := Miss
-	if f.source.bucket != nil {
-		res = Hit
-	}
-	b := onFill(f, -1, res)
-	life, span := tracing.Start(tracing.Carry(c.ctx, ctx), "fill", tracing.Upstream(repo.Upstream), tracing.Repository(repo.Name), tracing.Reference(d.String()))
-	f.trace = span.Context()
-	c.wg.Go(func() { span.End(c.runFill(life, t)) })
-	return b, nil
-}
-
-// runFill runs a fill to its end, and returns how that was.
-func (c *Cache) runFill(ctx context.Context, t *fetcher) error {
-	start := time.Now()
-	defer func() { c.space.release(t.held) }()
-	t.run(ctx, c)
-	c.ended(t.fill)
-	size, _, err := t.state()
-	c.counts.fills.ended(err)
-	if err == nil {
-		c.log.Info("blob cached", logkey.Upstream(t.source.repo.Upstream), logkey.Repository(t.source.repo.Name),
-			logkey.Digest(t.digest), logkey.Bytes(size), logkey.Took(time.Since(start)))
-		if size >= fillDoneLeast {
-			e := eventOf(EventFillDone, t.source.repo, t.digest)
-			e.Bytes, e.Detail = size, "in "+time.Since(start).Round(time.Millisecond).String()
-			c.event(e)
-		}
-	}
-	return err
-}
-
-// commit makes a verified blob part of the store: synced and renamed, then indexed.
-func (c *Cache) commit(f *fill) error {
-	written := stampOf(f.file) // which Commit closes
-	if err := f.part.Commit(f.size); err != nil {
-		return err
-	}
-	c.storeUsed(&c.writes, nil)
-	c.setVerified(f.digest, written)
-	c.wrong.remove(f.digest)
-	c.space.add(f.digest, f.size, evict.Blob)
-	defer c.upload(f.digest, f.size)
-	return c.record(func(b *index.Batch) error {
-		return errors.Join(b.PutBlob(f.digest, index.BlobInfo{Size: f.size, Added: time.Now()}),
-			b.PutLink(f.source.repo, index.Blob, f.digest, index.Link{Size: f.size, At: time.Now()}))
-	})
-}
-
-// failed remembers what the next request for the blob or its repository should know.
-func (c *Cache) failed(f *fill, err error) {
-	repo := f.source.repo
-	switch {
-	case errors.Is(err, errClosed), errors.Is(err, context.Canceled), errors.Is(err, errStorage):
-		c.log.Info("fill stopped", logkey.Digest(f.digest), logkey.Err(err))
-		if errors.Is(err, errStorage) {
-			c.storeUsed(&c.writes, err)
-		}
-		return
-	case errors.Is(err, errMismatch) && f.source.bucket.gave():
-		// The registry is not to blame. The next fill asks it.
-		c.tier.Distrust(f.digest)
-		return
-	case errors.Is(err, errMismatch):
-		c.mismatched(repo, f.digest, err)
-		n, _ := c.wrong.get(f.digest)
-		c.wrong.add(f.digest, n+1)
-	}
-	if pull.Failing(err) {
-		c.trouble.add(repo, struct{}{})
-	}
-	c.log.Warn("fill failed", logkey.Upstream(repo.Upstream), logkey.Repository(repo.Name),
-		logkey.Digest(f.digest), logkey.Err(err))
-	c.event(eventOf(EventFillFailed, repo, f.digest).because(err))
-}
-
-// mismatched counts and tells of content that an upstream sent without the digest d, which
-// is zero where it was asked for by tag.
-func (c *Cache) mismatched(repo Repo, d v1.Hash, err error) {
-	c.counts.sentWrong.Add(1)
-	c.event(eventOf(EventVerificationFailed, repo, d).because(err))
+	return f, err
 }
 
 // StatBlob returns the size of the blob d of repo without fetching it.
@@ -463,39 +245,100 @@ func (c *Cache) StatBlob(ctx context.Context, repo Repo, d v1.Hash) (size int64,
 	if err := c.admitBlob(ctx, o, repo, d); err != nil {
 		return 0, "", err
 	}
-	link, linked, err := c.index.Link(repo, index.Blob, d)
-	if err != nil {
-		c.unread(err)
-	}
+	link, linked := c.store.LinkOf(repo, index.Blob, d)
 	if linked {
-		size, ok := c.storedSize(d)
-		if ok && (link.Size < 0 || link.Size == size || c.wasVerified(d)) {
+		size, ok := c.store.Size(d)
+		if ok && (link.Size < 0 || link.Size == size || c.store.WasVerified(d)) {
 			return size, Hit, nil
 		}
-		if link.Size >= 0 && c.running(d) != nil {
+		if link.Size >= 0 && c.fills.Of(d) != nil {
 			return link.Size, Joined, nil
 		}
 	}
 	if o.Offline {
 		return 0, "", c.offlineMiss(ctx, repo, "", d, true)
 	}
-	key := "blob\x00" + repo.String() + "\x00" + d.String()
+	key := blobKey(repo, d)
 	if err, ok := c.recall(key); ok {
 		return 0, "", err
 	}
-	size, joined, err := c.stats.do(ctx, key, func(ctx context.Context) (int64, error) {
+	size, joined, err := c.calls.blobs.Do(ctx, key, func(ctx context.Context) (int64, error) {
 		size, err := o.Upstream.StatBlob(ctx, repo.Name, d)
-		o.health.saw(err)
 		if err != nil {
 			c.remember(key, err)
 			return 0, err
 		}
-		return size, c.record(func(b *index.Batch) error {
-			return b.PutLink(repo, index.Blob, d, index.Link{Size: size, At: time.Now()})
-		})
+		return size, c.store.Link(repo, store.BlobLink(d, size))
 	})
 	if joined {
 		return size, Joined, err
 	}
 	return size, Miss, err
+}
+
+// progressEvery is how often progress is told.
+const progressEvery = 250 * time.Millisecond
+
+// FetchBlob makes sure that a blob is kept and linked. arrived is told of the bytes of it
+// that come. The result is Joined when the fill had been begun for another.
+func (c *Cache) FetchBlob(ctx context.Context, repo Repo, d v1.Hash, arrived func(bytes int64)) (Result, error) {
+	b, err := c.Blob(ctx, repo, d)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = b.Close() }() // only read from
+	if b.file != nil {
+		return b.Result, nil
+	}
+	tick := time.NewTicker(progressEvery)
+	defer tick.Stop()
+	var told int64
+	for {
+		over := false
+		select {
+		case <-b.fill.Done():
+			over = true
+		case <-ctx.Done():
+			return "", ctx.Err()
+		case <-tick.C:
+		}
+		have, err := b.fill.Arrived()
+		if b.Result != Hit { // then it is only being verified
+			arrived(have - told)
+			told = have
+		}
+		if !over {
+			continue
+		}
+		if errors.Is(err, store.ErrUnkept) {
+			return "", fmt.Errorf("blob %s does not fit into the store: %w", d, err)
+		}
+		return b.Result, err
+	}
+}
+
+// Redirect returns a URL from which a client may GET the blob d of repo itself, or "" when
+// it is to be had here. The URL is as good as a key for a while: it must not be logged.
+func (c *Cache) Redirect(ctx context.Context, repo Repo, d v1.Hash) (string, error) {
+	if c.store.Bucket == nil || !c.store.Bucket.Redirecting() {
+		return "", nil
+	}
+	size, ok := c.store.BucketSize(d)
+	if !ok || !c.store.Bucket.Redirects(size) || c.fills.Of(d) != nil {
+		return "", nil
+	}
+	if _, here := c.store.DiskSize(d); here {
+		return "", nil
+	}
+	o, err := c.origin(repo)
+	if err != nil {
+		return "", err
+	}
+	if err := c.admitBlob(ctx, o, repo, d); err != nil {
+		return "", err
+	}
+	if err := c.proveBlob(ctx, repo, d); err != nil {
+		return "", err
+	}
+	return c.store.Bucket.Redirect(ctx, d, size), nil
 }

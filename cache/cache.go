@@ -4,59 +4,33 @@
 // asked for, and that any number of callers of one thing cost one upstream request.
 // It speaks no HTTP: the proxy above and the upstream below do.
 //
-// Lock order: Cache.mu, then Fill.mu. No lock is held across network I/O.
+// Below it are its floors: fill (one download and who reads it), store (what is kept), and
+// image (what an image is made of). No lock of its own is held across I/O.
 package cache
 
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	lru "github.com/hashicorp/golang-lru/v2"
+	"go.uber.org/zap"
 
-	"forebay/cache/index"
+	"forebay/cache/fill"
+	"forebay/cache/image"
+	"forebay/cache/store"
+	"forebay/internal/flight"
 	"forebay/internal/pull"
+	"forebay/internal/tracing"
 )
 
-// Upstream is what the cache asks of a registry. Repositories are canonical names
-// ("library/nginx"). Every error is or wraps a [pull.Error].
-// Methods return when ctx is done. They may be called concurrently.
-type Upstream interface {
-	Content
-	Discovery
-}
-
-// Content is the part of a registry that is addressed by digest or tag.
-type Content interface {
-	// Resolve asks what ref (a tag or a digest) points to, by HEAD, which no registry
-	// counts as a pull. The descriptor has media type, digest and size. The kind is
-	// pull.Unsupported when the registry refuses HEAD or names no digest.
-	Resolve(ctx context.Context, repo, ref string) (v1.Descriptor, error)
-	// Manifest fetches the manifest ref by GET, which registries count as a pull. The
-	// bytes have the digest of the descriptor, and it is ref when ref is a digest.
-	Manifest(ctx context.Context, repo, ref string) (v1.Descriptor, []byte, error)
-	// StatBlob returns the size of a blob that repo holds. A registry that refuses
-	// HEAD for blobs is asked in a way that moves no more than a few bytes.
-	StatBlob(ctx context.Context, repo string, d v1.Hash) (int64, error)
-	// OpenBlob opens the bytes [off, end) of a blob, end -1 being its end. off 0 with
-	// end -1 asks without a range. The caller closes the body. A registry may ignore
-	// the range: look at Body.Offset.
-	OpenBlob(ctx context.Context, repo string, d v1.Hash, off, end int64) (*pull.Body, error)
-}
-
-// Discovery is the part of a registry that lists.
-type Discovery interface {
-	// Tags returns all tags of repo, in the upstream's order.
-	Tags(ctx context.Context, repo string) ([]string, error)
-	// Referrers returns the descriptors of all manifests whose subject is d, unfiltered,
-	// each as the bytes the upstream gave. It tries the referrers API and then the tag
-	// schema; no referrers is an empty list, and only if the upstream said so.
-	Referrers(ctx context.Context, repo string, d v1.Hash) ([]json.RawMessage, error)
-}
-
 // Repo names a repository of an upstream: the scope of links and tags.
-type Repo = index.Repo
+type Repo = store.Repo
 
 // Result says how a request was answered, for logs and metrics.
 type Result string
@@ -79,9 +53,6 @@ type Manifest struct {
 	Result Result
 	// StaleFor is how long ago the tag should have been confirmed; 0 when it is fresh.
 	StaleFor time.Duration
-
-	refs []v1.Hash     // what it refers to, for counting use
-	used *atomic.Int64 // Unix seconds of the last use that was noted; shared by copies
 }
 
 // Listing is a sorted list of tags.
@@ -94,4 +65,177 @@ type Listing struct {
 type Referrers struct {
 	Manifests []json.RawMessage // shared, must not be changed
 	Result    Result
+}
+
+// Options configures a [Cache]. Store and Upstreams are required.
+type Options struct {
+	Store     store.Options
+	Upstreams map[string]UpstreamOptions // by public name
+	// RevalidateTimeout bounds how long a client waits for the confirmation of a tag that
+	// is known; then it gets what is known. 0 means 2 s.
+	RevalidateTimeout time.Duration
+	// NegativeTTL is how long "not found" is remembered. 0 means 10 s, negative never.
+	NegativeTTL time.Duration
+	// CancelAbandoned ends a fill when its last reader leaves; what was fetched is kept
+	// for a later resume. By default fills finish.
+	CancelAbandoned bool
+	// Pins are patterns of "docker.io/library/nginx:1.27": images of tags that match are not evicted.
+	Pins []string
+}
+
+// Cache keeps what upstreams gave. Its methods may be called concurrently.
+type Cache struct {
+	opts        Options
+	log         *zap.Logger
+	store       *store.Store
+	images      *image.Images
+	upstreams   map[string]*origin
+	bucketLanes *fill.Lanes
+
+	ctx  context.Context // life of fills and upstream calls; ended by Close
+	stop context.CancelFunc
+	wg   sync.WaitGroup // fills and upstream calls
+
+	fills  *fill.Set
+	calls  calls
+	known  known
+	hints  hints
+	wants  wants
+	counts counts
+}
+
+// calls are the upstream calls in progress.
+type calls struct {
+	resolves  flight.Group[key, resolved]
+	manifests flight.Group[key, *Manifest]
+	blobs     flight.Group[key, int64]
+	lists     flight.Group[key, []byte]
+}
+
+// known is what is remembered of upstreams, in memory, for a while.
+type known struct {
+	tags      *lru.Cache[tagName, *tagState] // as in the index
+	unfetched *recent[v1.Hash, error]        // why manifests could not be fetched lately
+	absent    *recent[key, error]            // negative answers; nil when off
+	wrong     *recent[v1.Hash, int]          // mismatches in a row
+	trouble   *recent[Repo, struct{}]        // repositories whose fill failed
+	moved     *recent[tagName, error]        // tags that are not asked for while the budget is low, and why
+	warned    *recent[key, struct{}]         // what the log told of lately
+}
+
+// counts is what happened since the start.
+type counts struct {
+	fills         fill.Counts
+	tagsMoved     atomic.Int64
+	releasesMoved atomic.Int64 // tags of full versions, which nobody is expected to move
+	sentWrong     atomic.Int64 // contents that came from an upstream without the digest asked for
+}
+
+const (
+	// tagEntries bounds the tags in memory; each takes a few hundred bytes.
+	tagEntries = 16384
+	// troubleFor is how long the manifests of a repository whose fill failed answer 503
+	// to clients that can only fall back there (docs/clients.md).
+	troubleFor = time.Minute
+	// warnedFor is how often the log tells of one tag that is served stale: each pull of an
+	// outage would fill it.
+	warnedFor = time.Minute
+	// movedFor is how long a tag that moved while the budget is low is not asked for again.
+	movedFor = time.Minute
+	// wrongFor is how long a blob is refused that came wrong twice in a row.
+	wrongFor  = 30 * time.Second
+	wrongMost = 2
+)
+
+// Open opens the cache in its folder and rebuilds its index when that is missing or damaged.
+// It starts nothing: the caller starts Run once and calls Close at the end.
+func Open(o Options) (*Cache, error) {
+	if o.RevalidateTimeout == 0 {
+		o.RevalidateTimeout = 2 * time.Second
+	}
+	if o.NegativeTTL == 0 {
+		o.NegativeTTL = 10 * time.Second
+	}
+	kept, err := store.Open(o.Store)
+	if err != nil {
+		return nil, err
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	c := &Cache{
+		opts: o, log: kept.Log, store: kept, ctx: ctx, stop: stop,
+		upstreams: make(map[string]*origin, len(o.Upstreams)), bucketLanes: fill.NewLanes(bucketLanes),
+	}
+	c.fills = fill.NewSet(&c.wg)
+	c.calls = calls{
+		resolves:  callsOf[resolved](c),
+		manifests: callsOf[*Manifest](c),
+		blobs:     callsOf[int64](c),
+		lists:     callsOf[[]byte](c),
+	}
+	c.known = newKnown(o.NegativeTTL)
+	if c.images, err = image.New(kept, o.Pins, c.Configured); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	kept.SetHooks(store.Hooks{
+		Filling: func(d v1.Hash) bool { return c.fills.Of(d) != nil }, Busy: c.fills.Busy,
+		Pinned: c.images.Pins.Pinned, Gather: c.images.Pins.Gather,
+	})
+	for name, u := range o.Upstreams {
+		if c.upstreams[name], err = c.newOrigin(name, u); err != nil {
+			return nil, errors.Join(fmt.Errorf("upstream %s: %w", name, err), c.Close())
+		}
+	}
+	c.openWants()
+	return c, nil
+}
+
+func newKnown(negativeTTL time.Duration) known {
+	k := known{
+		wrong:     newRecent[v1.Hash, int](1024, wrongFor),
+		unfetched: newRecent[v1.Hash, error](4096, failingFor),
+		warned:    newRecent[key, struct{}](4096, warnedFor),
+		moved:     newRecent[tagName, error](tagEntries, movedFor),
+		trouble:   newRecent[Repo, struct{}](4096, troubleFor),
+	}
+	k.tags, _ = lru.New[tagName, *tagState](tagEntries)
+	if negativeTTL > 0 {
+		k.absent = newRecent[key, error](65536, negativeTTL)
+	}
+	return k
+}
+
+// callsOf returns a group of upstream calls. Of the caller who begins one only the name of
+// its client goes along, to whom it is charged, the mirrors that it came through, and its trace.
+func callsOf[T any](c *Cache) flight.Group[key, T] {
+	return flight.Group[key, T]{Life: c.ctx, Work: &c.wg, Carry: func(life, caller context.Context) context.Context {
+		return tracing.Carry(pull.WithHops(pull.WithClient(life, pull.Client(caller)), pull.Hops(caller)), caller)
+	}}
+}
+
+// Run does the cache's work in the background until ctx is done.
+func (c *Cache) Run(ctx context.Context) error {
+	var work sync.WaitGroup
+	defer work.Wait()
+	work.Go(func() { c.refreshAhead(ctx) })
+	work.Go(func() { c.keepWants(ctx) })
+	return c.store.Run(ctx)
+}
+
+// Close stops the fills, keeping what they have for a later start, and closes the store.
+// Readers must be gone.
+func (c *Cache) Close() error {
+	c.store.Stop()
+	c.fills.Close()
+	c.stop()
+	c.wg.Wait()
+	var err error
+	if c.wants.file != "" {
+		err = c.wants.write()
+	}
+	return errors.Join(err, c.store.Close())
+}
+
+// tooLate is what a caller gets whose own time is over.
+func tooLate(ctx context.Context, repo Repo, op string) error {
+	return &pull.Error{Kind: pull.Timeout, Upstream: repo.Upstream, Op: op, Err: ctx.Err()}
 }

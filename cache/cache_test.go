@@ -3,9 +3,6 @@ package cache
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -18,155 +15,11 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/types"
 
+	"forebay/cache/store"
 	"forebay/internal/pull"
+	"forebay/test/cachetest"
 )
-
-// registry is a whole upstream in memory, for tests in virtual time. It counts what it is
-// asked; real HTTP is tested against the test hub.
-type registry struct {
-	mu        sync.Mutex
-	manifests map[string][]byte // by repo@digest
-	tags      map[string]v1.Hash
-	blobs     map[string]*script // by repo@digest
-	calls     map[string]int     // by method
-	down      error              // answer to everything
-	slow      time.Duration
-	noHead    bool
-}
-
-func newRegistry() *registry {
-	return &registry{manifests: map[string][]byte{}, tags: map[string]v1.Hash{}, blobs: map[string]*script{}, calls: map[string]int{}}
-}
-
-func digestOf(b []byte) v1.Hash {
-	sum := sha256.Sum256(b)
-	return v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(sum[:])}
-}
-
-func (r *registry) push(repo, tag string, b []byte) v1.Hash {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	d := digestOf(b)
-	r.manifests[repo+"@"+d.String()] = b
-	r.tags[repo+":"+tag] = d
-	return d
-}
-
-func (r *registry) put(repo string, s *script) v1.Hash {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if s.chunk == 0 {
-		s.chunk = 64 << 10
-	}
-	d := digestOf(s.data)
-	r.blobs[repo+"@"+d.String()] = s
-	return d
-}
-
-func (r *registry) fail(err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.down = err
-}
-
-func (r *registry) count(method string) int {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.calls[method]
-}
-
-func (r *registry) enter(ctx context.Context, method string) error {
-	r.mu.Lock()
-	r.calls[method]++
-	err, slow := r.down, r.slow
-	r.mu.Unlock()
-	select {
-	case <-time.After(slow):
-	case <-ctx.Done():
-		return &pull.Error{Kind: pull.Timeout, Err: ctx.Err()}
-	}
-	return err
-}
-
-func (r *registry) find(repo, ref string) (v1.Descriptor, []byte, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	key := repo + "@" + ref
-	if d, ok := r.tags[repo+":"+ref]; ok {
-		key = repo + "@" + d.String()
-	}
-	b, ok := r.manifests[key]
-	if !ok {
-		return v1.Descriptor{}, nil, &pull.Error{Kind: pull.NotFound, Op: key}
-	}
-	return v1.Descriptor{MediaType: types.OCIManifestSchema1, Digest: digestOf(b), Size: int64(len(b))}, b, nil
-}
-
-func (r *registry) Resolve(ctx context.Context, repo, ref string) (v1.Descriptor, error) {
-	if err := r.enter(ctx, "Resolve"); err != nil {
-		return v1.Descriptor{}, err
-	}
-	if r.noHead {
-		return v1.Descriptor{}, &pull.Error{Kind: pull.Unsupported}
-	}
-	desc, _, err := r.find(repo, ref)
-	return desc, err
-}
-
-func (r *registry) Manifest(ctx context.Context, repo, ref string) (v1.Descriptor, []byte, error) {
-	if err := r.enter(ctx, "Manifest"); err != nil {
-		return v1.Descriptor{}, nil, err
-	}
-	return r.find(repo, ref)
-}
-
-func (r *registry) blob(repo string, d v1.Hash) (*script, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	s, ok := r.blobs[repo+"@"+d.String()]
-	if !ok {
-		return nil, &pull.Error{Kind: pull.NotFound}
-	}
-	return s, nil
-}
-
-func (r *registry) StatBlob(ctx context.Context, repo string, d v1.Hash) (int64, error) {
-	if err := r.enter(ctx, "StatBlob"); err != nil {
-		return 0, err
-	}
-	s, err := r.blob(repo, d)
-	if err != nil {
-		return 0, err
-	}
-	return int64(len(s.data)), nil
-}
-
-func (r *registry) OpenBlob(ctx context.Context, repo string, d v1.Hash, off, end int64) (*pull.Body, error) {
-	if err := r.enter(ctx, "OpenBlob"); err != nil {
-		return nil, err
-	}
-	s, err := r.blob(repo, d)
-	if err != nil {
-		return nil, err
-	}
-	return s.OpenBlob(ctx, repo, d, off, end)
-}
-
-func (r *registry) Tags(ctx context.Context, repo string) ([]string, error) {
-	if err := r.enter(ctx, "Tags"); err != nil {
-		return nil, err
-	}
-	return []string{"b", "a", "b"}, nil
-}
-
-func (r *registry) Referrers(ctx context.Context, _ string, _ v1.Hash) ([]json.RawMessage, error) {
-	if err := r.enter(ctx, "Referrers"); err != nil {
-		return nil, err
-	}
-	return []json.RawMessage{json.RawMessage(`{"digest":"x"}`)}, nil
-}
 
 var (
 	hub = Repo{Upstream: "docker.io", Name: "library/app"}
@@ -178,9 +31,9 @@ const ttl = time.Minute
 
 // openCache opens a cache over r in dir; it is closed at the end of the test unless the
 // test has closed it.
-func openCache(t *testing.T, r *registry, dir string) *Cache {
+func openCache(t *testing.T, r *cachetest.Registry, dir string) *Cache {
 	t.Helper()
-	c, err := Open(Options{Dir: dir, Upstreams: map[string]UpstreamOptions{"docker.io": {Upstream: r, TagTTL: ttl}}})
+	c, err := Open(Options{Store: store.Options{Dir: dir}, Upstreams: map[string]UpstreamOptions{"docker.io": {Upstream: r, TagTTL: ttl}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -199,14 +52,10 @@ func closeCache(t *testing.T, c *Cache) {
 	}
 }
 
-func manifestOf(text string) []byte {
-	return []byte(`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","annotations":{"t":"` + text + `"}}`)
-}
-
 func TestTagIsAskedOncePerTTL(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRegistry()
-		d := r.push(hub.Name, "latest", manifestOf("one"))
+		r := cachetest.NewRegistry()
+		d := r.Push(hub.Name, "latest", cachetest.ManifestOf("one"))
 		c := openCache(t, r, t.TempDir())
 		defer closeCache(t, c)
 		get := func(want v1.Hash, result Result) {
@@ -218,7 +67,7 @@ func TestTagIsAskedOncePerTTL(t *testing.T) {
 		}
 		asked := func(heads, gets int) {
 			t.Helper()
-			if h, g := r.count("Resolve"), r.count("Manifest"); h != heads || g != gets {
+			if h, g := r.Count("Resolve"), r.Count("Manifest"); h != heads || g != gets {
 				t.Errorf("upstream saw %d HEADs and %d GETs, want %d and %d", h, g, heads, gets)
 			}
 		}
@@ -229,12 +78,12 @@ func TestTagIsAskedOncePerTTL(t *testing.T) {
 		time.Sleep(ttl + time.Second)
 		get(d, Hit)
 		asked(2, 1) // unmoved: one HEAD, no GET
-		moved := r.push(hub.Name, "latest", manifestOf("two"))
+		moved := r.Push(hub.Name, "latest", cachetest.ManifestOf("two"))
 		get(d, Hit)
 		time.Sleep(ttl + time.Second)
 		get(moved, Miss)
 		asked(3, 2)
-		r.push(hub.Name, "also", manifestOf("one"))
+		r.Push(hub.Name, "also", cachetest.ManifestOf("one"))
 		if m, err := c.Manifest(t.Context(), hub, "also", false); err != nil || m.Desc.Digest != d {
 			t.Errorf("Manifest(also) = %v, %v", m, err)
 		}
@@ -244,24 +93,24 @@ func TestTagIsAskedOncePerTTL(t *testing.T) {
 
 func TestHeadBindsTag(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRegistry()
-		d := r.push(hub.Name, "latest", manifestOf("one"))
+		r := cachetest.NewRegistry()
+		d := r.Push(hub.Name, "latest", cachetest.ManifestOf("one"))
 		c := openCache(t, r, t.TempDir())
 		defer closeCache(t, c)
 		for range 3 {
 			m, err := c.Manifest(t.Context(), hub, "latest", true)
-			if err != nil || m.Desc.Digest != d || m.Desc.Size != int64(len(manifestOf("one"))) {
+			if err != nil || m.Desc.Digest != d || m.Desc.Size != int64(len(cachetest.ManifestOf("one"))) {
 				t.Fatalf("Manifest(latest, head) = %+v, %v", m, err)
 			}
 		}
-		r.push(hub.Name, "latest", manifestOf("two")) // moved between HEAD and GET
-		if m, err := c.Manifest(t.Context(), hub, d.String(), false); err != nil || !bytes.Equal(m.Bytes, manifestOf("one")) {
+		r.Push(hub.Name, "latest", cachetest.ManifestOf("two")) // moved between HEAD and GET
+		if m, err := c.Manifest(t.Context(), hub, d.String(), false); err != nil || !bytes.Equal(m.Bytes, cachetest.ManifestOf("one")) {
 			t.Errorf("Manifest(%s) = %v, %v", d, m, err)
 		}
 		if m, err := c.Manifest(t.Context(), hub, "latest", false); err != nil || m.Desc.Digest != d {
 			t.Errorf("Manifest(latest) = %v, %v, want what HEAD bound", m, err)
 		}
-		if h, g := r.count("Resolve"), r.count("Manifest"); h != 1 || g != 1 {
+		if h, g := r.Count("Resolve"), r.Count("Manifest"); h != 1 || g != 1 {
 			t.Errorf("upstream saw %d HEADs and %d GETs, want 1 and 1", h, g)
 		}
 	})
@@ -271,15 +120,15 @@ func TestStaleTagIsServedWhenUpstreamFails(t *testing.T) {
 	for _, kind := range []pull.Kind{pull.Unavailable, pull.Timeout, pull.Limited, pull.Invalid, pull.NotFound} {
 		t.Run(kind.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				r := newRegistry()
-				d := r.push(hub.Name, "latest", manifestOf("one"))
+				r := cachetest.NewRegistry()
+				d := r.Push(hub.Name, "latest", cachetest.ManifestOf("one"))
 				c := openCache(t, r, t.TempDir())
 				defer closeCache(t, c)
 				if _, err := c.Manifest(t.Context(), hub, "latest", false); err != nil {
 					t.Fatal(err)
 				}
 				time.Sleep(3 * ttl)
-				r.fail(&pull.Error{Kind: kind})
+				r.Fail(&pull.Error{Kind: kind})
 				m, err := c.Manifest(t.Context(), hub, "latest", false)
 				if err != nil || m.Desc.Digest != d || m.Result != Stale || m.StaleFor < ttl {
 					t.Errorf("Manifest = %+v, %v, want %s stale", m, err, d)
@@ -294,15 +143,15 @@ func TestStaleTagIsServedWhenUpstreamFails(t *testing.T) {
 
 func TestRefusedTagIsNotServedStale(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRegistry()
-		r.push(hub.Name, "latest", manifestOf("one"))
+		r := cachetest.NewRegistry()
+		r.Push(hub.Name, "latest", cachetest.ManifestOf("one"))
 		c := openCache(t, r, t.TempDir())
 		defer closeCache(t, c)
 		if _, err := c.Manifest(t.Context(), hub, "latest", false); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(2 * ttl)
-		r.fail(&pull.Error{Kind: pull.Denied})
+		r.Fail(&pull.Error{Kind: pull.Denied})
 		if m, err := c.Manifest(t.Context(), hub, "latest", false); pull.KindOf(err) != pull.Denied || err == nil {
 			t.Errorf("Manifest = %v, %v, want denied", m, err)
 		}
@@ -311,17 +160,17 @@ func TestRefusedTagIsNotServedStale(t *testing.T) {
 
 func TestHangingUpstreamCostsTwoSeconds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRegistry()
-		d := r.push(hub.Name, "latest", manifestOf("one"))
+		r := cachetest.NewRegistry()
+		d := r.Push(hub.Name, "latest", cachetest.ManifestOf("one"))
 		c := openCache(t, r, t.TempDir())
 		defer closeCache(t, c)
 		if _, err := c.Manifest(t.Context(), hub, "latest", false); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(2 * ttl)
-		r.mu.Lock()
-		r.slow = time.Hour
-		r.mu.Unlock()
+		r.Lock()
+		r.Slow = time.Hour
+		r.Unlock()
 		start := time.Now()
 		m, err := c.Manifest(t.Context(), hub, "latest", false)
 		if took := time.Since(start); err != nil || m.Desc.Digest != d || m.Result != Stale || took != 2*time.Second {
@@ -331,13 +180,13 @@ func TestHangingUpstreamCostsTwoSeconds(t *testing.T) {
 }
 
 func TestConcurrentCallersAskOnce(t *testing.T) {
-	r := newRegistry()
-	m := manifestOf("one")
-	r.push(hub.Name, "latest", m)
-	r.slow = 20 * time.Millisecond
-	s := &script{pace: time.Millisecond}
-	s.data, _ = blobOf(4<<20, 1)
-	d := r.put(hub.Name, s)
+	r := cachetest.NewRegistry()
+	m := cachetest.ManifestOf("one")
+	r.Push(hub.Name, "latest", m)
+	r.Slow = 20 * time.Millisecond
+	s := &cachetest.Script{Pace: time.Millisecond}
+	s.Data, _ = cachetest.BlobOf(4<<20, 1)
+	d := r.Put(hub.Name, s)
 	c := openCache(t, r, t.TempDir())
 	var all sync.WaitGroup
 	for range 100 {
@@ -345,7 +194,7 @@ func TestConcurrentCallersAskOnce(t *testing.T) {
 			if got, err := c.Manifest(t.Context(), hub, "latest", false); err != nil || !bytes.Equal(got.Bytes, m) {
 				t.Errorf("Manifest = %v, %v", got, err)
 			}
-			if got, err := readBlob(t.Context(), c, hub, d); err != nil || !bytes.Equal(got, s.data) {
+			if got, err := readBlob(t.Context(), c, hub, d); err != nil || !bytes.Equal(got, s.Data) {
 				t.Errorf("Blob = %d bytes, %v", len(got), err)
 			}
 		})
@@ -353,7 +202,7 @@ func TestConcurrentCallersAskOnce(t *testing.T) {
 	all.Wait()
 	want := map[string]int{"Resolve": 1, "Manifest": 1, "OpenBlob": 1, "StatBlob": 0}
 	for method, n := range want {
-		if got := r.count(method); got != n {
+		if got := r.Count(method); got != n {
 			t.Errorf("upstream saw %d %s, want %d", got, method, n)
 		}
 	}
@@ -374,10 +223,10 @@ func readBlob(ctx context.Context, c *Cache, repo Repo, d v1.Hash) ([]byte, erro
 }
 
 func TestBlobOfAnotherRepositoryNeedsProof(t *testing.T) {
-	r := newRegistry()
-	s := &script{}
-	s.data, _ = blobOf(2<<20, 2)
-	d := r.put(hub.Name, s)
+	r := cachetest.NewRegistry()
+	s := &cachetest.Script{}
+	s.Data, _ = cachetest.BlobOf(2<<20, 2)
+	d := r.Put(hub.Name, s)
 	c := openCache(t, r, t.TempDir())
 	if _, err := readBlob(t.Context(), c, hub, d); err != nil {
 		t.Fatal(err)
@@ -387,17 +236,17 @@ func TestBlobOfAnotherRepositoryNeedsProof(t *testing.T) {
 		t.Errorf("Blob(other) = %v, want not found", err)
 	}
 	third := Repo{Upstream: "docker.io", Name: "library/third"}
-	r.put(third.Name, s)
+	r.Put(third.Name, s)
 	for range 2 {
-		if got, err := readBlob(t.Context(), c, third, d); err != nil || !bytes.Equal(got, s.data) {
+		if got, err := readBlob(t.Context(), c, third, d); err != nil || !bytes.Equal(got, s.Data) {
 			t.Errorf("Blob(third) = %d bytes, %v", len(got), err)
 		}
 	}
-	if stats, opens := r.count("StatBlob"), r.count("OpenBlob"); stats != 2 || opens != 1 {
+	if stats, opens := r.Count("StatBlob"), r.Count("OpenBlob"); stats != 2 || opens != 1 {
 		t.Errorf("upstream saw %d HEADs and %d GETs, want 2 and 1", stats, opens)
 	}
 	// A manifest is no blob, and the other way round.
-	m := r.push(hub.Name, "latest", manifestOf("one"))
+	m := r.Push(hub.Name, "latest", cachetest.ManifestOf("one"))
 	if _, err := c.Manifest(t.Context(), hub, "latest", false); err != nil {
 		t.Fatal(err)
 	}
@@ -409,11 +258,11 @@ func TestBlobOfAnotherRepositoryNeedsProof(t *testing.T) {
 func TestKeptContentIsServedWithoutUpstreamAfterRestart(t *testing.T) {
 	for _, lose := range []string{"nothing", "index", "index and journal"} {
 		t.Run("lost "+lose, func(t *testing.T) {
-			r := newRegistry()
-			r.push(hub.Name, "latest", manifestOf("one"))
-			s := &script{}
-			s.data, _ = blobOf(2<<20, 3)
-			d := r.put(hub.Name, s)
+			r := cachetest.NewRegistry()
+			r.Push(hub.Name, "latest", cachetest.ManifestOf("one"))
+			s := &cachetest.Script{}
+			s.Data, _ = cachetest.BlobOf(2<<20, 3)
+			d := r.Put(hub.Name, s)
 			dir := t.TempDir()
 			c := openCache(t, r, dir)
 			if _, err := c.Manifest(t.Context(), hub, "latest", false); err != nil {
@@ -424,27 +273,27 @@ func TestKeptContentIsServedWithoutUpstreamAfterRestart(t *testing.T) {
 			}
 			closeCache(t, c)
 			if lose != "nothing" {
-				if err := os.RemoveAll(filepath.Join(dir, indexDirName)); err != nil {
+				if err := os.RemoveAll(filepath.Join(dir, "index")); err != nil {
 					t.Fatal(err)
 				}
 			}
 			if lose == "index and journal" {
-				if err := os.Remove(filepath.Join(dir, journalName)); err != nil {
+				if err := os.Remove(filepath.Join(dir, "refs.journal")); err != nil {
 					t.Fatal(err)
 				}
 			}
 			c = openCache(t, r, dir)
 			if lose != "index and journal" {
-				r.fail(&pull.Error{Kind: pull.Unavailable})
+				r.Fail(&pull.Error{Kind: pull.Unavailable})
 			}
-			if m, err := c.Manifest(t.Context(), hub, "latest", false); err != nil || !bytes.Equal(m.Bytes, manifestOf("one")) {
+			if m, err := c.Manifest(t.Context(), hub, "latest", false); err != nil || !bytes.Equal(m.Bytes, cachetest.ManifestOf("one")) {
 				t.Errorf("Manifest = %v, %v", m, err)
 			}
-			if got, err := readBlob(t.Context(), c, hub, d); err != nil || !bytes.Equal(got, s.data) {
+			if got, err := readBlob(t.Context(), c, hub, d); err != nil || !bytes.Equal(got, s.Data) {
 				t.Errorf("Blob = %d bytes, %v", len(got), err)
 			}
 			// The bytes are never fetched again, only the right to them is asked for.
-			if gets, opens := r.count("Manifest"), r.count("OpenBlob"); gets != 1 || opens != 1 {
+			if gets, opens := r.Count("Manifest"), r.Count("OpenBlob"); gets != 1 || opens != 1 {
 				t.Errorf("upstream saw %d manifest GETs and %d blob GETs, want 1 and 1", gets, opens)
 			}
 		})
@@ -454,10 +303,10 @@ func TestKeptContentIsServedWithoutUpstreamAfterRestart(t *testing.T) {
 func TestRottenBlobIsNeverServedWhole(t *testing.T) {
 	for _, size := range []int{1000, 3 << 20} {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
-			r := newRegistry()
-			s := &script{}
-			s.data, _ = blobOf(size, 4)
-			d := r.put(hub.Name, s)
+			r := cachetest.NewRegistry()
+			s := &cachetest.Script{}
+			s.Data, _ = cachetest.BlobOf(size, 4)
+			d := r.Put(hub.Name, s)
 			dir := t.TempDir()
 			c := openCache(t, r, dir)
 			if _, err := readBlob(t.Context(), c, hub, d); err != nil {
@@ -465,24 +314,24 @@ func TestRottenBlobIsNeverServedWhole(t *testing.T) {
 			}
 			closeCache(t, c)
 			path := filepath.Join(dir, "blobs", "sha256", d.Hex[:2], d.Hex)
-			rotten := bytes.Clone(s.data)
+			rotten := bytes.Clone(s.Data)
 			rotten[size-1] ^= 4
 			if err := errors.Join(os.Chmod(path, 0o600), os.WriteFile(path, rotten, 0o600)); err != nil {
 				t.Fatal(err)
 			}
 			c = openCache(t, r, dir)
 			got, err := readBlob(t.Context(), c, hub, d)
-			if err == nil && !bytes.Equal(got, s.data) {
+			if err == nil && !bytes.Equal(got, s.Data) {
 				t.Fatalf("first reader got %d wrong bytes and no error", len(got))
 			}
 			if size <= smallBlob && err != nil {
 				t.Errorf("small blob = %v, want it fetched again at once", err)
 			}
 			got, err = readBlob(t.Context(), c, hub, d)
-			if err != nil || !bytes.Equal(got, s.data) {
+			if err != nil || !bytes.Equal(got, s.Data) {
 				t.Errorf("second reader got %d bytes, %v", len(got), err)
 			}
-			if n := r.count("OpenBlob"); n != 2 {
+			if n := r.Count("OpenBlob"); n != 2 {
 				t.Errorf("upstream saw %d blob GETs, want 2", n)
 			}
 		})
@@ -491,11 +340,11 @@ func TestRottenBlobIsNeverServedWhole(t *testing.T) {
 
 func TestWrongContentTwiceIsRefusedForAWhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRegistry()
-		s := &script{}
-		s.data, _ = blobOf(3<<20, 5)
-		d := r.put(hub.Name, s)
-		s.faults = []fault{{flip: true}, {flip: true}, {flip: true}, {flip: true}}
+		r := cachetest.NewRegistry()
+		s := &cachetest.Script{}
+		s.Data, _ = cachetest.BlobOf(3<<20, 5)
+		d := r.Put(hub.Name, s)
+		s.Faults = []cachetest.Fault{{Flip: true}, {Flip: true}, {Flip: true}, {Flip: true}}
 		c := openCache(t, r, t.TempDir())
 		defer closeCache(t, c)
 		for range 3 {
@@ -503,12 +352,12 @@ func TestWrongContentTwiceIsRefusedForAWhile(t *testing.T) {
 				t.Errorf("Blob = %v, want invalid", err)
 			}
 		}
-		if n := r.count("OpenBlob"); n != 2 {
+		if n := r.Count("OpenBlob"); n != 2 {
 			t.Errorf("upstream saw %d blob GETs, want 2", n)
 		}
-		s.faults = nil
+		s.Faults = nil
 		time.Sleep(wrongFor + time.Second)
-		if got, err := readBlob(t.Context(), c, hub, d); err != nil || !bytes.Equal(got, s.data) {
+		if got, err := readBlob(t.Context(), c, hub, d); err != nil || !bytes.Equal(got, s.Data) {
 			t.Errorf("Blob = %d bytes, %v", len(got), err)
 		}
 	})
@@ -516,7 +365,7 @@ func TestWrongContentTwiceIsRefusedForAWhile(t *testing.T) {
 
 func TestAbsenceIsRememberedShortly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRegistry()
+		r := cachetest.NewRegistry()
 		c := openCache(t, r, t.TempDir())
 		defer closeCache(t, c)
 		absent := func(asked int) {
@@ -524,13 +373,13 @@ func TestAbsenceIsRememberedShortly(t *testing.T) {
 			if _, err := c.Manifest(t.Context(), hub, "new", false); pull.KindOf(err) != pull.NotFound {
 				t.Errorf("Manifest = %v, want not found", err)
 			}
-			if n := r.count("Resolve"); n != asked {
+			if n := r.Count("Resolve"); n != asked {
 				t.Errorf("upstream saw %d HEADs, want %d", n, asked)
 			}
 		}
 		absent(1)
 		absent(1)
-		d := r.push(hub.Name, "new", manifestOf("new"))
+		d := r.Push(hub.Name, "new", cachetest.ManifestOf("new"))
 		time.Sleep(11 * time.Second)
 		if m, err := c.Manifest(t.Context(), hub, "new", false); err != nil || m.Desc.Digest != d {
 			t.Errorf("Manifest = %v, %v", m, err)
@@ -539,24 +388,24 @@ func TestAbsenceIsRememberedShortly(t *testing.T) {
 }
 
 func TestUpstreamWithoutHeadIsAskedByGet(t *testing.T) {
-	r := newRegistry()
-	r.noHead = true
-	d := r.push(hub.Name, "latest", manifestOf("one"))
+	r := cachetest.NewRegistry()
+	r.NoHead = true
+	d := r.Push(hub.Name, "latest", cachetest.ManifestOf("one"))
 	c := openCache(t, r, t.TempDir())
 	for range 3 {
 		if m, err := c.Manifest(t.Context(), hub, "latest", false); err != nil || m.Desc.Digest != d || m.Bytes == nil {
 			t.Errorf("Manifest = %v, %v", m, err)
 		}
 	}
-	if n := r.count("Manifest"); n != 1 {
+	if n := r.Count("Manifest"); n != 1 {
 		t.Errorf("upstream saw %d GETs, want 1", n)
 	}
 }
 
 func TestListsAreKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRegistry()
-		d := r.push(hub.Name, "latest", manifestOf("one"))
+		r := cachetest.NewRegistry()
+		d := r.Push(hub.Name, "latest", cachetest.ManifestOf("one"))
 		c := openCache(t, r, t.TempDir())
 		defer closeCache(t, c)
 		check := func(want Result) {
@@ -575,7 +424,7 @@ func TestListsAreKept(t *testing.T) {
 		time.Sleep(ttl)
 		check(Miss)
 		time.Sleep(ttl)
-		r.fail(&pull.Error{Kind: pull.Unavailable})
+		r.Fail(&pull.Error{Kind: pull.Unavailable})
 		check(Stale)
 		if _, err := c.Tags(t.Context(), other); err == nil {
 			t.Error("Tags of an unknown repository while the upstream fails = nil error")
@@ -589,11 +438,11 @@ func TestListsAreKept(t *testing.T) {
 
 func TestServable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRegistry()
-		s := &script{}
-		s.data, _ = blobOf(1000, 6)
-		d := r.put(hub.Name, s)
-		r.push(hub.Name, "latest", fmt.Appendf(nil, `{"schemaVersion":2,"layers":[{"digest":%q,"size":1000}]}`, d))
+		r := cachetest.NewRegistry()
+		s := &cachetest.Script{}
+		s.Data, _ = cachetest.BlobOf(1000, 6)
+		d := r.Put(hub.Name, s)
+		r.Push(hub.Name, "latest", fmt.Appendf(nil, `{"schemaVersion":2,"layers":[{"digest":%q,"size":1000}]}`, d))
 		c := openCache(t, r, t.TempDir())
 		defer closeCache(t, c)
 		m, err := c.Manifest(t.Context(), hub, "latest", false)
@@ -603,18 +452,18 @@ func TestServable(t *testing.T) {
 		if !c.Servable(t.Context(), hub, m) {
 			t.Error("Servable = false while the upstream works")
 		}
-		r.fail(&pull.Error{Kind: pull.Unavailable})
+		r.Fail(&pull.Error{Kind: pull.Unavailable})
 		if _, err := readBlob(t.Context(), c, hub, d); err == nil {
 			t.Fatal("Blob = nil error while the upstream fails")
 		}
 		if c.Servable(t.Context(), hub, m) || !c.Troubled(hub) {
 			t.Error("Servable = true, or not Troubled, with a blob missing and the upstream failing")
 		}
-		r.fail(nil)
+		r.Fail(nil)
 		if _, err := readBlob(t.Context(), c, hub, d); err != nil {
 			t.Fatal(err)
 		}
-		r.fail(&pull.Error{Kind: pull.Unavailable})
+		r.Fail(&pull.Error{Kind: pull.Unavailable})
 		if !c.Servable(t.Context(), hub, m) {
 			t.Error("Servable = false with all blobs kept")
 		}

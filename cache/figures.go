@@ -1,29 +1,22 @@
 package cache
 
 import (
-	"context"
-	"errors"
-	"sync/atomic"
+	"slices"
+	"strings"
 	"time"
 
-	"forebay/cache/index"
-	"forebay/internal/tally"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"forebay/cache/fill"
 )
 
-// Figures are what happened since the start, and what goes on, for metrics.
+// Figures are what happened since the start, and what goes on.
 type Figures struct {
-	Fills       Fills
-	Transfers   Transfers
-	Mismatches  Mismatches
-	EvictedAges tally.Snapshot // how long what was evicted had not been used
-	Index       index.Figures
-	ScrubBehind time.Duration // how much later than planned the scrub is; 0 when it is not
-	// ScrubOldest bounds how long the content was not read that the scrub reads next; 0
-	// while it is off. Before its first round has ended that is since the round began.
-	ScrubOldest time.Duration
-	PinnedTags  int64     // tags that are pinned
-	PinnedBlobs int64     // what their images are made of and is not evicted
-	Troubles    []Trouble // what the store cannot do at present
+	Fills         Fills
+	Transfers     Transfers
+	SentWrong     int64 // contents that came from an upstream without the digest asked for
+	TagsMoved     int64
+	ReleasesMoved int64 // tags of full versions, which nobody is expected to move
 }
 
 // Fills are the fills since the start, and those in progress.
@@ -47,93 +40,93 @@ type Transfers struct {
 	Passed  int64 // readers that were served past the store
 }
 
-// Mismatches are contents that did not have their digest.
-type Mismatches struct {
-	Sent int64 // by an upstream
-	Kept int64 // by the store, whoever found it: clients, scrub or verification
-}
-
-// Figures returns what was counted. It reads no content and lists no index.
-func (c *Cache) Figures() (Figures, error) {
-	n := &c.counts
+// Figures returns what was counted.
+func (c *Cache) Figures() Figures {
+	n := &c.counts.fills
 	f := Figures{
-		Fills: Fills{Done: n.fills.done.Load(), Failed: n.fills.failed.Load(), Wrong: n.fills.wrong.Load(),
-			NotKept: n.fills.notKept.Load(), Cancelled: n.fills.cancelled.Load()},
-		Transfers:   Transfers{Broken: n.broken.Load(), Resumed: n.resumed.Load(), Passed: n.passed.Load()},
-		Mismatches:  Mismatches{Sent: n.sentWrong.Load(), Kept: n.damaged.Load()},
-		EvictedAges: c.space.ages.Read(),
-		Troubles:    c.Troubles(),
+		Fills:     Fills{Done: n.Done.Load(), Failed: n.Failed.Load(), Wrong: n.Wrong.Load(), NotKept: n.Unkept.Load(), Cancelled: n.Cancelled.Load()},
+		Transfers: Transfers{Broken: n.Broken.Load(), Resumed: n.Resumed.Load(), Passed: n.Passed.Load()},
+		SentWrong: c.counts.sentWrong.Load(), TagsMoved: c.counts.tagsMoved.Load(), ReleasesMoved: c.counts.releasesMoved.Load(),
 	}
-	c.countRunning(&f.Fills)
-	f.ScrubBehind, f.ScrubOldest = c.scrubLag(time.Now())
-	c.loadPins()
-	c.pins.mu.RLock()
-	f.PinnedTags, f.PinnedBlobs = int64(len(c.pins.tags)), int64(len(c.pins.held))
-	c.pins.mu.RUnlock()
-	var err error
-	f.Index, err = c.index.Figures()
-	return f, err
+	for _, s := range c.running() {
+		if s.Verifying {
+			f.Fills.Verifying++
+		} else {
+			f.Fills.Running++
+		}
+		f.Fills.Readers += int64(s.Holders)
+		f.Fills.Waiting += int64(s.Waiting)
+	}
+	return f
 }
 
-// countRunning counts the fills in progress.
-func (c *Cache) countRunning(n *Fills) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, f := range c.fills {
-		f.mu.Lock()
-		switch {
-		case f.ended:
-		case f.kept:
-			n.Verifying++
-		default:
-			n.Running++
+// running returns the fills in progress, in no order.
+func (c *Cache) running() (all []fill.Status) {
+	for _, f := range c.fills.All() {
+		if s, running := f.Status(); running {
+			all = append(all, s)
 		}
-		if !f.ended {
-			n.Readers += int64(f.holders)
-			for r := range f.readers {
-				if r.waiting {
-					n.Waiting++
-				}
-			}
-		}
-		f.mu.Unlock()
 	}
+	return all
 }
 
-// scrubLag tells how far the scrub is behind its plan, and how old the oldest reading is.
-func (c *Cache) scrubLag(now time.Time) (behind, oldest time.Duration) {
-	st := c.scrubbed.Load()
-	if c.opts.ScrubInterval <= 0 || st == nil {
-		return 0, 0
-	}
-	if !st.Next.IsZero() { // between two rounds
-		if !st.Began.IsZero() {
-			oldest = now.Sub(st.Began)
-		}
-		return max(now.Sub(st.Next), 0), max(oldest, 0)
-	}
-	behind = max(now.Sub(c.scrubDue(st.Began, st.After)), 0)
-	if st.Ended.IsZero() {
-		return behind, max(now.Sub(st.Began), 0)
-	}
-	return behind, behind + c.opts.ScrubInterval // the round before was where this one is an interval ago
+// FillInfo is a fill in progress.
+type FillInfo struct {
+	Upstream   string  `json:"upstream"`
+	Repository string  `json:"repository"`
+	Digest     v1.Hash `json:"digest"`
+	Bytes      int64   `json:"bytes"` // that have arrived
+	Size       int64   `json:"size"`  // of the whole; -1 while unknown
+	Clients    int     `json:"clients"`
+	// Verifying is whether a kept blob is being verified beside its first reading: nothing
+	// comes from the upstream.
+	Verifying bool `json:"verifying,omitempty"`
 }
 
-// fillCounts are how fills ended.
-type fillCounts struct{ done, failed, wrong, notKept, cancelled atomic.Int64 }
-
-// ended counts a fill that ended with err.
-func (n *fillCounts) ended(err error) {
-	switch {
-	case err == nil:
-		n.done.Add(1)
-	case errors.Is(err, errClosed), errors.Is(err, context.Canceled):
-		n.cancelled.Add(1)
-	case errors.Is(err, errStorage):
-		n.notKept.Add(1)
-	case errors.Is(err, errMismatch):
-		n.wrong.Add(1)
-	default:
-		n.failed.Add(1)
+// Fills lists the fills in progress, by name.
+func (c *Cache) Fills() []FillInfo {
+	list := []FillInfo{}
+	for _, s := range c.running() {
+		list = append(list, FillInfo{
+			Upstream: s.Upstream, Repository: s.Repository, Digest: s.Digest,
+			Bytes: s.Bytes, Size: s.Size, Clients: s.Holders, Verifying: s.Verifying,
+		})
 	}
+	slices.SortFunc(list, func(a, b FillInfo) int {
+		return strings.Compare(a.Upstream+"/"+a.Repository+a.Digest.Hex, b.Upstream+"/"+b.Repository+b.Digest.Hex)
+	})
+	return list
+}
+
+// UpstreamInfo is how an upstream does, as far as the cache has seen.
+type UpstreamInfo struct {
+	Name string `json:"name"`
+	// State is "answers", "fails" (its last word was a failure, a short while ago),
+	// "offline" (it is never asked) or "unknown" (it was not asked since the start).
+	State     string    `json:"state"`
+	LastAsked time.Time `json:"last_asked,omitzero"` // when it last answered or failed
+	// Failed is whether its last word was a failure, however long ago.
+	Failed bool `json:"-"`
+	// Sparing is whether so little is left of its budget that tags that moved are served stale.
+	Sparing bool `json:"sparing"`
+}
+
+// Upstreams tells how the upstreams do, by name.
+func (c *Cache) Upstreams() []UpstreamInfo {
+	list := make([]UpstreamInfo, 0, len(c.upstreams))
+	for name, o := range c.upstreams {
+		u := UpstreamInfo{Name: name, State: "unknown", Sparing: o.low()}
+		if last := o.health.last.Load(); last != 0 {
+			u.State, u.LastAsked, u.Failed = "answers", time.Unix(0, max(last, -last)), last < 0
+		}
+		if o.health.failing() {
+			u.State = "fails"
+		}
+		if o.Offline {
+			u.State = "offline"
+		}
+		list = append(list, u)
+	}
+	slices.SortFunc(list, func(a, b UpstreamInfo) int { return strings.Compare(a.Name, b.Name) })
+	return list
 }

@@ -50,7 +50,7 @@ func (c *Cache) Hint(repo Repo, tag string) {
 	h.waiting = append(h.waiting, one)
 	if h.running < hintsAtOnce {
 		h.running++
-		c.wg.Go(c.followHints) // ends when no tag waits, or with Close
+		c.wg.Go(c.lookAtHints) // ends when no tag waits, or with Close
 	}
 }
 
@@ -68,24 +68,22 @@ func (h *hints) next() (one hinted, ok bool) {
 	return one, true
 }
 
-func (c *Cache) followHints() {
+func (c *Cache) lookAtHints() {
 	for {
 		one, ok := c.hints.next()
 		if !ok {
 			return
 		}
 		if c.ctx.Err() == nil {
-			c.follow(one.repo, one.tag)
+			c.look(one.repo, one.tag)
 		}
 	}
 }
 
-// follow looks at one tag. What it points to now is fetched too if it is pulled these
+// look asks for one tag. What it points to now is fetched too if it is pulled these
 // days and the budget allows it, as when it is refreshed ahead.
-func (c *Cache) follow(repo Repo, tag string) {
-	if c.absent != nil {
-		c.absent.remove(repo.String() + "\x00" + tag)
-	}
+func (c *Cache) look(repo Repo, tag string) {
+	c.ForgetAbsence(repo, tag)
 	o := c.upstreams[repo.Upstream]
 	t, err := c.tag(repo, tag)
 	if err != nil || t == nil {

@@ -7,14 +7,15 @@ import (
 	"time"
 
 	"forebay/internal/pull"
+	"forebay/test/cachetest"
 )
 
 // hinting runs a test in virtual time with a cache that knows hub:latest.
-func hinting(t *testing.T, u UpstreamOptions, f func(t *testing.T, r *registry, c *Cache)) {
+func hinting(t *testing.T, u UpstreamOptions, f func(t *testing.T, r *cachetest.Registry, c *Cache)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		r := newRegistry()
-		r.push(hub.Name, "latest", manifestOf("one"))
+		r := cachetest.NewRegistry()
+		r.Push(hub.Name, "latest", cachetest.ManifestOf("one"))
 		u.TagTTL = time.Hour
 		c := openWith(t, r, u)
 		defer closeCache(t, c)
@@ -28,12 +29,12 @@ func hinting(t *testing.T, u UpstreamOptions, f func(t *testing.T, r *registry, 
 }
 
 func TestHintFindsWhereATagMovedTo(t *testing.T) {
-	hinting(t, UpstreamOptions{}, func(t *testing.T, r *registry, c *Cache) {
-		two := r.push(hub.Name, "latest", manifestOf("two"))
-		heads, gets := r.count("Resolve"), r.count("Manifest")
+	hinting(t, UpstreamOptions{}, func(t *testing.T, r *cachetest.Registry, c *Cache) {
+		two := r.Push(hub.Name, "latest", cachetest.ManifestOf("two"))
+		heads, gets := r.Count("Resolve"), r.Count("Manifest")
 		c.Hint(hub, "latest")
 		synctest.Wait()
-		if h, g := r.count("Resolve")-heads, r.count("Manifest")-gets; h != 1 || g != 1 {
+		if h, g := r.Count("Resolve")-heads, r.Count("Manifest")-gets; h != 1 || g != 1 {
 			t.Errorf("a hint cost %d HEADs and %d GETs, want 1 of each for a tag that moved and is pulled", h, g)
 		}
 		m, err := c.Manifest(t.Context(), hub, "latest", false)
@@ -44,24 +45,24 @@ func TestHintFindsWhereATagMovedTo(t *testing.T) {
 }
 
 func TestHintOfATagThatStayedIsOneHead(t *testing.T) {
-	hinting(t, UpstreamOptions{}, func(t *testing.T, r *registry, c *Cache) {
-		heads, gets := r.count("Resolve"), r.count("Manifest")
+	hinting(t, UpstreamOptions{}, func(t *testing.T, r *cachetest.Registry, c *Cache) {
+		heads, gets := r.Count("Resolve"), r.Count("Manifest")
 		c.Hint(hub, "latest")
 		synctest.Wait()
-		if h, g := r.count("Resolve")-heads, r.count("Manifest")-gets; h != 1 || g != 0 {
+		if h, g := r.Count("Resolve")-heads, r.Count("Manifest")-gets; h != 1 || g != 0 {
 			t.Errorf("a hint cost %d HEADs and %d GETs, want 1 HEAD", h, g)
 		}
 	})
 }
 
 func TestHintOfWhatIsNotKnownCostsNothing(t *testing.T) {
-	hinting(t, UpstreamOptions{}, func(t *testing.T, r *registry, c *Cache) {
-		before := r.count("Resolve")
+	hinting(t, UpstreamOptions{}, func(t *testing.T, r *cachetest.Registry, c *Cache) {
+		before := r.Count("Resolve")
 		c.Hint(hub, "other")
 		c.Hint(Repo{Upstream: hub.Upstream, Name: "acme/other"}, "latest")
 		c.Hint(Repo{Upstream: "ghcr.io", Name: hub.Name}, "latest")
 		synctest.Wait()
-		if n := r.count("Resolve") - before; n != 0 {
+		if n := r.Count("Resolve") - before; n != 0 {
 			t.Errorf("hints of unknown tags cost %d HEADs, want none", n)
 		}
 	})
@@ -69,12 +70,12 @@ func TestHintOfWhatIsNotKnownCostsNothing(t *testing.T) {
 
 func TestHintOfAnOfflineUpstreamCostsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRegistry()
+		r := cachetest.NewRegistry()
 		c := openWith(t, r, UpstreamOptions{Offline: true})
 		defer closeCache(t, c)
 		c.Hint(hub, "latest")
 		synctest.Wait()
-		if n := r.count("Resolve"); n != 0 {
+		if n := r.Count("Resolve"); n != 0 {
 			t.Errorf("hint cost %d HEADs, want none", n)
 		}
 	})
@@ -83,19 +84,19 @@ func TestHintOfAnOfflineUpstreamCostsNothing(t *testing.T) {
 // TestHintsAreCoalesced: many hints are one request, and one more for those that came
 // while it was under way, since it may have been answered before the last move.
 func TestHintsAreCoalesced(t *testing.T) {
-	hinting(t, UpstreamOptions{}, func(t *testing.T, r *registry, c *Cache) {
-		before := r.count("Resolve")
-		r.mu.Lock()
-		r.slow = time.Second
-		r.mu.Unlock()
+	hinting(t, UpstreamOptions{}, func(t *testing.T, r *cachetest.Registry, c *Cache) {
+		before := r.Count("Resolve")
+		r.Lock()
+		r.Slow = time.Second
+		r.Unlock()
 		c.Hint(hub, "latest")
 		synctest.Wait() // its HEAD is under way
-		two := r.push(hub.Name, "latest", manifestOf("two"))
+		two := r.Push(hub.Name, "latest", cachetest.ManifestOf("two"))
 		for range 100 {
 			c.Hint(hub, "latest")
 		}
 		time.Sleep(10 * time.Second)
-		if n := r.count("Resolve") - before; n < 2 || n > 3 {
+		if n := r.Count("Resolve") - before; n < 2 || n > 3 {
 			t.Errorf("101 hints cost %d HEADs, want 2 or 3", n)
 		}
 		if got, err := c.tag(hub, "latest"); err != nil || got.Desc.Digest != two {
@@ -105,23 +106,23 @@ func TestHintsAreCoalesced(t *testing.T) {
 }
 
 func TestHintsAreBounded(t *testing.T) {
-	hinting(t, UpstreamOptions{}, func(t *testing.T, r *registry, c *Cache) {
+	hinting(t, UpstreamOptions{}, func(t *testing.T, r *cachetest.Registry, c *Cache) {
 		for i := range 50 {
 			tag := fmt.Sprintf("t%d", i)
-			r.push(hub.Name, tag, manifestOf(tag))
+			r.Push(hub.Name, tag, cachetest.ManifestOf(tag))
 			if _, err := c.Manifest(t.Context(), hub, tag, true); err != nil {
 				t.Fatal(err)
 			}
 		}
-		before := r.count("Resolve")
-		r.mu.Lock()
-		r.slow = time.Second
-		r.mu.Unlock()
+		before := r.Count("Resolve")
+		r.Lock()
+		r.Slow = time.Second
+		r.Unlock()
 		for i := range 50 {
 			c.Hint(hub, fmt.Sprintf("t%d", i))
 		}
 		synctest.Wait()
-		if n := r.count("Resolve") - before; n != hintsAtOnce {
+		if n := r.Count("Resolve") - before; n != hintsAtOnce {
 			t.Errorf("hints make %d requests at once, want %d", n, hintsAtOnce)
 		}
 		for i := range 2 * hintsMost {
@@ -133,7 +134,7 @@ func TestHintsAreBounded(t *testing.T) {
 		}
 		c.hints.mu.Unlock()
 		time.Sleep(time.Minute)
-		if n := r.count("Resolve") - before; n != 50 {
+		if n := r.Count("Resolve") - before; n != 50 {
 			t.Errorf("50 hints made %d requests, want 50", n)
 		}
 		c.hints.mu.Lock()
@@ -145,11 +146,11 @@ func TestHintsAreBounded(t *testing.T) {
 }
 
 func TestHintClearsANegativeAnswer(t *testing.T) {
-	hinting(t, UpstreamOptions{}, func(t *testing.T, r *registry, c *Cache) {
+	hinting(t, UpstreamOptions{}, func(t *testing.T, r *cachetest.Registry, c *Cache) {
 		if _, err := c.Manifest(t.Context(), hub, "new", true); pull.KindOf(err) != pull.NotFound {
 			t.Fatalf("Manifest = %v, want not found", err)
 		}
-		r.push(hub.Name, "new", manifestOf("new"))
+		r.Push(hub.Name, "new", cachetest.ManifestOf("new"))
 		if _, err := c.Manifest(t.Context(), hub, "new", true); pull.KindOf(err) != pull.NotFound {
 			t.Fatalf("Manifest = %v, want not found as remembered", err)
 		}
@@ -162,8 +163,8 @@ func TestHintClearsANegativeAnswer(t *testing.T) {
 }
 
 func TestHintWhileTheUpstreamFailsChangesNothing(t *testing.T) {
-	hinting(t, UpstreamOptions{}, func(t *testing.T, r *registry, c *Cache) {
-		r.fail(&pull.Error{Kind: pull.Unavailable})
+	hinting(t, UpstreamOptions{}, func(t *testing.T, r *cachetest.Registry, c *Cache) {
+		r.Fail(&pull.Error{Kind: pull.Unavailable})
 		c.Hint(hub, "latest")
 		synctest.Wait()
 		if m, err := c.Manifest(t.Context(), hub, "latest", false); err != nil || m.Result != Hit {

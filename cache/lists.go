@@ -69,7 +69,7 @@ type document struct {
 
 // listing decodes into to what is kept of doc, fresh or, when the upstream fails, stale.
 func (c *Cache) listing(ctx context.Context, o *origin, repo Repo, doc document, to any) (Result, error) {
-	kept, at, ok, err := c.index.Doc(repo, doc.kind, doc.key)
+	kept, at, ok, err := c.store.Index.Doc(repo, doc.kind, doc.key)
 	if err != nil {
 		return "", err
 	}
@@ -89,18 +89,20 @@ func (c *Cache) listing(ctx context.Context, o *origin, repo Repo, doc document,
 	wait := ctx
 	if ok {
 		var cancel context.CancelFunc
-		wait, cancel = context.WithTimeout(ctx, o.patience(c.opts.RevalidateTimeout))
+		wait, cancel = context.WithTimeout(ctx, o.confirmWithin(c.opts.RevalidateTimeout))
 		defer cancel()
 	}
-	key := fmt.Sprintf("%d\x00%s\x00%s", doc.kind, repo, doc.key)
-	fresh, joined, err := c.docs.do(wait, key, func(ctx context.Context) ([]byte, error) {
-		if err, ok := c.recall(key); ok {
+	k := key{aTags, repo, doc.key}
+	if doc.kind == index.ReferrerList {
+		k.what = aReferrers
+	}
+	fresh, joined, err := c.calls.lists.Do(wait, k, func(ctx context.Context) ([]byte, error) {
+		if err, ok := c.recall(k); ok {
 			return nil, err
 		}
 		b, err := c.askList(ctx, repo, doc)
-		o.health.saw(err)
 		if err != nil {
-			c.remember(key, err)
+			c.remember(k, err)
 		}
 		return b, err
 	})
@@ -127,7 +129,7 @@ func (c *Cache) askList(ctx context.Context, repo Repo, doc document) ([]byte, e
 	if err != nil {
 		return nil, &pull.Error{Kind: pull.Invalid, Upstream: repo.Upstream, Op: "list " + repo.Name, Err: err}
 	}
-	err = c.update(func(t *index.Batch) error {
+	err = c.store.Update(func(t *index.Batch) error {
 		return t.PutDoc(repo, doc.kind, doc.key, b, time.Now())
 	})
 	if err != nil {
@@ -146,7 +148,7 @@ func (c *Cache) decode(b []byte, to any) error {
 // Catalog returns up to n names of repositories that have something kept, as
 // "docker.io/library/nginx", sorted, after the given one. more is whether there are others.
 func (c *Cache) Catalog(_ context.Context, after string, n int) (names []string, more bool, err error) {
-	repos, err := c.index.Repositories(after, n+1)
+	repos, err := c.store.Index.Repositories(after, n+1)
 	if err != nil {
 		return nil, false, err
 	}

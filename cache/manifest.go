@@ -3,23 +3,19 @@ package cache
 import (
 	"context"
 	"errors"
-	"fmt"
-	"sync/atomic"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
-	"forebay/cache/evict"
 	"forebay/cache/index"
+	"forebay/cache/store"
 	"forebay/internal/logkey"
+	"forebay/internal/manifest"
 	"forebay/internal/pull"
+	"forebay/internal/sums"
 	"forebay/internal/wire"
 )
-
-// manifestMax bounds a manifest: every registry caps them at 4 MiB (facts of distribution
-// and Docker Hub); larger ones never get into the store.
-const manifestMax = 4 << 20
 
 // resolved is what a tag or digest was found to point to.
 type resolved struct {
@@ -39,14 +35,6 @@ func (c *Cache) Manifest(ctx context.Context, repo Repo, ref string, headOnly bo
 		return c.byDigest(ctx, o, repo, d, headOnly)
 	}
 	return c.byTag(ctx, o, repo, ref, headOnly)
-}
-
-func (c *Cache) origin(repo Repo) (*origin, error) {
-	o, ok := c.upstreams[repo.Upstream]
-	if !ok {
-		return nil, &pull.Error{Kind: pull.NotFound, Upstream: repo.Upstream, Op: "route", Message: "registry is not configured"}
-	}
-	return o, nil
 }
 
 // with returns a copy of m that says how it was had.
@@ -96,25 +84,22 @@ func (c *Cache) getManifest(ctx context.Context, o *origin, repo Repo, ref strin
 }
 
 func (c *Cache) byDigest(ctx context.Context, o *origin, repo Repo, d v1.Hash, headOnly bool) (*Manifest, error) {
-	m, linked, err := c.linkedManifest(repo, d)
-	if m != nil && err == nil {
-		err = c.admitManifest(ctx, o, repo, d)
-	}
-	if err != nil {
-		return nil, err
-	}
+	m, linked := c.keptManifest(repo, d)
 	if m != nil {
+		if err := c.admitManifest(ctx, o, repo, d); err != nil {
+			return nil, err
+		}
 		return m, nil
 	}
-	if _, stored := c.inBucket(d); o.Offline && !(stored && linked) {
+	if _, stored := c.store.BucketSize(d); o.Offline && !(stored && linked) {
 		return nil, c.offlineMiss(ctx, repo, "", d, false)
 	}
-	key := repo.String() + "\x00" + d.String()
-	if err, ok := c.recall(key); ok {
+	k := key{aRef, repo, d.String()}
+	if err, ok := c.recall(k); ok {
 		return nil, err
 	}
 	// What is being fetched for this very repository needs no proof.
-	if headOnly || !linked && c.possesses(d) && !c.manifests.running(key) {
+	if headOnly || !linked && c.store.Possesses(d) && !c.calls.manifests.Running(k) {
 		if desc, ok := c.linkDesc(repo, d); ok && headOnly {
 			if err := c.admitManifest(ctx, o, repo, d); err != nil {
 				return nil, err
@@ -122,23 +107,23 @@ func (c *Cache) byDigest(ctx context.Context, o *origin, repo Repo, d v1.Hash, h
 			return &Manifest{Desc: desc, Result: Hit}, nil
 		}
 		// A HEAD is free: it proves the link, and moves no bytes.
-		m, joined, err := c.manifests.do(ctx, "head\x00"+key, func(ctx context.Context) (*Manifest, error) {
-			return c.prove(ctx, o, repo, d, key)
+		m, joined, err := c.calls.manifests.Do(ctx, key{aHead, repo, d.String()}, func(ctx context.Context) (*Manifest, error) {
+			return c.prove(ctx, o, repo, d)
 		})
 		if err != nil || headOnly || m.Bytes != nil {
 			return joinedIf(m, joined), err
 		}
 	}
-	m, joined, err := c.manifests.do(ctx, key, func(ctx context.Context) (*Manifest, error) {
-		return c.fetchManifest(ctx, o, repo, d, key)
+	m, joined, err := c.calls.manifests.Do(ctx, k, func(ctx context.Context) (*Manifest, error) {
+		return c.fetchManifest(ctx, o, repo, d)
 	})
 	return joinedIf(m, joined), err
 }
 
 // linkDesc returns what is known of a manifest that repo holds, kept or not.
 func (c *Cache) linkDesc(repo Repo, d v1.Hash) (v1.Descriptor, bool) {
-	l, ok, err := c.index.Link(repo, index.Manifest, d)
-	if err != nil || !ok || l.MediaType == "" || l.Size < 0 {
+	l, ok := c.store.LinkOf(repo, index.Manifest, d)
+	if !ok || l.MediaType == "" || l.Size < 0 {
 		return v1.Descriptor{}, false
 	}
 	return v1.Descriptor{MediaType: types.MediaType(l.MediaType), Size: l.Size, Digest: d}, true
@@ -152,14 +137,13 @@ func joinedIf(m *Manifest, joined bool) *Manifest {
 }
 
 // prove asks whether repo holds the manifest d, and links it.
-func (c *Cache) prove(ctx context.Context, o *origin, repo Repo, d v1.Hash, key string) (*Manifest, error) {
-	if m, _, err := c.linkedManifest(repo, d); m != nil || err != nil {
-		return m, err // since the caller looked
+func (c *Cache) prove(ctx context.Context, o *origin, repo Repo, d v1.Hash) (*Manifest, error) {
+	if m, _ := c.keptManifest(repo, d); m != nil {
+		return m, nil // since the caller looked
 	}
 	r, err := c.ask(ctx, o, repo, d.String())
-	o.health.saw(err)
 	if err != nil {
-		c.remember(key, err)
+		c.remember(key{aRef, repo, d.String()}, err)
 		return nil, err
 	}
 	if r.desc.Digest != d {
@@ -169,18 +153,18 @@ func (c *Cache) prove(ctx context.Context, o *origin, repo Repo, d v1.Hash, key 
 	if r.bytes != nil {
 		return c.keepManifest(repo, r.desc, r.bytes)
 	}
-	if err := c.linkManifest(repo, r.desc); err != nil {
+	if err := c.store.Link(repo, store.ManifestLink(r.desc)); err != nil {
 		return nil, err
 	}
-	if m, _, err := c.linkedManifest(repo, d); m != nil || err != nil {
-		return m, err
+	if m, _ := c.keptManifest(repo, d); m != nil {
+		return m, nil
 	}
 	return &Manifest{Desc: r.desc, Result: Miss}, nil
 }
 
-func (c *Cache) fetchManifest(ctx context.Context, o *origin, repo Repo, d v1.Hash, key string) (*Manifest, error) {
-	if m, _, err := c.linkedManifest(repo, d); m != nil || err != nil {
-		return m, err // since the caller looked
+func (c *Cache) fetchManifest(ctx context.Context, o *origin, repo Repo, d v1.Hash) (*Manifest, error) {
+	if m, _ := c.keptManifest(repo, d); m != nil {
+		return m, nil // since the caller looked
 	}
 	if m := c.bucketManifest(ctx, repo, d); m != nil {
 		return m, nil
@@ -189,18 +173,17 @@ func (c *Cache) fetchManifest(ctx context.Context, o *origin, repo Repo, d v1.Ha
 		return nil, offlineError(repo)
 	}
 	desc, b, err := c.getManifest(ctx, o, repo, d.String())
-	o.health.saw(err)
 	if err != nil {
-		c.remember(key, err)
+		c.remember(key{aRef, repo, d.String()}, err)
 		if pull.Failing(err) {
-			c.unfetched.add(d, err)
+			c.known.unfetched.add(d, err)
 		}
 		return nil, err
 	}
-	c.unfetched.remove(d)
+	c.known.unfetched.remove(d)
 	if desc.Digest != d {
 		return nil, &pull.Error{Kind: pull.Invalid, Upstream: repo.Upstream, Op: "get manifest " + repo.Name + "@" + d.String(),
-			Err: errMismatch}
+			Err: sums.ErrMismatch}
 	}
 	return c.keepManifest(repo, desc, b)
 }
@@ -208,101 +191,98 @@ func (c *Cache) fetchManifest(ctx context.Context, o *origin, repo Repo, d v1.Ha
 // keepManifest verifies, stores and links a manifest. A disk that refuses does not keep
 // the client from its manifest.
 func (c *Cache) keepManifest(repo Repo, desc v1.Descriptor, b []byte) (*Manifest, error) {
-	if err := matches(desc.Digest, b); err != nil {
+	if err := sums.Check(desc.Digest, b); err != nil {
 		c.mismatched(repo, desc.Digest, err)
 		return nil, &pull.Error{Kind: pull.Invalid, Upstream: repo.Upstream, Op: "get manifest " + repo.Name + "@" + desc.Digest.String(), Err: err}
 	}
-	desc.Size = int64(len(b))
-	m := &Manifest{Desc: desc, Bytes: b, Result: Miss, refs: c.readRefs(b), used: new(atomic.Int64)}
-	err := c.disk.Put(desc.Digest, b)
-	c.storeUsed(&c.writes, err)
-	if err == nil {
-		c.space.add(desc.Digest, desc.Size, evict.Manifest)
-		err = c.record(func(b *index.Batch) error {
-			return errors.Join(b.PutBlob(desc.Digest, index.BlobInfo{Size: desc.Size, Added: time.Now()}),
-				b.PutLink(repo, index.Manifest, desc.Digest, linkOf(desc)))
-		})
-	}
+	kept, err := c.store.PutManifest(repo, desc, b)
 	if err != nil {
 		c.log.Error("manifest not kept", logkey.Upstream(repo.Upstream), logkey.Repository(repo.Name),
 			logkey.Digest(desc.Digest), logkey.Err(err))
-		c.heat(repo, m) // memory is no worse a place while the disk fails
-		return m.with(Passed), nil
+		return answer(kept, Passed), nil
 	}
-	c.upload(desc.Digest, desc.Size)
-	c.pinKept(desc.Digest, b)
-	c.heat(repo, m)
-	return m, nil
+	c.images.Pins.Kept(desc.Digest, b)
+	return answer(kept, Miss), nil
 }
 
-// heat keeps a small manifest in memory.
-func (c *Cache) heat(repo Repo, m *Manifest) {
-	if len(m.Bytes) <= hotManifest {
-		c.hot.Add(hotKey(repo, m.Desc.Digest), m.with(Hit))
-	}
+// answer is a kept manifest, and how it was had.
+func answer(m *store.Manifest, r Result) *Manifest {
+	return &Manifest{Desc: m.Desc, Bytes: m.Bytes, Result: r}
 }
 
-func hotKey(repo Repo, d v1.Hash) string {
-	return repo.Upstream + "\x00" + repo.Name + "\x00" + d.Algorithm + d.Hex
-}
-
-// linkedManifest returns the manifest d when repo holds it and it is kept. linked tells
+// keptManifest returns the manifest d when repo holds it and it is kept. linked tells
 // whether repo holds it, kept or not.
-func (c *Cache) linkedManifest(repo Repo, d v1.Hash) (m *Manifest, linked bool, err error) {
-	if m, ok := c.hot.Get(hotKey(repo, d)); ok {
-		c.useManifest(m)
-		return m, true, nil
+func (c *Cache) keptManifest(repo Repo, d v1.Hash) (m *Manifest, linked bool) {
+	kept, linked := c.store.Manifest(repo, d)
+	if kept == nil {
+		return nil, linked
 	}
-	link, linked, err := c.index.Link(repo, index.Manifest, d)
-	if err != nil {
-		c.unread(err)
-		linked = false
-	}
-	if !linked {
-		return nil, false, nil
-	}
-	b, err := c.readKept(d, manifestMax)
-	if err != nil {
-		c.unreadable(d, err)
-		return nil, true, nil
-	}
-	c.storeUsed(&c.reads, nil)
-	if err := matches(d, b); err != nil {
-		c.event(eventOf(EventVerificationFailed, repo, d).because(err))
-		c.condemnKept(d, err)
-		return nil, true, nil
-	}
-	m = &Manifest{Desc: v1.Descriptor{MediaType: types.MediaType(link.MediaType), Digest: d, Size: int64(len(b))},
-		Bytes: b, Result: Hit, refs: c.readRefs(b), used: new(atomic.Int64)}
-	c.useManifest(m)
-	c.heat(repo, m)
-	return m, true, nil
+	return answer(kept, Hit), true
 }
 
-// matches reports how b differs from the digest d.
-func matches(d v1.Hash, b []byte) error {
-	h, err := newHash(d)
+// bucketManifest returns a manifest that repo holds and the bucket has, nil when it has
+// not. It is on the disk then.
+func (c *Cache) bucketManifest(ctx context.Context, repo Repo, d v1.Hash) *Manifest {
+	if _, ok := c.store.BucketSize(d); !ok {
+		return nil
+	}
+	desc, ok := c.linkDesc(repo, d)
+	if !ok {
+		return nil
+	}
+	b, err := c.store.Bucket.Get(ctx, d, manifest.MaxBytes)
 	if err != nil {
-		return err
+		c.log.Debug("manifest not read from the bucket", logkey.Digest(d), logkey.Err(err))
+		return nil
 	}
-	h.Write(b)
-	if got := fmt.Sprintf("%x", h.Sum(nil)); got != d.Hex {
-		return fmt.Errorf("%w: got %s:%s", errMismatch, d.Algorithm, got)
+	if err := sums.Check(d, b); err != nil {
+		c.store.Bucket.Distrust(d)
+		return nil
 	}
-	return nil
+	m, err := c.keepManifest(repo, desc, b)
+	if err != nil {
+		return nil
+	}
+	return m.with(Hit)
 }
 
 // recall returns a negative answer that is remembered.
-func (c *Cache) recall(key string) (error, bool) {
-	if c.absent == nil {
+func (c *Cache) recall(k key) (error, bool) {
+	if c.known.absent == nil {
 		return nil, false
 	}
-	return c.absent.get(key)
+	return c.known.absent.get(k)
 }
 
 // remember keeps an absence in mind. Failures and refusals are never remembered as absence.
-func (c *Cache) remember(key string, err error) {
-	if c.absent != nil && pull.KindOf(err) == pull.NotFound {
-		c.absent.add(key, err)
+func (c *Cache) remember(k key, err error) {
+	if c.known.absent != nil && pull.KindOf(err) == pull.NotFound {
+		c.known.absent.add(k, err)
 	}
+}
+
+// Troubled reports whether a fill of repo failed for good a short while ago, so that a
+// client that cannot fall back for a blob should not begin with a manifest.
+func (c *Cache) Troubled(repo Repo) bool {
+	_, ok := c.known.trouble.get(repo)
+	return ok
+}
+
+// Servable reports whether a client that has m will get its blobs: all of them are kept
+// and linked, or the upstream is not known to fail. Of an index only the children tell.
+func (c *Cache) Servable(_ context.Context, repo Repo, m *Manifest) bool {
+	o, err := c.origin(repo)
+	if err != nil || !o.health.failing() {
+		return err == nil
+	}
+	doc, ok := manifest.Parse(m.Bytes)
+	if !ok {
+		return false
+	}
+	for _, p := range doc.Blobs() { // foreign layers are not ours to serve, and not among them
+		if _, ok := c.store.Size(p.Digest); !ok || !c.store.Linked(repo, index.Blob, p.Digest) {
+			return false
+		}
+	}
+	return true
 }

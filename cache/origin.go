@@ -1,46 +1,31 @@
 package cache
 
 import (
+	"context"
+	"encoding/json"
 	"sync/atomic"
 	"time"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"forebay/cache/event"
+	"forebay/cache/fill"
 	"forebay/internal/pull"
 )
 
-// UpstreamOptions says how one upstream's content is fetched and kept.
-type UpstreamOptions struct {
-	Upstream Upstream
-	TagTTL   time.Duration // how long a tag is served without asking; 0 means always ask
-	TagRules []TagRule     // times to live of their own, first match wins
-	// RefreshAhead is how often a tag must be pulled within its last two times to live to
-	// be confirmed in the background before it expires. 0 means never.
-	RefreshAhead int
-	// StaleIfError is how old a tag may be that is served while the upstream fails, counted
-	// from its last confirmation. 0 means any age.
-	StaleIfError time.Duration
-	// AccessTTL is how long a proof holds that the credentials may read a repository; then
-	// one HEAD proves it anew before kept content of it is served. 0 means for ever.
-	AccessTTL time.Duration
-	OnGone    OnGone // what becomes of a tag that the upstream does not have any more
-	Offline   bool   // the upstream is never asked
-	Parallel  int    // connections per large blob; 0 means 4
-	// MaxConnections bounds the connections for blobs over all fills. Fills use at most
-	// half of it for connections beyond their first. 0 means 32.
-	MaxConnections int
-}
-
 // origin is an upstream with what the cache learned of it.
 type origin struct {
-	UpstreamOptions
+	UpstreamOptions // its Upstream is a [noted]
+
 	fresh  freshness
-	lanes  *lanes
+	lanes  *fill.Lanes
 	health health
 	access *access // nil without AccessTTL
-	// paying is held by the prefetch that is about to spend a pull.
-	paying chan struct{}
+	// spending is held by the prefetch that is about to spend a pull.
+	spending chan struct{}
 }
 
-func newOrigin(u UpstreamOptions) (*origin, error) {
+func (c *Cache) newOrigin(name string, u UpstreamOptions) (*origin, error) {
 	if u.Parallel <= 0 {
 		u.Parallel = 4
 	}
@@ -51,22 +36,116 @@ func newOrigin(u UpstreamOptions) (*origin, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &origin{UpstreamOptions: u, fresh: fresh, lanes: newLanes(u.MaxConnections), access: newAccess(u.AccessTTL), paying: make(chan struct{}, 1)}
-	if o.access != nil {
-		o.Upstream = proving{u.Upstream, o.access}
+	o := &origin{UpstreamOptions: u, fresh: fresh, lanes: fill.NewLanes(u.MaxConnections), access: c.newAccess(u.AccessTTL), spending: make(chan struct{}, 1)}
+	o.health.tell = func(e event.Event) {
+		e.Upstream = name
+		c.store.Tell(e)
+	}
+	o.Upstream = noted{u.Upstream, o}
+	return o, nil
+}
+
+// origin returns the upstream of a repository.
+func (c *Cache) origin(repo Repo) (*origin, error) {
+	o, ok := c.upstreams[repo.Upstream]
+	if !ok {
+		return nil, &pull.Error{Kind: pull.NotFound, Upstream: repo.Upstream, Op: "route", Message: "registry is not configured"}
 	}
 	return o, nil
 }
 
-// ailingFor is how long after a failure an upstream counts as failing unless it answered since.
-const ailingFor = 30 * time.Second
+// low reports whether the upstream should be spared.
+func (o *origin) low() bool { return !o.Offline && o.Upstream.Low() }
 
-// health remembers whether an upstream answered lately. It never stops a request: it
-// only tells clients that cannot fall back half-way whether to begin at all.
+// atReserve reports whether what nobody has asked for yet should wait.
+func (o *origin) atReserve() bool { return !o.Offline && o.Upstream.AtReserve() }
+
+// offlineError is the answer of an upstream that must not be asked.
+func offlineError(repo Repo) error {
+	return &pull.Error{Kind: pull.NotFound, Upstream: repo.Upstream, Op: "ask for " + repo.Name, Err: pull.ErrOffline}
+}
+
+// whenFailing is how long a client waits for a confirmation while the upstream fails: one
+// has waited the full time for nothing a moment ago.
+const whenFailing = 300 * time.Millisecond
+
+// confirmWithin returns how long a client waits that may be served what is known.
+func (o *origin) confirmWithin(usual time.Duration) time.Duration {
+	if o.health.failing() {
+		return min(usual, whenFailing)
+	}
+	return usual
+}
+
+// noted is an upstream of which each answer is noted: how the registry does, and whether we
+// may read the repository.
+type noted struct {
+	Upstream
+	o *origin
+}
+
+// saw takes in how a request for something of repo ended. One that its caller ended says
+// nothing.
+func (n noted) saw(ctx context.Context, repo string, err error) {
+	if ctx.Err() == nil {
+		n.o.health.saw(err)
+	}
+	n.o.access.saw(repo, err)
+}
+
+func (n noted) Resolve(ctx context.Context, repo, ref string) (v1.Descriptor, error) {
+	desc, err := n.Upstream.Resolve(ctx, repo, ref)
+	n.saw(ctx, repo, err)
+	return desc, err
+}
+
+func (n noted) Manifest(ctx context.Context, repo, ref string) (v1.Descriptor, []byte, error) {
+	desc, b, err := n.Upstream.Manifest(ctx, repo, ref)
+	n.saw(ctx, repo, err)
+	return desc, b, err
+}
+
+func (n noted) StatBlob(ctx context.Context, repo string, d v1.Hash) (int64, error) {
+	size, err := n.Upstream.StatBlob(ctx, repo, d)
+	n.saw(ctx, repo, err)
+	return size, err
+}
+
+func (n noted) OpenBlob(ctx context.Context, repo string, d v1.Hash, off, end int64) (*pull.Body, error) {
+	b, err := n.Upstream.OpenBlob(ctx, repo, d, off, end)
+	n.saw(ctx, repo, err)
+	return b, err
+}
+
+func (n noted) Tags(ctx context.Context, repo string) ([]string, error) {
+	tags, err := n.Upstream.Tags(ctx, repo)
+	n.saw(ctx, repo, err)
+	return tags, err
+}
+
+func (n noted) Referrers(ctx context.Context, repo string, d v1.Hash) ([]json.RawMessage, error) {
+	list, err := n.Upstream.Referrers(ctx, repo, d)
+	n.saw(ctx, repo, err)
+	return list, err
+}
+
+const (
+	// failingFor is how long after a failure an upstream counts as failing unless it answered since.
+	failingFor = 30 * time.Second
+	// upstreamToldEvery is how often at most an event tells that an upstream fails or limits.
+	upstreamToldEvery = time.Minute
+)
+
+// health remembers whether an upstream answered lately, and makes events of that. It never
+// stops a request: it only tells clients that cannot fall back half-way whether to begin at all.
 type health struct {
 	last  atomic.Int64 // Unix nanoseconds of the last word from the upstream, negative when it was a failure
 	heads atomic.Bool  // a HEAD of a manifest worked once
-	telling
+
+	tell         func(event.Event)
+	failedAt     atomic.Int64 // Unix nanoseconds of the last event.UpstreamFailing
+	limitedAt    atomic.Int64 // of the last event.Limited
+	toldOfFailed atomic.Bool  // and not as back since
 }
 
 // saw takes in the outcome of a request to the upstream.
@@ -80,23 +159,35 @@ func (h *health) saw(err error) {
 		}
 	}
 	h.last.Store(now)
-	h.telling.saw(err, at)
+	h.events(err, at)
 }
 
-// ailingWait is how long a client waits for a confirmation while the upstream fails: one
-// has waited the full time for nothing a moment ago.
-const ailingWait = 300 * time.Millisecond
-
-// patience returns how long a client waits that may be served what is known.
-func (o *origin) patience(usual time.Duration) time.Duration {
-	if o.health.ailing() {
-		return min(usual, ailingWait)
-	}
-	return usual
-}
-
-// ailing reports whether the last word of the upstream was a failure, a short while ago.
-func (h *health) ailing() bool {
+// failing reports whether the last word of the upstream was a failure, a short while ago.
+func (h *health) failing() bool {
 	last := h.last.Load()
-	return last < 0 && time.Since(time.Unix(0, -last)) < ailingFor
+	return last < 0 && time.Since(time.Unix(0, -last)) < failingFor
+}
+
+// events tells of an upstream that fails, limits, or is back.
+func (h *health) events(err error, now time.Time) {
+	switch kind := pull.KindOf(err); {
+	case err != nil && (kind == pull.Unavailable || kind == pull.Timeout):
+		if due(&h.failedAt, now) && h.toldOfFailed.CompareAndSwap(false, true) {
+			h.tell(event.Event{Kind: event.UpstreamFailing}.Because(err))
+		}
+		return
+	case err != nil && kind == pull.Limited:
+		if due(&h.limitedAt, now) {
+			h.tell(event.Event{Kind: event.Limited}.Because(err))
+		}
+	}
+	if h.toldOfFailed.Load() && h.toldOfFailed.CompareAndSwap(true, false) {
+		h.tell(event.Event{Kind: event.UpstreamBack})
+	}
+}
+
+// due reports whether an event was told long enough ago, and then notes that it is told now.
+func due(told *atomic.Int64, now time.Time) bool {
+	was := told.Load()
+	return now.UnixNano()-was >= int64(upstreamToldEvery) && told.CompareAndSwap(was, now.UnixNano())
 }

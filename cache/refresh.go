@@ -36,7 +36,7 @@ func (c *Cache) refreshDue(ctx context.Context) {
 	var running sync.WaitGroup
 	defer running.Wait()
 	slots := make(chan struct{}, refreshAtOnce)
-	for _, t := range c.tags.Values() {
+	for _, t := range c.known.tags.Values() {
 		o := c.upstreams[t.repo.Upstream]
 		if o == nil || !o.due(t) {
 			continue
@@ -63,7 +63,7 @@ func (o *origin) due(t *tagState) bool {
 		return false
 	}
 	left := ttl - time.Since(t.CheckedAt)
-	return left > 0 && left <= max(ttl/5, refreshTick) && !o.low() && !o.health.ailing()
+	return left > 0 && left <= max(ttl/5, refreshTick) && !o.low() && !o.health.failing()
 }
 
 // refresh confirms one tag. What it points to now is fetched too, so that the tag is

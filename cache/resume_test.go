@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"forebay/internal/pull"
+	"forebay/test/cachetest"
 )
 
 // TestFillSurvivesRestart stops the cache in the middle of a fill; the next one goes on
@@ -22,11 +23,11 @@ func TestFillSurvivesRestart(t *testing.T) {
 	for _, through := range []Repo{hub, other} {
 		t.Run(through.Name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				r := newRegistry()
-				s := &script{pace: time.Millisecond}
-				s.data, _ = blobOf(24<<20, 1)
-				d := r.put(hub.Name, s)
-				r.put(other.Name, s)
+				r := cachetest.NewRegistry()
+				s := &cachetest.Script{Pace: time.Millisecond}
+				s.Data, _ = cachetest.BlobOf(24<<20, 1)
+				d := r.Put(hub.Name, s)
+				r.Put(other.Name, s)
 				dir := t.TempDir()
 				c := openCache(t, r, dir)
 				b, err := c.Blob(t.Context(), hub, d)
@@ -41,20 +42,20 @@ func TestFillSurvivesRestart(t *testing.T) {
 					t.Fatal(err)
 				}
 				closeCache(t, c)
-				before := s.sent
-				if before == 0 || before >= int64(len(s.data)) {
+				before := s.Sent
+				if before == 0 || before >= int64(len(s.Data)) {
 					t.Fatalf("upstream sent %d bytes before the restart, want a part", before)
 				}
 				c = openCache(t, r, dir)
 				defer closeCache(t, c)
 				all, err := readBlob(t.Context(), c, through, d)
-				if err != nil || !bytes.Equal(all, s.data) {
+				if err != nil || !bytes.Equal(all, s.Data) {
 					t.Fatalf("Blob = %d bytes, %v", len(all), err)
 				}
-				if most := int64(len(s.data)) + 4*readBlock; s.sent > most {
-					t.Errorf("upstream sent %d bytes in all, want at most %d", s.sent, most)
+				if most := int64(len(s.Data)) + 4*(256<<10); s.Sent > most {
+					t.Errorf("upstream sent %d bytes in all, want at most %d", s.Sent, most)
 				}
-				if n := r.count("StatBlob"); n != 1 {
+				if n := r.Count("StatBlob"); n != 1 {
 					// What is on disk goes out only after the upstream said that the repository holds it.
 					t.Errorf("upstream saw %d HEADs, want 1", n)
 				}
@@ -67,10 +68,10 @@ func TestFillSurvivesRestart(t *testing.T) {
 // not for another that does not hold the blob.
 func TestPartialOfAnotherRepositoryIsNotGivenAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRegistry()
-		s := &script{pace: time.Millisecond}
-		s.data, _ = blobOf(24<<20, 1)
-		d := r.put(hub.Name, s)
+		r := cachetest.NewRegistry()
+		s := &cachetest.Script{Pace: time.Millisecond}
+		s.Data, _ = cachetest.BlobOf(24<<20, 1)
+		d := r.Put(hub.Name, s)
 		dir := t.TempDir()
 		c := openCache(t, r, dir)
 		b, err := c.Blob(t.Context(), hub, d)
@@ -92,10 +93,10 @@ func TestPartialOfAnotherRepositoryIsNotGivenAway(t *testing.T) {
 
 func TestOldPartialIsSwept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRegistry()
-		s := &script{pace: time.Millisecond}
-		s.data, _ = blobOf(24<<20, 1)
-		d := r.put(hub.Name, s)
+		r := cachetest.NewRegistry()
+		s := &cachetest.Script{Pace: time.Millisecond}
+		s.Data, _ = cachetest.BlobOf(24<<20, 1)
+		d := r.Put(hub.Name, s)
 		dir := t.TempDir()
 		c := openCache(t, r, dir)
 		b, err := c.Blob(t.Context(), hub, d)
@@ -145,11 +146,11 @@ func TestCacheModel(t *testing.T) {
 
 func playCache(t *testing.T, seed uint64) {
 	rnd := rand.New(rand.NewPCG(seed, 5))
-	r := newRegistry()
-	s := &script{pace: time.Duration(rnd.IntN(1000)) * time.Microsecond, noRanges: rnd.IntN(4) == 0, chunk: 1 + rnd.IntN(64<<10)}
+	r := cachetest.NewRegistry()
+	s := &cachetest.Script{Pace: time.Duration(rnd.IntN(1000)) * time.Microsecond, NoRanges: rnd.IntN(4) == 0, Chunk: 1 + rnd.IntN(64<<10)}
 	size := 1 + rnd.IntN(3<<20)
-	s.data, _ = blobOf(size, seed)
-	d := r.put(hub.Name, s)
+	s.Data, _ = cachetest.BlobOf(size, seed)
+	d := r.Put(hub.Name, s)
 	dir := t.TempDir()
 	c := openCache(t, r, dir)
 	path := filepath.Join(dir, "blobs", "sha256", d.Hex[:2], d.Hex)
@@ -159,13 +160,13 @@ func playCache(t *testing.T, seed uint64) {
 			closeCache(t, c)
 			c = openCache(t, r, dir)
 		case 1:
-			s.mu.Lock()
-			s.faults = append(s.faults, fault{cut: 1 + rnd.Int64N(int64(size))}, fault{flip: rnd.IntN(2) == 0})
-			s.mu.Unlock()
+			s.Lock()
+			s.Faults = append(s.Faults, cachetest.Fault{Cut: 1 + rnd.Int64N(int64(size))}, cachetest.Fault{Flip: rnd.IntN(2) == 0})
+			s.Unlock()
 		case 2: // rot, noticed at the next start
 			closeCache(t, c)
 			if f, err := os.OpenFile(path, os.O_RDWR, 0); err == nil {
-				_, err = f.WriteAt([]byte{^s.data[size/2]}, int64(size/2))
+				_, err = f.WriteAt([]byte{^s.Data[size/2]}, int64(size/2))
 				if err != nil {
 					t.Error(err)
 				}
@@ -193,7 +194,7 @@ func playCache(t *testing.T, seed uint64) {
 				} else {
 					_, err = b.Send(t.Context(), &got, from, -1)
 				}
-				if err == nil && !bytes.Equal(got.Bytes(), s.data[from:]) {
+				if err == nil && !bytes.Equal(got.Bytes(), s.Data[from:]) {
 					t.Errorf("seed %d: a reader from %d got %d wrong bytes and no error", seed, from, got.Len())
 				}
 			})
@@ -201,9 +202,9 @@ func playCache(t *testing.T, seed uint64) {
 		readers.Wait()
 	}
 	// In the end, with an upstream that works, the blob is served right.
-	s.mu.Lock()
-	s.faults = nil
-	s.mu.Unlock()
+	s.Lock()
+	s.Faults = nil
+	s.Unlock()
 	time.Sleep(wrongFor + time.Second)
 	var got []byte
 	var err error
@@ -212,7 +213,7 @@ func playCache(t *testing.T, seed uint64) {
 			break
 		}
 	}
-	if err != nil || !bytes.Equal(got, s.data) {
+	if err != nil || !bytes.Equal(got, s.Data) {
 		t.Errorf("Blob = %d bytes, %v", len(got), err)
 	}
 	closeCache(t, c)

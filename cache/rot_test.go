@@ -10,6 +10,8 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"forebay/test/cachetest"
 )
 
 // TestFilesChangedUnderOurFeet harms a kept blob after it was verified and served, and
@@ -74,9 +76,9 @@ func TestFilesChangedUnderOurFeet(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				r, dir := newRegistry(), t.TempDir()
+				r, dir := cachetest.NewRegistry(), t.TempDir()
 				content := bytes.Repeat([]byte("content "), 300_000)
-				d := r.put(hub.Name, &script{data: content})
+				d := r.Put(hub.Name, &cachetest.Script{Data: content})
 				c := openCache(t, r, dir)
 				get := func() ([]byte, error) { return getBlob(t, c, d) }
 				if b, err := get(); err != nil || !bytes.Equal(b, content) {
@@ -98,7 +100,7 @@ func TestFilesChangedUnderOurFeet(t *testing.T) {
 					t.Errorf("afterwards: %d bytes, %v", len(b), err)
 				}
 				synctest.Wait()
-				if b, err := c.disk.Get(d, 1<<30); err != nil || !bytes.Equal(b, content) {
+				if b, err := c.store.Disk.Get(d, 1<<30); err != nil || !bytes.Equal(b, content) {
 					t.Errorf("it is not kept again: %d bytes, %v", len(b), err)
 				}
 			})

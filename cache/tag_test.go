@@ -11,14 +11,17 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"forebay/cache/store"
 	"forebay/internal/pull"
+	"forebay/internal/wire"
+	"forebay/test/cachetest"
 )
 
 // openWith opens a cache whose docker.io has the given options beside its registry.
 func openWith(t *testing.T, r Upstream, u UpstreamOptions) *Cache {
 	t.Helper()
 	u.Upstream = r
-	c, err := Open(Options{Dir: t.TempDir(), Upstreams: map[string]UpstreamOptions{"docker.io": u}})
+	c, err := Open(Options{Store: store.Options{Dir: t.TempDir()}, Upstreams: map[string]UpstreamOptions{"docker.io": u}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +60,7 @@ func FuzzCompileMatch(f *testing.F) {
 	f.Add("library/*:v[0-9]?")
 	f.Add("[")
 	f.Fuzz(func(t *testing.T, pattern string) {
-		match, err := compileMatch(pattern)
+		match, err := wire.CompilePattern(pattern)
 		if err == nil {
 			match.MatchString("library/nginx:latest")
 		}
@@ -66,9 +69,9 @@ func FuzzCompileMatch(f *testing.F) {
 
 func TestFirstMatchingRuleDecides(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRegistry()
+		r := cachetest.NewRegistry()
 		for _, tag := range []string{"latest", "v1.2.3", "edge", "other"} {
-			r.push(hub.Name, tag, manifestOf(tag))
+			r.Push(hub.Name, tag, cachetest.ManifestOf(tag))
 		}
 		c := openWith(t, r, UpstreamOptions{TagTTL: time.Minute, TagRules: []TagRule{
 			{"library/*:latest", 30 * time.Second}, {"*:v[0-9]*", Forever}, {"*:edge", 0}, {"*:latest", time.Hour},
@@ -78,14 +81,14 @@ func TestFirstMatchingRuleDecides(t *testing.T) {
 			tag   string
 			asked int // HEADs after pulls at 0 s, 40 s and 70 s
 		}{{"latest", 3}, {"v1.2.3", 1}, {"edge", 3}, {"other", 2}} {
-			before := r.count("Resolve")
+			before := r.Count("Resolve")
 			for _, pause := range []time.Duration{0, 40 * time.Second, 30 * time.Second} {
 				time.Sleep(pause)
 				if _, err := c.Manifest(t.Context(), hub, tc.tag, false); err != nil {
 					t.Fatal(err)
 				}
 			}
-			if got := r.count("Resolve") - before; got != tc.asked {
+			if got := r.Count("Resolve") - before; got != tc.asked {
 				t.Errorf("tag %s was asked for %d times, want %d", tc.tag, got, tc.asked)
 			}
 		}
@@ -96,15 +99,15 @@ func TestMovedTagThatCannotBeFetchedIsServedAsItWas(t *testing.T) {
 	for _, head := range []bool{false, true} {
 		t.Run(fmt.Sprintf("head %t", head), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				r := newRegistry()
-				old := r.push(hub.Name, "latest", manifestOf("old"))
-				limited := &limitedGets{registry: r}
+				r := cachetest.NewRegistry()
+				old := r.Push(hub.Name, "latest", cachetest.ManifestOf("old"))
+				limited := &limitedGets{Registry: r}
 				c := openWith(t, limited, UpstreamOptions{TagTTL: ttl})
 				defer closeCache(t, c)
 				if _, err := c.Manifest(t.Context(), hub, "latest", false); err != nil {
 					t.Fatal(err)
 				}
-				moved := r.push(hub.Name, "latest", manifestOf("new"))
+				moved := r.Push(hub.Name, "latest", cachetest.ManifestOf("new"))
 				limited.on = true
 				time.Sleep(ttl + time.Second)
 				if head {
@@ -125,7 +128,7 @@ func TestMovedTagThatCannotBeFetchedIsServedAsItWas(t *testing.T) {
 				limited.on = false
 				time.Sleep(ttl + time.Second)
 				m, err := c.Manifest(t.Context(), hub, "latest", false)
-				if err != nil || m.Desc.Digest != moved || !bytes.Equal(m.Bytes, manifestOf("new")) {
+				if err != nil || m.Desc.Digest != moved || !bytes.Equal(m.Bytes, cachetest.ManifestOf("new")) {
 					t.Errorf("Manifest(latest) = %+v, %v, want %s", m, err, moved)
 				}
 			})
@@ -136,7 +139,7 @@ func TestMovedTagThatCannotBeFetchedIsServedAsItWas(t *testing.T) {
 // limitedGets is a registry that answers HEAD and, when on, refuses GET with 429: what
 // Docker Hub does beyond the pull limit.
 type limitedGets struct {
-	*registry
+	*cachetest.Registry
 	on bool
 }
 
@@ -144,12 +147,12 @@ func (l *limitedGets) Manifest(ctx context.Context, repo, ref string) (v1.Descri
 	if l.on {
 		return v1.Descriptor{}, nil, &pull.Error{Kind: pull.Limited, RetryAfter: time.Minute}
 	}
-	return l.registry.Manifest(ctx, repo, ref)
+	return l.Registry.Manifest(ctx, repo, ref)
 }
 
 // spared is a registry whose budget runs low, when low.
 type spared struct {
-	*registry
+	*cachetest.Registry
 	low atomic.Bool
 }
 
@@ -157,8 +160,8 @@ func (s *spared) Low() bool { return s.low.Load() }
 
 func TestPopularTagIsRefreshedAhead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := &spared{registry: newRegistry()}
-		r.push(hub.Name, "latest", manifestOf("one"))
+		r := &spared{Registry: cachetest.NewRegistry()}
+		r.Push(hub.Name, "latest", cachetest.ManifestOf("one"))
 		c := openWith(t, r, UpstreamOptions{TagTTL: ttl, RefreshAhead: 3})
 		ctx, stop := context.WithCancel(t.Context())
 		done := make(chan error)
@@ -182,14 +185,14 @@ func TestPopularTagIsRefreshedAhead(t *testing.T) {
 			time.Sleep(10 * time.Second)
 			pull(Hit)
 		}
-		if n := r.count("Resolve"); n != 2 && n != 3 {
+		if n := r.Count("Resolve"); n != 2 && n != 3 {
 			t.Errorf("tag was asked for %d times in 100 s, want 2 or 3", n)
 		}
 		// Nobody pulls it: two more windows at most, then never.
 		time.Sleep(3 * ttl)
-		before := r.count("Resolve")
+		before := r.Count("Resolve")
 		time.Sleep(10 * ttl)
-		if n := r.count("Resolve"); n != before {
+		if n := r.Count("Resolve"); n != before {
 			t.Errorf("idle tag was asked for %d times more, want none", n-before)
 		}
 		// A moved tag is fetched before anybody asks.
@@ -199,7 +202,7 @@ func TestPopularTagIsRefreshedAhead(t *testing.T) {
 				t.Fatal(pull2, err)
 			}
 		}
-		d := r.push(hub.Name, "latest", manifestOf("two"))
+		d := r.Push(hub.Name, "latest", cachetest.ManifestOf("two"))
 		time.Sleep(ttl - 2*time.Second)
 		m, err := c.Manifest(t.Context(), hub, "latest", false)
 		if err != nil || m.Desc.Digest != d || m.Result != Hit {
@@ -207,9 +210,9 @@ func TestPopularTagIsRefreshedAhead(t *testing.T) {
 		}
 		// With a low budget nothing is refreshed in the background.
 		r.low.Store(true)
-		before = r.count("Resolve")
+		before = r.Count("Resolve")
 		time.Sleep(10 * ttl)
-		if n := r.count("Resolve"); n != before {
+		if n := r.Count("Resolve"); n != before {
 			t.Errorf("tag was asked for %d times in the background with a low budget, want none", n-before)
 		}
 	})
@@ -219,8 +222,8 @@ func TestPopularTagIsRefreshedAhead(t *testing.T) {
 // those that did not move, and those that did are served as they were.
 func TestLowBudgetIsNotSpentOnKnownTags(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := &spared{registry: newRegistry()}
-		one := r.push(hub.Name, "latest", manifestOf("one"))
+		r := &spared{Registry: cachetest.NewRegistry()}
+		one := r.Push(hub.Name, "latest", cachetest.ManifestOf("one"))
 		c := openWith(t, r, UpstreamOptions{TagTTL: ttl})
 		defer closeCache(t, c)
 		gets, heads := 0, 0
@@ -230,28 +233,28 @@ func TestLowBudgetIsNotSpentOnKnownTags(t *testing.T) {
 			if err != nil || m.Result != want || m.Desc.Digest != digest {
 				t.Fatalf("%s: Manifest = %+v, %v, want %s, %s", what, m, err, want, digest)
 			}
-			if h, g := r.count("Resolve")-heads, r.count("Manifest")-gets; h != wantHeads || g != wantGets {
+			if h, g := r.Count("Resolve")-heads, r.Count("Manifest")-gets; h != wantHeads || g != wantGets {
 				t.Errorf("%s: %d HEADs and %d GETs, want %d and %d", what, h, g, wantHeads, wantGets)
 			}
-			heads, gets = r.count("Resolve"), r.count("Manifest")
+			heads, gets = r.Count("Resolve"), r.Count("Manifest")
 		}
 		pull("new", Miss, one, 1, 1)
 		r.low.Store(true)
 		time.Sleep(2 * ttl)
 		pull("unmoved", Hit, one, 1, 0)
 		pull("confirmed", Hit, one, 0, 0)
-		two := r.push(hub.Name, "latest", manifestOf("two"))
+		two := r.Push(hub.Name, "latest", cachetest.ManifestOf("two"))
 		time.Sleep(2 * ttl)
 		pull("moved", Stale, one, 1, 0)
 		pull("moved, asked again at once", Stale, one, 0, 0)
-		time.Sleep(2 * sparedFor)
+		time.Sleep(2 * movedFor)
 		pull("moved, asked again later", Stale, one, 1, 0)
 		r.low.Store(false)
 		pull("budget is back", Miss, two, 1, 1)
 		// Moved back to what is kept: that costs nothing.
 		r.low.Store(true)
-		r.tags[hub.Name+":latest"] = one
-		time.Sleep(2 * max(ttl, sparedFor))
+		r.Bind(hub.Name, "latest", one)
+		time.Sleep(2 * max(ttl, movedFor))
 		pull("moved to what is kept", Hit, one, 1, 0)
 	})
 }
@@ -260,14 +263,14 @@ func TestGoneTagIsKeptOrDropped(t *testing.T) {
 	for _, policy := range []OnGone{Keep, Drop} {
 		t.Run(fmt.Sprint(policy), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				r := newRegistry()
-				r.push(hub.Name, "latest", manifestOf("one"))
+				r := cachetest.NewRegistry()
+				r.Push(hub.Name, "latest", cachetest.ManifestOf("one"))
 				c := openWith(t, r, UpstreamOptions{TagTTL: ttl, OnGone: policy})
 				defer closeCache(t, c)
 				if _, err := c.Manifest(t.Context(), hub, "latest", false); err != nil {
 					t.Fatal(err)
 				}
-				delete(r.tags, hub.Name+":latest")
+				r.Unbind(hub.Name, "latest")
 				time.Sleep(2 * ttl)
 				for range 2 {
 					m, err := c.Manifest(t.Context(), hub, "latest", false)
@@ -278,7 +281,7 @@ func TestGoneTagIsKeptOrDropped(t *testing.T) {
 						t.Errorf("Manifest = %+v, %v, want not found", m, err)
 					}
 				}
-				if _, ok, err := c.TagHistory(hub, "latest"); err != nil || ok != (policy == Keep) {
+				if _, ok, err := c.store.Index.Tag(hub, "latest"); err != nil || ok != (policy == Keep) {
 					t.Errorf("TagHistory = %t, %v", ok, err)
 				}
 			})
@@ -288,18 +291,18 @@ func TestGoneTagIsKeptOrDropped(t *testing.T) {
 
 func TestTagHistoryTellsOfMoves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRegistry()
+		r := cachetest.NewRegistry()
 		c := openWith(t, r, UpstreamOptions{TagTTL: ttl})
 		defer closeCache(t, c)
 		var digests []v1.Hash
 		for i := range 3 {
-			digests = append(digests, r.push(hub.Name, "1.2.3", manifestOf(fmt.Sprint(i))))
+			digests = append(digests, r.Push(hub.Name, "1.2.3", cachetest.ManifestOf(fmt.Sprint(i))))
 			if _, err := c.Manifest(t.Context(), hub, "1.2.3", false); err != nil {
 				t.Fatal(err)
 			}
 			time.Sleep(2 * ttl)
 		}
-		h, ok, err := c.TagHistory(hub, "1.2.3")
+		h, ok, err := c.store.Index.Tag(hub, "1.2.3")
 		if err != nil || !ok || h.Desc.Digest != digests[2] || len(h.History) != 2 {
 			t.Fatalf("TagHistory = %+v, %t, %v", h, ok, err)
 		}
@@ -313,16 +316,16 @@ func TestTagHistoryTellsOfMoves(t *testing.T) {
 }
 
 func TestOfflineNeverAsks(t *testing.T) {
-	r := newRegistry()
-	r.push(hub.Name, "latest", manifestOf("one"))
+	r := cachetest.NewRegistry()
+	r.Push(hub.Name, "latest", cachetest.ManifestOf("one"))
 	c := openWith(t, r, UpstreamOptions{TagTTL: ttl, Offline: true})
 	defer closeCache(t, c)
-	s := &script{data: []byte("x")}
-	d := r.put(hub.Name, s)
+	s := &cachetest.Script{Data: []byte("x")}
+	d := r.Put(hub.Name, s)
 	for _, try := range []func() error{
 		func() error { _, err := c.Manifest(t.Context(), hub, "latest", false); return err },
 		func() error {
-			_, err := c.Manifest(t.Context(), hub, digestOf(manifestOf("one")).String(), true)
+			_, err := c.Manifest(t.Context(), hub, cachetest.DigestOf(cachetest.ManifestOf("one")).String(), true)
 			return err
 		},
 		func() error { _, err := c.Blob(t.Context(), hub, d); return err },
@@ -334,7 +337,7 @@ func TestOfflineNeverAsks(t *testing.T) {
 			t.Errorf("offline answer = %v, want not found", err)
 		}
 	}
-	if n := len(r.calls); n != 0 {
-		t.Errorf("upstream was asked: %v", r.calls)
+	if n := len(r.Calls()); n != 0 {
+		t.Errorf("upstream was asked: %v", r.Calls())
 	}
 }

@@ -10,11 +10,11 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"forebay/cache/image"
 	"forebay/cache/index"
 	"forebay/internal/logkey"
 	"forebay/internal/pull"
 	"forebay/internal/statefile"
-	"forebay/internal/wire"
 )
 
 // Wanted is something that clients asked for while its registry was not to be contacted.
@@ -53,7 +53,7 @@ type wants struct {
 
 // openWants reads the list that an earlier run left.
 func (c *Cache) openWants() {
-	c.wants.file = filepath.Join(c.opts.Dir, wantedName)
+	c.wants.file = filepath.Join(c.opts.Store.Dir, wantedName)
 	c.wants.list = map[string]*Wanted{}
 	var list []Wanted
 	if err := statefile.Read(c.wants.file, wantedFileMost, &list); err != nil {
@@ -78,7 +78,7 @@ func (w *Wanted) key() string {
 // of it: a tag, or the digest of a manifest or of a blob. It is noted as wanted.
 func (c *Cache) offlineMiss(ctx context.Context, repo Repo, tag string, d v1.Hash, blob bool) error {
 	if pull.Client(ctx) != "" { // not for what we or operators want
-		w := Wanted{Ref: refString(repo, tag, d), Blob: blob}
+		w := Wanted{Ref: image.Name(repo, tag, d), Blob: blob}
 		if blob {
 			if holder := c.holderOf(repo, d); holder != "" {
 				w = Wanted{Ref: holder}
@@ -92,32 +92,17 @@ func (c *Cache) offlineMiss(ctx context.Context, repo Repo, tag string, d v1.Has
 // holderOf returns the image of a tag that needs a blob, "" if none is known.
 func (c *Cache) holderOf(repo Repo, d v1.Hash) string {
 	found, n := "", 0
-	_ = c.index.Tags(repo, func(tag string, t index.Tag) error { // without an answer it is wanted as a blob
+	_ = c.store.Index.Tags(repo, func(tag string, t index.Tag) error { // without an answer it is wanted as a blob
 		if n++; n > holdersMost {
 			return index.ErrStop
 		}
-		if c.needs(repo, t.Desc.Digest, d, 0) {
-			found = refString(repo, tag, v1.Hash{})
+		if c.images.Needs(repo, t.Desc.Digest, d) {
+			found = image.Name(repo, tag, v1.Hash{})
 			return index.ErrStop
 		}
 		return nil
 	})
 	return found
-}
-
-// needs reports whether the kept manifest of leads to the blob d.
-func (c *Cache) needs(repo Repo, of, d v1.Hash, depth int) bool {
-	doc, ok := c.doc(repo, of)
-	if !ok || depth > imageDepth {
-		return false
-	}
-	if slices.ContainsFunc(doc.blobs(), func(p Part) bool { return p.Digest == d }) {
-		return true
-	}
-	return slices.ContainsFunc(doc.Manifests, func(child descriptor) bool {
-		h, ok := child.digest()
-		return ok && c.needs(repo, h, d, depth+1)
-	})
 }
 
 func (w *wants) add(one Wanted, now time.Time) {
@@ -157,13 +142,13 @@ func (c *Cache) Wanted() []Wanted {
 
 // arrived reports whether something that was wanted can be served now.
 func (c *Cache) arrived(w Wanted) bool {
-	repo, tag, d, ok := parseRef(w.Ref)
+	repo, tag, d, ok := image.ParseName(w.Ref)
 	if !ok {
 		return true // nothing that could be asked for
 	}
 	if w.Blob {
-		_, kept := c.storedSize(d)
-		return kept && c.linked(repo, index.Blob, d)
+		_, kept := c.store.Size(d)
+		return kept && c.store.Linked(repo, index.Blob, d)
 	}
 	if tag != "" {
 		t, err := c.tag(repo, tag)
@@ -172,31 +157,10 @@ func (c *Cache) arrived(w Wanted) bool {
 		}
 		d = t.Desc.Digest
 	}
-	if !c.keeps(repo, d) {
+	if !c.store.Serves(repo, d) {
 		return false
 	}
-	image := c.image(repo, tag, d, false)
-	return image.State != Incomplete
-}
-
-// parseRef takes apart what refString made.
-func parseRef(s string) (repo Repo, tag string, d v1.Hash, ok bool) {
-	name, digest, byDigest := strings.Cut(s, "@")
-	if byDigest {
-		h, err := wire.ParseDigest(digest)
-		if err != nil {
-			return repo, "", d, false
-		}
-		d = h
-	} else {
-		colon := strings.LastIndexByte(s, ':')
-		if colon < strings.LastIndexByte(s, '/') || colon < 0 {
-			return repo, "", d, false
-		}
-		name, tag = s[:colon], s[colon+1:]
-	}
-	upstream, rest, ok := strings.Cut(name, "/")
-	return Repo{Upstream: upstream, Name: rest}, tag, d, ok
+	return c.images.Of(repo, tag, d).State != image.Incomplete
 }
 
 // ClearWanted empties the list and returns how much there was.
@@ -256,7 +220,7 @@ func (c *Cache) keepWants(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			if err := c.wants.write(); err != nil && c.told.first(wantedName) {
+			if err := c.wants.write(); err != nil && c.known.warned.first(key{what: aFile, ref: wantedName}) {
 				c.log.Warn("list of what is wanted is not written", logkey.Err(err))
 			}
 		}

@@ -18,6 +18,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"forebay/cache"
+	"forebay/cache/store"
 	"forebay/internal/pull"
 )
 
@@ -39,6 +40,10 @@ func (*registry) Resolve(context.Context, string, string) (v1.Descriptor, error)
 func (*registry) Manifest(context.Context, string, string) (v1.Descriptor, []byte, error) {
 	return v1.Descriptor{}, nil, errNotHere
 }
+
+func (g *registry) Low() bool { return false }
+
+func (g *registry) AtReserve() bool { return false }
 
 func (g *registry) StatBlob(context.Context, string, v1.Hash) (int64, error) { return g.size, nil }
 
@@ -79,7 +84,7 @@ func newMirror(t *testing.T, data, want []byte) (h *Handler, g *registry, path s
 	t.Helper()
 	g = &registry{data: data, size: int64(len(data)), release: make(chan struct{})}
 	kept, err := cache.Open(cache.Options{
-		Dir:       t.TempDir(),
+		Store:     store.Options{Dir: t.TempDir()},
 		Upstreams: map[string]cache.UpstreamOptions{"docker.io": {Upstream: g}},
 	})
 	if err != nil {

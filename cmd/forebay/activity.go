@@ -8,7 +8,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
-	"forebay/cache"
+	"forebay/cache/event"
 	"forebay/config"
 	"forebay/internal/activity"
 	"forebay/proxy"
@@ -16,13 +16,13 @@ import (
 
 // newActivity returns what remembers who asks m for what.
 func (m *mirror) newActivity(c *config.Config, log *zap.Logger) *activity.Recorder {
-	return activity.New(activity.Options{Upstreams: upstreamNames(c), Received: m.received, Gauges: m.gauges, Store: m.cache, Log: log})
+	return activity.New(activity.Options{Upstreams: upstreamNames(c), Received: m.received, Gauges: m.gauges, Store: m.cache.Store(), Log: log})
 }
 
 // run does the work in the background until ctx is done.
 func (m *mirror) run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return m.cache.Run(ctx) })
+	group.Go(func() error { return m.Run(ctx) })
 	group.Go(func() error { return m.activity.Run(ctx) })
 	return group.Wait()
 }
@@ -42,7 +42,7 @@ func (m *mirror) observe(r *proxy.Request) {
 }
 
 // tellEvent takes in what happened in the cache.
-func (m *mirror) tellEvent(e cache.Event) {
+func (m *mirror) tellEvent(e event.Event) {
 	m.metrics.Event(e.Kind)
 	if m.activity == nil { // while the cache is being opened
 		return
@@ -63,7 +63,7 @@ func digestText(d v1.Hash) string {
 // gauges tells what the history needs of cache and registries.
 func (m *mirror) gauges() activity.Gauges {
 	g := activity.Gauges{Budgets: map[string]int64{}}
-	if s, err := m.cache.Stats(); err == nil {
+	if s, err := m.keeper.Stats(); err == nil {
 		g.UsedBytes, g.Evicted, g.EvictedBytes = s.UsedBytes, s.EvictedBlobs, s.EvictedBytes
 	}
 	for _, r := range m.registries {

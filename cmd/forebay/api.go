@@ -31,7 +31,7 @@ func newAPI(c *config.Config, m *mirror, sets *prefetch.Sets, b build, log *zap.
 // apiOptions are those of the admin API that are the mirror's. Nobody is let in by them yet.
 func (m *mirror) apiOptions(sets *prefetch.Sets, b build, log *zap.Logger) admin.APIOptions {
 	return admin.APIOptions{
-		Cache: m.cache, Registries: m.names, Upstream: m.registryStatus, Activity: m.activity, Sets: sets,
+		Keeper: m.keeper, Registries: m.names, Upstream: m.registryStatus, Activity: m.activity, Sets: sets,
 		Version: b.version, Log: log.Named("admin"),
 		Names: admin.Names{Listen: "admin_listen", Token: "admin_token", TokenFile: "admin_token_file"},
 	}

@@ -37,7 +37,7 @@ func (m *mirror) watch(c *config.Config, r *readiness) {
 	for _, u := range c.Upstreams {
 		reserves[u.Name] = u.Reserve
 	}
-	s := metrics.Sources{Cache: m.cache, Registries: m.registries, Reserves: reserves, Ready: r.ready}
+	s := metrics.Sources{Keeper: m.keeper, Registries: m.registries, Reserves: reserves, Ready: r.ready}
 	if m.bucket != nil {
 		s.S3 = m.bucket.Calls
 	}

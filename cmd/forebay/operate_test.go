@@ -11,7 +11,8 @@ import (
 	"testing"
 	"time"
 
-	"forebay/cache"
+	"forebay/cache/image"
+	"forebay/cache/upkeep"
 	"forebay/internal/admin"
 	"forebay/test/hubtest"
 )
@@ -144,14 +145,14 @@ func TestOperatorLooksAtWhatIsKept(t *testing.T) {
 
 func TestOperatorsCommandsSpeakJSON(t *testing.T) {
 	o := newOperated(t, "")
-	image := o.hub.PushImage("library/alpine", "1", hubtest.ImageSpec{})
-	o.pull("library/alpine", "1", image.Blobs()...)
+	pushed := o.hub.PushImage("library/alpine", "1", hubtest.ImageSpec{})
+	o.pull("library/alpine", "1", pushed.Blobs()...)
 	for _, tt := range []struct {
 		args string
 		to   any
 	}{
-		{"ls", &[]cache.Image{}}, {"images", &[]cache.Image{}}, {"ls none*", &[]cache.Image{}}, {"inspect alpine:1", &cache.Image{}},
-		{"tag history alpine:1", &admin.History{}}, {"stats", &cache.Stats{}}, {"status", &admin.Status{}}, {"pins", &admin.PinList{}},
+		{"ls", &[]image.Image{}}, {"images", &[]image.Image{}}, {"ls none*", &[]image.Image{}}, {"inspect alpine:1", &image.Image{}},
+		{"tag history alpine:1", &admin.History{}}, {"stats", &upkeep.Stats{}}, {"status", &admin.Status{}}, {"pins", &admin.PinList{}},
 		{"jobs", &admin.JobList{}}, {"refresh alpine:1", &admin.RefreshAnswer{}}, {"repair alpine:1", &admin.Job{}}, {"verify", &admin.Job{}},
 		{"gc --dry-run", &admin.Job{}}, {"pin alpine:1", &admin.PinAnswer{}}, {"pins", &admin.PinList{}},
 		{"purge --force alpine:1", &admin.PurgeAnswer{}},

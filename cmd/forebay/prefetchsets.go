@@ -17,7 +17,7 @@ const prefetchState = "prefetch.json"
 // newSets returns the prefetch sets of the configuration.
 func newSets(c *config.Config, m *mirror, log *zap.Logger) (*prefetch.Sets, error) {
 	o := prefetch.SetsOptions{
-		Cache: m.cache, Registries: m.names, File: filepath.Join(c.Storage.Dir, prefetchState), Log: log.Named("prefetch"),
+		Keeper: m.keeper, Registries: m.names, File: filepath.Join(c.Storage.Dir, prefetchState), Log: log.Named("prefetch"),
 	}
 	for _, s := range c.Prefetch {
 		one := prefetch.Set{

@@ -6,8 +6,8 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
-	"forebay/cache"
 	"forebay/cache/index"
+	"forebay/cache/store"
 	"forebay/internal/command"
 )
 
@@ -43,7 +43,7 @@ first: a folder that is in use is refused. No blob is changed or removed. With a
 			defer bucket.Close()
 		}
 		progress := func(done index.Progress) { fmt.Fprintln(p.Stderr, foundText(done, bucket != nil)+" …") }
-		done, err := cache.RebuildIndex(cmd.Context(), cache.Options{
+		done, err := store.RebuildIndex(cmd.Context(), store.Options{
 			Dir: c.Storage.Dir, IndexDir: c.Storage.IndexDir, Bucket: tierOptions(c, bucket), Log: log,
 		}, progress)
 		if err != nil {

@@ -97,10 +97,10 @@ func serve(ctx context.Context, c *config.Config, p command.Process) (err error)
 	if err != nil {
 		return err
 	}
-	ready := &readiness{readable: m.cache.Readable}
+	ready := &readiness{readable: m.cache.Store().Readable}
 	m.watch(c, ready)
 	s, err := newServers(c, m.handler, admin.Options{
-		Ready: ready.ready, Ailing: m.cache.Ailing, Metrics: m.metrics.Handler(), Profiles: c.AdminPprof, Version: b.version,
+		Ready: ready.ready, Ailing: m.cache.Store().Ailing, Metrics: m.metrics.Handler(), Profiles: c.AdminPprof, Version: b.version,
 		Webhooks: newWebhooks(c, m.cache.Hint, log), API: api, Page: dashboard,
 	}, ready, log)
 	if err != nil {

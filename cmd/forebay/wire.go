@@ -1,17 +1,22 @@
 package main
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
+	"sync"
 
 	"go.uber.org/zap"
 
 	"forebay/cache"
+	"forebay/cache/event"
 	"forebay/cache/s3"
+	"forebay/cache/store"
 	"forebay/cache/tier"
+	"forebay/cache/upkeep"
 	"forebay/config"
 	"forebay/internal/activity"
 	"forebay/internal/command"
@@ -22,10 +27,11 @@ import (
 	"forebay/upstream/ecr"
 )
 
-// mirror is everything between a client's request and the registries. Its owner runs
-// cache.Run and calls Close once no request is being answered.
+// mirror is everything between a client's request and the registries. Its owner calls
+// Run, and Close once no request is being answered.
 type mirror struct {
 	cache      *cache.Cache
+	keeper     *upkeep.Keeper // of the cache
 	handler    http.Handler
 	names      *wire.Registries
 	registries []*upstream.Registry
@@ -68,6 +74,7 @@ func newMirror(c *config.Config, b build, log, access *zap.Logger) (_ *mirror, e
 	if m.cache, err = openCache(c, upstreams, tierOptions(c, m.bucket), m.tellEvent, log.Named("cache")); err != nil {
 		return nil, err
 	}
+	m.keeper = upkeep.New(m.cache, upkeep.Options{ScrubInterval: c.ScrubInterval})
 	m.activity = m.newActivity(c, log.Named("activity"))
 	if m.traces, err = newTraces(&c.Tracing, b, log.Named("tracing")); err != nil {
 		return nil, command.Usage(err)
@@ -88,6 +95,14 @@ func (m *mirror) rate(name string) (wire.RateLimit, bool) {
 		}
 	}
 	return wire.RateLimit{}, false
+}
+
+// Run does the work of the mirror's cache in the background until ctx is done.
+func (m *mirror) Run(ctx context.Context) error {
+	var work sync.WaitGroup
+	defer work.Wait()
+	work.Go(func() { m.keeper.Run(ctx) })
+	return m.cache.Run(ctx)
 }
 
 // Close closes what newMirror opened. Fills in progress are kept for a later start.
@@ -177,7 +192,7 @@ func proxyURL(u *config.Upstream) *url.URL {
 	return p
 }
 
-func openCache(c *config.Config, upstreams map[string]cache.UpstreamOptions, bucket *tier.Options, tell func(cache.Event), log *zap.Logger) (*cache.Cache, error) {
+func openCache(c *config.Config, upstreams map[string]cache.UpstreamOptions, bucket *tier.Options, tell func(event.Event), log *zap.Logger) (*cache.Cache, error) {
 	most, free, err := bounds(c.Storage)
 	if err != nil {
 		return nil, openError(c, err)
@@ -187,20 +202,15 @@ func openCache(c *config.Config, upstreams map[string]cache.UpstreamOptions, buc
 		negative = -1 // what the cache calls never
 	}
 	opened, err := cache.Open(cache.Options{
-		Dir:               c.Storage.Dir,
-		IndexDir:          c.Storage.IndexDir,
+		Store: store.Options{
+			Dir: c.Storage.Dir, IndexDir: c.Storage.IndexDir, MaxBytes: most, MinFree: free, MaxAge: c.Storage.MaxAge,
+			Bucket: bucket, OnEvent: tell, Log: log,
+		},
 		Upstreams:         upstreams,
-		MaxBytes:          most,
-		MinFree:           free,
-		MaxAge:            c.Storage.MaxAge,
 		Pins:              c.Pins,
-		ScrubInterval:     c.ScrubInterval,
 		RevalidateTimeout: c.RevalidateTimeout,
 		NegativeTTL:       negative,
 		CancelAbandoned:   c.OnAbandon == config.AbandonCancel,
-		Bucket:            bucket,
-		OnEvent:           tell,
-		Log:               log,
 	})
 	if err != nil {
 		return nil, openError(c, fmt.Errorf("open storage: %w", err))
@@ -209,15 +219,15 @@ func openCache(c *config.Config, upstreams map[string]cache.UpstreamOptions, buc
 }
 
 // bounds returns how much may be kept and how much is to be left free; 0 in the
-// configuration is "auto", which is the cache's to say.
+// configuration is "auto", which is the store's to say.
 func bounds(s config.Storage) (most, free int64, err error) {
 	if most = s.MaxSize; most == 0 {
-		if most, err = cache.AutoMaxBytes(s.Dir); err != nil {
+		if most, err = store.AutoMaxBytes(s.Dir); err != nil {
 			return 0, 0, err
 		}
 	}
 	if free = s.MinFree; free == 0 {
-		free, err = cache.AutoMinFree(s.Dir)
+		free, err = store.AutoMinFree(s.Dir)
 	}
 	return most, free, err
 }

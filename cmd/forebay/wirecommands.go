@@ -35,7 +35,7 @@ func openFolder(c *config.Config, p command.Process, b build, mayBeNew bool) (*o
 		return nil, err
 	}
 	return &operate.Folder{
-		Cache: m.cache, Names: m.names, Close: m.Close,
+		Keeper: m.keeper, Names: m.names, Close: m.Close,
 		Run: func(ctx context.Context) error { return untilDone(ctx, m.run) },
 		Admin: func() (*admin.API, error) {
 			sets, err := newSets(c, m, log)

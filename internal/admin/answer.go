@@ -11,7 +11,9 @@ import (
 	"strings"
 	"time"
 
-	"forebay/cache"
+	"forebay/cache/image"
+	"forebay/cache/store"
+	"forebay/cache/upkeep"
 	"forebay/internal/logkey"
 	"forebay/internal/pull"
 	"forebay/internal/wire"
@@ -82,13 +84,13 @@ func problemOf(err error) *problem {
 		return p
 	case errors.As(err, &route):
 		return &problem{http.StatusBadRequest, "bad_reference", route.Text}
-	case errors.Is(err, cache.ErrQuery):
+	case errors.Is(err, store.ErrQuery):
 		return &problem{http.StatusBadRequest, "bad_request", err.Error()}
-	case errors.Is(err, cache.ErrNotKept):
+	case errors.Is(err, store.ErrNotKept):
 		return &problem{http.StatusNotFound, "not_kept", err.Error()}
-	case errors.Is(err, cache.ErrPinned):
+	case errors.Is(err, upkeep.ErrPinned):
 		return &problem{http.StatusConflict, "pinned", err.Error()}
-	case errors.Is(err, cache.ErrPinsTooLarge):
+	case errors.Is(err, image.ErrPinsTooLarge):
 		return &problem{http.StatusConflict, "pins_too_large", err.Error()}
 	case errors.As(err, &up):
 		return upstreamProblem(up, err)

@@ -10,15 +10,15 @@ import (
 
 	"go.uber.org/zap"
 
-	"forebay/cache"
+	"forebay/cache/upkeep"
 	"forebay/internal/activity"
 	"forebay/internal/prefetch"
 	"forebay/internal/wire"
 )
 
-// APIOptions configures an [API]. Cache and Registries are required.
+// APIOptions configures an [API]. Keeper and Registries are required.
 type APIOptions struct {
-	Cache      *cache.Cache
+	Keeper     *upkeep.Keeper
 	Registries *wire.Registries // what names of images mean
 	// Upstream returns what is known of the registry of that name. It may be nil.
 	Upstream func(name string) RegistryStatus
@@ -52,7 +52,7 @@ type Names struct {
 // What it takes from the cache is told to it by people: every name is checked, and every
 // list, body and number of jobs has a bound.
 type API struct {
-	cache      *cache.Cache
+	keeper     *upkeep.Keeper
 	registries *wire.Registries
 	upstream   func(name string) RegistryStatus
 	version    string
@@ -73,7 +73,7 @@ var openAPI []byte
 
 // NewAPI returns the API. Its owner calls Close once nothing is served any more.
 func NewAPI(o APIOptions) (*API, error) {
-	if o.Cache == nil || o.Registries == nil {
+	if o.Keeper == nil || o.Registries == nil {
 		return nil, errors.New("admin API: no cache or no registries given")
 	}
 	if o.Log == nil {
@@ -83,7 +83,7 @@ func NewAPI(o APIOptions) (*API, error) {
 		o.Activity = activity.New(activity.Options{})
 	}
 	a := &API{
-		cache: o.Cache, registries: o.Registries, upstream: o.Upstream, version: o.Version, started: time.Now(),
+		keeper: o.Keeper, registries: o.Registries, upstream: o.Upstream, version: o.Version, started: time.Now(),
 		activity: o.Activity, price: o.Price, currency: o.Currency,
 		guard: newGuard(o.Loopback, o.Token, o.Names), jobs: newJobs(), sets: o.Sets, log: o.Log, mux: http.NewServeMux(),
 	}

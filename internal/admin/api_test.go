@@ -13,6 +13,8 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"forebay/cache"
+	"forebay/cache/store"
+	"forebay/cache/upkeep"
 	"forebay/internal/pull"
 	"forebay/internal/wire"
 )
@@ -36,18 +38,22 @@ func (silent) OpenBlob(context.Context, string, v1.Hash, int64, int64) (*pull.Bo
 }
 func (silent) Tags(context.Context, string) ([]string, error) { return nil, nothing("tags") }
 
+func (silent) Low() bool { return false }
+
+func (silent) AtReserve() bool { return false }
+
 func (silent) Referrers(context.Context, string, v1.Hash) ([]json.RawMessage, error) {
 	return nil, nothing("referrers")
 }
 
 func openAPIFor(t *testing.T, loopback bool, token string) *API {
 	t.Helper()
-	c, err := cache.Open(cache.Options{Dir: t.TempDir(), Upstreams: map[string]cache.UpstreamOptions{"docker.io": {Upstream: silent{}}}})
+	c, err := cache.Open(cache.Options{Store: store.Options{Dir: t.TempDir()}, Upstreams: map[string]cache.UpstreamOptions{"docker.io": {Upstream: silent{}}}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	a, err := NewAPI(APIOptions{
-		Cache: c, Version: "v1", Loopback: loopback, Token: token,
+		Keeper: upkeep.New(c, upkeep.Options{}), Version: "v1", Loopback: loopback, Token: token,
 		Registries: &wire.Registries{Default: wire.Hub, Names: map[string]string{wire.Hub: wire.Hub}},
 	})
 	if err != nil {
@@ -242,8 +248,8 @@ func TestUpstreamFailuresAreTold(t *testing.T) {
 func TestJobsAreBoundedAndEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		j := newJobs()
-		hang := func(ctx context.Context, tell func(cache.Progress)) (any, error) {
-			tell(cache.Progress{Items: 3})
+		hang := func(ctx context.Context, tell func(upkeep.Progress)) (any, error) {
+			tell(upkeep.Progress{Items: 3})
 			<-ctx.Done()
 			return nil, ctx.Err()
 		}
@@ -273,13 +279,13 @@ func TestJobsAreBoundedAndEnd(t *testing.T) {
 			t.Errorf("cancelled job = %+v", job)
 		}
 		for range jobsKept + 20 {
-			_, err := j.start("gc", "", func(context.Context, func(cache.Progress)) (any, error) { return 7, nil })
+			_, err := j.start("gc", "", func(context.Context, func(upkeep.Progress)) (any, error) { return 7, nil })
 			if err != nil {
 				t.Fatal(err)
 			}
 			synctest.Wait()
 		}
-		if _, err := j.start("gc", "", func(context.Context, func(cache.Progress)) (any, error) { return nil, errors.New("broken") }); err != nil {
+		if _, err := j.start("gc", "", func(context.Context, func(upkeep.Progress)) (any, error) { return nil, errors.New("broken") }); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()

@@ -11,7 +11,8 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	media "github.com/google/go-containerregistry/pkg/v1/types"
 
-	"forebay/cache"
+	"forebay/cache/store"
+	"forebay/cache/upkeep"
 	"forebay/internal/wire"
 )
 
@@ -41,7 +42,7 @@ func (a *API) contents(w http.ResponseWriter, r *http.Request) error {
 	if q["platforms"] != "" {
 		platforms = strings.Split(q["platforms"], ",")
 	}
-	list, err := a.cache.Contents(r.Context(), repoOf(ref), ref.Tag, ref.Digest, platforms, referrers)
+	list, err := a.keeper.Images.Contents(r.Context(), repoOf(ref), ref.Tag, ref.Digest, platforms, referrers)
 	if err != nil {
 		return err
 	}
@@ -62,7 +63,7 @@ func (a *API) content(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	f, size, err := a.cache.Content(d)
+	f, size, err := a.keeper.Content(d)
 	if err != nil {
 		return err
 	}
@@ -81,7 +82,7 @@ func (a *API) takeIn(w http.ResponseWriter, r *http.Request) error {
 	if r.ContentLength < 0 {
 		return &problem{http.StatusLengthRequired, "no_length", "the request must say its Content-Length"}
 	}
-	if err := a.cache.TakeIn(r.Context(), d, r.ContentLength, r.Body); err != nil {
+	if err := a.keeper.TakeIn(r.Context(), d, r.ContentLength, r.Body); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)
@@ -112,7 +113,7 @@ func (a *API) lacking(w http.ResponseWriter, r *http.Request) error {
 		if err != nil {
 			return badRequest("%s", err)
 		}
-		if !a.cache.Expect(d) {
+		if !a.keeper.Expect(d) {
 			out.Digests = append(out.Digests, s)
 		}
 	}
@@ -135,7 +136,7 @@ func (a *API) stored(w http.ResponseWriter, r *http.Request) error {
 			return badRequest("%s", err)
 		}
 	}
-	page, err := a.cache.StoredAfter(after, limit)
+	page, err := a.keeper.Images.StoredAfter(after, limit)
 	if err != nil {
 		return err
 	}
@@ -156,7 +157,7 @@ type AdmitRequest struct {
 
 // AdmitAnswer says what came of it.
 type AdmitAnswer struct {
-	cache.Admitted
+	upkeep.Admitted
 	// PinError is why it could not be pinned, if it was to be.
 	PinError string `json:"pin_error,omitempty"`
 }
@@ -180,16 +181,16 @@ func (a *API) admit(w http.ResponseWriter, r *http.Request) error {
 	if in.Confirmed.After(time.Now()) {
 		in.Confirmed = time.Time{} // the clock of another machine
 	}
-	root := cache.Root{Repo: repoOf(ref), Tag: ref.Tag, Confirmed: in.Confirmed, Desc: v1.Descriptor{Digest: d, Size: in.Size, MediaType: media.MediaType(in.MediaType)}}
+	root := upkeep.Root{Repo: repoOf(ref), Tag: ref.Tag, Confirmed: in.Confirmed, Desc: v1.Descriptor{Digest: d, Size: in.Size, MediaType: media.MediaType(in.MediaType)}}
 	ctx, cancel := a.changing(purgeTimeout)
 	defer cancel()
-	done, err := a.cache.Admit(ctx, root)
+	done, err := a.keeper.Admit(ctx, root)
 	if err != nil {
 		return err
 	}
 	answer := AdmitAnswer{Admitted: *done}
 	if in.Pin {
-		_, err := a.cache.Pin(ctx, root.Repo, root.Tag, d, nil)
+		_, err := a.keeper.Pin(ctx, root.Repo, root.Tag, d, nil)
 		answer.Pinned = err == nil
 		if err != nil {
 			answer.PinError = err.Error()
@@ -202,9 +203,9 @@ func (a *API) admit(w http.ResponseWriter, r *http.Request) error {
 // contentProblem turns errors of content into what is answered; nil for others.
 func contentProblem(err error) *problem {
 	switch {
-	case errors.Is(err, cache.ErrContent):
+	case errors.Is(err, upkeep.ErrContent):
 		return &problem{http.StatusUnprocessableEntity, "bad_content", err.Error()}
-	case errors.Is(err, cache.ErrNoRoom):
+	case errors.Is(err, store.ErrNoRoom):
 		return &problem{http.StatusInsufficientStorage, "no_room", err.Error()}
 	}
 	return nil

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"forebay/cache"
+	"forebay/cache/image"
 )
 
 func digestText(s string) string { return fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(s))) }
@@ -32,7 +32,7 @@ func TestContentGoesInAndOutByItsDigest(t *testing.T) {
 	if err := json.Unmarshal(w.Body.Bytes(), &lacking); err != nil || len(lacking.Digests) != 1 || lacking.Digests[0] != other {
 		t.Errorf("lacking = %s, %v", w.Body, err)
 	}
-	var page cache.StoredPage
+	var page image.StoredPage
 	w = asks(a, "GET", "/stored?limit=2", "", nil)
 	if err := json.Unmarshal(w.Body.Bytes(), &page); err != nil || len(page.Blobs) != 2 || page.Next == "" {
 		t.Errorf("stored = %s, %v", w.Body, err)
@@ -45,7 +45,7 @@ func TestContentGoesInAndOutByItsDigest(t *testing.T) {
 	if err := json.Unmarshal(w.Body.Bytes(), &admitted); err != nil || admitted.MissingCount != 1 || !admitted.Pinned || admitted.Ref != "docker.io/library/app:1" {
 		t.Errorf("admit = %s, %v", w.Body, err)
 	}
-	var contents cache.Contents
+	var contents image.Contents
 	w = asks(a, "GET", "/contents?ref=app:1", "", nil)
 	if err := json.Unmarshal(w.Body.Bytes(), &contents); err != nil || len(contents.Parts) != 3 {
 		t.Errorf("contents = %s, %v", w.Body, err)

@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"forebay/cache"
+	"forebay/cache/image"
+	"forebay/cache/upkeep"
 	"forebay/internal/wire"
 )
 
@@ -40,7 +42,7 @@ func (a *API) repositories(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	page, err := a.cache.Repositories(q["after"], limit)
+	page, err := a.keeper.Images.Repositories(q["after"], limit)
 	if err != nil {
 		return err
 	}
@@ -61,7 +63,7 @@ func (a *API) images(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	ask := cache.ImageQuery{Missing: missing, After: q["after"], Limit: limit}
+	ask := image.Query{Missing: missing, After: q["after"], Limit: limit}
 	switch pattern := q["pattern"]; {
 	case pattern == "":
 	case strings.ContainsAny(pattern, "*?["):
@@ -76,7 +78,7 @@ func (a *API) images(w http.ResponseWriter, r *http.Request) error {
 		}
 		ask.Repo = repoOf(ref)
 	}
-	page, err := a.cache.Images(r.Context(), ask)
+	page, err := a.keeper.Images.List(r.Context(), ask)
 	if err != nil {
 		return err
 	}
@@ -86,13 +88,13 @@ func (a *API) images(w http.ResponseWriter, r *http.Request) error {
 
 // oneImage answers a list for a pattern that names a single image.
 func (a *API) oneImage(w http.ResponseWriter, ref wire.Reference, missing bool) error {
-	page := cache.ImagePage{Images: []cache.Image{}}
-	image, err := a.cache.Inspect(repoOf(ref), ref.Tag, ref.Digest)
-	if err == nil && (!missing || image.State == cache.Incomplete) {
-		for i := range image.Platforms {
-			image.Platforms[i].Parts = nil
+	page := image.Page{Images: []image.Image{}}
+	found, err := a.keeper.Images.Inspect(repoOf(ref), ref.Tag, ref.Digest)
+	if err == nil && (!missing || found.State == image.Incomplete) {
+		for i := range found.Platforms {
+			found.Platforms[i].Parts = nil
 		}
-		page.Images = append(page.Images, *image)
+		page.Images = append(page.Images, *found)
 	}
 	if err != nil && problemOf(err).code != "not_kept" {
 		return err
@@ -106,11 +108,11 @@ func (a *API) image(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	image, err := a.cache.Inspect(repoOf(ref), ref.Tag, ref.Digest)
+	found, err := a.keeper.Images.Inspect(repoOf(ref), ref.Tag, ref.Digest)
 	if err != nil {
 		return err
 	}
-	reply(w, http.StatusOK, image)
+	reply(w, http.StatusOK, found)
 	return nil
 }
 
@@ -125,7 +127,7 @@ func (a *API) queryReference(r *http.Request) (wire.Reference, error) {
 // History is what a tag pointed to, the latest first.
 type History struct {
 	Ref      string             `json:"ref"`
-	Bindings []cache.TagBinding `json:"bindings"`
+	Bindings []image.TagBinding `json:"bindings"`
 }
 
 func (a *API) history(w http.ResponseWriter, r *http.Request) error {
@@ -136,7 +138,7 @@ func (a *API) history(w http.ResponseWriter, r *http.Request) error {
 	if ref.HasDigest() {
 		return badRequest("a digest has no history: name a tag")
 	}
-	list, err := a.cache.History(repoOf(ref), ref.Tag)
+	list, err := a.keeper.Images.History(repoOf(ref), ref.Tag)
 	if err != nil {
 		return err
 	}
@@ -152,7 +154,7 @@ type RefRequest struct {
 // RefreshAnswer says what a refresh found.
 type RefreshAnswer struct {
 	Ref string `json:"ref"`
-	cache.Refreshed
+	upkeep.Refreshed
 }
 
 func (a *API) refresh(w http.ResponseWriter, r *http.Request) error {
@@ -169,7 +171,7 @@ func (a *API) refresh(w http.ResponseWriter, r *http.Request) error {
 	}
 	ctx, cancel := a.changing(askTimeout)
 	defer cancel()
-	found, err := a.cache.Refresh(ctx, repoOf(ref), ref.Tag)
+	found, err := a.keeper.Refresh(ctx, repoOf(ref), ref.Tag)
 	if err != nil {
 		return err
 	}
@@ -189,7 +191,7 @@ type PurgeRequest struct {
 type PurgeAnswer struct {
 	Target string `json:"target"` // in full
 	What   string `json:"what"`   // image, repository or digest
-	cache.Purged
+	upkeep.Purged
 }
 
 func (a *API) purge(w http.ResponseWriter, r *http.Request) error {
@@ -203,7 +205,7 @@ func (a *API) purge(w http.ResponseWriter, r *http.Request) error {
 	ctx, cancel := a.changing(purgeTimeout)
 	defer cancel()
 	if d, err := wire.ParseDigest(in.Target); err == nil {
-		done, err := a.cache.PurgeDigest(ctx, d, in.Force)
+		done, err := a.keeper.PurgeDigest(ctx, d, in.Force)
 		return purged(w, PurgeAnswer{d.String(), "digest", done}, err)
 	}
 	ref, err := a.registries.Reference(in.Target)
@@ -211,13 +213,13 @@ func (a *API) purge(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if ref.Tag == "" && !ref.HasDigest() {
-		done, err := a.cache.PurgeRepository(ctx, repoOf(ref), in.Force)
+		done, err := a.keeper.PurgeRepository(ctx, repoOf(ref), in.Force)
 		return purged(w, PurgeAnswer{ref.Name(), "repository", done}, err)
 	}
 	if ref.HasDigest() {
 		ref.Tag = ""
 	}
-	done, err := a.cache.PurgeImage(ctx, repoOf(ref), ref.Tag, ref.Digest, in.Force)
+	done, err := a.keeper.PurgeImage(ctx, repoOf(ref), ref.Tag, ref.Digest, in.Force)
 	return purged(w, PurgeAnswer{ref.String(), "image", done}, err)
 }
 

@@ -11,7 +11,8 @@ import (
 	"sync"
 	"time"
 
-	"forebay/cache"
+	"forebay/cache/upkeep"
+	"forebay/internal/manifest"
 	"forebay/internal/prefetch"
 	"forebay/internal/wire"
 )
@@ -29,14 +30,14 @@ const (
 
 // Job is work that takes longer than an answer should.
 type Job struct {
-	ID       string         `json:"id"`
-	Kind     string         `json:"kind"`             // repair, verify, gc, prefetch or lock
-	Target   string         `json:"target,omitempty"` // the image, or the first of several
-	State    JobState       `json:"state"`
-	Started  time.Time      `json:"started"`
-	Ended    time.Time      `json:"ended,omitzero"`
-	Progress cache.Progress `json:"progress"`
-	Error    string         `json:"error,omitempty"`
+	ID       string          `json:"id"`
+	Kind     string          `json:"kind"`             // repair, verify, gc, prefetch or lock
+	Target   string          `json:"target,omitempty"` // the image, or the first of several
+	State    JobState        `json:"state"`
+	Started  time.Time       `json:"started"`
+	Ended    time.Time       `json:"ended,omitzero"`
+	Progress upkeep.Progress `json:"progress"`
+	Error    string          `json:"error,omitempty"`
 	// Prefetch is how far a prefetch is with its images, while it runs.
 	Prefetch *prefetch.Snapshot `json:"prefetch,omitempty"`
 	// Result is what it came to, once it is done: Repaired, Verified,
@@ -71,9 +72,9 @@ func newJobs() *jobs {
 }
 
 // start runs work, of which only one of a kind and target runs at a time.
-func (j *jobs) start(kind, target string, work func(context.Context, func(cache.Progress)) (any, error)) (Job, error) {
+func (j *jobs) start(kind, target string, work func(context.Context, func(upkeep.Progress)) (any, error)) (Job, error) {
 	return j.begin(kind, target, func(ctx context.Context, r *runJob) (any, error) {
-		return work(ctx, func(p cache.Progress) { j.tell(r, p) })
+		return work(ctx, func(p upkeep.Progress) { j.tell(r, p) })
 	})
 }
 
@@ -126,7 +127,7 @@ func (j *jobs) forgetOld() {
 	})
 }
 
-func (j *jobs) tell(r *runJob, p cache.Progress) {
+func (j *jobs) tell(r *runJob, p upkeep.Progress) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	r.Progress = p
@@ -231,7 +232,7 @@ func (a *API) repair(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	for _, p := range in.Platforms {
-		if p == cache.AllPlatforms && len(in.Platforms) == 1 {
+		if p == manifest.AllPlatforms && len(in.Platforms) == 1 {
 			break
 		}
 		if err := wire.ValidPlatform(p); err != nil {
@@ -243,8 +244,8 @@ func (a *API) repair(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (a *API) startRepair(ref wire.Reference, platforms []string) (Job, error) {
-	return a.jobs.start("repair", ref.String(), func(ctx context.Context, tell func(cache.Progress)) (any, error) {
-		return a.cache.Repair(ctx, repoOf(ref), ref.Tag, ref.Digest, platforms, tell)
+	return a.jobs.start("repair", ref.String(), func(ctx context.Context, tell func(upkeep.Progress)) (any, error) {
+		return a.keeper.Repair(ctx, repoOf(ref), ref.Tag, ref.Digest, platforms, tell)
 	})
 }
 
@@ -258,8 +259,8 @@ func (a *API) verify(w http.ResponseWriter, r *http.Request) error {
 	if err := decode(r, &in); err != nil {
 		return err
 	}
-	job, err := a.jobs.start("verify", "", func(ctx context.Context, tell func(cache.Progress)) (any, error) {
-		return a.cache.Verify(ctx, in.Repair, tell)
+	job, err := a.jobs.start("verify", "", func(ctx context.Context, tell func(upkeep.Progress)) (any, error) {
+		return a.keeper.Verify(ctx, in.Repair, tell)
 	})
 	return accepted(w, job, err)
 }
@@ -274,8 +275,8 @@ func (a *API) collect(w http.ResponseWriter, r *http.Request) error {
 	if err := decode(r, &in); err != nil {
 		return err
 	}
-	job, err := a.jobs.start("gc", "", func(ctx context.Context, tell func(cache.Progress)) (any, error) {
-		return a.cache.Collect(ctx, in.DryRun, tell)
+	job, err := a.jobs.start("gc", "", func(ctx context.Context, tell func(upkeep.Progress)) (any, error) {
+		return a.keeper.Collect(ctx, in.DryRun, tell)
 	})
 	return accepted(w, job, err)
 }

@@ -12,7 +12,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"forebay/cache"
+	"forebay/cache/image"
 	"forebay/cache/tier"
+	"forebay/cache/upkeep"
 	"forebay/internal/activity"
 	"forebay/internal/imageset"
 	"forebay/internal/prefetch"
@@ -61,17 +63,17 @@ func TestDocumentHasAllRoutesAndNoOthers(t *testing.T) {
 func types() map[string]any {
 	return map[string]any{
 		"Error": Fault{}, "ErrorDetail": FaultDetail{},
-		"Part": cache.Part{}, "ImagePlatform": cache.ImagePlatform{}, "Image": cache.Image{}, "ImagePage": cache.ImagePage{},
-		"RepositoryInfo": cache.RepositoryInfo{}, "RepositoryPage": cache.RepositoryPage{},
-		"TagBinding": cache.TagBinding{}, "History": History{},
+		"Part": image.Part{}, "ImagePlatform": image.ImagePlatform{}, "Image": image.Image{}, "ImagePage": image.Page{},
+		"RepositoryInfo": image.RepositoryInfo{}, "RepositoryPage": image.RepositoryPage{},
+		"TagBinding": image.TagBinding{}, "History": History{},
 		"RefRequest": RefRequest{}, "RefreshAnswer": RefreshAnswer{}, "PurgeRequest": PurgeRequest{}, "PurgeAnswer": PurgeAnswer{},
-		"Pin": cache.Pin{}, "PinList": PinList{}, "PinRequest": PinRequest{}, "PinAnswer": PinAnswer{},
+		"Pin": image.Pin{}, "PinList": PinList{}, "PinRequest": PinRequest{}, "PinAnswer": PinAnswer{},
 		"RepairRequest": RepairRequest{}, "VerifyRequest": VerifyRequest{}, "CollectRequest": CollectRequest{},
-		"Progress": cache.Progress{}, "Job": Job{}, "JobList": JobList{},
-		"Repaired": cache.Repaired{}, "RepairFault": cache.RepairFault{}, "Verified": cache.Verified{}, "BadBlob": cache.BadBlob{},
-		"Collected": cache.Collected{}, "Scrub": cache.Scrub{}, "Stats": cache.Stats{},
+		"Progress": upkeep.Progress{}, "Job": Job{}, "JobList": JobList{},
+		"Repaired": upkeep.Repaired{}, "RepairFault": upkeep.Fault{}, "Verified": upkeep.Verified{}, "BadBlob": upkeep.BadBlob{},
+		"Collected": upkeep.Collected{}, "Scrub": upkeep.Scrub{}, "Stats": upkeep.Stats{},
 		"Bucket": tier.Stats{}, "BucketSurvey": tier.Survey{}, "BucketCalls": tier.Calls{}, "FillInfo": cache.FillInfo{},
-		"Contents": cache.Contents{}, "Referer": cache.Referer{}, "Stored": cache.Stored{}, "StoredPage": cache.StoredPage{},
+		"Contents": image.Contents{}, "Referer": image.Referrer{}, "Stored": image.Stored{}, "StoredPage": image.StoredPage{},
 		"DigestList": DigestList{}, "AdmitRequest": AdmitRequest{}, "AdmitAnswer": AdmitAnswer{},
 		"PrefetchRequest": PrefetchRequest{}, "PrefetchImage": PrefetchImage{}, "LockRequest": LockRequest{},
 		"PrefetchActive": prefetch.Active{}, "PrefetchEnded": prefetch.Ended{}, "Registries": Registries{}, "PrefetchSnapshot": prefetch.Snapshot{}, "PrefetchedImage": prefetch.Image{},

@@ -3,12 +3,12 @@ package admin
 import (
 	"net/http"
 
-	"forebay/cache"
+	"forebay/cache/image"
 )
 
 // PinList is all that is pinned.
 type PinList struct {
-	Pins []cache.Pin `json:"pins"`
+	Pins []image.Pin `json:"pins"`
 	// Bytes is what the pins that are held take together, and LimitBytes what they may; 0 is no limit.
 	Bytes      int64 `json:"bytes"`
 	LimitBytes int64 `json:"limit_bytes"`
@@ -18,11 +18,11 @@ func (a *API) pins(w http.ResponseWriter, r *http.Request) error {
 	if _, err := query(r); err != nil {
 		return err
 	}
-	list := PinList{Pins: a.cache.Pins()}
+	list := PinList{Pins: a.keeper.Images.Pins.List()}
 	if list.Pins == nil {
-		list.Pins = []cache.Pin{}
+		list.Pins = []image.Pin{}
 	}
-	stats, err := a.cache.Stats()
+	stats, err := a.keeper.Stats()
 	if err != nil {
 		return err
 	}
@@ -41,7 +41,7 @@ type PinRequest struct {
 
 // PinAnswer is a new pin, with the job that fetches what is missing, if there is one.
 type PinAnswer struct {
-	cache.Pin
+	image.Pin
 	Job string `json:"job,omitempty"`
 }
 
@@ -56,12 +56,12 @@ func (a *API) pin(w http.ResponseWriter, r *http.Request) error {
 	}
 	ctx, cancel := a.changing(askTimeout)
 	defer cancel()
-	pin, err := a.cache.Pin(ctx, repoOf(ref), ref.Tag, ref.Digest, in.Platforms)
+	pin, err := a.keeper.Pin(ctx, repoOf(ref), ref.Tag, ref.Digest, in.Platforms)
 	if err != nil {
 		return err
 	}
 	answer := PinAnswer{Pin: *pin}
-	if in.Fill && pin.State == cache.Incomplete {
+	if in.Fill && pin.State == image.Incomplete {
 		job, err := a.startRepair(ref, in.Platforms)
 		if err != nil {
 			return err
@@ -77,7 +77,7 @@ func (a *API) unpin(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := a.cache.Unpin(repoOf(ref), ref.Tag, ref.Digest); err != nil {
+	if err := a.keeper.Images.Pins.Remove(repoOf(ref), ref.Tag, ref.Digest); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)

@@ -7,7 +7,9 @@ import (
 	"net/http"
 
 	"forebay/cache"
+	"forebay/cache/upkeep"
 	"forebay/internal/imageset"
+	"forebay/internal/manifest"
 	"forebay/internal/prefetch"
 	"forebay/internal/wire"
 )
@@ -76,7 +78,7 @@ func prefixed(at string) string {
 const platformsMost = 100
 
 func platforms(list []string) error {
-	if len(list) == 1 && list[0] == cache.AllPlatforms {
+	if len(list) == 1 && list[0] == manifest.AllPlatforms {
 		return nil
 	}
 	if len(list) > platformsMost {
@@ -121,7 +123,7 @@ func (a *API) prefetch(w http.ResponseWriter, r *http.Request) error {
 		Images: list, Platforms: in.Platforms, Referrers: in.Referrers, DryRun: in.DryRun, Wait: in.Wait, Pin: in.Pin, AtOnce: in.AtOnce,
 	}
 	job, err := a.jobs.startTold("prefetch", target(list), func(ctx context.Context, tell func(told)) (any, error) {
-		return prefetch.Run(ctx, a.cache, q, func(s prefetch.Snapshot) { tell(told{s.Total, &s}) })
+		return prefetch.Run(ctx, a.keeper, q, func(s prefetch.Snapshot) { tell(told{s.Total, &s}) })
 	})
 	return accepted(w, job, err)
 }
@@ -143,8 +145,8 @@ func (a *API) lock(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	job, err := a.jobs.start("lock", target(list), func(ctx context.Context, tell func(cache.Progress)) (any, error) {
-		return prefetch.Lock(ctx, a.cache, list, in.Children, tell)
+	job, err := a.jobs.start("lock", target(list), func(ctx context.Context, tell func(upkeep.Progress)) (any, error) {
+		return prefetch.Lock(ctx, a.keeper, list, in.Children, tell)
 	})
 	return accepted(w, job, err)
 }
@@ -208,7 +210,7 @@ func (a *API) wanted(w http.ResponseWriter, r *http.Request) error {
 	if _, err := query(r); err != nil {
 		return err
 	}
-	list := a.cache.Wanted()
+	list := a.keeper.Cache.Wanted()
 	if list == nil {
 		list = []cache.Wanted{}
 	}
@@ -222,7 +224,7 @@ type Cleared struct {
 }
 
 func (a *API) clearWanted(w http.ResponseWriter, _ *http.Request) error {
-	n, err := a.cache.ClearWanted()
+	n, err := a.keeper.Cache.ClearWanted()
 	if err != nil {
 		return err
 	}
@@ -232,7 +234,7 @@ func (a *API) clearWanted(w http.ResponseWriter, _ *http.Request) error {
 
 // told is how far a job has come.
 type told struct {
-	Progress cache.Progress
+	Progress upkeep.Progress
 	Prefetch *prefetch.Snapshot
 }
 

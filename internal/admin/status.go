@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"forebay/cache"
+	"forebay/cache/upkeep"
 )
 
 // Upstream is a registry: as the cache sees it, and as it says itself.
@@ -64,7 +65,7 @@ type Status struct {
 	Version       string           `json:"version"`
 	StartedAt     time.Time        `json:"started_at"`
 	UptimeSeconds int64            `json:"uptime_seconds"`
-	Stats         cache.Stats      `json:"stats"`
+	Stats         upkeep.Stats     `json:"stats"`
 	Upstreams     []Upstream       `json:"upstreams"`
 	Fills         []cache.FillInfo `json:"fills"`
 	Jobs          []Job            `json:"jobs"` // that run
@@ -85,15 +86,15 @@ func (a *API) status(w http.ResponseWriter, r *http.Request) error {
 
 // glance gathers a Status.
 func (a *API) glance() (*Status, error) {
-	stats, err := a.cache.Stats()
+	stats, err := a.keeper.Stats()
 	if err != nil {
 		return nil, err
 	}
 	s := &Status{
 		Version: a.version, StartedAt: a.started, UptimeSeconds: int64(time.Since(a.started).Seconds()),
-		Stats: stats, Upstreams: []Upstream{}, Fills: a.cache.Fills(), Jobs: []Job{}, Usage: a.usage(),
+		Stats: stats, Upstreams: []Upstream{}, Fills: a.keeper.Cache.Fills(), Jobs: []Job{}, Usage: a.usage(),
 	}
-	for _, u := range a.cache.Upstreams() {
+	for _, u := range a.keeper.Cache.Upstreams() {
 		one := Upstream{UpstreamInfo: u}
 		if a.upstream != nil {
 			one.RegistryStatus = a.upstream(u.Name)
@@ -131,7 +132,7 @@ func (a *API) stats(w http.ResponseWriter, r *http.Request) error {
 	if _, err := query(r); err != nil {
 		return err
 	}
-	stats, err := a.cache.Stats()
+	stats, err := a.keeper.Stats()
 	if err != nil {
 		return err
 	}

@@ -6,7 +6,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"forebay/cache"
+	"forebay/cache/store"
 	"forebay/internal/tally"
 	"forebay/upstream"
 )
@@ -32,7 +32,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	for _, r := range c.s.Registries {
 		c.registry(to, r, time.Now())
 	}
-	for _, u := range c.s.Cache.Upstreams() {
+	for _, u := range c.s.Keeper.Cache.Upstreams() {
 		if !u.LastAsked.IsZero() {
 			to.truth(c.f.up, !u.Failed, u.Name)
 		}
@@ -171,34 +171,34 @@ func seconds(t time.Time) float64 {
 
 // fills writes what the cache does.
 func (c *collector) fills(to sink) {
-	n, err := c.s.Cache.Figures()
+	n, err := c.s.Keeper.Figures()
 	to.missing(c.f.indexBytes, err)
 	for outcome, count := range map[string]int64{
-		"done": n.Fills.Done, "failed": n.Fills.Failed, "wrong": n.Fills.Wrong, "not_kept": n.Fills.NotKept, "cancelled": n.Fills.Cancelled,
+		"done": n.Cache.Fills.Done, "failed": n.Cache.Fills.Failed, "wrong": n.Cache.Fills.Wrong, "not_kept": n.Cache.Fills.NotKept, "cancelled": n.Cache.Fills.Cancelled,
 	} {
 		to.count(c.f.fills, count, outcome)
 	}
-	to.gauge(c.f.filling, float64(n.Fills.Running))
-	to.gauge(c.f.verifying, float64(n.Fills.Verifying))
-	to.gauge(c.f.readers, float64(n.Fills.Readers))
-	to.gauge(c.f.waiting, float64(n.Fills.Waiting))
-	to.count(c.f.resumes, n.Transfers.Broken, "broken")
-	to.count(c.f.resumes, n.Transfers.Resumed, "restart")
-	to.count(c.f.passed, n.Transfers.Passed)
-	to.count(c.f.mismatches, n.Mismatches.Sent, "upstream")
-	to.count(c.f.mismatches, n.Mismatches.Kept, "store")
-	to.times(c.f.evictedAge, n.EvictedAges)
-	to.gauge(c.f.pinnedTags, float64(n.PinnedTags))
-	to.gauge(c.f.pinnedBlobs, float64(n.PinnedBlobs))
+	to.gauge(c.f.filling, float64(n.Cache.Fills.Running))
+	to.gauge(c.f.verifying, float64(n.Cache.Fills.Verifying))
+	to.gauge(c.f.readers, float64(n.Cache.Fills.Readers))
+	to.gauge(c.f.waiting, float64(n.Cache.Fills.Waiting))
+	to.count(c.f.resumes, n.Cache.Transfers.Broken, "broken")
+	to.count(c.f.resumes, n.Cache.Transfers.Resumed, "restart")
+	to.count(c.f.passed, n.Cache.Transfers.Passed)
+	to.count(c.f.mismatches, n.Cache.SentWrong, "upstream")
+	to.count(c.f.mismatches, n.Store.Damaged, "store")
+	to.times(c.f.evictedAge, n.Store.EvictedAges)
+	to.gauge(c.f.pinnedTags, float64(n.Pins.Tags))
+	to.gauge(c.f.pinnedBlobs, float64(n.Pins.Blobs))
 	to.gauge(c.f.scrubBehind, n.ScrubBehind.Seconds())
 	to.gauge(c.f.scrubOldest, n.ScrubOldest.Seconds())
 	broken := map[string]bool{}
 	for _, t := range n.Troubles {
 		broken[t.What] = true
 	}
-	to.truth(c.f.degraded, broken[cache.Reading], "read")
-	to.truth(c.f.degraded, broken[cache.Writing], "write")
-	to.truth(c.f.degraded, broken[cache.Recording], "index")
+	to.truth(c.f.degraded, broken[store.Reading], "read")
+	to.truth(c.f.degraded, broken[store.Writing], "write")
+	to.truth(c.f.degraded, broken[store.Recording], "index")
 	if err == nil {
 		to.gauge(c.f.indexBytes, float64(n.Index.Bytes))
 	}
@@ -208,7 +208,7 @@ func (c *collector) fills(to sink) {
 
 // store writes what is kept.
 func (c *collector) store(to sink) {
-	s, err := c.s.Cache.Stats()
+	s, err := c.s.Keeper.Stats()
 	if err != nil {
 		// What is on the disk is unknown; the rest is counted in memory.
 		to.missing(c.f.diskFree, err)

@@ -16,8 +16,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"forebay/cache"
+	"forebay/cache/event"
 	"forebay/cache/tier"
+	"forebay/cache/upkeep"
 	"forebay/upstream"
 )
 
@@ -32,15 +33,15 @@ type Metrics struct {
 	registry *prometheus.Registry
 	families families
 	requests *requests
-	events   map[cache.EventKind]prometheus.Counter
+	events   map[event.Kind]prometheus.Counter
 }
 
 // New returns metrics of nothing but the process itself and of requests.
 func New(o Options) *Metrics {
-	m := &Metrics{registry: prometheus.NewRegistry(), families: newFamilies(), events: map[cache.EventKind]prometheus.Counter{}}
+	m := &Metrics{registry: prometheus.NewRegistry(), families: newFamilies(), events: map[event.Kind]prometheus.Counter{}}
 	m.requests = newRequests(&m.families, o.Upstreams)
 	events := prometheus.NewCounterVec(prometheus.CounterOpts(m.families.events.opts()), m.families.events.Labels)
-	for _, kind := range cache.EventKinds() {
+	for _, kind := range event.Kinds() {
 		m.events[kind] = events.WithLabelValues(string(kind))
 	}
 	build := prometheus.NewGaugeVec(prometheus.GaugeOpts(m.families.build.opts()), m.families.build.Labels)
@@ -52,7 +53,7 @@ func New(o Options) *Metrics {
 
 // Sources are where figures come from. Cache and Registries are required.
 type Sources struct {
-	Cache      *cache.Cache
+	Keeper     *upkeep.Keeper
 	Registries []*upstream.Registry
 	Reserves   map[string]float64 // share of its pull limit that each upstream keeps back
 	// Ready returns why no traffic should be sent here, or nil. nil means always ready.
@@ -69,7 +70,7 @@ func (m *Metrics) Watch(s Sources) {
 }
 
 // Event counts something that happened.
-func (m *Metrics) Event(k cache.EventKind) {
+func (m *Metrics) Event(k event.Kind) {
 	if c := m.events[k]; c != nil {
 		c.Inc()
 	}

@@ -15,7 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	dto "github.com/prometheus/client_model/go"
 
-	"forebay/cache"
+	"forebay/cache/event"
 	"forebay/internal/metrics"
 	"forebay/proxy"
 	"forebay/test/hubtest"
@@ -41,11 +41,11 @@ func newWorld(t *testing.T, ho hubtest.Options, mo mirrortest.Options) *world {
 	w := &world{t: t, hub: hubtest.New(t, ho), bytes: map[string]int64{}, client: &http.Client{Transport: &http.Transport{}}}
 	w.metrics = metrics.New(metrics.Options{Version: "v1", Revision: "abc", Compiler: "go", Upstreams: []string{"docker.io"}})
 	mo.Hub, mo.Observe = w.hub, w.metrics.Observe
-	mo.Cache.OnEvent = func(e cache.Event) { w.metrics.Event(e.Kind) }
+	mo.Cache.Store.OnEvent = func(e event.Event) { w.metrics.Event(e.Kind) }
 	mo.Cache.RevalidateTimeout = 10 * time.Second // nothing is stale but what a test makes stale
 	w.mirror = mirrortest.New(t, mo)
 	w.metrics.Watch(metrics.Sources{
-		Cache: w.mirror.Cache(), Registries: w.mirror.Registries(), Reserves: map[string]float64{"docker.io": 0.1},
+		Keeper: w.mirror.Keeper(), Registries: w.mirror.Registries(), Reserves: map[string]float64{"docker.io": 0.1},
 	})
 	t.Cleanup(w.client.CloseIdleConnections)
 	return w
@@ -379,7 +379,7 @@ func TestTroubleIsCountedAsWhatItWas(t *testing.T) {
 		t.Error("no failed request counted of a registry that is gone")
 	}
 	told := by(all["forebay_events_total"], "kind")
-	for _, kind := range []cache.EventKind{cache.EventVerificationFailed, cache.EventFillFailed, cache.EventLimited, cache.EventServedStale, cache.EventUpstreamFailing} {
+	for _, kind := range []event.Kind{event.VerificationFailed, event.FillFailed, event.Limited, event.ServedStale, event.UpstreamFailing} {
 		if told[string(kind)] != 1 {
 			t.Errorf("%d events of kind %s, want 1", told[string(kind)], kind)
 		}

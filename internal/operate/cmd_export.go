@@ -17,9 +17,10 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/spf13/cobra"
 
-	"forebay/cache"
+	"forebay/cache/image"
 	"forebay/internal/bundle"
 	"forebay/internal/command"
+	"forebay/internal/manifest"
 )
 
 // exporting is what the command line asks of an export.
@@ -100,7 +101,7 @@ func (x *exporting) check(args []string) error {
 		return fmt.Errorf("--format: %q is neither %s nor %s", x.format, formatOCI, formatDocker)
 	case x.format == formatDocker && (len(x.since) > 0 || len(x.lacking) > 0):
 		return fmt.Errorf("--format %s is for docker load, which needs all layers: leave --since and --lacking out", formatDocker)
-	case x.format == formatDocker && (len(x.platforms) > 1 || len(x.platforms) == 1 && x.platforms[0] == cache.AllPlatforms):
+	case x.format == formatDocker && (len(x.platforms) > 1 || len(x.platforms) == 1 && x.platforms[0] == manifest.AllPlatforms):
 		return fmt.Errorf("--format %s has one platform: name it with --platform", formatDocker)
 	case x.passphraseFile != "" && x.sign == "":
 		return errors.New("--passphrase-file is for the key of --sign")
@@ -208,9 +209,9 @@ func (x *exporting) plan(ctx context.Context, o *operator, wanted []wantedImage)
 }
 
 // contentsOf turns the contents of an image into those of a bundle.
-func contentsOf(w wantedImage, list *cache.Contents) bundle.Contents {
+func contentsOf(w wantedImage, list *image.Contents) bundle.Contents {
 	c := bundle.Contents{Image: bundle.Image{
-		Name: cmp.Or(w.name, list.Ref), Digest: list.Digest, MediaType: list.MediaType, Size: list.Size, Platforms: list.Platforms, Left: list.Left,
+		Name: cmp.Or(w.name, list.Ref), Digest: list.Digest, MediaType: list.MediaType, Size: list.Size, Platforms: list.Platforms, Left: list.Omitted,
 	}}
 	for _, p := range list.Parts {
 		c.Parts = append(c.Parts, bundle.Part{Blob: bundle.Blob{Digest: p.Digest, Size: p.Size}, Manifest: p.Role == "manifest", MediaType: p.MediaType})
@@ -256,7 +257,7 @@ func incompleteError(faults []error, missing int64, fetched bool) error {
 }
 
 // contents lists what belongs to an image that is kept whole.
-func (x *exporting) contents(ctx context.Context, o *operator, w wantedImage) (*cache.Contents, error) {
+func (x *exporting) contents(ctx context.Context, o *operator, w wantedImage) (*image.Contents, error) {
 	platforms := w.platforms
 	if len(platforms) == 0 {
 		platforms = x.platforms
@@ -268,7 +269,7 @@ func (x *exporting) contents(ctx context.Context, o *operator, w wantedImage) (*
 	list, err := o.contents(ctx, w.ref, platforms, referrers)
 	why := problemWith(list, err)
 	if x.fetch && (why != nil || err != nil) {
-		if len(platforms) == 0 && (err != nil || len(list.Platforms) == 0 && len(list.Left) > 0) {
+		if len(platforms) == 0 && (err != nil || len(list.Platforms) == 0 && len(list.Omitted) > 0) {
 			platforms = []string{hostPlatform()}
 		}
 		if err := o.complete(ctx, w.ref, platforms); err != nil {
@@ -289,7 +290,7 @@ func (x *exporting) contents(ctx context.Context, o *operator, w wantedImage) (*
 }
 
 // problemWith returns why the contents of an image cannot be exported; nil if they can.
-func problemWith(list *cache.Contents, err error) error {
+func problemWith(list *image.Contents, err error) error {
 	if err != nil {
 		return nil //nolint:nilerr // that is another problem
 	}
@@ -297,8 +298,8 @@ func problemWith(list *cache.Contents, err error) error {
 	if len(missing) > 0 {
 		return &holeError{fmt.Sprintf("%s: %s missing, %s", list.Ref, countText(int64(len(missing)), "thing is", "things are"), bytesText(bytes)), bytes}
 	}
-	if len(list.Platforms) == 0 && len(list.Left) > 0 {
-		return &holeError{text: fmt.Sprintf("%s: nobody has pulled a platform of it: name one with --platform (%s)", list.Ref, strings.Join(list.Left, ", "))}
+	if len(list.Platforms) == 0 && len(list.Omitted) > 0 {
+		return &holeError{text: fmt.Sprintf("%s: nobody has pulled a platform of it: name one with --platform (%s)", list.Ref, strings.Join(list.Omitted, ", "))}
 	}
 	return nil
 }

@@ -14,7 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"forebay/cache"
+	"forebay/cache/upkeep"
 	"forebay/internal/admin"
 	"forebay/internal/bundle"
 	"forebay/internal/command"
@@ -177,7 +177,7 @@ func (x *importing) read(ctx context.Context, args []string, u bundle.Unpacking)
 	}
 	defer func() { _ = f.Close() }() // only read from
 	read, err := bundle.Unpack(ctx, f, u)
-	if errors.Is(err, bundle.ErrFormat) || isCode(err, "bad_content") || errors.Is(err, cache.ErrContent) {
+	if errors.Is(err, bundle.ErrFormat) || isCode(err, "bad_content") || errors.Is(err, upkeep.ErrContent) {
 		if bad := damagedVolume(ctx, files, record); bad != nil {
 			err = bad // it is the cause, and says which volume to copy again
 		}
@@ -300,8 +300,8 @@ func (x *importing) tellPeople(o *operator, done *imported) error {
 		}
 	}
 	for _, i := range done.Images {
-		if len(i.Left) > 0 {
-			fmt.Fprintf(o.p.Stdout, "%s: here for %s; not for %s\n", printable(i.Ref), orDash(strings.Join(i.Platforms, ", ")), printable(strings.Join(i.Left, ", ")))
+		if len(i.Omitted) > 0 {
+			fmt.Fprintf(o.p.Stdout, "%s: here for %s; not for %s\n", printable(i.Ref), orDash(strings.Join(i.Platforms, ", ")), printable(strings.Join(i.Omitted, ", ")))
 		}
 		if i.MissingCount > 0 {
 			fmt.Fprintf(o.p.Stderr, "%s: still missing are %s, %s\n", printable(i.Ref), countText(i.MissingCount, "thing", "things"), bytesText(i.MissingBytes))

@@ -9,7 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"forebay/cache"
+	"forebay/cache/upkeep"
 	"forebay/internal/admin"
 	"forebay/internal/bundle"
 	"forebay/internal/command"
@@ -160,7 +160,7 @@ func (t *takeover) content(ctx context.Context, name string, b regfolder.Blob) e
 	}
 	if t.dryRun {
 		if t.storage != nil && first {
-			if _, ok := t.storage.Cache.Held(b.Digest); ok {
+			if _, ok := t.storage.Keeper.Held(b.Digest); ok {
 				t.done.Had++
 			}
 		}
@@ -168,7 +168,7 @@ func (t *takeover) content(ctx context.Context, name string, b regfolder.Blob) e
 	}
 	how, err := t.take(ctx, b)
 	switch {
-	case errors.Is(err, cache.ErrContent), isCode(err, "bad_content"):
+	case errors.Is(err, upkeep.ErrContent), isCode(err, "bad_content"):
 		if first && len(t.done.Damaged) < faultsKept {
 			t.done.Damaged = append(t.done.Damaged, fmt.Sprintf("%s of %s: %s", b.Digest, name, err))
 		}
@@ -182,9 +182,9 @@ func (t *takeover) content(ctx context.Context, name string, b regfolder.Blob) e
 		return nil
 	}
 	switch how {
-	case cache.Had:
+	case upkeep.Had:
 		t.done.Had++
-	case cache.Linked:
+	case upkeep.Linked:
 		t.done.Linked++
 	default:
 		t.done.Copied++
@@ -195,11 +195,11 @@ func (t *takeover) content(ctx context.Context, name string, b regfolder.Blob) e
 // errUnreadable is a fault of the folder that is taken over.
 var errUnreadable = errors.New("cannot be read")
 
-func (t *takeover) take(ctx context.Context, b regfolder.Blob) (cache.Adopted, error) {
+func (t *takeover) take(ctx context.Context, b regfolder.Blob) (upkeep.Adopted, error) {
 	if t.storage == nil {
 		lacking, err := t.Lacks(ctx, []bundle.Blob{{Digest: b.Digest, Size: b.Size}})
 		if err != nil || len(lacking) == 0 {
-			return cache.Had, err
+			return upkeep.Had, err
 		}
 	}
 	f, size, err := t.folder.Blob(b.Digest)
@@ -208,9 +208,9 @@ func (t *takeover) take(ctx context.Context, b regfolder.Blob) (cache.Adopted, e
 	}
 	defer f.Close()
 	if t.storage != nil {
-		return t.storage.Cache.Adopt(ctx, b.Digest, f, t.duplicate)
+		return t.storage.Keeper.Adopt(ctx, b.Digest, f, t.duplicate)
 	}
-	return cache.Copied, t.TakeIn(ctx, bundle.Blob{Digest: b.Digest, Size: size}, f)
+	return upkeep.Copied, t.TakeIn(ctx, bundle.Blob{Digest: b.Digest, Size: size}, f)
 }
 
 // root gives the repository its right to an image, and binds its tag.

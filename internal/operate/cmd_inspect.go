@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"forebay/cache"
+	"forebay/cache/image"
 	"forebay/internal/admin"
 )
 
@@ -27,7 +27,7 @@ whether each is kept. Asks no registry.
   forebay inspect ghcr.io/owner/app@sha256:… --json`,
 		Args: cobra.ExactArgs(1),
 	}, func(ctx context.Context, o *operator, args []string) error {
-		var i cache.Image
+		var i image.Image
 		answer, err := o.ask(ctx, http.MethodGet, "/image", url.Values{"ref": args}, nil, &i)
 		if err != nil {
 			return err
@@ -39,14 +39,14 @@ whether each is kept. Asks no registry.
 	})
 }
 
-func (o *operator) showImage(i cache.Image) error {
+func (o *operator) showImage(i image.Image) error {
 	t := newTable(o.p.Stdout)
 	t.row("Image:", i.Name())
 	t.row("Digest:", i.Digest.String())
 	t.row("Type:", orDash(i.MediaType))
 	t.row("State:", string(i.State))
 	t.row("Kept:", bytesText(i.KeptBytes))
-	if i.State == cache.Incomplete {
+	if i.State == image.Incomplete {
 		missing := bytesText(i.MissingBytes)
 		if i.MissingMore {
 			missing += " or more"

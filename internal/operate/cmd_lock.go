@@ -9,7 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"forebay/cache"
+	"forebay/cache/upkeep"
 	"forebay/internal/admin"
 	"forebay/internal/command"
 	"forebay/internal/imageset"
@@ -94,7 +94,7 @@ func (f lockFlags) direct(ctx context.Context, p Program, args []string) (err er
 	}
 	defer func() { err = errors.Join(err, closeAll()) }()
 	return f.run(p, args, folder.Names, func(entries []imageset.Entry) (*prefetch.Locked, error) {
-		return prefetch.Lock(ctx, folder.Cache, entries, *f.children, func(cache.Progress) {})
+		return prefetch.Lock(ctx, folder.Keeper, entries, *f.children, func(upkeep.Progress) {})
 	})
 }
 

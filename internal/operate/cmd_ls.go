@@ -10,7 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"forebay/cache"
+	"forebay/cache/image"
 )
 
 const patternHelp = `PATTERN is an image (nginx:1.27), a repository (ghcr.io/owner/app), or a pattern with
@@ -32,7 +32,7 @@ SIZE is what of the image is kept, USED is its last pull.`,
 		Args: cobra.MaximumNArgs(1),
 	}, func(ctx context.Context, o *operator, args []string) error {
 		return o.list(ctx, strings.Join(args, ""), false, newTable(o.p.Stdout, "REPOSITORY", "TAG", "DIGEST", "SIZE", "USED"),
-			func(t *table, i cache.Image) {
+			func(t *table, i image.Image) {
 				tag := i.Tag
 				if tag == "" {
 					tag = "-"
@@ -67,9 +67,9 @@ when the registry cannot be reached, or how much is missing. Asks no registry.
 	missing := cmd.Flags().Bool("missing", false, "only images that are incomplete")
 	return onServer(p, cmd, func(ctx context.Context, o *operator, args []string) error {
 		return o.list(ctx, strings.Join(args, ""), *missing, newTable(o.p.Stdout, "IMAGE", "PLATFORM", "STATE", "SIZE", "MISSING"),
-			func(t *table, i cache.Image) {
+			func(t *table, i image.Image) {
 				for _, platform := range i.Platforms {
-					if platform.State == cache.Absent && (*missing || len(i.Platforms) > 1) && platform.Platform != "" && i.State != cache.Absent {
+					if platform.State == image.Absent && (*missing || len(i.Platforms) > 1) && platform.Platform != "" && i.State != image.Absent {
 						continue // what nobody wants is no news
 					}
 					t.row(imageName(i), orDash(platform.Platform), string(platform.State), bytesText(platform.Size), missingText(platform))
@@ -79,7 +79,7 @@ when the registry cannot be reached, or how much is missing. Asks no registry.
 }
 
 // imageName is the name of an image with a short digest.
-func imageName(i cache.Image) string {
+func imageName(i image.Image) string {
 	if i.Tag != "" {
 		return i.Name()
 	}
@@ -93,9 +93,9 @@ func orDash(s string) string {
 	return s
 }
 
-func missingText(p cache.ImagePlatform) string {
+func missingText(p image.ImagePlatform) string {
 	switch {
-	case p.State != cache.Incomplete:
+	case p.State != image.Incomplete:
 		return "-"
 	case p.Size < 0:
 		return bytesText(p.MissingBytes) + " or more"
@@ -106,7 +106,7 @@ func missingText(p cache.ImagePlatform) string {
 }
 
 // list shows all pages of images, as a table or as one JSON array.
-func (o *operator) list(ctx context.Context, pattern string, missing bool, t *table, show func(*table, cache.Image)) error {
+func (o *operator) list(ctx context.Context, pattern string, missing bool, t *table, show func(*table, image.Image)) error {
 	query := url.Values{"limit": {"500"}}
 	if pattern != "" {
 		query.Set("pattern", pattern)
@@ -130,7 +130,7 @@ func (o *operator) list(ctx context.Context, pattern string, missing bool, t *ta
 				}
 				continue
 			}
-			var i cache.Image
+			var i image.Image
 			if err := json.Unmarshal(raw, &i); err != nil {
 				return fmt.Errorf("%s gives no answer of the admin API: %w", o.server.base, err)
 			}

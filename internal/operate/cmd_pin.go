@@ -9,7 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"forebay/cache"
+	"forebay/cache/image"
 	"forebay/internal/admin"
 )
 
@@ -110,14 +110,14 @@ is "not held" does not fit beside those before it, and may be evicted.`,
 	})
 }
 
-func pinState(p cache.Pin) string {
+func pinState(p image.Pin) string {
 	if !p.Held {
 		return "not held"
 	}
 	return string(p.State)
 }
 
-func pinSince(p cache.Pin) string {
+func pinSince(p image.Pin) string {
 	if p.Pattern != "" {
 		return "configuration: " + p.Pattern
 	}

@@ -301,7 +301,7 @@ func (f prefetchFlags) direct(ctx context.Context, p Program, args []string) (er
 	}
 	v := newView(p, *f.progress)
 	defer v.close()
-	report, err := prefetch.Run(fetching, folder.Cache, prefetch.Request{
+	report, err := prefetch.Run(fetching, folder.Keeper, prefetch.Request{
 		Images: entries, Platforms: f.platformsOr(), Referrers: *f.referrers, DryRun: *f.dryRun, Wait: *f.wait, Pin: *f.pin, AtOnce: *f.atOnce,
 	}, v.show)
 	if err != nil {

@@ -6,7 +6,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"forebay/cache"
+	"forebay/cache/image"
+	"forebay/cache/upkeep"
 	"forebay/internal/admin"
 )
 
@@ -47,7 +48,7 @@ func (o *operator) detached(id string) error {
 
 // awaitRepair waits for a repair and tells how it went.
 func (o *operator) awaitRepair(ctx context.Context, id string) error {
-	var done cache.Repaired
+	var done upkeep.Repaired
 	answer, err := o.wait(ctx, id, &done)
 	if err != nil {
 		return err
@@ -58,7 +59,7 @@ func (o *operator) awaitRepair(ctx context.Context, id string) error {
 		_, err = fmt.Fprintf(o.p.Stdout, "fetched %s, %s; the image is %s\n", countText(done.Fetched, "thing", "things"), bytesText(done.Bytes), done.State)
 	}
 	if err != nil || len(done.Failed) == 0 {
-		if err == nil && done.State == cache.Absent {
+		if err == nil && done.State == image.Absent {
 			fmt.Fprintln(o.p.Stderr, "Nobody has pulled a platform of it yet: name those to fetch with --platform.")
 		}
 		return err

@@ -12,7 +12,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
-	"forebay/cache"
+	"forebay/cache/upkeep"
 	"forebay/internal/admin"
 )
 
@@ -24,7 +24,7 @@ func newStats(p Program) *cobra.Command {
 		Example: `  forebay stats --json`,
 		Args:    cobra.NoArgs,
 	}, func(ctx context.Context, o *operator, _ []string) error {
-		var s cache.Stats
+		var s upkeep.Stats
 		answer, err := o.ask(ctx, http.MethodGet, "/stats", nil, nil, &s)
 		if err != nil {
 			return err
@@ -38,7 +38,7 @@ func newStats(p Program) *cobra.Command {
 	})
 }
 
-func statRows(t *table, s cache.Stats) {
+func statRows(t *table, s upkeep.Stats) {
 	t.row("Kept:", countText(s.Blobs, "file", "files")+", "+bytesText(s.BlobBytes))
 	t.row("Known:", countText(s.Tags, "tag", "tags")+" in "+countText(s.Repositories, "repository", "repositories"))
 	t.row("Folder:", bytesText(s.UsedBytes)+" of "+limitText(s.MaxBytes))
@@ -60,7 +60,7 @@ func statRows(t *table, s cache.Stats) {
 }
 
 // bucketRows tell of the bucket, if there is one.
-func bucketRows(t *table, s cache.Stats) {
+func bucketRows(t *table, s upkeep.Stats) {
 	b := s.Bucket
 	if b == nil {
 		return
@@ -81,7 +81,7 @@ func bucketRows(t *table, s cache.Stats) {
 	}
 }
 
-func scrubText(s cache.Scrub) string {
+func scrubText(s upkeep.Scrub) string {
 	switch {
 	case !s.Enabled:
 		return "off"

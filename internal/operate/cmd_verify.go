@@ -6,7 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"forebay/cache"
+	"forebay/cache/upkeep"
 	"forebay/internal/admin"
 )
 
@@ -36,7 +36,7 @@ Exits with 1 if something was damaged and was not fetched again.`,
 		if *detach {
 			return o.detached(job.ID)
 		}
-		var done cache.Verified
+		var done upkeep.Verified
 		answer, err := o.wait(ctx, job.ID, &done)
 		if err != nil {
 			return err
@@ -77,7 +77,7 @@ is removed; what is little used is evicted by itself.`,
 		if err != nil {
 			return err
 		}
-		var done cache.Collected
+		var done upkeep.Collected
 		answer, err := o.wait(ctx, job.ID, &done)
 		if err != nil {
 			return err

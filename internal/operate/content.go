@@ -15,7 +15,8 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
-	"forebay/cache"
+	"forebay/cache/image"
+	"forebay/cache/upkeep"
 	"forebay/internal/admin"
 	"forebay/internal/bundle"
 )
@@ -30,7 +31,7 @@ var (
 // Open returns kept content. Of a folder it is the file itself.
 func (o *operator) Open(ctx context.Context, d v1.Hash) (io.ReadCloser, error) {
 	if o.storage != nil {
-		f, _, err := o.storage.Cache.Content(d)
+		f, _, err := o.storage.Keeper.Content(d)
 		return f, err
 	}
 	request, err := o.request(ctx, http.MethodGet, "/content/"+d.String(), nil)
@@ -85,7 +86,7 @@ func (o *operator) Lacks(ctx context.Context, blobs []bundle.Blob) ([]bundle.Blo
 		var in, out admin.DigestList
 		for _, b := range some {
 			if o.storage != nil {
-				gone[b.Digest.String()] = !o.storage.Cache.Expect(b.Digest)
+				gone[b.Digest.String()] = !o.storage.Keeper.Expect(b.Digest)
 			}
 			in.Digests = append(in.Digests, b.Digest.String())
 		}
@@ -109,7 +110,7 @@ func (o *operator) Lacks(ctx context.Context, blobs []bundle.Blob) ([]bundle.Blo
 // TakeIn keeps content.
 func (o *operator) TakeIn(ctx context.Context, b bundle.Blob, r io.Reader) error {
 	if o.storage != nil {
-		return o.storage.Cache.TakeIn(ctx, b.Digest, b.Size, r)
+		return o.storage.Keeper.TakeIn(ctx, b.Digest, b.Size, r)
 	}
 	// A body of a known length that is empty must not be taken for one of unknown length.
 	body := io.Reader(io.LimitReader(r, b.Size))
@@ -135,7 +136,7 @@ func (o *operator) TakeIn(ctx context.Context, b bundle.Blob, r io.Reader) error
 }
 
 // contents lists what belongs to an image.
-func (o *operator) contents(ctx context.Context, ref string, platforms []string, referrers bool) (*cache.Contents, error) {
+func (o *operator) contents(ctx context.Context, ref string, platforms []string, referrers bool) (*image.Contents, error) {
 	q := url.Values{"ref": {ref}}
 	if len(platforms) > 0 {
 		q.Set("platforms", strings.Join(platforms, ","))
@@ -143,16 +144,16 @@ func (o *operator) contents(ctx context.Context, ref string, platforms []string,
 	if referrers {
 		q.Set("referrers", "true")
 	}
-	var out cache.Contents
+	var out image.Contents
 	_, err := o.ask(ctx, http.MethodGet, "/contents", q, nil, &out)
 	return &out, err
 }
 
 // stored calls fn with all that is kept, in pages.
-func (o *operator) stored(ctx context.Context, fn func([]cache.Stored)) error {
+func (o *operator) stored(ctx context.Context, fn func([]image.Stored)) error {
 	q := url.Values{"limit": {strconv.Itoa(5000)}}
 	for {
-		var page cache.StoredPage
+		var page image.StoredPage
 		if _, err := o.ask(ctx, http.MethodGet, "/stored", q, nil, &page); err != nil {
 			return err
 		}
@@ -178,7 +179,7 @@ func (o *operator) complete(ctx context.Context, ref string, platforms []string)
 	if err != nil {
 		return err
 	}
-	var done cache.Repaired
+	var done upkeep.Repaired
 	if _, err := o.wait(ctx, job.ID, &done); err != nil {
 		return err
 	}

@@ -14,7 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"forebay/cache"
+	"forebay/cache/image"
 	"forebay/internal/admin"
 	"forebay/internal/command"
 	"forebay/internal/imageset"
@@ -138,22 +138,22 @@ func (o *operator) used(ctx context.Context, age time.Duration, names *wire.Regi
 	since := time.Now().Add(-age)
 	query := url.Values{"limit": {"500"}}
 	for {
-		var page cache.ImagePage
+		var page image.Page
 		if _, err := o.ask(ctx, http.MethodGet, "/images", query, nil, &page); err != nil {
 			return nil, err
 		}
 		for i := range page.Images {
-			image := &page.Images[i]
-			if image.UsedAt.Before(since) || image.State == cache.Absent {
+			one := &page.Images[i]
+			if one.UsedAt.Before(since) || one.State == image.Absent {
 				continue
 			}
-			ref, err := names.Reference(image.Name())
+			ref, err := names.Reference(one.Name())
 			if err != nil {
 				return nil, err
 			}
 			e := imageset.Entry{Ref: ref, At: imageset.Position{File: "usage"}}
-			for _, p := range image.Platforms {
-				if p.State != cache.Absent && wire.ValidPlatform(p.Platform) == nil && p.UsedAt.After(since) {
+			for _, p := range one.Platforms {
+				if p.State != image.Absent && wire.ValidPlatform(p.Platform) == nil && p.UsedAt.After(since) {
 					e.Platforms = append(e.Platforms, p.Platform)
 				}
 			}

@@ -11,7 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"forebay/cache"
+	"forebay/cache/upkeep"
 	"forebay/config"
 	"forebay/internal/admin"
 	"forebay/internal/command"
@@ -33,8 +33,8 @@ type Program struct {
 
 // Folder is a storage folder that a command has to itself. Whoever opened it calls Close.
 type Folder struct {
-	Cache *cache.Cache
-	Names *wire.Registries
+	Keeper *upkeep.Keeper
+	Names  *wire.Registries
 	// Admin makes its admin API. The caller closes that, before the folder.
 	Admin func() (*admin.API, error)
 	// Run does its work in the background until ctx is done.

@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"forebay/cache"
+	"forebay/cache/upkeep"
 	"forebay/internal/prefetch"
 )
 
@@ -158,7 +158,7 @@ func (v *view) bars(s prefetch.Snapshot) []string {
 }
 
 // figures are the bytes that have come, of how many if all of those are known.
-func figures(p cache.Progress, all bool) string {
+func figures(p upkeep.Progress, all bool) string {
 	switch {
 	case p.BytesTotal == 0:
 		return ""
@@ -169,7 +169,7 @@ func figures(p cache.Progress, all bool) string {
 }
 
 // shareOf is how much of an image is there, from 0 to 1; -1 while that is not known.
-func shareOf(p cache.Progress) float64 {
+func shareOf(p upkeep.Progress) float64 {
 	switch {
 	case p.BytesTotal > 0:
 		return min(float64(p.Bytes)/float64(p.BytesTotal), 1)

@@ -8,14 +8,14 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"forebay/cache"
+	"forebay/cache/upkeep"
 	"forebay/internal/prefetch"
 )
 
 func someProgress(images, active int) prefetch.Snapshot {
 	s := prefetch.Snapshot{Images: images, Done: images - active, Failed: 2}
 	for i := range active {
-		p := cache.Progress{Items: int64(i), ItemsTotal: 9, Bytes: int64(i) << 30, BytesTotal: 10 << 30}
+		p := upkeep.Progress{Items: int64(i), ItemsTotal: 9, Bytes: int64(i) << 30, BytesTotal: 10 << 30}
 		s.Active = append(s.Active, prefetch.Active{Ref: fmt.Sprintf("registry.example.com:5000/%s/app-%d:1.2.3", strings.Repeat("team/", i*4), i), Progress: p})
 		s.Total.Bytes += p.Bytes
 		s.Total.BytesTotal += p.BytesTotal

@@ -7,6 +7,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"forebay/cache"
+	"forebay/cache/upkeep"
 	"forebay/internal/imageset"
 )
 
@@ -30,10 +31,10 @@ const lockAtOnce = 8
 // Lock asks registries what the tags of entries point to, by HEAD. A digest that comes with
 // a tag is not looked at. With children, indexes that are not kept are fetched, so that
 // their platforms are told: each is a pull.
-func Lock(ctx context.Context, c *cache.Cache, entries []imageset.Entry, children bool, tell func(cache.Progress)) (*Locked, error) {
+func Lock(ctx context.Context, k *upkeep.Keeper, entries []imageset.Entry, children bool, tell func(upkeep.Progress)) (*Locked, error) {
 	l := &Locked{File: imageset.LockFile{Version: imageset.LockVersion}}
 	var mu sync.Mutex
-	progress := cache.Progress{ItemsTotal: int64(len(entries))}
+	progress := upkeep.Progress{ItemsTotal: int64(len(entries))}
 	slots := make(chan struct{}, lockAtOnce)
 	var running sync.WaitGroup
 	for _, e := range entries {
@@ -46,7 +47,7 @@ func Lock(ctx context.Context, c *cache.Cache, entries []imageset.Entry, childre
 		}
 		running.Go(func() {
 			defer func() { <-slots }()
-			image, pulls, err := lockOne(ctx, c, e, children)
+			image, pulls, err := lockOne(ctx, k, e, children)
 			mu.Lock()
 			defer mu.Unlock()
 			l.Pulls += pulls
@@ -67,12 +68,12 @@ func Lock(ctx context.Context, c *cache.Cache, entries []imageset.Entry, childre
 	return l, nil
 }
 
-func lockOne(ctx context.Context, c *cache.Cache, e imageset.Entry, children bool) (imageset.LockedImage, int64, error) {
+func lockOne(ctx context.Context, k *upkeep.Keeper, e imageset.Entry, children bool) (imageset.LockedImage, int64, error) {
 	d := e.Ref.Digest
 	if e.Ref.Tag != "" {
 		d = v1.Hash{}
 	}
-	found, err := c.Lock(ctx, cache.Repo{Upstream: e.Ref.Upstream, Name: e.Ref.Repository}, e.Ref.Tag, d, children)
+	found, err := k.Lock(ctx, cache.Repo{Upstream: e.Ref.Upstream, Name: e.Ref.Repository}, e.Ref.Tag, d, children)
 	if err != nil {
 		return imageset.LockedImage{}, 0, err
 	}

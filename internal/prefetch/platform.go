@@ -1,6 +1,8 @@
 package prefetch
 
-import "runtime"
+import (
+	"runtime"
+)
 
 // MachinePlatform is that of the machine, as an image for it is called. Images are for
 // Linux, whatever the machine runs.

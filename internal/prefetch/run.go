@@ -15,6 +15,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"forebay/cache"
+	"forebay/cache/upkeep"
 	"forebay/internal/imageset"
 	"forebay/internal/pull"
 	"forebay/internal/wire"
@@ -57,7 +58,7 @@ type Image struct {
 	Ref   string `json:"ref"`
 	At    string `json:"at,omitempty"` // file and line that name it
 	State State  `json:"state"`
-	cache.Prefetched
+	upkeep.Prefetched
 	Pinned bool   `json:"pinned,omitempty"`
 	Error  string `json:"error,omitempty"` // the worst of what went wrong
 }
@@ -87,17 +88,17 @@ const (
 
 // Active is an image that is being fetched.
 type Active struct {
-	Ref      string         `json:"ref"`
-	Progress cache.Progress `json:"progress"`
+	Ref      string          `json:"ref"`
+	Progress upkeep.Progress `json:"progress"`
 }
 
 // Snapshot says how far a run has come.
 type Snapshot struct {
-	Images int            `json:"images"` // in all
-	Done   int            `json:"done"`   // of them, whatever came of it
-	Failed int            `json:"failed"` // of those, not all there
-	Total  cache.Progress `json:"total"`  // of the images that are done or active
-	Active []Active       `json:"active"` // in the order of their start
+	Images int             `json:"images"` // in all
+	Done   int             `json:"done"`   // of them, whatever came of it
+	Failed int             `json:"failed"` // of those, not all there
+	Total  upkeep.Progress `json:"total"`  // of the images that are done or active
+	Active []Active        `json:"active"` // in the order of their start
 	// Ended are the images that were done last, the latest last: at most 32 of Done.
 	Ended []Ended `json:"ended"`
 }
@@ -114,12 +115,12 @@ const endedTold = 32
 
 // Run fetches the images of q. tell, if not nil, is called now and then, and not
 // concurrently. The error is that of ctx: what went wrong with images is in the report.
-func Run(ctx context.Context, c *cache.Cache, q Request, tell func(Snapshot)) (*Report, error) {
+func Run(ctx context.Context, k *upkeep.Keeper, q Request, tell func(Snapshot)) (*Report, error) {
 	began := time.Now()
 	if q.AtOnce <= 0 {
 		q.AtOnce = atOnce
 	}
-	r := &run{c: c, q: q, tell: tell, report: Report{DryRun: q.DryRun, Images: make([]Image, len(q.Images))}}
+	r := &run{k: k, q: q, tell: tell, report: Report{DryRun: q.DryRun, Images: make([]Image, len(q.Images))}}
 	r.snapshot.Images = len(q.Images)
 	slots := make(chan struct{}, min(q.AtOnce, AtOnceMost))
 	var running sync.WaitGroup
@@ -147,15 +148,15 @@ func Run(ctx context.Context, c *cache.Cache, q Request, tell func(Snapshot)) (*
 
 // run is one call of Run.
 type run struct {
-	c       *cache.Cache
+	k       *upkeep.Keeper
 	q       Request
 	counted sync.Map
 	tell    func(Snapshot)
 	report  Report // each image is written by the goroutine that fetches it
 
 	mu       sync.Mutex
-	snapshot Snapshot       // guarded by mu; Total is of those that are done
-	ended    cache.Progress // guarded by mu; of images that are done
+	snapshot Snapshot        // guarded by mu; Total is of those that are done
+	ended    upkeep.Progress // guarded by mu; of images that are done
 }
 
 // image fetches image i and books what came of it.
@@ -163,7 +164,7 @@ func (r *run) image(ctx context.Context, i int) {
 	entry := r.q.Images[i]
 	image := Image{Ref: Name(entry.Ref), At: entry.At.String()}
 	r.begin(image.Ref)
-	q := cache.PrefetchRequest{
+	q := upkeep.Request{
 		Repo: cache.Repo{Upstream: entry.Ref.Upstream, Name: entry.Ref.Repository}, Tag: entry.Ref.Tag, Digest: entry.Ref.Digest,
 		Blob: entry.Blob, Platforms: r.q.Platforms, Referrers: r.q.Referrers, DryRun: r.q.DryRun, Wait: r.q.Wait, Poll: r.q.Poll,
 		Counted: &r.counted,
@@ -171,8 +172,8 @@ func (r *run) image(ctx context.Context, i int) {
 	if len(entry.Platforms) > 0 {
 		q.Platforms = entry.Platforms
 	}
-	var last cache.Progress
-	done, err := r.c.Prefetch(ctx, q, func(p cache.Progress) {
+	var last upkeep.Progress
+	done, err := r.k.Prefetch(ctx, q, func(p upkeep.Progress) {
 		last = p
 		r.progress(image.Ref, p)
 	})
@@ -182,7 +183,7 @@ func (r *run) image(ctx context.Context, i int) {
 	}
 	image.State = stateOf(&image, r.q.DryRun, err)
 	if err == nil && r.q.Pin && !r.q.DryRun && !q.Blob {
-		if err = pin(ctx, r.c, q, done); err == nil {
+		if err = pin(ctx, r.k, q, done); err == nil {
 			image.Pinned = true
 		}
 	}
@@ -194,12 +195,12 @@ func (r *run) image(ctx context.Context, i int) {
 }
 
 // pin pins an image under the name that it can be pulled by.
-func pin(ctx context.Context, c *cache.Cache, q cache.PrefetchRequest, done *cache.Prefetched) error {
+func pin(ctx context.Context, k *upkeep.Keeper, q upkeep.Request, done *upkeep.Prefetched) error {
 	tag, d := q.Tag, v1.Hash{}
 	if tag == "" || done.MovedTo != "" {
 		tag, d = "", done.Digest
 	}
-	_, err := c.Pin(ctx, q.Repo, tag, d, q.Platforms)
+	_, err := k.Pin(ctx, q.Repo, tag, d, q.Platforms)
 	return err
 }
 
@@ -228,7 +229,7 @@ func (r *run) begin(ref string) {
 	r.told()
 }
 
-func (r *run) progress(ref string, p cache.Progress) {
+func (r *run) progress(ref string, p upkeep.Progress) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if i := r.active(ref); i >= 0 {
@@ -237,7 +238,7 @@ func (r *run) progress(ref string, p cache.Progress) {
 	r.told()
 }
 
-func (r *run) end(image Image, last cache.Progress) {
+func (r *run) end(image Image, last upkeep.Progress) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if i := r.active(image.Ref); i >= 0 {
@@ -274,8 +275,8 @@ func (r *run) told() {
 	r.tell(s)
 }
 
-func plus(a, b cache.Progress) cache.Progress {
-	return cache.Progress{
+func plus(a, b upkeep.Progress) upkeep.Progress {
+	return upkeep.Progress{
 		Items: a.Items + b.Items, ItemsTotal: a.ItemsTotal + b.ItemsTotal,
 		Bytes: a.Bytes + b.Bytes, BytesTotal: a.BytesTotal + b.BytesTotal, Faults: a.Faults + b.Faults,
 	}

@@ -13,6 +13,8 @@ import (
 	"go.uber.org/zap"
 
 	"forebay/cache"
+	"forebay/cache/store"
+	"forebay/cache/upkeep"
 	"forebay/internal/imageset"
 	"forebay/internal/logkey"
 	"forebay/internal/wire"
@@ -35,7 +37,7 @@ type Set struct {
 
 // SetsOptions configures [Sets]. Cache, Registries and File are required.
 type SetsOptions struct {
-	Cache      *cache.Cache
+	Keeper     *upkeep.Keeper
 	Registries *wire.Registries
 	Sets       []Set
 	File       string        // that keeps what became of the runs
@@ -217,7 +219,7 @@ func (s *Sets) fetch(ctx context.Context, t *set) (*Report, error) {
 		return nil, err
 	}
 	q := Request{Images: entries, Platforms: t.Platforms, Referrers: t.Referrers, Pin: t.Pin, Wait: true, Poll: s.opts.Poll}
-	return Run(ctx, s.opts.Cache, q, func(p Snapshot) {
+	return Run(ctx, s.opts.Keeper, q, func(p Snapshot) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		t.progress = p
@@ -311,7 +313,7 @@ func (s *Sets) letGo(name string) {
 		ref.Tag = ""
 	}
 	repo := cache.Repo{Upstream: ref.Upstream, Name: ref.Repository}
-	if err := s.opts.Cache.Unpin(repo, ref.Tag, ref.Digest); err != nil && !errors.Is(err, cache.ErrNotKept) {
+	if err := s.opts.Keeper.Images.Pins.Remove(repo, ref.Tag, ref.Digest); err != nil && !errors.Is(err, store.ErrNotKept) {
 		s.log.Warn("image that left its prefetch set stays pinned", logkey.Reference(name), logkey.Err(err))
 	}
 }

@@ -29,22 +29,12 @@ func othersFlags() []string {
 	}
 }
 
-// stillToDo are flags and keys that the cache still names, each in one place, with where.
-func stillToDo() map[string]string {
-	return map[string]string{
-		"--repair":         "export.go: a manifest that cannot be read",
-		"storage.max_size": "pins.go: a pin that does not fit",
-		"storage.max_age":  "space.go: the event of an eviction by age",
-	}
-}
-
 // A flag or a key of the configuration may be called otherwise tomorrow, and packages below
 // do not know whether a command line or a file set them: they say which of their options is
 // meant, and who wired them says what that is called.
 func TestOnlyCommandsNameFlagsAndKeys(t *testing.T) {
 	flag := regexp.MustCompile(`(?:^|[^\w-])(--[a-z][a-z0-9-]+)`)
 	key := keysOfConfiguration(t)
-	toDo := stillToDo()
 	for _, s := range sources(t) {
 		if s.test || speaksToOperators(s.pkg) {
 			continue
@@ -56,18 +46,10 @@ func TestOnlyCommandsNameFlagsAndKeys(t *testing.T) {
 			} else if m := flag.FindStringSubmatch(text); m != nil && !slices.Contains(othersFlags(), s.name) {
 				named = m[1]
 			}
-			_, known := toDo[named]
-			switch {
-			case named == "":
-			case known && (s.pkg == "cache" || strings.HasPrefix(s.pkg, "cache/")):
-				delete(toDo, named)
-			default:
+			if named != "" {
 				t.Errorf("%s names %s, a flag or a key: say what is meant, and let who wired it name that", s.at(node), named)
 			}
 		})
-	}
-	for named, where := range toDo {
-		t.Errorf("%s is not named any more in cache, %s: take it off the list of what is still to do", named, where)
 	}
 }
 

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"forebay/cache"
+	"forebay/cache/store"
+	"forebay/cache/upkeep"
 	"forebay/proxy"
 	"forebay/test/hubtest"
 	"forebay/upstream"
@@ -24,6 +26,7 @@ type bubble struct {
 	hub      *hubtest.Hub
 	registry *upstream.Registry
 	cache    *cache.Cache
+	keeper   *upkeep.Keeper
 	handler  http.Handler
 }
 
@@ -55,7 +58,7 @@ func newBubble(t *testing.T, o bubbleOptions) *bubble {
 	if o.fetch.TagTTL == 0 {
 		o.fetch.TagTTL = time.Minute
 	}
-	if b.cache, err = cache.Open(cache.Options{Dir: t.TempDir(), Upstreams: map[string]cache.UpstreamOptions{"docker.io": o.fetch}}); err != nil {
+	if b.cache, err = cache.Open(cache.Options{Store: store.Options{Dir: t.TempDir()}, Upstreams: map[string]cache.UpstreamOptions{"docker.io": o.fetch}}); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -68,6 +71,7 @@ func newBubble(t *testing.T, o bubbleOptions) *bubble {
 			t.Error(err)
 		}
 	})
+	b.keeper = upkeep.New(b.cache, upkeep.Options{})
 	if b.handler, err = proxy.New(proxy.Options{Cache: b.cache, Upstreams: map[string][]string{"docker.io": nil}}); err != nil {
 		t.Fatal(err)
 	}

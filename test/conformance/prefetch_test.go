@@ -15,6 +15,8 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"forebay/cache"
+	"forebay/cache/store"
+	"forebay/cache/upkeep"
 	"forebay/internal/imageset"
 	"forebay/internal/prefetch"
 	onbehalf "forebay/internal/pull"
@@ -38,7 +40,7 @@ func wantedOf(t *testing.T, names ...string) prefetch.Request {
 
 func (b *bubble) prefetch(q prefetch.Request) *prefetch.Report {
 	b.t.Helper()
-	r, err := prefetch.Run(b.t.Context(), b.cache, q, nil)
+	r, err := prefetch.Run(b.t.Context(), b.keeper, q, nil)
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -91,7 +93,7 @@ func interrupted(t *testing.T, random *rand.Rand) {
 	q := wantedOf(t, "app:1")
 	var report *prefetch.Report
 	for tries := 1; report == nil; tries++ {
-		c, err := cache.Open(cache.Options{Dir: dir, Upstreams: map[string]cache.UpstreamOptions{"docker.io": {Upstream: b.registry, TagTTL: time.Minute}}})
+		c, err := cache.Open(cache.Options{Store: store.Options{Dir: dir}, Upstreams: map[string]cache.UpstreamOptions{"docker.io": {Upstream: b.registry, TagTTL: time.Minute}}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -99,7 +101,7 @@ func interrupted(t *testing.T, random *rand.Rand) {
 		if tries > 20 {
 			t.Fatal("it never ends")
 		}
-		report, _ = prefetch.Run(ctx, c, q, nil) // its error is that of ctx
+		report, _ = prefetch.Run(ctx, upkeep.New(c, upkeep.Options{}), q, nil) // its error is that of ctx
 		cancel()
 		if err := c.Close(); err != nil {
 			t.Fatal(err)
@@ -152,7 +154,7 @@ func TestPrefetchTakesWhatRefersToAnImage(t *testing.T) {
 // runSets runs the sets until stop is called.
 func runSets(t *testing.T, b *bubble, file string, sets ...prefetch.Set) (s *prefetch.Sets, stop func()) {
 	t.Helper()
-	s, err := prefetch.NewSets(prefetch.SetsOptions{Cache: b.cache, Registries: hubNames(), Sets: sets, File: file})
+	s, err := prefetch.NewSets(prefetch.SetsOptions{Keeper: b.keeper, Registries: hubNames(), Sets: sets, File: file})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,7 +186,7 @@ func TestSetsRunOnScheduleAndAreRemembered(t *testing.T) {
 		if n := b.hub.ChargedTotal(); n != 2 {
 			t.Errorf("two runs cost %d pulls, want 2", n)
 		}
-		if pins := b.cache.Pins(); len(pins) != 2 {
+		if pins := b.keeper.Images.Pins.List(); len(pins) != 2 {
 			t.Errorf("pins: %+v", pins)
 		}
 
@@ -197,7 +199,7 @@ func TestSetsRunOnScheduleAndAreRemembered(t *testing.T) {
 		if st := s.List()[0]; len(st.Runs) != 3 || st.Last.Outcome != prefetch.OutcomeDone {
 			t.Errorf("after a start: %+v", st)
 		}
-		if pins := b.cache.Pins(); len(pins) != 1 || pins[0].Ref != "docker.io/library/app:1" {
+		if pins := b.keeper.Images.Pins.List(); len(pins) != 1 || pins[0].Ref != "docker.io/library/app:1" {
 			t.Errorf("pins: %+v", pins)
 		}
 	})
@@ -240,7 +242,7 @@ func TestSetsRunWhenAskedAndTellWhatIsWrong(t *testing.T) {
 func TestWantedListIsBoundedAndSurvives(t *testing.T) {
 	dir := t.TempDir()
 	open := func() *cache.Cache {
-		c, err := cache.Open(cache.Options{Dir: dir, Upstreams: map[string]cache.UpstreamOptions{"docker.io": {Offline: true}}})
+		c, err := cache.Open(cache.Options{Store: store.Options{Dir: dir}, Upstreams: map[string]cache.UpstreamOptions{"docker.io": {Offline: true}}})
 		if err != nil {
 			t.Fatal(err)
 		}

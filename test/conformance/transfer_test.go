@@ -583,7 +583,7 @@ func TestT49_IdleConnectionsStayOpen(t *testing.T) {
 // A blob that is larger than what may be kept is passed through, verified like any other.
 func TestT40_LargerThanTheStore(t *testing.T) {
 	mo := mirrortest.Options{Fallback: proxy.FallbackNone}
-	mo.Cache.MaxBytes = 1 << 20
+	mo.Cache.Store.MaxBytes = 1 << 20
 	hub, m, c := setup(t, hubtest.Options{}, mo)
 	raw := letters(40, 3<<20)
 	digest := hub.PutBlob("library/app", raw)

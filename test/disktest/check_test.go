@@ -14,6 +14,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"forebay/cache"
+	"forebay/cache/store"
 )
 
 // said is what a process had done before it ended, as it said itself.
@@ -82,18 +83,18 @@ func (w *world) check(t *testing.T, when, dir string, all, sure said) {
 		t.Errorf("%s: Open: %v", when, err)
 		return
 	}
-	<-c.Loaded()
+	<-c.Store().Room.Loaded()
 	checkLeftovers(t, when, dir)
 	w.checkImages(t, when, c, all, sure)
 	checkCounters(t, when, dir, c)
-	if pins := c.Pins(); sure.has("pin") && !all.has("begin unpin") && len(pins) != 1 || sure.has("unpin") && len(pins) > 0 {
+	if pins := c.Images().Pins.List(); sure.has("pin") && !all.has("begin unpin") && len(pins) != 1 || sure.has("unpin") && len(pins) > 0 {
 		t.Errorf("%s: there are %d pins", when, len(pins))
 	}
 	if err := c.Close(); err != nil {
 		t.Errorf("%s: Close: %v", when, err)
 	}
 	// The journal must know as much as the database did.
-	if _, err := cache.RebuildIndex(context.Background(), w.options(dir, true), nil); err != nil {
+	if _, err := store.RebuildIndex(context.Background(), w.options(dir, true).Store, nil); err != nil {
 		t.Errorf("%s: RebuildIndex: %v", when, err)
 	}
 	if c, err = cache.Open(w.options(dir, false)); err != nil {
@@ -108,7 +109,7 @@ func (w *world) check(t *testing.T, when, dir string, all, sure said) {
 			t.Errorf("%s: pull with the upstream: %v", when, err)
 		}
 	}
-	if _, err := c.Collect(ctx, false, nil); err != nil {
+	if _, err := keeperOf(c).Collect(ctx, false, nil); err != nil {
 		t.Errorf("%s: Collect: %v", when, err)
 	}
 	checkCounters(t, when+", collected", dir, c)
@@ -203,7 +204,7 @@ func checkCounters(t *testing.T, when, dir string, c *cache.Cache) {
 		files++
 		bytes += size
 	})
-	s, err := c.Stats()
+	s, err := keeperOf(c).Stats()
 	if err != nil || s.Blobs != files || s.BlobBytes != bytes {
 		t.Errorf("%s: counts %d blobs of %d bytes, %v; the disk has %d of %d", when, s.Blobs, s.BlobBytes, err, files, bytes)
 	}

@@ -40,7 +40,7 @@ func TestFolderStaysWithinItsCapUnderChurn(t *testing.T) {
 	w := newWorld()
 	dir := t.TempDir()
 	o := w.options(dir, false)
-	o.MaxBytes = most
+	o.Store.MaxBytes = most
 	c, err := cache.Open(o)
 	if err != nil {
 		t.Fatal(err)
@@ -89,7 +89,7 @@ func TestFolderStaysWithinItsCapUnderChurn(t *testing.T) {
 	if err := errors.Join(<-ran, <-errs); err != nil {
 		t.Fatal(err)
 	}
-	s, err := c.Stats()
+	s, err := keeperOf(c).Stats()
 	if err != nil || s.EvictedBlobs == 0 {
 		t.Fatalf("nothing was evicted: %+v, %v", s, err)
 	}
@@ -109,7 +109,7 @@ func TestFolderStaysWithinItsCapUnderChurn(t *testing.T) {
 	if c, err = cache.Open(o); err != nil {
 		t.Fatal(err)
 	}
-	<-c.Loaded()
+	<-c.Store().Room.Loaded()
 	checkCounters(t, "after a start", dir, c)
 	if err := c.Close(); err != nil {
 		t.Fatal(err)

@@ -39,7 +39,7 @@ type session struct {
 func startSession(dir, indexDir string) (*session, error) {
 	s := &session{w: newWorld(), dir: dir, done: make(chan error, 1)}
 	o := s.w.options(filepath.Join(dir, "forebay"), false)
-	o.MaxBytes, o.IndexDir = 0, indexDir
+	o.Store.MaxBytes, o.Store.IndexDir = 0, indexDir
 	var err error
 	if s.c, err = cache.Open(o); err != nil {
 		return nil, err
@@ -47,7 +47,7 @@ func startSession(dir, indexDir string) (*session, error) {
 	ctx, stop := context.WithCancel(context.Background())
 	s.stop = stop
 	go func() { s.done <- s.c.Run(ctx) }()
-	<-s.c.Loaded()
+	<-s.c.Store().Room.Loaded()
 	return s, nil
 }
 
@@ -147,7 +147,7 @@ func filled(dir, indexDir, mode string) error {
 			return fmt.Errorf("before: %w", err)
 		}
 		// What an operator did is on the disk when it is done, and all that was done before.
-		if _, err := s.c.Pin(context.Background(), s.w.a.repoOf(), "1", v1.Hash{}, nil); err != nil {
+		if _, err := keeperOf(s.c).Pin(context.Background(), s.w.a.repoOf(), "1", v1.Hash{}, nil); err != nil {
 			return err
 		}
 	}
@@ -164,10 +164,10 @@ func filled(dir, indexDir, mode string) error {
 	if err := s.serve(3, 60); err != nil {
 		return fmt.Errorf("while it fails: %w", err)
 	}
-	if err := s.c.Ailing(); err == nil {
+	if err := s.c.Store().Ailing(); err == nil {
 		return errors.New("the cache says that all is well")
 	}
-	for _, t := range s.c.Troubles() {
+	for _, t := range s.c.Store().Troubles() {
 		fmt.Println("said:", t.What, t.Cause)
 	}
 	switch mode {
@@ -178,8 +178,8 @@ func filled(dir, indexDir, mode string) error {
 		return nil
 	}
 	relieve()
-	if err := await("the cache to heal", func() bool { return s.c.Ailing() == nil }); err != nil {
-		return fmt.Errorf("%w: %w", err, s.c.Ailing())
+	if err := await("the cache to heal", func() bool { return s.c.Store().Ailing() == nil }); err != nil {
+		return fmt.Errorf("%w: %w", err, s.c.Store().Ailing())
 	}
 	if err := pullImage(context.Background(), s.c, s.w.late); err != nil {
 		return err
@@ -209,7 +209,7 @@ func checkOffline(t *testing.T, dir string, images ...string) {
 			t.Errorf("Close: %v", err)
 		}
 	}()
-	<-c.Loaded()
+	<-c.Store().Room.Loaded()
 	for _, i := range []image{w.a, w.late} {
 		for _, name := range images {
 			if i.repo == name {
@@ -328,7 +328,7 @@ func bad(dir, image, indexDir string) error {
 			return fmt.Errorf("while it fails: %w", err)
 		}
 	}
-	for _, t := range s.c.Troubles() {
+	for _, t := range s.c.Store().Troubles() {
 		fmt.Println("said:", t.What, t.Cause, t.Why)
 	}
 	s.stop()
@@ -341,7 +341,7 @@ func TestServesOnWhenTheDiskGoesBad(t *testing.T) {
 	w := newWorld()
 	fast := t.TempDir()
 	o := w.options(filepath.Join(dir, "forebay"), false)
-	o.MaxBytes, o.IndexDir = 0, fast
+	o.Store.MaxBytes, o.Store.IndexDir = 0, fast
 	c, err := cache.Open(o)
 	if err != nil {
 		t.Fatal(err)
@@ -406,7 +406,7 @@ func crowded(dir string) error {
 			return fmt.Errorf("without descriptors: %w", err)
 		}
 	}
-	for _, t := range s.c.Troubles() {
+	for _, t := range s.c.Store().Troubles() {
 		fmt.Println("said:", t.What, t.Cause)
 	}
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &before); err != nil {
@@ -415,7 +415,7 @@ func crowded(dir string) error {
 	if err := s.serve(2, 3); err != nil {
 		return err
 	}
-	if err := await("the cache to heal", func() bool { return s.c.Ailing() == nil }); err != nil {
+	if err := await("the cache to heal", func() bool { return s.c.Store().Ailing() == nil }); err != nil {
 		return err
 	}
 	return s.end()

@@ -129,7 +129,7 @@ func measureLarge() int {
 func measured(dir string, count int) (f largeFigures, err error) {
 	w := newWorld()
 	o := w.options(dir, true)
-	o.MaxBytes = 1 << 50
+	o.Store.MaxBytes = 1 << 50
 	if os.Getenv(modeEnv) == "rebuild" {
 		if err := os.RemoveAll(filepath.Join(dir, "index")); err != nil {
 			return f, err
@@ -158,7 +158,7 @@ func measured(dir string, count int) (f largeFigures, err error) {
 	}
 	defer func() { err = errors.Join(err, c.Close()) }()
 	f.Open = time.Since(start)
-	<-c.Loaded()
+	<-c.Store().Room.Loaded()
 	f.Loaded = time.Since(start)
 	f.Memory = memoryNow()
 	ctx := context.Background()
@@ -174,7 +174,7 @@ func measured(dir string, count int) (f largeFigures, err error) {
 	}
 	f.Hit = time.Since(start) / lookups
 	f.Page = slowest(func(after string) (string, error) {
-		page, err := c.Repositories(after, 500)
+		page, err := c.Images().Repositories(after, 500)
 		if err != nil {
 			return "", err
 		}

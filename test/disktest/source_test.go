@@ -167,6 +167,10 @@ func (s stalled) Read([]byte) (int, error) {
 	return 0, s.ctx.Err()
 }
 
+func (s *source) Low() bool { return false }
+
+func (s *source) AtReserve() bool { return false }
+
 func (s *source) Tags(context.Context, string) ([]string, error) { return []string{"1"}, nil }
 
 func (s *source) Referrers(context.Context, string, v1.Hash) ([]json.RawMessage, error) {

@@ -13,6 +13,8 @@ import (
 	"go.uber.org/zap"
 
 	"forebay/cache"
+	"forebay/cache/store"
+	"forebay/cache/upkeep"
 )
 
 const upstream = "docker.io"
@@ -59,10 +61,14 @@ const maxBytes = 10 << 20
 
 func (w *world) options(dir string, offline bool) cache.Options {
 	return cache.Options{
-		Dir: dir, MaxBytes: maxBytes, NegativeTTL: -1, CancelAbandoned: true, Log: zap.NewNop(),
+		Store:       store.Options{Dir: dir, MaxBytes: maxBytes, Log: zap.NewNop()},
+		NegativeTTL: -1, CancelAbandoned: true,
 		Upstreams: map[string]cache.UpstreamOptions{upstream: {Upstream: w.source, Offline: offline}},
 	}
 }
+
+// keeperOf is what works on what c keeps. It has nothing of its own that is running.
+func keeperOf(c *cache.Cache) *upkeep.Keeper { return upkeep.New(c, upkeep.Options{}) }
 
 // repoOf is the repository of an image.
 func (i image) repoOf() cache.Repo { return cache.Repo{Upstream: upstream, Name: i.repo} }
@@ -114,7 +120,7 @@ func pullBlob(ctx context.Context, c *cache.Cache, repo cache.Repo, d v1.Hash) e
 func (w *world) work(c *cache.Cache, dir string, say func(string)) error {
 	ctx, stop := context.WithTimeout(context.Background(), 10*time.Minute) // tests halt it at its steps
 	defer stop()
-	<-c.Loaded()
+	<-c.Store().Room.Loaded()
 	do := func(name string, fn func() error) error {
 		say("begin " + name)
 		if err := fn(); err != nil {
@@ -132,17 +138,17 @@ func (w *world) work(c *cache.Cache, dir string, say func(string)) error {
 		{"multi", pulls(w.multi)},
 		{"b", pulls(w.b)},
 		{"pin", func() error {
-			_, err := c.Pin(ctx, w.a.repoOf(), "1", v1.Hash{}, nil)
+			_, err := keeperOf(c).Pin(ctx, w.a.repoOf(), "1", v1.Hash{}, nil)
 			return err
 		}},
 		{"moved", pulls(w.moved)},
 		{"purge b", func() error {
-			_, err := c.PurgeImage(ctx, w.b.repoOf(), "1", v1.Hash{}, false)
+			_, err := keeperOf(c).PurgeImage(ctx, w.b.repoOf(), "1", v1.Hash{}, false)
 			return err
 		}},
 		{"corrupt", func() error { return corrupt(dir, w.multi.blobs[1]) }},
 		{"quarantined", func() error {
-			done, err := c.Verify(ctx, false, nil)
+			done, err := keeperOf(c).Verify(ctx, false, nil)
 			if err == nil && done.Faults != 1 {
 				err = fmt.Errorf("found %d faults, want 1", done.Faults)
 			}
@@ -164,7 +170,7 @@ func (w *world) work(c *cache.Cache, dir string, say func(string)) error {
 		}},
 		{"resumed", pulls(w.half)},
 		{"gc", func() error {
-			_, err := c.Collect(ctx, false, nil)
+			_, err := keeperOf(c).Collect(ctx, false, nil)
 			return err
 		}},
 		{"bulk", func() error {
@@ -173,20 +179,20 @@ func (w *world) work(c *cache.Cache, dir string, say func(string)) error {
 					return err
 				}
 			}
-			if s, err := c.Stats(); err != nil || s.EvictedBlobs == 0 {
+			if s, err := keeperOf(c).Stats(); err != nil || s.EvictedBlobs == 0 {
 				return fmt.Errorf("nothing was evicted: %+v, %w", s, err)
 			}
 			return nil
 		}},
 		{"purge digest", func() error {
-			_, err := c.PurgeDigest(ctx, w.moved.root, true)
+			_, err := keeperOf(c).PurgeDigest(ctx, w.moved.root, true)
 			return err
 		}},
 		{"purge repository", func() error {
-			_, err := c.PurgeRepository(ctx, w.multi.repoOf(), true)
+			_, err := keeperOf(c).PurgeRepository(ctx, w.multi.repoOf(), true)
 			return err
 		}},
-		{"unpin", func() error { return c.Unpin(w.a.repoOf(), "1", v1.Hash{}) }},
+		{"unpin", func() error { return c.Images().Pins.Remove(w.a.repoOf(), "1", v1.Hash{}) }},
 		{"late", pulls(w.late)},
 	}
 	for _, s := range steps {
@@ -233,7 +239,7 @@ func (w *world) plantOrphan(dir string) error {
 // whole is one life of a process: it works, closes, rebuilds the index, and works a little.
 func (w *world) life(dir string, fault func(step, name string) error, say func(string)) error {
 	o := w.options(dir, false)
-	o.Fault = fault
+	o.Store.Fault = fault
 	c, err := cache.Open(o)
 	if err != nil {
 		return err
@@ -245,7 +251,7 @@ func (w *world) life(dir string, fault func(step, name string) error, say func(s
 		return err
 	}
 	say("closed")
-	if _, err := cache.RebuildIndex(context.Background(), o, nil); err != nil {
+	if _, err := store.RebuildIndex(context.Background(), o.Store, nil); err != nil {
 		return err
 	}
 	say("rebuilt")

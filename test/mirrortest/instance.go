@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"forebay/cache"
+	"forebay/cache/upkeep"
 	"forebay/internal/server"
 	"forebay/internal/wire"
 	"forebay/proxy"
@@ -25,6 +26,7 @@ type instance struct {
 	addr       string
 	registries []*upstream.Registry
 	cache      *cache.Cache
+	keeper     *upkeep.Keeper
 	cancel     context.CancelFunc // ends the server
 	work       errgroup.Group     // server and cache
 }
@@ -40,7 +42,7 @@ func start(m *Mirror) (_ *instance, err error) {
 		}
 	}()
 	options := m.opts.Cache
-	options.Dir, options.Log = m.Dir, m.log.Named("cache")
+	options.Store.Dir, options.Store.Log = m.Dir, m.log.Named("cache")
 	options.Upstreams = map[string]cache.UpstreamOptions{}
 	for name, u := range m.opts.upstreams() {
 		r, err := i.registry(m, name, u)
@@ -53,6 +55,7 @@ func start(m *Mirror) (_ *instance, err error) {
 	if i.cache, err = cache.Open(options); err != nil {
 		return nil, err
 	}
+	i.keeper = upkeep.New(i.cache, m.opts.Upkeep)
 	handler, err := proxy.New(proxy.Options{
 		Cache:     i.cache,
 		Redirect:  i.cache.Redirect,
@@ -188,6 +191,10 @@ func (i *instance) run(s *server.Server) {
 	i.work.Go(func() error {
 		defer end()
 		return s.Serve(ctx)
+	})
+	i.work.Go(func() error {
+		i.keeper.Run(after)
+		return nil
 	})
 	i.work.Go(func() error {
 		if err := i.cache.Run(after); after.Err() == nil || !errors.Is(err, after.Err()) {

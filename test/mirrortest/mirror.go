@@ -24,6 +24,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"forebay/cache"
+	"forebay/cache/upkeep"
 	"forebay/internal/wire"
 	"forebay/proxy"
 	"forebay/test/hubtest"
@@ -46,7 +47,8 @@ type Options struct {
 	Instance string
 
 	// Cache has what is given to the cache beside folder, upstreams and log.
-	Cache cache.Options
+	Cache  cache.Options
+	Upkeep upkeep.Options
 	// Observe is told of every request, as by the handler.
 	Observe func(*proxy.Request)
 	Tracer  trace.Tracer // nil means no traces
@@ -182,6 +184,9 @@ func copyTree(from, to string) error {
 		return os.WriteFile(filepath.Join(to, rel), b, 0o644)
 	})
 }
+
+// Keeper returns what keeps the mirror's cache in order. It is good until it stops.
+func (m *Mirror) Keeper() *upkeep.Keeper { return m.running.keeper }
 
 // Cache returns the cache of the mirror, which is good until it stops.
 func (m *Mirror) Cache() *cache.Cache { return m.running.cache }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"forebay/cache"
+	"forebay/cache/store"
 	"forebay/internal/activity"
 )
 
@@ -18,7 +19,7 @@ const hostileText = `<script>window.pwned=1</script><img src=x onerror="window.p
 // in which an earlier run of the program left them. That they are shown is part of the test.
 func seed(t *testing.T, dir string) {
 	t.Helper()
-	c, err := cache.Open(cache.Options{Dir: dir, Upstreams: map[string]cache.UpstreamOptions{}})
+	c, err := cache.Open(cache.Options{Store: store.Options{Dir: dir}, Upstreams: map[string]cache.UpstreamOptions{}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,7 +32,7 @@ func seed(t *testing.T, dir string) {
 		"activity.coarse": seedSeries(5*time.Minute, 8*24*12),
 		"activity.events": events,
 	} {
-		if err := c.PutNote(name, note); err != nil {
+		if err := c.Store().PutNote(name, note); err != nil {
 			t.Fatal(err)
 		}
 	}

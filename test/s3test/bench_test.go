@@ -23,7 +23,9 @@ import (
 
 	"forebay/cache"
 	"forebay/cache/s3"
+	"forebay/cache/store"
 	"forebay/cache/tier"
+	"forebay/cache/upkeep"
 	"forebay/test/hubtest"
 	"forebay/test/mirrortest"
 	"forebay/test/s3test"
@@ -70,7 +72,7 @@ func BenchmarkColdPull(b *testing.B) {
 	s := s3test.New(b)
 	hub := hubtest.New(b, hubtest.Options{Anonymous: hubtest.Unlimited(), CDNBytesPerSecond: 100 << 20})
 	plain := mirrortest.New(b, mirrortest.Options{Hub: hub})
-	behind := mirrortest.New(b, mirrortest.Options{Hub: hub, Cache: cache.Options{Bucket: &tier.Options{Bucket: direct(b, s)}}})
+	behind := mirrortest.New(b, mirrortest.Options{Hub: hub, Cache: cache.Options{Store: store.Options{Bucket: &tier.Options{Bucket: direct(b, s)}}}})
 	c := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 4}}
 	defer c.CloseIdleConnections()
 	seed := uint64(0)
@@ -115,7 +117,7 @@ func BenchmarkBucketHit(b *testing.B) {
 	const size = 256 << 20
 	s := s3test.New(b)
 	hub := hubtest.New(b, hubtest.Options{Anonymous: hubtest.Unlimited()})
-	m := mirrortest.New(b, mirrortest.Options{Hub: hub, Cache: cache.Options{Bucket: &tier.Options{Bucket: direct(b, s)}}})
+	m := mirrortest.New(b, mirrortest.Options{Hub: hub, Cache: cache.Options{Store: store.Options{Bucket: &tier.Options{Bucket: direct(b, s)}}}})
 	c := &http.Client{Transport: &http.Transport{}}
 	defer c.CloseIdleConnections()
 	digest := hub.PutBlob("library/app", noise(1, size))
@@ -216,15 +218,16 @@ func uploads(count int) error {
 	if err != nil {
 		return err
 	}
-	c, err := cache.Open(cache.Options{Dir: dir, Bucket: &tier.Options{Bucket: bucket, Uploads: count}})
+	c, err := cache.Open(cache.Options{Store: store.Options{Dir: dir, Bucket: &tier.Options{Bucket: bucket, Uploads: count}}})
 	if err != nil {
 		return err
 	}
+	k := upkeep.New(c, upkeep.Options{})
 	for i := range count {
 		content := func() io.Reader { return io.LimitReader(rand.NewChaCha8([32]byte{byte(i)}), size) }
 		d, _, err := v1.SHA256(content())
 		if err == nil {
-			err = c.TakeIn(context.Background(), d, size, content())
+			err = k.TakeIn(context.Background(), d, size, content())
 		}
 		if err != nil {
 			return err
@@ -234,7 +237,7 @@ func uploads(count int) error {
 	defer stop()
 	go func() { _ = c.Run(ctx) }()
 	for {
-		st, err := c.Stats()
+		st, err := k.Stats()
 		if err != nil {
 			return err
 		}

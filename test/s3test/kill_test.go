@@ -15,7 +15,9 @@ import (
 	"forebay/cache"
 	"forebay/cache/index"
 	"forebay/cache/s3"
+	"forebay/cache/store"
 	"forebay/cache/tier"
+	"forebay/cache/upkeep"
 	"forebay/test/s3test"
 )
 
@@ -33,7 +35,7 @@ func open(dir, url string) (*cache.Cache, *s3.Bucket, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	c, err := cache.Open(cache.Options{Dir: dir, Bucket: &tier.Options{Bucket: b}})
+	c, err := cache.Open(cache.Options{Store: store.Options{Dir: dir, Bucket: &tier.Options{Bucket: b}}})
 	return c, b, err
 }
 
@@ -50,7 +52,7 @@ func child() {
 	if err == nil {
 		go func() { _ = c.Run(context.Background()) }()
 		raw := noise(77, childSize)
-		err = c.TakeIn(context.Background(), sha256(raw), childSize, bytes.NewReader(raw))
+		err = upkeep.New(c, upkeep.Options{}).TakeIn(context.Background(), sha256(raw), childSize, bytes.NewReader(raw))
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -20,6 +20,7 @@ import (
 
 	"forebay/cache"
 	"forebay/cache/s3"
+	"forebay/cache/store"
 	"forebay/cache/tier"
 	"forebay/test/hubtest"
 	"forebay/test/mirrortest"
@@ -90,7 +91,7 @@ func (w *world) mirror(change func(*tier.Options, *cache.Options)) *mirrortest.M
 	if change != nil {
 		change(&to, &co)
 	}
-	co.Bucket = &to
+	co.Store.Bucket = &to
 	return mirrortest.New(w.t, mirrortest.Options{Hub: w.hub, Cache: co, Grace: time.Second})
 }
 
@@ -140,7 +141,7 @@ func hash(t testing.TB, digest string) v1.Hash {
 
 func bucketOf(t testing.TB, m *mirrortest.Mirror) *tier.Stats {
 	t.Helper()
-	s, err := m.Cache().Stats()
+	s, err := m.Keeper().Stats()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -440,8 +441,8 @@ func TestBucketOutOfReach(t *testing.T) {
 		w.pull(w.m, blobPath("library/app", d), "", raw)
 	}
 	w.pull(w.m, blobPath("library/app", first), "", kept)
-	s3test.Await(t, 30*time.Second, "the mirror to say so", func() bool { return w.m.Cache().Ailing() != nil })
-	if err := w.m.Cache().Ailing(); !strings.Contains(err.Error(), "bucket") {
+	s3test.Await(t, 30*time.Second, "the mirror to say so", func() bool { return w.m.Cache().Store().Ailing() != nil })
+	if err := w.m.Cache().Store().Ailing(); !strings.Contains(err.Error(), "bucket") {
 		t.Errorf("Ailing = %v, want the bucket named", err)
 	}
 	if b := bucketOf(t, w.m); !b.Degraded || b.Queued != len(names) || b.QueuedBytes != int64(len(names)*300_000) || b.LastError == "" {
@@ -452,7 +453,7 @@ func TestBucketOutOfReach(t *testing.T) {
 	s3test.Await(t, 30*time.Second, "the uploads to be queued again", func() bool { return bucketOf(t, w.m).Queued == len(names) })
 	w.s3.Start()
 	w.settled(w.m)
-	s3test.Await(t, 30*time.Second, "the mirror to be well", func() bool { return w.m.Cache().Ailing() == nil })
+	s3test.Await(t, 30*time.Second, "the mirror to be well", func() bool { return w.m.Cache().Store().Ailing() == nil })
 	for _, d := range names {
 		if _, err := os.Stat(w.s3.Object("", hash(t, d))); err != nil {
 			t.Errorf("object: %v", err)
@@ -463,7 +464,7 @@ func TestBucketOutOfReach(t *testing.T) {
 // With a cap the disk has what is hot, and the bucket everything.
 func TestDiskAsHotTier(t *testing.T) {
 	const cap = 24 << 20
-	w := newWorld(t, func(_ *tier.Options, o *cache.Options) { o.MaxBytes = cap })
+	w := newWorld(t, func(_ *tier.Options, o *cache.Options) { o.Store.MaxBytes = cap })
 	all := map[string][]byte{}
 	for i := range 12 {
 		raw := noise(uint64(200+i), 4<<20)
@@ -482,7 +483,7 @@ func TestDiskAsHotTier(t *testing.T) {
 	if onDisk == 0 || onDisk*4<<20 > cap {
 		t.Errorf("%d blobs of 4 MiB are on a disk of %d MiB", onDisk, cap>>20)
 	}
-	s, err := w.m.Cache().Stats()
+	s, err := w.m.Keeper().Stats()
 	if err != nil || s.Bucket.Objects != 12 || s.EvictedUnsaved != 0 || s.UsedBytes > cap {
 		t.Errorf("Stats = %d objects, %d evicted before their upload, %d bytes used, %v; want 12, 0, at most %d", s.Bucket.Objects, s.EvictedUnsaved, s.UsedBytes, err, cap)
 	}
@@ -495,14 +496,14 @@ func TestDiskAsHotTier(t *testing.T) {
 // The cap of the disk is hard: while nothing can be uploaded, what is worth least goes.
 func TestCapHoldsWhileTheBucketFails(t *testing.T) {
 	const cap = 24 << 20
-	w := newWorld(t, func(_ *tier.Options, o *cache.Options) { o.MaxBytes = cap })
+	w := newWorld(t, func(_ *tier.Options, o *cache.Options) { o.Store.MaxBytes = cap })
 	w.s3.Add(s3test.Fault{Op: "PutObject", Status: 503})
 	for i := range 10 {
 		raw := noise(uint64(300+i), 4<<20)
 		d := w.hub.PutBlob("library/app", raw)
 		w.pull(w.m, blobPath("library/app", d), "", raw)
 	}
-	s, err := w.m.Cache().Stats()
+	s, err := w.m.Keeper().Stats()
 	if err != nil || s.EvictedUnsaved == 0 || s.UsedBytes > cap {
 		t.Errorf("Stats = %d evicted before their upload, %d bytes used, %v; want some, at most %d", s.EvictedUnsaved, s.UsedBytes, err, cap)
 	}
@@ -518,7 +519,7 @@ func TestLargerThanTheDisk(t *testing.T) {
 	path := blobPath("library/app", digest)
 	w.pull(w.m, path, "", raw)
 	w.settled(w.m)
-	small := w.mirror(func(_ *tier.Options, o *cache.Options) { o.MaxBytes = 16 << 20 })
+	small := w.mirror(func(_ *tier.Options, o *cache.Options) { o.Store.MaxBytes = 16 << 20 })
 	s3test.Await(t, time.Minute, "the bucket to be listed", func() bool { return bucketOf(t, small).Survey != nil })
 	before := w.hub.BlobBytes(digest)
 	w.pull(small, path, "", raw)
@@ -579,7 +580,7 @@ func TestRedirect(t *testing.T) {
 	w.s3.Add(s3test.Fault{Op: "GetObject", Status: 500, Code: "InternalError"})
 	w.s3.Add(s3test.Fault{Op: "HeadObject", Status: 500, Code: "InternalError"})
 	s3test.Await(t, 30*time.Second, "the mirror to send nobody there", func() bool {
-		_ = w.m.Cache().Ailing()
+		_ = w.m.Cache().Store().Ailing()
 		drop2(w.m, small)
 		_, _, _ = w.ask(w.m, blobPath("library/app", small), "")
 		status, _ := look("GET", path)
@@ -607,7 +608,7 @@ func TestSharedBucket(t *testing.T) {
 	w.settled(w.m)
 	survey := func(m *mirrortest.Mirror) tier.Survey {
 		t.Helper()
-		s, err := m.Cache().SurveyBucket(t.Context())
+		s, err := m.Cache().Store().SurveyBucket(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -660,7 +661,7 @@ func TestBucketCap(t *testing.T) {
 		w.pull(w.m, blobPath("library/app", digests[i]), "", raw)
 	}
 	w.settled(w.m)
-	s, err := w.m.Cache().SurveyBucket(t.Context())
+	s, err := w.m.Cache().Store().SurveyBucket(t.Context())
 	if err != nil || s.Removed != 0 {
 		t.Fatalf("SurveyBucket = %+v, %v; want nothing removed: all are young", s, err)
 	}
@@ -669,7 +670,7 @@ func TestBucketCap(t *testing.T) {
 	for i, d := range digests {
 		w.s3.Age("", hash(t, d), time.Duration(100-i)*time.Hour)
 	}
-	if s, err = fresh.Cache().SurveyBucket(t.Context()); err != nil || s.Removed != 5 {
+	if s, err = fresh.Cache().Store().SurveyBucket(t.Context()); err != nil || s.Removed != 5 {
 		t.Fatalf("SurveyBucket = %+v, %v; want 5 removed", s, err)
 	}
 	if n := w.s3.Count("DeleteObjects"); n != 1 {
@@ -707,7 +708,7 @@ func TestRebuildFromTheBucket(t *testing.T) {
 		}
 	}
 	told := 0
-	done, err := cache.RebuildIndex(t.Context(), cache.Options{Dir: w.m.Dir, Bucket: &tier.Options{Bucket: openBucket(t, w.s3)}},
+	done, err := store.RebuildIndex(t.Context(), store.Options{Dir: w.m.Dir, Bucket: &tier.Options{Bucket: openBucket(t, w.s3)}},
 		func(progress) { told++ })
 	if err != nil {
 		t.Fatal(err)
@@ -765,7 +766,7 @@ func TestContentReturnsForOperators(t *testing.T) {
 	w.settled(w.m)
 	w.m.RestartWith(func(o *mirrortest.Options) { o.Upstreams = offline(w.hub) })
 	drop(t, w.m, digest)
-	f, size, err := w.m.Cache().Content(hash(t, digest))
+	f, size, err := w.m.Keeper().Content(hash(t, digest))
 	if err != nil || size != int64(len(raw)) {
 		t.Fatalf("Content = %d bytes, %v; want %d", size, err, len(raw))
 	}
@@ -782,7 +783,7 @@ func TestPurgeDigestRemovesTheObject(t *testing.T) {
 	digest := w.hub.PutBlob("library/app", raw)
 	w.pull(w.m, blobPath("library/app", digest), "", raw)
 	w.settled(w.m)
-	if _, err := w.m.Cache().PurgeDigest(context.Background(), hash(t, digest), false); err != nil {
+	if _, err := w.m.Keeper().PurgeDigest(context.Background(), hash(t, digest), false); err != nil {
 		t.Fatal(err)
 	}
 	if n := len(w.s3.Objects()); n != 0 {

@@ -1,0 +1,124 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"regexp"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"forebay/cache/event"
+	"forebay/cache/index"
+	"forebay/cache/store"
+	"forebay/internal/logkey"
+	"forebay/internal/pull"
+)
+
+// getTag fetches a tag by GET, whose digest was there a moment ago and is not any more.
+func (c *Cache) getTag(ctx context.Context, o *origin, repo Repo, name string) (*Manifest, error) {
+	m, _, err := c.calls.manifests.Do(ctx, key{aTag, repo, name}, func(ctx context.Context) (*Manifest, error) {
+		desc, b, err := c.getManifest(ctx, o, repo, name)
+		if err != nil {
+			return nil, err
+		}
+		m, err := c.keepManifest(repo, desc, b)
+		if err != nil {
+			return nil, err
+		}
+		return m, c.bind(repo, name, desc)
+	})
+	return m, err
+}
+
+// resolve asks the upstream what a tag points to, once for all who wait, and binds it. An
+// answer from after since will do: it came between the caller's look and its turn.
+func (c *Cache) resolve(ctx context.Context, o *origin, repo Repo, name string, since time.Time) (resolved, bool, error) {
+	k := key{aRef, repo, name}
+	if err, ok := c.recall(k); ok {
+		return resolved{}, true, err
+	}
+	return c.calls.resolves.Do(ctx, k, func(ctx context.Context) (resolved, error) {
+		if t, err := c.tag(repo, name); err == nil && t != nil && t.CheckedAt.After(since) {
+			return resolved{desc: t.Desc, stale: t.stale}, nil // by a call that ended as this one was about to begin
+		}
+		r, err := c.ask(ctx, o, repo, name)
+		if err != nil {
+			c.remember(k, err)
+			return resolved{}, err
+		}
+		if r.bytes != nil {
+			if _, err := c.keepManifest(repo, r.desc, r.bytes); err != nil {
+				return resolved{}, err
+			}
+		}
+		err = c.bind(repo, name, r.desc)
+		r.stale = pull.TakeStale(&r.desc)
+		return r, err
+	})
+}
+
+// bind records that a tag points to desc now, and that repo holds it. An index that cannot
+// be written does not keep the client from its answer.
+func (c *Cache) bind(repo Repo, name string, desc v1.Descriptor) error {
+	return c.BindAt(repo, name, desc, time.Now())
+}
+
+// BindAt is bind for what was found at a time in the past.
+func (c *Cache) BindAt(repo Repo, name string, desc v1.Descriptor, now time.Time) error {
+	stale := pull.TakeStale(&desc)
+	old, err := c.tag(repo, name)
+	if err != nil {
+		return err
+	}
+	s := &tagState{repo: repo, name: name, Tag: index.Tag{Desc: desc, CheckedAt: now, ChangedAt: now}, stale: stale, pulls: &pulls{}}
+	if old != nil {
+		s.pulls = old.pulls
+		s.pulls.before.Store(s.pulls.now.Swap(0))
+		if old.Desc.Digest == desc.Digest {
+			s.ChangedAt = old.ChangedAt
+		} else {
+			c.moved(old, desc)
+		}
+	}
+	err = c.store.Record(func(b *index.Batch) error {
+		return errors.Join(store.PutLinks(b, repo, store.ManifestLink(desc)),
+			b.PutTag(repo, name, s.Tag))
+	})
+	c.known.tags.Add(tagName{repo, name}, s)
+	c.images.Pins.Bound(repo, name, desc.Digest)
+	if err != nil {
+		c.log.Error("tag not recorded", logkey.Upstream(repo.Upstream), logkey.Repository(repo.Name),
+			logkey.Reference(name), logkey.Err(err))
+	}
+	return nil
+}
+
+// moved tells of a tag that points elsewhere now.
+func (c *Cache) moved(old *tagState, desc v1.Descriptor) {
+	e := event.Of(event.TagMoved, old.repo, desc.Digest)
+	e.Tag, e.Was = old.name, old.Desc.Digest
+	if releasePattern.MatchString(old.name) {
+		c.counts.releasesMoved.Add(1)
+		c.log.Warn("release tag moved", logkey.Upstream(old.repo.Upstream), logkey.Repository(old.repo.Name),
+			logkey.Reference(old.name), logkey.Digest(desc.Digest))
+		e.Kind = event.ReleaseMoved
+		c.store.Tell(e)
+		return
+	}
+	c.counts.tagsMoved.Add(1)
+	c.log.Info("tag moved", logkey.Upstream(old.repo.Upstream), logkey.Repository(old.repo.Name),
+		logkey.Reference(old.name), logkey.Digest(desc.Digest))
+	c.store.Tell(e)
+}
+
+// dropTag forgets a tag that the upstream says is gone.
+func (c *Cache) dropTag(t *tagState) {
+	err := c.ForgetTag(t.repo, t.name)
+	c.log.Info("tag is gone upstream: dropped", logkey.Upstream(t.repo.Upstream), logkey.Repository(t.repo.Name),
+		logkey.Reference(t.name), logkey.Err(err))
+}
+
+// releasePattern is a tag that reads like the version of one release, which nobody is
+// expected to move: "1.27.3", "v2.0.0-rc1", but not "1.27" and not "1".
+var releasePattern = regexp.MustCompile(`^v?\d+\.\d+\.\d+([.+_-].*)?$`)
