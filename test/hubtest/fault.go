@@ -93,7 +93,7 @@ func StatusRetryAfter(code int, retryAfter string) Fault {
 	return Both(Status(code), Header("Retry-After", retryAfter))
 }
 
-// RateLimited is the 429 of the pull limit whatever was pulled. For a limit after
+// RateLimited is the 429 of the pull limit whatever was pulled. For a limit after
 // n pulls use [Hub.SetPlan], Options.Anonymous or a rule with From: n+1.
 func RateLimited() Fault {
 	return Fault{Name: "rate-limited", before: func(x *exchange) {
@@ -109,12 +109,12 @@ func RateLimited() Fault {
 	}}
 }
 
-// Abuse429 is the plain-text 429 of the abuse limit.
+// Abuse429 is the plain-text 429 of the abuse limit.
 func Abuse429() Fault {
 	return Fault{Name: "abuse-429", before: func(x *exchange) { x.reply = x.Hub.abuseReply() }}
 }
 
-// ExpireToken makes all tokens issued so far invalid, the one of this request included.
+// ExpireToken makes all tokens issued so far invalid, the one of this request included.
 func ExpireToken() Fault {
 	return Fault{Name: "expire-token", before: func(x *exchange) {
 		x.Hub.ExpireTokens()
@@ -122,7 +122,7 @@ func ExpireToken() Fault {
 	}}
 }
 
-// RevokeAccount makes an account's tokens and credentials invalid for good.
+// RevokeAccount makes an account's tokens and credentials invalid for good.
 func RevokeAccount(account string) Fault {
 	return Fault{Name: "revoke", before: func(x *exchange) {
 		x.Hub.Revoke(account)
@@ -160,7 +160,7 @@ func Block(release <-chan struct{}) Fault {
 	}}
 }
 
-// NoReply ends the connection without any answer (X-27 with When: Reused): closed, or
+// NoReply ends the connection without any answer (of a reused one, with When: Reused): closed, or
 // reset if how is RST.
 func NoReply(how Ending) Fault {
 	return Fault{Name: "no-reply " + string(how), before: func(x *exchange) {
@@ -174,7 +174,7 @@ func NoReply(how Ending) Fault {
 // Reused is for Rule.When: the request is not the first of its connection.
 func Reused(s *State) bool { return s.Reused }
 
-// Drop sends the full header and k body bytes, then ends the connection.
+// Drop sends the full header and k body bytes, then ends the connection.
 // A negative k counts from the end of the body.
 func Drop(k int64, how Ending) Fault {
 	return wireFault(fmt.Sprintf("drop at %d %s", k, how), func(x *exchange, w *wire) {
@@ -186,7 +186,7 @@ func Drop(k int64, how Ending) Fault {
 	})
 }
 
-// StallAt sends k body bytes and then nothing more.
+// StallAt sends k body bytes and then nothing more.
 func StallAt(k int64) Fault {
 	return wireFault(fmt.Sprintf("stall at %d", k), func(x *exchange, w *wire) {
 		w.cutAt(x, k)
@@ -194,17 +194,17 @@ func StallAt(k int64) Fault {
 	})
 }
 
-// Drip sends the body n bytes at a time with a pause in between.
+// Drip sends the body n bytes at a time with a pause in between.
 func Drip(n int64, every time.Duration) Fault {
 	return wireFault("drip", func(_ *exchange, w *wire) { w.dripBytes, w.dripEvery = n, every })
 }
 
-// SlowHeaders sends the header line by line with a pause after each.
+// SlowHeaders sends the header line by line with a pause after each.
 func SlowHeaders(every time.Duration) Fault {
 	return wireFault("slow headers", func(_ *exchange, w *wire) { w.headEvery = every })
 }
 
-// Corrupt flips the lowest bit of the body byte at an offset; the length stays.
+// Corrupt flips the lowest bit of the body byte at an offset; the length stays.
 // A negative offset counts from the end. For a range the offset is within the part sent.
 func Corrupt(offset int64) Fault {
 	return wireFault(fmt.Sprintf("corrupt at %d", offset), func(x *exchange, w *wire) {
@@ -212,7 +212,7 @@ func Corrupt(offset int64) Fault {
 	})
 }
 
-// WrongBytes sends other bytes in place of the body, with their own length.
+// WrongBytes sends other bytes in place of the body, with their own length.
 func WrongBytes(b []byte) Fault {
 	return Fault{Name: "wrong bytes", after: func(x *exchange) {
 		if carriesContent(x) {
@@ -221,7 +221,7 @@ func WrongBytes(b []byte) Fault {
 	}}
 }
 
-// Truncate sends k body bytes and then ends the body as given.
+// Truncate sends k body bytes and then ends the body as given.
 func Truncate(k int64, how TruncateStyle) Fault {
 	return wireFault("truncate "+string(how), func(x *exchange, w *wire) {
 		w.cutAt(x, k)
@@ -251,7 +251,7 @@ const (
 	ChunkedCut   TruncateStyle = "chunked-no-end" // without one
 )
 
-// WrongCL adds n to the announced Content-Length; the body stays. The
+// WrongCL adds n to the announced Content-Length; the body stays. The
 // connection is closed after it.
 func WrongCL(n int64) Fault {
 	return wireFault(fmt.Sprintf("content-length %+d", n), func(x *exchange, w *wire) {
@@ -261,7 +261,7 @@ func WrongCL(n int64) Fault {
 }
 
 // RawCL replaces the Content-Length header by the given values, which need not be
-// numbers; none means no header at all.
+// numbers; none means no header at all.
 func RawCL(values ...string) Fault {
 	return wireFault("raw content-length", func(x *exchange, w *wire) {
 		w.raw = true
@@ -272,13 +272,13 @@ func RawCL(values ...string) Fault {
 	})
 }
 
-// NoDigestHeader leaves Docker-Content-Digest out.
+// NoDigestHeader leaves Docker-Content-Digest out.
 func NoDigestHeader() Fault { return Header("Docker-Content-Digest", "") }
 
-// DigestHeader sends a Docker-Content-Digest of the given text.
+// DigestHeader sends a Docker-Content-Digest of the given text.
 func DigestHeader(text string) Fault { return Header("Docker-Content-Digest", text) }
 
-// Sha512DigestHeader sends the sha512 of the body instead of the sha256.
+// Sha512DigestHeader sends the sha512 of the body instead of the sha256.
 func Sha512DigestHeader() Fault {
 	return Fault{Name: "sha512 digest header", after: func(x *exchange) {
 		if x.reply.body != nil {
@@ -299,17 +299,17 @@ func Header(name, value string) Fault {
 	}}
 }
 
-// TagMoves points a tag elsewhere as soon as the request was answered.
+// TagMoves points a tag elsewhere as soon as the request was answered.
 func TagMoves(repo, tag, digest string) Fault {
 	return Fault{Name: "tag moves", after: func(x *exchange) { x.Hub.MoveTag(repo, tag, digest) }}
 }
 
-// IgnoreRange answers a Range request with 200 and the whole body.
+// IgnoreRange answers a Range request with 200 and the whole body.
 func IgnoreRange() Fault {
 	return Fault{Name: "ignore range", before: func(x *exchange) { x.r.Header.Del("Range") }}
 }
 
-// WrongRange sends the part that was asked for, but says that it starts by bytes later.
+// WrongRange sends the part that was asked for, but says that it starts by bytes later.
 func WrongRange(by int64) Fault {
 	return Fault{Name: "wrong range", after: func(x *exchange) {
 		a := x.reply
@@ -320,7 +320,7 @@ func WrongRange(by int64) Fault {
 }
 
 // ShiftedRange says truly what part it sends, but the part starts by bytes later than
-// was asked for.
+// was asked for.
 func ShiftedRange(by int64) Fault {
 	return Fault{Name: "shifted range", after: func(x *exchange) {
 		if a := x.reply; a.Status == http.StatusPartialContent && a.off+by >= 0 {
@@ -329,7 +329,7 @@ func ShiftedRange(by int64) Fault {
 	}}
 }
 
-// ShortRange sends at most n bytes of the part that was asked for, correctly labelled.
+// ShortRange sends at most n bytes of the part that was asked for, correctly labelled.
 func ShortRange(n int64) Fault {
 	return Fault{Name: "short range", after: func(x *exchange) {
 		if a := x.reply; a.Status == http.StatusPartialContent {
@@ -338,7 +338,7 @@ func ShortRange(n int64) Fault {
 	}}
 }
 
-// Range416 answers 416 to a Range request.
+// Range416 answers 416 to a Range request.
 func Range416() Fault {
 	return Fault{Name: "range 416", after: func(x *exchange) {
 		if x.r.Header.Get("Range") == "" || x.reply.body == nil {
@@ -350,11 +350,11 @@ func Range416() Fault {
 	}}
 }
 
-// HeadNotAllowed answers 405 to HEAD. Other methods are served.
+// HeadNotAllowed answers 405 to HEAD. Other methods are served.
 func HeadNotAllowed() Fault { return headFault(http.StatusMethodNotAllowed) }
 
 // HeadUnauthorized answers 401 without a challenge to HEAD, whatever the token, as
-// public.ecr.aws does for blobs.
+// public.ecr.aws does for blobs.
 func HeadUnauthorized() Fault { return headFault(http.StatusUnauthorized) }
 
 func headFault(status int) Fault {
@@ -366,7 +366,7 @@ func headFault(status int) Fault {
 }
 
 // BadToken400 answers 400 without a challenge to a request with a credential, as
-// public.ecr.aws does to an expired token.
+// public.ecr.aws does to an expired token.
 func BadToken400() Fault { return TokenExpired(http.StatusBadRequest) }
 
 // TokenExpired answers status without a challenge to a request with any credential: 403
@@ -380,7 +380,7 @@ func TokenExpired(status int) Fault {
 }
 
 // Gzip compresses the body and says so; the digest header stays that of the plain
-// bytes. times is how often: 2 is double-encoded.
+// bytes. times is how often: 2 is double-encoded.
 func Gzip(times int) Fault {
 	return Fault{Name: "gzip", after: func(x *exchange) {
 		a := x.reply
@@ -405,10 +405,10 @@ func gzipped(b []byte) []byte {
 	return z.Bytes()
 }
 
-// Encoding claims a Content-Encoding that the plain body does not have, such as zstd.
+// Encoding claims a Content-Encoding that the plain body does not have, such as zstd.
 func Encoding(name string) Fault { return Header("Content-Encoding", name) }
 
-// Chunked sends the body in chunks without a Content-Length; HEAD keeps it.
+// Chunked sends the body in chunks without a Content-Length; HEAD keeps it.
 func Chunked() Fault {
 	return wireFault("chunked", func(x *exchange, w *wire) {
 		if x.r.Method != http.MethodHead {
@@ -422,7 +422,7 @@ func CloseDelimited() Fault {
 	return wireFault("close-delimited", func(_ *exchange, w *wire) { w.framing = untilClose })
 }
 
-// Challenge answers 401 with exactly the given WWW-Authenticate values. Role names
+// Challenge answers 401 with exactly the given WWW-Authenticate values. Role names
 // in braces are replaced as in [Header].
 func Challenge(values ...string) Fault {
 	return Fault{Name: "challenge", before: func(x *exchange) {
@@ -435,7 +435,7 @@ func Challenge(values ...string) Fault {
 }
 
 // ChallengeTo is a challenge for the request's own repository with another realm, sent
-// to requests without a bearer token only, so that the flow goes on afterwards.
+// to requests without a bearer token only, so that the flow goes on afterwards.
 func ChallengeTo(realm string) Fault {
 	return Fault{Name: "challenge to", before: func(x *exchange) {
 		if x.Bearer {
@@ -448,7 +448,7 @@ func ChallengeTo(realm string) Fault {
 	}}
 }
 
-// ContentType sends another Content-Type, or none if ct is "".
+// ContentType sends another Content-Type, or none if ct is "".
 func ContentType(ct string) Fault { return Header("Content-Type", ct) }
 
 // wireFault makes a fault of an answer that carries content.

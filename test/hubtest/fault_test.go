@@ -98,7 +98,7 @@ func TestRuleOrderAndWhen(t *testing.T) {
 	wantStatus(t, w.manifest(), 200)
 }
 
-func TestX1RateLimitAfter(t *testing.T) {
+func TestFaultRateLimitAfter(t *testing.T) {
 	w := newFaultWorld(t)
 	w.AddRule(Rule{Role: RoleRegistry, Route: RouteManifest, Method: http.MethodGet, From: 3, Do: RateLimited()})
 	wantStatus(t, w.manifest(), 200)
@@ -109,7 +109,7 @@ func TestX1RateLimitAfter(t *testing.T) {
 	wantMatch(t, "body", a.body, "TOOMANYREQUESTS")
 }
 
-func TestX2Abuse(t *testing.T) {
+func TestFaultAbuse(t *testing.T) {
 	w := newFaultWorld(t)
 	w.AddRule(Rule{Do: Abuse429()})
 	for _, a := range []answer{w.blob(), w.manifest(), w.p.do(http.MethodGet, w.p.tokenURL("library/a"))} {
@@ -118,7 +118,7 @@ func TestX2Abuse(t *testing.T) {
 	}
 }
 
-func TestX3ExpireToken(t *testing.T) {
+func TestFaultExpireToken(t *testing.T) {
 	w := newFaultWorld(t)
 	w.AddRule(Rule{Role: RoleRegistry, From: 2, Count: 1, Do: ExpireToken()})
 	wantStatus(t, w.manifest(), 200)
@@ -130,7 +130,7 @@ func TestX3ExpireToken(t *testing.T) {
 	wantStatus(t, w.manifest(), 200)
 }
 
-func TestX4Revoke(t *testing.T) {
+func TestFaultRevoke(t *testing.T) {
 	w := newFaultWorld(t)
 	w.AddUser(User{Name: "u", Secrets: []string{"pw"}})
 	w.token = w.p.token("library/a", basic("u", "pw")...)
@@ -139,7 +139,7 @@ func TestX4Revoke(t *testing.T) {
 	wantStatus(t, w.p.do(http.MethodGet, w.p.tokenURL("library/a"), basic("u", "pw")...), 401)
 }
 
-func TestX5Statuses(t *testing.T) {
+func TestFaultStatuses(t *testing.T) {
 	w := newFaultWorld(t)
 	for _, code := range []int{500, 502, 503, 504, 520, 522} {
 		w.once(RoleRegistry, Status(code))
@@ -161,7 +161,7 @@ func TestX5Statuses(t *testing.T) {
 	}
 }
 
-func TestX6Burst(t *testing.T) {
+func TestFaultBurst(t *testing.T) {
 	w := newFaultWorld(t)
 	w.AddRule(Rule{Role: CDN, Count: 3, Do: Status(503)})
 	for range 3 {
@@ -170,7 +170,7 @@ func TestX6Burst(t *testing.T) {
 	wantStatus(t, w.blob(), 200)
 }
 
-func TestX7Drop(t *testing.T) {
+func TestFaultDrop(t *testing.T) {
 	w := newFaultWorld(t)
 	for _, how := range []Ending{RST, FIN} {
 		for _, k := range []int64{0, 1, 5, -1} {
@@ -196,7 +196,7 @@ func TestX7Drop(t *testing.T) {
 	}
 }
 
-func TestX8StallAndDrip(t *testing.T) {
+func TestFaultStallAndDrip(t *testing.T) {
 	w := newFaultWorld(t)
 	w.p.client.Timeout = 100 * time.Millisecond
 	w.once(RoleCF, StallAt(4))
@@ -212,7 +212,7 @@ func TestX8StallAndDrip(t *testing.T) {
 	wantBody(t, w.blob(), "0123456789")
 }
 
-func TestX8HangEndsWithTheClient(t *testing.T) {
+func TestFaultHangEndsWithTheClient(t *testing.T) {
 	w := newFaultWorld(t)
 	w.p.client.Timeout = 100 * time.Millisecond
 	w.once(RoleCF, Hang())
@@ -226,7 +226,7 @@ func TestX8HangEndsWithTheClient(t *testing.T) {
 	wantBody(t, w.blob(), "0123456789")
 }
 
-func TestX9Corrupt(t *testing.T) {
+func TestFaultCorrupt(t *testing.T) {
 	w := newFaultWorld(t)
 	w.once(RoleCF, Corrupt(2))
 	wantBody(t, w.blob(), "0133456789")
@@ -238,7 +238,7 @@ func TestX9Corrupt(t *testing.T) {
 	}
 }
 
-func TestX10WrongBytes(t *testing.T) {
+func TestFaultWrongBytes(t *testing.T) {
 	w := newFaultWorld(t)
 	w.once(RoleCF, WrongBytes([]byte("other")))
 	a := w.blob()
@@ -246,7 +246,7 @@ func TestX10WrongBytes(t *testing.T) {
 	wantHeader(t, a, "Content-Length", "5")
 }
 
-func TestX11Truncate(t *testing.T) {
+func TestFaultTruncate(t *testing.T) {
 	w := newFaultWorld(t)
 	for how, want := range map[TruncateStyle]struct {
 		length int64
@@ -266,7 +266,7 @@ func TestX11Truncate(t *testing.T) {
 	}
 }
 
-func TestX12WrongContentLength(t *testing.T) {
+func TestFaultWrongContentLength(t *testing.T) {
 	w := newFaultWorld(t)
 	w.once(RoleCF, WrongCL(5))
 	if a := w.blob(); a.length != 15 || !errors.Is(a.err, io.ErrUnexpectedEOF) || a.body != "0123456789" {
@@ -288,7 +288,7 @@ func TestX12WrongContentLength(t *testing.T) {
 	}
 }
 
-func TestX13DigestHeaders(t *testing.T) {
+func TestFaultDigestHeaders(t *testing.T) {
 	w := newFaultWorld(t)
 	w.once(RoleRegistry, NoDigestHeader())
 	wantHeader(t, w.manifest(), "Docker-Content-Digest", "")
@@ -303,7 +303,7 @@ func TestX13DigestHeaders(t *testing.T) {
 	wantHeader(t, w.manifest(), "Docker-Content-Digest", w.img.Digest)
 }
 
-func TestX14TagMoves(t *testing.T) {
+func TestFaultTagMoves(t *testing.T) {
 	w := newFaultWorld(t)
 	next := w.PushImage("library/a", "", ImageSpec{Seed: 9})
 	w.AddRule(Rule{Role: RoleRegistry, Method: http.MethodHead, Do: TagMoves("library/a", "1", next.Digest)})
@@ -311,7 +311,7 @@ func TestX14TagMoves(t *testing.T) {
 	wantHeader(t, w.manifest(), "Docker-Content-Digest", next.Digest)
 }
 
-func TestX15Redirects(t *testing.T) {
+func TestFaultRedirects(t *testing.T) {
 	w := newFaultWorld(t)
 	blob := func() answer { return w.p.registry(http.MethodGet, "/v2/library/a/blobs/"+w.digest, w.token) }
 	for _, code := range []int{301, 302, 303, 307, 308} {
@@ -336,7 +336,7 @@ func TestX15Redirects(t *testing.T) {
 	wantBody(t, w.p.do(http.MethodGet, blob().header.Get("Location")), "0123456789")
 }
 
-func TestX15ChainAndLoop(t *testing.T) {
+func TestFaultChainAndLoop(t *testing.T) {
 	w := newFaultWorld(t)
 	rule := w.AddRule(Rule{Role: RoleCF, Do: RedirectChain(11, 307)})
 	at := w.SignedURL(RoleCF, w.digest)
@@ -355,7 +355,7 @@ func TestX15ChainAndLoop(t *testing.T) {
 	wantHeader(t, w.p.do(http.MethodGet, at), "Location", at)
 }
 
-func TestX16URLExpiresDuringTheBody(t *testing.T) {
+func TestFaultURLExpiresDuringTheBody(t *testing.T) {
 	w := newFaultWorld(t)
 	w.once(RoleCF, Both(Drop(4, FIN), ExpireURLAfter()))
 	at := w.SignedURL(RoleCF, w.digest)
@@ -369,14 +369,14 @@ func TestX16URLExpiresDuringTheBody(t *testing.T) {
 	wantStatus(t, w.p.do(http.MethodGet, at), 403)
 }
 
-func TestX17RefuseAuthHeader(t *testing.T) {
+func TestFaultRefuseAuthHeader(t *testing.T) {
 	w := newFaultWorld(t)
 	w.AddRule(Rule{Role: CDN, Do: RefuseAuthHeader()})
 	wantStatus(t, w.blob("Authorization", "Bearer x"), 403)
 	wantStatus(t, w.blob(), 200)
 }
 
-func TestX18RangeFaults(t *testing.T) {
+func TestFaultRangeFaults(t *testing.T) {
 	w := newFaultWorld(t)
 	for _, c := range []struct {
 		do     Fault
@@ -398,7 +398,7 @@ func TestX18RangeFaults(t *testing.T) {
 	}
 }
 
-func TestX19HeadRefused(t *testing.T) {
+func TestFaultHeadRefused(t *testing.T) {
 	w := newFaultWorld(t)
 	for _, c := range []struct {
 		do     Fault
@@ -417,7 +417,7 @@ func TestX19HeadRefused(t *testing.T) {
 	wantHeader(t, a, "Www-Authenticate", "")
 }
 
-func TestX20Gzip(t *testing.T) {
+func TestFaultGzip(t *testing.T) {
 	w := newFaultWorld(t)
 	for times := 1; times <= 2; times++ {
 		w.once(RoleRegistry, Gzip(times))
@@ -448,7 +448,7 @@ func TestX20Gzip(t *testing.T) {
 	wantHeader(t, w.blob(), "Content-Encoding", "zstd")
 }
 
-func TestX21Chunked(t *testing.T) {
+func TestFaultChunked(t *testing.T) {
 	w := newFaultWorld(t)
 	w.AddRule(Rule{Do: Chunked()})
 	for _, a := range []answer{w.manifest(), w.blob()} {
@@ -467,7 +467,7 @@ func TestX21Chunked(t *testing.T) {
 	}
 }
 
-func TestX22Challenges(t *testing.T) {
+func TestFaultChallenges(t *testing.T) {
 	w := newFaultWorld(t)
 	w.once(RoleRegistry, Challenge("Negotiate", `bearer realm={evil}/token`, strings.Repeat("x", 8<<10)))
 	a := w.p.pull("/v2/library/a/manifests/1", "")
@@ -487,7 +487,7 @@ func TestX22Challenges(t *testing.T) {
 	wantHeader(t, a, "Www-Authenticate", "Bearer realm=x")
 }
 
-func TestX23ContentType(t *testing.T) {
+func TestFaultContentType(t *testing.T) {
 	w := newFaultWorld(t)
 	for _, ct := range []string{OCIManifest + "; charset=utf-8", "TEXT/HTML", ""} {
 		w.once(RoleRegistry, ContentType(ct))
@@ -501,7 +501,7 @@ func TestX23ContentType(t *testing.T) {
 	wantHeader(t, w.p.pull("/v2/library/a/manifests/odd", w.token), "Content-Type", OCIIndex)
 }
 
-func TestX24NastyManifests(t *testing.T) {
+func TestFaultNastyManifests(t *testing.T) {
 	w := newFaultWorld(t)
 	for _, n := range []int{4 << 20, 4<<20 + 1} {
 		if got := BigManifest(n); len(got) != n || !json.Valid(got) {
@@ -524,7 +524,7 @@ func TestX24NastyManifests(t *testing.T) {
 	wantHeader(t, w.p.pull("/v2/library/a/manifests/x", w.token), "Docker-Content-Digest", x)
 }
 
-func TestX24Endless(t *testing.T) {
+func TestFaultEndless(t *testing.T) {
 	w := newFaultWorld(t)
 	w.once(RoleRegistry, Endless())
 	req, err := http.NewRequest(http.MethodGet, w.RegistryURL()+"/v2/library/a/manifests/1", nil)
@@ -545,7 +545,7 @@ func TestX24Endless(t *testing.T) {
 	w.Settle(t)
 }
 
-func TestX26NewAuth(t *testing.T) {
+func TestFaultNewAuth(t *testing.T) {
 	w := newFaultWorld(t)
 	w.once(RoleCF, NewAuth())
 	a := w.blob()
@@ -553,7 +553,7 @@ func TestX26NewAuth(t *testing.T) {
 	wantMatch(t, "challenge", a.header.Get("Www-Authenticate"), w.URL(RoleEvil))
 }
 
-func TestX27ConnectionClosedAsARequestIsSent(t *testing.T) {
+func TestFaultConnectionClosedAsARequestIsSent(t *testing.T) {
 	w := newFaultWorld(t)
 	for _, how := range []Ending{RST, FIN} {
 		w.p.client.CloseIdleConnections()
@@ -571,7 +571,7 @@ func TestX27ConnectionClosedAsARequestIsSent(t *testing.T) {
 	}
 }
 
-func TestX28Headers(t *testing.T) {
+func TestFaultHeaders(t *testing.T) {
 	w := newFaultWorld(t)
 	w.once(RoleCF, BigHeaders(1<<20))
 	size := 0

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// Manifests that are well-formed enough to reach a parser and still must not hurt it
-// . Store them with [Hub.PutManifest].
+// Manifests that are well-formed enough to reach a parser and still must not hurt it.
+// Store them with [Hub.PutManifest].
 
 // BigManifest is an OCI manifest of exactly n bytes. n must be at least 400.
 func BigManifest(n int) []byte {

@@ -8,7 +8,7 @@ import (
 )
 
 // RedirectTo answers code with a Location of exactly the given text, in which "{evil}"
-// and the other roles in braces become base URLs (X-15). "{signed}" becomes the path
+// and the other roles in braces become base URLs. "{signed}" becomes the path
 // and query of the blob, signed for any CDN role but R2: "{cdn-sub}{signed}".
 func RedirectTo(code int, location string) Fault {
 	return Fault{Name: "redirect to " + location, before: func(x *exchange) {
@@ -16,7 +16,7 @@ func RedirectTo(code int, location string) Fault {
 	}}
 }
 
-// RedirectNowhere answers code without a Location header (X-15).
+// RedirectNowhere answers code without a Location header.
 func RedirectNowhere(code int) Fault {
 	return Fault{Name: "redirect nowhere", before: func(x *exchange) {
 		x.reply = redirect(code, "")
@@ -25,7 +25,7 @@ func RedirectNowhere(code int) Fault {
 }
 
 // RedirectCDN sends the client of a blob to a CDN role of the caller's choice, with a
-// good signature (X-15).
+// good signature.
 func RedirectCDN(code int, role Role) Fault {
 	return Fault{Name: "redirect to " + string(role), before: func(x *exchange) {
 		if x.Route == RouteBlob && x.Ref != "" {
@@ -35,7 +35,7 @@ func RedirectCDN(code int, role Role) Fault {
 }
 
 // RedirectRelative sends the client of a blob to a path on the registry's own host, as
-// Artifact Registry does (X-15).
+// Artifact Registry does.
 func RedirectRelative(code int) Fault {
 	return Fault{Name: "relative redirect", before: func(x *exchange) {
 		if x.Route == RouteBlob && x.Repo != "" {
@@ -44,7 +44,7 @@ func RedirectRelative(code int) Fault {
 	}}
 }
 
-// RedirectChain makes a CDN redirect n times to itself before it serves (X-15). The
+// RedirectChain makes a CDN redirect n times to itself before it serves. The
 // rule must be for CDN roles and fire always.
 func RedirectChain(n, code int) Fault {
 	return Fault{Name: fmt.Sprintf("chain of %d", n), before: func(x *exchange) {
@@ -57,7 +57,7 @@ func RedirectChain(n, code int) Fault {
 	}}
 }
 
-// RedirectLoop redirects to the very URL that was asked for (X-15).
+// RedirectLoop redirects to the very URL that was asked for.
 func RedirectLoop(code int) Fault {
 	return Fault{Name: "redirect loop", before: func(x *exchange) {
 		x.reply = redirect(code, x.Hub.URL(x.Role)+x.r.RequestURI)
@@ -65,7 +65,7 @@ func RedirectLoop(code int) Fault {
 }
 
 // ExpireURL makes all signed URLs issued so far expired before the request is
-// answered, so that a resume needs a new one (X-16). For a life of its own use
+// answered, so that a resume needs a new one. For a life of its own use
 // Options.SignedTTL; a negative one is over from the start.
 func ExpireURL() Fault {
 	return Fault{Name: "expire url", before: func(x *exchange) { x.Hub.ExpireURLs() }}
@@ -78,7 +78,7 @@ func ExpireURLAfter() Fault {
 }
 
 // RefuseAuthHeader makes a CDN answer 403 to a request with an Authorization header,
-// instead of the 400 that it answers anyway (X-17).
+// instead of the 400 that it answers anyway.
 func RefuseAuthHeader() Fault {
 	return Fault{Name: "refuse authorization", before: func(x *exchange) {
 		if x.r.Header.Get("Authorization") != "" {
@@ -88,12 +88,12 @@ func RefuseAuthHeader() Fault {
 }
 
 // NewAuth makes the target of a redirect ask for credentials of its own, for the
-// attacker (X-26).
+// attacker.
 func NewAuth() Fault {
 	return Challenge(`Bearer realm="{evil}/token",service="registry.docker.io",scope="repository:library/alpine:pull"`)
 }
 
-// BigHeaders adds response headers of n bytes in all, in lines of at most 4 KiB (X-28).
+// BigHeaders adds response headers of n bytes in all, in lines of at most 4 KiB.
 func BigHeaders(n int) Fault {
 	return wireFault("big headers", func(_ *exchange, w *wire) {
 		for i := 0; n > 0; i++ {
@@ -104,7 +104,7 @@ func BigHeaders(n int) Fault {
 	})
 }
 
-// ManyHeaders adds n short header lines (X-28).
+// ManyHeaders adds n short header lines.
 func ManyHeaders(n int) Fault {
 	return wireFault("many headers", func(_ *exchange, w *wire) {
 		for i := range n {
@@ -113,7 +113,7 @@ func ManyHeaders(n int) Fault {
 	})
 }
 
-// Endless repeats the body in chunks until the client goes away (X-24).
+// Endless repeats the body in chunks until the client goes away.
 func Endless() Fault {
 	return wireFault("endless", func(x *exchange, w *wire) {
 		if x.reply.n > 0 {

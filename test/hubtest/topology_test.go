@@ -321,7 +321,7 @@ func TestRateIsKeptByLateSenders(t *testing.T) {
 	})
 }
 
-func TestX25DialFaults(t *testing.T) {
+func TestFaultDialFaults(t *testing.T) {
 	hub := New(t, Options{Named: true, InMemory: true})
 	p := newProbe(t, hub)
 	try := func() error {
@@ -350,7 +350,7 @@ func TestX25DialFaults(t *testing.T) {
 	}
 }
 
-func TestX25LookupsCanBeRebound(t *testing.T) {
+func TestFaultLookupsCanBeRebound(t *testing.T) {
 	hub := New(t, Options{Named: true})
 	good, bad := netip.MustParseAddr("203.0.113.7"), netip.MustParseAddr("169.254.169.254")
 	hub.SetAddrs("cdn.example", []netip.Addr{good}, []netip.Addr{bad})
