@@ -122,7 +122,7 @@ func TestAccessLogOfLeavingClient(t *testing.T) {
 	}
 }
 
-// Facts 0.2: without an answer of ours net/http would send an empty 200, and a request whose
+// Without an answer of ours net/http would send an empty 200, and a request whose
 // context has ended may still have a client that reads it.
 func TestEndedRequestIsNeverAnEmpty200(t *testing.T) {
 	core, seen := observer.New(zapcore.InfoLevel)

@@ -36,7 +36,7 @@ func someData(n int) []byte {
 
 const blobPath = "/v2/library/nginx/blobs/" + digestA
 
-// M-27, M-28: a blob looks the same whether it is kept or arriving.
+// M27, M28: a blob looks the same whether it is kept or arriving.
 func TestBlobHeaders(t *testing.T) {
 	data := someData(5000)
 	kept := &fakeCache{result: cache.Hit}
@@ -67,7 +67,7 @@ func TestBlobHeaders(t *testing.T) {
 	}
 }
 
-// M-28, T31, T43, T46 and the ranges of the OCI conformance suite.
+// M28, T31, T43, T46 and the ranges of the OCI conformance suite.
 func TestBlobRanges(t *testing.T) {
 	const size = 5000
 	data := someData(size)
@@ -216,7 +216,7 @@ func TestBlobOfUnknownSize(t *testing.T) {
 	}
 }
 
-// M-20, facts 0.1: before the first byte an error is a status, after it a short body.
+// M20: before the first byte an error is a status, after it a short body.
 func TestFailingFill(t *testing.T) {
 	data := someData(50000)
 	f := &fakeCache{result: cache.Miss, blob: fakeBlob{data: data, fail: kind(pull.Invalid)}}

@@ -11,7 +11,7 @@ import (
 	"forebay/internal/pull"
 )
 
-// Facts 0.1, T12, T28, T42: who is told what.
+// T12, T28, T42: who is told what.
 func TestErrorTable(t *testing.T) {
 	const (
 		dockerd    = "docker/28.5.2 go/go1.24 UpstreamClient(Docker-Client/28 \\(linux\\))"
@@ -119,7 +119,7 @@ func checkReply(t *testing.T, what, url, agent string, status int, code, retryAf
 	}
 }
 
-// M-50: a private repository looks like one that is not there.
+// M50: a private repository looks like one that is not there.
 func TestDeniedLooksLikeAbsent(t *testing.T) {
 	f := &fakeCache{}
 	url := serve(t, newHandler(t, f, nil))

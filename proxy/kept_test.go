@@ -102,7 +102,7 @@ func newMirror(t *testing.T, data, want []byte) (h *Handler, g *registry, path s
 	return h, g, "/v2/library/nginx/blobs/sha256:" + hex.EncodeToString(sum[:])
 }
 
-// M-28, T31: while a blob arrives, every client reads its own part of it, and gets what
+// M28, T31: while a blob arrives, every client reads its own part of it, and gets what
 // is there before the rest is.
 func TestArrivingBlobFollowedByMany(t *testing.T) {
 	data := someData(8 << 20)
@@ -171,7 +171,7 @@ func TestArrivingBlobFollowedByMany(t *testing.T) {
 	}
 }
 
-// M-20: content with another digest is never whole in a client's hands.
+// M20: content with another digest is never whole in a client's hands.
 func TestWrongContentIsNeverComplete(t *testing.T) {
 	for _, size := range []int{1000, 8 << 20} {
 		data := someData(size)

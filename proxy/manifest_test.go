@@ -13,7 +13,7 @@ import (
 	"forebay/cache"
 )
 
-// M-27, T05, T06: the same headers for HEAD and GET, and the bytes as they came.
+// M27, T05, T06: the same headers for HEAD and GET, and the bytes as they came.
 func TestManifestHeaders(t *testing.T) {
 	f := &fakeCache{manifest: aManifest(t)}
 	url := serve(t, newHandler(t, f, nil))
@@ -60,7 +60,7 @@ func TestManifestHeadNeedsNoBytes(t *testing.T) {
 	}
 }
 
-// Facts 0.2: what clients fail on for good is an error that sends them elsewhere.
+// What clients fail on for good is an error that sends them elsewhere.
 func TestBrokenManifestIsNeverServed(t *testing.T) {
 	rows := map[string]func(*cache.Manifest){
 		"no type":         func(m *cache.Manifest) { m.Desc.MediaType = "" },
@@ -125,7 +125,7 @@ func TestStaleManifestCarriesWarning(t *testing.T) {
 	}
 }
 
-// T34, facts 3.2: podman stays with whoever gave it the manifest.
+// T34: podman stays with whoever gave it the manifest.
 func TestContainersImageGetsNoManifestWithoutBlobs(t *testing.T) {
 	const podman, path = "containers/5.40.0 (github.com/containers/image)", "/v2/library/nginx/manifests/latest"
 	f := &fakeCache{manifest: aManifest(t)}

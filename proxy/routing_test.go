@@ -21,7 +21,7 @@ func aManifest(t testing.TB) cache.Manifest {
 	}
 }
 
-// Facts 0.3, T23, T24: however a client names it, it is one thing.
+// T23, T24: however a client names it, it is one thing.
 func TestAllShapesReachOneRepository(t *testing.T) {
 	f := &fakeCache{manifest: aManifest(t)}
 	url := serve(t, newHandler(t, f, nil))
@@ -52,7 +52,7 @@ func TestAllShapesReachOneRepository(t *testing.T) {
 	}
 }
 
-// T24, T25, M-61: what is not configured is refused, and nobody is asked.
+// T24, T25, M61: what is not configured is refused, and nobody is asked.
 func TestUnknownNamesAreRefusedWithoutAsking(t *testing.T) {
 	f := &fakeCache{manifest: aManifest(t)}
 	url := serve(t, newHandler(t, f, nil))
@@ -111,7 +111,7 @@ func TestPingIsAlways200(t *testing.T) {
 	}
 }
 
-// M-63: every other method is refused alike, whatever the path, and its body taken.
+// M63: every other method is refused alike, whatever the path, and its body taken.
 func TestOtherMethodsAreRefused(t *testing.T) {
 	f := &fakeCache{}
 	url := serve(t, newHandler(t, f, nil))

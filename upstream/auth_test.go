@@ -16,7 +16,7 @@ import (
 	"forebay/test/hubtest"
 )
 
-func TestX22Realms(t *testing.T) {
+func TestM40Realms(t *testing.T) {
 	tests := []struct {
 		challenge []string
 		want      pull.Kind // with credentials

@@ -389,7 +389,7 @@ func TestM45SignedURLsAreNotTold(t *testing.T) {
 	}
 }
 
-func TestX26TargetCannotAskForCredentials(t *testing.T) {
+func TestM40TargetCannotAskForCredentials(t *testing.T) {
 	hub := hubtest.New(t, hubtest.Options{})
 	hub.AddUser(hubtest.User{Name: "acme", Secrets: []string{"secret"}})
 	r := newRegistry(t, trusting(hubOptions(hub), hub, "acme", "secret"))

@@ -34,7 +34,7 @@ func TestRouteShapes(t *testing.T) {
 		reference                  string
 		prefix                     Prefix
 	}{
-		// facts 0.3, the five shapes
+		// the five shapes of docs/clients.md
 		{"", "/v2/library/nginx/manifests/latest", "docker.io", Manifests, "docker.io", "library/nginx", "library/nginx", "latest", NoPrefix},
 		{"", "/v2/library/nginx/manifests/latest", "", Manifests, "docker.io", "library/nginx", "library/nginx", "latest", NoPrefix},
 		{"", "/v2/docker.io/library/nginx/manifests/latest", "", Manifests, "docker.io", "library/nginx", "docker.io/library/nginx", "latest", PathPrefix},

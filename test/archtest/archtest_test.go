@@ -10,6 +10,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -446,6 +447,50 @@ func TestOnlyTheStoreChangesContent(t *testing.T) {
 				t.Errorf("%s: %s changes content past the store", s.at(call), f.Sel.Name)
 			}
 		})
+	}
+}
+
+// What a comment refers to must be in the repository.
+func TestCommentsReferToWhatIsHere(t *testing.T) {
+	for _, s := range sources(t) {
+		for _, group := range s.file.Comments {
+			if strings.Contains(group.Text(), "facts/") {
+				t.Errorf("%s refers to a file that is not in the repository", s.at(group))
+			}
+		}
+	}
+}
+
+// A test that is named after a case, such as TestT42_… or TestM05, can be looked up.
+func TestCasesAreDescribed(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "clients.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	described := map[string]bool{}
+	for _, row := range regexp.MustCompile(`(?m)^\| ([TM][0-9]{2}) \|`).FindAllStringSubmatch(string(text), -1) {
+		described[row[1]] = true
+	}
+	if len(described) < 50 {
+		t.Fatalf("docs/clients.md describes %d cases, want a table of them", len(described))
+	}
+	number := regexp.MustCompile(`\b[TM][0-9]{2}\b`)
+	named := regexp.MustCompile(`^Test((?:[TM][0-9]{2}_?)+)`)
+	for _, s := range sources(t) {
+		var said []string
+		for _, group := range s.file.Comments {
+			said = append(said, number.FindAllString(group.Text(), -1)...)
+		}
+		for _, decl := range s.file.Decls {
+			if f, ok := decl.(*ast.FuncDecl); ok && s.test && named.MatchString(f.Name.Name) {
+				said = append(said, regexp.MustCompile(`[TM][0-9]{2}`).FindAllString(named.FindStringSubmatch(f.Name.Name)[1], -1)...)
+			}
+		}
+		for _, name := range said {
+			if !described[name] {
+				t.Errorf("%s names case %s, which docs/clients.md does not describe", s.name, name)
+			}
+		}
 	}
 }
 

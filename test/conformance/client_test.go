@@ -146,7 +146,7 @@ func newRequest(ctx context.Context, method, base, path string, lines ...string)
 	return r, nil
 }
 
-// never are the headers that must not leave a mirror (facts/clients.md 0.2), and those of the
+// never are the headers that must not leave a mirror (docs/clients.md), and those of the
 // upstream that tell about it or about its credentials.
 var never = []string{
 	"Www-Authenticate", "Set-Cookie", "Content-Encoding", "Strict-Transport-Security", "Location",
@@ -283,7 +283,7 @@ func (a *answer) assertBlob(t testing.TB, digest string, raw []byte) {
 }
 
 // shape is one way in which clients write the URL of a repository of docker.io
-// (facts/clients.md 0.3).
+// (docs/clients.md, "How a client names a repository").
 type shape struct {
 	name   string
 	before string // of the repository

@@ -9,7 +9,7 @@ import (
 	"forebay/test/mirrortest"
 )
 
-// flow is a pull on the wire as one client makes it (facts/clients.md 1 to 11).
+// flow is a pull on the wire as one client makes it (docs/clients.md, "Classes").
 type flow struct {
 	name   string
 	agent  string
@@ -63,7 +63,7 @@ func flows() []flow {
 	}
 }
 
-// M-60: every client, as it speaks, gets every kind of image, cold and warm.
+// M60: every client, as it speaks, gets every kind of image, cold and warm.
 func TestM60_ClientsOnTheWire(t *testing.T) {
 	t.Parallel()
 	for _, f := range flows() {
@@ -116,7 +116,7 @@ func (f flow) pull(t *testing.T, c *client, m *mirrortest.Mirror, hub *hubtest.H
 	}
 }
 
-// M-60: a client that does not want what there is, is told so and not given something else.
+// M60: a client that does not want what there is, is told so and not given something else.
 func TestM60_AcceptIsNotConverted(t *testing.T) {
 	hub, m, c := setup(t, hubtest.Options{}, mirrortest.Options{})
 	list := hub.PushImage("library/list", "latest", hubtest.ImageSpec{Platforms: []string{"linux/amd64", "linux/arm64"}, Docker: true})
@@ -132,7 +132,7 @@ func TestM60_AcceptIsNotConverted(t *testing.T) {
 	}
 }
 
-// M-62: dockerd goes to Docker Hub on any error, so for an image that is here there is none,
+// M62: dockerd goes to Docker Hub on any error, so for an image that is here there is none,
 // whatever the upstream does, except refuse access.
 func TestM62_CachedImagesAreAlwaysServed(t *testing.T) {
 	t.Parallel()

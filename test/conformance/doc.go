@@ -4,6 +4,6 @@
 // of a mirror of Docker Hub.
 //
 // Each test's name begins with what it stands for: OCI with a subject for the
-// specification, T with a number for a thread of a client (facts/clients.md 14),
-// M with a number for an acceptance case (facts/hub.md 4.9). It has tests only.
+// specification, T or M with a number for a case of docs/clients.md: T is what a client has
+// met, M what a mirror of Docker Hub must do. It has tests only.
 package conformance

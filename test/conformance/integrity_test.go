@@ -15,35 +15,35 @@ import (
 	"forebay/test/mirrortest"
 )
 
-// corruptions are the ways of facts/hub.md 4.7 in which content comes wrong,
-// Some of them leave the content right, but say wrong things about it.
+// corruptions are ways in which content comes wrong. Some of them leave the content right,
+// but say wrong things about it.
 func corruptions() map[string]hubtest.Fault {
 	other := letters(999, 5000)
 	return map[string]hubtest.Fault{
-		"X9 first bit": hubtest.Corrupt(0), "X9 last bit": hubtest.Corrupt(-1), "X9 a bit": hubtest.Corrupt(100),
-		"X10 other bytes": hubtest.WrongBytes(other), "X10 nothing": hubtest.WrongBytes(nil), "X10 HTML": hubtest.WrongBytes([]byte("<html>hello</html>")),
-		"X11 cut, true length":       hubtest.Truncate(50, hubtest.KeepLength),
-		"X11 cut, looks complete":    hubtest.Truncate(50, hubtest.CutLength),
-		"X11 cut, until close":       hubtest.Truncate(50, hubtest.UntilClose),
-		"X11 cut, chunked":           hubtest.Truncate(50, hubtest.ChunkedClean),
-		"X11 cut, chunked, no end":   hubtest.Truncate(50, hubtest.ChunkedCut),
-		"X11 one short, complete":    hubtest.Truncate(-1, hubtest.CutLength),
-		"X11 one short, until close": hubtest.Truncate(-1, hubtest.UntilClose),
-		"X11 empty":                  hubtest.Truncate(0, hubtest.CutLength),
-		"X12 length larger":          hubtest.WrongCL(10), "X12 length smaller": hubtest.WrongCL(-10), "X12 no length": hubtest.RawCL(),
-		"X12 negative": hubtest.RawCL("-5"), "X12 two lengths": hubtest.RawCL("5", "6"), "X12 words": hubtest.RawCL("many"), "X12 zero": hubtest.RawCL("0"),
-		"X13 no digest": hubtest.NoDigestHeader(), "X13 wrong digest": hubtest.DigestHeader(hubtest.Digest(other)),
-		"X13 malformed digest": hubtest.DigestHeader("sha256:xyz"), "X13 sha512": hubtest.Sha512DigestHeader(),
-		"X20 gzip": hubtest.Gzip(1), "X20 gzip twice": hubtest.Gzip(2), "X20 says zstd": hubtest.Encoding("zstd"), "X20 says gzip": hubtest.Encoding("gzip"),
-		"X21 chunked": hubtest.Chunked(), "X21 until close": hubtest.CloseDelimited(),
-		"X7 reset": hubtest.Drop(60, hubtest.RST), "X7 closed": hubtest.Drop(60, hubtest.FIN), "X7 closed at once": hubtest.Drop(0, hubtest.FIN),
+		"first bit": hubtest.Corrupt(0), "last bit": hubtest.Corrupt(-1), "a bit": hubtest.Corrupt(100),
+		"other bytes": hubtest.WrongBytes(other), "nothing": hubtest.WrongBytes(nil), "HTML": hubtest.WrongBytes([]byte("<html>hello</html>")),
+		"cut, true length":       hubtest.Truncate(50, hubtest.KeepLength),
+		"cut, looks complete":    hubtest.Truncate(50, hubtest.CutLength),
+		"cut, until close":       hubtest.Truncate(50, hubtest.UntilClose),
+		"cut, chunked":           hubtest.Truncate(50, hubtest.ChunkedClean),
+		"cut, chunked, no end":   hubtest.Truncate(50, hubtest.ChunkedCut),
+		"one short, complete":    hubtest.Truncate(-1, hubtest.CutLength),
+		"one short, until close": hubtest.Truncate(-1, hubtest.UntilClose),
+		"empty":                  hubtest.Truncate(0, hubtest.CutLength),
+		"length larger":          hubtest.WrongCL(10), "length smaller": hubtest.WrongCL(-10), "no length": hubtest.RawCL(),
+		"negative": hubtest.RawCL("-5"), "two lengths": hubtest.RawCL("5", "6"), "words": hubtest.RawCL("many"), "zero": hubtest.RawCL("0"),
+		"no digest": hubtest.NoDigestHeader(), "wrong digest": hubtest.DigestHeader(hubtest.Digest(other)),
+		"malformed digest": hubtest.DigestHeader("sha256:xyz"), "sha512": hubtest.Sha512DigestHeader(),
+		"gzip": hubtest.Gzip(1), "gzip twice": hubtest.Gzip(2), "says zstd": hubtest.Encoding("zstd"), "says gzip": hubtest.Encoding("gzip"),
+		"chunked": hubtest.Chunked(), "until close": hubtest.CloseDelimited(),
+		"reset": hubtest.Drop(60, hubtest.RST), "closed": hubtest.Drop(60, hubtest.FIN), "closed at once": hubtest.Drop(0, hubtest.FIN),
 	}
 }
 
 // withToken is for rules: it leaves the challenge alone.
 func withToken(s *hubtest.State) bool { return s.Role != hubtest.RoleRegistry || s.Bearer }
 
-// M-20: whatever comes wrong, no wrong byte is ever complete or kept, and one wrong answer
+// M20: whatever comes wrong, no wrong byte is ever complete or kept, and one wrong answer
 // does not keep the next request from the right one.
 func TestM20_NothingWrongIsServedOrKept(t *testing.T) {
 	t.Parallel()
@@ -113,7 +113,7 @@ func assertRightOrVisiblyNot(t testing.TB, c *client, base, path string, r resou
 	}
 }
 
-// M-21: a transfer that drops is taken up at the byte where it dropped, also when the
+// M21: a transfer that drops is taken up at the byte where it dropped, also when the
 // upstream treats ranges in one of the known wrong ways, its signed URLs have expired, or
 // another CDN is chosen.
 func TestM21_Resume(t *testing.T) {
@@ -124,24 +124,24 @@ func TestM21_Resume(t *testing.T) {
 		fault   hubtest.Fault // of the resume
 		anew    bool          // the whole may come again
 	}{
-		"plain":             {fault: hubtest.Pass()},
-		"CDN rotates":       {options: hubtest.Options{CDN: hubtest.CDNRotate}, fault: hubtest.Pass()},
-		"X16 expired":       {options: hubtest.Options{SignedTTL: time.Hour}, fault: hubtest.Pass()},
-		"X18 ignored":       {fault: hubtest.IgnoreRange(), anew: true},
-		"X18 wrong range":   {fault: hubtest.WrongRange(10), anew: true},
-		"X18 shifted range": {fault: hubtest.ShiftedRange(10), anew: true},
-		"X18 short range":   {fault: hubtest.ShortRange(100_000)},
-		"X18 416":           {fault: hubtest.Range416(), anew: true},
-		"dropped again":     {fault: hubtest.Drop(300_000, hubtest.RST)},
-		"a 500":             {fault: hubtest.Status(500)},
-		"a 403":             {fault: hubtest.StatusWith(403, "application/xml", "<Error><Code>AccessDenied</Code></Error>", nil)},
+		"plain":         {fault: hubtest.Pass()},
+		"CDN rotates":   {options: hubtest.Options{CDN: hubtest.CDNRotate}, fault: hubtest.Pass()},
+		"expired":       {options: hubtest.Options{SignedTTL: time.Hour}, fault: hubtest.Pass()},
+		"ignored":       {fault: hubtest.IgnoreRange(), anew: true},
+		"wrong range":   {fault: hubtest.WrongRange(10), anew: true},
+		"shifted range": {fault: hubtest.ShiftedRange(10), anew: true},
+		"short range":   {fault: hubtest.ShortRange(100_000)},
+		"416":           {fault: hubtest.Range416(), anew: true},
+		"dropped again": {fault: hubtest.Drop(300_000, hubtest.RST)},
+		"a 500":         {fault: hubtest.Status(500)},
+		"a 403":         {fault: hubtest.StatusWith(403, "application/xml", "<Error><Code>AccessDenied</Code></Error>", nil)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			hub, m, c := setup(t, tt.options, mirrortest.Options{})
 			raw := letters(21, size)
 			digest := hub.PutBlob("library/app", raw)
 			drop := hubtest.Drop(dropped, hubtest.FIN)
-			if name == "X16 expired" {
+			if name == "expired" {
 				drop = hubtest.Both(drop, hubtest.Call(func() { hub.Advance(2 * time.Hour) }))
 			}
 			hub.AddRule(hubtest.Rule{Role: hubtest.CDN, Count: 1, Do: drop})
@@ -158,7 +158,7 @@ func TestM21_Resume(t *testing.T) {
 	}
 }
 
-// M-21: an upstream that never gets beyond a point is given up, and not asked for ever.
+// M21: an upstream that never gets beyond a point is given up, and not asked for ever.
 func TestM21_NoProgressIsGivenUp(t *testing.T) {
 	t.Parallel()
 	for name, fault := range map[string]hubtest.Fault{
@@ -183,7 +183,7 @@ func TestM21_NoProgressIsGivenUp(t *testing.T) {
 	}
 }
 
-// M-21: a stop in the middle of a fill loses next to nothing. A crash may lose what was not
+// M21: a stop in the middle of a fill loses next to nothing. A crash may lose what was not
 // noted yet, and never makes anything wrong.
 func TestM21_M25_ResumeAfterRestart(t *testing.T) {
 	t.Parallel()
@@ -214,7 +214,7 @@ func TestM21_M25_ResumeAfterRestart(t *testing.T) {
 	}
 }
 
-// M-23: a fill goes on when its clients leave, and is there for the next one.
+// M23: a fill goes on when its clients leave, and is there for the next one.
 func TestM23_FillOutlivesItsClients(t *testing.T) {
 	const size = 3 << 20
 	hub, m, c := setup(t, hubtest.Options{CDNBytesPerSecond: 8 << 20}, mirrortest.Options{})
@@ -239,7 +239,7 @@ func TestM23_FillOutlivesItsClients(t *testing.T) {
 	}
 }
 
-// M-23 with the other policy: the last client that leaves ends the fill, whose part is kept.
+// M23 with the other policy: the last client that leaves ends the fill, whose part is kept.
 func TestM23_CancelAbandoned(t *testing.T) {
 	const size = 16 << 20
 	mo := mirrortest.Options{}
@@ -262,7 +262,7 @@ func TestM23_CancelAbandoned(t *testing.T) {
 	}
 }
 
-// M-24: when a shared fetch fails, all who wait for it get an error, and none a success.
+// M24: when a shared fetch fails, all who wait for it get an error, and none a success.
 func TestM24_FollowersShareTheError(t *testing.T) {
 	t.Parallel()
 	for name, fault := range map[string]hubtest.Fault{
@@ -298,7 +298,7 @@ func TestM24_FollowersShareTheError(t *testing.T) {
 	}
 }
 
-// M-27, T05, T06: HEAD and GET have the same headers, and manifests are verbatim, however
+// M27, T05, T06: HEAD and GET have the same headers, and manifests are verbatim, however
 // oddly they are written.
 func TestM27_VerbatimManifests(t *testing.T) {
 	hub, m, c := setup(t, hubtest.Options{}, mirrortest.Options{})
@@ -333,7 +333,7 @@ func TestM27_VerbatimManifests(t *testing.T) {
 	c.get(m.URL, "/v2/library/odd/manifests/CRLF").assertHeader(t, "Content-Type", hubtest.OCIIndex)
 }
 
-// M-28: ranges and conditions on a blob that is still arriving: what is here is sent at
+// M28: ranges and conditions on a blob that is still arriving: what is here is sent at
 // once, what is not is fetched, and everything is right.
 func TestM28_RangesWhileFilling(t *testing.T) {
 	const size = 5 << 20
@@ -378,7 +378,7 @@ func TestM28_RangesWhileFilling(t *testing.T) {
 	}
 }
 
-// M-28: what is here of an arriving blob does not wait for the rest.
+// M28: what is here of an arriving blob does not wait for the rest.
 func TestM28_WhatIsHereIsServedAtOnce(t *testing.T) {
 	const size, soon = 6 << 20, 8 * time.Second // of 24 s for all of it
 	hub, m, c := setup(t, hubtest.Options{LineBytesPerSecond: 256 << 10}, mirrortest.Options{})
@@ -400,7 +400,7 @@ func TestM28_WhatIsHereIsServedAtOnce(t *testing.T) {
 	}
 }
 
-// M-29: a tag that moves between HEAD and GET is bound to the digest of the bytes that came.
+// M29: a tag that moves between HEAD and GET is bound to the digest of the bytes that came.
 func TestM29_TagMovesInBetween(t *testing.T) {
 	t.Parallel()
 	for _, gone := range []bool{false, true} {
@@ -432,7 +432,7 @@ func TestM29_TagMovesInBetween(t *testing.T) {
 	}
 }
 
-// M-30: content under sha512 is stored and served under sha512, beside the same bytes under
+// M30: content under sha512 is stored and served under sha512, beside the same bytes under
 // sha256, and never through one another.
 func TestM30_Sha512(t *testing.T) {
 	hub, m, c := setup(t, hubtest.Options{}, mirrortest.Options{})

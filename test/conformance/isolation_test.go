@@ -28,7 +28,7 @@ func withAccount(t *testing.T, mo mirrortest.Options) (hub *hubtest.Hub, m *mirr
 	return hub, m, c, secret
 }
 
-// M-50: content of one repository is not given through another, by no request, while it
+// M50: content of one repository is not given through another, by no request, while it
 // arrives, when it is here, and after a restart; and the answer is the one for content that
 // nobody has.
 func TestM50_ContentStaysWithItsRepository(t *testing.T) {
@@ -76,7 +76,7 @@ func TestM50_ContentStaysWithItsRepository(t *testing.T) {
 	}
 }
 
-// M-50 while the content arrives: nobody joins the fill of a repository that is not theirs.
+// M50 while the content arrives: nobody joins the fill of a repository that is not theirs.
 func TestM50_FillsStayWithTheirRepository(t *testing.T) {
 	hub, m, c, _ := withAccount(t, mirrortest.Options{})
 	hub.Set(func(o *hubtest.Options) { o.LineBytesPerSecond = 256 << 10 }) // 24 s for all of it
@@ -95,7 +95,7 @@ func TestM50_FillsStayWithTheirRepository(t *testing.T) {
 	}
 }
 
-// M-51: the same content in a public repository is served there, from what is here, once
+// M51: the same content in a public repository is served there, from what is here, once
 // the upstream has said that it holds it; a private one stays closed to the anonymous.
 func TestM51_SharedContentIsProvenOnce(t *testing.T) {
 	hub, m, c, secret := withAccount(t, mirrortest.Options{})
@@ -120,7 +120,7 @@ func TestM51_SharedContentIsProvenOnce(t *testing.T) {
 	c.get(m.URL, "/v2/acme/open/blobs/"+layer.Digest).assertBlob(t, layer.Digest, raw)
 }
 
-// M-51: an anonymous mirror gives nothing of a private repository, though it holds the
+// M51: an anonymous mirror gives nothing of a private repository, though it holds the
 // same bytes of a public one.
 func TestM51_AnonymousMirror(t *testing.T) {
 	hub, m, c := setup(t, hubtest.Options{}, mirrortest.Options{Fallback: proxy.FallbackNone})
@@ -135,7 +135,7 @@ func TestM51_AnonymousMirror(t *testing.T) {
 	c.get(m.URL, "/v2/acme/secret/tags/list").assertError(t, http.StatusForbidden, "DENIED")
 }
 
-// M-52: two registries with the same repository and tag are two, in every shape, also after
+// M52: two registries with the same repository and tag are two, in every shape, also after
 // a restart and with one of them gone.
 func TestM52_TwoRegistriesNeverMix(t *testing.T) {
 	t.Parallel()
@@ -177,7 +177,7 @@ func TestM52_TwoRegistriesNeverMix(t *testing.T) {
 	}
 }
 
-// M-55: an absence is remembered for a moment only; failures, limits and refusals are not
+// M55: an absence is remembered for a moment only; failures, limits and refusals are not
 // absences and are not remembered as such.
 func TestM55_NegativeAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -205,7 +205,7 @@ func TestM55_NegativeAnswers(t *testing.T) {
 	})
 }
 
-// M-55: the next request after a failure or a refusal gets what is there.
+// M55: the next request after a failure or a refusal gets what is there.
 func TestM55_FailuresAreNoAbsence(t *testing.T) {
 	t.Parallel()
 	for name, fault := range map[string]hubtest.Fault{
@@ -231,7 +231,7 @@ func TestM55_FailuresAreNoAbsence(t *testing.T) {
 	}
 }
 
-// M-55: what one may not read is not remembered against a repository that was opened since,
+// M55: what one may not read is not remembered against a repository that was opened since,
 // for longer than the token lives that did not cover it.
 func TestM55_OpenedRepositories(t *testing.T) {
 	t.Parallel()

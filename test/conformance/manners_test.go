@@ -63,7 +63,7 @@ func TestFiguresOfACrowd(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		step("(d) moved to a new image:", cost{heads: 1, gets: 3, charged: 3, bytes: size})
-		// M-01: where all are of one platform, that is the index and one child.
+		// M01: where all are of one platform, that is the index and one child.
 		one := b.hub.PushImage("library/one", "latest", hubtest.ImageSpec{Platforms: spec.Platforms, Seed: 2000})
 		before := b.spent()
 		var wg sync.WaitGroup
@@ -207,7 +207,7 @@ func TestFiguresOfTrouble(t *testing.T) {
 	}
 }
 
-// M-04 with the clock: at the limit, what is cached is served and marked, what is not is
+// M04 with the clock: at the limit, what is cached is served and marked, what is not is
 // an honest 429, HEADs go on, no GET is made before its time, and it recovers by itself.
 func TestM04_OverHours(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -256,7 +256,7 @@ func TestM04_OverHours(t *testing.T) {
 	})
 }
 
-// M-05 with the clock: while the abuse limit holds there is no more than one probe in its
+// M05 with the clock: while the abuse limit holds there is no more than one probe in its
 // interval, with a hundred clients that come again all the time.
 func TestM05_OneProbeAnInterval(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -301,7 +301,7 @@ func TestM05_OneProbeAnInterval(t *testing.T) {
 	})
 }
 
-// M-06: the second credential is for when the first has none left.
+// M06: the second credential is for when the first has none left.
 func TestM06_SecondCredential(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBubble(t, bubbleOptions{registry: func(h *hubtest.Hub, o *upstream.Options) {
@@ -327,7 +327,7 @@ func TestM06_SecondCredential(t *testing.T) {
 	})
 }
 
-// M-08: below the reserve nothing is refreshed in the background, known tags are not
+// M08: below the reserve nothing is refreshed in the background, known tags are not
 // asked for, and what clients want that nobody has goes on to the very end.
 func TestM08_WhatStopsFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

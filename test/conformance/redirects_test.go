@@ -66,7 +66,7 @@ func secretsOf() []string {
 	}
 }
 
-// M-40 with X-15: redirects of a blob to everywhere. Nothing that is not public is asked,
+// M40: redirects of a blob to everywhere. Nothing that is not public is asked,
 // nobody but the registry and its token server sees a credential, and the client hears.
 func TestM40_RedirectsToEverywhere(t *testing.T) {
 	t.Parallel()
@@ -138,7 +138,7 @@ func TestM40_RedirectsToEverywhere(t *testing.T) {
 	}
 }
 
-// M-40: chains of redirects end, short ones well and long ones with an error.
+// M40: chains of redirects end, short ones well and long ones with an error.
 func TestM40_RedirectChains(t *testing.T) {
 	t.Parallel()
 	for n, works := range map[int]bool{1: true, 2: true, 11: false} {
@@ -158,7 +158,7 @@ func TestM40_RedirectChains(t *testing.T) {
 	}
 }
 
-// M-40 with X-22: a registry, or whoever answers for it, that names another token server
+// M40: a registry, or whoever answers for it, that names another token server
 // gets no credential there.
 func TestM40_RealmsOfOthers(t *testing.T) {
 	t.Parallel()
@@ -218,7 +218,7 @@ func TestM40_RealmsOfOthers(t *testing.T) {
 	}
 }
 
-// M-40 with X-26: a CDN that asks for credentials of its own gets none.
+// M40: a CDN that asks for credentials of its own gets none.
 func TestM40_CDNWithAChallenge(t *testing.T) {
 	hub, m, c := public(t, hubtest.Options{}, nil)
 	img := hub.PushImage("acme/app", "latest", hubtest.ImageSpec{})
@@ -229,7 +229,7 @@ func TestM40_CDNWithAChallenge(t *testing.T) {
 	hub.AssertClean(t)
 }
 
-// M-41: a redirect to a subdomain or to another port of the registry carries no
+// M41: a redirect to a subdomain or to another port of the registry carries no
 // credential, where net/http would send it along.
 func TestM41_SubdomainAndOtherPort(t *testing.T) {
 	t.Parallel()
@@ -245,7 +245,7 @@ func TestM41_SubdomainAndOtherPort(t *testing.T) {
 	}
 }
 
-// M-42: what is sent upstream is made here and nowhere else.
+// M42: what is sent upstream is made here and nowhere else.
 func TestM42_RequestsAreOurOwn(t *testing.T) {
 	hub, m, c := setup(t, hubtest.Options{}, mirrortest.Options{})
 	img := hub.PushImage("library/app", "latest", hubtest.ImageSpec{})
@@ -275,7 +275,7 @@ func TestM42_RequestsAreOurOwn(t *testing.T) {
 	}
 }
 
-// M-15, M-16, M-43: whole images through registries that are not Docker Hub, each with its
+// M15, M16, M43: whole images through registries that are not Docker Hub, each with its
 // own way of tokens, redirects and paths.
 func TestM15_M16_M43_OtherRegistries(t *testing.T) {
 	t.Parallel()
@@ -320,7 +320,7 @@ func TestM15_M16_M43_OtherRegistries(t *testing.T) {
 	}
 }
 
-// M-44: a name that leads to a public address when it is looked at and to another when it is
+// M44: a name that leads to a public address when it is looked at and to another when it is
 // dialled: the address that counts is the one that is dialled, on every hop.
 func TestM44_Rebinding(t *testing.T) {
 	t.Parallel()
@@ -351,7 +351,7 @@ func TestM44_Rebinding(t *testing.T) {
 	}
 }
 
-// M-45: signed URLs, tokens and passwords are in no log, no file and no answer, whatever
+// M45: signed URLs, tokens and passwords are in no log, no file and no answer, whatever
 // goes wrong with them.
 func TestM45_SecretsStayInside(t *testing.T) {
 	t.Parallel()
@@ -391,7 +391,7 @@ func TestM45_SecretsStayInside(t *testing.T) {
 	}
 }
 
-// M-41, M-50 for a registry in house: its own private address may lead to private ones, but
+// M41, M50 for a registry in house: its own private address may lead to private ones, but
 // not to those that are never anybody's.
 func TestM40_PrivateRegistries(t *testing.T) {
 	hub, m, c := setup(t, hubtest.Options{}, mirrortest.Options{})

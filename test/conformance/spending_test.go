@@ -51,7 +51,7 @@ func containerdPull(t testing.TB, c *client, m *mirrortest.Mirror, hub *hubtest.
 	}
 }
 
-// M-01, T29 (distribution#4664): a hundred clients, one fetch of everything.
+// M01, T29 (distribution#4664): a hundred clients, one fetch of everything.
 func TestM01_T29_HundredClientsOneFetch(t *testing.T) {
 	hub, m, _ := setup(t, hubtest.Options{}, mirrortest.Options{})
 	img := hub.PushImage("library/app", "latest", hubtest.ImageSpec{Platforms: []string{"linux/amd64", "linux/arm64"}, LayerSize: 300_000})
@@ -78,7 +78,7 @@ func TestM01_T29_HundredClientsOneFetch(t *testing.T) {
 	}
 }
 
-// M-01 for layers large enough to be fetched over several connections: still no byte twice.
+// M01 for layers large enough to be fetched over several connections: still no byte twice.
 func TestM01_T29_LargeLayersOnce(t *testing.T) {
 	const size = 40 << 20
 	hub, m, _ := setup(t, hubtest.Options{}, mirrortest.Options{})
@@ -103,7 +103,7 @@ func TestM01_T29_LargeLayersOnce(t *testing.T) {
 	}
 }
 
-// M-02: a warm cache asks nobody; when the time to live is over, one HEAD is shared, nobody
+// M02: a warm cache asks nobody; when the time to live is over, one HEAD is shared, nobody
 // is charged, and nobody is held up by a hub that is slow to answer it.
 func TestM02_WarmCache(t *testing.T) {
 	hub, m, c := setup(t, hubtest.Options{}, mirrortest.Options{TagTTL: time.Hour})
@@ -141,7 +141,7 @@ func TestM02_WarmCache(t *testing.T) {
 	}
 }
 
-// M-02: a known tag is served within the time that the configuration gives its
+// M02: a known tag is served within the time that the configuration gives its
 // confirmation, and the confirmation goes on.
 func TestM02_SlowConfirmation(t *testing.T) {
 	mo := mirrortest.Options{TagTTL: alwaysAsk}
@@ -167,7 +167,7 @@ func TestM02_SlowConfirmation(t *testing.T) {
 	})
 }
 
-// M-03: a tag that moved costs one HEAD and what is new; shared layers are not fetched again.
+// M03: a tag that moved costs one HEAD and what is new; shared layers are not fetched again.
 func TestM03_MovedTag(t *testing.T) {
 	hub, m, c := setup(t, hubtest.Options{}, mirrortest.Options{TagTTL: alwaysAsk})
 	first := hub.PushImage("library/app", "latest", hubtest.ImageSpec{Layers: 3, Seed: 7})
@@ -199,7 +199,7 @@ func TestM03_MovedTag(t *testing.T) {
 	}
 }
 
-// M-04, as far as it needs no governor: at the pull limit everything cached is served, what
+// M04, as far as it needs no governor: at the pull limit everything cached is served, what
 // is not is an honest 429, HEADs go on, and it is over when the window is.
 func TestM04_PullLimit(t *testing.T) {
 	hub, m, c := setup(t, hubtest.Options{Anonymous: hubtest.Plan{Limit: 3, Window: time.Hour}}, mirrortest.Options{TagTTL: alwaysAsk})
@@ -233,7 +233,7 @@ func TestM04_PullLimit(t *testing.T) {
 	pull(t, c, m, hub, other)
 }
 
-// M-05, as far as it needs no governor: an abuse limit of one registry is not another's.
+// M05, as far as it needs no governor: an abuse limit of one registry is not another's.
 func TestM05_AbuseLimitOfOneRegistry(t *testing.T) {
 	t.Parallel()
 	hub, house := hubtest.New(t, hubtest.Options{}), hubtest.New(t, hubtest.Options{})
@@ -253,7 +253,7 @@ func TestM05_AbuseLimitOfOneRegistry(t *testing.T) {
 	house.AssertClean(t)
 }
 
-// M-09: a tag whose HEAD names what is already here costs no GET, though the client asked
+// M09: a tag whose HEAD names what is already here costs no GET, though the client asked
 // with one.
 func TestM09_KnownDigestCostsNoGet(t *testing.T) {
 	hub, m, c := setup(t, hubtest.Options{}, mirrortest.Options{})
@@ -271,7 +271,7 @@ func TestM09_KnownDigestCostsNoGet(t *testing.T) {
 	}
 }
 
-// M-10: a thousand requests for one repository share a token; each repository has one of
+// M10: a thousand requests for one repository share a token; each repository has one of
 // its own, with the one scope that it needs.
 func TestM10_Tokens(t *testing.T) {
 	hub, m, _ := setup(t, hubtest.Options{Anonymous: hubtest.Unlimited()}, mirrortest.Options{})
@@ -302,7 +302,7 @@ func TestM10_Tokens(t *testing.T) {
 	}
 }
 
-// M-10: a thousand at once for one repository, all of them cold.
+// M10: a thousand at once for one repository, all of them cold.
 func TestM10_ThousandRequestsOneToken(t *testing.T) {
 	hub, m, _ := setup(t, hubtest.Options{}, mirrortest.Options{})
 	const blobs = 250
@@ -324,7 +324,7 @@ func TestM10_ThousandRequestsOneToken(t *testing.T) {
 	}
 }
 
-// M-11: a token that ends between manifest and blobs is replaced once, unseen; one that is
+// M11: a token that ends between manifest and blobs is replaced once, unseen; one that is
 // refused again and again is given up; a right that is lacking is not asked for twice.
 func TestM11_TokensEnd(t *testing.T) {
 	t.Parallel()
@@ -385,7 +385,7 @@ func TestM11_TokensEnd(t *testing.T) {
 	})
 }
 
-// M-13: trouble of the token server is trouble, not absence; what is cached is served.
+// M13: trouble of the token server is trouble, not absence; what is cached is served.
 func TestM13_TokenServerFails(t *testing.T) {
 	t.Parallel()
 	for name, fault := range map[string]hubtest.Fault{

@@ -14,7 +14,7 @@ import (
 )
 
 // guest is a client with the URL that it writes and the table by which it is answered
-// (facts/clients.md 0.1).
+// (docs/clients.md, "What a client is told when something fails").
 type guest struct {
 	name   string
 	agent  string
@@ -85,7 +85,7 @@ func (g guest) class() string {
 	}
 }
 
-// table is facts/clients.md 0.1.
+// table is that of docs/clients.md, "What a client is told when something fails".
 func table() []trouble {
 	unknownManifest, unknownBlob := one(404, "MANIFEST_UNKNOWN"), one(404, "BLOB_UNKNOWN")
 	blobGone := map[string]outcome{mirrored: unknownBlob, image: unknownBlob, direct: unknownBlob}
@@ -245,7 +245,7 @@ func TestT28b_T42_StartWithTheUpstreamDown(t *testing.T) {
 	hub.AssertClean(t)
 }
 
-// T16, M-05, containerd#10447: clients hammer a 429 without a pause. Those who ask at once
+// T16, M05, containerd#10447: clients hammer a 429 without a pause. Those who ask at once
 // share one upstream request, and those who come after it are answered from memory.
 func TestT16_M05_A429IsAnsweredFromMemory(t *testing.T) {
 	t.Parallel()
@@ -275,8 +275,8 @@ func TestT16_M05_A429IsAnsweredFromMemory(t *testing.T) {
 	}
 }
 
-// T23: eks-anywhere#10765 and others: the routing table of facts/clients.md 0.3, and what
-// lies beside it.
+// T23: eks-anywhere#10765 and others: the table of docs/clients.md, "How a client
+// names a repository", and what lies beside it.
 func TestT23_RoutingTable(t *testing.T) {
 	hub, m, c := setup(t, hubtest.Options{}, mirrortest.Options{})
 	img := hub.PushImage("library/nginx", "latest", hubtest.ImageSpec{})
