@@ -52,11 +52,6 @@ const (
 	KindOther     Kind = "other" // no path of the registry API
 )
 
-// Kinds returns all kinds.
-func Kinds() []Kind {
-	return []Kind{KindManifest, KindBlob, KindTags, KindReferrers, KindCatalog, KindPing, KindOther}
-}
-
 func kindOf(r wire.Resource) Kind {
 	switch r {
 	case wire.Manifests:

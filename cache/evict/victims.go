@@ -69,22 +69,6 @@ func (p *Policy) Unused(since time.Time, keep func(v1.Hash) bool) []Victim {
 	}
 }
 
-// Oldest returns the earliest last use of all that the cache holds. It looks at all
-// entries, some milliseconds for a million.
-func (p *Policy) Oldest() (time.Time, bool) {
-	oldest, found := uint32(0), false
-	for chunk := 0; ; chunk++ {
-		more := p.chunk(chunk, func(_ uint32, e *entry) {
-			if at := e.usedAt(); !found || at < oldest {
-				oldest, found = at, true
-			}
-		})
-		if !more {
-			return fromMinutes(oldest), found
-		}
-	}
-}
-
 // chunk calls f for all entries of a chunk that are no ghosts, under the lock for
 // reading, and reports whether there are more chunks.
 func (p *Policy) chunk(i int, f func(slot uint32, e *entry)) bool {

@@ -66,16 +66,6 @@ func (b *Batch) PutDoc(r Repo, kind DocKind, key string, doc []byte, at time.Tim
 	return nil
 }
 
-// DeleteDoc forgets a document.
-func (b *Batch) DeleteDoc(r Repo, kind DocKind, key string) error {
-	k, err := docKey(kind, r, key)
-	if err != nil {
-		return fmt.Errorf("forget list of %s: %w", r, err)
-	}
-	b.steps = append(b.steps, func(w *writer) error { return deleteDoc(w, k) })
-	return nil
-}
-
 // docPartKey returns a key of its own, since a transaction keeps it.
 func docPartKey(first []byte, i int) []byte {
 	k := append([]byte(nil), first...)

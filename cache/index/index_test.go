@@ -391,10 +391,6 @@ func TestDocuments(t *testing.T) {
 	if got, _, _, err := ix.Doc(nginx, ReferrerList, "k"); err != nil || !bytes.Equal(got, noise) {
 		t.Errorf("Doc after a refused one has %d bytes, %v; want the one before", len(got), err)
 	}
-	update(t, ix, func(b *Batch) error { return b.DeleteDoc(nginx, ReferrerList, "k") })
-	if _, _, ok, err := ix.Doc(nginx, ReferrerList, "k"); ok || err != nil {
-		t.Errorf("Doc after DeleteDoc: %t, %v; want none", ok, err)
-	}
 }
 
 func TestDropRepo(t *testing.T) {

@@ -64,14 +64,6 @@ func (t *Tier) bound() time.Duration {
 	return t.opts.MaxAge
 }
 
-// SurveySoon has the bucket listed as soon as possible.
-func (t *Tier) SurveySoon() {
-	select {
-	case t.listing <- struct{}{}:
-	default:
-	}
-}
-
 // surveys lists the bucket when it is due until ctx is done. An index that knows nothing
 // of the bucket has it listed at once.
 func (t *Tier) surveys(ctx context.Context) {
@@ -81,7 +73,6 @@ func (t *Tier) surveys(ctx context.Context) {
 		timer := time.NewTimer(time.Until(next))
 		select {
 		case <-timer.C:
-		case <-t.listing:
 		case <-ctx.Done():
 			timer.Stop()
 			return

@@ -135,9 +135,8 @@ type Tier struct {
 	objects   atomic.Int64 // as the index has it
 	bytes     atomic.Int64
 	survey    atomic.Pointer[Survey]
-	listing   chan struct{} // capacity 1: a survey is due
-	uploaded  atomic.Int64  // since the start
-	sent      atomic.Int64  // bytes
+	uploaded  atomic.Int64 // since the start
+	sent      atomic.Int64 // bytes
 	failures  atomic.Int64
 	dropped   atomic.Int64 // objects removed for age or room
 	distrusts atomic.Int64
@@ -161,7 +160,7 @@ func New(o Options, owner Owner, store *disk.Store, ix *index.Index, log *zap.Lo
 		o.Grace = 24 * time.Hour
 	}
 	return &Tier{opts: o, owner: owner, disk: store, index: ix, log: log, queue: newQueue(), reads: newBreaker(), writes: newBreaker(),
-		listing: make(chan struct{}, 1), replace: map[v1.Hash]bool{}, seen: map[v1.Hash]time.Time{}}
+		replace: map[v1.Hash]bool{}, seen: map[v1.Hash]time.Time{}}
 }
 
 // Has returns the size of content that the bucket has, by the index. No request is made.

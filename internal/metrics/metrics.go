@@ -9,7 +9,6 @@ package metrics
 
 import (
 	"net/http"
-	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -90,9 +89,6 @@ func (m *Metrics) Handler() http.Handler {
 	})
 }
 
-// Gatherer returns the metrics for those who read them within the process.
-func (m *Metrics) Gatherer() prometheus.Gatherer { return m.registry }
-
 // Family is one metric with all its series.
 type Family struct {
 	Name   string
@@ -104,20 +100,3 @@ type Family struct {
 }
 
 func (f *Family) opts() prometheus.Opts { return prometheus.Opts{Name: f.Name, Help: f.Help} }
-
-// Families returns the metrics of the mirror itself, by name. Those of the Go runtime and
-// of the process are client_golang's.
-func Families() []Family {
-	f := newFamilies()
-	slices.SortFunc(f.all, func(a, b *Family) int {
-		if a.Name < b.Name {
-			return -1
-		}
-		return 1
-	})
-	list := make([]Family, len(f.all))
-	for i, one := range f.all {
-		list[i] = *one
-	}
-	return list
-}

@@ -358,21 +358,3 @@ func (s *Sets) List() []SetStatus {
 	}
 	return list
 }
-
-// Entries returns the images of a set, for whoever takes them elsewhere. Those that name
-// no platform are of those of the set.
-func (s *Sets) Entries(name string) ([]imageset.Entry, error) {
-	for _, t := range s.sets {
-		if t.Name != name {
-			continue
-		}
-		entries, err := t.entries(s.opts.Registries)
-		for i := range entries {
-			if len(entries[i].Platforms) == 0 {
-				entries[i].Platforms = t.Platforms
-			}
-		}
-		return entries, err
-	}
-	return nil, fmt.Errorf("%w: %q", ErrNoSet, name)
-}

@@ -133,6 +133,3 @@ func Kind(s string) attribute.KeyValue { return attribute.String("forebay.kind",
 
 // Bytes is the length of a body.
 func Bytes(n int64) attribute.KeyValue { return attribute.Int64("forebay.bytes", n) }
-
-// Attempt is the number of a try, from 1.
-func Attempt(n int) attribute.KeyValue { return attribute.Int("forebay.attempt", n) }

@@ -146,14 +146,6 @@ func TestTagsOfAllPagesLatestFirst(t *testing.T) {
 	hub.AssertClean(t)
 }
 
-func TestRepositories(t *testing.T) {
-	_, c := newHub(t, hubtest.Options{})
-	got, err := c.Repositories(t.Context(), "acme", 0)
-	if err != nil || len(got) != 2 || got[0].Name != "acme/app" || got[1].Name != "acme/secret" || !got[1].Private {
-		t.Errorf("Repositories = %+v, %v", got, err)
-	}
-}
-
 func TestNamesThatAreNoneAreNotAskedFor(t *testing.T) {
 	hub, c := newHub(t, hubtest.Options{})
 	for _, repo := range []string{"", "app", "a/b/c", "acme/../../x", "acme/app?x=1", "ACME/app", "acme/"} {
@@ -164,8 +156,6 @@ func TestNamesThatAreNoneAreNotAskedFor(t *testing.T) {
 	}
 	_, err := c.Tag(t.Context(), "acme/app", "../v1")
 	wantKind(t, "Tag with a bad tag", err, pull.Invalid)
-	_, err = c.Repositories(t.Context(), "acme/app", 0)
-	wantKind(t, "Repositories of a repository", err, pull.Invalid)
 	if n := hub.Requests(); n != 0 {
 		t.Errorf("hub saw %d requests, want none", n)
 	}
@@ -514,7 +504,7 @@ func FuzzAnswers(f *testing.F) {
 	for _, s := range []string{
 		`{"count":1,"next":null,"previous":null,"results":[{"name":"v1"}]}`, `{"next":"http://x/v2/y","results":[]}`,
 		`{"name":"latest","digest":"sha256:x","images":[{"os":"linux","variant":null,"size":-1}],"last_updated":"2026-01-02T03:04:05.678Z"}`,
-		`{"name":"app","namespace":"acme","description":"\u001b[31m"}`, `{"access_token":"x"}`, `{"token":"x"}`, `[]`, `null`, `{"results":null}`,
+		`{"access_token":"x"}`, `{"token":"x"}`, `[]`, `null`, `{"results":null}`,
 	} {
 		f.Add([]byte(s))
 	}
@@ -531,9 +521,6 @@ func FuzzAnswers(f *testing.F) {
 					t.Errorf("parseTag(%q): image %+v", b, i)
 				}
 			}
-		}
-		if r, err := parseRepository(b); err == nil && (strings.Count(r.Name, "/") == 0 || strings.ContainsAny(r.Description, "\x1b\n")) {
-			t.Errorf("parseRepository(%q) = %+v", b, r)
 		}
 		if token, err := parseToken(b); err == nil && (token == "" || strings.ContainsAny(token, "\r\n")) {
 			t.Errorf("parseToken(%q) = %q", b, token)

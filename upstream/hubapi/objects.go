@@ -36,16 +36,6 @@ type Image struct {
 	Size     int64
 }
 
-// Repository is what the API says of a repository.
-type Repository struct {
-	Name        string // with its namespace: "library/nginx"
-	Description string
-	Private     bool
-	Pulls       int64
-	Stars       int64
-	LastUpdated time.Time
-}
-
 const (
 	pageSize = 100 // the most that the API gives
 	// pagesMax bounds a list: 50,000 tags, which is more than three minutes' budget.
@@ -86,18 +76,6 @@ func (c *Client) Tag(ctx context.Context, repo, tag string) (Tag, error) {
 		return Tag{}, fail(pull.Invalid, op, err)
 	}
 	return t, nil
-}
-
-// Repositories returns the repositories of a namespace that the identity may see.
-func (c *Client) Repositories(ctx context.Context, namespace string, most int) ([]Repository, error) {
-	op := "list repositories of " + namespace
-	if !wire.ValidRepository(namespace) || strings.Contains(namespace, "/") {
-		return nil, fail(pull.Invalid, op, fmt.Errorf("%q is no namespace", namespace))
-	}
-	u := *c.base
-	u.Path += "/v2/namespaces/" + namespace + "/repositories"
-	u.RawQuery = "page_size=" + pageOf(most)
-	return list(ctx, c, op, &u, most, parseRepository)
 }
 
 // pageOf returns the size of pages for a list of most elements.
@@ -241,30 +219,6 @@ func parseTag(body []byte) (Tag, error) {
 	return t, nil
 }
 
-// parseRepository reads a repository object.
-func parseRepository(body []byte) (Repository, error) {
-	var o struct {
-		Name        string `json:"name"`
-		Namespace   string `json:"namespace"`
-		Description string `json:"description"`
-		IsPrivate   bool   `json:"is_private"`
-		PullCount   int64  `json:"pull_count"`
-		StarCount   int64  `json:"star_count"`
-		LastUpdated stamp  `json:"last_updated"`
-	}
-	if err := json.Unmarshal(body, &o); err != nil {
-		return Repository{}, errors.New("the answer is no repository object")
-	}
-	r := Repository{
-		Name: o.Namespace + "/" + o.Name, Description: line(o.Description), Private: o.IsPrivate,
-		Pulls: max(o.PullCount, 0), Stars: max(o.StarCount, 0), LastUpdated: o.LastUpdated.Time,
-	}
-	if !wire.ValidRepository(r.Name) {
-		return Repository{}, errors.New("the answer has a repository without a valid name")
-	}
-	return r, nil
-}
-
 // lineMax bounds a text that is shown to people.
 const lineMax = 256
 
@@ -276,8 +230,5 @@ func line(s string) string {
 		}
 		return r
 	}, s)
-	if len(s) > lineMax {
-		s = strings.ToValidUTF8(s[:lineMax], "") + "…"
-	}
-	return s
+	return wire.Clip(s, lineMax)
 }
