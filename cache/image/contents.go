@@ -16,15 +16,15 @@ import (
 
 // Contents is all that belongs to an image, as far as it is known without asking anybody.
 type Contents struct {
-	Ref       string     `json:"ref"`
-	Tag       string     `json:"tag,omitempty"`
-	Digest    v1.Hash    `json:"digest"`
-	MediaType string     `json:"media_type"`
-	Size      int64      `json:"size"`                // of the manifest itself
-	Platforms []string   `json:"platforms,omitempty"` // of an index: those that Parts are of
-	Omitted   []string   `json:"left,omitempty"`      // of an index: those that were not asked for
-	Parts     []Part     `json:"parts"`               // each thing once, manifests before what they lead to
-	Referrers []Referrer `json:"referrers,omitempty"` // whose Parts are among those above
+	Ref       string
+	Tag       string
+	Digest    v1.Hash
+	MediaType string
+	Size      int64      // of the manifest itself
+	Platforms []string   // of an index: those that Parts are of
+	Omitted   []string   // of an index: those that were not asked for
+	Parts     []Part     // each thing once, manifests before what they lead to
+	Referrers []Referrer // whose Parts are among those above
 }
 
 // Missing returns what of an image is not here, and how many bytes that is as far as it
@@ -159,14 +159,14 @@ func (w *listing) mediaType(n manifest.Node) string {
 
 // Stored is content that is kept.
 type Stored struct {
-	Digest v1.Hash `json:"digest"`
-	Size   int64   `json:"size"`
+	Digest v1.Hash
+	Size   int64
 }
 
 // StoredPage is a part of what is kept.
 type StoredPage struct {
-	Blobs []Stored `json:"blobs"`
-	Next  string   `json:"next,omitempty"` // digest to go on after; empty at the end
+	Blobs []Stored
+	Next  string // digest to go on after; empty at the end
 }
 
 // storedMost bounds one page of what is kept.

@@ -26,26 +26,26 @@ const (
 
 // Image is what is kept of a tag, or of a manifest that no tag names.
 type Image struct {
-	Upstream   string  `json:"upstream"`
-	Repository string  `json:"repository"` // canonical, without the upstream
-	Tag        string  `json:"tag,omitempty"`
-	Digest     v1.Hash `json:"digest"`
-	MediaType  string  `json:"media_type"`
+	Upstream   string
+	Repository string // canonical, without the upstream
+	Tag        string
+	Digest     v1.Hash
+	MediaType  string
 
-	CheckedAt time.Time `json:"checked_at,omitzero"` // when the upstream last confirmed the tag
-	ChangedAt time.Time `json:"changed_at,omitzero"` // when the tag was first seen to point here
-	UsedAt    time.Time `json:"used_at,omitzero"`    // last pull through here, to the minute
+	CheckedAt time.Time // when the upstream last confirmed the tag
+	ChangedAt time.Time // when the tag was first seen to point here
+	UsedAt    time.Time // last pull through here, to the minute
 
 	// State is Complete when every platform that was pulled can be served.
-	State Completeness `json:"state"`
+	State Completeness
 	// KeptBytes and MissingBytes count the platforms that were pulled, each thing once.
-	KeptBytes    int64 `json:"kept_bytes"`
-	MissingBytes int64 `json:"missing_bytes"`
+	KeptBytes    int64
+	MissingBytes int64
 	// MissingMore is whether what is missing is of unknown size, beside MissingBytes.
-	MissingMore bool `json:"missing_more,omitempty"`
-	Pinned      bool `json:"pinned,omitempty"`
+	MissingMore bool
+	Pinned      bool
 
-	Platforms []ImagePlatform `json:"platforms"`
+	Platforms []ImagePlatform
 }
 
 // Name returns "docker.io/library/nginx:1.27", or with its digest when it has no tag.
@@ -55,14 +55,14 @@ func (i *Image) Name() string {
 
 // ImagePlatform is one image of an index, or the only one.
 type ImagePlatform struct {
-	Platform string       `json:"platform"` // "linux/arm64", "attestation", "" while not known
-	Digest   v1.Hash      `json:"digest"`   // of its manifest
-	State    Completeness `json:"state"`
+	Platform string  // "linux/arm64", "attestation", "" while not known
+	Digest   v1.Hash // of its manifest
+	State    Completeness
 	// Size is the sum of manifest, configuration and layers in bytes; -1 until the manifest is kept.
-	Size         int64     `json:"size"`
-	MissingBytes int64     `json:"missing_bytes"`
-	Parts        []Part    `json:"parts,omitempty"` // with details only: all of it in order
-	UsedAt       time.Time `json:"used_at,omitzero"`
+	Size         int64
+	MissingBytes int64
+	Parts        []Part // with details only: all of it in order
+	UsedAt       time.Time
 }
 
 // image tells what is kept of the manifest d. It reads kept manifests and asks nobody.

@@ -35,10 +35,10 @@ type Query struct {
 
 // Page is a part of the images.
 type Page struct {
-	Images []Image `json:"images"`
+	Images []Image
 	// Next is what to go on after; empty at the end. There may be more even if Images
 	// is short or empty, since one answer looks at a bounded number of them.
-	Next string `json:"next,omitempty"`
+	Next string
 }
 
 const (
@@ -319,17 +319,17 @@ func (i *Images) Inspect(repo Repo, tag string, d v1.Hash) (*Image, error) {
 
 // RepositoryInfo says how much a repository holds.
 type RepositoryInfo struct {
-	Upstream   string `json:"upstream"`
-	Repository string `json:"repository"`
-	Tags       int64  `json:"tags"`
-	Manifests  int64  `json:"manifests"` // that it is known to hold, kept or not
-	Blobs      int64  `json:"blobs"`     // likewise
+	Upstream   string
+	Repository string
+	Tags       int64
+	Manifests  int64 // that it is known to hold, kept or not
+	Blobs      int64 // likewise
 }
 
 // RepositoryPage is a part of the repositories.
 type RepositoryPage struct {
-	Repositories []RepositoryInfo `json:"repositories"`
-	Next         string           `json:"next,omitempty"` // what to go on after; empty at the end
+	Repositories []RepositoryInfo
+	Next         string // what to go on after; empty at the end
 }
 
 // Repositories lists up to n repositories after one, in the order of their names.
@@ -357,10 +357,10 @@ func (i *Images) Repositories(after string, n int) (*RepositoryPage, error) {
 
 // TagBinding is what a tag pointed to for a while.
 type TagBinding struct {
-	Digest    v1.Hash   `json:"digest"`
-	FirstSeen time.Time `json:"first_seen,omitzero"`
-	LastSeen  time.Time `json:"last_seen,omitzero"` // when the upstream confirmed it last
-	Kept      bool      `json:"kept"`               // its manifest is still here
+	Digest    v1.Hash
+	FirstSeen time.Time
+	LastSeen  time.Time // when the upstream confirmed it last
+	Kept      bool      // its manifest is still here
 }
 
 // History returns what a tag pointed to, the latest first.

@@ -212,16 +212,16 @@ func (r Root) Name() string { return image.Name(r.Repo, r.Tag, r.Desc.Digest) }
 
 // Admitted says what an import came to for one image.
 type Admitted struct {
-	Ref       string   `json:"ref"`
-	Digest    v1.Hash  `json:"digest"`
-	Before    string   `json:"before,omitempty"`    // what the tag pointed to, if that was something else
-	Platforms []string `json:"platforms,omitempty"` // of an index: those that are here
-	Omitted   []string `json:"left,omitempty"`      // of an index: those that are not
+	Ref       string
+	Digest    v1.Hash
+	Before    string   // what the tag pointed to, if that was something else
+	Platforms []string // of an index: those that are here
+	Omitted   []string // of an index: those that are not
 	// Missing are the things of those platforms that are not here, at most 100 one by one.
-	Missing      []image.Part `json:"missing,omitempty"`
-	MissingCount int64        `json:"missing_count"`
-	MissingBytes int64        `json:"missing_bytes"`
-	Pinned       bool         `json:"pinned,omitempty"`
+	Missing      []image.Part
+	MissingCount int64
+	MissingBytes int64
+	Pinned       bool
 }
 
 // linksAtOnce bounds the links of one transaction of the index.

@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"forebay/cache/image"
 	"forebay/cache/upkeep"
 	"forebay/internal/admin"
 	"forebay/test/hubtest"
@@ -151,7 +150,7 @@ func TestOperatorsCommandsSpeakJSON(t *testing.T) {
 		args string
 		to   any
 	}{
-		{"ls", &[]image.Image{}}, {"images", &[]image.Image{}}, {"ls none*", &[]image.Image{}}, {"inspect alpine:1", &image.Image{}},
+		{"ls", &[]admin.Image{}}, {"images", &[]admin.Image{}}, {"ls none*", &[]admin.Image{}}, {"inspect alpine:1", &admin.Image{}},
 		{"tag history alpine:1", &admin.History{}}, {"stats", &upkeep.Stats{}}, {"status", &admin.Status{}}, {"pins", &admin.PinList{}},
 		{"jobs", &admin.JobList{}}, {"refresh alpine:1", &admin.RefreshAnswer{}}, {"repair alpine:1", &admin.Job{}}, {"verify", &admin.Job{}},
 		{"gc --dry-run", &admin.Job{}}, {"pin alpine:1", &admin.PinAnswer{}}, {"pins", &admin.PinList{}},

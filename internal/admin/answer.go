@@ -32,17 +32,6 @@ func badRequest(format string, args ...any) error {
 	return &problem{http.StatusBadRequest, "bad_request", fmt.Sprintf(format, args...)}
 }
 
-// Fault is the body of every answer that is an error.
-type Fault struct {
-	Error FaultDetail `json:"error"`
-}
-
-// FaultDetail says what went wrong.
-type FaultDetail struct {
-	Code    string `json:"code"`    // for programs: "not_kept"
-	Message string `json:"message"` // for people
-}
-
 // answer admits a request, lets handle answer it, and is the only place that writes errors.
 func (a *API) answer(w http.ResponseWriter, r *http.Request, handle func(http.ResponseWriter, *http.Request) error) {
 	h := w.Header()

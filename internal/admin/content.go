@@ -46,7 +46,7 @@ func (a *API) contents(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	reply(w, http.StatusOK, list)
+	reply(w, http.StatusOK, contentsOf(list))
 	return nil
 }
 
@@ -87,11 +87,6 @@ func (a *API) takeIn(w http.ResponseWriter, r *http.Request) error {
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
-}
-
-// DigestList is a number of digests.
-type DigestList struct {
-	Digests []string `json:"digests"`
 }
 
 // digestsMost bounds the digests of one question, so that they fit into its body.
@@ -140,26 +135,8 @@ func (a *API) stored(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	reply(w, http.StatusOK, page)
+	reply(w, http.StatusOK, storedPageOf(page))
 	return nil
-}
-
-// AdmitRequest names an image whose content was taken in.
-type AdmitRequest struct {
-	Ref       string `json:"ref"`
-	Digest    string `json:"digest"`               // of its manifest or index
-	MediaType string `json:"media_type,omitempty"` // if the manifest itself does not say
-	Size      int64  `json:"size,omitempty"`       // of the manifest or index; 0 when not known
-	// Confirmed is when the registry said so last; now if it is left out.
-	Confirmed time.Time `json:"confirmed,omitzero"`
-	Pin       bool      `json:"pin,omitempty"` // keep it whole from now on
-}
-
-// AdmitAnswer says what came of it.
-type AdmitAnswer struct {
-	upkeep.Admitted
-	// PinError is why it could not be pinned, if it was to be.
-	PinError string `json:"pin_error,omitempty"`
 }
 
 func (a *API) admit(w http.ResponseWriter, r *http.Request) error {
@@ -188,7 +165,7 @@ func (a *API) admit(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	answer := AdmitAnswer{Admitted: *done}
+	answer := admitAnswerOf(done)
 	if in.Pin {
 		_, err := a.keeper.Pin(ctx, root.Repo, root.Tag, d, nil)
 		answer.Pinned = err == nil

@@ -32,7 +32,7 @@ func TestContentGoesInAndOutByItsDigest(t *testing.T) {
 	if err := json.Unmarshal(w.Body.Bytes(), &lacking); err != nil || len(lacking.Digests) != 1 || lacking.Digests[0] != other {
 		t.Errorf("lacking = %s, %v", w.Body, err)
 	}
-	var page image.StoredPage
+	var page StoredPage
 	w = asks(a, "GET", "/stored?limit=2", "", nil)
 	if err := json.Unmarshal(w.Body.Bytes(), &page); err != nil || len(page.Blobs) != 2 || page.Next == "" {
 		t.Errorf("stored = %s, %v", w.Body, err)
@@ -45,7 +45,7 @@ func TestContentGoesInAndOutByItsDigest(t *testing.T) {
 	if err := json.Unmarshal(w.Body.Bytes(), &admitted); err != nil || admitted.MissingCount != 1 || !admitted.Pinned || admitted.Ref != "docker.io/library/app:1" {
 		t.Errorf("admit = %s, %v", w.Body, err)
 	}
-	var contents image.Contents
+	var contents Contents
 	w = asks(a, "GET", "/contents?ref=app:1", "", nil)
 	if err := json.Unmarshal(w.Body.Bytes(), &contents); err != nil || len(contents.Parts) != 3 {
 		t.Errorf("contents = %s, %v", w.Body, err)

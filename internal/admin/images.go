@@ -6,7 +6,6 @@ import (
 
 	"forebay/cache"
 	"forebay/cache/image"
-	"forebay/cache/upkeep"
 	"forebay/internal/wire"
 )
 
@@ -46,7 +45,7 @@ func (a *API) repositories(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	reply(w, http.StatusOK, page)
+	reply(w, http.StatusOK, repositoryPageOf(page))
 	return nil
 }
 
@@ -82,19 +81,19 @@ func (a *API) images(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	reply(w, http.StatusOK, page)
+	reply(w, http.StatusOK, imagePageOf(page))
 	return nil
 }
 
 // oneImage answers a list for a pattern that names a single image.
 func (a *API) oneImage(w http.ResponseWriter, ref wire.Reference, missing bool) error {
-	page := image.Page{Images: []image.Image{}}
+	page := ImagePage{Images: []Image{}}
 	found, err := a.keeper.Images.Inspect(repoOf(ref), ref.Tag, ref.Digest)
 	if err == nil && (!missing || found.State == image.Incomplete) {
 		for i := range found.Platforms {
 			found.Platforms[i].Parts = nil
 		}
-		page.Images = append(page.Images, *found)
+		page.Images = append(page.Images, imageOf(*found))
 	}
 	if err != nil && problemOf(err).code != "not_kept" {
 		return err
@@ -112,7 +111,7 @@ func (a *API) image(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	reply(w, http.StatusOK, found)
+	reply(w, http.StatusOK, imageOf(*found))
 	return nil
 }
 
@@ -122,12 +121,6 @@ func (a *API) queryReference(r *http.Request) (wire.Reference, error) {
 		return wire.Reference{}, err
 	}
 	return a.reference(q["ref"])
-}
-
-// History is what a tag pointed to, the latest first.
-type History struct {
-	Ref      string             `json:"ref"`
-	Bindings []image.TagBinding `json:"bindings"`
 }
 
 func (a *API) history(w http.ResponseWriter, r *http.Request) error {
@@ -142,19 +135,8 @@ func (a *API) history(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	reply(w, http.StatusOK, History{ref.String(), list})
+	reply(w, http.StatusOK, History{ref.String(), each(list, bindingOf)})
 	return nil
-}
-
-// RefRequest names an image.
-type RefRequest struct {
-	Ref string `json:"ref"`
-}
-
-// RefreshAnswer says what a refresh found.
-type RefreshAnswer struct {
-	Ref string `json:"ref"`
-	upkeep.Refreshed
 }
 
 func (a *API) refresh(w http.ResponseWriter, r *http.Request) error {
@@ -177,21 +159,6 @@ func (a *API) refresh(w http.ResponseWriter, r *http.Request) error {
 	}
 	reply(w, http.StatusOK, RefreshAnswer{ref.String(), *found})
 	return nil
-}
-
-// PurgeRequest says what to purge.
-type PurgeRequest struct {
-	// Target is an image with its tag or digest, a repository, which is all of it, or a bare
-	// digest, which is purged from every repository.
-	Target string `json:"target"`
-	Force  bool   `json:"force,omitempty"` // pinned content, too
-}
-
-// PurgeAnswer says what was purged.
-type PurgeAnswer struct {
-	Target string `json:"target"` // in full
-	What   string `json:"what"`   // image, repository or digest
-	upkeep.Purged
 }
 
 func (a *API) purge(w http.ResponseWriter, r *http.Request) error {

@@ -12,7 +12,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"forebay/cache"
-	"forebay/cache/image"
 	"forebay/cache/tier"
 	"forebay/cache/upkeep"
 	"forebay/internal/activity"
@@ -63,17 +62,17 @@ func TestDocumentHasAllRoutesAndNoOthers(t *testing.T) {
 func types() map[string]any {
 	return map[string]any{
 		"Error": Fault{}, "ErrorDetail": FaultDetail{},
-		"Part": image.Part{}, "ImagePlatform": image.ImagePlatform{}, "Image": image.Image{}, "ImagePage": image.Page{},
-		"RepositoryInfo": image.RepositoryInfo{}, "RepositoryPage": image.RepositoryPage{},
-		"TagBinding": image.TagBinding{}, "History": History{},
+		"Part": Part{}, "ImagePlatform": ImagePlatform{}, "Image": Image{}, "ImagePage": ImagePage{},
+		"RepositoryInfo": RepositoryInfo{}, "RepositoryPage": RepositoryPage{},
+		"TagBinding": TagBinding{}, "History": History{},
 		"RefRequest": RefRequest{}, "RefreshAnswer": RefreshAnswer{}, "PurgeRequest": PurgeRequest{}, "PurgeAnswer": PurgeAnswer{},
-		"Pin": image.Pin{}, "PinList": PinList{}, "PinRequest": PinRequest{}, "PinAnswer": PinAnswer{},
+		"Pin": Pin{}, "PinList": PinList{}, "PinRequest": PinRequest{}, "PinAnswer": PinAnswer{},
 		"RepairRequest": RepairRequest{}, "VerifyRequest": VerifyRequest{}, "CollectRequest": CollectRequest{},
 		"Progress": upkeep.Progress{}, "Job": Job{}, "JobList": JobList{},
 		"Repaired": upkeep.Repaired{}, "RepairFault": upkeep.Fault{}, "Verified": upkeep.Verified{}, "BadBlob": upkeep.BadBlob{},
 		"Collected": upkeep.Collected{}, "Scrub": upkeep.Scrub{}, "Stats": upkeep.Stats{},
 		"Bucket": tier.Stats{}, "BucketSurvey": tier.Survey{}, "BucketCalls": tier.Calls{}, "FillInfo": cache.FillInfo{},
-		"Contents": image.Contents{}, "Referer": image.Referrer{}, "Stored": image.Stored{}, "StoredPage": image.StoredPage{},
+		"Contents": Contents{}, "Referer": Referrer{}, "Stored": Stored{}, "StoredPage": StoredPage{},
 		"DigestList": DigestList{}, "AdmitRequest": AdmitRequest{}, "AdmitAnswer": AdmitAnswer{},
 		"PrefetchRequest": PrefetchRequest{}, "PrefetchImage": PrefetchImage{}, "LockRequest": LockRequest{},
 		"PrefetchActive": prefetch.Active{}, "PrefetchEnded": prefetch.Ended{}, "Registries": Registries{}, "PrefetchSnapshot": prefetch.Snapshot{}, "PrefetchedImage": prefetch.Image{},

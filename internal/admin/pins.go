@@ -6,21 +6,13 @@ import (
 	"forebay/cache/image"
 )
 
-// PinList is all that is pinned.
-type PinList struct {
-	Pins []image.Pin `json:"pins"`
-	// Bytes is what the pins that are held take together, and LimitBytes what they may; 0 is no limit.
-	Bytes      int64 `json:"bytes"`
-	LimitBytes int64 `json:"limit_bytes"`
-}
-
 func (a *API) pins(w http.ResponseWriter, r *http.Request) error {
 	if _, err := query(r); err != nil {
 		return err
 	}
-	list := PinList{Pins: a.keeper.Images.Pins.List()}
+	list := PinList{Pins: each(a.keeper.Images.Pins.List(), pinOf)}
 	if list.Pins == nil {
-		list.Pins = []image.Pin{}
+		list.Pins = []Pin{}
 	}
 	stats, err := a.keeper.Stats()
 	if err != nil {
@@ -29,20 +21,6 @@ func (a *API) pins(w http.ResponseWriter, r *http.Request) error {
 	list.Bytes, list.LimitBytes = stats.PinnedBytes, stats.PinLimitBytes
 	reply(w, http.StatusOK, list)
 	return nil
-}
-
-// PinRequest says what to pin.
-type PinRequest struct {
-	Ref       string   `json:"ref"`
-	Platforms []string `json:"platforms,omitempty"` // none: those that somebody pulls
-	// Fill starts a job that fetches what is missing.
-	Fill bool `json:"fill,omitempty"`
-}
-
-// PinAnswer is a new pin, with the job that fetches what is missing, if there is one.
-type PinAnswer struct {
-	image.Pin
-	Job string `json:"job,omitempty"`
 }
 
 func (a *API) pin(w http.ResponseWriter, r *http.Request) error {
@@ -60,7 +38,7 @@ func (a *API) pin(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	answer := PinAnswer{Pin: *pin}
+	answer := PinAnswer{Pin: pinOf(*pin)}
 	if in.Fill && pin.State == image.Incomplete {
 		job, err := a.startRepair(ref, in.Platforms)
 		if err != nil {

@@ -17,7 +17,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/spf13/cobra"
 
-	"forebay/cache/image"
+	"forebay/internal/admin"
 	"forebay/internal/bundle"
 	"forebay/internal/command"
 	"forebay/internal/manifest"
@@ -209,7 +209,7 @@ func (x *exporting) plan(ctx context.Context, o *operator, wanted []wantedImage)
 }
 
 // contentsOf turns the contents of an image into those of a bundle.
-func contentsOf(w wantedImage, list *image.Contents) bundle.Contents {
+func contentsOf(w wantedImage, list *admin.Contents) bundle.Contents {
 	c := bundle.Contents{Image: bundle.Image{
 		Name: cmp.Or(w.name, list.Ref), Digest: list.Digest, MediaType: list.MediaType, Size: list.Size, Platforms: list.Platforms, Left: list.Omitted,
 	}}
@@ -257,7 +257,7 @@ func incompleteError(faults []error, missing int64, fetched bool) error {
 }
 
 // contents lists what belongs to an image that is kept whole.
-func (x *exporting) contents(ctx context.Context, o *operator, w wantedImage) (*image.Contents, error) {
+func (x *exporting) contents(ctx context.Context, o *operator, w wantedImage) (*admin.Contents, error) {
 	platforms := w.platforms
 	if len(platforms) == 0 {
 		platforms = x.platforms
@@ -290,7 +290,7 @@ func (x *exporting) contents(ctx context.Context, o *operator, w wantedImage) (*
 }
 
 // problemWith returns why the contents of an image cannot be exported; nil if they can.
-func problemWith(list *image.Contents, err error) error {
+func problemWith(list *admin.Contents, err error) error {
 	if err != nil {
 		return nil //nolint:nilerr // that is another problem
 	}

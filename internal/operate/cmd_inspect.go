@@ -27,7 +27,7 @@ whether each is kept. Asks no registry.
   forebay inspect ghcr.io/owner/app@sha256:… --json`,
 		Args: cobra.ExactArgs(1),
 	}, func(ctx context.Context, o *operator, args []string) error {
-		var i image.Image
+		var i admin.Image
 		answer, err := o.ask(ctx, http.MethodGet, "/image", url.Values{"ref": args}, nil, &i)
 		if err != nil {
 			return err
@@ -39,7 +39,7 @@ whether each is kept. Asks no registry.
 	})
 }
 
-func (o *operator) showImage(i image.Image) error {
+func (o *operator) showImage(i admin.Image) error {
 	t := newTable(o.p.Stdout)
 	t.row("Image:", i.Name())
 	t.row("Digest:", i.Digest.String())

@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"forebay/cache/image"
+	"forebay/internal/admin"
 	"forebay/internal/bundle"
 	"forebay/internal/command"
 )
@@ -33,7 +33,7 @@ Asks the running server, or with --storage-dir reads a folder that no server use
 		}
 		var blobs []bundle.Blob
 		var bytes int64
-		err := o.stored(ctx, func(page []image.Stored) {
+		err := o.stored(ctx, func(page []admin.Stored) {
 			for _, s := range page {
 				blobs = append(blobs, bundle.Blob(s))
 				bytes += s.Size

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"forebay/cache/image"
+	"forebay/internal/admin"
 )
 
 const patternHelp = `PATTERN is an image (nginx:1.27), a repository (ghcr.io/owner/app), or a pattern with
@@ -32,7 +33,7 @@ SIZE is what of the image is kept, USED is its last pull.`,
 		Args: cobra.MaximumNArgs(1),
 	}, func(ctx context.Context, o *operator, args []string) error {
 		return o.list(ctx, strings.Join(args, ""), false, newTable(o.p.Stdout, "REPOSITORY", "TAG", "DIGEST", "SIZE", "USED"),
-			func(t *table, i image.Image) {
+			func(t *table, i admin.Image) {
 				tag := i.Tag
 				if tag == "" {
 					tag = "-"
@@ -67,7 +68,7 @@ when the registry cannot be reached, or how much is missing. Asks no registry.
 	missing := cmd.Flags().Bool("missing", false, "only images that are incomplete")
 	return onServer(p, cmd, func(ctx context.Context, o *operator, args []string) error {
 		return o.list(ctx, strings.Join(args, ""), *missing, newTable(o.p.Stdout, "IMAGE", "PLATFORM", "STATE", "SIZE", "MISSING"),
-			func(t *table, i image.Image) {
+			func(t *table, i admin.Image) {
 				for _, platform := range i.Platforms {
 					if platform.State == image.Absent && (*missing || len(i.Platforms) > 1) && platform.Platform != "" && i.State != image.Absent {
 						continue // what nobody wants is no news
@@ -79,7 +80,7 @@ when the registry cannot be reached, or how much is missing. Asks no registry.
 }
 
 // imageName is the name of an image with a short digest.
-func imageName(i image.Image) string {
+func imageName(i admin.Image) string {
 	if i.Tag != "" {
 		return i.Name()
 	}
@@ -93,7 +94,7 @@ func orDash(s string) string {
 	return s
 }
 
-func missingText(p image.ImagePlatform) string {
+func missingText(p admin.ImagePlatform) string {
 	switch {
 	case p.State != image.Incomplete:
 		return "-"
@@ -106,7 +107,7 @@ func missingText(p image.ImagePlatform) string {
 }
 
 // list shows all pages of images, as a table or as one JSON array.
-func (o *operator) list(ctx context.Context, pattern string, missing bool, t *table, show func(*table, image.Image)) error {
+func (o *operator) list(ctx context.Context, pattern string, missing bool, t *table, show func(*table, admin.Image)) error {
 	query := url.Values{"limit": {"500"}}
 	if pattern != "" {
 		query.Set("pattern", pattern)
@@ -130,7 +131,7 @@ func (o *operator) list(ctx context.Context, pattern string, missing bool, t *ta
 				}
 				continue
 			}
-			var i image.Image
+			var i admin.Image
 			if err := json.Unmarshal(raw, &i); err != nil {
 				return fmt.Errorf("%s gives no answer of the admin API: %w", o.server.base, err)
 			}

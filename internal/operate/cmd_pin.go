@@ -9,7 +9,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"forebay/cache/image"
 	"forebay/internal/admin"
 )
 
@@ -110,14 +109,14 @@ is "not held" does not fit beside those before it, and may be evicted.`,
 	})
 }
 
-func pinState(p image.Pin) string {
+func pinState(p admin.Pin) string {
 	if !p.Held {
 		return "not held"
 	}
 	return string(p.State)
 }
 
-func pinSince(p image.Pin) string {
+func pinSince(p admin.Pin) string {
 	if p.Pattern != "" {
 		return "configuration: " + p.Pattern
 	}

@@ -15,7 +15,6 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
-	"forebay/cache/image"
 	"forebay/cache/upkeep"
 	"forebay/internal/admin"
 	"forebay/internal/bundle"
@@ -136,7 +135,7 @@ func (o *operator) TakeIn(ctx context.Context, b bundle.Blob, r io.Reader) error
 }
 
 // contents lists what belongs to an image.
-func (o *operator) contents(ctx context.Context, ref string, platforms []string, referrers bool) (*image.Contents, error) {
+func (o *operator) contents(ctx context.Context, ref string, platforms []string, referrers bool) (*admin.Contents, error) {
 	q := url.Values{"ref": {ref}}
 	if len(platforms) > 0 {
 		q.Set("platforms", strings.Join(platforms, ","))
@@ -144,16 +143,16 @@ func (o *operator) contents(ctx context.Context, ref string, platforms []string,
 	if referrers {
 		q.Set("referrers", "true")
 	}
-	var out image.Contents
+	var out admin.Contents
 	_, err := o.ask(ctx, http.MethodGet, "/contents", q, nil, &out)
 	return &out, err
 }
 
 // stored calls fn with all that is kept, in pages.
-func (o *operator) stored(ctx context.Context, fn func([]image.Stored)) error {
+func (o *operator) stored(ctx context.Context, fn func([]admin.Stored)) error {
 	q := url.Values{"limit": {strconv.Itoa(5000)}}
 	for {
-		var page image.StoredPage
+		var page admin.StoredPage
 		if _, err := o.ask(ctx, http.MethodGet, "/stored", q, nil, &page); err != nil {
 			return err
 		}

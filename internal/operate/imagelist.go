@@ -138,7 +138,7 @@ func (o *operator) used(ctx context.Context, age time.Duration, names *wire.Regi
 	since := time.Now().Add(-age)
 	query := url.Values{"limit": {"500"}}
 	for {
-		var page image.Page
+		var page admin.ImagePage
 		if _, err := o.ask(ctx, http.MethodGet, "/images", query, nil, &page); err != nil {
 			return nil, err
 		}

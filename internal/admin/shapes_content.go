@@ -1,0 +1,106 @@
+package admin
+
+import (
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"forebay/cache/image"
+	"forebay/cache/upkeep"
+)
+
+// Contents is all that belongs to an image, as far as it is known without asking anybody.
+type Contents struct {
+	Ref       string     `json:"ref"`
+	Tag       string     `json:"tag,omitempty"`
+	Digest    v1.Hash    `json:"digest"`
+	MediaType string     `json:"media_type"`
+	Size      int64      `json:"size"`                // of the manifest itself
+	Platforms []string   `json:"platforms,omitempty"` // of an index: those that Parts are of
+	Omitted   []string   `json:"left,omitempty"`      // of an index: those that were not asked for
+	Parts     []Part     `json:"parts"`               // each thing once, manifests before what they lead to
+	Referrers []Referrer `json:"referrers,omitempty"` // whose Parts are among those above
+}
+
+func contentsOf(c *image.Contents) Contents {
+	return Contents{
+		Ref: c.Ref, Tag: c.Tag, Digest: c.Digest, MediaType: c.MediaType, Size: c.Size,
+		Platforms: c.Platforms, Omitted: c.Omitted, Parts: each(c.Parts, partOf), Referrers: each(c.Referrers, referrerOf),
+	}
+}
+
+// Missing returns what of an image is not here, and how many bytes that is as far as it
+// is known.
+func (c *Contents) Missing() (parts []Part, bytes int64) {
+	for _, p := range c.Parts {
+		if p.State != image.Present {
+			parts = append(parts, p)
+			bytes += max(p.Size, 0)
+		}
+	}
+	return parts, bytes
+}
+
+// Referrer is a signature or another manifest that refers to an image.
+type Referrer struct {
+	Tag       string  `json:"tag,omitempty"` // the name that stands for a list of referrers, if it was found by one
+	Digest    v1.Hash `json:"digest"`
+	MediaType string  `json:"media_type"`
+	Size      int64   `json:"size"`
+}
+
+func referrerOf(r image.Referrer) Referrer { return Referrer(r) }
+
+// Stored is content that is kept.
+type Stored struct {
+	Digest v1.Hash `json:"digest"`
+	Size   int64   `json:"size"`
+}
+
+// StoredPage is a part of what is kept.
+type StoredPage struct {
+	Blobs []Stored `json:"blobs"`
+	Next  string   `json:"next,omitempty"` // digest to go on after; absent at the end
+}
+
+func storedPageOf(p *image.StoredPage) StoredPage {
+	return StoredPage{each(p.Blobs, func(s image.Stored) Stored { return Stored(s) }), p.Next}
+}
+
+// DigestList is a number of digests.
+type DigestList struct {
+	Digests []string `json:"digests"`
+}
+
+// AdmitRequest names an image whose content was taken in.
+type AdmitRequest struct {
+	Ref       string `json:"ref"`
+	Digest    string `json:"digest"`               // of its manifest or index
+	MediaType string `json:"media_type,omitempty"` // if the manifest itself does not say
+	Size      int64  `json:"size,omitempty"`       // of the manifest or index; 0 when not known
+	// Confirmed is when the registry said so last; now if it is left out.
+	Confirmed time.Time `json:"confirmed,omitzero"`
+	Pin       bool      `json:"pin,omitempty"` // keep it whole from now on
+}
+
+// AdmitAnswer says what came of it.
+type AdmitAnswer struct {
+	Ref       string   `json:"ref"`
+	Digest    v1.Hash  `json:"digest"`
+	Before    string   `json:"before,omitempty"`    // what the tag pointed to, if that was something else
+	Platforms []string `json:"platforms,omitempty"` // of an index: those that are here
+	Omitted   []string `json:"left,omitempty"`      // of an index: those that are not
+	// Missing are the things of those platforms that are not here, at most 100 one by one.
+	Missing      []Part `json:"missing,omitempty"`
+	MissingCount int64  `json:"missing_count"`
+	MissingBytes int64  `json:"missing_bytes"`
+	Pinned       bool   `json:"pinned,omitempty"`
+	PinError     string `json:"pin_error,omitempty"` // why it could not be pinned, if it was to be
+}
+
+func admitAnswerOf(a *upkeep.Admitted) AdmitAnswer {
+	return AdmitAnswer{
+		Ref: a.Ref, Digest: a.Digest, Before: a.Before, Platforms: a.Platforms, Omitted: a.Omitted,
+		Missing: each(a.Missing, partOf), MissingCount: a.MissingCount, MissingBytes: a.MissingBytes,
+	}
+}

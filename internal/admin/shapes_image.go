@@ -1,0 +1,195 @@
+package admin
+
+import (
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"forebay/cache"
+	"forebay/cache/image"
+	"forebay/cache/upkeep"
+)
+
+// Part is one thing that an image is made of.
+type Part struct {
+	Digest    v1.Hash     `json:"digest"`
+	Role      string      `json:"role" enum:"manifest,config,layer"`
+	MediaType string      `json:"media_type,omitempty"`
+	Size      int64       `json:"size"` // bytes, as the image says; -1 when it does not
+	State     image.State `json:"state"`
+}
+
+func partOf(p image.Part) Part { return Part(p) }
+
+// Image is what is kept of a tag, or of a manifest that no tag names.
+type Image struct {
+	Upstream   string  `json:"upstream"`
+	Repository string  `json:"repository"` // canonical, without the upstream
+	Tag        string  `json:"tag,omitempty"`
+	Digest     v1.Hash `json:"digest"`
+	MediaType  string  `json:"media_type"`
+
+	CheckedAt time.Time `json:"checked_at,omitzero"` // when the upstream last confirmed the tag
+	ChangedAt time.Time `json:"changed_at,omitzero"` // when the tag was first seen to point here
+	UsedAt    time.Time `json:"used_at,omitzero"`    // last pull through here, to the minute
+
+	State image.Completeness `json:"state"`
+	// KeptBytes and MissingBytes count the platforms that were pulled, each thing once.
+	KeptBytes    int64 `json:"kept_bytes"`
+	MissingBytes int64 `json:"missing_bytes"`
+	// MissingMore is whether what is missing is of unknown size, beside MissingBytes.
+	MissingMore bool `json:"missing_more,omitempty"`
+	Pinned      bool `json:"pinned,omitempty"`
+
+	Platforms []ImagePlatform `json:"platforms"`
+}
+
+func imageOf(i image.Image) Image {
+	return Image{
+		Upstream: i.Upstream, Repository: i.Repository, Tag: i.Tag, Digest: i.Digest, MediaType: i.MediaType,
+		CheckedAt: i.CheckedAt, ChangedAt: i.ChangedAt, UsedAt: i.UsedAt,
+		State: i.State, KeptBytes: i.KeptBytes, MissingBytes: i.MissingBytes, MissingMore: i.MissingMore, Pinned: i.Pinned,
+		Platforms: each(i.Platforms, platformOf),
+	}
+}
+
+// Name returns "docker.io/library/nginx:1.27", or with its digest when it has no tag.
+func (i *Image) Name() string {
+	return image.Name(cache.Repo{Upstream: i.Upstream, Name: i.Repository}, i.Tag, i.Digest)
+}
+
+// ImagePlatform is one image of an index, or the only one.
+type ImagePlatform struct {
+	Platform string             `json:"platform"` // "linux/arm64", "attestation", "" while not known
+	Digest   v1.Hash            `json:"digest"`   // of its manifest
+	State    image.Completeness `json:"state"`
+	// Size is the sum of manifest, configuration and layers in bytes; -1 until the manifest is kept.
+	Size         int64     `json:"size"`
+	MissingBytes int64     `json:"missing_bytes"`
+	Parts        []Part    `json:"parts,omitempty"` // of a single image only
+	UsedAt       time.Time `json:"used_at,omitzero"`
+}
+
+func platformOf(p image.ImagePlatform) ImagePlatform {
+	return ImagePlatform{
+		Platform: p.Platform, Digest: p.Digest, State: p.State, Size: p.Size, MissingBytes: p.MissingBytes,
+		Parts: each(p.Parts, partOf), UsedAt: p.UsedAt,
+	}
+}
+
+// ImagePage is a part of the images.
+type ImagePage struct {
+	Images []Image `json:"images"`
+	// Next is what to go on after; absent at the end. There may be more even if Images is
+	// short or empty.
+	Next string `json:"next,omitempty"`
+}
+
+func imagePageOf(p *image.Page) ImagePage { return ImagePage{each(p.Images, imageOf), p.Next} }
+
+// RepositoryInfo says how much a repository holds.
+type RepositoryInfo struct {
+	Upstream   string `json:"upstream"`
+	Repository string `json:"repository"`
+	Tags       int64  `json:"tags"`
+	Manifests  int64  `json:"manifests"` // that it is known to hold, kept or not
+	Blobs      int64  `json:"blobs"`     // likewise
+}
+
+// RepositoryPage is a part of the repositories.
+type RepositoryPage struct {
+	Repositories []RepositoryInfo `json:"repositories"`
+	Next         string           `json:"next,omitempty"` // what to go on after; absent at the end
+}
+
+func repositoryPageOf(p *image.RepositoryPage) RepositoryPage {
+	return RepositoryPage{each(p.Repositories, func(r image.RepositoryInfo) RepositoryInfo { return RepositoryInfo(r) }), p.Next}
+}
+
+// TagBinding is what a tag pointed to for a while.
+type TagBinding struct {
+	Digest    v1.Hash   `json:"digest"`
+	FirstSeen time.Time `json:"first_seen,omitzero"`
+	LastSeen  time.Time `json:"last_seen,omitzero"` // when the upstream confirmed it last
+	Kept      bool      `json:"kept"`               // its manifest is still here
+}
+
+func bindingOf(b image.TagBinding) TagBinding { return TagBinding(b) }
+
+// History is what a tag pointed to, the latest first.
+type History struct {
+	Ref      string       `json:"ref"`
+	Bindings []TagBinding `json:"bindings"`
+}
+
+// RefRequest names an image.
+type RefRequest struct {
+	Ref string `json:"ref"`
+}
+
+// RefreshAnswer says what a refresh found.
+type RefreshAnswer struct {
+	Ref string `json:"ref"`
+	upkeep.Refreshed
+}
+
+// PurgeRequest says what to purge.
+type PurgeRequest struct {
+	// Target is an image with its tag or digest, a repository, which is all of it, or a bare
+	// digest, which is purged from every repository.
+	Target string `json:"target"`
+	Force  bool   `json:"force,omitempty"` // pinned content, too
+}
+
+// PurgeAnswer says what was purged.
+type PurgeAnswer struct {
+	Target string `json:"target"` // in full
+	What   string `json:"what"`   // image, repository or digest
+	upkeep.Purged
+}
+
+// Pin is the wish that an image is kept whole.
+type Pin struct {
+	Ref string `json:"ref"` // "docker.io/library/nginx:1.27", or with a digest
+	// Platforms are those that are kept and fetched when they are missing. None means: those
+	// that somebody pulls. "all" is every platform of the index.
+	Platforms []string  `json:"platforms,omitempty"`
+	At        time.Time `json:"at,omitzero"`
+	Pattern   string    `json:"pattern,omitempty"` // of the configuration, if that pins it
+
+	State        image.Completeness `json:"state"`
+	Bytes        int64              `json:"bytes"` // kept and missing
+	MissingBytes int64              `json:"missing_bytes"`
+	// Held is false for a pin that does not fit into the store beside those before it, and
+	// so is not kept from eviction.
+	Held bool `json:"held"`
+}
+
+func pinOf(p image.Pin) Pin {
+	return Pin{
+		Ref: p.Ref, Platforms: p.Platforms, At: p.At, Pattern: p.Pattern,
+		State: p.State, Bytes: p.Bytes, MissingBytes: p.MissingBytes, Held: p.Held,
+	}
+}
+
+// PinList is all that is pinned.
+type PinList struct {
+	Pins []Pin `json:"pins"`
+	// Bytes is what the pins that are held take together, and LimitBytes what they may; 0 is no limit.
+	Bytes      int64 `json:"bytes"`
+	LimitBytes int64 `json:"limit_bytes"`
+}
+
+// PinRequest says what to pin.
+type PinRequest struct {
+	Ref       string   `json:"ref"`
+	Platforms []string `json:"platforms,omitempty"` // none: those that somebody pulls
+	// Fill starts a job that fetches what is missing.
+	Fill bool `json:"fill,omitempty"`
+}
+
+// PinAnswer is a new pin, with the job that fetches what is missing, if there is one.
+type PinAnswer struct {
+	Pin
+	Job string `json:"job,omitempty"`
+}
