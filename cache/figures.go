@@ -72,15 +72,15 @@ func (c *Cache) running() (all []fill.Status) {
 
 // FillInfo is a fill in progress.
 type FillInfo struct {
-	Upstream   string  `json:"upstream"`
-	Repository string  `json:"repository"`
-	Digest     v1.Hash `json:"digest"`
-	Bytes      int64   `json:"bytes"` // that have arrived
-	Size       int64   `json:"size"`  // of the whole; -1 while unknown
-	Clients    int     `json:"clients"`
+	Upstream   string
+	Repository string
+	Digest     v1.Hash
+	Bytes      int64 // that have arrived
+	Size       int64 // of the whole; -1 while unknown
+	Clients    int
 	// Verifying is whether a kept blob is being verified beside its first reading: nothing
 	// comes from the upstream.
-	Verifying bool `json:"verifying,omitempty"`
+	Verifying bool
 }
 
 // Fills lists the fills in progress, by name.
@@ -100,15 +100,15 @@ func (c *Cache) Fills() []FillInfo {
 
 // UpstreamInfo is how an upstream does, as far as the cache has seen.
 type UpstreamInfo struct {
-	Name string `json:"name"`
+	Name string
 	// State is "answers", "fails" (its last word was a failure, a short while ago),
 	// "offline" (it is never asked) or "unknown" (it was not asked since the start).
-	State     string    `json:"state"`
-	LastAsked time.Time `json:"last_asked,omitzero"` // when it last answered or failed
+	State     string
+	LastAsked time.Time // when it last answered or failed
 	// Failed is whether its last word was a failure, however long ago.
-	Failed bool `json:"-"`
+	Failed bool
 	// Sparing is whether so little is left of its budget that tags that moved are served stale.
-	Sparing bool `json:"sparing"`
+	Sparing bool
 }
 
 // Upstreams tells how the upstreams do, by name.

@@ -112,12 +112,12 @@ const (
 // Trouble is what the disk or the bucket could not do last, and has not done since.
 // Clients are served all the same: from what is kept, or passed through.
 type Trouble struct {
-	What string `json:"what"` // Reading, Writing, Recording, or what the tier says of the bucket
+	What string // Reading, Writing, Recording, or what the tier says of the bucket
 	// Cause is "full", "read-only", "broken" (input or output errors), "descriptors" (too
 	// many open files), "bucket" or "other".
-	Cause string    `json:"cause"`
-	Why   string    `json:"why"` // what was said last
-	Since time.Time `json:"since"`
+	Cause string
+	Why   string // what was said last
+	Since time.Time
 }
 
 // Troubles returns what the store cannot do at present; nothing when all is well.

@@ -4,12 +4,12 @@ import "time"
 
 // Calls counts requests of one operation with one outcome.
 type Calls struct {
-	Operation string  `json:"operation"` // "GetObject"
-	Outcome   string  `json:"outcome"`   // "ok", "absent", "exists", "throttled", "denied", "timeout", "canceled" or "error"
-	Count     int64   `json:"count"`
-	Seconds   float64 `json:"seconds"` // that they took together, until their answer began
+	Operation string // "GetObject"
+	Outcome   string // "ok", "absent", "exists", "throttled", "denied", "timeout", "canceled" or "error"
+	Count     int64
+	Seconds   float64 // that they took together, until their answer began
 	// Within counts those that took no longer than each of [LatencyBounds].
-	Within []int64 `json:"within"`
+	Within []int64
 }
 
 // LatencyBounds are the bounds in seconds by which [Calls] are counted.
@@ -17,29 +17,29 @@ func LatencyBounds() []float64 { return []float64{0.005, 0.02, 0.1, 0.5, 2, 10, 
 
 // Stats are figures of the tier.
 type Stats struct {
-	Objects     int64 `json:"objects"` // in the bucket, as far as is known
-	ObjectBytes int64 `json:"object_bytes"`
-	MaxBytes    int64 `json:"max_bytes"` // 0 means no limit
+	Objects     int64 // in the bucket, as far as is known
+	ObjectBytes int64
+	MaxBytes    int64 // 0 means no limit
 
-	Queued      int   `json:"queued"` // uploads that wait or run
-	QueuedBytes int64 `json:"queued_bytes"`
+	Queued      int // uploads that wait or run
+	QueuedBytes int64
 	// More is whether there is more to upload than is counted in Queued.
-	More bool `json:"more"`
+	More bool
 
 	// Since the start.
-	Uploaded      int64 `json:"uploaded"`
-	UploadedBytes int64 `json:"uploaded_bytes"`
-	Failures      int64 `json:"failures"` // of uploads
-	Removed       int64 `json:"removed"`  // objects, for age or room
-	Damaged       int64 `json:"damaged"`  // objects that were not what their name says
+	Uploaded      int64
+	UploadedBytes int64
+	Failures      int64 // of uploads
+	Removed       int64 // objects, for age or room
+	Damaged       int64 // objects that were not what their name says
 
-	Degraded      bool      `json:"degraded"`
-	DegradedSince time.Time `json:"degraded_since,omitzero"`
-	LastError     string    `json:"last_error,omitempty"`
-	LastErrorAt   time.Time `json:"last_error_at,omitzero"`
+	Degraded      bool
+	DegradedSince time.Time
+	LastError     string
+	LastErrorAt   time.Time
 
-	Survey *Survey `json:"survey,omitempty"` // the last listing of the bucket
-	Calls  []Calls `json:"calls"`
+	Survey *Survey // the last listing of the bucket
+	Calls  []Calls
 }
 
 // Stats returns figures of the tier. It makes no request.

@@ -196,12 +196,12 @@ func (k *Keeper) refetch(ctx context.Context, d v1.Hash) bool {
 
 // Scrub says how far the reading in the background has come.
 type Scrub struct {
-	Enabled  bool          `json:"enabled"`
-	Interval time.Duration `json:"interval_ns"`
-	Began    time.Time     `json:"began,omitzero"` // of the round in progress, or of the last one
-	Ended    time.Time     `json:"ended,omitzero"` // of the last round that came to its end
-	Done     float64       `json:"done"`           // share of the round, from 0 to 1
-	Damaged  int64         `json:"damaged"`        // found since the start, however they were found
+	Enabled  bool
+	Interval time.Duration
+	Began    time.Time // of the round in progress, or of the last one
+	Ended    time.Time // of the last round that came to its end
+	Done     float64   // share of the round, from 0 to 1
+	Damaged  int64     // found since the start, however they were found
 }
 
 // scrubState is what is remembered of the scrub over a restart.

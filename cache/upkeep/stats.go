@@ -7,36 +7,36 @@ import (
 
 // Stats are figures of the cache as a whole.
 type Stats struct {
-	Blobs        int64 `json:"blobs"` // files, manifests included
-	BlobBytes    int64 `json:"blob_bytes"`
-	Repositories int64 `json:"repositories"`
-	Tags         int64 `json:"tags"`
-	Links        int64 `json:"links"` // rights of repositories to digests
+	Blobs        int64 // files, manifests included
+	BlobBytes    int64
+	Repositories int64
+	Tags         int64
+	Links        int64 // rights of repositories to digests
 
-	UsedBytes int64  `json:"used_bytes"` // of the folder, index and reservations of fills included
-	MaxBytes  int64  `json:"max_bytes"`  // 0 means no limit
-	DiskFree  uint64 `json:"disk_free_bytes"`
-	DiskTotal uint64 `json:"disk_total_bytes"`
+	UsedBytes int64 // of the folder, index and reservations of fills included
+	MaxBytes  int64 // 0 means no limit
+	DiskFree  uint64
+	DiskTotal uint64
 
-	PinnedBytes   int64 `json:"pinned_bytes"`
-	PinLimitBytes int64 `json:"pin_limit_bytes"` // 0 means no limit
+	PinnedBytes   int64
+	PinLimitBytes int64 // 0 means no limit
 
 	// Since the start.
-	EvictedBlobs  int64 `json:"evicted_blobs"`
-	EvictedBytes  int64 `json:"evicted_bytes"`
-	TagsMoved     int64 `json:"tags_moved"`
-	ReleasesMoved int64 `json:"releases_moved"` // tags of full versions, which nobody is expected to move
+	EvictedBlobs  int64
+	EvictedBytes  int64
+	TagsMoved     int64
+	ReleasesMoved int64 // tags of full versions, which nobody is expected to move
 
-	QuarantineFiles int64 `json:"quarantine_files"`
-	QuarantineBytes int64 `json:"quarantine_bytes"`
-	Scrub           Scrub `json:"scrub"`
+	QuarantineFiles int64
+	QuarantineBytes int64
+	Scrub           Scrub
 
 	// Troubles are what is wrong with the disk now.
-	Troubles []store.Trouble `json:"troubles"`
+	Troubles []store.Trouble
 	// Bucket is what is known of the bucket behind the folder; missing without one.
-	Bucket *tier.Stats `json:"bucket,omitempty"`
+	Bucket *tier.Stats
 	// EvictedUnsaved counts what was evicted before it was uploaded, since the start.
-	EvictedUnsaved int64 `json:"evicted_unsaved"`
+	EvictedUnsaved int64
 }
 
 // Stats returns figures of the cache. It reads no blob and lists no index.

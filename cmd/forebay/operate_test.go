@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"forebay/cache/upkeep"
 	"forebay/internal/admin"
 	"forebay/test/hubtest"
 )
@@ -151,7 +150,7 @@ func TestOperatorsCommandsSpeakJSON(t *testing.T) {
 		to   any
 	}{
 		{"ls", &[]admin.Image{}}, {"images", &[]admin.Image{}}, {"ls none*", &[]admin.Image{}}, {"inspect alpine:1", &admin.Image{}},
-		{"tag history alpine:1", &admin.History{}}, {"stats", &upkeep.Stats{}}, {"status", &admin.Status{}}, {"pins", &admin.PinList{}},
+		{"tag history alpine:1", &admin.History{}}, {"stats", &admin.Stats{}}, {"status", &admin.Status{}}, {"pins", &admin.PinList{}},
 		{"jobs", &admin.JobList{}}, {"refresh alpine:1", &admin.RefreshAnswer{}}, {"repair alpine:1", &admin.Job{}}, {"verify", &admin.Job{}},
 		{"gc --dry-run", &admin.Job{}}, {"pin alpine:1", &admin.PinAnswer{}}, {"pins", &admin.PinList{}},
 		{"purge --force alpine:1", &admin.PurgeAnswer{}},

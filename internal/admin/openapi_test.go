@@ -12,7 +12,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"forebay/cache"
-	"forebay/cache/tier"
 	"forebay/cache/upkeep"
 	"forebay/internal/activity"
 	"forebay/internal/imageset"
@@ -70,8 +69,8 @@ func types() map[string]any {
 		"RepairRequest": RepairRequest{}, "VerifyRequest": VerifyRequest{}, "CollectRequest": CollectRequest{},
 		"Progress": upkeep.Progress{}, "Job": Job{}, "JobList": JobList{},
 		"Repaired": upkeep.Repaired{}, "RepairFault": upkeep.Fault{}, "Verified": upkeep.Verified{}, "BadBlob": upkeep.BadBlob{},
-		"Collected": upkeep.Collected{}, "Scrub": upkeep.Scrub{}, "Stats": upkeep.Stats{},
-		"Bucket": tier.Stats{}, "BucketSurvey": tier.Survey{}, "BucketCalls": tier.Calls{}, "FillInfo": cache.FillInfo{},
+		"Collected": upkeep.Collected{}, "Scrub": Scrub{}, "Stats": Stats{},
+		"Bucket": Bucket{}, "BucketSurvey": BucketSurvey{}, "BucketCalls": BucketCalls{}, "FillInfo": FillInfo{},
 		"Contents": Contents{}, "Referer": Referrer{}, "Stored": Stored{}, "StoredPage": StoredPage{},
 		"DigestList": DigestList{}, "AdmitRequest": AdmitRequest{}, "AdmitAnswer": AdmitAnswer{},
 		"PrefetchRequest": PrefetchRequest{}, "PrefetchImage": PrefetchImage{}, "LockRequest": LockRequest{},

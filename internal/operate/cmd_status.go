@@ -12,7 +12,6 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
-	"forebay/cache/upkeep"
 	"forebay/internal/admin"
 )
 
@@ -24,7 +23,7 @@ func newStats(p Program) *cobra.Command {
 		Example: `  forebay stats --json`,
 		Args:    cobra.NoArgs,
 	}, func(ctx context.Context, o *operator, _ []string) error {
-		var s upkeep.Stats
+		var s admin.Stats
 		answer, err := o.ask(ctx, http.MethodGet, "/stats", nil, nil, &s)
 		if err != nil {
 			return err
@@ -38,7 +37,7 @@ func newStats(p Program) *cobra.Command {
 	})
 }
 
-func statRows(t *table, s upkeep.Stats) {
+func statRows(t *table, s admin.Stats) {
 	t.row("Kept:", countText(s.Blobs, "file", "files")+", "+bytesText(s.BlobBytes))
 	t.row("Known:", countText(s.Tags, "tag", "tags")+" in "+countText(s.Repositories, "repository", "repositories"))
 	t.row("Folder:", bytesText(s.UsedBytes)+" of "+limitText(s.MaxBytes))
@@ -60,7 +59,7 @@ func statRows(t *table, s upkeep.Stats) {
 }
 
 // bucketRows tell of the bucket, if there is one.
-func bucketRows(t *table, s upkeep.Stats) {
+func bucketRows(t *table, s admin.Stats) {
 	b := s.Bucket
 	if b == nil {
 		return
@@ -81,7 +80,7 @@ func bucketRows(t *table, s upkeep.Stats) {
 	}
 }
 
-func scrubText(s upkeep.Scrub) string {
+func scrubText(s admin.Scrub) string {
 	switch {
 	case !s.Enabled:
 		return "off"

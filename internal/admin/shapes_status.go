@@ -1,0 +1,225 @@
+package admin
+
+import (
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"forebay/cache"
+	"forebay/cache/store"
+	"forebay/cache/tier"
+	"forebay/cache/upkeep"
+)
+
+// Status is the mirror at a glance.
+type Status struct {
+	Version       string     `json:"version"`
+	StartedAt     time.Time  `json:"started_at"`
+	UptimeSeconds int64      `json:"uptime_seconds"`
+	Stats         Stats      `json:"stats"`
+	Upstreams     []Upstream `json:"upstreams"`
+	Fills         []FillInfo `json:"fills"`
+	Jobs          []Job      `json:"jobs"` // that run
+	Usage         Usage      `json:"usage"`
+}
+
+// FillInfo is a fill in progress.
+type FillInfo struct {
+	Upstream   string  `json:"upstream"`
+	Repository string  `json:"repository"`
+	Digest     v1.Hash `json:"digest"`
+	Bytes      int64   `json:"bytes"` // that have arrived
+	Size       int64   `json:"size"`  // of the whole; -1 while unknown
+	Clients    int     `json:"clients"`
+	// Verifying is whether a kept blob is being verified beside its first reading: nothing
+	// comes from the upstream.
+	Verifying bool `json:"verifying,omitempty"`
+}
+
+func fillOf(f cache.FillInfo) FillInfo { return FillInfo(f) }
+
+// Upstream is a registry: as the cache sees it, and as it says itself.
+type Upstream struct {
+	Name string `json:"name"`
+	// State is "fails" if its last word was a failure, a short while ago, "offline" if it is
+	// never asked, and "unknown" if it was not asked since the start.
+	State     string    `json:"state" enum:"answers,fails,offline,unknown"`
+	LastAsked time.Time `json:"last_asked,omitzero"` // when it last answered or failed
+	// Sparing is whether so little is left of its budget that tags that moved are served stale.
+	Sparing bool `json:"sparing"`
+	RegistryStatus
+}
+
+// RegistryStatus is what is known of a registry's limits and endpoints.
+type RegistryStatus struct {
+	Budgets   []Budget         `json:"budgets"`
+	Endpoints []Endpoint       `json:"endpoints"`
+	Limited   map[string]int64 `json:"limited"` // 429s since the start, by what was limited
+	Probes    int64            `json:"probes"`  // HEADs that asked whether pulls go through again
+	Failovers int64            `json:"failovers"`
+}
+
+// Budget is what a registry will still give to one credential.
+type Budget struct {
+	Credential    string     `json:"credential"` // user name, or "anonymous"
+	Host          string     `json:"host"`
+	Limit         int64      `json:"limit"`          // pulls in a window; -1 when it did not say
+	Remaining     int64      `json:"remaining"`      // pulls left; -1 when it did not say
+	WindowSeconds int64      `json:"window_seconds"` // 0 when it did not say
+	SeenAt        time.Time  `json:"seen_at,omitzero"`
+	Low           bool       `json:"low"`                   // less than the reserve remains
+	PausedUntil   time.Time  `json:"paused_until,omitzero"` // while pulls are refused
+	Why           string     `json:"why,omitempty"`         // they are
+	PerHour       float64    `json:"per_hour"`              // pulls at present
+	RunsOut       time.Time  `json:"runs_out,omitzero"`     // if this goes on
+	Returns       time.Time  `json:"returns,omitzero"`      // some of what is used up
+	Elsewhere     int64      `json:"elsewhere"`             // spent in the window, and not by this mirror
+	Spent         []Spending `json:"spent"`                 // the most first, at most 20
+}
+
+// Spending is what one client cost in one repository.
+type Spending struct {
+	Client     string `json:"client"` // address; empty is the mirror itself, which refreshes ahead
+	Repository string `json:"repository"`
+	Pulls      int    `json:"pulls"`
+}
+
+// Endpoint is where a registry is reached.
+type Endpoint struct {
+	URL         string    `json:"url"`
+	StandIn     bool      `json:"stand_in"`
+	Open        bool      `json:"open"`                  // its breaker: it is not asked but for probes
+	Failures    int       `json:"failures"`              // requests in a row
+	NextProbe   time.Time `json:"next_probe,omitzero"`   // while open
+	LastFault   string    `json:"last_fault,omitempty"`  // empty after a success
+	PausedUntil time.Time `json:"paused_until,omitzero"` // while all requests are refused
+	Why         string    `json:"why,omitempty"`         // they are
+}
+
+// Stats are figures of what is kept.
+type Stats struct {
+	Blobs        int64 `json:"blobs"` // files, manifests included
+	BlobBytes    int64 `json:"blob_bytes"`
+	Repositories int64 `json:"repositories"`
+	Tags         int64 `json:"tags"`
+	Links        int64 `json:"links"` // rights of repositories to digests
+
+	UsedBytes int64  `json:"used_bytes"` // of the folder, index and reservations of fills included
+	MaxBytes  int64  `json:"max_bytes"`  // 0 means no limit
+	DiskFree  uint64 `json:"disk_free_bytes"`
+	DiskTotal uint64 `json:"disk_total_bytes"`
+
+	PinnedBytes   int64 `json:"pinned_bytes"`
+	PinLimitBytes int64 `json:"pin_limit_bytes"` // 0 means no limit
+
+	// Since the start.
+	EvictedBlobs  int64 `json:"evicted_blobs"`
+	EvictedBytes  int64 `json:"evicted_bytes"`
+	TagsMoved     int64 `json:"tags_moved"`
+	ReleasesMoved int64 `json:"releases_moved"` // tags of full versions, which nobody is expected to move
+
+	QuarantineFiles int64 `json:"quarantine_files"`
+	QuarantineBytes int64 `json:"quarantine_bytes"`
+	Scrub           Scrub `json:"scrub"`
+
+	Troubles []Trouble `json:"troubles"` // what is wrong with the disk or the bucket now
+	Bucket   *Bucket   `json:"bucket,omitempty"`
+	// EvictedUnsaved counts what was evicted before it was uploaded, since the start.
+	EvictedUnsaved int64 `json:"evicted_unsaved"`
+}
+
+func statsOf(s upkeep.Stats) Stats {
+	return Stats{
+		Blobs: s.Blobs, BlobBytes: s.BlobBytes, Repositories: s.Repositories, Tags: s.Tags, Links: s.Links,
+		UsedBytes: s.UsedBytes, MaxBytes: s.MaxBytes, DiskFree: s.DiskFree, DiskTotal: s.DiskTotal,
+		PinnedBytes: s.PinnedBytes, PinLimitBytes: s.PinLimitBytes,
+		EvictedBlobs: s.EvictedBlobs, EvictedBytes: s.EvictedBytes, TagsMoved: s.TagsMoved, ReleasesMoved: s.ReleasesMoved,
+		QuarantineFiles: s.QuarantineFiles, QuarantineBytes: s.QuarantineBytes, Scrub: Scrub(s.Scrub),
+		Troubles: each(s.Troubles, troubleOf), Bucket: bucketOf(s.Bucket), EvictedUnsaved: s.EvictedUnsaved,
+	}
+}
+
+// Scrub says how far the reading in the background has come.
+type Scrub struct {
+	Enabled  bool          `json:"enabled"`
+	Interval time.Duration `json:"interval_ns"`
+	Began    time.Time     `json:"began,omitzero"` // of the round in progress, or of the last one
+	Ended    time.Time     `json:"ended,omitzero"` // of the last round that came to its end
+	Done     float64       `json:"done"`           // share of the round, from 0 to 1
+	Damaged  int64         `json:"damaged"`        // found since the start, however they were found
+}
+
+// Trouble is what the disk or the bucket could not do last, and has not done since.
+type Trouble struct {
+	What  string    `json:"what"` // "reading from the store"
+	Cause string    `json:"cause" enum:"full,read-only,broken,descriptors,bucket,other"`
+	Why   string    `json:"why"` // what was said last
+	Since time.Time `json:"since"`
+}
+
+func troubleOf(t store.Trouble) Trouble { return Trouble(t) }
+
+// Bucket is what is known of the bucket behind the folder.
+type Bucket struct {
+	Objects     int64 `json:"objects"` // as far as is known
+	ObjectBytes int64 `json:"object_bytes"`
+	MaxBytes    int64 `json:"max_bytes"` // 0 means no limit
+
+	Queued      int   `json:"queued"` // uploads that wait or run
+	QueuedBytes int64 `json:"queued_bytes"`
+	// More is whether there is more to upload than is counted in Queued.
+	More bool `json:"more"`
+
+	// Since the start.
+	Uploaded      int64 `json:"uploaded"`
+	UploadedBytes int64 `json:"uploaded_bytes"`
+	Failures      int64 `json:"failures"` // of uploads
+	Removed       int64 `json:"removed"`  // objects, for age or room
+	Damaged       int64 `json:"damaged"`  // objects that were not what their name says
+
+	Degraded      bool      `json:"degraded"`
+	DegradedSince time.Time `json:"degraded_since,omitzero"`
+	LastError     string    `json:"last_error,omitempty"`
+	LastErrorAt   time.Time `json:"last_error_at,omitzero"`
+
+	Survey *BucketSurvey `json:"survey,omitempty"` // the last listing of it
+	Calls  []BucketCalls `json:"calls"`
+}
+
+func bucketOf(s *tier.Stats) *Bucket {
+	if s == nil {
+		return nil
+	}
+	return &Bucket{
+		Objects: s.Objects, ObjectBytes: s.ObjectBytes, MaxBytes: s.MaxBytes,
+		Queued: s.Queued, QueuedBytes: s.QueuedBytes, More: s.More,
+		Uploaded: s.Uploaded, UploadedBytes: s.UploadedBytes, Failures: s.Failures, Removed: s.Removed, Damaged: s.Damaged,
+		Degraded: s.Degraded, DegradedSince: s.DegradedSince, LastError: s.LastError, LastErrorAt: s.LastErrorAt,
+		Survey: (*BucketSurvey)(s.Survey), Calls: each(s.Calls, callsOf),
+	}
+}
+
+// BucketSurvey is what a listing of the bucket found.
+type BucketSurvey struct {
+	At      time.Time     `json:"at"`
+	Took    time.Duration `json:"took_ns"`
+	Objects int64         `json:"objects"`
+	Bytes   int64         `json:"bytes"`
+	New     int64         `json:"new"`     // that others put there
+	Gone    int64         `json:"gone"`    // that were thought to be there
+	Touched int64         `json:"touched"` // that we need, marked
+	Removed int64         `json:"removed"` // for age or room
+	Aborted int64         `json:"aborted"` // uploads that nobody went on with
+}
+
+// BucketCalls counts requests of one operation with one outcome.
+type BucketCalls struct {
+	Operation string  `json:"operation"` // "GetObject"
+	Outcome   string  `json:"outcome" enum:"ok,absent,exists,throttled,denied,timeout,canceled,error"`
+	Count     int64   `json:"count"`
+	Seconds   float64 `json:"seconds"` // that they took together, until their answer began
+	// Within counts those that took no longer than each of [tier.LatencyBounds].
+	Within []int64 `json:"within"`
+}
+
+func callsOf(c tier.Calls) BucketCalls { return BucketCalls(c) }
