@@ -17,20 +17,20 @@ import (
 
 // Collected says what a collection of garbage removed, or would.
 type Collected struct {
-	DryRun bool `json:"dry_run"`
+	DryRun bool
 	// Blobs are files that no repository holds, and BlobBytes their sizes.
-	Blobs     int64 `json:"blobs"`
-	BlobBytes int64 `json:"blob_bytes"`
+	Blobs     int64
+	BlobBytes int64
 	// Adopted are files that the index did not know and some repository holds; they stay.
-	Adopted int64 `json:"adopted"`
+	Adopted int64
 	// Rows are records of the index without a file.
-	Rows int64 `json:"rows"`
+	Rows int64
 	// Links and Tags were of content that is not kept, and older than three months.
-	Links int64 `json:"links"`
-	Tags  int64 `json:"tags"`
+	Links int64
+	Tags  int64
 	// Partials are fills that nobody went on with for a day.
-	Partials     int64 `json:"partials"`
-	PartialBytes int64 `json:"partial_bytes"`
+	Partials     int64
+	PartialBytes int64
 }
 
 // collectAge is how old a file must be that nobody holds: one that has just arrived is

@@ -82,12 +82,12 @@ func (k *Keeper) pointsTo(ctx context.Context, repo Repo, tag string, d v1.Hash)
 
 // Refreshed says what a refresh found.
 type Refreshed struct {
-	Digest v1.Hash `json:"digest"` // what the tag points to now
+	Digest v1.Hash // what the tag points to now
 	// Before is what it pointed to before; empty when it was not known.
-	Before    string    `json:"before,omitempty"`
-	Moved     bool      `json:"moved"`
-	Kept      bool      `json:"kept"` // the manifest it points to now is here
-	CheckedAt time.Time `json:"checked_at"`
+	Before    string
+	Moved     bool
+	Kept      bool // the manifest it points to now is here
+	CheckedAt time.Time
 }
 
 // Refresh asks the upstream what a tag points to, however fresh it is and whatever was

@@ -19,12 +19,12 @@ var ErrPinned = errors.New("is pinned")
 
 // Purged says what a purge removed.
 type Purged struct {
-	Tags  int   `json:"tags"`
-	Links int   `json:"links"` // a repository's right to a digest, each
-	Blobs int   `json:"blobs"` // files, manifests included
-	Bytes int64 `json:"bytes"` // of those files
+	Tags  int
+	Links int   // a repository's right to a digest, each
+	Blobs int   // files, manifests included
+	Bytes int64 // of those files
 	// Shared counts blobs that stay because other repositories hold them too.
-	Shared int `json:"shared"`
+	Shared int
 }
 
 // purge is one run: it takes links away and removes what nobody holds any more. Readers

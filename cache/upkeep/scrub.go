@@ -43,19 +43,19 @@ const (
 
 // Verified says what a verification found.
 type Verified struct {
-	Blobs   int64     `json:"blobs"` // read
-	Bytes   int64     `json:"bytes"`
-	Damaged []BadBlob `json:"damaged"` // at most 100
-	Faults  int64     `json:"faults"`  // damaged or unreadable, all of them
-	Fetched int64     `json:"fetched"` // of those, fetched again
+	Blobs   int64 // read
+	Bytes   int64
+	Damaged []BadBlob // at most 100
+	Faults  int64     // damaged or unreadable, all of them
+	Fetched int64     // of those, fetched again
 }
 
 // BadBlob is a blob that does not have its digest any more, or cannot be read.
 type BadBlob struct {
-	Digest     v1.Hash `json:"digest"`
-	Error      string  `json:"error"`
-	Quarantine string  `json:"quarantine,omitempty"` // file below the storage folder, if it was kept
-	Fetched    bool    `json:"fetched"`              // a good one has taken its place
+	Digest     v1.Hash
+	Error      string
+	Quarantine string // file below the storage folder, if it was kept
+	Fetched    bool   // a good one has taken its place
 }
 
 // verdict is how the check of one blob went.

@@ -157,7 +157,7 @@ func (a *API) refresh(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	reply(w, http.StatusOK, RefreshAnswer{ref.String(), *found})
+	reply(w, http.StatusOK, RefreshAnswer{ref.String(), Refreshed(*found)})
 	return nil
 }
 
@@ -173,7 +173,7 @@ func (a *API) purge(w http.ResponseWriter, r *http.Request) error {
 	defer cancel()
 	if d, err := wire.ParseDigest(in.Target); err == nil {
 		done, err := a.keeper.PurgeDigest(ctx, d, in.Force)
-		return purged(w, PurgeAnswer{d.String(), "digest", done}, err)
+		return purged(w, PurgeAnswer{d.String(), "digest", Purged(done)}, err)
 	}
 	ref, err := a.registries.Reference(in.Target)
 	if err != nil {
@@ -181,13 +181,13 @@ func (a *API) purge(w http.ResponseWriter, r *http.Request) error {
 	}
 	if ref.Tag == "" && !ref.HasDigest() {
 		done, err := a.keeper.PurgeRepository(ctx, repoOf(ref), in.Force)
-		return purged(w, PurgeAnswer{ref.Name(), "repository", done}, err)
+		return purged(w, PurgeAnswer{ref.Name(), "repository", Purged(done)}, err)
 	}
 	if ref.HasDigest() {
 		ref.Tag = ""
 	}
 	done, err := a.keeper.PurgeImage(ctx, repoOf(ref), ref.Tag, ref.Digest, in.Force)
-	return purged(w, PurgeAnswer{ref.String(), "image", done}, err)
+	return purged(w, PurgeAnswer{ref.String(), "image", Purged(done)}, err)
 }
 
 func purged(w http.ResponseWriter, answer PurgeAnswer, err error) error {

@@ -13,37 +13,8 @@ import (
 
 	"forebay/cache/upkeep"
 	"forebay/internal/manifest"
-	"forebay/internal/prefetch"
 	"forebay/internal/wire"
 )
-
-// JobState says how a job stands.
-type JobState string
-
-// The states of a job.
-const (
-	Running   JobState = "running"
-	Done      JobState = "done"
-	Failed    JobState = "failed"
-	Cancelled JobState = "cancelled"
-)
-
-// Job is work that takes longer than an answer should.
-type Job struct {
-	ID       string          `json:"id"`
-	Kind     string          `json:"kind"`             // repair, verify, gc, prefetch or lock
-	Target   string          `json:"target,omitempty"` // the image, or the first of several
-	State    JobState        `json:"state"`
-	Started  time.Time       `json:"started"`
-	Ended    time.Time       `json:"ended,omitzero"`
-	Progress upkeep.Progress `json:"progress"`
-	Error    string          `json:"error,omitempty"`
-	// Prefetch is how far a prefetch is with its images, while it runs.
-	Prefetch *prefetch.Snapshot `json:"prefetch,omitempty"`
-	// Result is what it came to, once it is done: Repaired, Verified,
-	// Collected, a prefetch.Report or what was Locked.
-	Result json.RawMessage `json:"result,omitempty"`
-}
 
 const (
 	jobsRunning = 8  // at most at a time
@@ -110,6 +81,16 @@ func (j *jobs) begin(kind, target string, work func(context.Context, *runJob) (a
 	return r.Job, nil
 }
 
+// result turns what a job came to into what is answered, if it did not fail.
+func result[From, To any](convert func(*From) To) func(*From, error) (any, error) {
+	return func(done *From, err error) (any, error) {
+		if err != nil {
+			return nil, err
+		}
+		return convert(done), nil
+	}
+}
+
 // forgetOld drops the oldest of the jobs that have ended. j.mu is held.
 func (j *jobs) forgetOld() {
 	ended := 0
@@ -130,7 +111,7 @@ func (j *jobs) forgetOld() {
 func (j *jobs) tell(r *runJob, p upkeep.Progress) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	r.Progress = p
+	r.Progress = Progress(p)
 }
 
 func (j *jobs) end(r *runJob, result any, err error) {
@@ -174,11 +155,6 @@ func (j *jobs) find(id string) (*runJob, Job, error) {
 	return nil, Job{}, &problem{http.StatusNotFound, "no_job", fmt.Sprintf("there is no job %q", clip(id))}
 }
 
-// JobList is the jobs that run and those that ended last, the latest first.
-type JobList struct {
-	Jobs []Job `json:"jobs"`
-}
-
 func (a *API) listJobs(w http.ResponseWriter, r *http.Request) error {
 	if _, err := query(r); err != nil {
 		return err
@@ -216,12 +192,6 @@ func accepted(w http.ResponseWriter, job Job, err error) error {
 	return nil
 }
 
-// RepairRequest says what to complete.
-type RepairRequest struct {
-	Ref       string   `json:"ref"`
-	Platforms []string `json:"platforms,omitempty"` // none: those that somebody pulled, or that are pinned
-}
-
 func (a *API) repair(w http.ResponseWriter, r *http.Request) error {
 	var in RepairRequest
 	if err := decode(r, &in); err != nil {
@@ -245,13 +215,8 @@ func (a *API) repair(w http.ResponseWriter, r *http.Request) error {
 
 func (a *API) startRepair(ref wire.Reference, platforms []string) (Job, error) {
 	return a.jobs.start("repair", ref.String(), func(ctx context.Context, tell func(upkeep.Progress)) (any, error) {
-		return a.keeper.Repair(ctx, repoOf(ref), ref.Tag, ref.Digest, platforms, tell)
+		return result(repairedOf)(a.keeper.Repair(ctx, repoOf(ref), ref.Tag, ref.Digest, platforms, tell))
 	})
-}
-
-// VerifyRequest asks for a verification.
-type VerifyRequest struct {
-	Repair bool `json:"repair,omitempty"` // fetch what is damaged again
 }
 
 func (a *API) verify(w http.ResponseWriter, r *http.Request) error {
@@ -260,14 +225,9 @@ func (a *API) verify(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	job, err := a.jobs.start("verify", "", func(ctx context.Context, tell func(upkeep.Progress)) (any, error) {
-		return a.keeper.Verify(ctx, in.Repair, tell)
+		return result(verifiedOf)(a.keeper.Verify(ctx, in.Repair, tell))
 	})
 	return accepted(w, job, err)
-}
-
-// CollectRequest asks for a collection of garbage.
-type CollectRequest struct {
-	DryRun bool `json:"dry_run,omitempty"` // only count
 }
 
 func (a *API) collect(w http.ResponseWriter, r *http.Request) error {
@@ -276,7 +236,7 @@ func (a *API) collect(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	job, err := a.jobs.start("gc", "", func(ctx context.Context, tell func(upkeep.Progress)) (any, error) {
-		return a.keeper.Collect(ctx, in.DryRun, tell)
+		return result(collectedOf)(a.keeper.Collect(ctx, in.DryRun, tell))
 	})
 	return accepted(w, job, err)
 }

@@ -12,7 +12,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"forebay/cache"
-	"forebay/cache/upkeep"
 	"forebay/internal/activity"
 	"forebay/internal/imageset"
 	"forebay/internal/prefetch"
@@ -67,9 +66,9 @@ func types() map[string]any {
 		"RefRequest": RefRequest{}, "RefreshAnswer": RefreshAnswer{}, "PurgeRequest": PurgeRequest{}, "PurgeAnswer": PurgeAnswer{},
 		"Pin": Pin{}, "PinList": PinList{}, "PinRequest": PinRequest{}, "PinAnswer": PinAnswer{},
 		"RepairRequest": RepairRequest{}, "VerifyRequest": VerifyRequest{}, "CollectRequest": CollectRequest{},
-		"Progress": upkeep.Progress{}, "Job": Job{}, "JobList": JobList{},
-		"Repaired": upkeep.Repaired{}, "RepairFault": upkeep.Fault{}, "Verified": upkeep.Verified{}, "BadBlob": upkeep.BadBlob{},
-		"Collected": upkeep.Collected{}, "Scrub": Scrub{}, "Stats": Stats{},
+		"Progress": Progress{}, "Job": Job{}, "JobList": JobList{},
+		"Repaired": Repaired{}, "RepairFault": RepairFault{}, "Verified": Verified{}, "BadBlob": BadBlob{},
+		"Collected": Collected{}, "Scrub": Scrub{}, "Stats": Stats{},
 		"Bucket": Bucket{}, "BucketSurvey": BucketSurvey{}, "BucketCalls": BucketCalls{}, "FillInfo": FillInfo{},
 		"Contents": Contents{}, "Referer": Referrer{}, "Stored": Stored{}, "StoredPage": StoredPage{},
 		"DigestList": DigestList{}, "AdmitRequest": AdmitRequest{}, "AdmitAnswer": AdmitAnswer{},

@@ -248,7 +248,7 @@ func (j *jobs) startTold(kind, target string, work func(context.Context, func(to
 func (j *jobs) tellMore(r *runJob, t told) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	r.Progress, r.Prefetch = t.Progress, t.Prefetch
+	r.Progress, r.Prefetch = Progress(t.Progress), t.Prefetch
 }
 
 // Registries says what names of images mean here, for who reads them from files.

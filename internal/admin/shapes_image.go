@@ -7,7 +7,6 @@ import (
 
 	"forebay/cache"
 	"forebay/cache/image"
-	"forebay/cache/upkeep"
 )
 
 // Part is one thing that an image is made of.
@@ -130,7 +129,16 @@ type RefRequest struct {
 // RefreshAnswer says what a refresh found.
 type RefreshAnswer struct {
 	Ref string `json:"ref"`
-	upkeep.Refreshed
+	Refreshed
+}
+
+// Refreshed is what a tag points to, and what it did before.
+type Refreshed struct {
+	Digest    v1.Hash   `json:"digest"`           // now
+	Before    string    `json:"before,omitempty"` // absent when it was not known
+	Moved     bool      `json:"moved"`
+	Kept      bool      `json:"kept"` // the manifest it points to now is here
+	CheckedAt time.Time `json:"checked_at"`
 }
 
 // PurgeRequest says what to purge.
@@ -144,8 +152,18 @@ type PurgeRequest struct {
 // PurgeAnswer says what was purged.
 type PurgeAnswer struct {
 	Target string `json:"target"` // in full
-	What   string `json:"what"`   // image, repository or digest
-	upkeep.Purged
+	What   string `json:"what" enum:"image,repository,digest"`
+	Purged
+}
+
+// Purged says how much was removed.
+type Purged struct {
+	Tags  int   `json:"tags"`
+	Links int   `json:"links"` // a repository's right to a digest, each
+	Blobs int   `json:"blobs"` // files, manifests included
+	Bytes int64 `json:"bytes"` // of those files
+	// Shared counts blobs that stay because other repositories hold them too.
+	Shared int `json:"shared"`
 }
 
 // Pin is the wish that an image is kept whole.

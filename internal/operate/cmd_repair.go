@@ -7,7 +7,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"forebay/cache/image"
-	"forebay/cache/upkeep"
 	"forebay/internal/admin"
 )
 
@@ -48,7 +47,7 @@ func (o *operator) detached(id string) error {
 
 // awaitRepair waits for a repair and tells how it went.
 func (o *operator) awaitRepair(ctx context.Context, id string) error {
-	var done upkeep.Repaired
+	var done admin.Repaired
 	answer, err := o.wait(ctx, id, &done)
 	if err != nil {
 		return err

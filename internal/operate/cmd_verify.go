@@ -6,7 +6,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"forebay/cache/upkeep"
 	"forebay/internal/admin"
 )
 
@@ -36,7 +35,7 @@ Exits with 1 if something was damaged and was not fetched again.`,
 		if *detach {
 			return o.detached(job.ID)
 		}
-		var done upkeep.Verified
+		var done admin.Verified
 		answer, err := o.wait(ctx, job.ID, &done)
 		if err != nil {
 			return err
@@ -77,7 +76,7 @@ is removed; what is little used is evicted by itself.`,
 		if err != nil {
 			return err
 		}
-		var done upkeep.Collected
+		var done admin.Collected
 		answer, err := o.wait(ctx, job.ID, &done)
 		if err != nil {
 			return err

@@ -15,7 +15,6 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
-	"forebay/cache/upkeep"
 	"forebay/internal/admin"
 	"forebay/internal/bundle"
 )
@@ -178,7 +177,7 @@ func (o *operator) complete(ctx context.Context, ref string, platforms []string)
 	if err != nil {
 		return err
 	}
-	var done upkeep.Repaired
+	var done admin.Repaired
 	if _, err := o.wait(ctx, job.ID, &done); err != nil {
 		return err
 	}
