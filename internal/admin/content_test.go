@@ -7,8 +7,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-
-	"forebay/cache/image"
 )
 
 func digestText(s string) string { return fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(s))) }
