@@ -36,7 +36,7 @@ type mirror struct {
 	names      *wire.Registries
 	registries []*upstream.Registry
 	issuers    []*ecr.Issuer
-	instance   string // our name among mirrors of this kind, until we end
+	instance   string // our name among Forebays, until we end
 	activity   *activity.Recorder
 	metrics    *metrics.Metrics
 	traces     *traces    // nil when they are off

@@ -1,9 +1,9 @@
 // Package activity remembers who asked for what lately, and how it went: totals, the
 // clients and repositories that ask most, a history of some days, and a log of events.
 //
-// Whatever clients send, it takes a fixed amount of memory: names come from outside, and
-// there may be any number of them. What is shown of one client or repository is exact from
-// its Since on, and nothing is invented for the time before.
+// It promises a fixed bound on its memory, whatever names clients send and however many.
+// The figures of a client or repository are exact from its Since on, and leave out the time
+// before.
 //
 // Lock order: none; no two locks of this package are held at once.
 package activity
@@ -23,9 +23,9 @@ import (
 // Options configures a [Recorder]. Upstreams is required.
 type Options struct {
 	Upstreams []string // names of the configured registries
-	// Received returns how many bytes of bodies came from each upstream since the start, and
-	// Gauges what else is counted elsewhere. nil means that there is none of it. They must
-	// be quick and must not call the recorder.
+	// Received returns how many bytes of bodies came from each upstream since the start, Gauges
+	// the figures that others count. nil means that there are none. They must be quick and must
+	// not call the recorder.
 	Received func() map[string]int64
 	Gauges   func() Gauges
 	Store    Store       // where the history outlives a restart; nil means nowhere
@@ -251,7 +251,7 @@ func (r *Recorder) Run(ctx context.Context) error {
 	}
 }
 
-// sample takes what happened since the last one into the history.
+// sample adds to the history what happened since the last sample.
 func (r *Recorder) sample() {
 	g := r.opts.Gauges()
 	all, _ := r.Totals()

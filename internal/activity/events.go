@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// How many events are remembered. What happens all the time has a ring of its own, so that
-// it does not push out what matters.
+// How many events are remembered. Events that happen all the time have a ring of their own,
+// so that they do not push out those that matter.
 const (
 	notableMost = 1000
 	routineMost = 500

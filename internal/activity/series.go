@@ -189,7 +189,7 @@ func (r *Recorder) Series(span Span) *Series {
 	}
 }
 
-// cut makes a Series of the last slots of a tier, of which so many are merged into each step.
+// cut makes a Series of the last slots of a tier. Each step merges so many slots.
 func (s *series) cut(span Span, t *tier, now time.Time, slots, merged int64) *Series {
 	last := t.slot(now)
 	list := merge(t.ordered(last-slots+1, last), merged)
@@ -230,7 +230,7 @@ func sum(list []int64) (all int64) {
 	return all
 }
 
-// merge makes one bucket of each n slots; what is no sum is as in the last of them.
+// merge makes one bucket of each n slots. Values that are no sums are those of the last slot.
 func merge(list []bucket, n int64) []bucket {
 	if n == 1 {
 		return list

@@ -183,10 +183,10 @@ func mostUsed(list []RepositoryUse, n int) []RepositoryUse {
 	return list[:min(n, len(list))]
 }
 
-// sketch keeps the entries of a stream of keys that weigh most, in bounded memory: the
-// Space-Saving algorithm (Metwally, Agrawal, El Abbadi 2005). A new key takes the place
-// of the lightest and inherits its weight, so that one that weighs much stays however many
-// others pass by. The tally of an entry is its own, though, from when it took its place.
+// sketch keeps the heaviest keys of a stream in bounded memory, by the Space-Saving algorithm
+// (Metwally, Agrawal, El Abbadi 2005). A new key replaces the lightest and inherits its
+// weight, so that a heavy key stays however many others pass by. The tally of an entry
+// counts only from when the key got its place.
 type sketch[K comparable] struct {
 	most    int
 	entries map[K]*entry[K]
@@ -220,8 +220,8 @@ func (s *sketch[K]) count(key K, t Tally, now time.Time, own func(K) K) *entry[K
 	if e == nil {
 		e = s.admit(own(key), now)
 	}
-	// A request weighs as much as 64 KiB, so that neither many small ones nor a few
-	// large ones go under.
+	// A request weighs as much as 64 KiB, so that clients with many small requests are kept
+	// as well as those with a few large ones.
 	e.weight += t.Requests + t.Bytes>>16
 	heap.Fix(&s.order, e.place)
 	e.total.add(t)

@@ -1,7 +1,7 @@
 // Package admin answers operators: whether the mirror lives, whether it is ready, its
 // metrics, and the API by which it is looked into and worked on.
 //
-// Nothing here but webhooks and the API asks who is asking. The listener must not be reachable from where
+// Only webhooks and the API check who asks. The listener must not be reachable from where
 // clients are not trusted.
 package admin
 
@@ -17,20 +17,20 @@ import (
 type Options struct {
 	// Ready returns why no traffic should be sent here, or nil. It must not block.
 	Ready func() error
-	// Ailing returns what is wrong and keeps no client from being served, or nil; /readyz
-	// says so. It may be nil and must not block.
+	// Ailing returns a fault in spite of which clients are served, or nil; /readyz tells it. It
+	// may be nil and must not block.
 	Ailing  func() error
 	Metrics http.Handler // of /metrics
 	Version string
-	// Webhooks is asked what is below /webhooks/; nil means that nothing is there. It alone
-	// of all asks for a secret, since registries post to it.
+	// Webhooks answers what is below /webhooks/; nil means that nothing is there. Registries
+	// post to it, with a secret in the path.
 	Webhooks http.Handler
 	// API answers what is below /api/; nil means that nothing is there.
 	API *API
-	// Profiles says that /debug/pprof/ is there, for whom the API answers too. It needs API.
+	// Profiles says that /debug/pprof/ is there, for those who may use the API. It needs API.
 	Profiles bool
-	// Page answers / for browsers and what is below /ui/; nil means that there is only a
-	// text at /. It serves no secrets: what it shows, its reader asks the API for.
+	// Page answers / for browsers and what is below /ui/; nil means that there is only a text
+	// at /. It serves no secrets: the browser asks the API for what the page shows.
 	Page http.Handler
 }
 

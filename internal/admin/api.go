@@ -27,13 +27,13 @@ type APIOptions struct {
 	Sets *prefetch.Sets
 	// Activity remembers who asked for what. nil means that nothing is known of that.
 	Activity *activity.Recorder
-	// Price of a GiB from a registry, in Currency; 0 means that none is told.
+	// Price of a GiB from a registry, in Currency; 0 means that none is shown.
 	Price    float64
 	Currency string
 	// Loopback is whether the listener is reachable from this machine only.
 	Loopback bool
-	// Token is asked of everybody when it is set. Without it only a listener on loopback
-	// is served.
+	// Token, if set, is required of everybody. Without it the API only answers when its
+	// listener is on loopback.
 	Token string
 	// Names are needed unless everybody on Loopback is served.
 	Names Names
@@ -49,8 +49,8 @@ type Names struct {
 
 // API is the JSON API for operators, below /api/v1/. openapi.json describes it.
 //
-// What it takes from the cache is told to it by people: every name is checked, and every
-// list, body and number of jobs has a bound.
+// Its input comes from people and programs: every name is checked, and every list, body and
+// number of jobs has a bound.
 type API struct {
 	keeper     *upkeep.Keeper
 	registries *wire.Registries

@@ -16,8 +16,8 @@ import (
 	"forebay/internal/wire"
 )
 
-// Content goes in and out here by its digest alone, for bundles. It is for operators: no
-// repository gets anything by it until an image is admitted.
+// Content goes in and out here by its digest alone, for bundles. Only operators may do that:
+// no repository has the content until an image is admitted.
 
 // contentPrefix is where content itself is sent, whose size no bound on questions fits.
 const contentPrefix = prefix + "/content/"
@@ -92,8 +92,8 @@ func (a *API) takeIn(w http.ResponseWriter, r *http.Request) error {
 // digestsMost bounds the digests of one question, so that they fit into its body.
 const digestsMost = 400
 
-// lacking answers which of some digests are not kept. The others stay for a day, as if
-// they had just been taken in.
+// lacking answers which of the given digests are not kept. Those that are kept stay for a
+// day, as if they had just been put.
 func (a *API) lacking(w http.ResponseWriter, r *http.Request) error {
 	var in DigestList
 	if err := decode(r, &in); err != nil {

@@ -9,14 +9,13 @@ import (
 	"strings"
 )
 
-// OwnHeader must be on every request that changes something, with any value: a page of
-// somebody else cannot make a browser send it without asking us first, which we answer
-// with nothing.
+// OwnHeader must be on every request that changes something, with any value. A foreign web
+// page cannot make a browser send it without a preflight request, which we do not answer.
 const OwnHeader = "Forebay-Request"
 
-// guard decides who may ask. With a token, who has it. Without one, everybody on this
-// machine: then what a browser may be tricked into is refused by the Host that it names
-// (a foreign name that resolves to us), by its Origin, and by headers that forms lack.
+// guard decides who may ask: with a token, whoever has it; without one, everybody on this
+// machine. Then requests into which a foreign page may trick a browser are refused by their
+// Host (a foreign name that resolves to us), their Origin, and the lack of [OwnHeader].
 type guard struct {
 	loopback bool
 	token    *[sha256.Size]byte // digest of the token, so that all have one length; nil without one
@@ -64,15 +63,15 @@ func (g *guard) admit(r *http.Request) error {
 	return nil
 }
 
-// ownPage reports whether a request may open what stays open: a page of somebody else
-// cannot read it, but could use up how many there may be.
+// ownPage reports whether a request may open a stream. A foreign page could not read it,
+// but could use up the number of streams.
 func ownPage(r *http.Request) bool {
 	site := r.Header.Get("Sec-Fetch-Site")
 	return site == "" || site == "same-origin" || site == "none"
 }
 
-// knows reports whether a request has the token, in a time that does not depend on how
-// much of it is right.
+// knows reports whether a request has the token. How long it takes does not depend on how
+// much of the token is right.
 func (g *guard) knows(r *http.Request) bool {
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	sum := sha256.Sum256([]byte(token))

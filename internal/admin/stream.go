@@ -16,11 +16,11 @@ const (
 	// progress is seen, and less often else.
 	statusFast = 500 * time.Millisecond
 	statusSlow = 2 * time.Second
-	// beatEvery keeps what stands between from closing a stream on which nothing happens,
-	// and finds clients that are gone.
+	// beatEvery is how often a quiet stream gets a sign of life, so that no proxy on the way
+	// closes it and clients that are gone are noticed.
 	beatEvery = 15 * time.Second
-	// takeWithin is how long a client may take for what is sent; over HTTP/2 one that takes
-	// nothing of its stream would else keep it for ever.
+	// takeWithin is how long a client may take for one message. Without it a client that reads
+	// nothing of an HTTP/2 stream would keep the stream open for ever.
 	takeWithin = 30 * time.Second
 )
 
@@ -103,7 +103,7 @@ func (s *streaming) run(r *http.Request) {
 	}
 }
 
-// events sends what is new in the log, and returns what tells of more.
+// events sends what is new in the log, and returns a channel that tells of more.
 func (s *streaming) events() (<-chan struct{}, error) {
 	list, more := s.a.activity.Events.After(s.last)
 	for i := range list {

@@ -16,7 +16,7 @@ type Usage struct {
 	activity.Traffic
 	SavedBytes int64 `json:"saved_bytes"` // that clients got and no registry sent
 	// HitRatio is the share of requests that were answered without fetching content, and
-	// ByteRatio that of the bytes which no registry sent, from 0 to 1; -1 when there were none.
+	// ByteRatio the share of bytes that no registry sent: from 0 to 1, -1 without any.
 	HitRatio  float64 `json:"hit_ratio"`
 	ByteRatio float64 `json:"byte_ratio"`
 	Price     float64 `json:"price_per_gib"` // 0 when none is configured

@@ -47,8 +47,8 @@ type Source interface {
 // Packing says what an archive is to hold.
 type Packing struct {
 	Images []Image
-	// Manifests are among what the archive carries those that lead to others: they come
-	// first, so that who reads knows what to expect. Blobs are the rest.
+	// Manifests are those in the archive that refer to others. They come first, so that a
+	// reader knows what to expect. Blobs are the rest.
 	Manifests, Blobs []Blob
 	Assumed          []Blob // not carried
 	// Sign makes a signature over the text of the manifest; nil for none.
@@ -57,8 +57,8 @@ type Packing struct {
 	Docker []byte
 }
 
-// Archive is a tar archive that is known to the byte before it is written. It has nothing
-// but the content in it: no time, no owner, no order but that of digests.
+// Archive is a tar archive every byte of which is determined by its content before it is
+// written: it has no times and no owners, and its order is that of digests.
 type Archive struct {
 	Manifest  []byte  // text of the manifest
 	Signature []byte  // of the manifest; nil without one
@@ -184,9 +184,9 @@ func header(e entry) ([]byte, error) {
 	return b.Bytes(), nil // without Close, which would add the end
 }
 
-// WriteTo writes the archive to w from an offset on. Content comes from src and is
-// compared with its digest on the way. progress, if not nil, is told of every piece of
-// the archive that is done. Where w and the source are files the kernel copies.
+// WriteTo writes the archive to w from an offset on. Content comes from src and is compared
+// with its digest meanwhile. progress, if not nil, is called with the size of each piece that
+// is written. If w and the source are files, the kernel copies.
 func (a *Archive) WriteTo(ctx context.Context, w io.Writer, src Source, from int64, progress func(n int64)) error {
 	if progress == nil {
 		progress = func(int64) {}
@@ -246,8 +246,8 @@ func (w *writing) bytes(b []byte) error {
 	return err
 }
 
-// blob writes what of a blob is not there yet. Unless it is there whole, all of it is
-// compared with its digest: what was written before may have come from another file.
+// blob writes the part of a blob that is not written yet. If there is one, the whole blob is
+// compared with its digest: the part before may have come from another file.
 func (w *writing) blob(b Blob) (err error) {
 	if w.skip >= b.Size && w.skip > 0 {
 		w.skip -= b.Size
@@ -277,7 +277,7 @@ func (w *writing) blob(b Blob) (err error) {
 	return nil
 }
 
-// DamagedError is that content which a source gave does not have its digest.
+// DamagedError says that content from a source does not have its digest.
 type DamagedError struct{ Digest, Got v1.Hash }
 
 func (e *DamagedError) Error() string {
@@ -294,7 +294,7 @@ func takesFiles(w io.Writer) bool {
 // kernelPiece is how much the kernel copies at a time, between two looks at the context.
 const kernelPiece = 8 << 20
 
-// copyFile lets the kernel copy a file while its digest is computed beside that.
+// copyFile lets the kernel copy a file, and computes the digest meanwhile.
 func (w *writing) copyFile(f *os.File, b Blob, skip int64) (v1.Hash, error) {
 	sum, err := sums.New(b.Digest.Algorithm)
 	if err != nil {
@@ -318,7 +318,7 @@ func (w *writing) copyFile(f *os.File, b Blob, skip int64) (v1.Hash, error) {
 	return sum.Sum(), nil
 }
 
-// ended drops the error of a hash that was only ended because the copy was.
+// ended drops the error of a hash that ended only because the copy did.
 func ended(err error) error {
 	if errors.Is(err, context.Canceled) {
 		return nil

@@ -27,7 +27,7 @@ type dockerEntry struct {
 // dockerLayers bounds the layers of an image; docker itself takes 127.
 const dockerLayers = 1024
 
-// other takes in a file of an archive of docker save, whose name does not say its digest.
+// other reads a file of an archive of docker save, whose name does not tell its digest.
 func (s *unpacking) other(f *file) error {
 	base := path.Base(f.name)
 	switch {
@@ -67,8 +67,8 @@ func layerName(base string) bool {
 	return false
 }
 
-// layer takes in a file that is read twice: for its digest, and then for its bytes. What
-// cannot be read twice is written to a temporary file meanwhile.
+// layer reads a file twice: for its digest, and then for its bytes. A file that cannot be
+// read twice is written to a temporary file the first time.
 func (s *unpacking) layer(f *file) error {
 	sum, err := sums.New("sha256")
 	if err != nil {
@@ -140,8 +140,8 @@ func (s *unpacking) takeIfLacking(f *file, b Blob, r io.Reader) error {
 	return s.take(f, b, r)
 }
 
-// dockerImages makes a manifest for each image of manifest.json. An archive of docker
-// save has none, and the one of the registry cannot be known: its layers were compressed.
+// dockerImages makes a manifest for each image of manifest.json. An archive of docker save
+// has none, and that of the registry cannot be known, since its layers were compressed.
 func (s *unpacking) dockerImages() ([]Image, error) {
 	var entries []dockerEntry
 	if err := json.Unmarshal(s.docker, &entries); err != nil {

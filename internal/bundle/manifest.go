@@ -1,10 +1,10 @@
-// Package bundle is the format in which images travel where no line goes: an OCI image
-// layout in a tar archive, with a manifest of its own that names every byte, whole or as
-// what another side lacks, in one file or in volumes, signed if wanted.
+// Package bundle reads and writes images in files, for sites without a network: an OCI image
+// layout in a tar archive, with a manifest of its own that accounts for every byte. A bundle
+// is whole, or has what another site lacks; it is one file or several; it may be signed.
 //
-// It promises that the same content makes the same bytes, and that nothing of an archive
-// is handed on that is not what its name says. It trusts no archive: every name, size,
-// number and digest of one is checked or bounded. It knows no storage and no HTTP.
+// It promises that the same content makes the same bytes, and that it passes on nothing of an
+// archive that does not have the digest of its name. It trusts no archive: every name, size,
+// number and digest is checked or bounded. It knows no storage and no HTTP.
 //
 // docs/bundle-format.md describes the format.
 package bundle
@@ -49,7 +49,7 @@ type Image struct {
 	Size      int64    `json:"size"`                // of the manifest or index
 	Platforms []string `json:"platforms,omitempty"` // of an index: those that belong to the bundle
 	Left      []string `json:"left,omitempty"`      // of an index: those that do not
-	// Refers is whether it is a signature or the like of another image of the bundle.
+	// Refers says that it belongs to another image of the bundle, as a signature does.
 	Refers bool `json:"refers,omitempty"`
 }
 

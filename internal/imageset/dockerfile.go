@@ -122,7 +122,7 @@ func (d *docker) instruction(line int, word, rest string) {
 	}
 }
 
-// declare takes in an ARG before the first FROM: the only ones that FROM sees.
+// declare reads an ARG before the first FROM. FROM sees no others.
 func (d *docker) declare(line int, rest string) {
 	for _, one := range strings.Fields(rest) {
 		name, v, given := strings.Cut(one, "=")
@@ -239,7 +239,7 @@ func (d *docker) sources(line int, word, rest string) {
 	}
 }
 
-// source takes in what content is copied from: a stage by name or number, or an image.
+// source adds what content is copied from, if it is an image and not a stage.
 func (d *docker) source(line int, name string) {
 	name = unquote(name)
 	if _, err := strconv.Atoi(name); err == nil {

@@ -1,10 +1,10 @@
 // Package imageset reads which images a file names: plain lists, Kubernetes manifests and
 // what Helm makes of charts, Compose files, Dockerfiles, lock files and wanted lists.
 //
-// It promises that every image it returns stands in the file, at the line that it tells,
-// and that what it cannot understand is an error rather than an image left out. Files come
-// from outside: their size, their depth and their number of images are bounded. Nothing here
-// asks a registry.
+// It promises that every image that it returns is in the file, at the line that it reports,
+// and that it never leaves an image out silently: what it cannot understand is an error.
+// Files come from outside: their size, their depth and their number of images are bounded.
+// Nothing here asks a registry.
 package imageset
 
 import (
@@ -67,12 +67,12 @@ func (p Position) String() string {
 
 // Entry is one image that a file names.
 type Entry struct {
-	// Ref is what the name means. It always has a tag or a digest. With both, which lock
-	// files have, the digest says what to fetch and the tag is the name that it is for.
+	// Ref is the meaning of the name. It always has a tag or a digest. Lock files have both:
+	// the digest says what to fetch, and the tag which name it is for.
 	Ref wire.Reference
 	// Platforms are those that the file asks for. None means those of the caller.
 	Platforms []string
-	// Blob is whether the digest is one of a blob and no manifest, which only wanted lists have.
+	// Blob says that the digest is that of a blob and not of a manifest, as in wanted lists only.
 	Blob bool
 	At   Position
 }

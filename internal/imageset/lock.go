@@ -20,8 +20,8 @@ const LockVersion = 1
 
 const lockVersionKey = "forebay_lock"
 
-// LockFile says what tags point to, so that two sites have the same bytes. The digest of
-// an index settles those of its platforms too; they are told for people and programs.
+// LockFile says what tags point to, so that two sites have the same bytes. The digest of an
+// index determines those of its platforms; these are listed for people and programs.
 type LockFile struct {
 	Version int           `json:"forebay_lock"`
 	Images  []LockedImage `json:"images"` // sorted by Ref, each once
@@ -154,8 +154,8 @@ type WantedList struct {
 
 // WantedImage is one thing that was asked for while its registry was not to be contacted.
 type WantedImage struct {
-	// Ref is an image, by tag or by digest. Of Blob the digest is a blob's, of which no kept
-	// image is known to need it.
+	// Ref is an image, by tag or by digest. With Blob the digest is that of a blob which no kept
+	// image is known to need.
 	Ref   string    `json:"ref"`
 	Blob  bool      `json:"blob,omitempty"`
 	Count int64     `json:"count"` // how often it was asked for

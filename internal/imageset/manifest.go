@@ -62,7 +62,7 @@ func (r *reader) document(root *yaml.Node) {
 }
 
 // yamlWalk looks for images in a document. Aliases make a document a graph: each node is
-// looked at once, so that no text is larger than it is.
+// looked at once, so that a small document cannot cause much work.
 type yamlWalk struct {
 	r    *reader
 	seen map[*yaml.Node]bool
@@ -139,8 +139,8 @@ func (w *yamlWalk) named(v *yaml.Node) {
 	}
 }
 
-// suspected takes in the value of a key of an operator's own, such as sidecarImage, if
-// there is no doubt that it is an image: other keys with such names are pictures.
+// suspected adds the value of a key such as sidecarImage, which operators have, if it can
+// only be the name of an image: other keys with such names hold pictures.
 func (w *yamlWalk) suspected(v *yaml.Node) {
 	ref, err := w.r.o.Registries.Reference(v.Value)
 	if err != nil || ref.Tag == "" && !ref.HasDigest() {

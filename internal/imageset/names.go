@@ -18,7 +18,7 @@ func Names(origin string, names []string, registries *wire.Registries) ([]Entry,
 	return r.entries, nil
 }
 
-// Unique leaves out what is there before: of the same name, digest and platforms.
+// Unique drops entries that repeat the name, digest and platforms of an earlier one.
 func Unique(entries []Entry) []Entry {
 	seen := map[string]bool{}
 	var list []Entry

@@ -1,9 +1,9 @@
 // Package page is the dashboard: a small web application in the binary.
 //
-// It promises that a browser loads nothing from elsewhere and runs nothing but the files
-// in assets: there is no inline script or style, and the policy that goes out with every
-// file allows none. The files have no secrets, so that everybody may load them; what they
-// show comes from the admin API, which asks who is asking.
+// It promises that a browser loads nothing from elsewhere and runs nothing but the files in
+// assets: there is no inline script or style, and the policy in every answer allows none.
+// The files hold no secret, so that everybody may load them; what they show comes from the
+// admin API, which decides who may ask.
 package page
 
 import (

@@ -18,7 +18,7 @@ type Locked struct {
 	Failed []LockFault       `json:"failed,omitempty"`
 }
 
-// LockFault is an image of which it could not be found out.
+// LockFault is an image whose digest could not be found out, and why.
 type LockFault struct {
 	Ref   string `json:"ref"`
 	At    string `json:"at,omitempty"`
@@ -28,9 +28,9 @@ type LockFault struct {
 // lockAtOnce bounds the HEADs in progress.
 const lockAtOnce = 8
 
-// Lock asks registries what the tags of entries point to, by HEAD. A digest that comes with
-// a tag is not looked at. With children, indexes that are not kept are fetched, so that
-// their platforms are told: each is a pull.
+// Lock asks registries what the tags of entries point to, by HEAD. It does not look at a
+// digest that comes with a tag. With children it also reports the platforms of indexes; it
+// fetches those that are not kept, and each of these is a pull.
 func Lock(ctx context.Context, k *upkeep.Keeper, entries []imageset.Entry, children bool, tell func(upkeep.Progress)) (*Locked, error) {
 	l := &Locked{File: imageset.LockFile{Version: imageset.LockVersion}}
 	var mu sync.Mutex

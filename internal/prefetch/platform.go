@@ -4,8 +4,8 @@ import (
 	"runtime"
 )
 
-// MachinePlatform is that of the machine, as an image for it is called. Images are for
-// Linux, whatever the machine runs.
+// MachinePlatform returns the platform of images for this machine. Images are for Linux,
+// whatever the machine runs.
 func MachinePlatform() string {
 	if runtime.GOARCH == "arm" {
 		return "linux/arm/v7"

@@ -1,8 +1,8 @@
 // Package prefetch fetches images before anybody pulls them: lists of them, and sets of
 // the configuration on a schedule.
 //
-// It promises to ask a registry for nothing that is kept, and to keep off the reserve of
-// its budget. It owns no content: the cache does.
+// It promises to ask a registry for nothing that is kept, and not to touch the reserve of
+// its budget. The content belongs to the cache.
 package prefetch
 
 import (
@@ -30,7 +30,7 @@ type Request struct {
 	Wait      bool     // wait for the budgets of registries rather than fail
 	Pin       bool     // pin what was fetched whole
 	AtOnce    int      // images at a time; 0 means 3
-	// Poll is how often a budget that is waited for is looked at. 0 means a minute.
+	// Poll is how often a run that waits for a budget looks at it. 0 means a minute.
 	Poll time.Duration
 }
 
@@ -40,7 +40,7 @@ const (
 	AtOnceMost = 16
 )
 
-// State says how it went with an image.
+// State says what became of an image.
 type State string
 
 // The states of an image.
@@ -66,8 +66,8 @@ type Image struct {
 // Report says what was done for all.
 type Report struct {
 	DryRun bool `json:"dry_run,omitempty"`
-	// Outcome is "done", "partial" (some images are not all there), "failed" (none is), or
-	// "limited" (what is missing is so for the sake of limits alone).
+	// Outcome is "done", "partial" (some images are incomplete), "failed" (all are), or
+	// "limited" (images are incomplete, and only because of limits).
 	Outcome   string  `json:"outcome"`
 	Images    []Image `json:"images"` // in the order of the request
 	Pulls     int64   `json:"pulls"`
@@ -113,8 +113,8 @@ type Ended struct {
 
 const endedTold = 32
 
-// Run fetches the images of q. tell, if not nil, is called now and then, and not
-// concurrently. The error is that of ctx: what went wrong with images is in the report.
+// Run fetches the images of q. tell, if not nil, is called with the progress now and then,
+// never concurrently. The error is that of ctx; faults of images are in the report.
 func Run(ctx context.Context, k *upkeep.Keeper, q Request, tell func(Snapshot)) (*Report, error) {
 	began := time.Now()
 	if q.AtOnce <= 0 {

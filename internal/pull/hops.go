@@ -8,12 +8,12 @@ import (
 )
 
 // HopsKey is the key, among the values of a context, of the mirrors that a request came
-// through. A context of one's own may answer to it with a string.
+// through. A context type of its own may return a string for it.
 type HopsKey struct{}
 
-// WithHops returns a context of a request that came through the mirrors that hops names,
-// as wire.HopsHeader has them. Whoever asks another mirror on its behalf names them, so that
-// none is asked for what it is asking for itself.
+// WithHops returns a context for a request that came through the mirrors in hops, which is a
+// value of wire.HopsHeader. A request to another mirror on its behalf names them too, so
+// that no mirror ends up asking itself.
 func WithHops(ctx context.Context, hops string) context.Context {
 	if hops == "" {
 		return ctx
@@ -21,14 +21,14 @@ func WithHops(ctx context.Context, hops string) context.Context {
 	return context.WithValue(ctx, HopsKey{}, hops)
 }
 
-// Hops returns through which mirrors the request of ctx came; "" means none.
+// Hops returns the mirrors that the request of ctx came through; "" means none.
 func Hops(ctx context.Context) string {
 	hops, _ := ctx.Value(HopsKey{}).(string)
 	return hops
 }
 
-// ErrOffline is the cause of an [Error] of kind NotFound for what is not kept of an
-// upstream that must not be contacted.
+// ErrOffline is the cause of an [Error] of kind NotFound: the content is not kept, and its
+// upstream must not be contacted.
 var ErrOffline = errors.New("the mirror is offline and does not have it")
 
 // staleKey marks a descriptor that another mirror gave although it could not confirm it.

@@ -28,7 +28,7 @@ const (
 	// Denied: the upstream refuses it to our identity (401 or 403 after the whole
 	// token flow). On Docker Hub a missing repository looks the same.
 	Denied
-	// Limited: the upstream answered 429, or we know that it would.
+	// Limited: the upstream answered 429, or was not asked since it would have.
 	Limited
 	// Invalid: the upstream's answer broke the protocol: wrong digest, wrong size,
 	// a manifest over the size limit, a redirect to an address never dialled.
@@ -63,9 +63,9 @@ func (k Kind) String() string {
 	return fmt.Sprintf("kind %d", uint8(k))
 }
 
-// Detail is what an [Error] tells beyond its kind, for those who act on it. They never
-// look at the status: its numbers are HTTP's, and known to upstream, the bucket and the
-// proxy only.
+// Detail is what an [Error] tells beyond its kind, for code that acts on it. Only upstream,
+// the bucket and the proxy know HTTP; all others look at kind and detail, never at the
+// status.
 type Detail uint8
 
 const (
@@ -146,9 +146,9 @@ func Failing(err error) bool {
 	}
 }
 
-// Body is one answer to a request for a blob's bytes. Whoever received it closes it.
-// Read returns an error other than io.EOF when the transfer broke off: short of the
-// announced length is io.ErrUnexpectedEOF, a stall is an [Error] of kind Timeout.
+// Body is one answer to a request for a blob's bytes. Its receiver must close it. When the
+// transfer breaks off, Read returns an error other than io.EOF: io.ErrUnexpectedEOF for an
+// end before the announced length, an [Error] of kind Timeout for a stall.
 type Body struct {
 	io.ReadCloser
 	// Offset is the position in the blob of the first byte that Read returns. It is

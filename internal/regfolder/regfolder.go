@@ -12,8 +12,8 @@
 //	repositories/<name>/_manifests/revisions/<algorithm>/<hex>/link
 //	repositories/<name>/_manifests/tags/<tag>/current/link
 //
-// A link is a file with a digest. What a pull-through cache plans, scheduler-state.json,
-// is of no use here.
+// A link is a file that holds a digest. The file scheduler-state.json of a pull-through cache
+// is not used.
 package regfolder
 
 import (
@@ -89,8 +89,8 @@ type Blob struct {
 	Size   int64
 }
 
-// Repositories calls fn for the name of every repository, in order. Names that cannot be
-// those of a repository are told to odd.
+// Repositories calls fn for the name of every repository, in order, and odd for names that
+// no repository can have.
 func (f *Folder) Repositories(ctx context.Context, fn func(name string) error, odd func(name string)) error {
 	return f.descend(ctx, "", 0, fn, odd)
 }
@@ -256,7 +256,7 @@ func (f *Folder) small(name string, limit int64) ([]byte, time.Time, error) {
 // regular opens a file that is no link, pipe or device.
 func (f *Folder) regular(name string) (*os.File, fs.FileInfo, error) {
 	name = path.Join(f.base, name)
-	// Asked before opening, since opening a pipe waits for its other end.
+	// It is checked before opening, since opening a pipe waits for its other end.
 	before, err := f.root.Lstat(name)
 	if err != nil {
 		return nil, nil, err
@@ -293,8 +293,8 @@ func (f *Folder) Blob(d v1.Hash) (*os.File, int64, error) {
 
 func dataName(d v1.Hash) string { return path.Join("blobs", d.Algorithm, d.Hex[:2], d.Hex, "data") }
 
-// image takes in a manifest with what it leads to. Of an index, platforms that are not in
-// the folder are passed over: a cache has those that somebody pulled.
+// image adds a manifest and what it refers to. Platforms of an index that are not in the
+// folder are left out: a cache has only those that somebody pulled.
 func (r *reading) image(ctx context.Context, d v1.Hash) error {
 	return manifest.Walk{
 		Seen:     r.seen,

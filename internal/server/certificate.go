@@ -62,7 +62,8 @@ func (k *keyPair) refresh() {
 		}
 		var fresh *tls.Certificate
 		if fresh, err = k.load(); err == nil {
-			// Looked at before it was read: a change in between is seen the next time.
+			// The files' times are taken before the files are read, so that a change in between is
+			// seen the next time.
 			k.current, k.seen, k.failure = fresh, seen, ""
 			k.log.Info("certificate reloaded", logkey.Path(k.certFile))
 			return
@@ -91,8 +92,8 @@ func (k *keyPair) load() (*tls.Certificate, error) {
 	return &pair, nil
 }
 
-// same reports whether a file is as it was: not replaced, by a symbolic link either, and
-// not written to.
+// same reports whether a file is as it was: neither written to nor replaced, nor another
+// one behind a symbolic link.
 func same(a, b os.FileInfo) bool {
 	return os.SameFile(a, b) && a.ModTime().Equal(b.ModTime()) && a.Size() == b.Size()
 }

@@ -41,8 +41,8 @@ type stream interface {
 	CloseWrite() error
 }
 
-// conn is a connection on which a write may take as long as its client takes bytes, and
-// fails when the client takes none for the time idle.
+// conn is a connection on which a write may last as long as the client keeps taking bytes.
+// It fails when the client takes none for the time idle.
 type conn struct {
 	stream
 	idle time.Duration
@@ -126,7 +126,7 @@ func (c *conn) ReadFrom(r io.Reader) (int64, error) {
 		case !c.goesOn(&stuck, n, err):
 			return sent, c.final(err)
 		default:
-			// Where sendfile does not work the file was read further than was written.
+			// Without sendfile, more of the file was read than was written.
 			if _, err := f.Seek(start+sent, io.SeekStart); err != nil {
 				return sent, err
 			}
@@ -150,10 +150,10 @@ func (c *conn) extend() error {
 	return c.stream.SetWriteDeadline(t)
 }
 
-// goesOn decides about a write that failed after n bytes: whether to try again with the
-// rest. stuck remembers, from one deadline that passed to the next, that nothing was
-// written. The kernel wakes a writer only when a good part of its buffer is free, which
-// takes minutes on a slow line; but what is free is taken when the write is tried again.
+// goesOn reports whether a write that failed after n bytes is tried again with the rest.
+// stuck remembers, from one passed deadline to the next, that nothing was written. The
+// kernel wakes a writer only when a good part of its buffer is free, which takes minutes on
+// a slow line; a write that is tried again takes what is free at once.
 func (c *conn) goesOn(stuck *bool, n int64, err error) bool {
 	if !errors.Is(err, os.ErrDeadlineExceeded) || c.limitReached() {
 		return false

@@ -13,8 +13,8 @@ func errorLog(to *zap.Logger) *log.Logger {
 	return log.New(&lineWriter{to}, "", 0)
 }
 
-// lineWriter makes an event of each line. What a client can cause at will is for
-// debugging only; a panic is for the operator.
+// lineWriter makes an event of each line: at level debug if any client can cause it, at
+// level error if it is a panic.
 type lineWriter struct{ log *zap.Logger }
 
 func (w *lineWriter) Write(line []byte) (int, error) {

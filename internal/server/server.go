@@ -1,8 +1,8 @@
 // Package server is the HTTP server of both listeners.
 //
-// It serves a client of any speed for as long as it makes progress, and cuts off one that
-// makes none: there is no total timeout on an answer, but none on the wait for headers or
-// on a write that nobody takes is left out either.
+// It promises to serve a client of any speed as long as the client makes progress, and to
+// cut off one that makes none. An answer as a whole has no timeout; the wait for a request's
+// headers and every single write have one.
 //
 // Files that a handler copies to its response go out by sendfile. Do not put a
 // connection wrapper without ReadFrom between net/http and [conn].
@@ -205,8 +205,8 @@ func (s *Server) awaitHandlers() error {
 	}
 }
 
-// track counts the requests in next, and bounds stalled HTTP/2 streams, which share a
-// connection that may be in good order.
+// track counts the requests in next. It also ends HTTP/2 streams that stall, whose
+// connection may make progress with others.
 func (s *Server) track(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.running.add(1)
@@ -218,8 +218,8 @@ func (s *Server) track(next http.Handler) http.Handler {
 	})
 }
 
-// running counts handlers. It is no WaitGroup because requests may still begin while the
-// end is awaited.
+// running counts handlers. It is no WaitGroup, since requests may begin while somebody
+// waits for the end.
 type running struct {
 	mu   sync.Mutex
 	n    int           // guarded by mu

@@ -1,5 +1,5 @@
-// Package tally counts what happens where nobody should wait for it: by atomics, without
-// a lock and without an allocation. Who wants figures reads a snapshot.
+// Package tally counts events and durations on hot paths: by atomics, without a lock and
+// without an allocation. Readers take a snapshot.
 //
 // A snapshot taken while things happen may lack the latest of them.
 package tally
@@ -66,22 +66,22 @@ func (h *Histogram) Read() Snapshot {
 	return s
 }
 
-// Latencies are bounds for what a network or a disk takes part in: from half a
-// millisecond to half a minute.
+// Latencies are bounds for work that needs a network or a disk: from half a millisecond to
+// half a minute.
 func Latencies() []time.Duration {
 	const ms = time.Millisecond
 	return []time.Duration{ms / 2, ms, 2 * ms, 5 * ms, 10 * ms, 25 * ms, 50 * ms, 100 * ms, 250 * ms, 500 * ms,
 		time.Second, 2500 * ms, 5 * time.Second, 10 * time.Second, 30 * time.Second}
 }
 
-// Moments are bounds for what happens in memory or in the page cache.
+// Moments are bounds for work in memory or in the page cache.
 func Moments() []time.Duration {
 	const us = time.Microsecond
 	return []time.Duration{us, 2 * us, 5 * us, 10 * us, 25 * us, 50 * us, 100 * us, 250 * us, 500 * us,
 		time.Millisecond, 5 * time.Millisecond, 25 * time.Millisecond, 100 * time.Millisecond, time.Second}
 }
 
-// Ages are bounds for how long something was not used.
+// Ages are bounds for the time since something was last used.
 func Ages() []time.Duration {
 	const day = 24 * time.Hour
 	return []time.Duration{10 * time.Minute, time.Hour, 6 * time.Hour, day, 3 * day, 7 * day, 14 * day, 30 * day, 90 * day}

@@ -9,8 +9,8 @@ import (
 	"forebay/internal/wire"
 )
 
-// Tag is a tag that a payload says was pushed. Its parts are valid; whether it is true is
-// another matter.
+// Tag is a tag that a payload says was pushed. Its parts are valid names; whether it really
+// was pushed is not known.
 type Tag struct {
 	// Registry is the host that the payload names, lower case, with its port if it names
 	// one; "" if it names none.
@@ -25,8 +25,8 @@ const tagsMax = 100
 // errUnknown is a payload of no service that is known here.
 var errUnknown = errors.New("the payload is of no known kind")
 
-// payload is all that is read of any service's payload. They have no key in common that
-// would tell them apart, but each has some that no other has.
+// payload has the keys that are read of any service's payload. No common key tells the
+// services apart, but each service has keys that no other has.
 type payload struct {
 	// Docker Hub (hub manual, "Webhooks").
 	PushData   *hubPush `json:"push_data"`
@@ -110,10 +110,9 @@ type ecrDetail struct {
 	Tag        string `json:"image-tag"`
 }
 
-// Parse returns the tags that a payload of Docker Hub, GitHub, Quay, Harbor, ACR, ECR, or
-// a distribution registry says were pushed. None is no error when the payload is of a
-// known kind and about something else. Whatever it holds beside them is not looked at:
-// neither digests nor callback URLs.
+// Parse returns the tags that a payload of Docker Hub, GitHub, Quay, Harbor, ACR, ECR, or a
+// distribution registry says were pushed. There may be none, when a known service tells of
+// something else. Nothing else of the payload is used, neither digests nor callback URLs.
 func Parse(body []byte) ([]Tag, error) {
 	var p payload
 	if err := json.Unmarshal(body, &p); err != nil {

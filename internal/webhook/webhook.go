@@ -1,8 +1,8 @@
 // Package webhook receives what registries post after a push.
 //
-// It promises to take a payload for no more than a hint that a tag may have moved: no
-// digest in it is believed and no URL in it is called. Who knows the secret in the path
-// can make the mirror ask an upstream about tags that it knows, and nothing else.
+// It promises to treat a payload only as a hint that a tag may have moved: it believes no
+// digest in it and calls no URL in it. Whoever knows the secret in the path can make the
+// mirror ask an upstream about tags that the mirror knows, and nothing else.
 package webhook
 
 import (
@@ -40,8 +40,8 @@ const (
 	bodyTimeout = 10 * time.Second
 )
 
-// handler compares digests of secrets, so that neither content nor length of the right
-// one can be measured.
+// handler compares hashes of secrets, so that the time that it takes tells neither the
+// content nor the length of the right one.
 type handler struct {
 	opts   Options
 	secret [sha256.Size]byte

@@ -3,7 +3,7 @@ package wire
 import "strings"
 
 // MatchesETag reports whether the values of an If-None-Match header name the digest,
-// quoted or not, or are "*". Comparison is weak, as RFC 9110, 13.1.2 has it.
+// quoted or not, or are "*". The comparison is weak, as RFC 9110, 13.1.2 demands.
 func MatchesETag(values []string, digest string) bool {
 	for _, list := range values {
 		for list != "" {

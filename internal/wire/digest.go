@@ -40,8 +40,7 @@ func ParseDigest(s string) (v1.Hash, error) {
 }
 
 // notDigest is the error of a text without an algorithm. Every request by tag makes one,
-// to find out that its reference is no digest, so that its text is not made before
-// somebody reads it.
+// since a tag is no digest, so that its text is only made when somebody reads it.
 type notDigest string
 
 func (e notDigest) Error() string { return fmt.Sprintf("digest %q has no algorithm", clip(string(e))) }

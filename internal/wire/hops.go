@@ -2,19 +2,19 @@ package wire
 
 import "strings"
 
-// HopsHeader names the mirrors of this kind that a request came through, the first first.
-// In an answer it names the one that gave it.
+// HopsHeader names the Forebays that a request came through, in their order. In an answer it
+// names the one that gave it.
 const HopsHeader = "Forebay-Hops"
 
-// HopsMost is how many mirrors a request may come through. Sites are a few levels deep:
-// more is a loop through mirrors that forget where a request came from.
+// HopsMost is how many mirrors a request may come through. Nobody puts more in a row: it
+// would be a loop through mirrors that do not pass the header on.
 const HopsMost = 8
 
 // hopMost bounds the name of one mirror.
 const hopMost = 64
 
-// ParseHops reads the values of a [HopsHeader]. ok is false when they are more than any
-// request comes through, or not the names of mirrors.
+// ParseHops reads the values of a [HopsHeader]. ok is false when there are more than
+// [HopsMost], or when one is not the name of a mirror.
 func ParseHops(values []string) (hops []string, ok bool) {
 	for _, v := range values {
 		if len(v) > HopsMost*(hopMost+2) {

@@ -7,7 +7,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
-// Reference is what the name of an image, as people write it, means here.
+// Reference is the meaning of an image's name as people write it.
 type Reference struct {
 	Upstream   string  // canonical registry name
 	Repository string  // canonical: "library/nginx"
@@ -18,7 +18,7 @@ type Reference struct {
 // Name returns the repository with its registry: "docker.io/library/nginx".
 func (r Reference) Name() string { return r.Upstream + "/" + r.Repository }
 
-// HasDigest reports whether a digest was written. It then counts, and the tag does not.
+// HasDigest reports whether the name has a digest, which then counts instead of the tag.
 func (r Reference) HasDigest() bool { return r.Digest != v1.Hash{} }
 
 func (r Reference) String() string {

@@ -17,10 +17,10 @@ const retryAfterMax = 24 * time.Hour
 // 160.574µs, allowed: 44000/minute": a Go duration, whose micro sign has two spellings.
 var retryMessagePattern = regexp.MustCompile(`(?i)retry[- ]after:?\s+([0-9][0-9.]*(?:ns|us|µs|μs|ms|s|m|h)(?:[0-9.]+(?:ns|us|µs|μs|ms|s|m|h))*)`)
 
-// ParseRetryAfter returns how long an upstream asks to be left alone, from the headers
-// Retry-After and X-Retry-After (seconds, an HTTP date, or a Unix time, which Docker
-// Hub's API sends) or else from the message of its error document. 0 means that it did
-// not say, or that the time is past. The result is at most a day.
+// ParseRetryAfter returns how long an upstream asks to be left alone. It reads the headers
+// Retry-After and X-Retry-After (seconds, an HTTP date, or a Unix time, which Docker Hub's
+// API sends), else the message of its error document. 0 means that the upstream did not
+// say, or that the time is past. The result is at most a day.
 func ParseRetryAfter(h http.Header, message string, now time.Time) time.Duration {
 	for _, name := range []string{"Retry-After", "X-Retry-After"} {
 		if d, ok := parseRetryValue(h.Get(name), now); ok {
@@ -35,10 +35,10 @@ func ParseRetryAfter(h http.Header, message string, now time.Time) time.Duration
 	return 0
 }
 
-// ParseRateLimitReset returns how long it is until an upstream's own limit of requests
-// starts anew, from X-RateLimit-Reset or RateLimit-Reset: seconds, as Docker Hub's token
-// server has it, or a Unix time, as its API has it. It means something with status 429
-// only. 0 means that it did not say, or that the time is past. The result is at most a day.
+// ParseRateLimitReset returns how long it is until an upstream's limit of requests starts
+// anew, from X-RateLimit-Reset or RateLimit-Reset: seconds, which Docker Hub's token server
+// sends, or a Unix time, which its API sends. It is only meant for a status 429. 0 means that
+// the upstream did not say, or that the time is past. The result is at most a day.
 func ParseRateLimitReset(h http.Header, now time.Time) time.Duration {
 	for _, name := range []string{"X-Ratelimit-Reset", "Ratelimit-Reset"} {
 		if d, ok := parseRetryValue(h.Get(name), now); ok {

@@ -80,7 +80,7 @@ const (
 	BadTag                       // a reference without a colon that is no tag
 )
 
-// RouteError is a request that means nothing to us. Its text may be shown to the client.
+// RouteError says why a request means nothing to us. Its text may be shown to the client.
 type RouteError struct {
 	Fault Fault
 	Text  string
@@ -92,8 +92,8 @@ func faultf(f Fault, format string, args ...any) *RouteError {
 	return &RouteError{Fault: f, Text: fmt.Sprintf(format, args...)}
 }
 
-// Registries is the closed world of registry names that a request may mean. A name
-// that is not in it is refused: nothing that a client sends is ever dialled.
+// Registries are all names of registries that a request may use. A name that is not among
+// them is refused: nothing that a client sends is ever dialled.
 type Registries struct {
 	// Default is the canonical name of the registry of a request that names none.
 	Default string
@@ -238,9 +238,9 @@ func (r *Route) parseReference() error {
 	return nil
 }
 
-// plainPath undoes the escaping of path. Names, tags and digests need none, so that
-// the only escape with an honest use is that of the colon. Everything else (slashes,
-// dots, percent signs) is refused rather than decoded, once and for all.
+// plainPath unescapes path. Names, tags and digests need no escaping; only the colon is
+// escaped by some clients. Every other escape (of slashes, dots, percent signs) is refused
+// rather than decoded, so that nothing can be hidden in one.
 func plainPath(path string) (string, bool) {
 	if strings.IndexByte(path, '%') < 0 {
 		return path, true
