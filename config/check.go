@@ -206,8 +206,8 @@ func (d *decoder) checkEndpoints(path string, u *Upstream) {
 	}
 }
 
-// sameOwner reports whether two endpoints seem to be of one owner: the same host, or
-// hosts of one registrable domain. Of addresses and short names there is no telling.
+// sameOwner reports whether two endpoints seem to have one owner: the same host, or hosts of
+// one registrable domain. The owner of an address or a short name cannot be known.
 func sameOwner(one, two string) bool {
 	a, b := hostOf(one), hostOf(two)
 	if a == b || net.ParseIP(a) != nil || net.ParseIP(b) != nil || !strings.Contains(a, ".") || !strings.Contains(b, ".") {
@@ -265,7 +265,7 @@ func (d *decoder) checkTracing() {
 // amazonName matches the names of Amazon's registries.
 var amazonName = regexp.MustCompile(`^(public\.ecr\.aws|[0-9]{12}\.dkr[.-]ecr(-fips)?\..+)$`)
 
-// checkAWS finds an upstream whose credentials Amazon does not hand out.
+// checkAWS finds an upstream that is no registry of Amazon's and wants credentials from Amazon.
 func (d *decoder) checkAWS(u *Upstream) {
 	path := "upstreams." + u.Name + ".credentials"
 	at := d.config.origins[path]
@@ -278,7 +278,7 @@ func (d *decoder) checkAWS(u *Upstream) {
 	}
 }
 
-// password settles which of a secret and its file counts and reads the file.
+// password decides whether a secret or its file counts, and reads the file.
 func (d *decoder) password(path, key string, secret *Secret, fileKey string, file *string) {
 	at, fileAt := d.config.origins[join(path, key)], d.config.origins[join(path, fileKey)]
 	switch {
@@ -310,7 +310,7 @@ func (d *decoder) password(path, key string, secret *Secret, fileKey string, fil
 	*secret = NewSecret(line)
 }
 
-// checkNames finds aliases and hosts that mean nothing or two things.
+// checkNames finds aliases and hosts that lead to no upstream, or to two.
 func (d *decoder) checkNames() {
 	c := d.config
 	owner := map[string]string{}

@@ -22,8 +22,8 @@ type Config struct {
 	// AdminListen is the address of /metrics, /healthz and /readyz. Default
 	// "127.0.0.1:5001"; empty means no admin listener ("off" in the file).
 	AdminListen string
-	// AdminToken is asked of whoever uses the admin API. Empty: only a listener on loopback
-	// serves that API.
+	// AdminToken is required of users of the admin API. If it is empty, only a listener on
+	// loopback serves that API.
 	AdminToken     Secret // from AdminToken or AdminTokenFile
 	AdminPprof     bool   // serve profiles of the process on AdminListen. Default false
 	AdminTokenFile string
@@ -40,8 +40,8 @@ type Config struct {
 	Pins []string
 	// Prefetch are sets of images that are fetched ahead of need.
 	Prefetch []PrefetchSet
-	// ScrubInterval is within which time everything that is kept is read and compared with
-	// its digest. Default 30 days; 0 means never.
+	// ScrubInterval is the time within which everything that is kept is read once and compared
+	// with its digest. Default 30 days; 0 means never.
 	ScrubInterval time.Duration
 	// Hosts maps the name in a request's Host header to the name of an upstream.
 	Hosts map[string]string
@@ -181,7 +181,7 @@ const (
 type CredentialSource string
 
 // CredentialsGiven are Username or DockerConfig, or none. CredentialsAWS are handed out by
-// Amazon for its registries, to whoever the environment says that we are.
+// Amazon for its registries, to the identity that the environment gives us.
 const (
 	CredentialsGiven CredentialSource = "given"
 	CredentialsAWS   CredentialSource = "aws"

@@ -229,7 +229,7 @@ func (d *decoder) records(n *yaml.Node, path string, f *field) {
 // nth returns the path of an element of a list, counted from 1.
 func nth(path string, i int) string { return fmt.Sprintf("%s[%d]", path, i+1) }
 
-// scalar gives the text of one value to set.
+// scalar calls set with the text of one value.
 func (d *decoder) scalar(n *yaml.Node, path string, f *field, set func(string) error) {
 	switch {
 	case d.more:

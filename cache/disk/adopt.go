@@ -15,11 +15,10 @@ import (
 // system, or links are not allowed.
 var ErrNoLink = errors.New("file cannot be linked")
 
-// CommitLink makes a file of somebody else the blob, by a hard link, in place of the
-// partial file. The caller has compared all of it with the digest, and must not trust it
-// for longer than nobody else can write to it: see [Shared]. Nobody can write by its mode
-// from then on. It otherwise does as Commit; the error is [ErrNoLink] when the caller has
-// to copy it.
+// CommitLink makes a foreign file the blob, by a hard link, instead of the partial file. The
+// caller has compared the whole file with the digest. It must not trust the blob as long as
+// others can write to the file, see [Shared]; its mode forbids writing from then on. The
+// error is [ErrNoLink] when the caller has to copy the file. All else is as with Commit.
 func (p *Partial) CommitLink(src *os.File) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -31,7 +30,7 @@ func (p *Partial) CommitLink(src *os.File) error {
 	}
 	p.phase = committed
 	p.s.unclaim(p.digest)
-	// None of them can harm the blob; what is left is swept.
+	// No failure here can harm the blob; files that are left are swept.
 	_ = p.file.Close()
 	_ = p.s.removeIfThere(p.metaName())
 	_ = p.s.removeIfThere(p.name)

@@ -1,9 +1,9 @@
 // Package disk keeps blobs as files named by their digest.
 //
 // It promises that a name below blobs/ only ever leads to the whole content that was
-// committed under it, whatever moment the process dies at: bytes are written and synced
-// under another name and renamed into place last. It does not promise that the content
-// still has its digest: bytes rot, and whoever serves them checks.
+// committed under it, at whatever moment the process dies: bytes are written and synced
+// under another name, and renamed into place last. It does not promise that the content
+// still has its digest: disks lose bits, so that whoever serves content checks it.
 //
 // Layout below the folder of [Open]:
 //
@@ -284,7 +284,7 @@ func (s *Store) makeShard(shard string) error {
 	known := s.shards[shard]
 	s.mu.Unlock()
 	if known {
-		// Whoever cleans up by hand may remove empty folders: Lstat is cheap next to the syncs.
+		// An operator may have removed empty folders. Lstat is cheap compared with the syncs.
 		if _, err := s.root.Lstat(shard); err == nil {
 			return nil
 		}
@@ -333,7 +333,7 @@ func (s *Store) openStepwise(name string, flag int) (*os.File, fs.FileInfo, erro
 	if err != nil {
 		return nil, nil, err
 	}
-	// Asked before opening, since opening a pipe waits for its other end.
+	// It is checked before opening, since opening a pipe waits for its other end.
 	if !before.Mode().IsRegular() {
 		return nil, nil, foreign(name)
 	}

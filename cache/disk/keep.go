@@ -15,12 +15,12 @@ import (
 	"forebay/internal/wire"
 )
 
-// quarantineDir is where damaged blobs are put for somebody to look at. Nothing there is
-// ever served or counted as kept.
+// quarantineDir is where damaged blobs are kept for people to look at. Nothing in it is
+// ever served or counted.
 const quarantineDir = "quarantine"
 
-// DropPartial removes what an earlier fill of d left, unless it is in use; it reports
-// whether there is nothing any more.
+// DropPartial removes what an earlier fill of d left, unless it is in use. It reports
+// whether nothing is left.
 func (s *Store) DropPartial(d v1.Hash) (bool, error) {
 	if _, err := blobName(d); err != nil {
 		return false, fmt.Errorf("remove partial blob: %w", err)
@@ -35,8 +35,8 @@ func (s *Store) DropPartial(d v1.Hash) (bool, error) {
 	return gone, nil
 }
 
-// OldPartials returns how many partial files nobody wrote to since olderThan, and the
-// space that they take: what [Store.SweepPartials] would remove.
+// OldPartials returns the number and the space of the partial files that were not written to
+// since olderThan: those that [Store.SweepPartials] would remove.
 func (s *Store) OldPartials(olderThan time.Time) (n int, bytes int64, err error) {
 	names, err := s.partials()
 	if err != nil {
@@ -57,10 +57,10 @@ func (s *Store) OldPartials(olderThan time.Time) (n int, bytes int64, err error)
 	return n, bytes, nil
 }
 
-// Quarantine takes a blob out of the store whose open file f was found to be damaged, if
-// it is still the one that has the name: a fill may have replaced it. It is kept beside
-// the blobs as long as all that is there has at most most bytes, else removed. It reports
-// whether a file was taken out, and its name below the folder if it is kept.
+// Quarantine takes a blob out of the store whose open file f was found to be damaged, unless
+// a fill has replaced the file meanwhile. The file is kept in quarantine if all that is
+// there then has at most most bytes, else it is removed. Quarantine reports whether a file
+// was taken out, and its name below the folder if it is kept.
 func (s *Store) Quarantine(d v1.Hash, f *os.File, most int64) (taken bool, kept string, err error) {
 	name, err := blobName(d)
 	if err != nil {
@@ -99,7 +99,7 @@ func (s *Store) quarantine(d v1.Hash, name string, f *os.File, most int64) (bool
 	if err := s.rename(name, to); err != nil {
 		return true, "", errors.Join(err, s.removeIfThere(name))
 	}
-	// From now on its age is the time it has been there.
+	// From now on the file's age is its time in quarantine.
 	now := time.Now()
 	return true, to, s.root.Chtimes(to, now, now)
 }

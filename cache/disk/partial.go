@@ -118,7 +118,7 @@ func (p *Partial) open() error {
 		p.file, p.state, p.known = f, state, true
 		return nil
 	}
-	// Whatever is there cannot be continued: no file, no sound metadata, not a file at all.
+	// There is nothing that can be continued: no file, no sound metadata, or no regular file.
 	if err := errors.Join(p.s.removeIfThere(p.metaName()), p.s.removeIfThere(p.name)); err != nil {
 		return err
 	}
@@ -134,7 +134,7 @@ func (p *Partial) reopen() (*os.File, State, error) {
 	}
 	f, info, err := p.s.openRegular(p.name, os.O_RDWR)
 	if errors.Is(err, fs.ErrPermission) {
-		// Killed in Commit, after it had made the file read-only.
+		// The process was killed in Commit, after it had made the file read-only.
 		if err = p.s.chmod(p.name, partialMode); err == nil {
 			f, info, err = p.s.openRegular(p.name, os.O_RDWR)
 		}
@@ -293,7 +293,7 @@ func (p *Partial) commit(size int64) error {
 	}
 	p.phase = committed
 	p.s.unclaim(p.digest)
-	// Neither can harm the blob; metadata without its file is swept.
+	// Neither failure can harm the blob; metadata without its file is swept.
 	_ = p.file.Close()
 	_ = p.s.removeIfThere(p.metaName())
 	return nil

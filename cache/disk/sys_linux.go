@@ -27,13 +27,13 @@ func startWriteBack(f *os.File, off, n int64) error {
 	return os.NewSyscallError("sync_file_range", err)
 }
 
-// openBeneath opens a file below the folder top in one step, refusing links on the whole
-// way, which [os.Root] takes several steps for. The file may be anything but a link. The
-// error is ENOENT when nothing has the name; any other says only that the way of [os.Root]
-// has to be tried: a link, or a kernel or sandbox that does not offer openat2 (Linux 5.6).
+// openBeneath opens a file below the folder top with one system call, and refuses links on
+// the whole way; [os.Root] needs several calls for that. The file may be anything but a link.
+// The error is ENOENT when nothing has the name. Any other error says only that [os.Root]
+// must be used: there is a link, or openat2 is not offered (before Linux 5.6, in sandboxes).
 func openBeneath(top *os.File, name string, flag int) (*os.File, error) {
 	how := unix.OpenHow{
-		// Not to wait for the other end of a pipe.
+		// O_NONBLOCK: opening a pipe must not wait for its other end.
 		Flags:   uint64(flag) | unix.O_CLOEXEC | unix.O_NONBLOCK,
 		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
 	}

@@ -1,13 +1,13 @@
-// Package evict decides what a full cache drops. It knows names, sizes and uses, and
-// touches no file: who asks it removes what it names.
+// Package evict decides what a full cache drops. It knows names, sizes and uses, and touches
+// no file: its caller removes what it names.
 //
-// What is large goes through a byte-weighted S3-FIFO: new content has a tenth of the
-// capacity to be used a second time in, and only what was moves on to the main queue.
-// Manifests and small blobs have shares of their own and are not weighed against layers:
-// to lose one costs a request of the upstream, and to keep it costs next to nothing.
-// The choice was measured; see docs/adr and bench/evictsim.
+// Large blobs go through a byte-weighted S3-FIFO: new content waits in a tenth of the
+// capacity, and moves on to the main queue only if it is used a second time there.
+// Manifests and small blobs have shares of their own and do not compete with layers: to
+// lose one costs a request to the upstream, to keep it costs hardly any space. The choice
+// was measured; see docs/adr and bench/evictsim.
 //
-// A [Policy] holds what it is told: content that it was never told of is never dropped.
+// A [Policy] knows only the content that it was told of, and drops nothing else.
 package evict
 
 import (
@@ -29,7 +29,7 @@ const (
 // Shares of the capacity, all of them measured with bench/evictsim. Small changes of
 // any of them change little.
 const (
-	// smallMax is below what a blob counts as small. Two of three layers are, and
+	// smallMax is the size below which a blob is small. Two of three layers are small, and
 	// together they have about one byte in a hundred.
 	smallMax = 1 << 20
 
@@ -133,12 +133,12 @@ func (p *Policy) Touch(all ...v1.Hash) {
 	p.touch(all, func(e *entry, now uint32) { e.use(now) })
 }
 
-// TouchRefs says that something is used now that references this content: whoever serves
-// a manifest or answers a HEAD for it calls it with all that the manifest lists, and for
-// an index with its manifests and theirs. Clients do not ask for layers that they have,
-// so these would look idle. A reference saves a blob from being dropped, once after each
-// time that it came up for that, but does not make it worth more than what clients do ask
-// for. It costs as much as Touch.
+// TouchRefs says that something that references this content is used now. When a manifest is
+// served, or a HEAD for it is answered, it must be called with all that the manifest lists,
+// for an index with its manifests and theirs: clients do not ask for layers that they have,
+// so that these would look idle. A reference saves a blob from being dropped once each time
+// that its turn comes, but does not make it more valuable than what clients ask for. It
+// costs as much as Touch.
 //
 // A manifest that is referenced counts as asked for, so that no index outlives what it
 // lists: add an index before its manifests, and always name them when it is used.
@@ -163,8 +163,8 @@ func (p *Policy) touch(all []v1.Hash, how func(*entry, uint32)) {
 	}
 }
 
-// Remove says that d is not in the cache any more, for reasons other than eviction. It
-// is not remembered.
+// Remove says that d is not in the cache any more, for reasons other than eviction. The
+// policy forgets it altogether.
 func (p *Policy) Remove(d v1.Hash) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -20,8 +20,8 @@ type Item struct {
 	Hint   Hint
 }
 
-// Hint is what a policy wants to be told again after a restart, one byte. The zero
-// value says that nothing is known.
+// Hint is one byte that a policy wants back after a restart. The zero value says that
+// nothing is known.
 type Hint uint8
 
 const (
@@ -52,8 +52,8 @@ func (p *Policy) item(s uint32) Item {
 	}
 }
 
-// All yields what is known of everything in the cache, in no order. The cache may be
-// used meanwhile, also by the loop: then what comes and goes may be seen or not.
+// All yields what is known of everything in the cache, in no order. The cache may be used
+// meanwhile, also by the body of the loop; additions and removals may then be seen or not.
 func (p *Policy) All() iter.Seq[Item] {
 	return func(yield func(Item) bool) {
 		var some []Item
@@ -115,8 +115,8 @@ func (p *Policy) load(it Item) {
 func (p *Policy) loaded() []uint32 {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
-	// The first bytes of the digests are at hand, as many entries have the same minute
-	// and looking into the slab takes longer than all the rest.
+	// The first bytes of the digests are kept at hand: many entries have the same minute, and
+	// looking them up in the slab would take longer than all the rest.
 	type use struct {
 		minute, slot uint32
 		digest       uint64

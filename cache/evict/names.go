@@ -9,8 +9,8 @@ import (
 // digestLen is the length of a SHA-256.
 const digestLen = 32
 
-// key is what an entry is found by. Half a digest does: two of them with equal halves
-// are not met by accident, and are told apart if somebody makes them.
+// key finds an entry. It is half a digest: two digests with equal halves do not come by
+// accident, and are told apart if somebody constructs them.
 type key [digestLen / 2]byte
 
 // names find entries by digest.

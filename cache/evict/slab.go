@@ -47,7 +47,7 @@ type entry struct {
 }
 
 const (
-	// mostUses is how many uses an entry gathers. More make a queue that forgets slowly.
+	// mostUses is how many uses of an entry count. With more the queue would forget too slowly.
 	mostUses = 3
 	useBits  = 2
 
@@ -55,8 +55,8 @@ const (
 	// fetches a blob in pieces, or its manifest first and then the blob, uses it once.
 	usesApart = 10
 
-	// refersApart is after how many minutes a reference renews the time of the last use.
-	// More often would hide the uses that follow it.
+	// refersApart is how many minutes must pass before a reference renews the time of the last
+	// use. If it were renewed more often, uses that follow would not count.
 	refersApart = 24 * 60
 )
 
@@ -86,15 +86,15 @@ func (e *entry) refer(now uint32) {
 	}
 }
 
-// apart reports whether two times are so many minutes apart. One far in the future is the
-// fault of a clock that was set back since.
+// apart reports whether two times are so many minutes apart. A time far in the future comes
+// from a clock that was set back since, and counts as apart.
 func apart(at, now, minutes uint32) bool { return now >= at+minutes || at >= now+minutes }
 
 func (e *entry) uses() uint32 { return e.lastUse.Load() & mostUses }
 
 func (e *entry) usedAt() uint32 { return e.lastUse.Load() >> useBits }
 
-// reset needs the lock, like all that changes an entry otherwise.
+// reset needs the lock, as every change of an entry but use and refer.
 func (e *entry) reset(at, uses uint32) { e.lastUse.Store(at<<useBits | uses) }
 
 // minutes returns t in minutes since 1970, within what an entry can hold.

@@ -25,16 +25,16 @@ const (
 	recallEvery = 10
 )
 
-// Victims returns what to drop to free need bytes, and holds it for dropped: it is not
-// part of [Policy.Bytes] any more. Whoever cannot drop one after all must Add it again.
-// If their sizes do not come up to need, there was no more.
+// Victims returns what to drop to free need bytes, and treats it as dropped: it does not
+// count in [Policy.Bytes] any more. A caller that cannot drop one must Add it again. If the
+// victims have less than need bytes, there are no more.
 //
-// What keep says is kept: pinned, or in use. It may be nil. It is called without a lock,
-// and for some minutes not again about what it kept, unless nothing else is left. What is
-// touched while it decides is kept too.
+// keep reports whether content must stay, since it is pinned or in use; nil keeps nothing. It
+// is called without a lock. About content that it kept it is not asked again for some
+// minutes, unless nothing else is left. Content that is touched meanwhile stays too.
 //
-// The time is constant per victim, averaged over many: each use of an entry makes one
-// more step at some time, and so does each answer of keep.
+// The time per victim is constant on average: each use of an entry makes one more step some
+// time, and so does each answer of keep.
 func (p *Policy) Victims(need int64, keep func(v1.Hash) bool) []Victim {
 	var all []Victim
 	last := p.recallDue()
@@ -102,8 +102,8 @@ func (p *Policy) candidate(s uint32) candidate {
 	}
 }
 
-// pick returns candidates of need bytes, or as many as may be judged at once. More says
-// that it stopped for the sake of others who want the lock.
+// pick returns candidates of need bytes, or as many as may be judged at once. more says that
+// it stopped early, to let others have the lock.
 func (p *Policy) pick(need int64) (all []candidate, more bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -179,7 +179,7 @@ func (p *Policy) pickUnused(chunk int, since uint32) (all []candidate, more bool
 	return all, chunk+1 < len(p.slots.chunks)
 }
 
-// judge asks about candidates and drops those that nothing speaks for. The names of new
+// judge asks keep about candidates and drops those that need not stay. The names of new
 // content that is dropped may be remembered for a while.
 func (p *Policy) judge(all []candidate, keep func(v1.Hash) bool, remember bool) []Victim {
 	if len(all) == 0 {
@@ -195,7 +195,7 @@ func (p *Policy) judge(all []candidate, keep func(v1.Hash) bool, remember bool) 
 	defer p.mu.Unlock()
 	victims := make([]Victim, 0, len(all))
 	for i, c := range all {
-		// It may have been removed or added meanwhile, and its slot be another's.
+		// It may have been removed meanwhile, and its slot may hold another entry.
 		s, ok := p.names.find(&p.slots, c.Digest)
 		if !ok || s != c.slot || p.slots.at(s).queue != picked {
 			continue
@@ -230,8 +230,8 @@ func (p *Policy) drop(s uint32, remember bool) {
 // ghostsLeast is how many names are remembered at least.
 const ghostsLeast = 1024
 
-// trimGhosts forgets those names that are older than a cache full of dropped content,
-// or more than there are entries.
+// trimGhosts forgets the oldest names of dropped content: those that are more than entries,
+// and those of more bytes than ghostShare of the capacity.
 func (p *Policy) trimGhosts() {
 	l := &p.queues[gone]
 	for l.n > max(p.stored, ghostsLeast) || l.n > 0 && l.bytes > p.part(ghostShare) {
@@ -239,8 +239,8 @@ func (p *Policy) trimGhosts() {
 	}
 }
 
-// recallDue recalls what was kept if the last time was long ago. It returns how much is
-// still aside.
+// recallDue puts back what keep kept, if it was last asked long ago. It returns how many
+// entries are still put aside.
 func (p *Policy) recallDue() int {
 	p.mu.Lock()
 	n, now := p.queues[aside].n, p.minute()

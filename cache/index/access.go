@@ -118,6 +118,6 @@ func (ix *Index) hintOf(d v1.Hash) uint8 {
 	return 0
 }
 
-// RememberHints has hint asked for a byte that is kept with the last use of a blob, see
-// [Known]. It must not call the index.
+// RememberHints makes the index call hint for a byte that is kept with the last use of a
+// blob, see [Known]. hint must not call the index.
 func (ix *Index) RememberHints(hint func(v1.Hash) uint8) { ix.hint.Store(&hint) }

@@ -21,8 +21,8 @@ type Batch struct {
 // transaction cannot hold the batch (some 5,000 changes). fn runs without a lock and must
 // only gather.
 //
-// A batch that was cut, by a kill or by the database's refusal, may come true in part at the
-// next start: its links and tags, from the journal. Blobs then come from Reconcile.
+// A batch that was interrupted by a kill, or refused by the database, may be made in part at
+// the next start: its links and tags, from the journal. Reconcile then finds its blobs.
 func (ix *Index) Update(fn func(*Batch) error) error {
 	var b Batch
 	if err := fn(&b); err != nil {
@@ -67,9 +67,9 @@ func (ix *Index) apply(steps []func(*writer) error) (err error) {
 	if err := ix.backing.prepare(w.bytes + smallChange); err != nil {
 		return err
 	}
-	// The journal goes first: were it second, a crash in between could leave a deletion
-	// out of it, and a rebuild would give the right to content back that was taken away.
-	// A line without its change is no harm: the next start makes the change.
+	// The journal goes first. If it were second, a crash in between could leave a deletion
+	// out of it, and a rebuild would give back a right that was taken away. A line without
+	// its change does no harm: the next start makes the change.
 	if ix.journal != nil {
 		w.totals.mark = ix.journal.append(w.lines)
 	}
@@ -272,8 +272,7 @@ func checkMediaType(s string) error {
 	return nil
 }
 
-// over returns what is known from l and, where l does not know, from old. The time is
-// that of the first.
+// over returns l, with what l leaves unknown taken from old, and with the time of old.
 func (l Link) over(old Link) Link {
 	if l.MediaType == "" {
 		l.MediaType = old.MediaType
@@ -328,7 +327,7 @@ func (w *writer) record(line []byte) {
 	w.totals.live += int64(len(line))
 }
 
-// retire notes that a journal line written earlier does not count any more.
+// retire notes that an earlier journal line is obsolete.
 func (w *writer) retire(line []byte) { w.totals.live -= int64(len(line)) }
 
 func (w *writer) countLink(r Repo, k Kind, n int64) error {

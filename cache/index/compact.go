@@ -53,7 +53,7 @@ func (ix *Index) catchUp(j *journal) error {
 	}
 	switch {
 	case known.run == 0:
-		// A new database: whoever made it has put the journal in, or there is nothing in it.
+		// The database is new: it holds the journal already, or the journal is empty.
 	case j.run != known.run && j.at().off > int64(len(header(0))):
 		return fmt.Errorf("%w: the journal is not the one it knows", ErrDamaged)
 	case j.run != known.run || j.at().off < known.off:

@@ -20,9 +20,10 @@ type Forgotten struct {
 const forgetBatch = 500
 
 // ForgetAbsent removes links and tags that are older than a time and whose content has no
-// record, so that an index does not grow for ever with what was evicted long ago: the next
-// request for that content goes to the upstream either way, which proves the link anew. A
-// tag is as old as its last confirmation. What keep says stays. With dryRun it only counts.
+// record, so that the index does not grow for ever with what was evicted long ago. The next
+// request for such content goes to the upstream anyway, which proves the link again. The age
+// of a tag counts from its last confirmation. What keep reports stays. With dryRun nothing
+// is removed, only counted.
 func (ix *Index) ForgetAbsent(ctx context.Context, before time.Time, keep func(v1.Hash) bool, dryRun bool) (f Forgotten, err error) {
 	links := func(key, _ []byte, txn *badger.Txn, b *Batch) (int64, error) {
 		d, rest, err := cutDigest(key[1:])
@@ -139,7 +140,7 @@ func (b *Batch) ifAbsent(d v1.Hash, fn func(*Batch) error) error {
 	return nil
 }
 
-// has reports whether a blob has a record. What cannot be read is taken to have one.
+// has reports whether a blob has a record, also if the record cannot be read.
 func has(txn *badger.Txn, d v1.Hash) bool {
 	key, err := digestKey(prefixBlob, d)
 	if err != nil {

@@ -1,9 +1,9 @@
 // Package index remembers what is known about blobs: their sizes and use, which
 // repository holds them, what tags point to, and listings.
 //
-// It promises that a batch of changes is kept whole or not at all, that a damaged value
-// is an error and never a wrong answer, and that a hit writes nothing. A record is a hint
-// all the same: the blob files are the truth, and a record whose file is gone is a miss.
+// It promises that a batch of changes is kept whole or not at all, that a damaged value is
+// an error and never a wrong answer, and that a hit writes nothing. The blob files are the
+// truth all the same: a record whose file is gone is a miss.
 //
 // Facts live in a Badger database. Links and tags, which no blob file tells, are also
 // appended to a journal of text lines, so that [Rebuild] brings them back after the
@@ -117,7 +117,7 @@ func (ix *Index) attach(path string) error {
 	return nil
 }
 
-// checkPresence tells a new index from one that was lost.
+// checkPresence distinguishes a new index from one that was lost.
 func checkPresence(dir, journal string) error {
 	_, err := os.Stat(filepath.Join(dir, badger.ManifestFilename))
 	if !errors.Is(err, fs.ErrNotExist) {
@@ -351,7 +351,7 @@ func (ix *Index) Run(ctx context.Context) error {
 	}
 }
 
-// report logs the change between working and failing, not every failure.
+// report logs when writing begins to fail and when it works again, not every failure.
 func (ix *Index) report(err error, failing bool) bool {
 	switch {
 	case err != nil && !failing:

@@ -165,8 +165,8 @@ func (j *journal) write(b []byte) error {
 	return err
 }
 
-// append adds lines and returns the new end. When they cannot be written, the journal is
-// rewritten as soon as the disk allows: what the caller does is not held up by it.
+// append adds lines and returns the new end. When they cannot be written, the caller goes on
+// and the journal is rewritten as soon as the disk allows.
 func (j *journal) append(lines []byte) mark {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -189,7 +189,8 @@ func (j *journal) spoil() {
 	j.spoiled = true
 }
 
-// wasteful reports whether the file should be rewritten, given the bytes that count.
+// wasteful reports whether the file should be rewritten; live is how many of its bytes are
+// not obsolete.
 func (j *journal) wasteful(live int64) bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()

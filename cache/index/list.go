@@ -121,6 +121,6 @@ func (ix *Index) Held(d v1.Hash) (bool, error) {
 	return held, stopped(err)
 }
 
-// DeleteBlobIfGone forgets a blob unless it is in the store when the change is made: a fill
-// may have committed it again since its file was removed.
+// DeleteBlobIfGone forgets a blob unless the store has it when the change is made: a fill may
+// have committed it again since its file was removed.
 func (b *Batch) DeleteBlobIfGone(d v1.Hash, store Store) error { return b.deleteUnless(d, store) }

@@ -21,9 +21,9 @@ const schemaVersion = 2
 // migrateBatch is how many records are changed in one transaction of a migration.
 const migrateBatch = 1000
 
-// migrations has what brings a database from version i+1 to version i+2. Each may be cut
-// anywhere and is then done once more, from its beginning: it must pass over what it has
-// changed already. The version is raised when it is through.
+// migrations[i] brings a database from version i+1 to version i+2. The version is raised at
+// its end. If it is interrupted it runs again from its beginning, so that it must pass over
+// what it has changed already.
 func migrations() []func(*Index) error {
 	return []func(*Index) error{(*Index).addHints}
 }
@@ -41,7 +41,7 @@ func (ix *Index) migrate(from int64) error {
 		if err := ix.changeAtOnce(func(txn *badger.Txn) error { return txn.Set(versionKey, encodeVersion(v+1)) }); err != nil {
 			return fmt.Errorf("migrate from schema %d to %d: %w", v, v+1, err)
 		}
-		// On the disk before the next one relies on it.
+		// It must be on the disk before the next one relies on it.
 		if err := ix.db.Sync(); err != nil {
 			return fmt.Errorf("migrate from schema %d to %d: %w", v, v+1, err)
 		}

@@ -161,8 +161,8 @@ func (b *rebuild) fill(journal string, walk WalkFunc) error {
 	return errors.Join(err, b.flush())
 }
 
-// apply makes the change of a journal line. What is gone is taken out, not left as an
-// earlier line had it: an old binding of a tag must not come back as the current one.
+// apply makes the change of a journal line. If the content of a tag is gone, the tag is removed
+// and not left as an earlier line had it: an old binding must not become the current one.
 func (b *rebuild) apply(e entry) error {
 	if !e.remove && e.pin.Ref == "" {
 		there, err := b.there(e.desc.Digest)

@@ -15,7 +15,7 @@ import (
 // digests with their length before them. A record is decoded whole or not at all.
 const recordForm = 1
 
-// errRecord is what a damaged record comes down to.
+// errRecord: a record is damaged.
 var errRecord = errors.New("record cannot be decoded")
 
 func damaged(what string, err error) error {
@@ -136,8 +136,8 @@ func decodeRepo(v []byte) (repoRecord, error) {
 type totals struct {
 	Totals
 	live int64 // bytes of the journal lines that still count
-	// mark is the place in the journal up to which its lines are in the database. What
-	// follows was appended just before a crash.
+	// mark is the place in the journal up to which the database has its lines. Lines behind it
+	// were appended just before a crash.
 	mark mark
 }
 

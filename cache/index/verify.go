@@ -18,9 +18,9 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// Badger ends the process when it meets certain damage in its tables (in a goroutine of
-// its own, where nobody can recover), and passes over a damaged block as if its keys were
-// not there. So its files are looked at before it is let near them.
+// Badger ends the process when it meets certain damage in its tables, in a goroutine of its
+// own, where nobody can recover. It also treats a damaged block as if its keys did not exist.
+// So the files are checked before Badger opens them.
 
 // verifyAll is the size up to which all tables are read at every start: well under 0.1 s.
 // Larger ones are read when the process before did not end well, which is what a damaged

@@ -1,8 +1,8 @@
 // Package s3 keeps blobs as objects of a bucket: Amazon S3, or a server that speaks its API.
 //
-// It promises that an object under a name is whole, since a put and the end of an upload
-// in parts are each one step, and that an object that is there already is not written
-// again. It does not promise that an object has its digest: whoever reads it checks.
+// It promises that an object is whole, since a put and the end of an upload in parts are
+// atomic, and that an object that exists is not written again. It does not promise that an
+// object has its digest: its reader must check that.
 //
 // An object is called PREFIX/blobs/ALGORITHM/xx/HEX, xx being the first two of HEX.
 //
@@ -145,7 +145,7 @@ func New(ctx context.Context, o Options) (*Bucket, error) {
 		if o.Endpoint != "" {
 			c.BaseEndpoint = aws.String(o.Endpoint)
 		}
-		// Checksums are given where they are of use; others trouble servers that do not know them.
+		// Checksums are sent only where they are needed, since some servers refuse them.
 		c.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired
 		c.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired
 	})
@@ -255,8 +255,8 @@ func (o Options) adjust(t *http.Transport, trust *x509.CertPool) {
 	}
 }
 
-// conn breaks a connection on which no byte moves. Progress in one direction counts for
-// both, since an answer waits for the end of its request.
+// conn closes a connection on which no byte moves for a while. Progress in one direction
+// counts for both, since an answer waits for the end of its request.
 type conn struct {
 	net.Conn
 	stall time.Duration

@@ -26,8 +26,8 @@ func (b *Bucket) Reach(ctx context.Context) error {
 	return b.explain(err, "list objects", "s3:ListBucket")
 }
 
-// Check tries everything that will be done with the bucket on an object of its own, which
-// it removes again: list, put, read a range, begin and end an upload in parts, remove. The error is a
+// Check tries all that the mirror does with a bucket, on an object of its own that it removes
+// again: list, put, read a range, begin and end an upload in parts, remove. The error is a
 // [Refusal] when settings or rights are wrong.
 func (b *Bucket) Check(ctx context.Context) error {
 	if err := b.Reach(ctx); err != nil {

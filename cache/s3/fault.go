@@ -15,7 +15,7 @@ import (
 	"forebay/internal/pull"
 )
 
-// messageMost bounds what is taken over of a server's message.
+// messageMost bounds the part of a server's message that is kept.
 const messageMost = 256
 
 // fault turns an error of the SDK into one of ours.
@@ -98,7 +98,7 @@ func regionOf(err error) string {
 	return ""
 }
 
-// A Refusal is an error that the settings or rights cause, and that no retry mends.
+// A Refusal is an error that comes from wrong settings or rights. Trying again does not help.
 type Refusal struct {
 	Text string // what to change
 	Err  error

@@ -19,7 +19,7 @@ import (
 // errStalled is the cause of a body that did not go on.
 var errStalled = errors.New("no byte arrived in time")
 
-// readAttempts is how often a read is tried: who waits for it can go elsewhere.
+// readAttempts is how often a read is tried: the caller can ask the registry instead.
 func readAttempts(o *s3.Options) { o.RetryMaxAttempts = 2 }
 
 // Open opens the bytes [off, end) of an object, end -1 being its end.
@@ -69,7 +69,7 @@ func (b *Bucket) Open(ctx context.Context, d v1.Hash, off, end int64) (*pull.Bod
 	return p, nil
 }
 
-// late makes an error of what was too slow.
+// late returns a timeout if err came from a stall, else err.
 func late(ctx context.Context, op string, err error) error {
 	if errors.Is(context.Cause(ctx), errStalled) {
 		return &pull.Error{Kind: pull.Timeout, Upstream: "bucket", Op: op, Err: errStalled}
@@ -77,7 +77,7 @@ func late(ctx context.Context, op string, err error) error {
 	return err
 }
 
-// body is the body of an answer that must go on.
+// body is the body of an answer. It is ended when no byte comes for the time stall.
 type body struct {
 	io.ReadCloser
 	ctx    context.Context // of this one answer

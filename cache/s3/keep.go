@@ -93,10 +93,10 @@ func (b *Bucket) page(ctx context.Context, pages *s3.ListObjectsV2Paginator) (*s
 	return pages.NextPage(ctx)
 }
 
-// Touch makes an object as young as if it were put now, by copying it onto itself inside
-// the bucket. Some servers change nothing then but what they know of the object: with them
-// it is made anew of a single part that is a copy. That it stays old is an error: it would
-// be removed although it is needed.
+// Touch makes an object as young as if it were put now, by copying it onto itself inside the
+// bucket. Some servers do not change its age then: with them it is made anew of one part that
+// is a copy. If it stays old, that is an error, since it would be removed although it is
+// needed.
 func (b *Bucket) Touch(ctx context.Context, o tier.Object) error {
 	op := "touch " + o.Digest.String()
 	key, err := b.key(o.Digest)

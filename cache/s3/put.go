@@ -50,7 +50,7 @@ func (b *Bucket) Put(ctx context.Context, d v1.Hash, size int64, content io.Read
 	if !errors.Is(err, errExists) {
 		return err
 	}
-	// Somebody else put it. It is not trusted for its name alone.
+	// Somebody else put it. Its name alone proves nothing: at least the size must be right.
 	there, err := b.Stat(ctx, d)
 	if err != nil {
 		return err
@@ -86,7 +86,8 @@ func within(ctx context.Context, n int64) (context.Context, context.CancelFunc) 
 	return context.WithTimeout(ctx, startAtMost+time.Duration(n/rateLeast)*time.Second)
 }
 
-// ifNone is the condition that the object is not there, where that is wanted and known.
+// ifNone returns the condition that the object does not exist, unless it may be replaced or
+// the server knows no conditions.
 func (p *put) ifNone() *string {
 	if p.o.Replace || p.b.unconditional.Load() {
 		return nil
@@ -94,7 +95,8 @@ func (p *put) ifNone() *string {
 	return aws.String("*")
 }
 
-// conditional calls write, once more without its condition if the server does not know that.
+// conditional calls write, and once more without the condition if the server does not know
+// conditions.
 func (p *put) conditional(write func() error) error {
 	conditional := p.ifNone() != nil
 	err := write()
@@ -287,7 +289,7 @@ func (p *put) part(ctx context.Context, u index.Upload, number int32, off, n int
 	return aws.ToString(out.ETag), nil
 }
 
-// complete makes the object of its parts.
+// complete makes the object from its parts.
 func (p *put) complete(ctx context.Context, u index.Upload, parts []types.CompletedPart) error {
 	limited, cancel := within(ctx, p.size)
 	defer cancel()

@@ -7,9 +7,9 @@ import (
 )
 
 const (
-	// failuresMost in a row mean that the bucket is in trouble, and not one request.
+	// failuresMost failures in a row are the fault of the bucket and not of a request.
 	failuresMost = 3
-	// It is asked again after pauseLeast, then less and less often.
+	// The bucket is asked again after pauseLeast, then less and less often.
 	pauseLeast = time.Second
 	pauseMost  = time.Minute
 	// probeTick is how often somebody looks whether it is time to ask.
@@ -39,7 +39,7 @@ const (
 	closed
 )
 
-// told takes in how a request ended.
+// told learns how a request ended, and returns what that changed.
 func (b *breaker) told(err error, now time.Time) change {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -86,7 +86,7 @@ func (b *breaker) allow() bool {
 	return true
 }
 
-// wait waits until a request may be made. It reports whether that was before ctx was done.
+// wait waits until a request may be made, and reports false if ctx was done before.
 func (b *breaker) wait(ctx context.Context) bool {
 	if b.allow() {
 		return ctx.Err() == nil

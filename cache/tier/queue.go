@@ -9,8 +9,8 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
-// queueMost bounds what is remembered of what is to be uploaded. The rest is found again
-// by comparing disk and bucket, see Tier.refill.
+// queueMost bounds the queue. Uploads that find no room are found again later by comparing
+// disk and bucket, see Tier.refill.
 const queueMost = 10000
 
 // queue is what is to be uploaded, in the order in which it is due.
@@ -136,14 +136,14 @@ func (q *queue) length() (n int, bytes int64) {
 	return len(q.known), q.bytes
 }
 
-// complete says that disk and bucket were compared and all found its place.
+// complete says that disk and bucket were compared and everything found room in the queue.
 func (q *queue) complete() {
 	q.mu.Lock()
 	q.missed = false
 	q.mu.Unlock()
 }
 
-// lacks waits until the queue is empty and there may be more.
+// lacks waits until the queue is empty although there may be more to upload.
 func (q *queue) lacks(ctx context.Context) bool {
 	for {
 		q.mu.Lock()

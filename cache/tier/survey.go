@@ -44,7 +44,8 @@ type Survey struct {
 	Aborted int64         `json:"aborted"` // uploads that nobody went on with
 }
 
-// every is how often the bucket must be listed, so that what we need is marked in time.
+// every is how often the bucket must be listed, so that objects that we need are marked
+// before they are too old.
 func (t *Tier) every() time.Duration {
 	if t.opts.SurveyEvery > 0 {
 		return t.opts.SurveyEvery
@@ -55,8 +56,8 @@ func (t *Tier) every() time.Duration {
 	return min(t.bound()/4, surveyMost)
 }
 
-// bound is the age that an object may reach without being removed: whoever needs it marks
-// it when it is half as old.
+// bound is the age at which an object may be removed. Those that we need are marked as young
+// when they are half as old.
 func (t *Tier) bound() time.Duration {
 	if t.opts.MaxBytes > 0 && (t.opts.MaxAge <= 0 || t.opts.Grace < t.opts.MaxAge) {
 		return t.opts.Grace
@@ -116,8 +117,8 @@ func (t *Tier) writeSurvey(s Survey) {
 	}
 }
 
-// Survey lists the bucket, makes the index agree with it, marks what we need as young,
-// removes what is too old or too much, and ends uploads that nobody goes on with.
+// Survey lists the bucket, makes the index agree with it, marks what we need as young, removes
+// what is too old or beyond the limit of size, and ends abandoned uploads.
 func (t *Tier) Survey(ctx context.Context) (Survey, error) {
 	v := &survey{t: t, now: time.Now()}
 	err := v.run(ctx)
@@ -194,7 +195,7 @@ func EachShard(ctx context.Context, b Objects, fn func(shard string, all []Objec
 	return group.Wait()
 }
 
-// shards are the parts of a bucket: of sha512 there is next to nothing.
+// shards are the parts of a bucket. All of sha512 is one, since hardly anything uses it.
 func shards() []string {
 	all := []string{"sha512"}
 	for i := range 256 {
@@ -265,7 +266,7 @@ func (v *survey) judge(o Object, r index.Remote) {
 	}
 }
 
-// gone forgets what the listing did not have. What was uploaded since it began stays.
+// gone forgets what the listing did not have, but for uploads that ended since it began.
 func (v *survey) gone(shard string, listed map[v1.Hash]bool) error {
 	after := beforeShard(shard)
 	for {

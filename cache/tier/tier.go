@@ -1,10 +1,10 @@
-// Package tier keeps a bucket behind the disk: everything that the disk has is uploaded,
-// and what the disk dropped is read from there.
+// Package tier keeps a bucket behind the disk: everything on the disk is uploaded, and what
+// the disk has dropped is read from the bucket.
 //
-// It promises that no client waits for an upload, that the index never says that the
-// bucket has what was not put there whole, and that a bucket that fails is left alone
-// until it answers again. It does not promise that an object has its digest: whoever
-// reads one checks, and tells [Tier.Distrust].
+// It promises that no client waits for an upload, that the index never says that the bucket
+// has content that was not put there whole, and that a bucket that fails is left alone until
+// it answers again. It does not promise that an object has its digest: its reader must check
+// that, and call [Tier.Distrust] if it has not.
 //
 // The index says for each digest whether the bucket has it. What is on the disk and not
 // in the bucket is what is still to be uploaded, so that a crash loses no upload.
@@ -108,11 +108,11 @@ type Options struct {
 // Limited reports whether objects are ever removed because of age or room.
 func (o Options) Limited() bool { return o.MaxBytes > 0 || o.MaxAge > 0 }
 
-// Owner is what the tier asks of whose disk it is behind.
+// Owner is what the tier asks of the owner of the disk.
 type Owner interface {
 	// Pinned reports whether content must be kept.
 	Pinned(d v1.Hash) bool
-	// Busy reports whether clients wait for downloads, which uploads then make way for.
+	// Busy reports whether clients wait for downloads. Uploads then make way.
 	Busy() bool
 	// Changed is told that the bucket is left alone, err being why, or answers again.
 	Changed(what string, err error)
@@ -169,7 +169,7 @@ func (t *Tier) Has(d v1.Hash) (int64, bool) {
 	return r.Size, ok && err == nil
 }
 
-// Pending reports whether content is still to be uploaded: its file is all there is.
+// Pending reports whether content is still to be uploaded, so that its file is the only copy.
 func (t *Tier) Pending(d v1.Hash) bool {
 	waits, missed := t.queue.has(d)
 	if !waits && missed {
@@ -179,14 +179,14 @@ func (t *Tier) Pending(d v1.Hash) bool {
 	return waits
 }
 
-// Fault is what the bucket is not asked for at present, because it failed.
+// Fault is a kind of requests that the bucket does not get at present, since they failed.
 type Fault struct {
 	What  string // "reading from the bucket", "uploading to the bucket"
 	Err   error  // the last failure
 	Since time.Time
 }
 
-// Faults returns what the bucket is not asked for at present; nothing when all is well.
+// Faults returns the requests that the bucket does not get at present; none when all is well.
 func (t *Tier) Faults() []Fault {
 	var all []Fault
 	for _, b := range []*breaker{&t.reads, &t.writes} {
@@ -222,8 +222,8 @@ func unavailable(op string, err error) error {
 	return &pull.Error{Kind: pull.Unavailable, Upstream: "bucket", Op: op, Err: err}
 }
 
-// Open opens the bytes [off, end) of an object, end -1 being its end. A bucket that fails
-// is not asked, so that the caller goes elsewhere at once.
+// Open opens the bytes [off, end) of an object, end -1 being its end. A bucket that is left
+// alone is not asked, so that the caller can ask the registry at once.
 func (t *Tier) Open(ctx context.Context, d v1.Hash, off, end int64) (*pull.Body, error) {
 	if t.reads.open() {
 		return nil, unavailable("get "+d.String(), errLeftAlone)
@@ -255,7 +255,7 @@ func (w *watched) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// told takes in how a request went.
+// told tells a breaker how a request ended, and the owner what that changed.
 func (t *Tier) told(ctx context.Context, b *breaker, err error) {
 	if ctx.Err() != nil {
 		return
@@ -335,8 +335,8 @@ func (t *Tier) forget(all ...v1.Hash) (n int64, err error) {
 	return n, nil
 }
 
-// Distrust notes that an object is not what its name says. It is not read any more. Soon it
-// is replaced by what the disk has then, or removed: nobody waits for that.
+// Distrust notes that an object does not have its digest. It is not read any more. In the
+// background it is replaced by what the disk has then, or removed.
 func (t *Tier) Distrust(d v1.Hash) {
 	t.distrusts.Add(1)
 	t.mu.Lock()

@@ -16,13 +16,14 @@ const (
 	// retryLeast and retryMost bound the pause before a failed upload is tried again.
 	retryLeast = time.Second
 	retryMost  = 10 * time.Minute
-	// courtesy is how long an upload waits for downloads to end that run beside it: both
-	// share the line, the disk and the processors, and only for those somebody waits. It
-	// does so only while no more than courtesyMost uploads wait.
+	// courtesy is how long an upload waits for running downloads to end: both share the line,
+	// the disk and the processors, and clients wait only for downloads. With more than
+	// courtesyMost uploads in the queue it does not wait.
 	courtesy     = 3 * time.Second
 	courtesyMost = 64
 	courtesyTick = 20 * time.Millisecond
-	// quiet is how long none must have run: the next layer of an image follows at once.
+	// quiet is how long no download must have run, since the next layer of an image follows
+	// at once.
 	quiet = 200 * time.Millisecond
 )
 
@@ -41,7 +42,7 @@ func (t *Tier) uploads(ctx context.Context) {
 		switch err := t.upload(ctx, u.digest); {
 		case err == nil:
 			t.queue.done(u)
-			// It may have come to the disk while a wrong object was removed.
+			// The content may have come to the disk while a wrong object was removed.
 			if size, here := t.size(u.digest); here && wrong && !t.wrong(u.digest) {
 				t.Added(u.digest, size)
 			}
@@ -115,8 +116,8 @@ func (t *Tier) upload(ctx context.Context, d v1.Hash) error {
 	if err != nil {
 		return err
 	}
-	// The time is that of its end, so that a listing that began before knows that it may
-	// have missed it.
+	// The time is that of the upload's end, so that a listing that began before knows that
+	// it may have missed the object.
 	if err := errors.Join(t.known(Object{Digest: d, Size: size, Stamp: time.Now()}), t.forgetUpload(d, begun)); err != nil {
 		return err
 	}

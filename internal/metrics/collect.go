@@ -72,7 +72,7 @@ func (s sink) times(f *Family, t tally.Snapshot, labels ...string) {
 	s.ch <- prometheus.MustNewConstHistogram(f.desc, t.Count, t.Sum.Seconds(), buckets, labels...)
 }
 
-// missing says that a metric could not be had, which makes the scrape tell of it.
+// missing makes the scrape report that a metric could not be read.
 func (s sink) missing(f *Family, err error) {
 	if err != nil {
 		s.ch <- prometheus.NewInvalidMetric(f.desc, err)
@@ -119,8 +119,8 @@ func (c *collector) registry(to sink, r *upstream.Registry, now time.Time) {
 	}
 }
 
-// sameBefore reports whether two accounts have one name, of which only the first is told:
-// the same user twice, with two passwords.
+// sameBefore reports whether an earlier account has the same name: one user with two
+// passwords. Only the first of them is reported.
 func sameBefore(before []upstream.Budget, b upstream.Budget) bool {
 	for _, other := range before {
 		if other.Host == b.Host && other.Credential == b.Credential {
@@ -130,8 +130,7 @@ func sameBefore(before []upstream.Budget, b upstream.Budget) bool {
 	return false
 }
 
-// budget writes what a registry will still give to one credential. What it did not say is
-// left out.
+// budget writes what a registry will still give to one credential, as far as it said so.
 func (c *collector) budget(to sink, name string, b upstream.Budget, now time.Time) {
 	labels := []string{name, b.Host, b.Credential}
 	to.truth(c.f.held, !b.PausedUntil.IsZero(), labels...)

@@ -1,10 +1,10 @@
 // Package metrics turns what the mirror counts into metrics for Prometheus.
 //
-// What requests cost is told by [Metrics.Observe], which takes no lock and allocates
-// nothing once a kind of request has been seen. All else is read where it is counted, when
-// somebody asks: see [Metrics.Watch].
+// Requests are counted by [Metrics.Observe], which takes no lock and allocates nothing once a
+// kind of request has been seen. All else is counted elsewhere and read when somebody
+// scrapes: see [Metrics.Watch].
 //
-// No label has values that clients or registries choose: there is a bounded number of each.
+// No label has values that clients or registries choose: the number of series is bounded.
 package metrics
 
 import (
@@ -81,7 +81,7 @@ func (m *Metrics) Handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{
 		EnableOpenMetrics: true,
 		Registry:          m.registry, // counts what could not be had
-		// A store that cannot be measured must not hide what the rest says.
+		// A store that cannot be measured must not hide the other metrics.
 		ErrorHandling: promhttp.ContinueOnError,
 		// Two scrapers and a person; each costs a look at the store's folders.
 		MaxRequestsInFlight: 8,

@@ -12,8 +12,8 @@ import (
 	"forebay/upstream"
 )
 
-// Places of kinds and results in arrays, so that a request costs no look into a map but
-// the one for its upstream.
+// The kinds and results by their places in arrays, so that a request costs one look into a
+// map, for its upstream.
 const (
 	kinds   = 7
 	results = 7
@@ -185,8 +185,8 @@ func (r *requests) Collect(to chan<- prometheus.Metric) {
 	}
 	for _, one := range *registries {
 		if u := r.upstreams[one.Name()]; u != nil {
-			// Bytes come from an upstream before they go to a client, and what comes for
-			// nobody may stay a loss: the counter stands still until that is made good.
+			// Bytes come from an upstream before they go to a client, and some never go to one: the
+			// counter stands still until more was sent than fetched again.
 			saved := u.content.Load() - one.Figures().Bytes
 			to <- prometheus.MustNewConstMetric(r.savedBytes, prometheus.CounterValue, float64(raise(&u.savedMost, saved)), u.name)
 		}
