@@ -20,7 +20,7 @@ const (
 	ORAS                       // oras and its library
 	Helm                       // helm
 	RegClient                  // regctl, regsync
-	Forebay                    // another mirror of this kind
+	Forebay                    // another Forebay
 )
 
 func (c Client) String() string {
