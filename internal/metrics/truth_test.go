@@ -42,7 +42,7 @@ func newWorld(t *testing.T, ho hubtest.Options, mo mirrortest.Options) *world {
 	w.metrics = metrics.New(metrics.Options{Version: "v1", Revision: "abc", Compiler: "go", Upstreams: []string{"docker.io"}})
 	mo.Hub, mo.Observe = w.hub, w.metrics.Observe
 	mo.Cache.Store.OnEvent = func(e event.Event) { w.metrics.Event(e.Kind) }
-	mo.Cache.RevalidateTimeout = 10 * time.Second // nothing is stale but what a test makes stale
+	mo.Cache.RevalidateTimeout = time.Minute // nothing is stale but what a test makes stale
 	w.mirror = mirrortest.New(t, mo)
 	w.metrics.Watch(metrics.Sources{
 		Keeper: w.mirror.Keeper(), Registries: w.mirror.Registries(), Reserves: map[string]float64{"docker.io": 0.1},
@@ -98,7 +98,7 @@ func (w *world) want(status int, kind proxy.Kind, method, path, span string) []b
 // moment before its request is over.
 func (w *world) gather() map[string]*dto.MetricFamily {
 	w.t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		families, err := w.metrics.Gatherer().Gather()
 		if err != nil {
@@ -296,7 +296,7 @@ func TestFiguresAreWhatHappened(t *testing.T) {
 // await gathers until the metrics are as they should be.
 func (w *world) await(what string, is func(map[string]*dto.MetricFamily) bool) {
 	w.t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		families, err := w.metrics.Gatherer().Gather()
 		if err != nil {
@@ -306,7 +306,7 @@ func (w *world) await(what string, is func(map[string]*dto.MetricFamily) bool) {
 			return
 		}
 		if time.Now().After(deadline) {
-			w.t.Fatalf("no %s in ten seconds", what)
+			w.t.Fatalf("no %s in a minute", what)
 		}
 		select {
 		case <-time.After(time.Millisecond):

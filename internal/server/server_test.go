@@ -199,7 +199,7 @@ func TestStalledClientIsCutOff(t *testing.T) {
 func TestSlowClientIsServed(t *testing.T) {
 	const size = 16 << 20
 	ended := make(chan error, 1)
-	idle := 800 * time.Millisecond
+	idle := 2 * time.Second
 	s, _ := start(t, Options{Handler: serveFile(bigFile(t, size), ended), WriteIdle: idle}, func(s *Server) {
 		s.wrap = func(in stream) stream {
 			if err := in.(*net.TCPConn).SetWriteBuffer(1 << 20); err != nil {

@@ -76,7 +76,7 @@ func TestT14_HeadersOverTheWire(t *testing.T) {
 // T14: a body that stalls is taken up again where it stopped, and the client sees nothing
 // but a pause.
 func TestT14_StalledBodiesGoOn(t *testing.T) {
-	hub, m, c := setupWith(t, hubtest.Options{}, mirrortest.Options{}, upstream.Options{Timeouts: upstream.Timeouts{Stall: 500 * time.Millisecond}})
+	hub, m, c := setupWith(t, hubtest.Options{}, mirrortest.Options{}, upstream.Options{Timeouts: upstream.Timeouts{Stall: 2 * time.Second}})
 	for _, at := range []int64{1, 100_000, 2_999_999} {
 		digest := hub.PutBlob("library/app", letters(int(at), 3_000_000))
 		hub.AddRule(hubtest.Rule{Role: hubtest.CDN, Ref: digest, Count: 1, Do: hubtest.StallAt(at)})

@@ -19,6 +19,10 @@ import (
 // nothing for so long has failed, whatever it would say later.
 const patience = 25 * time.Second
 
+// atOnce bounds what needs nobody's patience: milliseconds on an idle machine. Whoever
+// waits for a timeout of an upstream has 10 s of it at least.
+const atOnce = 8 * time.Second
+
 // The User-Agents of clients, by the way in which they react to errors.
 const (
 	agentDocker     = `docker/20.10.24+dfsg1 go/go1.19.8 git-commit/5d6db84 kernel/6.1.0 os/linux arch/amd64 UpstreamClient(Docker-Client/28.2.2 \(linux\))`
@@ -322,7 +326,7 @@ func (s shape) nameOf(repo string) string {
 // eventually waits until done returns true.
 func eventually(t testing.TB, what string, done func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*patience)
 	defer cancel()
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
@@ -330,7 +334,7 @@ func eventually(t testing.TB, what string, done func() bool) {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			t.Fatalf("waited %s for: %s", patience, what)
+			t.Fatalf("waited %s for: %s", 3*patience, what)
 		}
 	}
 }

@@ -198,7 +198,7 @@ func TestFaultDrop(t *testing.T) {
 
 func TestFaultStallAndDrip(t *testing.T) {
 	w := newFaultWorld(t)
-	w.p.client.Timeout = 100 * time.Millisecond
+	w.p.client.Timeout = 2 * time.Second // the beginning comes at once, and no more
 	w.once(RoleCF, StallAt(4))
 	a, err := w.tryBlob()
 	if err != nil || a.body != "0123" || a.err == nil {
@@ -214,12 +214,13 @@ func TestFaultStallAndDrip(t *testing.T) {
 
 func TestFaultHangEndsWithTheClient(t *testing.T) {
 	w := newFaultWorld(t)
-	w.p.client.Timeout = 100 * time.Millisecond
+	w.p.client.Timeout = time.Second
 	w.once(RoleCF, Hang())
 	if _, err := w.tryBlob(); err == nil {
 		t.Error("a hanging request was answered")
 	}
 	w.Settle(t)
+	w.p.client.Timeout = 20 * time.Second
 	release := make(chan struct{})
 	w.once(RoleCF, Block(release))
 	close(release)

@@ -214,7 +214,7 @@ func TestSwitchOffEndsHangingRequests(t *testing.T) {
 		_, err := p.try(http.MethodGet, p.tokenURL("library/a"))
 		failed <- err
 	}()
-	hub.WaitFor(t, 5*time.Second, "token request", func() bool { return hub.TokenRequests() == 1 })
+	hub.WaitFor(t, 30*time.Second, "token request", func() bool { return hub.TokenRequests() == 1 })
 	hub.SwitchOff(RoleAuth)
 	if err := <-failed; err == nil {
 		t.Error("the request was answered")

@@ -64,7 +64,7 @@ func TestFiguresAreTrue(t *testing.T) {
 	checkClients(t, s, size, parts)
 
 	var series activity.Series
-	err = eventually(5*time.Second, func() error { // what just happened is in it at once
+	err = eventually(30*time.Second, func() error { // what just happened is in it at once
 		fetch(t, s.admin+"/api/v1/series?span=hour", &series)
 		if series.Sum != u.Traffic {
 			return fmt.Errorf("the history has %+v, want %+v", series.Sum, u.Traffic)

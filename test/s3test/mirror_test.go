@@ -46,7 +46,7 @@ func bucketOptions(url string) s3.Options {
 	return s3.Options{
 		Name: s3test.Bucket, Region: s3test.Region, Endpoint: url, PathStyle: true,
 		AccessKeyID: s3test.AccessKey, SecretAccessKey: s3test.SecretKey, PartSize: 5 << 20,
-		Timeouts: s3.Timeouts{Connect: 2 * time.Second, Answer: time.Second, Stall: 2 * time.Second, Backoff: 10 * time.Millisecond},
+		Timeouts: s3.Timeouts{Connect: 10 * time.Second, Answer: 5 * time.Second, Stall: 5 * time.Second, Backoff: 10 * time.Millisecond},
 	}
 }
 
