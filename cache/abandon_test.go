@@ -5,7 +5,9 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -65,5 +67,54 @@ func TestLargeFillMakesWay(t *testing.T) {
 			t.Errorf("small blob took %v beside two large ones, want under 10 s of their 64", took)
 		}
 		large.Wait()
+	})
+}
+
+// TestReaderWhoComesAsAFillIsGivenUpGetsAnother: between the decision to end and the end
+// lies a write to the disk, which the test holds up.
+func TestReaderWhoComesAsAFillIsGivenUpGetsAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := cachetest.NewRegistry()
+		s := &cachetest.Script{Pace: time.Millisecond}
+		s.Data, _ = cachetest.BlobOf(24<<20, 1)
+		d := r.Put(hub.Name, s)
+		var held atomic.Bool
+		release := make(chan struct{})
+		hold := func(step, name string) error {
+			if held.Load() && strings.HasSuffix(name, ".json") {
+				<-release
+			}
+			return nil
+		}
+		c, err := Open(Options{Store: store.Options{Dir: t.TempDir(), Fault: hold}, CancelAbandoned: true,
+			Upstreams: map[string]UpstreamOptions{"docker.io": {Upstream: r, TagTTL: ttl}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer closeCache(t, c)
+		b, err := c.Blob(t.Context(), hub, d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.Send(t.Context(), io.Discard, 0, 4<<20); err != nil {
+			t.Fatal(err)
+		}
+		held.Store(true)
+		b.Close()
+		synctest.Wait() // it is given up, and waits for the disk
+		got := make(chan []byte)
+		go func() {
+			all, err := readBlob(t.Context(), c, hub, d)
+			if err != nil {
+				t.Errorf("Blob = %d bytes, %v, want another fill", len(all), err)
+			}
+			got <- all
+		}()
+		synctest.Wait()
+		held.Store(false)
+		close(release)
+		if all := <-got; !bytes.Equal(all, s.Data) {
+			t.Errorf("Blob = %d bytes, want the %d of the blob", len(all), len(s.Data))
+		}
 	})
 }

@@ -90,6 +90,23 @@ func (c *Cache) Blob(ctx context.Context, repo Repo, d v1.Hash) (*Blob, error) {
 		if err == nil || try > 0 || !errors.Is(err, sums.ErrMismatch) && !errors.Is(err, fill.ErrAbandoned) {
 			return b, err
 		}
+		if err := c.awaitEnd(ctx, repo, d); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// awaitEnd waits until a fill of d has ended that was given up, so that another can begin.
+func (c *Cache) awaitEnd(ctx context.Context, repo Repo, d v1.Hash) error {
+	f := c.fills.Of(d)
+	if f == nil || !f.Abandoned() {
+		return nil
+	}
+	select {
+	case <-f.Done():
+		return nil
+	case <-ctx.Done():
+		return tooLate(ctx, repo, "get blob "+repo.Name+"@"+d.String())
 	}
 }
 

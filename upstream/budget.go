@@ -127,8 +127,8 @@ func (a *account) use(who identity) {
 }
 
 // noteBudget remembers what an answer of the registry says of the limits of the credential
-// that it was asked with, and books a pull.
-func (r *Registry) noteBudget(ctx context.Context, a *ask, resp *http.Response) {
+// that it was asked with, and books a pull. since is of the account as the request began.
+func (r *Registry) noteBudget(ctx context.Context, a *ask, resp *http.Response, since int64) {
 	limit, ok := wire.ParseRateLimit(resp.Header)
 	if !ok {
 		return
@@ -136,6 +136,7 @@ func (r *Registry) noteBudget(ctx context.Context, a *ask, resp *http.Response) 
 	now := r.opts.Now()
 	if a.charged() && resp.StatusCode == http.StatusOK {
 		a.who.budget.Spend(pull.Client(ctx), a.repo, now)
+		since++ // it knows of itself
 	}
-	a.who.budget.See(limit, now)
+	a.who.budget.See(limit, since, now)
 }

@@ -199,12 +199,13 @@ func (r *Registry) probe(ctx context.Context, e *endpoint, a *ask) *failure {
 	head := *a
 	head.method, head.op = http.MethodHead, "probe by head of "+a.op
 	r.counts.probes.Add(1)
+	since := head.who.budget.Asking()
 	resp, g, fail := r.authenticated(ctx, e, &head, e.url(head.path(), ""))
 	if fail != nil {
 		return fail
 	}
 	defer discard(resp)
-	r.noteBudget(ctx, &head, resp)
+	r.noteBudget(ctx, &head, resp, since)
 	if resp.StatusCode == http.StatusTooManyRequests {
 		return r.statusFailure(ctx, &head, resp, g)
 	}

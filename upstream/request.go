@@ -231,11 +231,12 @@ func (r *Registry) atRegistry(ctx context.Context, e *endpoint, a *ask) (*answer
 	if u == nil {
 		u = e.url(a.path(), a.query)
 	}
+	since := a.who.budget.Asking()
 	resp, g, fail := r.authenticated(ctx, e, a, u)
 	if fail != nil {
 		return nil, fail
 	}
-	r.noteBudget(ctx, a, resp)
+	r.noteBudget(ctx, a, resp, since)
 	if redirects(resp) {
 		resp, fail = r.follow(ctx, e, a, u, resp, g)
 		if fail != nil {

@@ -205,7 +205,7 @@ func (t *download) fetch(ctx context.Context, running *sync.WaitGroup, verdict <
 				return err
 			}
 		case <-t.kick:
-			if t.opts.CancelAbandoned && t.abandoned() {
+			if t.opts.CancelAbandoned && t.abandon() {
 				return fmt.Errorf("fill %s: %w", t.Digest, ErrAbandoned)
 			}
 		case <-t.resume:
@@ -216,12 +216,6 @@ func (t *download) fetch(ctx context.Context, running *sync.WaitGroup, verdict <
 			return store.ErrClosed
 		}
 	}
-}
-
-func (t *download) abandoned() bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.holders == 0
 }
 
 // start opens as many connections as the plan has work for.

@@ -94,7 +94,9 @@ type Fill struct {
 	sum     hash.Hash // used by the hasher alone until the fill has ended
 	readers map[*reader]struct{}
 	holders int // who has the fill open, see Hold
-	changed signal
+	// abandoned: it ends since nobody had it open, and nobody may come to it any more.
+	abandoned bool
+	changed   signal
 }
 
 // target is the file of a fill.
@@ -161,11 +163,31 @@ func (f *Fill) Arrived() (int64, error) {
 	return f.have.total(), f.err
 }
 
-// Hold counts one who has the fill open, until LetGo.
-func (f *Fill) Hold() {
+// Hold counts one who has the fill open, until LetGo. It reports whether that came in time:
+// not if the fill is about to end because nobody had it open.
+func (f *Fill) Hold() bool {
 	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.abandoned {
+		return false
+	}
 	f.holders++
-	f.mu.Unlock()
+	return true
+}
+
+// Abandoned reports whether the fill ends, or has ended, because nobody had it open.
+func (f *Fill) Abandoned() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.abandoned
+}
+
+// abandon gives the fill up if nobody has it open.
+func (f *Fill) abandon() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.abandoned = f.holders == 0
+	return f.abandoned
 }
 
 // LetGo ends a Hold.

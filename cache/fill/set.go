@@ -32,10 +32,9 @@ func (s *Set) Hold(d v1.Hash, fit func(*Fill) bool) *Fill {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f := s.live(d)
-	if f == nil || !fit(f) {
+	if f == nil || !fit(f) || !f.Hold() {
 		return nil
 	}
-	f.Hold()
 	return f
 }
 
@@ -52,13 +51,15 @@ func (s *Set) live(d v1.Hash) *Fill {
 }
 
 // Join returns the fill of d that is running, held by [Fill.Hold], or starts the one that
-// begin returns, in a goroutine of its own. No other fill of d begins meanwhile. The error is begin's, or store.ErrClosed
-// after Close.
+// begin returns, in a goroutine of its own. No other fill of d begins meanwhile. The error is begin's, store.ErrClosed
+// after Close, or ErrAbandoned while a fill of d ends that nobody had open: see [Fill.Done].
 func (s *Set) Join(d v1.Hash, begin func() (f *Fill, run func(), err error)) (f *Fill, joined bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if f := s.live(d); f != nil {
-		f.Hold()
+		if !f.Hold() {
+			return nil, false, ErrAbandoned
+		}
 		return f, true, nil
 	}
 	if s.closed {

@@ -31,6 +31,7 @@ type Account struct {
 	seenAt time.Time // zero: nothing was ever said
 	used   time.Time // since when something is used up without a full reset; zero: nothing is
 	spent  []pulled  // by us, oldest first; at most spentMost
+	booked int64     // pulls that were ever booked
 }
 
 // pulled is one request that was charged.
@@ -39,11 +40,23 @@ type pulled struct {
 	client, repository string
 }
 
-// See remembers what an answer said of the limit. An answer that said nothing changes
-// nothing: images of verified publishers have no limit, and do not tell about other images.
-func (a *Account) See(l wire.RateLimit, now time.Time) {
+// Asking returns what [Account.See] is told of a request that begins now.
+func (a *Account) Asking() (since int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	return a.booked
+}
+
+// See remembers what an answer said of the limit. An answer that said nothing changes
+// nothing: images of verified publishers have no limit, and do not tell about other images.
+// since is what Asking returned: an answer to a request that began before the last pull may
+// not know of it, and is not believed when it says that more remains.
+func (a *Account) See(l wire.RateLimit, since int64, now time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if since < a.booked && l.Limit == a.said.Limit && l.Remaining > a.said.Remaining && a.said.Remaining >= 0 {
+		return
+	}
 	a.said, a.seenAt = l, now
 	a.trim(now)
 	used := a.usedUp()
@@ -68,6 +81,7 @@ func (a *Account) Spend(client, repository string, now time.Time) {
 		a.spent = slices.Delete(a.spent, 0, spentMost/8)
 	}
 	a.spent = append(a.spent, pulled{now, client, repository})
+	a.booked++
 }
 
 // usedUp returns how much of the limit is gone, by us and by others; -1 when unknown.

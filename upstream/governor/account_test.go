@@ -48,7 +48,7 @@ func TestLow(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			var a Account
-			a.See(test.said, time.Now())
+			a.See(test.said, a.Asking(), time.Now())
 			time.Sleep(test.age)
 			if got := a.Low(test.reserve, time.Now()); got != test.want {
 				t.Errorf("%s: Low = %t, want %t", test.what, got, test.want)
@@ -62,7 +62,7 @@ func TestWindowIsFollowedInTheMiddle(t *testing.T) {
 		var a Account
 		pull := func(limit, remaining int64, window time.Duration) {
 			a.Spend("10.0.0.1", "library/nginx", time.Now())
-			a.See(said(limit, remaining, window), time.Now())
+			a.See(said(limit, remaining, window), a.Asking(), time.Now())
 		}
 		pull(100, 99, 6*time.Hour)
 		time.Sleep(2 * time.Hour)
@@ -86,14 +86,14 @@ func TestStatementSaysWhoSpentIt(t *testing.T) {
 			for range times {
 				left--
 				a.Spend(client, repo, time.Now())
-				a.See(said(100, left, time.Hour), time.Now())
+				a.See(said(100, left, time.Hour), a.Asking(), time.Now())
 			}
 		}
 		pull("10.0.0.1", "library/nginx", 3)
 		pull("10.0.0.2", "library/nginx", 5)
 		pull("", "library/alpine", 2)
 		left -= 7 // somebody else behind the same address
-		a.See(said(100, left, time.Hour), time.Now())
+		a.See(said(100, left, time.Hour), a.Asking(), time.Now())
 		want := []Spending{
 			{"10.0.0.2", "library/nginx", 5}, {"10.0.0.1", "library/nginx", 3}, {"", "library/alpine", 2},
 		}
@@ -102,7 +102,7 @@ func TestStatementSaysWhoSpentIt(t *testing.T) {
 			t.Errorf("Spent (-want +got):\n%s\nElsewhere = %d, want 7", diff, s.Elsewhere)
 		}
 		time.Sleep(59 * time.Minute)
-		a.See(said(100, 99, time.Hour), time.Now()) // the window began anew
+		a.See(said(100, 99, time.Hour), a.Asking(), time.Now()) // the window began anew
 		if s := a.Statement(time.Now()); len(s.Spent) != 1 || s.Elsewhere != 0 {
 			t.Errorf("after a new window: %+v, want one pull", s)
 		}
@@ -119,7 +119,7 @@ func TestForecast(t *testing.T) {
 		first := time.Now()
 		for i := range 40 { // one each 30 s: 120 an hour
 			a.Spend("10.0.0.1", "library/nginx", time.Now())
-			a.See(said(100, int64(99-i), time.Hour), time.Now())
+			a.See(said(100, int64(99-i), time.Hour), a.Asking(), time.Now())
 			time.Sleep(30 * time.Second)
 		}
 		s := a.Statement(time.Now())
@@ -148,9 +148,27 @@ func TestManyPullsAreBounded(t *testing.T) {
 	now := time.Now()
 	for i := range 3 * spentMost {
 		a.Spend("10.0.0.1", "library/nginx", now)
-		a.See(said(1e6, int64(1e6-i), time.Hour), now)
+		a.See(said(1e6, int64(1e6-i), time.Hour), a.Asking(), now)
 	}
 	if n := len(a.spent); n > spentMost {
 		t.Errorf("%d pulls are remembered, want at most %d", n, spentMost)
+	}
+}
+
+func TestAnswerFromBeforeAPullIsNotBelieved(t *testing.T) {
+	var a Account
+	now := time.Now()
+	a.See(said(10, 5, time.Hour), a.Asking(), now)
+	late := a.Asking()
+	a.Spend("10.0.0.1", "library/app", now)
+	a.See(said(10, 4, time.Hour), a.Asking(), now)
+	a.See(said(10, 5, time.Hour), late, now) // it was counted before the pull was
+	if got := a.Statement(now).Remaining; got != 4 {
+		t.Errorf("Remaining = %d after an answer from before the last pull, want 4", got)
+	}
+	a.See(said(10, 2, time.Hour), late, now) // others have spent: what is worse is always believed
+	a.See(said(10, 9, time.Hour), a.Asking(), now)
+	if got := a.Statement(now).Remaining; got != 9 {
+		t.Errorf("Remaining = %d after the window began anew, want 9", got)
 	}
 }
