@@ -83,6 +83,12 @@ async function go(page, hash) {
   await settled(page);
 }
 
+// focused waits until the element with that text has the focus: on a busy machine a key that
+// was pressed takes its time.
+async function focused(page, text, complaint) {
+  await page.waitForFunction((want) => document.activeElement.textContent === want, text).catch(() => must(false, complaint));
+}
+
 async function settled(page) {
   await page.waitForSelector("main h1");
   await page.waitForFunction(() => !document.querySelector(".skeleton") && document.querySelector(".conn.live"));
@@ -312,12 +318,13 @@ await step("an upstream that fails is told, and what is kept is served on", {}, 
 
 await step("keyboard", {}, async (page) => {
   await open(page, world.data, "#/overview");
+  await page.bringToFront(); // else the key may come before the page has the focus
   await page.keyboard.press("Tab");
-  must((await page.evaluate(() => document.activeElement.textContent)) === "Skip to content", "the first stop is not the skip link");
+  await focused(page, "Skip to content", "the first stop is not the skip link");
   await page.keyboard.press("Enter");
   must((await page.evaluate(() => document.activeElement.id)) === "main", "the skip link does not lead to the content");
   await page.keyboard.press("Tab");
-  must((await page.evaluate(() => document.activeElement.textContent)) === "1 hour", "the next stop is not in the content");
+  await focused(page, "1 hour", "the next stop is not in the content");
   await page.keyboard.press("Tab");
   await page.keyboard.press("Enter");
   must((await page.evaluate(() => document.activeElement.getAttribute("aria-pressed"))) === "true" && page.url().endsWith("span=day"), "the keyboard does not choose");
