@@ -82,8 +82,8 @@ func TestArchivesOfOtherToolsAreImported(t *testing.T) {
 					t.Error(err)
 					continue
 				}
-				if got, err := s.(runner).run(t.Context(), tt.repo+":"+catalogueTag); err != nil || got != want.prints {
-					t.Errorf("run = %q, %v, want %q", got, err, want.prints)
+				if got, err := s.(runner).run(t.Context(), tt.repo+":"+catalogueTag); err != nil || got != want.says {
+					t.Errorf("run = %q, %v, want %q", got, err, want.says)
 				}
 			}
 			island.assertStoreClean(t)
@@ -101,8 +101,8 @@ func TestOtherToolsReadOurBundles(t *testing.T) {
 	must(t, "export", "-o", archive, name, many, "--format", "docker-archive", "--platform", "linux/amd64", "--server", w.mirror.admin)
 	runs := func(t *testing.T, s runner, repo string) {
 		t.Helper()
-		if got, err := s.run(t.Context(), repo+":"+catalogueTag); err != nil || got != w.images[repo].prints {
-			t.Errorf("run %s = %q, %v, want %q", repo, got, err, w.images[repo].prints)
+		if got, err := s.run(t.Context(), repo+":"+catalogueTag); err != nil || got != w.images[repo].says {
+			t.Errorf("run %s = %q, %v, want %q", repo, got, err, w.images[repo].says)
 		}
 	}
 	t.Run("skopeo", func(t *testing.T) {

@@ -2,6 +2,8 @@ package e2e
 
 import (
 	"context"
+	"os"
+	"path/filepath"
 	"testing"
 )
 
@@ -30,8 +32,25 @@ type store interface {
 // runner is a store that can also run what it has pulled.
 type runner interface {
 	store
-	// run returns what the image prints. It never pulls.
+	// run returns what the image says. It never pulls.
 	run(ctx context.Context, name string) (string, error)
+}
+
+// saysDir is where a container finds a folder for what it has to say.
+const saysDir = "/said"
+
+// listen has start run a container with a folder of the machine mounted at saysDir, and
+// returns what it wrote there.
+func listen(dir string, start func(folder string) error) (string, error) {
+	folder, err := os.MkdirTemp(dir, "said")
+	if err != nil {
+		return "", err
+	}
+	if err := start(folder); err != nil {
+		return "", err
+	}
+	text, err := os.ReadFile(filepath.Join(folder, "text"))
+	return string(text), err
 }
 
 // clients are all of them. Each test that says "every client" means these.

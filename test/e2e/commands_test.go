@@ -75,7 +75,7 @@ func TestBuildKitBuildsThroughMirror(t *testing.T) {
 			t.Fatal(err)
 		}
 		got, err := d.run(t.Context(), "built")
-		if want := w.images[plainOCI].prints; err != nil || got != want {
+		if want := w.images[plainOCI].says; err != nil || got != want {
 			t.Errorf("run what was built = %q, %v, want %q", got, err, want)
 		}
 		w.hub.SwitchOff() // for the second time

@@ -99,5 +99,8 @@ func (c *containerdStore) pull(ctx context.Context, name string) ([]string, erro
 func (c *containerdStore) run(ctx context.Context, name string) (string, error) {
 	// All containerds give runc and the cgroups their containers' names as they are.
 	id := fmt.Sprintf("e2e-%s-%d", filepath.Base(filepath.Dir(c.socket)), c.runs.Add(1))
-	return c.command(ctx, "run", "--rm", "docker.io/"+name, id)
+	return listen(filepath.Dir(c.socket), func(folder string) error {
+		_, err := c.command(ctx, "run", "--rm", "--mount", "type=bind,src="+folder+",dst="+saysDir+",options=rbind:rw", "docker.io/"+name, id)
+		return err
+	})
 }

@@ -56,7 +56,10 @@ func (d *dockerStore) pull(ctx context.Context, name string) ([]string, error) {
 }
 
 func (d *dockerStore) run(ctx context.Context, name string) (string, error) {
-	return d.docker(ctx, "run", "--rm", "--pull=never", "--network=none", name)
+	return listen(filepath.Dir(d.socket), func(folder string) error {
+		_, err := d.docker(ctx, "run", "--rm", "--pull=never", "--network=none", "--volume="+folder+":"+saysDir, name)
+		return err
+	})
 }
 
 // digestsOf takes the digests from a list of NAME@DIGEST.

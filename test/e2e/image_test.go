@@ -83,24 +83,26 @@ type image struct {
 	mediaType types.MediaType // of bytes
 	blobs     []blob          // config and layers, of all platforms, each once
 	children  []image         // of an index
-	prints    string          // what it prints when it is run
+	says      string          // what it writes when it is run
 }
 
 // platformImage makes one runnable image. Running it checks the files of all
-// layers against their sums and then prints a line with its name.
+// layers against their sums and then writes a line with its name into a file below saysDir,
+// which the runner mounts: what a container prints is copied by processes that clients do
+// not all wait for.
 func platformImage(d dialect, p v1.Platform, says string, layers []layer) (image, error) {
 	greeting := fmt.Sprintf("forebay e2e %s %s", says, p.String())
 	cfg := v1.ConfigFile{
 		OS: p.OS, Architecture: p.Architecture, Variant: p.Variant,
 		Created: v1.Time{Time: epoch},
 		Config: v1.Config{
-			Entrypoint: []string{"/bin/busybox", "sh", "-c", "cd / && busybox cat /sums/* | busybox sha256sum -c -s && exec busybox echo \"$GREETING\""},
+			Entrypoint: []string{"/bin/busybox", "sh", "-c", "cd / && busybox cat /sums/* | busybox sha256sum -c -s && exec busybox echo \"$GREETING\" >" + saysDir + "/text"},
 			Env:        []string{"PATH=/bin", "GREETING=" + greeting},
 		},
 		RootFS: v1.RootFS{Type: "layers"},
 	}
 	m := v1.Manifest{SchemaVersion: 2, MediaType: d.manifest()}
-	img := image{mediaType: m.MediaType, prints: greeting + "\n"}
+	img := image{mediaType: m.MediaType, says: greeting + "\n"}
 	for _, l := range layers {
 		cfg.RootFS.DiffIDs = append(cfg.RootFS.DiffIDs, l.diffID)
 		cfg.History = append(cfg.History, v1.History{Created: v1.Time{Time: epoch}, CreatedBy: "forebay e2e"})
@@ -139,7 +141,7 @@ func attestation(of image) (image, error) {
 // indexImage joins images of several platforms. It runs as its first one.
 func indexImage(d dialect, platforms []v1.Platform, children []image) (image, error) {
 	idx := v1.IndexManifest{SchemaVersion: 2, MediaType: d.index()}
-	img := image{mediaType: idx.MediaType, children: children, prints: children[0].prints}
+	img := image{mediaType: idx.MediaType, children: children, says: children[0].says}
 	for n, c := range children {
 		idx.Manifests = append(idx.Manifests, v1.Descriptor{
 			MediaType: c.mediaType, Digest: c.digest, Size: int64(len(c.bytes)), Platform: &platforms[n],

@@ -60,5 +60,8 @@ func (p *podmanStore) pull(ctx context.Context, name string) ([]string, error) {
 }
 
 func (p *podmanStore) run(ctx context.Context, name string) (string, error) {
-	return p.podman(ctx, "run", "--rm", "--pull=never", "--network=none", "docker.io/"+name)
+	return listen(p.dir, func(folder string) error {
+		_, err := p.podman(ctx, "run", "--rm", "--pull=never", "--network=none", "--volume="+folder+":"+saysDir, "docker.io/"+name)
+		return err
+	})
 }

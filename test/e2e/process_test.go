@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -211,16 +212,21 @@ func unmountBelow(dir string) error {
 	return nil
 }
 
-// freeAddr returns a loopback address with a port that nobody listens on. The
-// sandbox has only our own processes, so nobody takes it in between.
+// nextPort is the number of the next port that a process of ours gets.
+var nextPort atomic.Int32
+
+// freeAddr returns an address with a port that nobody listens on. The network of the
+// sandbox has only our own processes, and those that let the kernel choose a port get one
+// from 32768 on, so nobody takes it in between. crane speaks HTTP to 127.0.0.1 only.
 func freeAddr(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	addr := fmt.Sprintf("127.0.0.1:%d", 20_000+nextPort.Add(1))
+	l, err := net.Listen("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	return l.Addr().String()
+	return addr
 }
 
 // writeFile makes a file below a temporary folder of the test.

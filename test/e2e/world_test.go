@@ -111,8 +111,8 @@ func pull(t testing.TB, s store, name string, want image) {
 	got, err := r.run(t.Context(), name)
 	if err != nil {
 		t.Errorf("run %s: %v", name, err)
-	} else if got != want.prints {
-		t.Errorf("run %s printed %q, want %q", name, got, want.prints)
+	} else if got != want.says {
+		t.Errorf("run %s said %q, want %q", name, got, want.says)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -103,7 +104,9 @@ func Binary(t testing.TB) string {
 func (s *Server) Start() {
 	s.t.Helper()
 	if s.addr == "" {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		// The program takes no socket that is open already. On an address of its own nobody
+		// takes the port in between.
+		l, err := net.Listen("tcp", fmt.Sprintf("127.%d.%d.%d:0", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254)))
 		if err != nil {
 			s.t.Fatal(err)
 		}
