@@ -51,7 +51,7 @@ func (a *API) answer(w http.ResponseWriter, r *http.Request, handle func(http.Re
 		return
 	}
 	p := problemOf(err)
-	if p.status >= http.StatusInternalServerError && p.code == "internal" {
+	if p.status == http.StatusInternalServerError {
 		a.log.Error("admin request failed", logkey.URLPath(clip(r.URL.Path)), logkey.Err(err))
 	}
 	if p.status == http.StatusUnauthorized {
@@ -77,6 +77,8 @@ func problemOf(err error) *problem {
 		return &problem{http.StatusBadRequest, "bad_request", err.Error()}
 	case errors.Is(err, store.ErrNotKept):
 		return &problem{http.StatusNotFound, "not_kept", err.Error()}
+	case errors.Is(err, image.ErrUnreadable):
+		return &problem{http.StatusInternalServerError, "unreadable", err.Error()}
 	case errors.Is(err, upkeep.ErrPinned):
 		return &problem{http.StatusConflict, "pinned", err.Error()}
 	case errors.Is(err, image.ErrPinsTooLarge):

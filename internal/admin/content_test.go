@@ -4,9 +4,12 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"forebay/cache"
 	"net/http"
 	"strings"
 	"testing"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
 func digestText(s string) string { return fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(s))) }
@@ -75,5 +78,19 @@ func TestContentGoesInAndOutByItsDigest(t *testing.T) {
 		if code := codeOf(t, w); w.Code != tt.status || code != tt.code {
 			t.Errorf("%s %.60s %.40s = %d %s, want %d %s", tt.method, tt.path, tt.body, w.Code, w.Body, tt.status, tt.code)
 		}
+	}
+}
+
+func TestDamagedManifestIsToldOf(t *testing.T) {
+	a := openAPIFor(t, true, "")
+	text := []byte("no manifest")
+	d := v1.Hash{Algorithm: "sha256", Hex: strings.TrimPrefix(digestText(string(text)), "sha256:")}
+	repo := cache.Repo{Upstream: "docker.io", Name: "library/app"}
+	if _, err := a.keeper.Store.PutManifest(repo, v1.Descriptor{Digest: d}, text); err != nil {
+		t.Fatal(err)
+	}
+	w := asks(a, "GET", "/contents?ref=docker.io/library/app@"+d.String(), "", nil)
+	if w.Code != 500 || !strings.Contains(w.Body.String(), `"unreadable"`) {
+		t.Errorf("GET /contents = %d %s, want 500 and the code unreadable", w.Code, w.Body)
 	}
 }

@@ -245,6 +245,8 @@ func (o *operator) refused(response *http.Response, answer []byte) error {
 	switch err.code {
 	case "unauthorized":
 		return command.Hint(err, "Give the token of the server with --token-file or FOREBAY_ADMIN_TOKEN.")
+	case "unreadable":
+		return command.Hint(err, "What is damaged is found and fetched again by forebay verify --repair.")
 	case "bad_request", "bad_reference":
 		return command.Usage(err)
 	}
