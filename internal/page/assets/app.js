@@ -37,6 +37,14 @@ export function route() {
   return { name, query: Object.fromEntries(new URLSearchParams(query || "")) };
 }
 
+// reveal scrolls the navigation, which is a row on a phone, to a link. By scrollIntoView the
+// browser would take the link for where the Tab key goes on from, and pass over what is before it.
+function reveal(link) {
+  const at = link.getBoundingClientRect();
+  const frame = nav.getBoundingClientRect();
+  nav.scrollLeft += Math.min(at.left - frame.left, 0) + Math.max(at.right - frame.right, 0);
+}
+
 function show() {
   if (signingIn) return;
   const { name, query } = route();
@@ -47,7 +55,7 @@ function show() {
   for (const link of nav.querySelectorAll("a")) {
     if (link.dataset.view === (parent || name)) {
       link.setAttribute("aria-current", "page");
-      link.scrollIntoView({ block: "nearest", inline: "nearest" });
+      reveal(link);
     } else {
       link.removeAttribute("aria-current");
     }
