@@ -10,6 +10,8 @@ import (
 
 	"github.com/dgraph-io/badger/v4"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"forebay/cache/index/row"
 )
 
 // access gathers the times at which blobs were used, to the minute, until they are written.
@@ -37,7 +39,7 @@ func (a *access) pending(d v1.Hash) (time.Time, bool) {
 	if !ok {
 		m, ok = a.writing[d]
 	}
-	return fromMinutes(m), ok
+	return row.FromMinutes(m), ok
 }
 
 // Used returns the minute of a blob's last use, written or not.
@@ -45,8 +47,8 @@ func (ix *Index) Used(d v1.Hash) (time.Time, bool, error) {
 	if at, ok := ix.access.pending(d); ok {
 		return at, true, nil
 	}
-	key, err := digestKey(prefixAccess, d)
-	return lookup(ix, "last use of", d, key, err, decodeMinutes)
+	key, err := row.DigestKey(row.PrefixAccess, d)
+	return lookup(ix, "last use of", d, key, err, row.DecodeMinutes)
 }
 
 // flushAccess writes the gathered times. Those that cannot be written are kept for the
@@ -88,7 +90,7 @@ func (ix *Index) writeSomeAccess(digests []v1.Hash, times map[v1.Hash]uint32) er
 	defer ix.mu.Unlock()
 	return ix.change(accessBatch*128, func(txn *badger.Txn) error {
 		for _, d := range digests {
-			key, err := digestKey(prefixBlob, d)
+			key, err := row.DigestKey(row.PrefixBlob, d)
 			if err != nil {
 				continue // not a digest: nothing is kept under it either
 			}
@@ -99,16 +101,14 @@ func (ix *Index) writeSomeAccess(digests []v1.Hash, times map[v1.Hash]uint32) er
 			if err != nil {
 				return err
 			}
-			key[0] = prefixAccess
-			if err := txn.Set(key, encodeUse(times[d], ix.hintOf(d))); err != nil {
+			key[0] = row.PrefixAccess
+			if err := txn.Set(key, row.EncodeUse(times[d], ix.hintOf(d))); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
 }
-
-func fromMinutes(m uint32) time.Time { return time.Unix(int64(m)*60, 0) }
 
 // hintOf returns what is to be remembered with the use of a blob.
 func (ix *Index) hintOf(d v1.Hash) uint8 {

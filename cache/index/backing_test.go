@@ -52,7 +52,7 @@ func TestNoFileIsMappedWithoutBlocks(t *testing.T) {
 	for n := 0; len(begun) < 2; n += 500 { // so that a table is written
 		err := ix.Update(func(b *Batch) error {
 			for i := range 500 {
-				if err := b.PutLink(Repo{"docker.io", "a"}, Blob, digest(strconv.Itoa(n+i)), Link{MediaType: "m/t", At: at(1)}); err != nil {
+				if err := b.PutLink(Repo{Upstream: "docker.io", Name: "a"}, Blob, digest(strconv.Itoa(n+i)), Link{MediaType: "m/t", At: at(1)}); err != nil {
 					return err
 				}
 			}

@@ -8,6 +8,8 @@ import (
 
 	"github.com/dgraph-io/badger/v4"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"forebay/cache/index/row"
 )
 
 // Batch gathers changes for [Index.Update]. Its methods look at their arguments and
@@ -52,7 +54,7 @@ func (ix *Index) apply(steps []func(*writer) error) (err error) {
 	}
 	txn := ix.db.NewTransaction(true)
 	defer txn.Discard()
-	w := &writer{txn: txn, totals: *ix.totals.Load(), repos: map[Repo]*repoRecord{}}
+	w := &writer{txn: txn, totals: *ix.totals.Load(), repos: map[Repo]*row.RepoRecord{}}
 	for _, step := range steps {
 		if err := step(w); err != nil {
 			return tooBig(err)
@@ -71,9 +73,9 @@ func (ix *Index) apply(steps []func(*writer) error) (err error) {
 	// out of it, and a rebuild would give back a right that was taken away. A line without
 	// its change does no harm: the next start makes the change.
 	if ix.journal != nil {
-		w.totals.mark = ix.journal.append(w.lines)
+		w.totals.Mark = ix.journal.append(w.lines)
 	}
-	if err := w.set(totalsKey, w.totals.encode()); err != nil {
+	if err := w.set(row.TotalsKey, w.totals.Encode()); err != nil {
 		return tooBig(err)
 	}
 	if err := ix.fault.before(StepCommit, ix.dir); err != nil {
@@ -107,7 +109,7 @@ func tooBig(err error) error {
 
 // PutBlob records that content is committed, in place of what was recorded.
 func (b *Batch) PutBlob(d v1.Hash, info BlobInfo) error {
-	key, err := digestKey(prefixBlob, d)
+	key, err := row.DigestKey(row.PrefixBlob, d)
 	if err != nil {
 		return fmt.Errorf("record blob: %w", err)
 	}
@@ -115,7 +117,7 @@ func (b *Batch) PutBlob(d v1.Hash, info BlobInfo) error {
 		return fmt.Errorf("record blob %s: size %d is negative", d, info.Size)
 	}
 	b.steps = append(b.steps, func(w *writer) error {
-		old, known, err := read(w, key, decodeBlob)
+		old, known, err := read(w, key, row.DecodeBlob)
 		if err != nil {
 			return err
 		}
@@ -125,23 +127,23 @@ func (b *Batch) PutBlob(d v1.Hash, info BlobInfo) error {
 			w.totals.Blobs++
 		}
 		w.totals.Bytes += info.Size
-		return w.set(key, info.encode())
+		return w.set(key, info.Encode())
 	})
 	return nil
 }
 
 // DeleteBlob forgets content and its last use. Links and tags stay: they are still true.
 func (b *Batch) DeleteBlob(d v1.Hash) error {
-	key, err := digestKey(prefixBlob, d)
+	key, err := row.DigestKey(row.PrefixBlob, d)
 	if err != nil {
 		return fmt.Errorf("forget blob: %w", err)
 	}
-	used, err := digestKey(prefixAccess, d)
+	used, err := row.DigestKey(row.PrefixAccess, d)
 	if err != nil {
 		return fmt.Errorf("forget blob: %w", err)
 	}
 	b.steps = append(b.steps, func(w *writer) error {
-		old, known, err := read(w, key, decodeBlob)
+		old, known, err := read(w, key, row.DecodeBlob)
 		if err != nil || !known {
 			return err
 		}
@@ -155,25 +157,25 @@ func (b *Batch) DeleteBlob(d v1.Hash) error {
 // PutLink records that a repository holds a digest. What is unknown in l, an empty media
 // type or a negative size, does not replace what is known.
 func (b *Batch) PutLink(r Repo, k Kind, d v1.Hash, l Link) error {
-	key, err := linkKey(r, k, d)
+	key, err := row.LinkKey(r, k, d)
 	if err != nil {
 		return fmt.Errorf("link to %s: %w", r, err)
 	}
-	holder, err := holderKey(r, k, d)
+	holder, err := row.HolderKey(r, k, d)
 	if err != nil {
 		return fmt.Errorf("link to %s: %w", r, err)
 	}
-	if err := checkMediaType(l.MediaType); err != nil {
+	if err := row.CheckMediaType(l.MediaType); err != nil {
 		return fmt.Errorf("link %s to %s: %w", d, r, err)
 	}
 	b.steps = append(b.steps, func(w *writer) error {
-		old, known, err := read(w, key, decodeLink)
+		old, known, err := read(w, key, row.DecodeLink)
 		if err != nil {
 			return err
 		}
 		l := l
 		if known {
-			if l = l.over(old); l == old {
+			if l = l.Over(old); l == old {
 				return nil
 			}
 			w.retire(linkLine(r, k, d, old))
@@ -181,23 +183,23 @@ func (b *Batch) PutLink(r Repo, k Kind, d v1.Hash, l Link) error {
 			return err
 		}
 		w.record(linkLine(r, k, d, l))
-		return errors.Join(w.set(key, l.encode()), w.set(holder, nil))
+		return errors.Join(w.set(key, l.Encode()), w.set(holder, nil))
 	})
 	return nil
 }
 
 // DeleteLink takes the right to a digest from a repository.
 func (b *Batch) DeleteLink(r Repo, k Kind, d v1.Hash) error {
-	key, err := linkKey(r, k, d)
+	key, err := row.LinkKey(r, k, d)
 	if err != nil {
 		return fmt.Errorf("unlink from %s: %w", r, err)
 	}
-	holder, err := holderKey(r, k, d)
+	holder, err := row.HolderKey(r, k, d)
 	if err != nil {
 		return fmt.Errorf("unlink from %s: %w", r, err)
 	}
 	b.steps = append(b.steps, func(w *writer) error {
-		old, known, err := read(w, key, decodeLink)
+		old, known, err := read(w, key, row.DecodeLink)
 		if err != nil || !known {
 			return err
 		}
@@ -211,22 +213,22 @@ func (b *Batch) DeleteLink(r Repo, k Kind, d v1.Hash) error {
 // PutTag records what the upstream said that a tag points to: t.Desc at t.CheckedAt.
 // ChangedAt and History follow from what is recorded already; those in t are not looked at.
 func (b *Batch) PutTag(r Repo, tag string, t Tag) error {
-	key, err := tagKey(r, tag)
+	key, err := row.TagKey(r, tag)
 	if err != nil {
 		return fmt.Errorf("bind tag: %w", err)
 	}
-	if _, err := appendDigest(nil, t.Desc.Digest); err != nil {
+	if _, err := row.AppendDigest(nil, t.Desc.Digest); err != nil {
 		return fmt.Errorf("bind tag %s:%s: %w", r, tag, err)
 	}
-	if err := checkMediaType(string(t.Desc.MediaType)); err != nil {
+	if err := row.CheckMediaType(string(t.Desc.MediaType)); err != nil {
 		return fmt.Errorf("bind tag %s:%s: %w", r, tag, err)
 	}
 	b.steps = append(b.steps, func(w *writer) error {
-		old, known, err := read(w, key, decodeTag)
+		old, known, err := read(w, key, row.DecodeTag)
 		if err != nil {
 			return err
 		}
-		next := t.next(old, known)
+		next := t.Next(old, known)
 		if !known {
 			if err := w.countTag(r, 1); err != nil {
 				return err
@@ -239,19 +241,19 @@ func (b *Batch) PutTag(r Repo, tag string, t Tag) error {
 			}
 			w.record(line)
 		}
-		return w.set(key, next.encode())
+		return w.set(key, next.Encode())
 	})
 	return nil
 }
 
 // DeleteTag forgets a tag and its history.
 func (b *Batch) DeleteTag(r Repo, tag string) error {
-	key, err := tagKey(r, tag)
+	key, err := row.TagKey(r, tag)
 	if err != nil {
 		return fmt.Errorf("forget tag: %w", err)
 	}
 	b.steps = append(b.steps, func(w *writer) error {
-		old, known, err := read(w, key, decodeTag)
+		old, known, err := read(w, key, row.DecodeTag)
 		if err != nil || !known {
 			return err
 		}
@@ -262,35 +264,13 @@ func (b *Batch) DeleteTag(r Repo, tag string) error {
 	return nil
 }
 
-// maxMediaType bounds what an upstream may call its content (RFC 6838 4.2: 127 for each half).
-const maxMediaType = 1024
-
-func checkMediaType(s string) error {
-	if len(s) > maxMediaType {
-		return fmt.Errorf("media type of %d bytes is too long", len(s))
-	}
-	return nil
-}
-
-// over returns l, with what l leaves unknown taken from old, and with the time of old.
-func (l Link) over(old Link) Link {
-	if l.MediaType == "" {
-		l.MediaType = old.MediaType
-	}
-	if l.Size < 0 {
-		l.Size = old.Size
-	}
-	l.At = old.At
-	return l
-}
-
 // writer makes the changes of one batch and keeps the counts.
 type writer struct {
 	txn     *badger.Txn
-	totals  totals
-	repos   map[Repo]*repoRecord // as they will be
-	lines   []byte               // for the journal
-	bytes   int64                // that the database writes to its log, at most
+	totals  row.TotalsRecord
+	repos   map[Repo]*row.RepoRecord // as they will be
+	lines   []byte                   // for the journal
+	bytes   int64                    // that the database writes to its log, at most
 	changed bool
 }
 
@@ -298,7 +278,7 @@ type writer struct {
 // so that it can be written anew.
 func read[T any](w *writer, key []byte, decode func([]byte) (T, error)) (rec T, known bool, err error) {
 	rec, err = getValue(w.txn, key, decode)
-	if errors.Is(err, badger.ErrKeyNotFound) || errors.Is(err, errRecord) {
+	if errors.Is(err, badger.ErrKeyNotFound) || errors.Is(err, row.ErrRecord) {
 		var none T
 		return none, false, nil
 	}
@@ -324,11 +304,11 @@ func (w *writer) delete(key []byte) error {
 // record adds a journal line that counts until it is retired.
 func (w *writer) record(line []byte) {
 	w.lines = append(w.lines, line...)
-	w.totals.live += int64(len(line))
+	w.totals.Live += int64(len(line))
 }
 
 // retire notes that an earlier journal line is obsolete.
-func (w *writer) retire(line []byte) { w.totals.live -= int64(len(line)) }
+func (w *writer) retire(line []byte) { w.totals.Live -= int64(len(line)) }
 
 func (w *writer) countLink(r Repo, k Kind, n int64) error {
 	rec, err := w.repo(r)
@@ -337,9 +317,9 @@ func (w *writer) countLink(r Repo, k Kind, n int64) error {
 	}
 	w.totals.Links += n
 	if k == Manifest {
-		rec.manifests += n
+		rec.Manifests += n
 	} else {
-		rec.blobs += n
+		rec.Blobs += n
 	}
 	return nil
 }
@@ -350,20 +330,20 @@ func (w *writer) countTag(r Repo, n int64) error {
 		return err
 	}
 	w.totals.Tags += n
-	rec.tags += n
+	rec.Tags += n
 	return nil
 }
 
 // repo returns the counts of a repository, to be changed.
-func (w *writer) repo(r Repo) (*repoRecord, error) {
+func (w *writer) repo(r Repo) (*row.RepoRecord, error) {
 	if rec := w.repos[r]; rec != nil {
 		return rec, nil
 	}
-	key, err := recordKey(r)
+	key, err := row.RecordKey(r)
 	if err != nil {
 		return nil, err
 	}
-	rec, known, err := read(w, key, decodeRepo)
+	rec, known, err := read(w, key, row.DecodeRepo)
 	if err != nil {
 		return nil, err
 	}
@@ -377,15 +357,15 @@ func (w *writer) repo(r Repo) (*repoRecord, error) {
 // countRepos writes the counts of the repositories.
 func (w *writer) countRepos() error {
 	for r, rec := range w.repos {
-		key, err := recordKey(r)
+		key, err := row.RecordKey(r)
 		if err != nil {
 			return err
 		}
-		if *rec == (repoRecord{}) {
+		if *rec == (row.RepoRecord{}) {
 			w.totals.Repositories--
 			err = w.delete(key)
 		} else {
-			err = w.set(key, rec.encode())
+			err = w.set(key, rec.Encode())
 		}
 		if err != nil {
 			return err

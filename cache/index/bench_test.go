@@ -37,7 +37,9 @@ func filled(b *testing.B, n int) folder {
 	return f
 }
 
-func benchRepo(i int) Repo { return Repo{"docker.io", fmt.Sprintf("library/repository-%d", i%200)} }
+func benchRepo(i int) Repo {
+	return Repo{Upstream: "docker.io", Name: fmt.Sprintf("library/repository-%d", i%200)}
+}
 
 func addAll(batch *Batch, r Repo, d v1.Hash, i int) error {
 	if err := putBlob(d, int64(i))(batch); err != nil {

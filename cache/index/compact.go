@@ -7,13 +7,14 @@ import (
 
 	"github.com/dgraph-io/badger/v4"
 
+	"forebay/cache/index/row"
 	"forebay/internal/logkey"
 )
 
 // compactJournal rewrites the journal from the database if it has grown too far. Updates
 // go on meanwhile.
 func (ix *Index) compactJournal(ctx context.Context) error {
-	if !ix.journal.wasteful(ix.totals.Load().live) {
+	if !ix.journal.wasteful(ix.totals.Load().Live) {
 		return nil
 	}
 	ix.mu.Lock() // so that every change is either in the snapshot or in the tail
@@ -36,8 +37,8 @@ func (ix *Index) compactJournal(ctx context.Context) error {
 // another journal then.
 func (ix *Index) moveMark() error {
 	t := *ix.totals.Load()
-	t.mark = ix.journal.at()
-	if err := ix.change(smallChange, func(txn *badger.Txn) error { return txn.Set(totalsKey, t.encode()) }); err != nil {
+	t.Mark = ix.journal.at()
+	if err := ix.change(smallChange, func(txn *badger.Txn) error { return txn.Set(row.TotalsKey, t.Encode()) }); err != nil {
 		return err
 	}
 	ix.totals.Store(&t)
@@ -47,19 +48,19 @@ func (ix *Index) moveMark() error {
 // catchUp makes the changes that are in the journal and not in the database: a crash, or
 // a loss of power, came between. No Update runs yet.
 func (ix *Index) catchUp(j *journal) error {
-	known := ix.totals.Load().mark
+	known := ix.totals.Load().Mark
 	if j.run == 0 {
 		j.spoil() // its header is damaged: Run writes it anew
 	}
 	switch {
-	case known.run == 0:
+	case known.Run == 0:
 		// The database is new: it holds the journal already, or the journal is empty.
-	case j.run != known.run && j.at().off > int64(len(header(0))):
+	case j.run != known.Run && j.at().Off > int64(len(header(0))):
 		return fmt.Errorf("%w: the journal is not the one it knows", ErrDamaged)
-	case j.run != known.run || j.at().off < known.off:
+	case j.run != known.Run || j.at().Off < known.Off:
 		j.spoil() // lost, or its end is: Run writes it anew from the database
 	default:
-		bad, err := j.since(known.off, func(e entry) error { return ix.Update(e.change) })
+		bad, err := j.since(known.Off, func(e entry) error { return ix.Update(e.change) })
 		if err != nil {
 			return err
 		}
@@ -111,19 +112,19 @@ func writeLive(ctx context.Context, txn *badger.Txn, want Totals, w io.Writer) e
 }
 
 func writeLinks(ctx context.Context, txn *badger.Txn, w io.Writer) (n int64, err error) {
-	err = scan(txn, []byte{prefixLink}, nil, func(key, v []byte) error {
-		r, rest, err := cutRepo(key[1:])
+	err = scan(txn, []byte{row.PrefixLink}, nil, func(key, v []byte) error {
+		r, rest, err := row.CutRepo(key[1:])
 		if err != nil {
 			return err
 		}
 		if len(rest) == 0 {
-			return errRecord
+			return row.ErrRecord
 		}
-		d, _, err := cutDigest(rest[1:])
+		d, _, err := row.CutDigest(rest[1:])
 		if err != nil {
 			return err
 		}
-		l, err := decodeLink(v)
+		l, err := row.DecodeLink(v)
 		if err != nil {
 			return err
 		}
@@ -137,12 +138,12 @@ func writeLinks(ctx context.Context, txn *badger.Txn, w io.Writer) (n int64, err
 }
 
 func writeTags(ctx context.Context, txn *badger.Txn, w io.Writer) (n int64, err error) {
-	err = scan(txn, []byte{prefixTag}, nil, func(key, v []byte) error {
-		r, tag, err := cutRepo(key[1:])
+	err = scan(txn, []byte{row.PrefixTag}, nil, func(key, v []byte) error {
+		r, tag, err := row.CutRepo(key[1:])
 		if err != nil {
 			return err
 		}
-		t, err := decodeTag(v)
+		t, err := row.DecodeTag(v)
 		if err != nil {
 			return err
 		}

@@ -21,6 +21,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"go.uber.org/goleak"
+
+	"forebay/cache/index/row"
 )
 
 // childDir makes the test binary a process that uses the index there and gets killed.
@@ -46,7 +48,7 @@ func newModel() *model {
 
 // The small world of random operations: few names, so that they meet.
 var (
-	someRepos   = []Repo{{"docker.io", "a"}, {"docker.io", "a/b"}, {"ghcr.io", "a"}}
+	someRepos   = []Repo{{Upstream: "docker.io", Name: "a"}, {Upstream: "docker.io", Name: "a/b"}, {Upstream: "ghcr.io", Name: "a"}}
 	someKinds   = []Kind{Manifest, Blob}
 	someTags    = []string{"latest", "1", "1.0"}
 	someDigests = []v1.Hash{digest("0"), digest("1"), digest("2"), digest("3"), digest("4"), sha512Digest("5"), sha512Digest("6")}
@@ -221,7 +223,7 @@ func TestIndexAgreesWithModel(t *testing.T) {
 		if err := ix.compactJournal(context.Background()); err != nil {
 			t.Fatal(err)
 		}
-		live := ix.totals.Load().live + int64(len(header(0)))
+		live := ix.totals.Load().Live + int64(len(header(0)))
 		if info, err := os.Stat(f.journal); err != nil || info.Size() != live {
 			t.Errorf("round %d: compacted journal has %d bytes, %v; %d are live", round, info.Size(), err, live)
 		}
@@ -405,7 +407,7 @@ func TestUpdatesDuringCompactionAreKept(t *testing.T) {
 					return
 				default:
 				}
-				r := Repo{"docker.io", fmt.Sprint("w", worker)}
+				r := Repo{Upstream: "docker.io", Name: fmt.Sprint("w", worker)}
 				err := ix.Update(func(b *Batch) error {
 					return errors.Join(putTag(r, fmt.Sprint(i), d, i)(b), putLink(r, Manifest, d, 1)(b))
 				})
@@ -457,7 +459,7 @@ func TestDamagedIndexDoesNotReplaceTheJournal(t *testing.T) {
 	ix := f.open(t)
 	d := digest("a")
 	update(t, ix, putLink(nginx, Manifest, d, 1), putTag(nginx, "x", d, 1))
-	key, err := linkKey(nginx, Manifest, d)
+	key, err := row.LinkKey(nginx, Manifest, d)
 	if err != nil {
 		t.Fatal(err)
 	}

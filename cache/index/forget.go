@@ -9,6 +9,8 @@ import (
 
 	"github.com/dgraph-io/badger/v4"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"forebay/cache/index/row"
 )
 
 // Forgotten counts what [Index.ForgetAbsent] removed, or would.
@@ -26,30 +28,30 @@ const forgetBatch = 500
 // is removed, only counted.
 func (ix *Index) ForgetAbsent(ctx context.Context, before time.Time, keep func(v1.Hash) bool, dryRun bool) (f Forgotten, err error) {
 	links := func(key, _ []byte, txn *badger.Txn, b *Batch) (int64, error) {
-		d, rest, err := cutDigest(key[1:])
+		d, rest, err := row.CutDigest(key[1:])
 		if err != nil || len(rest) == 0 || keep(d) {
 			return 0, nil // not one of ours
 		}
-		r, _, err := cutRepo(rest[1:])
+		r, _, err := row.CutRepo(rest[1:])
 		if err != nil {
 			return 0, nil // not one of ours
 		}
-		at, err := linkKey(r, Kind(rest[0]), d)
+		at, err := row.LinkKey(r, Kind(rest[0]), d)
 		if err != nil {
 			return 0, nil // not one of ours
 		}
-		l, err := getValue(txn, at, decodeLink)
+		l, err := getValue(txn, at, row.DecodeLink)
 		if err != nil || !l.At.Before(before) || has(txn, d) {
 			return 0, nil // damaged, or too young
 		}
 		return 1, b.ifAbsent(d, func(b *Batch) error { return b.DeleteLink(r, Kind(rest[0]), d) })
 	}
 	tags := func(key, v []byte, txn *badger.Txn, b *Batch) (int64, error) {
-		r, tag, err := cutRepo(key[1:])
+		r, tag, err := row.CutRepo(key[1:])
 		if err != nil {
 			return 0, nil // not one of ours
 		}
-		t, err := decodeTag(v)
+		t, err := row.DecodeTag(v)
 		if err != nil || !t.CheckedAt.Before(before) || keep(t.Desc.Digest) || has(txn, t.Desc.Digest) {
 			return 0, nil // damaged, or too young
 		}
@@ -60,8 +62,8 @@ func (ix *Index) ForgetAbsent(ctx context.Context, before time.Time, keep func(v
 		}
 		return 1, b.ifAbsent(t.Desc.Digest, func(b *Batch) error { return b.DeleteTag(r, string(tag)) })
 	}
-	if f.Tags, err = ix.forget(ctx, prefixTag, tags, dryRun); err == nil {
-		f.Links, err = ix.forget(ctx, prefixHolder, links, dryRun)
+	if f.Tags, err = ix.forget(ctx, row.PrefixTag, tags, dryRun); err == nil {
+		f.Links, err = ix.forget(ctx, row.PrefixHolder, links, dryRun)
 	}
 	if err != nil {
 		return f, fmt.Errorf("forget what is long gone: %w", err)
@@ -142,7 +144,7 @@ func (b *Batch) ifAbsent(d v1.Hash, fn func(*Batch) error) error {
 
 // has reports whether a blob has a record, also if the record cannot be read.
 func has(txn *badger.Txn, d v1.Hash) bool {
-	key, err := digestKey(prefixBlob, d)
+	key, err := row.DigestKey(row.PrefixBlob, d)
 	if err != nil {
 		return true
 	}

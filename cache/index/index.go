@@ -31,6 +31,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
+	"forebay/cache/index/row"
 	"forebay/internal/logkey"
 	"forebay/internal/tally"
 )
@@ -48,8 +49,6 @@ var (
 	ErrDamaged = errors.New("index is damaged")
 	// ErrNewer means that a newer version of the program wrote the index.
 	ErrNewer = errors.New("index was written by a newer version")
-	// ErrTooBig means that a batch or a document is larger than can be kept.
-	ErrTooBig = errors.New("too big for the index")
 )
 
 // Index is an open index. Its methods may be called concurrently.
@@ -63,8 +62,8 @@ type Index struct {
 	unclean bool     // the process before did not close the index
 	guarded bool     // changes are made only while the disk has room for them
 
-	mu     sync.Mutex             // serialises Update, so that totals and records agree
-	totals atomic.Pointer[totals] // written under mu
+	mu     sync.Mutex                       // serialises Update, so that totals and records agree
+	totals atomic.Pointer[row.TotalsRecord] // written under mu
 	access access
 	hint   atomic.Pointer[func(v1.Hash) uint8] // see RememberHints
 	closed sync.Once
@@ -108,7 +107,7 @@ func (ix *Index) attach(path string) error {
 		return errors.Join(err, j.close())
 	}
 	ix.journal = j
-	if ix.totals.Load().mark == j.at() {
+	if ix.totals.Load().Mark == j.at() {
 		return nil
 	}
 	if err := ix.moveMark(); err != nil {
@@ -284,7 +283,7 @@ func badgerOptions(dir string, log *zap.Logger) badger.Options {
 // load reads the version and the totals, or writes them into a new database.
 func (ix *Index) load() (version int64, err error) {
 	err = ix.view(func(txn *badger.Txn) error {
-		version, err = getValue(txn, versionKey, decodeVersion)
+		version, err = getValue(txn, row.VersionKey, row.DecodeVersion)
 		if errors.Is(err, badger.ErrKeyNotFound) {
 			return err
 		}
@@ -294,7 +293,7 @@ func (ix *Index) load() (version int64, err error) {
 		if version > schemaVersion {
 			return fmt.Errorf("%w: it has schema %d, this program knows up to %d", ErrNewer, version, schemaVersion)
 		}
-		t, err := getValue(txn, totalsKey, decodeTotals)
+		t, err := getValue(txn, row.TotalsKey, row.DecodeTotals)
 		if err != nil {
 			return damaged("totals", err)
 		}
@@ -316,11 +315,11 @@ func (ix *Index) initialise(txn *badger.Txn) error {
 	if !empty {
 		return fmt.Errorf("%w: it has no schema version", ErrDamaged)
 	}
-	ix.totals.Store(&totals{})
-	if err := txn.Set(versionKey, encodeVersion(schemaVersion)); err != nil {
+	ix.totals.Store(&row.TotalsRecord{})
+	if err := txn.Set(row.VersionKey, row.EncodeVersion(schemaVersion)); err != nil {
 		return err
 	}
-	return txn.Set(totalsKey, totals{}.encode())
+	return txn.Set(row.TotalsKey, row.TotalsRecord{}.Encode())
 }
 
 // Run writes access times and syncs and compacts the journal until ctx is done. It
@@ -415,15 +414,6 @@ func (ix *Index) Sync() error { return ix.journal.sync() }
 // Unclean reports whether the process before ended without closing the index, so that a
 // [Index.Reconcile] is due.
 func (ix *Index) Unclean() bool { return ix.unclean }
-
-// Totals is what the index counts.
-type Totals struct {
-	Blobs        int64 // blob records
-	Bytes        int64 // their sizes
-	Links        int64
-	Tags         int64
-	Repositories int64 // with at least one link or tag
-}
 
 // Figures are what the index has done since the start, and its size.
 type Figures struct {

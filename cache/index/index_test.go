@@ -19,6 +19,8 @@ import (
 	"github.com/dgraph-io/badger/v4"
 	"github.com/google/go-cmp/cmp"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"forebay/cache/index/row"
 )
 
 // folder is where a test keeps its index.
@@ -192,7 +194,7 @@ func holders(t *testing.T, ix *Index, d v1.Hash) (got []string) {
 func TestLinkIsPerRepositoryAndKind(t *testing.T) {
 	ix := newFolder(t).open(t)
 	d := digest("a")
-	update(t, ix, putLink(nginx, Blob, d, 5), putLink(Repo{"ghcr.io", "a/b"}, Manifest, d, 5))
+	update(t, ix, putLink(nginx, Blob, d, 5), putLink(Repo{Upstream: "ghcr.io", Name: "a/b"}, Manifest, d, 5))
 	for _, tt := range []struct {
 		r    Repo
 		k    Kind
@@ -200,9 +202,9 @@ func TestLinkIsPerRepositoryAndKind(t *testing.T) {
 	}{
 		{nginx, Blob, true},
 		{nginx, Manifest, false},
-		{Repo{"ghcr.io", "a/b"}, Manifest, true},
-		{Repo{"ghcr.io", "library/nginx"}, Blob, false},
-		{Repo{"docker.io", "library/ngin"}, Blob, false},
+		{Repo{Upstream: "ghcr.io", Name: "a/b"}, Manifest, true},
+		{Repo{Upstream: "ghcr.io", Name: "library/nginx"}, Blob, false},
+		{Repo{Upstream: "docker.io", Name: "library/ngin"}, Blob, false},
 	} {
 		if _, ok, err := ix.Link(tt.r, tt.k, d); ok != tt.want || err != nil {
 			t.Errorf("Link(%s, %s) = %t, %v; want %t", tt.r, tt.k, ok, err, tt.want)
@@ -242,15 +244,15 @@ func TestTagHistory(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" || err != nil {
 		t.Errorf("Tag: %v (-want +got)\n%s", err, diff)
 	}
-	for i := range 2 * maxHistory {
+	for i := range 2 * row.MaxHistory {
 		update(t, ix, putTag(nginx, "latest", digest(fmt.Sprint(i)), 10+i))
 	}
 	got, _, err = ix.Tag(nginx, "latest")
-	if len(got.History) != maxHistory || err != nil || got.History[0].Digest != digest(fmt.Sprint(2*maxHistory-2)) {
-		t.Errorf("History has %d entries, %v, the first %v; want the last %d", len(got.History), err, got.History[0], maxHistory)
+	if len(got.History) != row.MaxHistory || err != nil || got.History[0].Digest != digest(fmt.Sprint(2*row.MaxHistory-2)) {
+		t.Errorf("History has %d entries, %v, the first %v; want the last %d", len(got.History), err, got.History[0], row.MaxHistory)
 	}
 	var names []string
-	update(t, ix, putTag(nginx, "1.0", digest("0"), 0), putTag(Repo{"docker.io", "library/nginx2"}, "x", digest("0"), 0))
+	update(t, ix, putTag(nginx, "1.0", digest("0"), 0), putTag(Repo{Upstream: "docker.io", Name: "library/nginx2"}, "x", digest("0"), 0))
 	if err := ix.Tags(nginx, func(tag string, _ Tag) error { names = append(names, tag); return nil }); err != nil {
 		t.Fatal(err)
 	}
@@ -262,10 +264,10 @@ func TestTagHistory(t *testing.T) {
 func TestRepositoriesArePagedInCatalogOrder(t *testing.T) {
 	ix := newFolder(t).open(t)
 	d := digest("a")
-	for _, r := range []Repo{{"docker.io", "library/nginx"}, {"docker.io", "a"}, {"docker.io.example", "z"}, {"docker", "y"}, {"ghcr.io:5000", "b/c"}} {
+	for _, r := range []Repo{{Upstream: "docker.io", Name: "library/nginx"}, {Upstream: "docker.io", Name: "a"}, {Upstream: "docker.io.example", Name: "z"}, {Upstream: "docker", Name: "y"}, {Upstream: "ghcr.io:5000", Name: "b/c"}} {
 		update(t, ix, putLink(r, Manifest, d, 1))
 	}
-	update(t, ix, putLink(Repo{"docker.io", "only/blobs"}, Blob, d, 1), putTag(Repo{"docker.io", "only/tags"}, "x", d, 1))
+	update(t, ix, putLink(Repo{Upstream: "docker.io", Name: "only/blobs"}, Blob, d, 1), putTag(Repo{Upstream: "docker.io", Name: "only/tags"}, "x", d, 1))
 	want := []string{"docker.io.example/z", "docker.io/a", "docker.io/library/nginx", "docker/y", "ghcr.io:5000/b/c"}
 	if !slices.IsSorted(want) {
 		t.Fatal("want is not sorted")
@@ -298,7 +300,7 @@ func TestRepositoriesArePagedInCatalogOrder(t *testing.T) {
 func TestHostileNamesAreRefused(t *testing.T) {
 	ix := newFolder(t).open(t)
 	d := digest("a")
-	for _, r := range []Repo{{}, {"docker.io", ""}, {"", "a"}, {"docker.io\x00a", "b"}, {"docker.io", "a\x00b"}, {"a/b", "c"}, {"docker.io", strings.Repeat("a", 2000)}} {
+	for _, r := range []Repo{{}, {Upstream: "docker.io", Name: ""}, {Upstream: "", Name: "a"}, {Upstream: "docker.io\x00a", Name: "b"}, {Upstream: "docker.io", Name: "a\x00b"}, {Upstream: "a/b", Name: "c"}, {Upstream: "docker.io", Name: strings.Repeat("a", 2000)}} {
 		err := ix.Update(func(b *Batch) error { return b.PutLink(r, Blob, d, Link{}) })
 		if err == nil {
 			t.Errorf("PutLink to %q works, want an error", r)
@@ -383,7 +385,7 @@ func TestDocuments(t *testing.T) {
 	if err := put(ReferrerList, "k", noise); err != nil {
 		t.Fatal(err)
 	}
-	for name, doc := range map[string][]byte{"long": make([]byte, maxDoc+1), "noisy": append(slices.Clone(noise), noise...)} {
+	for name, doc := range map[string][]byte{"long": make([]byte, row.MaxDoc+1), "noisy": append(slices.Clone(noise), noise...)} {
 		if err := put(ReferrerList, "k", doc); !errors.Is(err, ErrTooBig) {
 			t.Errorf("%s: PutDoc = %v, want %v", name, err, ErrTooBig)
 		}
@@ -396,7 +398,7 @@ func TestDocuments(t *testing.T) {
 func TestDropRepo(t *testing.T) {
 	f := newFolder(t)
 	ix := f.open(t)
-	other := Repo{"docker.io", "library/nginx-other"}
+	other := Repo{Upstream: "docker.io", Name: "library/nginx-other"}
 	d := digest("a")
 	update(t, ix, putLink(other, Manifest, d, 1), putTag(other, "x", d, 1))
 	want := ix.Totals()
@@ -499,7 +501,7 @@ func TestBlobsTellUse(t *testing.T) {
 func TestNewerSchemaIsRefused(t *testing.T) {
 	f := newFolder(t)
 	ix := f.open(t)
-	err := ix.db.Update(func(txn *badger.Txn) error { return txn.Set(versionKey, encodeVersion(schemaVersion+1)) })
+	err := ix.db.Update(func(txn *badger.Txn) error { return txn.Set(row.VersionKey, row.EncodeVersion(schemaVersion+1)) })
 	if err := errors.Join(err, ix.Close()); err != nil {
 		t.Fatal(err)
 	}
@@ -513,11 +515,11 @@ func TestDamagedRecordIsAnErrorAndCanBeReplaced(t *testing.T) {
 	ix := newFolder(t).open(t)
 	d := digest("a")
 	update(t, ix, putBlob(d, 1), putTag(nginx, "x", d, 1))
-	key, err := tagKey(nginx, "x")
+	key, err := row.TagKey(nginx, "x")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := ix.db.Update(func(txn *badger.Txn) error { return txn.Set(key, []byte{recordForm, 0xff}) }); err != nil {
+	if err := ix.db.Update(func(txn *badger.Txn) error { return txn.Set(key, []byte{1, 0xff}) }); err != nil {
 		t.Fatal(err)
 	}
 	if tag, ok, err := ix.Tag(nginx, "x"); ok || !errors.Is(err, ErrDamaged) {

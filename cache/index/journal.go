@@ -19,6 +19,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
+	"forebay/cache/index/row"
 	"forebay/internal/wire"
 )
 
@@ -137,14 +138,14 @@ func parseHeader(b []byte) (uint64, error) {
 
 // since calls fn for the sound lines from a position on and counts the others.
 func (j *journal) since(off int64, fn func(entry) error) (bad int, err error) {
-	return readLines(io.NewSectionReader(j.f, off, j.at().off-off), fn)
+	return readLines(io.NewSectionReader(j.f, off, j.at().Off-off), fn)
 }
 
 // at returns the end of the journal.
-func (j *journal) at() mark {
+func (j *journal) at() row.Mark {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return mark{run: j.run, off: j.size}
+	return row.Mark{Run: j.run, Off: j.size}
 }
 
 // write appends b whole or, as far as the disk lets it, not at all.
@@ -167,11 +168,11 @@ func (j *journal) write(b []byte) error {
 
 // append adds lines and returns the new end. When they cannot be written, the caller goes on
 // and the journal is rewritten as soon as the disk allows.
-func (j *journal) append(lines []byte) mark {
+func (j *journal) append(lines []byte) row.Mark {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if len(lines) == 0 {
-		return mark{run: j.run, off: j.size}
+		return row.Mark{Run: j.run, Off: j.size}
 	}
 	if j.rewriting {
 		j.tail = append(j.tail, lines...)
@@ -179,7 +180,7 @@ func (j *journal) append(lines []byte) mark {
 	if err := j.write(lines); err != nil {
 		j.spoiled = true
 	}
-	return mark{run: j.run, off: j.size}
+	return row.Mark{Run: j.run, Off: j.size}
 }
 
 // spoil makes the next compaction rewrite the journal.
@@ -429,13 +430,13 @@ func parseFields(op string, f []string) (entry, error) {
 		return entry{}, errLine
 	}
 	e.repo = Repo{Upstream: f[0], Name: f[1]}
-	if e.repo.check() != nil {
+	if e.repo.Check() != nil {
 		return entry{}, errLine
 	}
 	var err error
 	if strings.HasSuffix(op, "tag") {
 		e.tag = f[2]
-		err = checkName("tag", e.tag)
+		err = row.CheckName("tag", e.tag)
 	} else {
 		e.kind, err = parseKind(f[2])
 	}
@@ -456,7 +457,7 @@ func parsePin(op string, f []string) (entry, error) {
 		return entry{}, errLine
 	}
 	p := Pin{Repo: Repo{Upstream: f[0], Name: f[1]}, Ref: f[2]}
-	if _, err := pinKey(p.Repo, p.Ref); err != nil {
+	if _, err := row.PinKey(p.Repo, p.Ref); err != nil {
 		return entry{}, errLine
 	}
 	if op == "-pin" {
@@ -472,7 +473,7 @@ func parsePin(op string, f []string) (entry, error) {
 	if f[4] != "" {
 		p.Platforms = strings.Split(f[4], ",")
 	}
-	if p.check() != nil {
+	if p.Check() != nil {
 		return entry{}, errLine
 	}
 	return entry{pin: p}, nil
@@ -491,7 +492,7 @@ func (e *entry) parseRest(f []string) (err error) {
 		e.at = time.UnixMilli(ms)
 	}
 	e.desc.MediaType = types.MediaType(f[2])
-	return checkMediaType(f[2])
+	return row.CheckMediaType(f[2])
 }
 
 func parseKind(s string) (Kind, error) {

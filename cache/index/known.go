@@ -2,11 +2,12 @@ package index
 
 import (
 	"bytes"
-	"encoding/binary"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"forebay/cache/index/row"
 )
 
 // Known is what is known of one blob, for who decides what to evict.
@@ -21,28 +22,28 @@ type Known struct {
 // Known calls fn for every blob, in the order of their digests.
 func (ix *Index) Known(fn func(Known) error) error {
 	return ix.view(func(txn *badger.Txn) error {
-		uses := txn.NewIterator(iterate([]byte{prefixAccess}))
+		uses := txn.NewIterator(iterate([]byte{row.PrefixAccess}))
 		defer uses.Close()
 		uses.Rewind()
-		keys := iterate([]byte{prefixHolder})
+		keys := iterate([]byte{row.PrefixHolder})
 		keys.PrefetchValues = false
 		holders := txn.NewIterator(keys)
 		defer holders.Close()
 		holders.Rewind()
-		return scan(txn, []byte{prefixBlob}, nil, func(key, v []byte) error {
-			b, err := decodeBlob(v)
+		return scan(txn, []byte{row.PrefixBlob}, nil, func(key, v []byte) error {
+			b, err := row.DecodeBlob(v)
 			if err != nil {
 				return nil
 			}
-			d, _, err := cutDigest(key[1:])
+			d, _, err := row.CutDigest(key[1:])
 			if err != nil {
 				return nil
 			}
 			k := Known{Digest: d, BlobInfo: b, Used: b.Added, Manifest: seekManifest(holders, key[1:])}
 			if u, ok := seekUse(uses, key[1:]); ok {
-				k.Hint = u.hint
-				if u.at.After(k.Used) {
-					k.Used = u.at
+				k.Hint = u.Hint
+				if u.At.After(k.Used) {
+					k.Used = u.At
 				}
 			}
 			if at, ok := ix.access.pending(d); ok && at.After(k.Used) {
@@ -60,16 +61,16 @@ func (ix *Index) Blobs(fn func(d v1.Hash, b BlobInfo, used time.Time) error) err
 }
 
 // seekUse moves the iterator of uses, which are in the order of the blobs, to a digest.
-func seekUse(uses *badger.Iterator, digest []byte) (use, bool) {
+func seekUse(uses *badger.Iterator, digest []byte) (row.Use, bool) {
 	for uses.Valid() && bytes.Compare(uses.Item().Key()[1:], digest) < 0 {
 		uses.Next()
 	}
 	if !uses.Valid() || !bytes.Equal(uses.Item().Key()[1:], digest) {
-		return use{}, false
+		return row.Use{}, false
 	}
-	var u use
+	var u row.Use
 	err := uses.Item().Value(func(v []byte) (err error) {
-		u, err = decodeUse(v)
+		u, err = row.DecodeUse(v)
 		return err
 	})
 	return u, err == nil
@@ -89,26 +90,4 @@ func seekManifest(holders *badger.Iterator, digest []byte) bool {
 		}
 	}
 	return false
-}
-
-// use is the record of a last use: minutes since 1970 in four bytes, and a hint in one.
-type use struct {
-	at   time.Time
-	hint uint8
-}
-
-func encodeUse(minutes uint32, hint uint8) []byte {
-	return append(binary.BigEndian.AppendUint32(nil, minutes), hint)
-}
-
-func decodeUse(v []byte) (use, error) {
-	if len(v) != 5 {
-		return use{}, errRecord
-	}
-	return use{at: fromMinutes(binary.BigEndian.Uint32(v)), hint: v[4]}, nil
-}
-
-func decodeMinutes(v []byte) (time.Time, error) {
-	u, err := decodeUse(v)
-	return u.at, err
 }

@@ -7,6 +7,8 @@ import (
 
 	"github.com/dgraph-io/badger/v4"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"forebay/cache/index/row"
 )
 
 // ErrStop ends a listing early; the listing then returns nil.
@@ -15,7 +17,7 @@ var ErrStop = errors.New("listing ended by its caller")
 // TagsAfter calls fn for the tags of a repository that sort after one, in order; after ""
 // it calls it for all. It is a listing as described in read.go, but [ErrStop] ends it well.
 func (ix *Index) TagsAfter(r Repo, after string, fn func(tag string, t Tag) error) error {
-	prefix, err := repoKey(prefixTag, r)
+	prefix, err := row.RepoKey(row.PrefixTag, r)
 	if err != nil {
 		return fmt.Errorf("list tags of %s: %w", r, err)
 	}
@@ -25,7 +27,7 @@ func (ix *Index) TagsAfter(r Repo, after string, fn func(tag string, t Tag) erro
 	}
 	return stopped(ix.view(func(txn *badger.Txn) error {
 		return scan(txn, prefix, from, func(key, v []byte) error {
-			t, err := decodeTag(v)
+			t, err := row.DecodeTag(v)
 			if err != nil {
 				return nil
 			}
@@ -50,9 +52,9 @@ type Sized struct {
 // BlobsAfter returns up to n blobs whose digests come after one, in the order of the
 // index, which begins after the zero digest and never changes.
 func (ix *Index) BlobsAfter(after v1.Hash, n int) ([]Sized, error) {
-	from := []byte{prefixBlob}
+	from := []byte{row.PrefixBlob}
 	if after != (v1.Hash{}) {
-		key, err := digestKey(prefixBlob, after)
+		key, err := row.DigestKey(row.PrefixBlob, after)
 		if err != nil {
 			return nil, fmt.Errorf("list blobs: %w", err)
 		}
@@ -60,15 +62,15 @@ func (ix *Index) BlobsAfter(after v1.Hash, n int) ([]Sized, error) {
 	}
 	var blobs []Sized
 	err := ix.view(func(txn *badger.Txn) error {
-		return scan(txn, []byte{prefixBlob}, from, func(key, v []byte) error {
+		return scan(txn, []byte{row.PrefixBlob}, from, func(key, v []byte) error {
 			if len(blobs) >= n {
 				return ErrStop
 			}
-			b, err := decodeBlob(v)
+			b, err := row.DecodeBlob(v)
 			if err != nil {
 				return nil
 			}
-			d, _, err := cutDigest(key[1:])
+			d, _, err := row.CutDigest(key[1:])
 			if err != nil {
 				return nil
 			}
@@ -87,23 +89,23 @@ type RepoCounts struct {
 
 // ReposAfter is Repositories with counts, and with those repositories that hold no manifest.
 func (ix *Index) ReposAfter(after string, n int) ([]RepoCounts, error) {
-	from := append([]byte{prefixRepo}, after...)
+	from := append([]byte{row.PrefixRepo}, after...)
 	if after != "" {
 		from = append(from, 0)
 	}
 	var repos []RepoCounts
 	err := ix.view(func(txn *badger.Txn) error {
-		return scan(txn, []byte{prefixRepo}, from, func(key, v []byte) error {
+		return scan(txn, []byte{row.PrefixRepo}, from, func(key, v []byte) error {
 			if len(repos) >= n {
 				return ErrStop
 			}
-			rec, err := decodeRepo(v)
+			rec, err := row.DecodeRepo(v)
 			upstream, name, ok := strings.Cut(string(key[1:]), "/")
 			if err != nil || !ok {
 				return nil
 			}
 			repos = append(repos, RepoCounts{
-				Repo: Repo{Upstream: upstream, Name: name}, Manifests: rec.manifests, Blobs: rec.blobs, Tags: rec.tags,
+				Repo: Repo{Upstream: upstream, Name: name}, Manifests: rec.Manifests, Blobs: rec.Blobs, Tags: rec.Tags,
 			})
 			return nil
 		})

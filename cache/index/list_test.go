@@ -10,6 +10,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"forebay/cache/index/row"
 )
 
 func TestTagsGoOnAfterAnyName(t *testing.T) {
@@ -17,7 +19,7 @@ func TestTagsGoOnAfterAnyName(t *testing.T) {
 	for _, tag := range []string{"1", "1.2", "1.2.3", "2", "latest"} {
 		update(t, ix, putTag(nginx, tag, digest("x"), 1))
 	}
-	update(t, ix, putTag(Repo{"docker.io", "library/nginx2"}, "3", digest("x"), 1))
+	update(t, ix, putTag(Repo{Upstream: "docker.io", Name: "library/nginx2"}, "3", digest("x"), 1))
 	for after, want := range map[string]string{
 		"": "1 1.2 1.2.3 2 latest", "1": "1.2 1.2.3 2 latest", "1.1": "1.2 1.2.3 2 latest", "2": "latest", "zzz": "",
 	} {
@@ -68,7 +70,7 @@ func TestBlobsGoOnAfterAnyDigest(t *testing.T) {
 
 func TestRepositoriesAreCounted(t *testing.T) {
 	ix := newFolder(t).open(t)
-	other := Repo{"ghcr.io", "a/b"}
+	other := Repo{Upstream: "ghcr.io", Name: "a/b"}
 	update(t, ix, putLink(nginx, Manifest, digest("m"), 1), putLink(nginx, Blob, digest("b"), 1), putTag(nginx, "1", digest("m"), 1))
 	update(t, ix, putLink(other, Blob, digest("b"), 1))
 	got, err := ix.ReposAfter("", 10)
@@ -99,7 +101,7 @@ func TestPinsSurviveReopenCompactionAndRebuild(t *testing.T) {
 	f := newFolder(t)
 	ix := f.open(t)
 	tag := Pin{Repo: nginx, Ref: "1.27", At: at(5)}
-	byDigest := Pin{Repo: Repo{"ghcr.io", "a/b"}, Ref: digest("m").String(), Platforms: []string{"linux/amd64", "linux/arm64/v8"}, At: at(6)}
+	byDigest := Pin{Repo: Repo{Upstream: "ghcr.io", Name: "a/b"}, Ref: digest("m").String(), Platforms: []string{"linux/amd64", "linux/arm64/v8"}, At: at(6)}
 	update(t, ix, func(b *Batch) error {
 		return errors.Join(b.PutPin(Pin{Repo: nginx, Ref: "1.27", Platforms: []string{"linux/arm"}, At: at(1)}),
 			b.PutPin(Pin{Repo: nginx, Ref: "gone", At: at(1)}))
@@ -141,7 +143,7 @@ func TestPinsThatCannotBeAreRefused(t *testing.T) {
 		"no repository":  {Repo: Repo{Upstream: "docker.io"}, Ref: "1"},
 		"comma":          {Repo: nginx, Ref: "1", Platforms: []string{"a,b"}},
 		"empty platform": {Repo: nginx, Ref: "1", Platforms: []string{""}},
-		"too many":       {Repo: nginx, Ref: "1", Platforms: slices.Repeat([]string{"p"}, maxPlatforms+1)},
+		"too many":       {Repo: nginx, Ref: "1", Platforms: slices.Repeat([]string{"p"}, row.MaxPlatforms+1)},
 	} {
 		if err := ix.Update(func(b *Batch) error { return b.PutPin(p) }); err == nil {
 			t.Errorf("PutPin with %s worked", name)

@@ -8,6 +8,7 @@ import (
 	"github.com/dgraph-io/badger/v4"
 	"go.uber.org/zap"
 
+	"forebay/cache/index/row"
 	"forebay/internal/logkey"
 )
 
@@ -38,7 +39,7 @@ func (ix *Index) migrate(from int64) error {
 		if err := migrations()[v-1](ix); err != nil {
 			return fmt.Errorf("migrate from schema %d to %d: %w", v, v+1, err)
 		}
-		if err := ix.changeAtOnce(func(txn *badger.Txn) error { return txn.Set(versionKey, encodeVersion(v+1)) }); err != nil {
+		if err := ix.changeAtOnce(func(txn *badger.Txn) error { return txn.Set(row.VersionKey, row.EncodeVersion(v+1)) }); err != nil {
 			return fmt.Errorf("migrate from schema %d to %d: %w", v, v+1, err)
 		}
 		// It must be on the disk before the next one relies on it.
@@ -59,7 +60,7 @@ func (ix *Index) changeAtOnce(fn func(*badger.Txn) error) error {
 
 // addHints gives the records of last uses, four bytes until then, one for a hint.
 func (ix *Index) addHints() error {
-	return ix.rewrite(prefixAccess, func(v []byte) ([]byte, bool) {
+	return ix.rewrite(row.PrefixAccess, func(v []byte) ([]byte, bool) {
 		return append(bytes.Clone(v), 0), len(v) == 4
 	})
 }

@@ -11,6 +11,8 @@ import (
 
 	"github.com/dgraph-io/badger/v4"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"forebay/cache/index/row"
 )
 
 // writeFirstSchema makes an index as the first version of the program left it.
@@ -26,7 +28,7 @@ func writeFirstSchema(t *testing.T, f folder, blobs int) {
 	}
 	err = ix.db.Update(func(txn *badger.Txn) error {
 		for n := range blobs {
-			key, err := digestKey(prefixAccess, digest(fmt.Sprint(n)))
+			key, err := row.DigestKey(row.PrefixAccess, digest(fmt.Sprint(n)))
 			if err != nil {
 				return err
 			}
@@ -34,7 +36,7 @@ func writeFirstSchema(t *testing.T, f folder, blobs int) {
 				return err
 			}
 		}
-		return txn.Set(versionKey, encodeVersion(1))
+		return txn.Set(row.VersionKey, row.EncodeVersion(1))
 	})
 	if err := errors.Join(err, ix.Close()); err != nil {
 		t.Fatal(err)
@@ -53,7 +55,7 @@ func checkMigrated(t *testing.T, ix *Index, blobs int) {
 	}
 	for n := range blobs {
 		at, ok, err := ix.Used(digest(fmt.Sprint(n)))
-		if err != nil || !ok || !at.Equal(fromMinutes(uint32(1000+n))) {
+		if err != nil || !ok || !at.Equal(row.FromMinutes(uint32(1000+n))) {
 			t.Fatalf("Used of blob %d = %s, %t, %v", n, at, ok, err)
 		}
 	}
@@ -62,7 +64,7 @@ func checkMigrated(t *testing.T, ix *Index, blobs int) {
 	}
 	var v int64
 	err = ix.view(func(txn *badger.Txn) (err error) {
-		v, err = getValue(txn, versionKey, decodeVersion)
+		v, err = getValue(txn, row.VersionKey, row.DecodeVersion)
 		return err
 	})
 	if err != nil || v != schemaVersion {

@@ -3,69 +3,11 @@ package index
 import (
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/dgraph-io/badger/v4"
+
+	"forebay/cache/index/row"
 )
-
-// Pin is the wish that an image is kept whole.
-type Pin struct {
-	Repo      Repo
-	Ref       string   // tag, or digest
-	Platforms []string // "linux/arm64"; none means those that are kept
-	At        time.Time
-}
-
-func (p Pin) encode() []byte {
-	e := newEncoder().time(p.At).int(int64(len(p.Platforms)))
-	for _, name := range p.Platforms {
-		e = e.text(name)
-	}
-	return e
-}
-
-// maxPlatforms bounds the platforms of a pin; no index is known that has more than 20.
-const maxPlatforms = 64
-
-// decodePin returns a pin without what its key says.
-func decodePin(v []byte) (Pin, error) {
-	d := newDecoder(v)
-	p := Pin{At: d.time()}
-	n := d.int()
-	if n < 0 || n > maxPlatforms {
-		return Pin{}, errRecord
-	}
-	for range n {
-		p.Platforms = append(p.Platforms, d.text())
-	}
-	return p, d.done()
-}
-
-func pinKey(r Repo, ref string) ([]byte, error) {
-	b, err := repoKey(prefixPin, r)
-	if err != nil {
-		return nil, err
-	}
-	if err := checkName("pinned reference", ref); err != nil {
-		return nil, err
-	}
-	return append(b, ref...), nil
-}
-
-func (p Pin) check() error {
-	if len(p.Platforms) > maxPlatforms {
-		return fmt.Errorf("%d platforms are more than %d", len(p.Platforms), maxPlatforms)
-	}
-	for _, name := range p.Platforms {
-		if err := checkName("platform", name); err != nil {
-			return err
-		}
-		if strings.Contains(name, ",") {
-			return fmt.Errorf("platform %.80q has a comma", name)
-		}
-	}
-	return nil
-}
 
 // Pins calls fn for every pin, sorted by repository and reference. [ErrStop] ends it well.
 func (ix *Index) Pins(fn func(Pin) error) error {
@@ -73,12 +15,12 @@ func (ix *Index) Pins(fn func(Pin) error) error {
 }
 
 func scanPins(txn *badger.Txn, fn func(Pin) error) error {
-	return scan(txn, []byte{prefixPin}, nil, func(key, v []byte) error {
-		r, ref, err := cutRepo(key[1:])
+	return scan(txn, []byte{row.PrefixPin}, nil, func(key, v []byte) error {
+		r, ref, err := row.CutRepo(key[1:])
 		if err != nil {
 			return nil
 		}
-		p, err := decodePin(v)
+		p, err := row.DecodePin(v)
 		if err != nil {
 			return nil
 		}
@@ -89,15 +31,15 @@ func scanPins(txn *badger.Txn, fn func(Pin) error) error {
 
 // PutPin keeps a pin, in place of one of the same reference. Pins survive a rebuild.
 func (b *Batch) PutPin(p Pin) error {
-	key, err := pinKey(p.Repo, p.Ref)
+	key, err := row.PinKey(p.Repo, p.Ref)
 	if err == nil {
-		err = p.check()
+		err = p.Check()
 	}
 	if err != nil {
 		return fmt.Errorf("pin %s: %w", p.Repo, err)
 	}
 	b.steps = append(b.steps, func(w *writer) error {
-		old, known, err := read(w, key, decodePin)
+		old, known, err := read(w, key, row.DecodePin)
 		if err != nil {
 			return err
 		}
@@ -106,19 +48,19 @@ func (b *Batch) PutPin(p Pin) error {
 			w.retire(pinLine(old))
 		}
 		w.record(pinLine(p))
-		return w.set(key, p.encode())
+		return w.set(key, p.Encode())
 	})
 	return nil
 }
 
 // DeletePin forgets a pin.
 func (b *Batch) DeletePin(r Repo, ref string) error {
-	key, err := pinKey(r, ref)
+	key, err := row.PinKey(r, ref)
 	if err != nil {
 		return fmt.Errorf("unpin: %w", err)
 	}
 	b.steps = append(b.steps, func(w *writer) error {
-		old, known, err := read(w, key, decodePin)
+		old, known, err := read(w, key, row.DecodePin)
 		if err != nil || !known {
 			return err
 		}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"github.com/dgraph-io/badger/v4"
+
+	"forebay/cache/index/row"
 )
 
 // purgeBatch is how many records of a repository are deleted at once.
@@ -36,7 +38,7 @@ func (ix *Index) DropRepo(ctx context.Context, r Repo) error {
 }
 
 func (ix *Index) someTags(r Repo, b *Batch) (int, error) {
-	prefix, err := repoKey(prefixTag, r)
+	prefix, err := row.RepoKey(row.PrefixTag, r)
 	if err != nil {
 		return 0, err
 	}
@@ -44,15 +46,15 @@ func (ix *Index) someTags(r Repo, b *Batch) (int, error) {
 }
 
 func (ix *Index) someLinks(r Repo, b *Batch) (int, error) {
-	prefix, err := repoKey(prefixLink, r)
+	prefix, err := row.RepoKey(row.PrefixLink, r)
 	if err != nil {
 		return 0, err
 	}
 	return ix.some(prefix, func(key []byte) error {
 		if len(key) == 0 {
-			return errRecord
+			return row.ErrRecord
 		}
-		d, _, err := cutDigest(key[1:])
+		d, _, err := row.CutDigest(key[1:])
 		if err != nil {
 			return err
 		}
@@ -64,7 +66,7 @@ func (ix *Index) someLinks(r Repo, b *Batch) (int, error) {
 func (ix *Index) someDocs(r Repo, b *Batch) (int, error) {
 	n := 0
 	for _, kind := range []DocKind{TagList, ReferrerList} {
-		prefix, err := docPrefix(kind, r)
+		prefix, err := row.DocPrefix(kind, r)
 		if err != nil {
 			return n, err
 		}

@@ -10,6 +10,8 @@ import (
 
 	"github.com/dgraph-io/badger/v4"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"forebay/cache/index/row"
 )
 
 // The readers below return whether there is a record. An error is [ErrDamaged] when the
@@ -17,20 +19,20 @@ import (
 
 // Blob returns what is known about a blob.
 func (ix *Index) Blob(d v1.Hash) (BlobInfo, bool, error) {
-	key, err := digestKey(prefixBlob, d)
-	return lookup(ix, "blob record of", d, key, err, decodeBlob)
+	key, err := row.DigestKey(row.PrefixBlob, d)
+	return lookup(ix, "blob record of", d, key, err, row.DecodeBlob)
 }
 
 // Link returns the link of a digest to a repository.
 func (ix *Index) Link(r Repo, k Kind, d v1.Hash) (Link, bool, error) {
-	key, err := linkKey(r, k, d)
-	return lookup(ix, "link of", d, key, err, decodeLink)
+	key, err := row.LinkKey(r, k, d)
+	return lookup(ix, "link of", d, key, err, row.DecodeLink)
 }
 
 // Tag returns what a tag points to.
 func (ix *Index) Tag(r Repo, tag string) (Tag, bool, error) {
-	key, err := tagKey(r, tag)
-	return lookup(ix, "tag", tag, key, err, decodeTag)
+	key, err := row.TagKey(r, tag)
+	return lookup(ix, "tag", tag, key, err, row.DecodeTag)
 }
 
 // lookup reads one record.
@@ -63,6 +65,10 @@ func asDamage(err error) error {
 	return fmt.Errorf("%w: %w", ErrDamaged, err)
 }
 
+func damaged(what string, err error) error {
+	return fmt.Errorf("read %s: %w: %w", what, ErrDamaged, err)
+}
+
 func getValue[T any](txn *badger.Txn, key []byte, decode func([]byte) (T, error)) (T, error) {
 	var rec T
 	item, err := txn.Get(key)
@@ -82,18 +88,18 @@ func getValue[T any](txn *badger.Txn, key []byte, decode func([]byte) (T, error)
 
 // Links calls fn for every digest that a repository holds as a kind.
 func (ix *Index) Links(r Repo, k Kind, fn func(d v1.Hash, l Link) error) error {
-	prefix, err := repoKey(prefixLink, r)
+	prefix, err := row.RepoKey(row.PrefixLink, r)
 	if err != nil {
 		return fmt.Errorf("list links of %s: %w", r, err)
 	}
 	prefix = append(prefix, byte(k))
 	return ix.view(func(txn *badger.Txn) error {
 		return scan(txn, prefix, nil, func(key, v []byte) error {
-			d, _, err := cutDigest(key[len(prefix):])
+			d, _, err := row.CutDigest(key[len(prefix):])
 			if err != nil {
 				return nil
 			}
-			l, err := decodeLink(v)
+			l, err := row.DecodeLink(v)
 			if err != nil {
 				return nil
 			}
@@ -104,17 +110,17 @@ func (ix *Index) Links(r Repo, k Kind, fn func(d v1.Hash, l Link) error) error {
 
 // Holders calls fn for every repository that holds a digest.
 func (ix *Index) Holders(d v1.Hash, fn func(r Repo, k Kind) error) error {
-	prefix, err := digestKey(prefixHolder, d)
+	prefix, err := row.DigestKey(row.PrefixHolder, d)
 	if err != nil {
 		return fmt.Errorf("list holders: %w", err)
 	}
 	return ix.view(func(txn *badger.Txn) error {
 		return scan(txn, prefix, nil, func(key, _ []byte) error {
 			rest := key[len(prefix):]
-			if len(rest) == 0 || !Kind(rest[0]).valid() {
+			if len(rest) == 0 || !Kind(rest[0]).Valid() {
 				return nil
 			}
-			r, _, err := cutRepo(rest[1:])
+			r, _, err := row.CutRepo(rest[1:])
 			if err != nil {
 				return nil
 			}
@@ -125,13 +131,13 @@ func (ix *Index) Holders(d v1.Hash, fn func(r Repo, k Kind) error) error {
 
 // Tags calls fn for every tag of a repository, in order.
 func (ix *Index) Tags(r Repo, fn func(tag string, t Tag) error) error {
-	prefix, err := repoKey(prefixTag, r)
+	prefix, err := row.RepoKey(row.PrefixTag, r)
 	if err != nil {
 		return fmt.Errorf("list tags of %s: %w", r, err)
 	}
 	return ix.view(func(txn *badger.Txn) error {
 		return scan(txn, prefix, nil, func(key, v []byte) error {
-			t, err := decodeTag(v)
+			t, err := row.DecodeTag(v)
 			if err != nil {
 				return nil
 			}
@@ -147,15 +153,15 @@ func (ix *Index) Repositories(after string, n int) ([]Repo, error) {
 		return nil, nil
 	}
 	var repos []Repo
-	from := append([]byte{prefixRepo}, after...)
+	from := append([]byte{row.PrefixRepo}, after...)
 	if after != "" {
 		from = append(from, 0) // the first key after its own
 	}
 	err := ix.view(func(txn *badger.Txn) error {
-		return scan(txn, []byte{prefixRepo}, from, func(key, v []byte) error {
-			rec, err := decodeRepo(v)
+		return scan(txn, []byte{row.PrefixRepo}, from, func(key, v []byte) error {
+			rec, err := row.DecodeRepo(v)
 			upstream, name, ok := strings.Cut(string(key[1:]), "/")
-			if err != nil || rec.manifests == 0 || !ok {
+			if err != nil || rec.Manifests == 0 || !ok {
 				return nil
 			}
 			repos = append(repos, Repo{Upstream: upstream, Name: name})

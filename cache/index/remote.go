@@ -7,51 +7,20 @@ import (
 
 	"github.com/dgraph-io/badger/v4"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"forebay/cache/index/row"
 )
-
-// Remote is what is known about content in the bucket behind the store. A record says
-// that the object was there, whole, when somebody looked last.
-type Remote struct {
-	Size int64
-	// Stamp is how old the object said it was: when it was put, or marked as needed.
-	Stamp time.Time
-	// Used is the last use, noted when the file on the disk was dropped.
-	Used time.Time
-}
-
-func (r Remote) encode() []byte { return newEncoder().int(r.Size).time(r.Stamp).time(r.Used) }
-
-func decodeRemote(v []byte) (Remote, error) {
-	d := newDecoder(v)
-	r := Remote{Size: d.size(), Stamp: d.time(), Used: d.time()}
-	return r, d.done()
-}
-
-// Upload is an upload in several parts that has begun and not ended.
-type Upload struct {
-	ID       string // what the bucket calls it
-	PartSize int64
-	At       time.Time // when it began
-}
-
-func (u Upload) encode() []byte { return newEncoder().text(u.ID).int(u.PartSize).time(u.At) }
-
-func decodeUpload(v []byte) (Upload, error) {
-	d := newDecoder(v)
-	u := Upload{ID: d.text(), PartSize: d.size(), At: d.time()}
-	return u, d.done()
-}
 
 // Remote returns what is known about content in the bucket.
 func (ix *Index) Remote(d v1.Hash) (Remote, bool, error) {
-	key, err := digestKey(prefixRemote, d)
-	return lookup(ix, "object", d, key, err, decodeRemote)
+	key, err := row.DigestKey(row.PrefixRemote, d)
+	return lookup(ix, "object", d, key, err, row.DecodeRemote)
 }
 
 // Upload returns the unfinished upload of d.
 func (ix *Index) Upload(d v1.Hash) (Upload, bool, error) {
-	key, err := digestKey(prefixUpload, d)
-	return lookup(ix, "upload of", d, key, err, decodeUpload)
+	key, err := row.DigestKey(row.PrefixUpload, d)
+	return lookup(ix, "upload of", d, key, err, row.DecodeUpload)
 }
 
 // SizedRemote is a record of an object with its digest.
@@ -62,9 +31,9 @@ type SizedRemote struct {
 
 // RemotesAfter is [Index.BlobsAfter] for objects in the bucket.
 func (ix *Index) RemotesAfter(after v1.Hash, n int) ([]SizedRemote, error) {
-	from := []byte{prefixRemote}
+	from := []byte{row.PrefixRemote}
 	if after != (v1.Hash{}) {
-		key, err := digestKey(prefixRemote, after)
+		key, err := row.DigestKey(row.PrefixRemote, after)
 		if err != nil {
 			return nil, fmt.Errorf("list objects: %w", err)
 		}
@@ -72,15 +41,15 @@ func (ix *Index) RemotesAfter(after v1.Hash, n int) ([]SizedRemote, error) {
 	}
 	var found []SizedRemote
 	err := ix.db.View(func(txn *badger.Txn) error {
-		return scan(txn, []byte{prefixRemote}, from, func(key, v []byte) error {
+		return scan(txn, []byte{row.PrefixRemote}, from, func(key, v []byte) error {
 			if len(found) >= n {
 				return ErrStop
 			}
-			r, err := decodeRemote(v)
+			r, err := row.DecodeRemote(v)
 			if err != nil {
 				return nil
 			}
-			d, _, err := cutDigest(key[1:])
+			d, _, err := row.CutDigest(key[1:])
 			if err != nil {
 				return nil
 			}
@@ -93,7 +62,7 @@ func (ix *Index) RemotesAfter(after v1.Hash, n int) ([]SizedRemote, error) {
 
 // PutRemote records that the bucket has content. A last use that is recorded stays.
 func (b *Batch) PutRemote(d v1.Hash, r Remote) error {
-	key, err := digestKey(prefixRemote, d)
+	key, err := row.DigestKey(row.PrefixRemote, d)
 	if err != nil {
 		return fmt.Errorf("record object: %w", err)
 	}
@@ -101,7 +70,7 @@ func (b *Batch) PutRemote(d v1.Hash, r Remote) error {
 		return fmt.Errorf("record object %s: size %d is negative", d, r.Size)
 	}
 	b.steps = append(b.steps, func(w *writer) error {
-		old, _, err := read(w, key, decodeRemote)
+		old, _, err := read(w, key, row.DecodeRemote)
 		if err != nil {
 			return err
 		}
@@ -109,32 +78,32 @@ func (b *Batch) PutRemote(d v1.Hash, r Remote) error {
 		if old.Used.After(r.Used) {
 			r.Used = old.Used
 		}
-		return w.set(key, r.encode())
+		return w.set(key, r.Encode())
 	})
 	return nil
 }
 
 // DeleteRemote forgets that the bucket has content.
-func (b *Batch) DeleteRemote(d v1.Hash) error { return b.deleteKey(prefixRemote, d) }
+func (b *Batch) DeleteRemote(d v1.Hash) error { return b.deleteKey(row.PrefixRemote, d) }
 
 // PutUpload records an upload in parts that has begun.
 func (b *Batch) PutUpload(d v1.Hash, u Upload) error {
-	key, err := digestKey(prefixUpload, d)
+	key, err := row.DigestKey(row.PrefixUpload, d)
 	if err != nil {
 		return fmt.Errorf("record upload: %w", err)
 	}
-	if u.ID == "" || len(u.ID) > maxName || u.PartSize <= 0 {
+	if u.ID == "" || len(u.ID) > row.MaxName || u.PartSize <= 0 {
 		return fmt.Errorf("record upload of %s: %.80q with parts of %d bytes cannot be one", d, u.ID, u.PartSize)
 	}
-	b.steps = append(b.steps, func(w *writer) error { return w.set(key, u.encode()) })
+	b.steps = append(b.steps, func(w *writer) error { return w.set(key, u.Encode()) })
 	return nil
 }
 
 // DeleteUpload forgets the upload of d.
-func (b *Batch) DeleteUpload(d v1.Hash) error { return b.deleteKey(prefixUpload, d) }
+func (b *Batch) DeleteUpload(d v1.Hash) error { return b.deleteKey(row.PrefixUpload, d) }
 
 func (b *Batch) deleteKey(prefix byte, d v1.Hash) error {
-	key, err := digestKey(prefix, d)
+	key, err := row.DigestKey(prefix, d)
 	if err != nil {
 		return fmt.Errorf("forget object: %w", err)
 	}
@@ -151,17 +120,17 @@ func (b *Batch) deleteKey(prefix byte, d v1.Hash) error {
 // NoteUse writes the last use of content down beside its object, if the bucket has it:
 // the times of use are forgotten with the files.
 func (b *Batch) NoteUse(d v1.Hash, used time.Time) error {
-	key, err := digestKey(prefixRemote, d)
+	key, err := row.DigestKey(row.PrefixRemote, d)
 	if err != nil {
 		return fmt.Errorf("note use: %w", err)
 	}
 	b.steps = append(b.steps, func(w *writer) error {
-		r, known, err := read(w, key, decodeRemote)
+		r, known, err := read(w, key, row.DecodeRemote)
 		if err != nil || !known || !used.After(r.Used) {
 			return err
 		}
 		r.Used = used
-		return w.set(key, r.encode())
+		return w.set(key, r.Encode())
 	})
 	return nil
 }

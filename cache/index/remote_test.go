@@ -8,6 +8,8 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"forebay/cache/index/row"
 )
 
 func remoteHash(text string) v1.Hash {
@@ -46,7 +48,7 @@ func TestRemotes(t *testing.T) {
 	if got, ok, err := ix.Upload(d); !ok || err != nil || got.ID != u.ID || got.PartSize != u.PartSize || !got.At.Equal(u.At) {
 		t.Errorf("Upload = %+v, %t, %v; want %+v", got, ok, err, u)
 	}
-	for _, bad := range []Upload{{}, {ID: "x"}, {PartSize: 1}, {ID: strings.Repeat("x", maxName+1), PartSize: 1}} {
+	for _, bad := range []Upload{{}, {ID: "x"}, {PartSize: 1}, {ID: strings.Repeat("x", row.MaxName+1), PartSize: 1}} {
 		if err := ix.Update(func(b *Batch) error { return b.PutUpload(d, bad) }); err == nil {
 			t.Errorf("PutUpload(%+v) works, want an error", bad)
 		}

@@ -123,8 +123,10 @@ func importTable() map[string][]string {
 
 		"cache/disk":  leaf(),
 		"cache/evict": {},
-		"cache/index": leaf(),
+		"cache/index": append(leaf(), "cache/index/row"),
 		"cache/tier":  append(leaf(), "cache/disk", "cache/index"),
+		// What the index is made of; nobody else needs it.
+		"cache/index/row": {"internal/wire"},
 		// Its tests run the conformance suite, and a disk in front of it.
 		"cache/s3":        append(leaf(), "test/storetest", "cache/disk", "cache/index", "cache/tier", "test/s3test"),
 		"test/storetest":  append(leaf(), "cache", "cache/disk", "cache/index"),
@@ -410,8 +412,12 @@ func constant(e ast.Expr) bool {
 	return false
 }
 
-// sentinel reports whether e is an error of a type of our own.
+// sentinel reports whether e is an error of a type of our own, or that of a package below
+// by the same name.
 func sentinel(name string, e ast.Expr) bool {
+	if below, ok := e.(*ast.SelectorExpr); ok {
+		return strings.HasPrefix(name, "Err") && below.Sel.Name == name
+	}
 	pointer, ok := e.(*ast.UnaryExpr)
 	return ok && pointer.Op == token.AND && strings.HasPrefix(strings.ToLower(name), "err")
 }
