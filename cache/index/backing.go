@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
+	"forebay/cache/index/durable"
 	"forebay/internal/logkey"
 )
 
@@ -96,7 +97,7 @@ func openBacking(dir string, log *zap.Logger) (*backing, error) {
 
 func (b *backing) begin() error {
 	// What versions before this one kept aside.
-	if err := removeIfThere(filepath.Join(b.dir, "reserve")); err != nil {
+	if err := durable.RemoveIfThere(filepath.Join(b.dir, "reserve")); err != nil {
 		return err
 	}
 	if err := b.recycle(); err != nil {

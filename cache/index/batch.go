@@ -9,6 +9,8 @@ import (
 	"github.com/dgraph-io/badger/v4"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"forebay/cache/index/durable"
+	"forebay/cache/index/journal"
 	"forebay/cache/index/row"
 )
 
@@ -73,12 +75,12 @@ func (ix *Index) apply(steps []func(*writer) error) (err error) {
 	// out of it, and a rebuild would give back a right that was taken away. A line without
 	// its change does no harm: the next start makes the change.
 	if ix.journal != nil {
-		w.totals.Mark = ix.journal.append(w.lines)
+		w.totals.Mark = ix.journal.Append(w.lines)
 	}
 	if err := w.set(row.TotalsKey, w.totals.Encode()); err != nil {
 		return tooBig(err)
 	}
-	if err := ix.fault.before(StepCommit, ix.dir); err != nil {
+	if err := ix.fault.Before(durable.StepCommit, ix.dir); err != nil {
 		return err
 	}
 	if err := txn.Commit(); err != nil {
@@ -178,11 +180,11 @@ func (b *Batch) PutLink(r Repo, k Kind, d v1.Hash, l Link) error {
 			if l = l.Over(old); l == old {
 				return nil
 			}
-			w.retire(linkLine(r, k, d, old))
+			w.retire(journal.LinkLine(r, k, d, old))
 		} else if err := w.countLink(r, k, 1); err != nil {
 			return err
 		}
-		w.record(linkLine(r, k, d, l))
+		w.record(journal.LinkLine(r, k, d, l))
 		return errors.Join(w.set(key, l.Encode()), w.set(holder, nil))
 	})
 	return nil
@@ -203,8 +205,8 @@ func (b *Batch) DeleteLink(r Repo, k Kind, d v1.Hash) error {
 		if err != nil || !known {
 			return err
 		}
-		w.retire(linkLine(r, k, d, old))
-		w.lines = append(w.lines, unlinkLine(r, k, d)...)
+		w.retire(journal.LinkLine(r, k, d, old))
+		w.lines = append(w.lines, journal.UnlinkLine(r, k, d)...)
 		return errors.Join(w.countLink(r, k, -1), w.delete(key), w.delete(holder))
 	})
 	return nil
@@ -235,9 +237,9 @@ func (b *Batch) PutTag(r Repo, tag string, t Tag) error {
 			}
 		}
 		// That a tag was confirmed is not worth a line: after a rebuild it is asked for again.
-		if line := tagLine(r, tag, next); !known || string(line) != string(tagLine(r, tag, old)) {
+		if line := journal.TagLine(r, tag, next); !known || string(line) != string(journal.TagLine(r, tag, old)) {
 			if known {
-				w.retire(tagLine(r, tag, old))
+				w.retire(journal.TagLine(r, tag, old))
 			}
 			w.record(line)
 		}
@@ -257,8 +259,8 @@ func (b *Batch) DeleteTag(r Repo, tag string) error {
 		if err != nil || !known {
 			return err
 		}
-		w.retire(tagLine(r, tag, old))
-		w.lines = append(w.lines, untagLine(r, tag)...)
+		w.retire(journal.TagLine(r, tag, old))
+		w.lines = append(w.lines, journal.UntagLine(r, tag)...)
 		return errors.Join(w.countTag(r, -1), w.delete(key))
 	})
 	return nil

@@ -7,6 +7,7 @@ import (
 
 	"github.com/dgraph-io/badger/v4"
 
+	"forebay/cache/index/journal"
 	"forebay/cache/index/row"
 	"forebay/internal/logkey"
 )
@@ -14,16 +15,16 @@ import (
 // compactJournal rewrites the journal from the database if it has grown too far. Updates
 // go on meanwhile.
 func (ix *Index) compactJournal(ctx context.Context) error {
-	if !ix.journal.wasteful(ix.totals.Load().Live) {
+	if !ix.journal.Wasteful(ix.totals.Load().Live) {
 		return nil
 	}
 	ix.mu.Lock() // so that every change is either in the snapshot or in the tail
 	txn := ix.db.NewTransaction(false)
-	ix.journal.startRewrite()
+	ix.journal.StartRewrite()
 	want := ix.totals.Load().Totals
 	ix.mu.Unlock()
 	defer txn.Discard()
-	err := ix.journal.rewrite(func(w io.Writer) error { return writeLive(ctx, txn, want, w) })
+	err := ix.journal.Rewrite(func(w io.Writer) error { return writeLive(ctx, txn, want, w) })
 	if err != nil {
 		return err
 	}
@@ -37,7 +38,7 @@ func (ix *Index) compactJournal(ctx context.Context) error {
 // another journal then.
 func (ix *Index) moveMark() error {
 	t := *ix.totals.Load()
-	t.Mark = ix.journal.at()
+	t.Mark = ix.journal.At()
 	if err := ix.change(smallChange, func(txn *badger.Txn) error { return txn.Set(row.TotalsKey, t.Encode()) }); err != nil {
 		return err
 	}
@@ -47,46 +48,46 @@ func (ix *Index) moveMark() error {
 
 // catchUp makes the changes that are in the journal and not in the database: a crash, or
 // a loss of power, came between. No Update runs yet.
-func (ix *Index) catchUp(j *journal) error {
+func (ix *Index) catchUp(path string, j *journal.Journal) error {
 	known := ix.totals.Load().Mark
-	if j.run == 0 {
-		j.spoil() // its header is damaged: Run writes it anew
+	if j.At().Run == 0 {
+		j.Spoil() // its header is damaged: Run writes it anew
 	}
 	switch {
 	case known.Run == 0:
 		// The database is new: it holds the journal already, or the journal is empty.
-	case j.run != known.Run && j.at().Off > int64(len(header(0))):
+	case j.At().Run != known.Run && j.At().Off > journal.HeaderSize:
 		return fmt.Errorf("%w: the journal is not the one it knows", ErrDamaged)
-	case j.run != known.Run || j.at().Off < known.Off:
-		j.spoil() // lost, or its end is: Run writes it anew from the database
+	case j.At().Run != known.Run || j.At().Off < known.Off:
+		j.Spoil() // lost, or its end is: Run writes it anew from the database
 	default:
-		bad, err := j.since(known.Off, func(e entry) error { return ix.Update(e.change) })
+		bad, err := j.Since(known.Off, func(e journal.Entry) error { return ix.Update(func(b *Batch) error { return change(e, b) }) })
 		if err != nil {
 			return err
 		}
 		if bad > 0 {
-			ix.log.Warn("journal lines lost", logkey.Path(j.path), logkey.Count(bad))
+			ix.log.Warn("journal lines lost", logkey.Path(path), logkey.Count(bad))
 		}
 	}
 	return nil
 }
 
 // change is what a line says, as a change.
-func (e entry) change(b *Batch) error {
+func change(e journal.Entry, b *Batch) error {
 	switch {
-	case e.pin.Ref != "" && e.remove:
-		return b.DeletePin(e.pin.Repo, e.pin.Ref)
-	case e.pin.Ref != "":
-		return b.PutPin(e.pin)
-	case e.tag != "" && e.remove:
-		return b.DeleteTag(e.repo, e.tag)
-	case e.tag != "":
-		return b.PutTag(e.repo, e.tag, Tag{Desc: e.desc, CheckedAt: e.at})
-	case e.remove:
-		return b.DeleteLink(e.repo, e.kind, e.desc.Digest)
+	case e.Pin.Ref != "" && e.Remove:
+		return b.DeletePin(e.Pin.Repo, e.Pin.Ref)
+	case e.Pin.Ref != "":
+		return b.PutPin(e.Pin)
+	case e.Tag != "" && e.Remove:
+		return b.DeleteTag(e.Repo, e.Tag)
+	case e.Tag != "":
+		return b.PutTag(e.Repo, e.Tag, Tag{Desc: e.Desc, CheckedAt: e.At})
+	case e.Remove:
+		return b.DeleteLink(e.Repo, e.Kind, e.Desc.Digest)
 	default:
-		l := Link{MediaType: string(e.desc.MediaType), Size: e.desc.Size, At: e.at}
-		return b.PutLink(e.repo, e.kind, e.desc.Digest, l)
+		l := Link{MediaType: string(e.Desc.MediaType), Size: e.Desc.Size, At: e.At}
+		return b.PutLink(e.Repo, e.Kind, e.Desc.Digest, l)
 	}
 }
 
@@ -106,7 +107,7 @@ func writeLive(ctx context.Context, txn *badger.Txn, want Totals, w io.Writer) e
 		return fmt.Errorf("%w: it has %d links and %d tags, want %d and %d", ErrDamaged, links, tags, want.Links, want.Tags)
 	}
 	return scanPins(txn, func(p Pin) error {
-		_, err := w.Write(pinLine(p))
+		_, err := w.Write(journal.PinLine(p))
 		return err
 	})
 }
@@ -129,7 +130,7 @@ func writeLinks(ctx context.Context, txn *badger.Txn, w io.Writer) (n int64, err
 			return err
 		}
 		n++
-		if _, err := w.Write(linkLine(r, Kind(rest[0]), d, l)); err != nil {
+		if _, err := w.Write(journal.LinkLine(r, Kind(rest[0]), d, l)); err != nil {
 			return err
 		}
 		return ctx.Err()
@@ -148,7 +149,7 @@ func writeTags(ctx context.Context, txn *badger.Txn, w io.Writer) (n int64, err 
 			return err
 		}
 		n++
-		if _, err := w.Write(tagLine(r, string(tag), t)); err != nil {
+		if _, err := w.Write(journal.TagLine(r, string(tag), t)); err != nil {
 			return err
 		}
 		return ctx.Err()

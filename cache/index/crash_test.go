@@ -22,6 +22,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"go.uber.org/goleak"
 
+	"forebay/cache/index/journal"
 	"forebay/cache/index/row"
 )
 
@@ -57,6 +58,8 @@ var (
 func sha512Digest(s string) v1.Hash {
 	return v1.Hash{Algorithm: "sha512", Hex: digest(s).Hex + digest(s+"'").Hex}
 }
+
+func slice(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
 
 func pick[T any](r *rand.Rand, of []T) T { return of[r.IntN(len(of))] }
 
@@ -219,11 +222,11 @@ func TestIndexAgreesWithModel(t *testing.T) {
 	for round := range 12 {
 		randomSteps(t, r, ix, m, 60)
 		m.check(t, fmt.Sprintf("round %d", round), ix)
-		ix.journal.spoil()
+		ix.journal.Spoil()
 		if err := ix.compactJournal(context.Background()); err != nil {
 			t.Fatal(err)
 		}
-		live := ix.totals.Load().Live + int64(len(header(0)))
+		live := ix.totals.Load().Live + journal.HeaderSize
 		if info, err := os.Stat(f.journal); err != nil || info.Size() != live {
 			t.Errorf("round %d: compacted journal has %d bytes, %v; %d are live", round, info.Size(), err, live)
 		}
@@ -270,9 +273,9 @@ func TestChangesThatOnlyTheJournalHasAreMadeAtStart(t *testing.T) {
 	update(t, ix, putBlob(d, 1), putLink(nginx, Blob, d, 1), putTag(nginx, "old", d, 1))
 	crash := snapshot(t, f)
 	// As if killed between the journal and the database, with the last line torn.
-	lines := slice(unlinkLine(nginx, Blob, d), linkLine(nginx, Manifest, d, Link{Size: 1, At: at(1)}),
-		untagLine(nginx, "old"), tagLine(nginx, "new", Tag{Desc: v1.Descriptor{Digest: d}, ChangedAt: at(2)}))
-	appendTo(t, crash.journal, append(lines, untagLine(nginx, "new")[:20]...))
+	lines := slice(journal.UnlinkLine(nginx, Blob, d), journal.LinkLine(nginx, Manifest, d, Link{Size: 1, At: at(1)}),
+		journal.UntagLine(nginx, "old"), journal.TagLine(nginx, "new", Tag{Desc: v1.Descriptor{Digest: d}, ChangedAt: at(2)}))
+	appendTo(t, crash.journal, append(lines, journal.UntagLine(nginx, "new")[:20]...))
 	for range 2 { // the second start finds nothing more to do
 		ix := crash.open(t)
 		want := newModel()
@@ -334,7 +337,7 @@ func TestLostJournalIsWrittenAnew(t *testing.T) {
 			}
 		},
 		"cut": func(t *testing.T, j string) { // a loss of power: the database was ahead
-			if err := os.Truncate(j, int64(len(header(0)))+100); err != nil {
+			if err := os.Truncate(j, journal.HeaderSize+100); err != nil {
 				t.Fatal(err)
 			}
 		},
@@ -419,7 +422,7 @@ func TestUpdatesDuringCompactionAreKept(t *testing.T) {
 		})
 	}
 	for range 15 {
-		ix.journal.spoil()
+		ix.journal.Spoil()
 		if err := ix.compactJournal(context.Background()); err != nil {
 			t.Error(err)
 		}
@@ -449,8 +452,8 @@ func TestJournalStaysBounded(t *testing.T) {
 			}
 		}
 	}
-	if info, err := os.Stat(f.journal); err != nil || info.Size() > 2*journalSlack {
-		t.Errorf("journal of one tag has %d bytes, %v; want at most %d", info.Size(), err, 2*journalSlack)
+	if info, err := os.Stat(f.journal); err != nil || info.Size() > 2*journal.Slack {
+		t.Errorf("journal of one tag has %d bytes, %v; want at most %d", info.Size(), err, 2*journal.Slack)
 	}
 }
 
@@ -471,7 +474,7 @@ func TestDamagedIndexDoesNotReplaceTheJournal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ix.journal.spoil()
+	ix.journal.Spoil()
 	if err := ix.compactJournal(context.Background()); !errors.Is(err, ErrDamaged) {
 		t.Errorf("compactJournal = %v, want %v", err, ErrDamaged)
 	}
@@ -575,7 +578,7 @@ func child(f folder) int {
 			return errors.Join(putBlob(d, 1)(b), putLink(nginx, Blob, d, 1)(b), putTag(nginx, "last", d, i)(b))
 		})
 		if i%50 == 49 {
-			ix.journal.spoil()
+			ix.journal.Spoil()
 			err = errors.Join(err, ix.compactJournal(context.Background()))
 		}
 		if err != nil {

@@ -1,6 +1,7 @@
 package index
 
 import (
+	"strconv"
 	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -18,7 +19,7 @@ func TestLinksOfWhatIsLongGoneAreForgotten(t *testing.T) {
 		putTag(nginx, "kept", kept, 0), putTag(nginx, "young", young, 100), putTag(nginx, "pinned", pinned, 0))
 	for n := range many {
 		d := digest(string(rune(n)) + "gone")
-		update(t, ix, link(d, Blob, 0), link(d, Manifest, 0), putTag(nginx, "t"+number(int64(n)), d, 0))
+		update(t, ix, link(d, Blob, 0), link(d, Manifest, 0), putTag(nginx, "t"+strconv.Itoa(n), d, 0))
 	}
 	// A tag whose content is gone, but not what it pointed to before.
 	update(t, ix, putTag(nginx, "moved", kept, 0), putTag(nginx, "moved", digest("later"), 1))

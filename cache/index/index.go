@@ -9,7 +9,7 @@
 // appended to a journal of text lines, so that [Rebuild] brings them back after the
 // database is lost.
 //
-// Lock order: Index.mu, then journal.mu. No lock is held while a callback runs, but for
+// Lock order: Index.mu, then that of the journal. No lock is held while a callback runs, but for
 // Store.Stat in [Index.Reconcile].
 package index
 
@@ -31,6 +31,8 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
+	"forebay/cache/index/durable"
+	"forebay/cache/index/journal"
 	"forebay/cache/index/row"
 	"forebay/internal/logkey"
 	"forebay/internal/tally"
@@ -48,7 +50,7 @@ var (
 	// is missing while the journal says that there was one. [Rebuild] helps.
 	ErrDamaged = errors.New("index is damaged")
 	// ErrNewer means that a newer version of the program wrote the index.
-	ErrNewer = errors.New("index was written by a newer version")
+	ErrNewer = row.ErrNewer
 )
 
 // Index is an open index. Its methods may be called concurrently.
@@ -58,9 +60,9 @@ type Index struct {
 	db      *badger.DB
 	backing *backing
 	log     *zap.Logger
-	journal *journal // nil while rebuilding
-	unclean bool     // the process before did not close the index
-	guarded bool     // changes are made only while the disk has room for them
+	journal *journal.Journal // nil while rebuilding
+	unclean bool             // the process before did not close the index
+	guarded bool             // changes are made only while the disk has room for them
 
 	mu     sync.Mutex                       // serialises Update, so that totals and records agree
 	totals atomic.Pointer[row.TotalsRecord] // written under mu
@@ -99,31 +101,31 @@ func Open(o Options) (*Index, error) {
 
 // attach opens the journal and brings the database up to it.
 func (ix *Index) attach(path string) error {
-	j, err := openJournal(path, ix.fault)
+	j, err := journal.Open(path, ix.fault)
 	if err != nil {
 		return err
 	}
-	if err := ix.catchUp(j); err != nil {
-		return errors.Join(err, j.close())
+	if err := ix.catchUp(path, j); err != nil {
+		return errors.Join(err, j.Close())
 	}
 	ix.journal = j
-	if ix.totals.Load().Mark == j.at() {
+	if ix.totals.Load().Mark == j.At() {
 		return nil
 	}
 	if err := ix.moveMark(); err != nil {
-		return errors.Join(err, j.close())
+		return errors.Join(err, j.Close())
 	}
 	return nil
 }
 
 // checkPresence distinguishes a new index from one that was lost.
-func checkPresence(dir, journal string) error {
+func checkPresence(dir, path string) error {
 	_, err := os.Stat(filepath.Join(dir, badger.ManifestFilename))
 	if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if info, err := os.Stat(journal); err == nil && info.Size() > int64(len(header(0))) {
-		return fmt.Errorf("%w: it is missing, but %q has entries", ErrDamaged, journal)
+	if info, err := os.Stat(path); err == nil && info.Size() > journal.HeaderSize {
+		return fmt.Errorf("%w: it is missing, but %q has entries", ErrDamaged, path)
 	}
 	for _, pattern := range []string{"*.sst", "*.mem"} {
 		names, err := filepath.Glob(filepath.Join(dir, pattern))
@@ -166,7 +168,7 @@ func openDatabase(o Options) (_ *Index, err error) {
 	}
 	defer func() {
 		if err != nil && !unclean {
-			err = errors.Join(err, removeIfThere(filepath.Join(dir, flagName)))
+			err = errors.Join(err, durable.RemoveIfThere(filepath.Join(dir, flagName)))
 		}
 	}()
 	if err := verifyFiles(dir, unclean); err != nil {
@@ -209,14 +211,14 @@ const flagName = "OPEN"
 
 // raiseFlag makes the flag and reports whether it was there.
 func raiseFlag(dir string, fault Fault) (unclean bool, err error) {
-	f, err := fault.create(filepath.Join(dir, flagName), os.O_WRONLY|os.O_EXCL)
+	f, err := fault.Create(filepath.Join(dir, flagName), os.O_WRONLY|os.O_EXCL)
 	if errors.Is(err, fs.ErrExist) {
 		return true, nil
 	}
 	if err != nil {
 		return false, err
 	}
-	return false, errors.Join(f.Close(), fault.syncFolder(dir))
+	return false, errors.Join(f.Close(), fault.SyncFolder(dir))
 }
 
 // openBadger returns every failure but that of a full disk as ErrDamaged: Badger's errors
@@ -334,7 +336,7 @@ func (ix *Index) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case now := <-tick.C:
-			err := ix.journal.sync()
+			err := ix.journal.Sync()
 			if now.Sub(last) >= touchEvery {
 				last = now
 				if roomErr := ix.room(); roomErr != nil {
@@ -372,14 +374,14 @@ func (ix *Index) Close() error {
 			if room == nil {
 				err = ix.flushAccess()
 			}
-			err = errors.Join(err, ix.journal.close())
+			err = errors.Join(err, ix.journal.Close())
 		}
 		if room != nil {
 			err = errors.Join(err, room)
 			return
 		}
 		if err = errors.Join(err, ix.closeDatabase()); err == nil {
-			err = ix.fault.removeIfThere(filepath.Join(ix.dir, flagName))
+			err = ix.fault.RemoveIfThere(filepath.Join(ix.dir, flagName))
 		}
 	})
 	if err != nil {
@@ -409,7 +411,7 @@ func (ix *Index) closeDatabase() error {
 
 // Sync makes all changes so far survive a loss of power, but for records of blobs, which
 // the files tell. Without it, those of the last second may be lost.
-func (ix *Index) Sync() error { return ix.journal.sync() }
+func (ix *Index) Sync() error { return ix.journal.Sync() }
 
 // Unclean reports whether the process before ended without closing the index, so that a
 // [Index.Reconcile] is due.

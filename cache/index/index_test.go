@@ -20,6 +20,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"forebay/cache/index/journal"
 	"forebay/cache/index/row"
 )
 
@@ -355,7 +356,7 @@ func TestUpdateIsAllOrNothing(t *testing.T) {
 	if _, ok, err := ix.Link(nginx, Blob, digest("0")); ok || err != nil {
 		t.Errorf("Link of a refused batch: %t, %v; want none", ok, err)
 	}
-	if b, err := os.ReadFile(f.journal); err != nil || len(b) != len(header(0)) {
+	if b, err := os.ReadFile(f.journal); err != nil || len(b) != int(journal.HeaderSize) {
 		t.Errorf("journal has %d bytes, %v; want its header alone", len(b), err)
 	}
 }

@@ -113,7 +113,7 @@ func TestPinsSurviveReopenCompactionAndRebuild(t *testing.T) {
 	if diff := cmp.Diff(want, pins(t, ix)); diff != "" {
 		t.Errorf("pins (-want +got):\n%s", diff)
 	}
-	ix.journal.spoil()
+	ix.journal.Spoil()
 	if err := ix.compactJournal(t.Context()); err != nil {
 		t.Fatal(err)
 	}

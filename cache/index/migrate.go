@@ -8,6 +8,7 @@ import (
 	"github.com/dgraph-io/badger/v4"
 	"go.uber.org/zap"
 
+	"forebay/cache/index/durable"
 	"forebay/cache/index/row"
 	"forebay/internal/logkey"
 )
@@ -52,7 +53,7 @@ func (ix *Index) migrate(from int64) error {
 }
 
 func (ix *Index) changeAtOnce(fn func(*badger.Txn) error) error {
-	if err := ix.fault.before(StepCommit, ix.dir); err != nil {
+	if err := ix.fault.Before(durable.StepCommit, ix.dir); err != nil {
 		return err
 	}
 	return ix.change(migrateBatch*256, fn)

@@ -12,6 +12,7 @@ import (
 	"github.com/dgraph-io/badger/v4"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"forebay/cache/index/durable"
 	"forebay/cache/index/row"
 )
 
@@ -92,7 +93,7 @@ func TestMigrationThatIsCutGoesOn(t *testing.T) {
 	for cut := 0; ; cut++ {
 		o, n := f.options(), 0
 		o.Fault = func(step Step, _ string) error {
-			if step != StepCommit {
+			if step != durable.StepCommit {
 				return nil
 			}
 			if n++; n > 1 { // each start gets one batch further
@@ -127,7 +128,7 @@ func TestKillWithinAMigration(t *testing.T) {
 	var crash folder
 	o, n := f.options(), 0
 	o.Fault = func(step Step, _ string) error {
-		if n++; step == StepCommit && crash == (folder{}) && n > 2 {
+		if n++; step == durable.StepCommit && crash == (folder{}) && n > 2 {
 			crash = snapshot(t, f) // what a kill leaves at this moment
 		}
 		return nil

@@ -1,6 +1,9 @@
 package index
 
-import "forebay/cache/index/row"
+import (
+	"forebay/cache/index/durable"
+	"forebay/cache/index/row"
+)
 
 // What the index keeps. Its callers need no other package to name it.
 type (
@@ -15,6 +18,12 @@ type (
 	Remote   = row.Remote
 	Upload   = row.Upload
 	Totals   = row.Totals
+)
+
+// Step is one change that the index makes to the disk. [Fault] is asked before each.
+type (
+	Step  = durable.Step
+	Fault = durable.Fault
 )
 
 // The kinds of links, and of documents.

@@ -2,10 +2,10 @@ package index
 
 import (
 	"fmt"
-	"strings"
 
 	"github.com/dgraph-io/badger/v4"
 
+	"forebay/cache/index/journal"
 	"forebay/cache/index/row"
 )
 
@@ -45,9 +45,9 @@ func (b *Batch) PutPin(p Pin) error {
 		}
 		if known {
 			old.Repo, old.Ref = p.Repo, p.Ref
-			w.retire(pinLine(old))
+			w.retire(journal.PinLine(old))
 		}
-		w.record(pinLine(p))
+		w.record(journal.PinLine(p))
 		return w.set(key, p.Encode())
 	})
 	return nil
@@ -65,15 +65,9 @@ func (b *Batch) DeletePin(r Repo, ref string) error {
 			return err
 		}
 		old.Repo, old.Ref = r, ref
-		w.retire(pinLine(old))
-		w.lines = append(w.lines, unpinLine(r, ref)...)
+		w.retire(journal.PinLine(old))
+		w.lines = append(w.lines, journal.UnpinLine(r, ref)...)
 		return w.delete(key)
 	})
 	return nil
 }
-
-func pinLine(p Pin) []byte {
-	return line("+pin", p.Repo.Upstream, p.Repo.Name, p.Ref, number(millis(p.At)), strings.Join(p.Platforms, ","))
-}
-
-func unpinLine(r Repo, ref string) []byte { return line("-pin", r.Upstream, r.Name, ref) }

@@ -12,6 +12,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"go.uber.org/zap"
 
+	"forebay/cache/index/journal"
 	"forebay/internal/logkey"
 )
 
@@ -111,7 +112,7 @@ type rebuild struct {
 func (b *rebuild) run(o Options, walk WalkFunc) error {
 	fresh := o
 	fresh.Dir = o.Dir + newSuffix
-	if err := o.Fault.removeAll(fresh.Dir); err != nil {
+	if err := o.Fault.RemoveAll(fresh.Dir); err != nil {
 		return err
 	}
 	ix, err := openDatabase(fresh)
@@ -126,7 +127,7 @@ func (b *rebuild) run(o Options, walk WalkFunc) error {
 	return replaceFolder(o, fresh.Dir)
 }
 
-func (b *rebuild) fill(journal string, walk WalkFunc) error {
+func (b *rebuild) fill(path string, walk WalkFunc) error {
 	err := walk(func(d v1.Hash, size int64, modTime time.Time) error {
 		b.done.Blobs++
 		b.done.Bytes += size
@@ -145,7 +146,7 @@ func (b *rebuild) fill(journal string, walk WalkFunc) error {
 	if err := b.flush(); err != nil {
 		return err
 	}
-	f, err := os.Open(journal)
+	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -153,7 +154,7 @@ func (b *rebuild) fill(journal string, walk WalkFunc) error {
 		return err
 	}
 	defer f.Close()
-	bad, err := readJournal(f, func(e entry) error {
+	bad, err := journal.Read(f, func(e journal.Entry) error {
 		b.done.Lines++
 		return errors.Join(b.apply(e), b.step())
 	})
@@ -163,18 +164,18 @@ func (b *rebuild) fill(journal string, walk WalkFunc) error {
 
 // apply makes the change of a journal line. If the content of a tag is gone, the tag is removed
 // and not left as an earlier line had it: an old binding must not become the current one.
-func (b *rebuild) apply(e entry) error {
-	if !e.remove && e.pin.Ref == "" {
-		there, err := b.there(e.desc.Digest)
+func (b *rebuild) apply(e journal.Entry) error {
+	if !e.Remove && e.Pin.Ref == "" {
+		there, err := b.there(e.Desc.Digest)
 		if err != nil {
 			return err
 		}
 		if !there {
 			b.done.Gone++
-			e.remove = !b.keepGone
+			e.Remove = !b.keepGone
 		}
 	}
-	return e.change(&b.batch)
+	return change(e, &b.batch)
 }
 
 // there reports whether content was found.
@@ -215,16 +216,16 @@ func (b *rebuild) flush() error {
 // Open takes for a lost index.
 func replaceFolder(o Options, fresh string) error {
 	old := o.Dir + oldSuffix
-	if err := o.Fault.removeAll(old); err != nil {
+	if err := o.Fault.RemoveAll(old); err != nil {
 		return err
 	}
-	if err := o.Fault.rename(o.Dir, old); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := o.Fault.Rename(o.Dir, old); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := o.Fault.rename(fresh, o.Dir); err != nil {
+	if err := o.Fault.Rename(fresh, o.Dir); err != nil {
 		return err
 	}
-	return errors.Join(o.Fault.syncFolder(filepath.Dir(o.Dir)), o.Fault.removeAll(old))
+	return errors.Join(o.Fault.SyncFolder(filepath.Dir(o.Dir)), o.Fault.RemoveAll(old))
 }
 
 // What a rebuild calls the folder that it makes and the one that it replaces.
@@ -235,5 +236,5 @@ const (
 
 // removeLeftovers removes what a rebuild, or a rewrite of the journal, left that was killed.
 func removeLeftovers(o Options) error {
-	return errors.Join(os.RemoveAll(o.Dir+newSuffix), os.RemoveAll(o.Dir+oldSuffix), removeIfThere(o.Journal+tmpSuffix))
+	return errors.Join(os.RemoveAll(o.Dir+newSuffix), os.RemoveAll(o.Dir+oldSuffix), journal.RemoveLeftovers(o.Journal))
 }

@@ -3,12 +3,13 @@ package index
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
+
+	"forebay/cache/index/durable"
 )
 
 // Options says where an index is. Dir and Journal are required.
@@ -24,82 +25,6 @@ type Options struct {
 	// KeepGone has a rebuild restore links and tags whose content was not found: they are
 	// still true, and it may be in a bucket that was not asked.
 	KeepGone bool
-}
-
-// Step is one change that the index makes to the disk. What the database does on its own
-// in the background is not among them.
-type Step string
-
-// The steps.
-const (
-	StepAppend Step = "append" // to the journal
-	StepCommit Step = "commit" // of a transaction of the database
-	StepSync   Step = "sync"
-	StepCreate Step = "create"
-	StepRename Step = "rename"
-	StepRemove Step = "remove"
-)
-
-// Fault is asked before each step; its error is returned in place of doing the step. It
-// may also end the process. It must not call the index.
-type Fault func(step Step, name string) error
-
-func (f Fault) before(step Step, name string) error {
-	if f == nil {
-		return nil
-	}
-	if err := f(step, name); err != nil {
-		return &fs.PathError{Op: string(step), Path: name, Err: err}
-	}
-	return nil
-}
-
-func (f Fault) create(name string, flag int) (*os.File, error) {
-	if err := f.before(StepCreate, name); err != nil {
-		return nil, err
-	}
-	return os.OpenFile(name, flag|os.O_CREATE, 0o600)
-}
-
-func (f Fault) rename(from, to string) error {
-	if err := f.before(StepRename, to); err != nil {
-		return err
-	}
-	return os.Rename(from, to)
-}
-
-func (f Fault) removeIfThere(name string) error {
-	if err := f.before(StepRemove, name); err != nil {
-		return err
-	}
-	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
-}
-
-func (f Fault) removeAll(name string) error {
-	if err := f.before(StepRemove, name); err != nil {
-		return err
-	}
-	return os.RemoveAll(name)
-}
-
-func (f Fault) sync(file *os.File) error {
-	if err := f.before(StepSync, file.Name()); err != nil {
-		return err
-	}
-	return file.Sync()
-}
-
-// syncFolder makes the names in a folder survive a loss of power.
-func (f Fault) syncFolder(name string) error {
-	file, err := os.Open(name)
-	if err != nil {
-		return err
-	}
-	defer file.Close()
-	return f.sync(file)
 }
 
 // ErrUnwritable means that nothing can be recorded now: the disk of the database is full
@@ -168,7 +93,7 @@ func (ix *Index) Probe() error {
 	if err := ix.room(); err != nil {
 		return err
 	}
-	if err := ix.fault.before(StepCreate, ix.dir); err != nil {
+	if err := ix.fault.Before(durable.StepCreate, ix.dir); err != nil {
 		return err
 	}
 	ix.mu.Lock()

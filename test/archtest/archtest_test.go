@@ -123,10 +123,12 @@ func importTable() map[string][]string {
 
 		"cache/disk":  leaf(),
 		"cache/evict": {},
-		"cache/index": append(leaf(), "cache/index/row"),
+		"cache/index": append(leaf(), "cache/index/durable", "cache/index/journal", "cache/index/row"),
 		"cache/tier":  append(leaf(), "cache/disk", "cache/index"),
 		// What the index is made of; nobody else needs it.
-		"cache/index/row": {"internal/wire"},
+		"cache/index/durable": {},
+		"cache/index/journal": {"cache/index/durable", "cache/index/row", "internal/wire"},
+		"cache/index/row":     {"internal/wire"},
 		// Its tests run the conformance suite, and a disk in front of it.
 		"cache/s3":        append(leaf(), "test/storetest", "cache/disk", "cache/index", "cache/tier", "test/s3test"),
 		"test/storetest":  append(leaf(), "cache", "cache/disk", "cache/index"),

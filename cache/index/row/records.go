@@ -19,6 +19,8 @@ const recordForm = 1
 var (
 	// ErrRecord: a record is damaged.
 	ErrRecord = errors.New("record cannot be decoded")
+	// ErrNewer: a newer version of the program wrote it.
+	ErrNewer = errors.New("index was written by a newer version")
 	// ErrTooBig: a document is larger than can be kept.
 	ErrTooBig = errors.New("too big for the index")
 )

@@ -1,26 +1,31 @@
-package index
+package journal
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash/crc32"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"forebay/cache/index/row"
 )
 
 func FuzzParseLine(f *testing.F) {
 	d := digest("a")
 	for _, l := range [][]byte{
-		linkLine(nginx, Manifest, d, Link{MediaType: "a/b; charset=x", Size: 5, At: at(1)}),
-		linkLine(nginx, Blob, d, Link{Size: -1}),
-		unlinkLine(nginx, Blob, d),
-		tagLine(nginx, "latest", Tag{Desc: v1.Descriptor{Digest: d}}),
-		untagLine(nginx, "%"),
-		pinLine(Pin{Repo: nginx, Ref: "1", Platforms: []string{"linux/amd64", "linux/arm/v7"}, At: at(1)}),
-		unpinLine(nginx, d.String()),
+		LinkLine(nginx, row.Manifest, d, row.Link{MediaType: "a/b; charset=x", Size: 5, At: at(1)}),
+		LinkLine(nginx, row.Blob, d, row.Link{Size: -1}),
+		UnlinkLine(nginx, row.Blob, d),
+		TagLine(nginx, "latest", row.Tag{Desc: v1.Descriptor{Digest: d}}),
+		UntagLine(nginx, "%"),
+		PinLine(row.Pin{Repo: nginx, Ref: "1", Platforms: []string{"linux/amd64", "linux/arm/v7"}, At: at(1)}),
+		UnpinLine(nginx, d.String()),
 		line("+link"),
 		line("+tag", "a", "b", "c", "d", "e", "f", "g"),
 	} {
@@ -39,49 +44,45 @@ func FuzzParseLine(f *testing.F) {
 		}
 		again := bytes.TrimSuffix(e.line(), []byte("\n"))
 		got, err := parseLine(again)
-		if diff := cmp.Diff(e, got, cmp.AllowUnexported(entry{})); err != nil || diff != "" {
+		if diff := cmp.Diff(e, got); err != nil || diff != "" {
 			t.Errorf("line %q becomes %q: %v (-want +got)\n%s", b, again, err, diff)
-		}
-		var batch Batch
-		if err := e.change(&batch); err != nil {
-			t.Errorf("line %q is accepted, its change is not: %v", b, err)
 		}
 	})
 }
 
 // line returns an entry as the line that says it.
-func (e entry) line() []byte {
+func (e Entry) line() []byte {
 	switch {
-	case e.pin.Ref != "" && e.remove:
-		return unpinLine(e.pin.Repo, e.pin.Ref)
-	case e.pin.Ref != "":
-		return pinLine(e.pin)
-	case e.tag != "" && e.remove:
-		return untagLine(e.repo, e.tag)
-	case e.tag != "":
-		return tagLine(e.repo, e.tag, Tag{Desc: e.desc, ChangedAt: e.at})
-	case e.remove:
-		return unlinkLine(e.repo, e.kind, e.desc.Digest)
+	case e.Pin.Ref != "" && e.Remove:
+		return UnpinLine(e.Pin.Repo, e.Pin.Ref)
+	case e.Pin.Ref != "":
+		return PinLine(e.Pin)
+	case e.Tag != "" && e.Remove:
+		return UntagLine(e.Repo, e.Tag)
+	case e.Tag != "":
+		return TagLine(e.Repo, e.Tag, row.Tag{Desc: e.Desc, ChangedAt: e.At})
+	case e.Remove:
+		return UnlinkLine(e.Repo, e.Kind, e.Desc.Digest)
 	default:
-		return linkLine(e.repo, e.kind, e.desc.Digest, Link{MediaType: string(e.desc.MediaType), Size: e.desc.Size, At: e.at})
+		return LinkLine(e.Repo, e.Kind, e.Desc.Digest, row.Link{MediaType: string(e.Desc.MediaType), Size: e.Desc.Size, At: e.At})
 	}
 }
 
 func TestLinesSurviveStrangeText(t *testing.T) {
 	for _, text := range []string{"", " ", "%", "%%", "a b\tc\nd\re", "%20", "\x7f", "ünï", "\xff\xfe", "-"} {
-		l := tagLine(Repo{Upstream: "docker.io", Name: "a" + text}, "t"+text, Tag{Desc: v1.Descriptor{MediaType: "m", Digest: digest("a")}})
+		l := TagLine(row.Repo{Upstream: "docker.io", Name: "a" + text}, "t"+text, row.Tag{Desc: v1.Descriptor{MediaType: "m", Digest: digest("a")}})
 		if n := bytes.Count(l, []byte("\n")); n != 1 {
 			t.Errorf("line for %q has %d ends", text, n)
 		}
 		e, err := parseLine(bytes.TrimSuffix(l, []byte("\n")))
-		if err != nil || e.repo.Name != "a"+text || e.tag != "t"+text {
-			t.Errorf("line for %q becomes %q, %q, %v", text, e.repo.Name, e.tag, err)
+		if err != nil || e.Repo.Name != "a"+text || e.Tag != "t"+text {
+			t.Errorf("line for %q becomes %q, %q, %v", text, e.Repo.Name, e.Tag, err)
 		}
 	}
 }
 
 func TestDamagedLinesAreCounted(t *testing.T) {
-	good := linkLine(nginx, Blob, digest("a"), Link{Size: 5, At: at(1)})
+	good := LinkLine(nginx, row.Blob, digest("a"), row.Link{Size: 5, At: at(1)})
 	flipped := bytes.Clone(good)
 	flipped[20] ^= 1
 	long := append(bytes.Repeat([]byte("x"), 3*maxLine), '\n')
@@ -104,14 +105,24 @@ func TestDamagedLinesAreCounted(t *testing.T) {
 		"zeros at the end": {slice(header(7), good, make([]byte, 5000)), 1, 1},
 	} {
 		n := 0
-		bad, err := readJournal(bytes.NewReader(tt.journal), func(entry) error { n++; return nil })
+		bad, err := Read(bytes.NewReader(tt.journal), func(Entry) error { n++; return nil })
 		if n != tt.good || bad != tt.bad || err != nil {
 			t.Errorf("%s: %d lines and %d bad, %v; want %d and %d", name, n, bad, err, tt.good, tt.bad)
 		}
 	}
-	if _, err := readJournal(bytes.NewReader([]byte("forebay refs 2 00\n")), nil); !errors.Is(err, ErrNewer) {
-		t.Errorf("newer journal: %v, want %v", err, ErrNewer)
+	if _, err := Read(bytes.NewReader([]byte("forebay refs 2 00\n")), nil); !errors.Is(err, row.ErrNewer) {
+		t.Errorf("newer journal: %v, want %v", err, row.ErrNewer)
 	}
 }
+
+var nginx = row.Repo{Upstream: "docker.io", Name: "library/nginx"}
+
+func digest(s string) v1.Hash {
+	h := sha256.Sum256([]byte(s))
+	return v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(h[:])}
+}
+
+// at is a time that survives encoding, n seconds after some moment.
+func at(n int) time.Time { return time.Unix(1_700_000_000+int64(n), 0) }
 
 func slice(parts ...[]byte) []byte { return bytes.Join(parts, nil) }

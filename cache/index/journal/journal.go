@@ -1,4 +1,9 @@
-package index
+// Package journal keeps a text file of the links, tags and pins that an index was told of,
+// so that they survive the loss of its database.
+//
+// It promises that a line is read as it was written or not at all. Lines that the disk did
+// not take are not an error: the journal is to be rewritten then, see [Journal.Wasteful].
+package journal
 
 import (
 	"bufio"
@@ -7,7 +12,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
-	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -19,6 +23,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
+	"forebay/cache/index/durable"
 	"forebay/cache/index/row"
 	"forebay/internal/wire"
 )
@@ -43,20 +48,24 @@ const journalHeader = "forebay refs 1 "
 const (
 	// maxLine is more than any line of ours has.
 	maxLine = 16 << 10
-	// journalSlack is how far a journal may outgrow twice its live content before it is
+	// Slack is how far a journal may outgrow twice its live content before it is
 	// rewritten, so that small ones are left alone.
-	journalSlack = 1 << 20
+	Slack = 1 << 20
 )
 
 // tmpSuffix is of the file that a rewrite makes.
 const tmpSuffix = ".tmp"
 
+// RemoveLeftovers removes what a rewrite left that was killed.
+func RemoveLeftovers(path string) error { return durable.RemoveIfThere(path + tmpSuffix) }
+
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// journal appends lines. Only Run calls rewrite.
-type journal struct {
+// Journal appends lines. Its methods may be called concurrently, but for StartRewrite with
+// Rewrite, which only one caller does, and Close.
+type Journal struct {
 	path  string
-	fault Fault
+	fault durable.Fault
 
 	mu        sync.Mutex
 	f         *os.File // guarded by mu
@@ -68,12 +77,14 @@ type journal struct {
 	tail      []byte   // guarded by mu; appended since the rewrite began
 }
 
-func openJournal(path string, fault Fault) (*journal, error) {
-	f, err := fault.create(path, os.O_RDWR|os.O_APPEND)
+// Open opens a journal, or makes one, and ends a torn last line. The error is [row.ErrNewer] when a
+// newer program wrote it.
+func Open(path string, fault durable.Fault) (*Journal, error) {
+	f, err := fault.Create(path, os.O_RDWR|os.O_APPEND)
 	if err != nil {
 		return nil, fmt.Errorf("open journal: %w", err)
 	}
-	j := &journal{path: path, f: f, fault: fault}
+	j := &Journal{path: path, f: f, fault: fault}
 	if err := j.begin(); err != nil {
 		return nil, fmt.Errorf("open journal: %w", errors.Join(err, f.Close()))
 	}
@@ -81,7 +92,7 @@ func openJournal(path string, fault Fault) (*journal, error) {
 }
 
 // begin reads the header of an old file or writes that of a new one.
-func (j *journal) begin() error {
+func (j *Journal) begin() error {
 	info, err := j.f.Stat()
 	if err != nil {
 		return err
@@ -111,10 +122,13 @@ func (j *journal) begin() error {
 	return j.write([]byte("\n")) // ends a torn line, so that the next stands alone
 }
 
+// HeaderSize is the size of a journal without entries.
+const HeaderSize = int64(len(journalHeader) + 16 + 1)
+
 func header(run uint64) []byte { return fmt.Appendf(nil, "%s%016x\n", journalHeader, run) }
 
 // parseHeader returns the run of a first line, 0 if it is damaged. The error is
-// [ErrNewer] when a newer program wrote it.
+// [row.ErrNewer] when a newer program wrote it.
 func parseHeader(b []byte) (uint64, error) {
 	f := strings.Fields(string(b))
 	if len(f) < 3 || f[0] != "forebay" || f[1] != "refs" {
@@ -122,7 +136,7 @@ func parseHeader(b []byte) (uint64, error) {
 	}
 	if v, err := strconv.Atoi(f[2]); err != nil || v > 1 {
 		if err == nil {
-			return 0, fmt.Errorf("%w: the journal has form %d, this program knows 1", ErrNewer, v)
+			return 0, fmt.Errorf("%w: the journal has form %d, this program knows 1", row.ErrNewer, v)
 		}
 		return 0, nil
 	}
@@ -136,22 +150,22 @@ func parseHeader(b []byte) (uint64, error) {
 	return run, nil
 }
 
-// since calls fn for the sound lines from a position on and counts the others.
-func (j *journal) since(off int64, fn func(entry) error) (bad int, err error) {
-	return readLines(io.NewSectionReader(j.f, off, j.at().Off-off), fn)
+// Since calls fn for the sound lines from a position on and counts the others.
+func (j *Journal) Since(off int64, fn func(Entry) error) (bad int, err error) {
+	return readLines(io.NewSectionReader(j.f, off, j.At().Off-off), fn)
 }
 
-// at returns the end of the journal.
-func (j *journal) at() row.Mark {
+// At returns the end of the journal.
+func (j *Journal) At() row.Mark {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return row.Mark{Run: j.run, Off: j.size}
 }
 
 // write appends b whole or, as far as the disk lets it, not at all.
-func (j *journal) write(b []byte) error {
+func (j *Journal) write(b []byte) error {
 	var n int
-	err := j.fault.before(StepAppend, j.path)
+	err := j.fault.Before(durable.StepAppend, j.path)
 	if err == nil {
 		n, err = j.f.Write(b)
 	}
@@ -166,9 +180,9 @@ func (j *journal) write(b []byte) error {
 	return err
 }
 
-// append adds lines and returns the new end. When they cannot be written, the caller goes on
+// Append adds lines and returns the new end. When they cannot be written, the caller goes on
 // and the journal is rewritten as soon as the disk allows.
-func (j *journal) append(lines []byte) row.Mark {
+func (j *Journal) Append(lines []byte) row.Mark {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if len(lines) == 0 {
@@ -183,23 +197,23 @@ func (j *journal) append(lines []byte) row.Mark {
 	return row.Mark{Run: j.run, Off: j.size}
 }
 
-// spoil makes the next compaction rewrite the journal.
-func (j *journal) spoil() {
+// Spoil makes the next compaction rewrite the journal.
+func (j *Journal) Spoil() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.spoiled = true
 }
 
-// wasteful reports whether the file should be rewritten; live is how many of its bytes are
+// Wasteful reports whether the file should be rewritten; live is how many of its bytes are
 // not obsolete.
-func (j *journal) wasteful(live int64) bool {
+func (j *Journal) Wasteful(live int64) bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j.spoiled || j.size > 2*live+journalSlack
+	return j.spoiled || j.size > 2*live+Slack
 }
 
-// sync makes what was appended survive a loss of power.
-func (j *journal) sync() error {
+// Sync makes what was appended survive a loss of power.
+func (j *Journal) Sync() error {
 	j.mu.Lock()
 	f, dirty := j.f, j.dirty
 	j.dirty = false
@@ -207,34 +221,35 @@ func (j *journal) sync() error {
 	if !dirty {
 		return nil
 	}
-	if err := j.fault.sync(f); err != nil { // not under the lock: updates go on
+	if err := j.fault.Sync(f); err != nil { // not under the lock: updates go on
 		j.mu.Lock()
 		replaced := j.f != f
 		j.spoiled = j.spoiled || !replaced
 		j.dirty = true
 		j.mu.Unlock()
 		if replaced {
-			return j.sync() // rewritten meanwhile: what was appended is in the new file
+			return j.Sync() // rewritten meanwhile: what was appended is in the new file
 		}
 		return fmt.Errorf("sync journal: %w", err)
 	}
 	return nil
 }
 
-func (j *journal) close() error {
-	return errors.Join(j.sync(), j.f.Close())
+// Close syncs and closes the journal.
+func (j *Journal) Close() error {
+	return errors.Join(j.Sync(), j.f.Close())
 }
 
-// startRewrite begins to gather what is appended meanwhile.
-func (j *journal) startRewrite() {
+// StartRewrite begins to gather what is appended meanwhile.
+func (j *Journal) StartRewrite() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.rewriting, j.tail, j.spoiled = true, nil, false
 }
 
-// rewrite replaces the file by what emit writes and by what was appended since
-// startRewrite. The old file stays in place when anything fails.
-func (j *journal) rewrite(emit func(io.Writer) error) (err error) {
+// Rewrite replaces the file by what emit writes and by what was appended since
+// StartRewrite. The old file stays in place when anything fails.
+func (j *Journal) Rewrite(emit func(io.Writer) error) (err error) {
 	tmp := j.path + tmpSuffix
 	defer func() {
 		j.mu.Lock()
@@ -242,20 +257,20 @@ func (j *journal) rewrite(emit func(io.Writer) error) (err error) {
 		j.spoiled = j.spoiled || err != nil
 		j.mu.Unlock()
 		if err != nil {
-			err = fmt.Errorf("rewrite journal: %w", errors.Join(err, removeIfThere(tmp)))
+			err = fmt.Errorf("rewrite journal: %w", errors.Join(err, durable.RemoveIfThere(tmp)))
 		}
 	}()
-	if err := j.fault.removeIfThere(tmp); err != nil {
+	if err := j.fault.RemoveIfThere(tmp); err != nil {
 		return err
 	}
-	f, err := j.fault.create(tmp, os.O_RDWR|os.O_EXCL|os.O_APPEND)
+	f, err := j.fault.Create(tmp, os.O_RDWR|os.O_EXCL|os.O_APPEND)
 	if err != nil {
 		return err
 	}
 	run := rand.Uint64()
 	size, err := writeLines(f, run, emit)
 	if err == nil {
-		err = j.fault.sync(f)
+		err = j.fault.Sync(f)
 	}
 	if err == nil {
 		err = j.swap(f, tmp, run, size)
@@ -263,7 +278,7 @@ func (j *journal) rewrite(emit func(io.Writer) error) (err error) {
 	if err != nil {
 		return errors.Join(err, f.Close())
 	}
-	return j.fault.syncFolder(filepath.Dir(j.path))
+	return j.fault.SyncFolder(filepath.Dir(j.path))
 }
 
 func writeLines(f *os.File, run uint64, emit func(io.Writer) error) (int64, error) {
@@ -286,13 +301,13 @@ func writeLines(f *os.File, run uint64, emit func(io.Writer) error) (int64, erro
 }
 
 // swap puts the new file in place of the old one.
-func (j *journal) swap(f *os.File, tmp string, run uint64, size int64) error {
+func (j *Journal) swap(f *os.File, tmp string, run uint64, size int64) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if _, err := f.Write(j.tail); err != nil {
 		return err
 	}
-	if err := j.fault.rename(tmp, j.path); err != nil {
+	if err := j.fault.Rename(tmp, j.path); err != nil {
 		return err
 	}
 	_ = j.f.Close() // replaced: nothing in it matters any more
@@ -301,26 +316,31 @@ func (j *journal) swap(f *os.File, tmp string, run uint64, size int64) error {
 	return nil
 }
 
-func removeIfThere(name string) error {
-	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
-}
-
-func linkLine(r Repo, k Kind, d v1.Hash, l Link) []byte {
+// LinkLine returns the line that says that a repository holds a digest.
+func LinkLine(r row.Repo, k row.Kind, d v1.Hash, l row.Link) []byte {
 	return line("+link", r.Upstream, r.Name, k.String(), d.String(), number(l.Size), number(millis(l.At)), l.MediaType)
 }
 
-func unlinkLine(r Repo, k Kind, d v1.Hash) []byte {
+// UnlinkLine returns the line that takes the right to a digest from a repository.
+func UnlinkLine(r row.Repo, k row.Kind, d v1.Hash) []byte {
 	return line("-link", r.Upstream, r.Name, k.String(), d.String())
 }
 
-func tagLine(r Repo, tag string, t Tag) []byte {
+// TagLine returns the line that says what a tag points to.
+func TagLine(r row.Repo, tag string, t row.Tag) []byte {
 	return line("+tag", r.Upstream, r.Name, tag, t.Desc.Digest.String(), number(t.Desc.Size), number(millis(t.ChangedAt)), string(t.Desc.MediaType))
 }
 
-func untagLine(r Repo, tag string) []byte { return line("-tag", r.Upstream, r.Name, tag) }
+// UntagLine returns the line that forgets a tag.
+func UntagLine(r row.Repo, tag string) []byte { return line("-tag", r.Upstream, r.Name, tag) }
+
+// PinLine returns the line that says that an image is pinned.
+func PinLine(p row.Pin) []byte {
+	return line("+pin", p.Repo.Upstream, p.Repo.Name, p.Ref, number(millis(p.At)), strings.Join(p.Platforms, ","))
+}
+
+// UnpinLine returns the line that forgets a pin.
+func UnpinLine(r row.Repo, ref string) []byte { return line("-pin", r.Upstream, r.Name, ref) }
 
 func number(n int64) string { return strconv.FormatInt(n, 10) }
 
@@ -386,86 +406,86 @@ func unescape(s string) (string, error) {
 // errLine means that a journal line is damaged.
 var errLine = errors.New("journal line cannot be read")
 
-// entry is a journal line. A link has a kind, a tag has a tag, a pin has a pinned reference.
-type entry struct {
-	remove bool
-	pin    Pin
-	repo   Repo
-	kind   Kind
-	tag    string
-	desc   v1.Descriptor
-	at     time.Time
+// Entry is a journal line. A link has a kind, a tag has a tag, a pin has a pinned reference.
+type Entry struct {
+	Remove bool
+	Pin    row.Pin
+	Repo   row.Repo
+	Kind   row.Kind
+	Tag    string
+	Desc   v1.Descriptor
+	At     time.Time
 }
 
 // parseLine reads a line without its end.
-func parseLine(b []byte) (entry, error) {
+func parseLine(b []byte) (Entry, error) {
 	sum, rest, ok := bytes.Cut(b, []byte{' '})
 	if !ok || len(sum) != 8 {
-		return entry{}, errLine
+		return Entry{}, errLine
 	}
 	want, err := strconv.ParseUint(string(sum), 16, 32)
 	if err != nil || uint32(want) != crc32.Checksum(rest, castagnoli) {
-		return entry{}, errLine
+		return Entry{}, errLine
 	}
 	fields := strings.Split(string(rest), " ")
 	for i, f := range fields {
 		if fields[i], err = unescape(f); err != nil {
-			return entry{}, err
+			return Entry{}, err
 		}
 	}
 	return parseFields(fields[0], fields[1:])
 }
 
-func parseFields(op string, f []string) (entry, error) {
+func parseFields(op string, f []string) (Entry, error) {
 	if strings.HasSuffix(op, "pin") {
 		return parsePin(op, f)
 	}
-	e := entry{remove: strings.HasPrefix(op, "-")}
+	e := Entry{Remove: strings.HasPrefix(op, "-")}
 	var want int // fields after the digest
 	switch {
 	case op == "+link" && len(f) == 7, op == "+tag" && len(f) == 7:
 		want = 3
 	case op == "-link" && len(f) == 4, op == "-tag" && len(f) == 3:
 	default:
-		return entry{}, errLine
+		return Entry{}, errLine
 	}
-	e.repo = Repo{Upstream: f[0], Name: f[1]}
-	if e.repo.Check() != nil {
-		return entry{}, errLine
+	e.Repo = row.Repo{Upstream: f[0], Name: f[1]}
+	if e.Repo.Check() != nil {
+		return Entry{}, errLine
 	}
 	var err error
 	if strings.HasSuffix(op, "tag") {
-		e.tag = f[2]
-		err = row.CheckName("tag", e.tag)
+		e.Tag = f[2]
+		err = row.CheckName("tag", e.Tag)
 	} else {
-		e.kind, err = parseKind(f[2])
+		e.Kind, err = parseKind(f[2])
 	}
 	if err == nil && len(f) > 3 {
-		e.desc.Digest, err = wire.ParseDigest(f[3])
+		e.Desc.Digest, err = wire.ParseDigest(f[3])
 	}
 	if err == nil && want > 0 {
 		err = e.parseRest(f[4:])
 	}
 	if err != nil {
-		return entry{}, errLine
+		return Entry{}, errLine
 	}
 	return e, nil
 }
 
-func parsePin(op string, f []string) (entry, error) {
+func parsePin(op string, f []string) (Entry, error) {
 	if !(op == "+pin" && len(f) == 5) && !(op == "-pin" && len(f) == 3) {
-		return entry{}, errLine
+		return Entry{}, errLine
 	}
-	p := Pin{Repo: Repo{Upstream: f[0], Name: f[1]}, Ref: f[2]}
+	p := row.Pin{Repo: row.Repo{Upstream: f[0], Name: f[1]}, Ref: f[2]}
 	if _, err := row.PinKey(p.Repo, p.Ref); err != nil {
-		return entry{}, errLine
+		return Entry{}, errLine
 	}
 	if op == "-pin" {
-		return entry{remove: true, pin: p}, nil
+		return Entry{Remove: true, Pin: p}, nil
 	}
 	ms, err := strconv.ParseInt(f[3], 10, 64)
 	if err != nil {
-		return entry{}, errLine
+		return Entry{}, errLine
 	}
 	if ms != 0 {
 		p.At = time.UnixMilli(ms)
@@ -474,14 +494,14 @@ func parsePin(op string, f []string) (entry, error) {
 		p.Platforms = strings.Split(f[4], ",")
 	}
 	if p.Check() != nil {
-		return entry{}, errLine
+		return Entry{}, errLine
 	}
-	return entry{pin: p}, nil
+	return Entry{Pin: p}, nil
 }
 
 // parseRest reads size, time and media type.
-func (e *entry) parseRest(f []string) (err error) {
-	if e.desc.Size, err = strconv.ParseInt(f[0], 10, 64); err != nil {
+func (e *Entry) parseRest(f []string) (err error) {
+	if e.Desc.Size, err = strconv.ParseInt(f[0], 10, 64); err != nil {
 		return err
 	}
 	ms, err := strconv.ParseInt(f[1], 10, 64)
@@ -489,14 +509,14 @@ func (e *entry) parseRest(f []string) (err error) {
 		return err
 	}
 	if ms != 0 {
-		e.at = time.UnixMilli(ms)
+		e.At = time.UnixMilli(ms)
 	}
-	e.desc.MediaType = types.MediaType(f[2])
+	e.Desc.MediaType = types.MediaType(f[2])
 	return row.CheckMediaType(f[2])
 }
 
-func parseKind(s string) (Kind, error) {
-	for _, k := range []Kind{Manifest, Blob} {
+func parseKind(s string) (row.Kind, error) {
+	for _, k := range []row.Kind{row.Manifest, row.Blob} {
 		if s == k.String() {
 			return k, nil
 		}
@@ -504,9 +524,9 @@ func parseKind(s string) (Kind, error) {
 	return 0, errLine
 }
 
-// readJournal calls fn for every sound line of a journal, in order, and counts the others.
-// The error is [ErrNewer] when a newer program wrote it, else fn's or the reader's.
-func readJournal(r io.Reader, fn func(entry) error) (bad int, err error) {
+// Read calls fn for every sound line of a journal, in order, and counts the others.
+// The error is [row.ErrNewer] when a newer program wrote it, else fn's or the reader's.
+func Read(r io.Reader, fn func(Entry) error) (bad int, err error) {
 	in := bufio.NewReaderSize(r, maxLine)
 	first, _ := in.Peek(len(journalHeader) + 32)
 	first, _, _ = bytes.Cut(first, []byte{'\n'})
@@ -523,7 +543,7 @@ func readJournal(r io.Reader, fn func(entry) error) (bad int, err error) {
 }
 
 // readLines calls fn for every sound line and counts the others.
-func readLines(r io.Reader, fn func(entry) error) (bad int, err error) {
+func readLines(r io.Reader, fn func(Entry) error) (bad int, err error) {
 	in := bufio.NewReaderSize(r, maxLine)
 	for {
 		b, err := in.ReadSlice('\n')
