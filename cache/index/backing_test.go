@@ -2,14 +2,11 @@ package index
 
 import (
 	"bytes"
-	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
 	"testing"
 
-	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 )
 
@@ -30,13 +27,6 @@ func matches(t *testing.T, dir, pattern string) []string {
 		t.Fatalf("no %s: %v", pattern, err)
 	}
 	return names
-}
-
-// newestLog returns the log that is written, how much of it may be, and what it has.
-func (b *backing) newestLog() (name string, used, given int64) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.newest.Name(), b.used, b.given
 }
 
 // TestNoFileIsMappedWithoutBlocks would fail if the database mapped its files in a way that
@@ -61,13 +51,13 @@ func TestNoFileIsMappedWithoutBlocks(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		name, used, given := ix.backing.newestLog()
+		name, used, given := ix.backing.Log()
 		begun[name] = true
 		if used > given {
 			t.Fatalf("%d bytes of a log may be written, and %d are given", used, given)
 		}
 	}
-	name, used, given := ix.backing.newestLog()
+	name, used, given := ix.backing.Log()
 	text, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)
@@ -75,7 +65,7 @@ func TestNoFileIsMappedWithoutBlocks(t *testing.T) {
 	if n := int64(len(bytes.TrimRight(text, "\x00"))); n > used || n < used/2 {
 		t.Errorf("%d bytes of the log are written, %d were counted and %d given", n, used, given)
 	}
-	for pattern, least := range map[string]int64{"*.mem": logAhead, "*.vlog": firstPage, "DISCARD": firstPage, "spare-log": logAhead, "spare-page": firstPage} {
+	for pattern, least := range map[string]int64{"*.mem": 256 << 10, "*.vlog": 64 << 10, "DISCARD": 64 << 10, "spare-log": 256 << 10, "spare-page": 64 << 10} {
 		for _, name := range matches(t, ix.dir, pattern) {
 			if _, given := blocksOf(t, name); given < least {
 				t.Errorf("%s has %d bytes of the disk, want %d", name, given, least)
@@ -89,37 +79,5 @@ func TestNoFileIsMappedWithoutBlocks(t *testing.T) {
 		if size, given := blocksOf(t, name); given < size {
 			t.Errorf("%s has %d bytes of the disk, want %d", name, given, size)
 		}
-	}
-}
-
-func TestLogWithoutEntriesBecomesSpare(t *testing.T) {
-	b := &backing{dir: t.TempDir(), log: zap.NewNop(), sizes: [2]int64{sparePage: firstPage, spareLog: logAhead}}
-	write := func(name string, size int, text string) string {
-		t.Helper()
-		name = filepath.Join(b.dir, name)
-		if err := os.WriteFile(name, append([]byte(text), make([]byte, size)...), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return name
-	}
-	header := "00000000 and a nonce"
-	written := write("00001.mem", 2*logAhead, header+"entries")
-	write("00002.mem", 2*logAhead, header)
-	write("00003.mem", 0, "")
-	write("000001.vlog", 2*firstPage, header)
-	if err := b.recycle(); err != nil {
-		t.Fatal(err)
-	}
-	if got := matches(t, b.dir, "*.mem"); len(got) != 1 || got[0] != written {
-		t.Errorf("logs left: %q, want %q", got, written)
-	}
-	for n, size := range b.sizes {
-		text, err := os.ReadFile(b.spare(n))
-		if err != nil || int64(len(text)) != size || len(bytes.Trim(text, "\x00")) > 0 {
-			t.Errorf("%s: %d bytes, %v; want %d without content", b.spare(n), len(text), err, size)
-		}
-	}
-	if _, err := os.Stat(filepath.Join(b.dir, "000001.vlog")); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("the value log is there: %v", err)
 	}
 }

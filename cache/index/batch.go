@@ -68,7 +68,7 @@ func (ix *Index) apply(steps []func(*writer) error) (err error) {
 	if err := w.countRepos(); err != nil {
 		return tooBig(err)
 	}
-	if err := ix.backing.prepare(w.bytes + smallChange); err != nil {
+	if err := ix.backing.Prepare(w.bytes + smallChange); err != nil {
 		return err
 	}
 	// The journal goes first. If it were second, a crash in between could leave a deletion
@@ -96,7 +96,7 @@ const smallChange = 1 << 10
 // change makes changes in a transaction that writes up to n bytes. Its caller holds ix.mu
 // or is alone.
 func (ix *Index) change(n int64, fn func(*badger.Txn) error) error {
-	if err := ix.backing.prepare(n); err != nil {
+	if err := ix.backing.Prepare(n); err != nil {
 		return err
 	}
 	return ix.db.Update(fn)

@@ -31,6 +31,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
+	"forebay/cache/index/blocks"
 	"forebay/cache/index/durable"
 	"forebay/cache/index/journal"
 	"forebay/cache/index/row"
@@ -51,6 +52,10 @@ var (
 	ErrDamaged = errors.New("index is damaged")
 	// ErrNewer means that a newer version of the program wrote the index.
 	ErrNewer = row.ErrNewer
+	// ErrUnwritable means that nothing can be recorded now: the disk of the database is full
+	// or cannot be written. What is recorded can still be read. It comes with [unix.ENOSPC],
+	// [unix.EROFS] or what else the disk says.
+	ErrUnwritable = blocks.ErrUnwritable
 )
 
 // Index is an open index. Its methods may be called concurrently.
@@ -58,7 +63,7 @@ type Index struct {
 	dir     string
 	fault   Fault
 	db      *badger.DB
-	backing *backing
+	backing *blocks.Backing
 	log     *zap.Logger
 	journal *journal.Journal // nil while rebuilding
 	unclean bool             // the process before did not close the index
@@ -145,21 +150,21 @@ func openDatabase(o Options) (_ *Index, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	if err := roomIn(dir, 0); err != nil {
+	if err := blocks.Room(dir, 0); err != nil {
 		return nil, err
 	}
-	b, err := openBacking(dir, o.Log)
+	b, err := blocks.Open(dir, o.Log)
 	if err != nil {
 		return nil, err
 	}
 	opened := false
 	defer func() {
 		if !opened {
-			err = errors.Join(err, b.close())
+			err = errors.Join(err, b.Close())
 		}
 	}()
 	// What a start needs of a full disk is kept for it.
-	if err := writable(dir); err != nil && !full(err) {
+	if err := writable(dir); err != nil && !blocks.Full(err) {
 		return nil, err
 	}
 	unclean, err := raiseFlag(dir, o.Fault)
@@ -192,20 +197,6 @@ func openDatabase(o Options) (_ *Index, err error) {
 	return ix, nil
 }
 
-// lockFolder locks the folder of a database until what it returns is closed. The lock is
-// the database's own; its file with the number of the process, which nobody reads, needs
-// room that a full disk has not.
-func lockFolder(dir string) (*os.File, error) {
-	f, err := os.Open(dir)
-	if err != nil {
-		return nil, err
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return nil, errors.Join(fmt.Errorf("lock %q, which another process uses: %w", dir, err), f.Close())
-	}
-	return f, nil
-}
-
 // flagName is a file that is there while the index is open, and after a crash.
 const flagName = "OPEN"
 
@@ -223,7 +214,7 @@ func raiseFlag(dir string, fault Fault) (unclean bool, err error) {
 
 // openBadger returns every failure but that of a full disk as ErrDamaged: Badger's errors
 // carry their cause as text only, and that the folder can be used was seen before.
-func openBadger(dir string, log *zap.Logger, b *backing) (db *badger.DB, err error) {
+func openBadger(dir string, log *zap.Logger, b *blocks.Backing) (db *badger.DB, err error) {
 	defer recoverDamage(&err)
 	// A start must not wait for the tables of the logs that were left.
 	logs, _ := filepath.Glob(filepath.Join(dir, "*.mem"))
@@ -231,7 +222,7 @@ func openBadger(dir string, log *zap.Logger, b *backing) (db *badger.DB, err err
 	if err == nil {
 		return db, nil
 	}
-	if refused := b.refusal(); refused != nil {
+	if refused := b.Refusal(); refused != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnwritable, refused)
 	}
 	if strings.Contains(err.Error(), unix.ENOSPC.Error()) {
@@ -255,7 +246,7 @@ const (
 	// memTable is how much the database gathers in memory before it writes a table.
 	memTable = 16 << 20
 	// logsQueued is how many such gatherings may wait for their table. It is never reached:
-	// the database would not come back from a change, and from no read. See backing.prepare.
+	// the database would not come back from a change, and from no read. See blocks.Backing.
 	logsQueued = 16
 )
 
@@ -268,7 +259,7 @@ func badgerOptions(dir string, log *zap.Logger) badger.Options {
 		WithNumVersionsToKeep(1).
 		WithMemTableSize(memTable).
 		WithNumMemtables(logsQueued).
-		WithBypassLockGuard(true). // see lockFolder
+		WithBypassLockGuard(true). // see blocks.Open
 		WithNumLevelZeroTables(4).
 		WithNumLevelZeroTablesStall(12).
 		WithNumCompactors(2).
@@ -369,7 +360,7 @@ func (ix *Index) report(err error, failing bool) bool {
 func (ix *Index) Close() error {
 	var err error
 	ix.closed.Do(func() {
-		room := roomIn(ix.dir, closeSlack(ix.dir))
+		room := blocks.Room(ix.dir, closeSlack(ix.dir))
 		if ix.journal != nil {
 			if room == nil {
 				err = ix.flushAccess()
@@ -395,14 +386,14 @@ func (ix *Index) Close() error {
 func (ix *Index) closeDatabase() error {
 	done := make(chan error, 1)
 	go func() { done <- ix.db.Close() }()
-	look := time.NewTicker(tableRetry)
+	look := time.NewTicker(blocks.TableRetry)
 	defer look.Stop()
 	for {
 		select {
 		case err := <-done:
-			return errors.Join(err, ix.backing.close())
+			return errors.Join(err, ix.backing.Close())
 		case <-look.C:
-			if err := ix.backing.stalled(); err != nil {
+			if err := ix.backing.Stalled(); err != nil {
 				return err
 			}
 		}

@@ -1,14 +1,12 @@
 package index
 
 import (
-	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 
 	"go.uber.org/zap"
-	"golang.org/x/sys/unix"
 
+	"forebay/cache/index/blocks"
 	"forebay/cache/index/durable"
 )
 
@@ -27,53 +25,20 @@ type Options struct {
 	KeepGone bool
 }
 
-// ErrUnwritable means that nothing can be recorded now: the disk of the database is full
-// or cannot be written. What is recorded can still be read. It comes with [unix.ENOSPC],
-// [unix.EROFS] or what else the disk says.
-var ErrUnwritable = errors.New("index cannot be written")
-
-const (
-	// slack is what must be free on the disk of the database for a change to be made, so
-	// that what follows from it has room: the writing of up to two tables of 16 MiB,
-	// and compactions, which take up to about a quarter of the database's size at once.
-	// What has none all the same waits, see backing.
-	slack = 48 << 20
-	// slackShare bounds it on a small file system.
-	slackShare = 8
-)
+// slack is what must be free on the disk of the database for a change to be made, so
+// that what follows from it has room: the writing of up to two tables of 16 MiB,
+// and compactions, which take up to about a quarter of the database's size at once.
+// What has none all the same waits, see package blocks.
+const slack = 48 << 20
 
 // room reports whether the disk of the database takes another change. It costs one call
 // of the kernel, about a microsecond.
 func (ix *Index) room() error {
-	if err := ix.backing.stalled(); err != nil {
+	if err := ix.backing.Stalled(); err != nil {
 		return err
 	}
 	lsm, vlog := ix.db.Size() // as of the last minute, without I/O
-	return roomIn(ix.dir, slack+(lsm+vlog)/4)
-}
-
-// roomIn returns ErrUnwritable unless so many bytes, or an eighth of it all, are free.
-func roomIn(dir string, need int64) error {
-	var st unix.Statfs_t
-	for {
-		err := unix.Statfs(dir, &st)
-		if err == nil {
-			break
-		}
-		if !errors.Is(err, unix.EINTR) {
-			return fmt.Errorf("%w: free space of %q: %w", ErrUnwritable, dir, err)
-		}
-	}
-	if st.Flags&unix.ST_RDONLY != 0 {
-		return fmt.Errorf("%w: %q: %w", ErrUnwritable, dir, unix.EROFS)
-	}
-	block := int64(st.Bsize)
-	free := int64(min(st.Bavail, 1<<40)) * block
-	need = min(need, int64(min(st.Blocks, 1<<40))*block/slackShare)
-	if free < need {
-		return fmt.Errorf("%w: %q has %d MiB left and %d are needed: %w", ErrUnwritable, dir, free>>20, need>>20, unix.ENOSPC)
-	}
-	return nil
+	return blocks.Room(ix.dir, slack+(lsm+vlog)/4)
 }
 
 // closeSlack is what must be free for a close: what is in the logs becomes tables.
@@ -98,7 +63,7 @@ func (ix *Index) Probe() error {
 	}
 	ix.mu.Lock()
 	defer ix.mu.Unlock()
-	if err := ix.backing.prepare(0); err != nil {
+	if err := ix.backing.Prepare(0); err != nil {
 		return err
 	}
 	return writable(ix.dir)

@@ -1,4 +1,10 @@
-package index
+// Package blocks gives the files of a database their blocks of the disk before they are mapped
+// (docs/adr/0013).
+//
+// It promises that what the database writes into a mapping has its place on the disk, so
+// that a full disk is an error or a wait, never the end of the process. It takes hold of how
+// the whole process maps files: what it does not know it leaves alone.
+package blocks
 
 import (
 	"bytes"
@@ -31,7 +37,7 @@ import (
 //     has its blocks already. No change that may begin one is made without a spare.
 //   - the log grows before a change is begun, or the change is refused.
 //
-// File systems that give no blocks ahead (EOPNOTSUPP) have only the guard of [Index.room].
+// File systems that give no blocks ahead (EOPNOTSUPP) have only the guard of [Room].
 
 const (
 	// logAhead is what a log is given more than the change needs that it is given for.
@@ -43,8 +49,8 @@ const (
 	manifestAhead = 64 << 10
 	// spareless is what a new log may take without a spare: it is far from full.
 	spareless = 1 << 20
-	// tableRetry is how often a table that waits looks for room.
-	tableRetry = 200 * time.Millisecond
+	// TableRetry is how often a table that waits looks for room.
+	TableRetry = 200 * time.Millisecond
 	// logsMost is how many logs may be there, the newest included, when a change is begun:
 	// each has its 21 MiB of memory until its table is written.
 	logsMost = 3
@@ -56,8 +62,13 @@ const (
 	spareLog
 )
 
-// backing gives the files of one open database their blocks.
-type backing struct {
+// ErrUnwritable means that nothing can be recorded now: the disk of the database is full
+// or cannot be written. What is recorded can still be read. It comes with [unix.ENOSPC],
+// [unix.EROFS] or what else the disk says.
+var ErrUnwritable = errors.New("index cannot be written")
+
+// Backing gives the files of one open database their blocks.
+type Backing struct {
 	dir  string   // as the kernel names it
 	lock *os.File // the folder, which is locked
 	log  *zap.Logger
@@ -75,9 +86,9 @@ type backing struct {
 	refused error    // guarded by mu; why a file could not be begun
 }
 
-// openBacking locks and prepares the folder of a database that is about to be opened. The
+// Open locks and prepares the folder of a database that is about to be opened. The
 // error is [ErrUnwritable] when there are no spares and no room for them.
-func openBacking(dir string, log *zap.Logger) (*backing, error) {
+func Open(dir string, log *zap.Logger) (*Backing, error) {
 	lock, err := lockFolder(dir)
 	if err != nil {
 		return nil, err
@@ -86,7 +97,7 @@ func openBacking(dir string, log *zap.Logger) (*backing, error) {
 	if err != nil {
 		path = dir // there is only the guard
 	}
-	b := &backing{dir: path, lock: lock, log: log, sizes: [2]int64{sparePage: firstPage, spareLog: logAhead}}
+	b := &Backing{dir: path, lock: lock, log: log, sizes: [2]int64{sparePage: firstPage, spareLog: logAhead}}
 	if err := b.begin(); err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
@@ -95,7 +106,21 @@ func openBacking(dir string, log *zap.Logger) (*backing, error) {
 	return b, nil
 }
 
-func (b *backing) begin() error {
+// lockFolder locks the folder of a database until what it returns is closed. The lock is
+// the database's own; its file with the number of the process, which nobody reads, needs
+// room that a full disk has not.
+func lockFolder(dir string) (*os.File, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("lock %q, which another process uses: %w", dir, err), f.Close())
+	}
+	return f, nil
+}
+
+func (b *Backing) begin() error {
 	// What versions before this one kept aside.
 	if err := durable.RemoveIfThere(filepath.Join(b.dir, "reserve")); err != nil {
 		return err
@@ -107,14 +132,14 @@ func (b *backing) begin() error {
 	if err == nil {
 		err = b.makeDiscards()
 	}
-	if full(err) {
+	if Full(err) {
 		return fmt.Errorf("%w: %w", ErrUnwritable, err)
 	}
 	return err
 }
 
-// close forgets a database that is closed. Its spares stay, for a start on a full disk.
-func (b *backing) close() error {
+// Close forgets a database that is closed. Its spares stay, for a start on a full disk.
+func (b *Backing) Close() error {
 	backings.CompareAndDelete(b.dir, b)
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -126,7 +151,7 @@ func (b *backing) close() error {
 
 // recycle makes spares of logs that have no entry, as a process leaves them that was ended
 // on a full disk, and removes files that were made and not begun.
-func (b *backing) recycle() error {
+func (b *Backing) recycle() error {
 	for spare, pattern := range []string{"*.vlog", "*.mem"} {
 		names, err := filepath.Glob(filepath.Join(b.dir, pattern))
 		if err != nil {
@@ -177,7 +202,7 @@ func backed(f *os.File, size int64) bool {
 }
 
 // keep makes a log without entries a spare.
-func (b *backing) keep(name string, spare int) error {
+func (b *Backing) keep(name string, spare int) error {
 	f, err := os.OpenFile(name, os.O_RDWR, 0)
 	if err != nil {
 		return err
@@ -192,12 +217,12 @@ func (b *backing) keep(name string, spare int) error {
 	return os.Rename(name, b.spare(spare))
 }
 
-func (b *backing) spare(n int) string {
+func (b *Backing) spare(n int) string {
 	return filepath.Join(b.dir, [...]string{sparePage: "spare-page", spareLog: "spare-log"}[n])
 }
 
 // makeSpares makes those that are not there. Its caller holds b.mu or is alone.
-func (b *backing) makeSpares() error {
+func (b *Backing) makeSpares() error {
 	b.missing = true
 	for n, size := range b.sizes {
 		f, err := os.OpenFile(b.spare(n), os.O_RDWR|os.O_CREATE, 0o600)
@@ -216,7 +241,7 @@ func (b *backing) makeSpares() error {
 }
 
 // give gives a new file its first bytes, or none.
-func (b *backing) give(f *os.File, size int64) error {
+func (b *Backing) give(f *os.File, size int64) error {
 	err := f.Truncate(size)
 	if err == nil {
 		err = b.allocate(f, 0, 0, size)
@@ -229,7 +254,7 @@ func (b *backing) give(f *os.File, size int64) error {
 
 // makeDiscards makes the list of what could be discarded, or gives it its first page: the
 // database ends the process when it cannot.
-func (b *backing) makeDiscards() error {
+func (b *Backing) makeDiscards() error {
 	name := filepath.Join(b.dir, "DISCARD")
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -255,7 +280,7 @@ func (b *backing) makeDiscards() error {
 }
 
 // allocate is fallocate, but for file systems that do not know it.
-func (b *backing) allocate(f *os.File, mode uint32, off, n int64) error {
+func (b *Backing) allocate(f *os.File, mode uint32, off, n int64) error {
 	for {
 		err := unix.Fallocate(int(f.Fd()), mode, off, n)
 		switch {
@@ -269,12 +294,12 @@ func (b *backing) allocate(f *os.File, mode uint32, off, n int64) error {
 	}
 }
 
-// full reports whether a disk, or what a user may take of it, is.
-func full(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
+// Full reports whether a disk, or what a user may take of it, is.
+func Full(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
 
 // mapped gives a file of the database its blocks. It is called in whatever goroutine of
 // the database maps the file.
-func (b *backing) mapped(fd int, name string, length int64) error {
+func (b *Backing) mapped(fd int, name string, length int64) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil || st.Blocks > 0 {
 		return nil // not new: it is read, or cut
@@ -297,7 +322,7 @@ func (b *backing) mapped(fd int, name string, length int64) error {
 		spare, given = spareLog, b.next+logAhead
 	}
 	err = b.allocate(f, 0, 0, given)
-	if full(err) {
+	if Full(err) {
 		given = b.sizes[spare]
 		f, err = b.swap(fd, f, spare, length)
 	}
@@ -317,7 +342,7 @@ func (b *backing) mapped(fd int, name string, length int64) error {
 
 // swap puts a spare into the place of a new file, its descriptor included, and returns it. Its
 // caller holds b.mu.
-func (b *backing) swap(fd int, f *os.File, spare int, length int64) (*os.File, error) {
+func (b *Backing) swap(fd int, f *os.File, spare int, length int64) (*os.File, error) {
 	s, err := os.OpenFile(b.spare(spare), os.O_RDWR, 0)
 	if err != nil {
 		return f, unix.ENOSPC
@@ -338,10 +363,10 @@ func (b *backing) swap(fd int, f *os.File, spare int, length int64) (*os.File, e
 
 // await returns when a new table has its blocks, and the manifest those for the lines that
 // follow. It may wait for ever, as what the database does with an error is worse.
-func (b *backing) await(f *os.File, length int64) {
+func (b *Backing) await(f *os.File, length int64) {
 	for tries := 0; ; tries++ {
 		err := b.tryTable(f, length)
-		if !full(err) { // what else the disk says, it says to the mapping too
+		if !Full(err) { // what else the disk says, it says to the mapping too
 			if tries > 0 {
 				b.waits(-1)
 				b.log.Info("index has room again")
@@ -352,17 +377,17 @@ func (b *backing) await(f *os.File, length int64) {
 			b.waits(1)
 			b.log.Warn("index waits for room on its disk", logkey.Path(b.dir), logkey.Bytes(length), logkey.Err(err))
 		}
-		<-time.After(tableRetry)
+		<-time.After(TableRetry)
 	}
 }
 
-func (b *backing) waits(n int) {
+func (b *Backing) waits(n int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.waiting += n
 }
 
-func (b *backing) tryTable(f *os.File, length int64) error {
+func (b *Backing) tryTable(f *os.File, length int64) error {
 	// Not to take the last blocks from others each time in vain.
 	var st unix.Statfs_t
 	if unix.Fstatfs(int(f.Fd()), &st) == nil && int64(min(st.Bfree, 1<<40))*int64(st.Bsize) < length {
@@ -385,9 +410,9 @@ func (b *backing) tryTable(f *os.File, length int64) error {
 	return b.allocate(m, unix.FALLOC_FL_KEEP_SIZE, info.Size(), manifestAhead)
 }
 
-// prepare returns when a change that writes up to n bytes can be made, whatever happens to
+// Prepare returns when a change that writes up to n bytes can be made, whatever happens to
 // the disk meanwhile, or [ErrUnwritable]. Changes are made one at a time.
-func (b *backing) prepare(n int64) error {
+func (b *Backing) Prepare(n int64) error {
 	if err := b.awaitTables(); err != nil {
 		return err
 	}
@@ -416,7 +441,7 @@ func (b *backing) prepare(n int64) error {
 }
 
 // spareFor sees to a spare that takes a change of n bytes. Its caller holds b.mu.
-func (b *backing) spareFor(n int64) error {
+func (b *Backing) spareFor(n int64) error {
 	if b.missing {
 		if err := b.makeSpares(); err != nil {
 			return err
@@ -439,7 +464,7 @@ func (b *backing) spareFor(n int64) error {
 }
 
 // awaitTables waits while the database is slower with its tables than changes come.
-func (b *backing) awaitTables() error {
+func (b *Backing) awaitTables() error {
 	for {
 		b.mu.Lock()
 		begun, err := b.begun, b.ready()
@@ -460,23 +485,57 @@ func (b *backing) awaitTables() error {
 }
 
 // ready returns ErrUnwritable while a table waits. Its caller holds b.mu.
-func (b *backing) ready() error {
+func (b *Backing) ready() error {
 	if b.waiting > 0 {
 		return fmt.Errorf("%w: %d tables wait for room on the disk: %w", ErrUnwritable, b.waiting, unix.ENOSPC)
 	}
 	return nil
 }
 
-// stalled returns ErrUnwritable while a table waits for room.
-func (b *backing) stalled() error {
+// Stalled returns ErrUnwritable while a table waits for room.
+func (b *Backing) Stalled() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.ready()
 }
 
-// refusal returns why a file could not be begun, or nil.
-func (b *backing) refusal() error {
+// Refusal returns why a file could not be begun, or nil.
+func (b *Backing) Refusal() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.refused
+}
+
+// roomShare bounds what must be free on a small file system.
+const roomShare = 8
+
+// Room returns [ErrUnwritable] unless so many bytes, or an eighth of it all, are free.
+func Room(dir string, need int64) error {
+	var st unix.Statfs_t
+	for {
+		err := unix.Statfs(dir, &st)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, unix.EINTR) {
+			return fmt.Errorf("%w: free space of %q: %w", ErrUnwritable, dir, err)
+		}
+	}
+	if st.Flags&unix.ST_RDONLY != 0 {
+		return fmt.Errorf("%w: %q: %w", ErrUnwritable, dir, unix.EROFS)
+	}
+	block := int64(st.Bsize)
+	free := int64(min(st.Bavail, 1<<40)) * block
+	need = min(need, int64(min(st.Blocks, 1<<40))*block/roomShare)
+	if free < need {
+		return fmt.Errorf("%w: %q has %d MiB left and %d are needed: %w", ErrUnwritable, dir, free>>20, need>>20, unix.ENOSPC)
+	}
+	return nil
+}
+
+// Log returns the log that is written, how much of it may be, and what it has. It is for tests.
+func (b *Backing) Log() (name string, used, given int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.newest.Name(), b.used, b.given
 }

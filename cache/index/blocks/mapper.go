@@ -1,4 +1,4 @@
-package index
+package blocks
 
 import (
 	"os"
@@ -14,7 +14,7 @@ import (
 var backings sync.Map
 
 // mapper is what x/sys/unix maps files with, as far as it is looked at here: what it points
-// to begins so. The database has no seam for it. TestNoFileIsMappedWithoutBlocks fails when
+// to begins so. The database has no seam for it. TestNoFileIsMappedWithoutBlocks of the index fails when
 // files take another way.
 //
 //go:linkname mapper golang.org/x/sys/unix.mapper
@@ -47,5 +47,5 @@ func backMapping(fd int, length int64) error {
 	if !ok {
 		return nil
 	}
-	return b.(*backing).mapped(fd, name, length)
+	return b.(*Backing).mapped(fd, name, length)
 }
