@@ -17,12 +17,12 @@ import (
 	"strings"
 	"syscall"
 	"time"
-	"unicode"
 
 	"forebay/config"
 	"forebay/internal/admin"
 	"forebay/internal/command"
 	"forebay/internal/server"
+	"forebay/internal/terminal"
 )
 
 // adminVariable names the server whose admin API the commands ask, as --server does.
@@ -241,7 +241,7 @@ func (o *operator) refused(response *http.Response, answer []byte) error {
 	if json.Unmarshal(answer, &fault) != nil || fault.Error.Message == "" {
 		return fmt.Errorf("%s answers %s, and so is no admin API of this version", o.server.base, response.Status)
 	}
-	err := &refusal{fault.Error.Code, printable(fault.Error.Message)}
+	err := &refusal{fault.Error.Code, terminal.Printable(fault.Error.Message)}
 	switch err.code {
 	case "unauthorized":
 		return command.Hint(err, "Give the token of the server with --token-file or FOREBAY_ADMIN_TOKEN.")
@@ -251,16 +251,6 @@ func (o *operator) refused(response *http.Response, answer []byte) error {
 		return command.Usage(err)
 	}
 	return err
-}
-
-// printable keeps a terminal from taking orders: parts of texts come from registries.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r == '\n' || unicode.IsPrint(r) {
-			return r
-		}
-		return '�'
-	}, s)
 }
 
 // writeAnswer writes an answer of the admin API for programs.

@@ -21,6 +21,7 @@ import (
 	"forebay/internal/bundle"
 	"forebay/internal/command"
 	"forebay/internal/manifest"
+	"forebay/internal/terminal"
 )
 
 // exporting is what the command line asks of an export.
@@ -248,7 +249,7 @@ func incompleteError(faults []error, missing int64, fetched bool) error {
 		err = fmt.Errorf("nothing is written, since %d images cannot be exported:\n  %s", len(faults), strings.Join(lines, "\n  "))
 	}
 	if missing > 0 && !fetched {
-		return command.Hint(err, fmt.Sprintf("%s are missing. Fetch them first with --fetch, or with forebay prefetch.", bytesText(missing)))
+		return command.Hint(err, fmt.Sprintf("%s are missing. Fetch them first with --fetch, or with forebay prefetch.", terminal.Bytes(missing)))
 	}
 	if !fetched {
 		return command.Hint(err, "What is missing can be fetched first: with --fetch, or with forebay prefetch.")
@@ -296,7 +297,7 @@ func problemWith(list *admin.Contents, err error) error {
 	}
 	missing, bytes := list.Missing()
 	if len(missing) > 0 {
-		return &holeError{fmt.Sprintf("%s: %s missing, %s", list.Ref, countText(int64(len(missing)), "thing is", "things are"), bytesText(bytes)), bytes}
+		return &holeError{fmt.Sprintf("%s: %s missing, %s", list.Ref, terminal.Count(int64(len(missing)), "thing is", "things are"), terminal.Bytes(bytes)), bytes}
 	}
 	if len(list.Platforms) == 0 && len(list.Omitted) > 0 {
 		return &holeError{text: fmt.Sprintf("%s: nobody has pulled a platform of it: name one with --platform (%s)", list.Ref, strings.Join(list.Omitted, ", "))}
@@ -347,7 +348,7 @@ func withFile(name string, read func(io.Reader) error) error {
 // tell says what was made.
 func (x *exporting) tell(o *operator, done *exported) error {
 	if o.asJSON && x.output != "-" {
-		return writeJSON(o.p.Stdout, done)
+		return terminal.WriteJSON(o.p.Stdout, done)
 	}
 	to := o.p.Stdout
 	if x.output == "-" {
@@ -359,17 +360,17 @@ func (x *exporting) tell(o *operator, done *exported) error {
 			refers++
 		}
 	}
-	text := fmt.Sprintf("%s: %s", filepath.Base(x.output), countText(int64(len(done.Images))-refers, "image", "images"))
+	text := fmt.Sprintf("%s: %s", filepath.Base(x.output), terminal.Count(int64(len(done.Images))-refers, "image", "images"))
 	if refers > 0 {
-		text += fmt.Sprintf(", %s", countText(refers, "referrer", "referrers"))
+		text += fmt.Sprintf(", %s", terminal.Count(refers, "referrer", "referrers"))
 	}
-	text += fmt.Sprintf("; %s, %s", countText(int64(done.Items), "thing", "things"), bytesText(done.Bytes))
+	text += fmt.Sprintf("; %s, %s", terminal.Count(int64(done.Items), "thing", "things"), terminal.Bytes(done.Bytes))
 	if done.LeftOut > 0 {
-		text += fmt.Sprintf("; left out %s, %s, that the other side has", humanize.Comma(int64(done.LeftOut)), bytesText(done.LeftOutBytes))
+		text += fmt.Sprintf("; left out %s, %s, that the other side has", humanize.Comma(int64(done.LeftOut)), terminal.Bytes(done.LeftOutBytes))
 	}
 	fmt.Fprintln(to, text)
 	if n := len(done.Volumes); n > 0 {
-		fmt.Fprintf(to, "%s of %s", countText(int64(n), "volume", "volumes"), bytesText(x.volume))
+		fmt.Fprintf(to, "%s of %s", terminal.Count(int64(n), "volume", "volumes"), terminal.Bytes(x.volume))
 		if done.Resumed > 0 {
 			fmt.Fprintf(to, ", of which %d were there", done.Resumed)
 		}

@@ -16,6 +16,7 @@ import (
 	"forebay/config"
 	"forebay/internal/command"
 	"forebay/internal/registries"
+	"forebay/internal/terminal"
 	"forebay/internal/wire"
 	"forebay/upstream"
 	"forebay/upstream/hubapi"
@@ -130,7 +131,7 @@ of its 180 requests a minute.`,
 			return err
 		}
 		if *flags.json {
-			return writeJSON(p.Stdout, tagDocs(tags))
+			return terminal.WriteJSON(p.Stdout, tagDocs(tags))
 		}
 		return writeTags(p.Stdout, tags, tag != "")
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"forebay/internal/command"
+	"forebay/internal/terminal"
 	"forebay/upstream"
 	"forebay/upstream/hubapi"
 )
@@ -49,7 +50,7 @@ is one HEAD of an image, which is no pull, and one request to the API.`,
 			return err
 		}
 		if *flags.json {
-			return writeJSON(p.Stdout, doc)
+			return terminal.WriteJSON(p.Stdout, doc)
 		}
 		return doc.write(p.Stdout)
 	}

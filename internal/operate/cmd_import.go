@@ -18,6 +18,7 @@ import (
 	"forebay/internal/admin"
 	"forebay/internal/bundle"
 	"forebay/internal/command"
+	"forebay/internal/terminal"
 	"forebay/internal/wire"
 )
 
@@ -96,10 +97,10 @@ func (x *importing) run(ctx context.Context, o *operator, args []string) error {
 	u := bundle.Unpacking{Target: o, Keys: keys, As: x.as, Names: func(_ context.Context, images []bundle.Image) error {
 		return x.checkNames(names, images)
 	}}
-	m := newMeter(o, "import", 0)
-	u.Progress = func(p bundle.Progress) { m.set(p.Bytes, p.BytesTotal) }
+	m := terminal.NewMeter(o.p.Stderr, o.asJSON, "import", 0)
+	u.Progress = func(p bundle.Progress) { m.Set(p.Bytes, p.BytesTotal) }
 	read, err := x.read(ctx, args, u)
-	m.end()
+	m.End()
 	if err != nil {
 		if ctx.Err() != nil {
 			return command.Hint(errors.New("interrupted: no image of it is visible"), "What has come stays for a day: run the same import again to go on.")
@@ -279,49 +280,49 @@ func (x *importing) tell(o *operator, done *imported) error {
 	}
 	var err error
 	if o.asJSON {
-		err = writeJSON(o.p.Stdout, done)
+		err = terminal.WriteJSON(o.p.Stdout, done)
 	} else {
 		err = x.tellPeople(o, done)
 	}
 	if err == nil && failed > 0 {
-		err = fmt.Errorf("%s could not be taken in as wanted", countText(int64(failed), "image", "images"))
+		err = fmt.Errorf("%s could not be taken in as wanted", terminal.Count(int64(failed), "image", "images"))
 	}
 	return err
 }
 
 func (x *importing) tellPeople(o *operator, done *imported) error {
-	t := newTable(o.p.Stdout, "IMAGE", "DIGEST", "STATE")
+	t := terminal.NewTable(o.p.Stdout, "IMAGE", "DIGEST", "STATE")
 	for _, i := range done.Images {
-		t.row(i.Ref, shortDigest(i.Digest), importState(i))
+		t.Row(i.Ref, terminal.ShortDigest(i.Digest), importState(i))
 	}
 	if len(done.Images) > 0 {
-		if err := t.flush(); err != nil {
+		if err := t.Flush(); err != nil {
 			return err
 		}
 	}
 	for _, i := range done.Images {
 		if len(i.Omitted) > 0 {
-			fmt.Fprintf(o.p.Stdout, "%s: here for %s; not for %s\n", printable(i.Ref), orDash(strings.Join(i.Platforms, ", ")), printable(strings.Join(i.Omitted, ", ")))
+			fmt.Fprintf(o.p.Stdout, "%s: here for %s; not for %s\n", terminal.Printable(i.Ref), terminal.OrDash(strings.Join(i.Platforms, ", ")), terminal.Printable(strings.Join(i.Omitted, ", ")))
 		}
 		if i.MissingCount > 0 {
-			fmt.Fprintf(o.p.Stderr, "%s: still missing are %s, %s\n", printable(i.Ref), countText(i.MissingCount, "thing", "things"), bytesText(i.MissingBytes))
+			fmt.Fprintf(o.p.Stderr, "%s: still missing are %s, %s\n", terminal.Printable(i.Ref), terminal.Count(i.MissingCount, "thing", "things"), terminal.Bytes(i.MissingBytes))
 		}
 		if i.PinError != "" {
-			fmt.Fprintf(o.p.Stderr, "%s is not pinned: %s\n", printable(i.Ref), printable(i.PinError))
+			fmt.Fprintf(o.p.Stderr, "%s is not pinned: %s\n", terminal.Printable(i.Ref), terminal.Printable(i.PinError))
 		}
 	}
 	for _, text := range done.Refused {
-		fmt.Fprintf(o.p.Stderr, "%s\n", printable(text))
+		fmt.Fprintf(o.p.Stderr, "%s\n", terminal.Printable(text))
 	}
 	for _, text := range done.Notes {
-		fmt.Fprintf(o.p.Stderr, "Note: %s.\n", printable(text))
+		fmt.Fprintf(o.p.Stderr, "Note: %s.\n", terminal.Printable(text))
 	}
 	signed := ""
 	if done.Signed {
 		signed = ", signed by a key that was given"
 	}
 	_, err := fmt.Fprintf(o.p.Stdout, "%s%s: %s, %s came; %s here before\n", done.Kind, signed,
-		countText(done.Taken, "thing", "things"), bytesText(done.Bytes), countText(done.Had, "was", "were"))
+		terminal.Count(done.Taken, "thing", "things"), terminal.Bytes(done.Bytes), terminal.Count(done.Had, "was", "were"))
 	return err
 }
 

@@ -14,6 +14,7 @@ import (
 	"forebay/internal/bundle"
 	"forebay/internal/command"
 	"forebay/internal/regfolder"
+	"forebay/internal/terminal"
 )
 
 // adopting is what the command line asks of an import of a registry's folder.
@@ -99,10 +100,10 @@ func (x *adopting) run(ctx context.Context, o *operator, dir string) error {
 	if names.Names[x.upstream] == "" {
 		return command.Usage(fmt.Errorf("--upstream: %q is not configured: add it to upstreams, or name another", x.upstream))
 	}
-	t := takeover{adopting: x, operator: o, folder: folder, upstream: names.Names[x.upstream], done: takenOver{DryRun: x.dryRun}, meter: newMeter(o, "import", 0), seen: map[string]bool{}}
+	t := takeover{adopting: x, operator: o, folder: folder, upstream: names.Names[x.upstream], done: takenOver{DryRun: x.dryRun}, meter: terminal.NewMeter(o.p.Stderr, o.asJSON, "import", 0), seen: map[string]bool{}}
 	err = folder.Repositories(ctx, func(name string) error { return t.repository(ctx, name) },
 		func(name string) { t.done.fault("%s: not the name of a repository", name) })
-	t.meter.end()
+	t.meter.End()
 	if ctx.Err() != nil {
 		return command.Hint(errors.New("interrupted"), "What was taken over stays: run the same import again to go on.")
 	}
@@ -119,7 +120,7 @@ type takeover struct {
 	folder   *regfolder.Folder
 	upstream string
 	done     takenOver
-	meter    *meter
+	meter    *terminal.Meter
 	seen     map[string]bool // digests that were counted
 }
 
@@ -156,7 +157,7 @@ func (t *takeover) content(ctx context.Context, name string, b regfolder.Blob) e
 	if first {
 		t.done.Blobs++
 		t.done.Bytes += b.Size
-		t.meter.set(t.done.Bytes, 0)
+		t.meter.Set(t.done.Bytes, 0)
 	}
 	if t.dryRun {
 		if t.storage != nil && first {
@@ -246,14 +247,14 @@ func (t *takeover) root(ctx context.Context, name string, root regfolder.Root) e
 
 func (t *takeover) tell() error {
 	if t.asJSON {
-		if err := writeJSON(t.p.Stdout, t.done); err != nil {
+		if err := terminal.WriteJSON(t.p.Stdout, t.done); err != nil {
 			return err
 		}
 	} else if err := t.tellPeople(); err != nil {
 		return err
 	}
 	if n := len(t.done.Damaged) + len(t.done.Faults); n > 0 {
-		return fmt.Errorf("%s could not be taken over", countText(int64(n), "thing", "things"))
+		return fmt.Errorf("%s could not be taken over", terminal.Count(int64(n), "thing", "things"))
 	}
 	return nil
 }
@@ -261,18 +262,18 @@ func (t *takeover) tell() error {
 func (t *takeover) tellPeople() error {
 	d := &t.done
 	for _, text := range append(d.Damaged, d.Faults...) {
-		fmt.Fprintf(t.p.Stderr, "%s\n", printable(text))
+		fmt.Fprintf(t.p.Stderr, "%s\n", terminal.Printable(text))
 	}
 	what := "taken over"
 	if d.DryRun {
 		what = "to be taken over"
 	}
 	_, err := fmt.Fprintf(t.p.Stdout, "%s %s of %s: %s, %s by digest only; %s, %s: %d linked, %d copied, %s here before\n",
-		countText(d.Repositories, "repository", "repositories"), what, t.upstream,
-		countText(d.Tags, "tag", "tags"), countText(d.Manifests, "image", "images"),
-		countText(d.Blobs, "file", "files"), bytesText(d.Bytes), d.Linked, d.Copied, countText(d.Had, "was", "were"))
+		terminal.Count(d.Repositories, "repository", "repositories"), what, t.upstream,
+		terminal.Count(d.Tags, "tag", "tags"), terminal.Count(d.Manifests, "image", "images"),
+		terminal.Count(d.Blobs, "file", "files"), terminal.Bytes(d.Bytes), d.Linked, d.Copied, terminal.Count(d.Had, "was", "were"))
 	if err == nil && d.Missing > 0 {
-		_, err = fmt.Fprintf(t.p.Stdout, "The images name %s more that the folder does not have.\n", countText(d.Missing, "thing", "things"))
+		_, err = fmt.Fprintf(t.p.Stdout, "The images name %s more that the folder does not have.\n", terminal.Count(d.Missing, "thing", "things"))
 	}
 	return err
 }

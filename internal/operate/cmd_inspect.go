@@ -10,6 +10,7 @@ import (
 
 	"forebay/cache/image"
 	"forebay/internal/admin"
+	"forebay/internal/terminal"
 )
 
 const refHelp = `REF is an image as clients write it: nginx, nginx:1.27, ghcr.io/owner/app@sha256:…
@@ -40,46 +41,46 @@ whether each is kept. Asks no registry.
 }
 
 func (o *operator) showImage(i admin.Image) error {
-	t := newTable(o.p.Stdout)
-	t.row("Image:", i.Name())
-	t.row("Digest:", i.Digest.String())
-	t.row("Type:", orDash(i.MediaType))
-	t.row("State:", string(i.State))
-	t.row("Kept:", bytesText(i.KeptBytes))
+	t := terminal.NewTable(o.p.Stdout)
+	t.Row("Image:", i.Name())
+	t.Row("Digest:", i.Digest.String())
+	t.Row("Type:", terminal.OrDash(i.MediaType))
+	t.Row("State:", string(i.State))
+	t.Row("Kept:", terminal.Bytes(i.KeptBytes))
 	if i.State == image.Incomplete {
-		missing := bytesText(i.MissingBytes)
+		missing := terminal.Bytes(i.MissingBytes)
 		if i.MissingMore {
 			missing += " or more"
 		}
-		t.row("Missing:", missing)
+		t.Row("Missing:", missing)
 	}
 	if i.Pinned {
-		t.row("Pinned:", "yes")
+		t.Row("Pinned:", "yes")
 	}
 	if i.Tag != "" {
-		t.row("Checked:", agoText(i.CheckedAt))
-		t.row("Changed:", agoText(i.ChangedAt))
+		t.Row("Checked:", terminal.Ago(i.CheckedAt))
+		t.Row("Changed:", terminal.Ago(i.ChangedAt))
 	}
-	t.row("Used:", usedText(i.UsedAt))
-	if err := t.flush(); err != nil {
+	t.Row("Used:", terminal.Used(i.UsedAt))
+	if err := t.Flush(); err != nil {
 		return err
 	}
 	for _, p := range i.Platforms {
 		size := ""
 		if p.Size >= 0 {
-			size = ", " + bytesText(p.Size)
+			size = ", " + terminal.Bytes(p.Size)
 		}
-		if _, err := fmt.Fprintf(o.p.Stdout, "\n%s: %s%s\n", printable(orDash(p.Platform)), p.State, size); err != nil {
+		if _, err := fmt.Fprintf(o.p.Stdout, "\n%s: %s%s\n", terminal.Printable(terminal.OrDash(p.Platform)), p.State, size); err != nil {
 			return err
 		}
-		parts := newTable(o.p.Stdout)
+		parts := terminal.NewTable(o.p.Stdout)
 		for _, part := range p.Parts {
-			parts.row("  "+part.Role, part.Digest.String(), bytesText(part.Size), string(part.State))
+			parts.Row("  "+part.Role, part.Digest.String(), terminal.Bytes(part.Size), string(part.State))
 		}
 		if len(p.Parts) == 0 {
-			parts.row("  manifest", p.Digest.String())
+			parts.Row("  manifest", p.Digest.String())
 		}
-		if err := parts.flush(); err != nil {
+		if err := parts.Flush(); err != nil {
 			return err
 		}
 	}
@@ -112,15 +113,15 @@ seen there, and whether its manifest is still kept.
 		if o.asJSON {
 			return o.writeAnswer(answer)
 		}
-		t := newTable(o.p.Stdout, "DIGEST", "FIRST SEEN", "LAST SEEN", "KEPT")
+		t := terminal.NewTable(o.p.Stdout, "DIGEST", "FIRST SEEN", "LAST SEEN", "KEPT")
 		for _, b := range h.Bindings {
 			kept := "no"
 			if b.Kept {
 				kept = "yes"
 			}
-			t.row(b.Digest.String(), agoText(b.FirstSeen), agoText(b.LastSeen), kept)
+			t.Row(b.Digest.String(), terminal.Ago(b.FirstSeen), terminal.Ago(b.LastSeen), kept)
 		}
-		return t.flush()
+		return t.Flush()
 	}))
 	return cmd
 }

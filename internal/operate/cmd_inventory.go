@@ -11,6 +11,7 @@ import (
 	"forebay/internal/admin"
 	"forebay/internal/bundle"
 	"forebay/internal/command"
+	"forebay/internal/terminal"
 )
 
 func newInventory(p Program) *cobra.Command {
@@ -49,13 +50,13 @@ Asks the running server, or with --storage-dir reads a folder that no server use
 			return err
 		}
 		if o.asJSON {
-			return writeJSON(o.p.Stdout, struct {
+			return terminal.WriteJSON(o.p.Stdout, struct {
 				Output string `json:"output"`
 				Items  int    `json:"items"`
 				Bytes  int64  `json:"bytes"`
 			}{*out, len(blobs), bytes})
 		}
-		_, err = fmt.Fprintf(o.p.Stdout, "%s: %s, %s\n", *out, countText(int64(len(blobs)), "thing", "things"), bytesText(bytes))
+		_, err = fmt.Fprintf(o.p.Stdout, "%s: %s, %s\n", *out, terminal.Count(int64(len(blobs)), "thing", "things"), terminal.Bytes(bytes))
 		return err
 	})
 }

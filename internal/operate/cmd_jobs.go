@@ -15,6 +15,7 @@ import (
 
 	"forebay/internal/admin"
 	"forebay/internal/command"
+	"forebay/internal/terminal"
 )
 
 // pollEvery is how often a job is asked how far it is.
@@ -32,7 +33,7 @@ func (o *operator) start(ctx context.Context, path string, body any) (admin.Job,
 func (o *operator) wait(ctx context.Context, id string, result any) (answer []byte, err error) {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	show := isTerminal(o.p.Stderr) && !o.asJSON
+	show := terminal.Is(o.p.Stderr) && !o.asJSON
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
 	for {
@@ -45,7 +46,7 @@ func (o *operator) wait(ctx context.Context, id string, result any) (answer []by
 			return nil, err
 		}
 		if show {
-			fmt.Fprint(o.p.Stderr, "\r\x1b[K"+progressText(job))
+			fmt.Fprint(o.p.Stderr, "\r\x1b[K"+terminal.Job(job))
 		}
 		switch job.State {
 		case admin.Running:
@@ -57,42 +58,13 @@ func (o *operator) wait(ctx context.Context, id string, result any) (answer []by
 		case admin.Cancelled:
 			return nil, fmt.Errorf("job %s was cancelled", id)
 		default:
-			return nil, errors.New(printable(job.Error))
+			return nil, errors.New(terminal.Printable(job.Error))
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 		}
 	}
-}
-
-// barWidth is how wide a progress bar is, in characters.
-const barWidth = 30
-
-// progressText is a line that says how far a job is.
-func progressText(j admin.Job) string {
-	p := j.Progress
-	share := -1.0
-	switch {
-	case p.BytesTotal > 0:
-		share = float64(p.Bytes) / float64(p.BytesTotal)
-	case p.ItemsTotal > 0:
-		share = float64(p.Items) / float64(p.ItemsTotal)
-	}
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s ", j.Kind)
-	if share >= 0 {
-		full := int(min(share, 1) * barWidth)
-		fmt.Fprintf(&b, "[%s%s] %3.0f %% ", strings.Repeat("#", full), strings.Repeat(".", barWidth-full), min(share, 1)*100)
-	}
-	fmt.Fprintf(&b, "%s", bytesText(p.Bytes))
-	if p.BytesTotal > 0 {
-		fmt.Fprintf(&b, " of %s", bytesText(p.BytesTotal))
-	}
-	if p.Faults > 0 {
-		fmt.Fprintf(&b, ", %d failed", p.Faults)
-	}
-	return b.String()
 }
 
 func newJobs(p Program) *cobra.Command {
@@ -125,14 +97,14 @@ func newJobs(p Program) *cobra.Command {
 			_, err := fmt.Fprintln(o.p.Stderr, "No job has run since the start of the server.")
 			return err
 		}
-		t := newTable(o.p.Stdout, "ID", "KIND", "TARGET", "STATE", "STARTED", "PROGRESS")
+		t := terminal.NewTable(o.p.Stdout, "ID", "KIND", "TARGET", "STATE", "STARTED", "PROGRESS")
 		for _, j := range list.Jobs {
-			_, progress, _ := strings.Cut(progressText(j), " ")
+			_, progress, _ := strings.Cut(terminal.Job(j), " ")
 			if j.Error != "" {
 				progress = j.Error
 			}
-			t.row(j.ID, j.Kind, orDash(j.Target), string(j.State), agoText(j.Started), progress)
+			t.Row(j.ID, j.Kind, terminal.OrDash(j.Target), string(j.State), terminal.Ago(j.Started), progress)
 		}
-		return t.flush()
+		return t.Flush()
 	})
 }

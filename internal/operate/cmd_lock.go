@@ -14,6 +14,7 @@ import (
 	"forebay/internal/command"
 	"forebay/internal/imageset"
 	"forebay/internal/prefetch"
+	"forebay/internal/terminal"
 	"forebay/internal/wire"
 )
 
@@ -119,13 +120,13 @@ func (f lockFlags) run(p Program, args []string, names *wire.Registries, lock fu
 		return err
 	}
 	for _, fault := range locked.Failed {
-		fmt.Fprintf(p.Stderr, "%s: %s\n", fault.At, printable(fault.Error))
+		fmt.Fprintf(p.Stderr, "%s: %s\n", fault.At, terminal.Printable(fault.Error))
 	}
 	if *f.check {
 		return f.compare(p, entries, locked)
 	}
 	if n := len(locked.Failed); n > 0 {
-		return fmt.Errorf("%s could not be locked, so that nothing is written", countText(int64(n), "image", "images"))
+		return fmt.Errorf("%s could not be locked, so that nothing is written", terminal.Count(int64(n), "image", "images"))
 	}
 	return f.write(p, locked)
 }
@@ -153,9 +154,9 @@ func (f lockFlags) write(p Program, locked *prefetch.Locked) error {
 		return errors.Join(err, os.Remove(temporary.Name()))
 	}
 	if f.asJSON {
-		return writeJSON(p.Stdout, locked)
+		return terminal.WriteJSON(p.Stdout, locked)
 	}
-	_, err = fmt.Fprintf(p.Stdout, "locked %s, %s spent\n", countText(int64(len(locked.File.Images)), "image", "images"), countText(locked.Pulls, "pull", "pulls"))
+	_, err = fmt.Fprintf(p.Stdout, "locked %s, %s spent\n", terminal.Count(int64(len(locked.File.Images)), "image", "images"), terminal.Count(locked.Pulls, "pull", "pulls"))
 	return err
 }
 
@@ -181,26 +182,26 @@ func (f lockFlags) compare(p Program, entries []imageset.Entry, locked *prefetch
 		}
 	}
 	if f.asJSON {
-		if err := writeJSON(p.Stdout, list); err != nil {
+		if err := terminal.WriteJSON(p.Stdout, list); err != nil {
 			return err
 		}
 	} else {
-		t := newTable(p.Stdout)
+		t := terminal.NewTable(p.Stdout)
 		if len(list) > 0 {
-			t = newTable(p.Stdout, "IMAGE", "LOCKED", "NOW")
+			t = terminal.NewTable(p.Stdout, "IMAGE", "LOCKED", "NOW")
 		}
 		for _, m := range list {
-			t.row(m.Ref, m.Locked[:min(len(m.Locked), 19)], m.Now[:min(len(m.Now), 19)])
+			t.Row(m.Ref, m.Locked[:min(len(m.Locked), 19)], m.Now[:min(len(m.Now), 19)])
 		}
-		if err := t.flush(); err != nil {
+		if err := t.Flush(); err != nil {
 			return err
 		}
 	}
 	switch {
 	case len(locked.Failed) > 0:
-		return fmt.Errorf("%s could not be looked at", countText(int64(len(locked.Failed)), "image", "images"))
+		return fmt.Errorf("%s could not be looked at", terminal.Count(int64(len(locked.Failed)), "image", "images"))
 	case len(list) > 0:
-		return command.Exit(command.ExitMoved, fmt.Errorf("%s moved", countText(int64(len(list)), "tag has", "tags have")))
+		return command.Exit(command.ExitMoved, fmt.Errorf("%s moved", terminal.Count(int64(len(list)), "tag has", "tags have")))
 	}
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 
 	"forebay/cache/image"
 	"forebay/internal/admin"
+	"forebay/internal/terminal"
 )
 
 const patternHelp = `PATTERN is an image (nginx:1.27), a repository (ghcr.io/owner/app), or a pattern with
@@ -32,8 +33,8 @@ SIZE is what of the image is kept, USED is its last pull.`,
   forebay ls "ghcr.io/owner/*" --json`,
 		Args: cobra.MaximumNArgs(1),
 	}, func(ctx context.Context, o *operator, args []string) error {
-		return o.list(ctx, strings.Join(args, ""), false, newTable(o.p.Stdout, "REPOSITORY", "TAG", "DIGEST", "SIZE", "USED"),
-			func(t *table, i admin.Image) {
+		return o.list(ctx, strings.Join(args, ""), false, terminal.NewTable(o.p.Stdout, "REPOSITORY", "TAG", "DIGEST", "SIZE", "USED"),
+			func(t *terminal.Table, i admin.Image) {
 				tag := i.Tag
 				if tag == "" {
 					tag = "-"
@@ -41,7 +42,7 @@ SIZE is what of the image is kept, USED is its last pull.`,
 				if i.Pinned {
 					tag += " (pinned)"
 				}
-				t.row(i.Upstream+"/"+i.Repository, tag, shortDigest(i.Digest), bytesText(i.KeptBytes), usedText(i.UsedAt))
+				t.Row(i.Upstream+"/"+i.Repository, tag, terminal.ShortDigest(i.Digest), terminal.Bytes(i.KeptBytes), terminal.Used(i.UsedAt))
 			})
 	})
 }
@@ -67,13 +68,13 @@ when the registry cannot be reached, or how much is missing. Asks no registry.
 	}
 	missing := cmd.Flags().Bool("missing", false, "only images that are incomplete")
 	return onServer(p, cmd, func(ctx context.Context, o *operator, args []string) error {
-		return o.list(ctx, strings.Join(args, ""), *missing, newTable(o.p.Stdout, "IMAGE", "PLATFORM", "STATE", "SIZE", "MISSING"),
-			func(t *table, i admin.Image) {
+		return o.list(ctx, strings.Join(args, ""), *missing, terminal.NewTable(o.p.Stdout, "IMAGE", "PLATFORM", "STATE", "SIZE", "MISSING"),
+			func(t *terminal.Table, i admin.Image) {
 				for _, platform := range i.Platforms {
 					if platform.State == image.Absent && (*missing || len(i.Platforms) > 1) && platform.Platform != "" && i.State != image.Absent {
 						continue // what nobody wants is no news
 					}
-					t.row(imageName(i), orDash(platform.Platform), string(platform.State), bytesText(platform.Size), missingText(platform))
+					t.Row(imageName(i), terminal.OrDash(platform.Platform), string(platform.State), terminal.Bytes(platform.Size), missingText(platform))
 				}
 			})
 	})
@@ -84,14 +85,7 @@ func imageName(i admin.Image) string {
 	if i.Tag != "" {
 		return i.Name()
 	}
-	return i.Upstream + "/" + i.Repository + "@" + shortDigest(i.Digest)
-}
-
-func orDash(s string) string {
-	if s == "" {
-		return "-"
-	}
-	return s
+	return i.Upstream + "/" + i.Repository + "@" + terminal.ShortDigest(i.Digest)
 }
 
 func missingText(p admin.ImagePlatform) string {
@@ -99,15 +93,15 @@ func missingText(p admin.ImagePlatform) string {
 	case p.State != image.Incomplete:
 		return "-"
 	case p.Size < 0:
-		return bytesText(p.MissingBytes) + " or more"
+		return terminal.Bytes(p.MissingBytes) + " or more"
 	case p.MissingBytes == 0:
 		return "only proof" // the bytes are here: one HEAD each
 	}
-	return bytesText(p.MissingBytes)
+	return terminal.Bytes(p.MissingBytes)
 }
 
 // list shows all pages of images, as a table or as one JSON array.
-func (o *operator) list(ctx context.Context, pattern string, missing bool, t *table, show func(*table, admin.Image)) error {
+func (o *operator) list(ctx context.Context, pattern string, missing bool, t *terminal.Table, show func(*terminal.Table, admin.Image)) error {
 	query := url.Values{"limit": {"500"}}
 	if pattern != "" {
 		query.Set("pattern", pattern)
@@ -153,7 +147,7 @@ func (o *operator) list(ctx context.Context, pattern string, missing bool, t *ta
 		_, err := fmt.Fprintln(o.p.Stderr, nothingText(pattern, missing))
 		return err
 	}
-	return t.flush()
+	return t.Flush()
 }
 
 // element writes the nth element of an array.

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"forebay/internal/admin"
+	"forebay/internal/terminal"
 )
 
 func newPin(p Program) *cobra.Command {
@@ -43,7 +44,7 @@ be set in the configuration, too (pins).
 		if o.asJSON {
 			err = o.writeAnswer(answer)
 		} else {
-			_, err = fmt.Fprintf(o.p.Stdout, "pinned %s (%s): %s, %s missing\n", pin.Ref, platformText(pin.Platforms), bytesText(pin.Bytes), bytesText(pin.MissingBytes))
+			_, err = fmt.Fprintf(o.p.Stdout, "pinned %s (%s): %s, %s missing\n", pin.Ref, platformText(pin.Platforms), terminal.Bytes(pin.Bytes), terminal.Bytes(pin.MissingBytes))
 		}
 		switch {
 		case err != nil || pin.Job == "" || o.asJSON:
@@ -97,14 +98,14 @@ is "not held" does not fit beside those before it, and may be evicted.`,
 			_, err := fmt.Fprintln(o.p.Stderr, "Nothing is pinned.")
 			return err
 		}
-		t := newTable(o.p.Stdout, "IMAGE", "PLATFORMS", "STATE", "SIZE", "MISSING", "SINCE")
+		t := terminal.NewTable(o.p.Stdout, "IMAGE", "PLATFORMS", "STATE", "SIZE", "MISSING", "SINCE")
 		for _, pin := range list.Pins {
-			t.row(pin.Ref, platformText(pin.Platforms), pinState(pin), bytesText(pin.Bytes), bytesText(pin.MissingBytes), pinSince(pin))
+			t.Row(pin.Ref, platformText(pin.Platforms), pinState(pin), terminal.Bytes(pin.Bytes), terminal.Bytes(pin.MissingBytes), pinSince(pin))
 		}
-		if err := t.flush(); err != nil {
+		if err := t.Flush(); err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(o.p.Stdout, "\n%s pinned, %s may be\n", bytesText(list.Bytes), limitText(list.LimitBytes))
+		_, err = fmt.Fprintf(o.p.Stdout, "\n%s pinned, %s may be\n", terminal.Bytes(list.Bytes), limitText(list.LimitBytes))
 		return err
 	})
 }
@@ -120,12 +121,12 @@ func pinSince(p admin.Pin) string {
 	if p.Pattern != "" {
 		return "configuration: " + p.Pattern
 	}
-	return agoText(p.At)
+	return terminal.Ago(p.At)
 }
 
 func limitText(n int64) string {
 	if n == 0 {
 		return "any amount"
 	}
-	return bytesText(n)
+	return terminal.Bytes(n)
 }

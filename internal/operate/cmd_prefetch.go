@@ -17,6 +17,7 @@ import (
 	"forebay/internal/command"
 	"forebay/internal/imageset"
 	"forebay/internal/prefetch"
+	"forebay/internal/terminal"
 	"forebay/internal/wire"
 )
 
@@ -119,7 +120,7 @@ func (f prefetchFlags) platformsOr() []string {
 
 // viaServer has a running server fetch.
 func (f prefetchFlags) viaServer(ctx context.Context, o *operator, args []string) error {
-	v := newView(o.p, *f.progress)
+	v := terminal.NewView(o.p.Stderr, *f.progress)
 	if *f.set != "" {
 		return o.runSet(ctx, *f.set, v)
 	}
@@ -176,10 +177,10 @@ func requested(entries []imageset.Entry) []admin.PrefetchImage {
 }
 
 // follow shows how far a prefetch is until it has ended.
-func (o *operator) follow(ctx context.Context, id string, v *view, report *prefetch.Report) error {
+func (o *operator) follow(ctx context.Context, id string, v *terminal.View, report *prefetch.Report) error {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	defer v.close()
+	defer v.Close()
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
 	for {
@@ -194,18 +195,18 @@ func (o *operator) follow(ctx context.Context, id string, v *view, report *prefe
 		switch job.State {
 		case admin.Running:
 			if job.Prefetch != nil {
-				v.show(*job.Prefetch)
+				v.Show(*job.Prefetch)
 			}
 		case admin.Done:
 			if err := json.Unmarshal(job.Result, report); err != nil {
 				return fmt.Errorf("%s gives no answer of the admin API: %w", o.server.base, err)
 			}
-			v.finish(report)
+			v.Finish(report)
 			return nil
 		case admin.Cancelled:
 			return fmt.Errorf("job %s was cancelled", id)
 		default:
-			return errors.New(printable(job.Error))
+			return errors.New(terminal.Printable(job.Error))
 		}
 		select {
 		case <-tick.C:
@@ -215,10 +216,10 @@ func (o *operator) follow(ctx context.Context, id string, v *view, report *prefe
 }
 
 // runSet has the server run a set, and waits for it.
-func (o *operator) runSet(ctx context.Context, name string, v *view) error {
+func (o *operator) runSet(ctx context.Context, name string, v *terminal.View) error {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	defer v.close()
+	defer v.Close()
 	at := "/prefetch/" + path.Base("/"+name)
 	var before prefetch.SetStatus
 	if _, err := o.ask(ctx, http.MethodGet, at, nil, nil, &before); err != nil {
@@ -239,10 +240,10 @@ func (o *operator) runSet(ctx context.Context, name string, v *view) error {
 			return err
 		}
 		if s.Progress != nil {
-			v.show(*s.Progress)
+			v.Show(*s.Progress)
 		}
 		if s.Last != nil && !s.Running && (before.Last == nil || s.Last.Started.After(before.Last.Started)) {
-			v.close()
+			v.Close()
 			return o.tellRun(s)
 		}
 		select {
@@ -256,21 +257,21 @@ func (o *operator) runSet(ctx context.Context, name string, v *view) error {
 func (o *operator) tellRun(s prefetch.SetStatus) error {
 	last := s.Last
 	if o.asJSON {
-		if err := writeJSON(o.p.Stdout, last); err != nil {
+		if err := terminal.WriteJSON(o.p.Stdout, last); err != nil {
 			return err
 		}
 	} else if _, err := fmt.Fprintf(o.p.Stdout, "set %s: %s; %s of %s, %s, %s were there\n", s.Name, last.Outcome,
-		countText(last.Fetched, "thing", "things"), countText(int64(last.Images), "image", "images"), bytesText(last.Bytes), bytesText(last.KeptBytes)); err != nil {
+		terminal.Count(last.Fetched, "thing", "things"), terminal.Count(int64(last.Images), "image", "images"), terminal.Bytes(last.Bytes), terminal.Bytes(last.KeptBytes)); err != nil {
 		return err
 	}
 	for _, image := range last.Faulty {
-		fmt.Fprintf(o.p.Stderr, "%s: %s\n", image.Ref, printable(image.Error))
+		fmt.Fprintf(o.p.Stderr, "%s: %s\n", image.Ref, terminal.Printable(image.Error))
 	}
 	text := last.Error
 	if text == "" {
-		text = countText(int64(len(last.Faulty)), "image is", "images are") + " not all there"
+		text = terminal.Count(int64(len(last.Faulty)), "image is", "images are") + " not all there"
 	}
-	return outcome(last.Outcome, errors.New(printable(text)))
+	return outcome(last.Outcome, errors.New(terminal.Printable(text)))
 }
 
 // outcome is the error of how it ended, nil when all is there.
@@ -299,18 +300,18 @@ func (f prefetchFlags) direct(ctx context.Context, p Program, args []string) (er
 	if err != nil {
 		return err
 	}
-	v := newView(p, *f.progress)
-	defer v.close()
+	v := terminal.NewView(p.Stderr, *f.progress)
+	defer v.Close()
 	report, err := prefetch.Run(fetching, folder.Keeper, prefetch.Request{
 		Images: entries, Platforms: f.platformsOr(), Referrers: *f.referrers, DryRun: *f.dryRun, Wait: *f.wait, Pin: *f.pin, AtOnce: *f.atOnce,
-	}, v.show)
+	}, v.Show)
 	if err != nil {
 		if fetching.Err() != nil {
 			return command.Hint(errors.New("interrupted"), "What was fetched is kept: the same command goes on from there.")
 		}
 		return err
 	}
-	v.finish(report)
+	v.Finish(report)
 	return tellReport(p, report, f.asJSON)
 }
 
@@ -334,7 +335,7 @@ func (f prefetchFlags) directEntries(ctx context.Context, p Program, args []stri
 // tellReport writes what became of each image, and the sums.
 func tellReport(p Program, r *prefetch.Report, asJSON bool) error {
 	if asJSON {
-		if err := writeJSON(p.Stdout, r); err != nil {
+		if err := terminal.WriteJSON(p.Stdout, r); err != nil {
 			return err
 		}
 	} else if err := reportTable(p, r); err != nil {
@@ -346,17 +347,17 @@ func tellReport(p Program, r *prefetch.Report, asJSON bool) error {
 			continue
 		}
 		bad++
-		fmt.Fprintf(p.Stderr, "%s: %s\n", image.Ref, printable(image.Error))
+		fmt.Fprintf(p.Stderr, "%s: %s\n", image.Ref, terminal.Printable(image.Error))
 		for _, fault := range image.Failed {
 			if fault.Error != image.Error {
-				fmt.Fprintf(p.Stderr, "  %s: %s\n", fault.Digest, printable(fault.Error))
+				fmt.Fprintf(p.Stderr, "  %s: %s\n", fault.Digest, terminal.Printable(fault.Error))
 			}
 		}
 	}
 	if r.Outcome == prefetch.OutcomeDone {
 		return nil
 	}
-	return outcome(r.Outcome, fmt.Errorf("of %s, %d not all there", countText(int64(len(r.Images)), "image", "images"), bad))
+	return outcome(r.Outcome, fmt.Errorf("of %s, %d not all there", terminal.Count(int64(len(r.Images)), "image", "images"), bad))
 }
 
 func reportTable(p Program, r *prefetch.Report) error {
@@ -364,7 +365,7 @@ func reportTable(p Program, r *prefetch.Report) error {
 	if r.DryRun {
 		fetched = "TO FETCH"
 	}
-	t := newTable(p.Stdout, "IMAGE", "STATE", "PULLS", fetched, "KEPT", "NOTE")
+	t := terminal.NewTable(p.Stdout, "IMAGE", "STATE", "PULLS", fetched, "KEPT", "NOTE")
 	for _, image := range r.Images {
 		note := ""
 		switch {
@@ -373,10 +374,10 @@ func reportTable(p Program, r *prefetch.Report) error {
 		case image.Pinned:
 			note = "pinned"
 		}
-		t.row(image.Ref, string(image.State), fmt.Sprint(image.Pulls), atLeast(image.Bytes, image.More), bytesText(image.KeptBytes), note)
+		t.Row(image.Ref, string(image.State), fmt.Sprint(image.Pulls), atLeast(image.Bytes, image.More), terminal.Bytes(image.KeptBytes), note)
 	}
-	t.row(countText(int64(len(r.Images)), "image", "images"), r.Outcome, fmt.Sprint(r.Pulls), atLeast(r.Bytes, r.More), bytesText(r.KeptBytes))
-	return t.flush()
+	t.Row(terminal.Count(int64(len(r.Images)), "image", "images"), r.Outcome, fmt.Sprint(r.Pulls), atLeast(r.Bytes, r.More), terminal.Bytes(r.KeptBytes))
+	return t.Flush()
 }
 
 func atLeast(n int64, more bool) string {
@@ -384,7 +385,7 @@ func atLeast(n int64, more bool) string {
 		return "unknown"
 	}
 	if more {
-		return bytesText(n) + " or more"
+		return terminal.Bytes(n) + " or more"
 	}
-	return bytesText(n)
+	return terminal.Bytes(n)
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"forebay/internal/admin"
+	"forebay/internal/terminal"
 )
 
 func newPurge(p Program) *cobra.Command {
@@ -39,9 +40,9 @@ What other images need stays. Clients that are reading are not disturbed. Rememb
 			return o.writeAnswer(answer)
 		}
 		_, err = fmt.Fprintf(o.p.Stdout, "purged %s %s: %s, %s freed in %s", done.What, done.Target,
-			countText(int64(done.Tags), "tag", "tags"), bytesText(done.Bytes), countText(int64(done.Blobs), "file", "files"))
+			terminal.Count(int64(done.Tags), "tag", "tags"), terminal.Bytes(done.Bytes), terminal.Count(int64(done.Blobs), "file", "files"))
 		if err == nil && done.Shared > 0 {
-			_, err = fmt.Fprintf(o.p.Stdout, "; %s kept for other repositories", countText(int64(done.Shared), "file", "files"))
+			_, err = fmt.Fprintf(o.p.Stdout, "; %s kept for other repositories", terminal.Count(int64(done.Shared), "file", "files"))
 		}
 		if err == nil {
 			_, err = fmt.Fprintln(o.p.Stdout)

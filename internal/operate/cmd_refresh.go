@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"forebay/internal/admin"
+	"forebay/internal/terminal"
 )
 
 func newRefresh(p Program) *cobra.Command {
@@ -34,7 +35,7 @@ manifest is fetched, too.
 		case r.Before == "":
 			_, err = fmt.Fprintf(o.p.Stdout, "%s is %s\n", r.Ref, r.Digest)
 		case r.Moved:
-			_, err = fmt.Fprintf(o.p.Stdout, "%s moved\n  from %s\n  to   %s\n", r.Ref, printable(r.Before), r.Digest)
+			_, err = fmt.Fprintf(o.p.Stdout, "%s moved\n  from %s\n  to   %s\n", r.Ref, terminal.Printable(r.Before), r.Digest)
 		default:
 			_, err = fmt.Fprintf(o.p.Stdout, "%s has not moved: %s\n", r.Ref, r.Digest)
 		}

@@ -8,6 +8,7 @@ import (
 
 	"forebay/cache/image"
 	"forebay/internal/admin"
+	"forebay/internal/terminal"
 )
 
 const platformHelp = "platform, such as linux/arm64; may be repeated; all for every platform"
@@ -55,7 +56,7 @@ func (o *operator) awaitRepair(ctx context.Context, id string) error {
 	if o.asJSON {
 		err = o.writeAnswer(answer)
 	} else {
-		_, err = fmt.Fprintf(o.p.Stdout, "fetched %s, %s; the image is %s\n", countText(done.Fetched, "thing", "things"), bytesText(done.Bytes), done.State)
+		_, err = fmt.Fprintf(o.p.Stdout, "fetched %s, %s; the image is %s\n", terminal.Count(done.Fetched, "thing", "things"), terminal.Bytes(done.Bytes), done.State)
 	}
 	if err != nil || len(done.Failed) == 0 {
 		if err == nil && done.State == image.Absent {
@@ -64,7 +65,7 @@ func (o *operator) awaitRepair(ctx context.Context, id string) error {
 		return err
 	}
 	for _, f := range done.Failed {
-		fmt.Fprintf(o.p.Stderr, "%s: %s\n", f.Digest, printable(f.Error))
+		fmt.Fprintf(o.p.Stderr, "%s: %s\n", f.Digest, terminal.Printable(f.Error))
 	}
-	return fmt.Errorf("%s could not be fetched", countText(int64(len(done.Failed)), "thing", "things"))
+	return fmt.Errorf("%s could not be fetched", terminal.Count(int64(len(done.Failed)), "thing", "things"))
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"forebay/internal/admin"
+	"forebay/internal/terminal"
 )
 
 func newStats(p Program) *cobra.Command {
@@ -31,35 +32,35 @@ func newStats(p Program) *cobra.Command {
 		if o.asJSON {
 			return o.writeAnswer(answer)
 		}
-		t := newTable(o.p.Stdout)
+		t := terminal.NewTable(o.p.Stdout)
 		statRows(t, s)
-		return t.flush()
+		return t.Flush()
 	})
 }
 
-func statRows(t *table, s admin.Stats) {
-	t.row("Kept:", countText(s.Blobs, "file", "files")+", "+bytesText(s.BlobBytes))
-	t.row("Known:", countText(s.Tags, "tag", "tags")+" in "+countText(s.Repositories, "repository", "repositories"))
-	t.row("Folder:", bytesText(s.UsedBytes)+" of "+limitText(s.MaxBytes))
-	t.row("Disk:", humanize.IBytes(s.DiskFree)+" free of "+humanize.IBytes(s.DiskTotal))
-	t.row("Pinned:", bytesText(s.PinnedBytes)+" of "+limitText(s.PinLimitBytes))
-	t.row("Evicted:", countText(s.EvictedBlobs, "file", "files")+", "+bytesText(s.EvictedBytes)+" since the start")
-	t.row("Tags moved:", humanize.Comma(s.TagsMoved)+" since the start, and "+humanize.Comma(s.ReleasesMoved)+" of full versions")
-	t.row("Damaged:", humanize.Comma(s.Scrub.Damaged)+" since the start; in quarantine "+
-		countText(s.QuarantineFiles, "file", "files")+", "+bytesText(s.QuarantineBytes))
-	t.row("Scrub:", scrubText(s.Scrub))
+func statRows(t *terminal.Table, s admin.Stats) {
+	t.Row("Kept:", terminal.Count(s.Blobs, "file", "files")+", "+terminal.Bytes(s.BlobBytes))
+	t.Row("Known:", terminal.Count(s.Tags, "tag", "tags")+" in "+terminal.Count(s.Repositories, "repository", "repositories"))
+	t.Row("Folder:", terminal.Bytes(s.UsedBytes)+" of "+limitText(s.MaxBytes))
+	t.Row("Disk:", humanize.IBytes(s.DiskFree)+" free of "+humanize.IBytes(s.DiskTotal))
+	t.Row("Pinned:", terminal.Bytes(s.PinnedBytes)+" of "+limitText(s.PinLimitBytes))
+	t.Row("Evicted:", terminal.Count(s.EvictedBlobs, "file", "files")+", "+terminal.Bytes(s.EvictedBytes)+" since the start")
+	t.Row("Tags moved:", humanize.Comma(s.TagsMoved)+" since the start, and "+humanize.Comma(s.ReleasesMoved)+" of full versions")
+	t.Row("Damaged:", humanize.Comma(s.Scrub.Damaged)+" since the start; in quarantine "+
+		terminal.Count(s.QuarantineFiles, "file", "files")+", "+terminal.Bytes(s.QuarantineBytes))
+	t.Row("Scrub:", scrubText(s.Scrub))
 	bucketRows(t, s)
 	for _, d := range s.Troubles {
 		name := "Disk:"
 		if d.Cause == "bucket" {
 			name = "Bucket:"
 		}
-		t.row(name, fmt.Sprintf("%s fails (%s) since %s: %s", d.What, d.Cause, d.Since.Format(time.DateTime), d.Why))
+		t.Row(name, fmt.Sprintf("%s fails (%s) since %s: %s", d.What, d.Cause, d.Since.Format(time.DateTime), d.Why))
 	}
 }
 
 // bucketRows tell of the bucket, if there is one.
-func bucketRows(t *table, s admin.Stats) {
+func bucketRows(t *terminal.Table, s admin.Stats) {
 	b := s.Bucket
 	if b == nil {
 		return
@@ -68,15 +69,15 @@ func bucketRows(t *table, s admin.Stats) {
 	if b.MaxBytes > 0 {
 		of = " of " + humanize.IBytes(uint64(b.MaxBytes))
 	}
-	t.row("Bucket:", countText(b.Objects, "object", "objects")+", "+bytesText(b.ObjectBytes)+of)
+	t.Row("Bucket:", terminal.Count(b.Objects, "object", "objects")+", "+terminal.Bytes(b.ObjectBytes)+of)
 	more := ""
 	if b.More {
 		more = " or more"
 	}
-	t.row("Uploads:", fmt.Sprintf("%s%s queued, %s; %s done since the start, %s failures; %s evicted before",
-		countText(int64(b.Queued), "blob", "blobs"), more, bytesText(b.QueuedBytes), humanize.Comma(b.Uploaded), humanize.Comma(b.Failures), humanize.Comma(s.EvictedUnsaved)))
+	t.Row("Uploads:", fmt.Sprintf("%s%s queued, %s; %s done since the start, %s failures; %s evicted before",
+		terminal.Count(int64(b.Queued), "blob", "blobs"), more, terminal.Bytes(b.QueuedBytes), humanize.Comma(b.Uploaded), humanize.Comma(b.Failures), humanize.Comma(s.EvictedUnsaved)))
 	if b.LastError != "" && !b.Degraded {
-		t.row("Bucket:", "last failed "+agoText(b.LastErrorAt)+": "+b.LastError)
+		t.Row("Bucket:", "last failed "+terminal.Ago(b.LastErrorAt)+": "+b.LastError)
 	}
 }
 
@@ -87,9 +88,9 @@ func scrubText(s admin.Scrub) string {
 	case s.Began.IsZero():
 		return "begins soon"
 	case s.Done == 1:
-		return "all was read, the last " + agoText(s.Ended)
+		return "all was read, the last " + terminal.Ago(s.Ended)
 	}
-	return fmt.Sprintf("%.0f %% of a round that began %s", s.Done*100, agoText(s.Began))
+	return fmt.Sprintf("%.0f %% of a round that began %s", s.Done*100, terminal.Ago(s.Began))
 }
 
 func newStatus(p Program) *cobra.Command {
@@ -111,7 +112,7 @@ much is kept.`,
 		defer tick.Stop()
 		for {
 			clear := ""
-			if isTerminal(o.p.Stdout) && !o.asJSON {
+			if terminal.Is(o.p.Stdout) && !o.asJSON {
 				clear = "\x1b[H\x1b[2J"
 			}
 			if err := o.status(ctx, clear); err != nil {
@@ -136,19 +137,19 @@ func (o *operator) status(ctx context.Context, before string) error {
 	if o.asJSON {
 		return o.writeAnswer(answer)
 	}
-	if _, err := fmt.Fprintf(o.p.Stdout, "%sforebay %s at %s, up %s\n\n", before, printable(s.Version), o.server.base,
+	if _, err := fmt.Fprintf(o.p.Stdout, "%sforebay %s at %s, up %s\n\n", before, terminal.Printable(s.Version), o.server.base,
 		(time.Duration(s.UptimeSeconds) * time.Second).String()); err != nil {
 		return err
 	}
-	t := newTable(o.p.Stdout, "UPSTREAM", "STATE", "LAST ASKED")
+	t := terminal.NewTable(o.p.Stdout, "UPSTREAM", "STATE", "LAST ASKED")
 	for _, u := range s.Upstreams {
 		state := u.State
 		if u.Sparing {
 			state += ", spared"
 		}
-		t.row(u.Name, state, agoText(u.LastAsked))
+		t.Row(u.Name, state, terminal.Ago(u.LastAsked))
 	}
-	if err := t.flush(); err != nil {
+	if err := t.Flush(); err != nil {
 		return err
 	}
 	if err := errors.Join(o.showBudgets(s.Upstreams), o.showTrouble(s.Upstreams), o.showFills(s)); err != nil {
@@ -157,24 +158,24 @@ func (o *operator) status(ctx context.Context, before string) error {
 	if _, err := fmt.Fprintln(o.p.Stdout); err != nil {
 		return err
 	}
-	t = newTable(o.p.Stdout)
+	t = terminal.NewTable(o.p.Stdout)
 	usageRows(t, s.Usage)
 	statRows(t, s.Stats)
-	return t.flush()
+	return t.Flush()
 }
 
 // usageRows tells what the mirror did for its clients.
-func usageRows(t *table, u admin.Usage) {
+func usageRows(t *terminal.Table, u admin.Usage) {
 	answered := u.Answered()
-	t.row("Requests:", humanize.Comma(answered)+" since the start, "+percentText(u.HitRatio)+" answered without fetching; "+
-		countText(u.Error, "error", "errors"))
-	t.row("Traffic:", bytesText(u.ClientBytes)+" to clients, "+bytesText(u.UpstreamBytes)+" from registries")
-	saved := countText(u.SavedPulls, "pull", "pulls") + " of " + humanize.Comma(u.Pulls) + ", " + bytesText(u.SavedBytes) +
+	t.Row("Requests:", humanize.Comma(answered)+" since the start, "+percentText(u.HitRatio)+" answered without fetching; "+
+		terminal.Count(u.Error, "error", "errors"))
+	t.Row("Traffic:", terminal.Bytes(u.ClientBytes)+" to clients, "+terminal.Bytes(u.UpstreamBytes)+" from registries")
+	saved := terminal.Count(u.SavedPulls, "pull", "pulls") + " of " + humanize.Comma(u.Pulls) + ", " + terminal.Bytes(u.SavedBytes) +
 		" (" + percentText(u.ByteRatio) + ")"
 	if u.Price > 0 {
-		saved += fmt.Sprintf(", %.2f %s", u.Saved, printable(u.Currency))
+		saved += fmt.Sprintf(", %.2f %s", u.Saved, terminal.Printable(u.Currency))
 	}
-	t.row("Saved:", saved)
+	t.Row("Saved:", saved)
 }
 
 // percentText is a share for people; one that is not known is negative.
@@ -193,17 +194,17 @@ func (o *operator) showFills(s admin.Status) error {
 	if _, err := fmt.Fprintln(o.p.Stdout); err != nil {
 		return err
 	}
-	t := newTable(o.p.Stdout, "IN PROGRESS", "WHAT", "DONE", "CLIENTS")
+	t := terminal.NewTable(o.p.Stdout, "IN PROGRESS", "WHAT", "DONE", "CLIENTS")
 	for _, f := range s.Fills {
 		kind := "fill"
 		if f.Verifying {
 			kind = "check"
 		}
-		t.row(kind, f.Upstream+"/"+f.Repository+"@"+shortDigest(f.Digest), bytesText(f.Bytes)+" of "+bytesText(f.Size), strconv.Itoa(f.Clients))
+		t.Row(kind, f.Upstream+"/"+f.Repository+"@"+terminal.ShortDigest(f.Digest), terminal.Bytes(f.Bytes)+" of "+terminal.Bytes(f.Size), strconv.Itoa(f.Clients))
 	}
 	for _, j := range s.Jobs {
-		_, progress, _ := strings.Cut(progressText(j), " ")
-		t.row("job "+j.ID, j.Kind+" "+j.Target, progress, "-")
+		_, progress, _ := strings.Cut(terminal.Job(j), " ")
+		t.Row("job "+j.ID, j.Kind+" "+j.Target, progress, "-")
 	}
-	return t.flush()
+	return t.Flush()
 }

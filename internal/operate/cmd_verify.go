@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"forebay/internal/admin"
+	"forebay/internal/terminal"
 )
 
 func newVerify(p Program) *cobra.Command {
@@ -44,17 +45,17 @@ Exits with 1 if something was damaged and was not fetched again.`,
 			err = o.writeAnswer(answer)
 		} else {
 			_, err = fmt.Fprintf(o.p.Stdout, "read %s, %s: %s damaged, %d fetched again\n",
-				countText(done.Blobs, "file", "files"), bytesText(done.Bytes), countText(done.Faults, "is", "are"), done.Fetched)
+				terminal.Count(done.Blobs, "file", "files"), terminal.Bytes(done.Bytes), terminal.Count(done.Faults, "is", "are"), done.Fetched)
 		}
 		if err != nil || done.Faults == done.Fetched {
 			return err
 		}
 		for _, bad := range done.Damaged {
 			if !bad.Fetched {
-				fmt.Fprintf(o.p.Stderr, "%s: %s\n", bad.Digest, printable(bad.Error))
+				fmt.Fprintf(o.p.Stderr, "%s: %s\n", bad.Digest, terminal.Printable(bad.Error))
 			}
 		}
-		return fmt.Errorf("%s damaged and not fetched again", countText(done.Faults-done.Fetched, "file is", "files are"))
+		return fmt.Errorf("%s damaged and not fetched again", terminal.Count(done.Faults-done.Fetched, "file is", "files are"))
 	})
 }
 
@@ -89,8 +90,8 @@ is removed; what is little used is evicted by itself.`,
 			verb = "would remove"
 		}
 		_, err = fmt.Fprintf(o.p.Stdout, "%s %s that nobody holds (%s), %s without a file, %s (%s)\n", verb,
-			countText(done.Blobs, "file", "files"), bytesText(done.BlobBytes), countText(done.Rows, "record", "records"),
-			countText(done.Partials, "old fill", "old fills"), bytesText(done.PartialBytes))
+			terminal.Count(done.Blobs, "file", "files"), terminal.Bytes(done.BlobBytes), terminal.Count(done.Rows, "record", "records"),
+			terminal.Count(done.Partials, "old fill", "old fills"), terminal.Bytes(done.PartialBytes))
 		return err
 	})
 }

@@ -10,6 +10,7 @@ import (
 
 	"forebay/cache"
 	"forebay/internal/admin"
+	"forebay/internal/terminal"
 )
 
 func newWanted(p Program) *cobra.Command {
@@ -60,7 +61,7 @@ func (o *operator) wantedLine(w cache.Wanted) error {
 	if w.Blob { // no image, so no line of a list of images
 		before = "# blob: "
 	}
-	_, err := fmt.Fprintf(o.p.Stdout, "%s%s  # %s, last %s\n", before, printable(w.Ref), countText(w.Count, "time", "times"), w.Last.UTC().Format(time.DateTime))
+	_, err := fmt.Fprintf(o.p.Stdout, "%s%s  # %s, last %s\n", before, terminal.Printable(w.Ref), terminal.Count(w.Count, "time", "times"), w.Last.UTC().Format(time.DateTime))
 	return err
 }
 
@@ -73,6 +74,6 @@ func (o *operator) clearWanted(ctx context.Context) error {
 	if o.asJSON {
 		return o.writeAnswer(answer)
 	}
-	_, err = fmt.Fprintf(o.p.Stdout, "forgot %s\n", countText(int64(done.Cleared), "entry", "entries"))
+	_, err = fmt.Fprintf(o.p.Stdout, "forgot %s\n", terminal.Count(int64(done.Cleared), "entry", "entries"))
 	return err
 }

@@ -17,6 +17,7 @@ import (
 
 	"forebay/internal/admin"
 	"forebay/internal/bundle"
+	"forebay/internal/terminal"
 )
 
 // An operator is a [bundle.Source] and a [bundle.Target]: content goes by the admin API of a
@@ -182,7 +183,7 @@ func (o *operator) complete(ctx context.Context, ref string, platforms []string)
 		return err
 	}
 	for _, f := range done.Failed {
-		return fmt.Errorf("%s: %s", f.Digest, printable(f.Error))
+		return fmt.Errorf("%s: %s", f.Digest, terminal.Printable(f.Error))
 	}
 	return nil
 }

@@ -20,6 +20,7 @@ import (
 	"forebay/internal/command"
 	"forebay/internal/imageset"
 	"forebay/internal/prefetch"
+	"forebay/internal/terminal"
 	"forebay/internal/wire"
 )
 
@@ -192,9 +193,9 @@ func (x *exporting) key(p Program) (ed25519.PrivateKey, error) {
 
 // write writes the archive to where it is to be, and what belongs beside it.
 func (x *exporting) write(ctx context.Context, o *operator, a *bundle.Archive, done *exported) error {
-	m := newMeter(o, "export", a.Size)
+	m := terminal.NewMeter(o.p.Stderr, o.asJSON, "export", a.Size)
 	err := x.writeArchive(ctx, o, a, m, done)
-	m.end()
+	m.End()
 	if err != nil {
 		if ctx.Err() != nil {
 			return x.interrupted()
@@ -236,18 +237,18 @@ func (x *exporting) interrupted() error {
 	return errors.New("interrupted: nothing is left of it")
 }
 
-func (x *exporting) writeArchive(ctx context.Context, o *operator, a *bundle.Archive, m *meter, done *exported) error {
+func (x *exporting) writeArchive(ctx context.Context, o *operator, a *bundle.Archive, m *terminal.Meter, done *exported) error {
 	switch {
 	case x.volume > 0:
 		return x.writeVolumes(ctx, o, a, m, done)
 	case x.output == "-":
-		return x.pack(o.p.Stdout, func(w io.Writer) error { return a.WriteTo(ctx, w, o, 0, m.add) })
+		return x.pack(o.p.Stdout, func(w io.Writer) error { return a.WriteTo(ctx, w, o, 0, m.Add) })
 	}
 	if err := x.roomFor(a.Size); err != nil {
 		return err
 	}
 	return writeWhole(x.output, func(f io.Writer) error {
-		return x.pack(f, func(w io.Writer) error { return a.WriteTo(ctx, w, o, 0, m.add) })
+		return x.pack(f, func(w io.Writer) error { return a.WriteTo(ctx, w, o, 0, m.Add) })
 	})
 }
 
@@ -267,7 +268,7 @@ func (x *exporting) pack(to io.Writer, write func(io.Writer) error) error {
 	return z.Close()
 }
 
-func (x *exporting) writeVolumes(ctx context.Context, o *operator, a *bundle.Archive, m *meter, done *exported) error {
+func (x *exporting) writeVolumes(ctx context.Context, o *operator, a *bundle.Archive, m *terminal.Meter, done *exported) error {
 	v, from, err := bundle.NewVolumes(ctx, x.output, a.Digest, x.volume, x.zstd, nil)
 	if err != nil {
 		return err
@@ -276,7 +277,7 @@ func (x *exporting) writeVolumes(ctx context.Context, o *operator, a *bundle.Arc
 	if err := x.roomFor(a.Size - from); err != nil {
 		return err
 	}
-	err = x.pack(v, func(w io.Writer) error { return a.WriteTo(ctx, w, o, from, m.add) })
+	err = x.pack(v, func(w io.Writer) error { return a.WriteTo(ctx, w, o, from, m.Add) })
 	if err != nil {
 		return errors.Join(err, v.Abort())
 	}
@@ -297,7 +298,7 @@ func (x *exporting) roomFor(n int64) error {
 		return nil //nolint:nilerr // the writing will tell
 	}
 	if free := int64(fs.Bavail) * int64(fs.Bsize); free < n {
-		return fmt.Errorf("%q: the bundle has %s, and %s are free there", x.output, bytesText(n), bytesText(free))
+		return fmt.Errorf("%q: the bundle has %s, and %s are free there", x.output, terminal.Bytes(n), terminal.Bytes(free))
 	}
 	return nil
 }

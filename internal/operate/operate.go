@@ -3,7 +3,7 @@
 //
 // It promises texts for people on standard output, or one JSON document with --json, and
 // what went wrong on standard error. What is read from a mirror comes from registries in
-// part, so whatever is shown goes through printable.
+// part, so whatever is shown goes through [terminal.Printable].
 package operate
 
 import (

@@ -12,6 +12,7 @@ import (
 	"github.com/dustin/go-humanize"
 
 	"forebay/internal/admin"
+	"forebay/internal/terminal"
 )
 
 // spentShown is how many of those who spent a budget are shown; --json has more.
@@ -32,28 +33,28 @@ func (o *operator) showBudgets(all []admin.Upstream) error {
 
 func (o *operator) showBudget(name string, b admin.Budget) error {
 	if _, err := fmt.Fprintf(o.p.Stdout, "\nBudget of %s (%s at %s): %s\n",
-		printable(name), printable(b.Credential), printable(b.Host), printable(budgetText(b))); err != nil {
+		terminal.Printable(name), terminal.Printable(b.Credential), terminal.Printable(b.Host), terminal.Printable(budgetText(b))); err != nil {
 		return err
 	}
 	if len(b.Spent) == 0 && b.Elsewhere == 0 {
 		return nil
 	}
-	t := newTable(o.p.Stdout, "  SPENT BY", "REPOSITORY", "PULLS")
+	t := terminal.NewTable(o.p.Stdout, "  SPENT BY", "REPOSITORY", "PULLS")
 	for i, s := range b.Spent {
 		if i == spentShown {
 			rest := 0
 			for _, s := range b.Spent[i:] {
 				rest += s.Pulls
 			}
-			t.row("  "+countText(int64(len(b.Spent)-i), "other", "others"), "", strconv.Itoa(rest))
+			t.Row("  "+terminal.Count(int64(len(b.Spent)-i), "other", "others"), "", strconv.Itoa(rest))
 			break
 		}
-		t.row("  "+cmp.Or(s.Client, "this mirror, ahead of time"), s.Repository, strconv.Itoa(s.Pulls))
+		t.Row("  "+cmp.Or(s.Client, "this mirror, ahead of time"), s.Repository, strconv.Itoa(s.Pulls))
 	}
 	if b.Elsewhere > 0 {
-		t.row("  not through this mirror", "", strconv.FormatInt(b.Elsewhere, 10))
+		t.Row("  not through this mirror", "", strconv.FormatInt(b.Elsewhere, 10))
 	}
-	return t.flush()
+	return t.Flush()
 }
 
 // budgetText says what a registry will still give to one credential.
@@ -75,12 +76,12 @@ func budgetText(b admin.Budget) string {
 	if !b.PausedUntil.IsZero() {
 		texts = append(texts, "no pulls until "+b.PausedUntil.Local().Format(time.TimeOnly)+": "+b.Why)
 	} else if !b.RunsOut.IsZero() {
-		texts = append(texts, "runs out "+agoText(b.RunsOut))
+		texts = append(texts, "runs out "+terminal.Ago(b.RunsOut))
 	}
 	if !b.Returns.IsZero() && b.PausedUntil.IsZero() {
-		texts = append(texts, "more "+agoText(b.Returns))
+		texts = append(texts, "more "+terminal.Ago(b.Returns))
 	}
-	return orDash(strings.Join(texts, ", "))
+	return terminal.OrDash(strings.Join(texts, ", "))
 }
 
 // showTrouble lists endpoints that fail or are not to be asked, and what was limited.
@@ -94,7 +95,7 @@ func (o *operator) showTrouble(all []admin.Upstream) error {
 			case e.Open:
 				rows = append(rows, []string{u.Name, e.URL, "left alone until " + e.NextProbe.Local().Format(time.TimeOnly), e.LastFault})
 			case e.Failures > 0:
-				rows = append(rows, []string{u.Name, e.URL, countText(int64(e.Failures), "failure", "failures") + " in a row", e.LastFault})
+				rows = append(rows, []string{u.Name, e.URL, terminal.Count(int64(e.Failures), "failure", "failures") + " in a row", e.LastFault})
 			}
 		}
 		var limits []string
@@ -111,11 +112,11 @@ func (o *operator) showTrouble(all []admin.Upstream) error {
 	if _, err := fmt.Fprintln(o.p.Stdout); err != nil {
 		return err
 	}
-	t := newTable(o.p.Stdout, "TROUBLE", "ENDPOINT", "STATE", "WHY")
+	t := terminal.NewTable(o.p.Stdout, "TROUBLE", "ENDPOINT", "STATE", "WHY")
 	for _, r := range rows {
-		t.row(r...)
+		t.Row(r...)
 	}
-	return t.flush()
+	return t.Flush()
 }
 
 // durationText is a duration without zero parts: 6h, not 6h0m0s.

@@ -3,23 +3,9 @@ package operate
 import (
 	"testing"
 	"time"
-
-	"forebay/internal/admin"
 )
 
-func TestProgressIsReadable(t *testing.T) {
-	for want, j := range map[string]admin.Job{
-		"verify [###############...............]  50 % 1.0 KiB of 2.0 KiB": {Kind: "verify", Progress: admin.Progress{Bytes: 1024, BytesTotal: 2048}},
-		"gc [##############################] 100 % 0 B":                    {Kind: "gc", Progress: admin.Progress{Items: 7, ItemsTotal: 5}},
-		"repair 0 B, 2 failed": {Kind: "repair", Progress: admin.Progress{Faults: 2}},
-	} {
-		if got := progressText(j); got != want {
-			t.Errorf("progressText = %q, want %q", got, want)
-		}
-	}
-	if got := printable("a\x1b[31m\nb"); got != "a�[31m\nb" {
-		t.Errorf("printable = %q", got)
-	}
+func TestDurationsAreReadable(t *testing.T) {
 	for d, want := range map[time.Duration]string{6 * time.Hour: "6h", 90 * time.Minute: "1h30m", 30 * time.Second: "30s", 10 * time.Minute: "10m"} {
 		if got := durationText(d); got != want {
 			t.Errorf("durationText(%v) = %q, want %q", d, got, want)

@@ -164,7 +164,8 @@ func importTable() map[string][]string {
 		// What all commands share, and those of the operator.
 		"internal/command": {"config"},
 		"internal/operate": append(leaf(), "cache", "cache/image", "cache/upkeep", "config", "upstream", "upstream/hubapi", "internal/admin", "internal/bundle",
-			"internal/command", "internal/imageset", "internal/prefetch", "internal/regfolder", "internal/server"),
+			"internal/command", "internal/imageset", "internal/prefetch", "internal/regfolder", "internal/server", "internal/terminal"),
+		"internal/terminal": append(leaf(), "cache/upkeep", "internal/admin", "internal/prefetch"),
 
 		// The test hub shares no parser with the product, so that the two can disagree.
 		"test/hubtest": {},

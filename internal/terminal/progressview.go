@@ -1,4 +1,4 @@
-package operate
+package terminal
 
 import (
 	"bytes"
@@ -16,9 +16,9 @@ import (
 	"forebay/internal/prefetch"
 )
 
-// view shows on standard error how far a prefetch is: by bars on a terminal, else by a
+// View shows on standard error how far a prefetch is: by bars on a terminal, else by a
 // line for each image that is done, or a JSON object for each look.
-type view struct {
+type View struct {
 	w    io.Writer
 	kind string // "bars", "lines", "json" or "none"
 	size func() (columns, rows int)
@@ -39,14 +39,14 @@ const (
 	nameMost = 48
 )
 
-func newView(p Program, kind string) *view {
+func NewView(w io.Writer, kind string) *View {
 	if kind == "auto" {
 		kind = "lines"
-		if isTerminal(p.Stderr) {
+		if Is(w) {
 			kind = "bars"
 		}
 	}
-	return &view{meter: newRate(time.Now()), named: map[string]bool{}, w: p.Stderr, kind: kind, now: time.Now, size: func() (int, int) { return terminalSize(p.Stderr) }}
+	return &View{meter: newRate(time.Now()), named: map[string]bool{}, w: w, kind: kind, now: time.Now, size: func() (int, int) { return terminalSize(w) }}
 }
 
 // terminalSize returns the size of the terminal that w is, 80 by 24 when it does not say.
@@ -59,8 +59,8 @@ func terminalSize(w io.Writer) (columns, rows int) {
 	return 80, 24
 }
 
-// show takes in how far it is.
-func (v *view) show(s prefetch.Snapshot) {
+// Show takes in how far it is.
+func (v *View) Show(s prefetch.Snapshot) {
 	now := v.now()
 	if v.kind == "none" || v.kind != "lines" && now.Sub(v.last) < drawEvery && s.Done < s.Images {
 		return
@@ -77,9 +77,9 @@ func (v *view) show(s prefetch.Snapshot) {
 	}
 }
 
-// finish shows what has ended since the last look.
-func (v *view) finish(r *prefetch.Report) {
-	defer v.close()
+// Finish shows what has ended since the last look.
+func (v *View) Finish(r *prefetch.Report) {
+	defer v.Close()
 	if v.kind != "lines" {
 		return
 	}
@@ -92,8 +92,8 @@ func (v *view) finish(r *prefetch.Report) {
 	_, _ = io.WriteString(v.w, b.String())
 }
 
-// close takes the bars off the terminal.
-func (v *view) close() {
+// Close takes the bars off the terminal.
+func (v *View) Close() {
 	if v.kind == "bars" && len(v.drawn) > 0 {
 		v.draw(nil)
 		_, _ = io.WriteString(v.w, "\x1b[?25h")
@@ -102,14 +102,14 @@ func (v *view) close() {
 }
 
 // news returns a line for each image that is done since the last look.
-func (v *view) news(s prefetch.Snapshot) string {
+func (v *View) news(s prefetch.Snapshot) string {
 	fresh := s.Done - v.ended
 	v.ended = s.Done
 	if fresh <= 0 {
 		return ""
 	}
 	var b strings.Builder
-	for _, e := range s.Ended[max(len(s.Ended)-fresh, 0):] { // finish tells those that are missing
+	for _, e := range s.Ended[max(len(s.Ended)-fresh, 0):] { // Finish tells those that are missing
 		v.named[e.Ref] = true
 		b.WriteString(endedLine(e))
 	}
@@ -117,16 +117,16 @@ func (v *view) news(s prefetch.Snapshot) string {
 }
 
 func endedLine(e prefetch.Ended) string {
-	line := string(e.State) + " " + printable(e.Ref)
+	line := string(e.State) + " " + Printable(e.Ref)
 	if e.Bytes > 0 {
-		line += ", " + bytesText(e.Bytes)
+		line += ", " + Bytes(e.Bytes)
 	}
 	return line + "\n"
 }
 
 // bars returns the lines: one for each image in progress, as far as there is room, and
 // one for all.
-func (v *view) bars(s prefetch.Snapshot) []string {
+func (v *View) bars(s prefetch.Snapshot) []string {
 	columns, rows := v.size()
 	width := columns - 1 // the last column would wrap on some terminals
 	head := fmt.Sprintf("%d of %d", s.Done, s.Images)
@@ -141,15 +141,15 @@ func (v *view) bars(s prefetch.Snapshot) []string {
 	var lines []string
 	room := max(min(len(s.Active), rows-3), 0)
 	for _, a := range s.Active[:room] {
-		lines = append(lines, barLine(width, names, printable(a.Ref), shareOf(a.Progress), figures(a.Progress, true)))
+		lines = append(lines, barLine(width, names, Printable(a.Ref), shareOf(a.Progress), figures(a.Progress, true)))
 	}
 	if more := len(s.Active) - room; more > 0 {
-		lines = append(lines, clipTo(fmt.Sprintf("and %s", countText(int64(more), "image more", "images more")), width))
+		lines = append(lines, clipTo(fmt.Sprintf("and %s", Count(int64(more), "image more", "images more")), width))
 	}
 	all := len(s.Active)+s.Done == s.Images
 	text := figures(s.Total, all)
 	if r := v.rate; r >= 1 {
-		text += "  " + bytesText(int64(r)) + "/s"
+		text += "  " + Bytes(int64(r)) + "/s"
 		if left := s.Total.BytesTotal - s.Total.Bytes; all && left > 0 {
 			text += "  " + leftText(time.Duration(float64(left)/r*float64(time.Second))) + " left"
 		}
@@ -163,9 +163,9 @@ func figures(p upkeep.Progress, all bool) string {
 	case p.BytesTotal == 0:
 		return ""
 	case !all:
-		return bytesText(p.Bytes)
+		return Bytes(p.Bytes)
 	}
-	return bytesText(p.Bytes) + " of " + bytesText(p.BytesTotal)
+	return Bytes(p.Bytes) + " of " + Bytes(p.BytesTotal)
 }
 
 // shareOf is how much of an image is there, from 0 to 1; -1 while that is not known.
@@ -230,7 +230,7 @@ func clipTo(s string, n int) string {
 }
 
 // draw replaces the lines on the terminal in one write, so that nothing flickers.
-func (v *view) draw(lines []string) {
+func (v *View) draw(lines []string) {
 	columns, _ := v.size()
 	up := 0
 	for _, width := range v.drawn { // a terminal made narrower has wrapped what was there

@@ -1,4 +1,4 @@
-package operate
+package terminal
 
 import (
 	"fmt"
@@ -6,6 +6,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"forebay/internal/admin"
 )
 
 const (
@@ -17,9 +19,9 @@ const (
 	rateOver = 5 * time.Second
 )
 
-// meter shows how far a transfer is: as a bar on a terminal, as a line now and then
-// elsewhere, or not at all. Its owner calls end.
-type meter struct {
+// Meter shows how far a transfer is: as a bar on a terminal, as a line now and then
+// elsewhere, or not at all. Its owner calls End.
+type Meter struct {
 	what string
 	to   io.Writer
 	bar  bool
@@ -32,37 +34,37 @@ type meter struct {
 	quiet bool
 }
 
-// newMeter begins to show. what is a word: "export".
-func newMeter(o *operator, what string, total int64) *meter {
-	m := &meter{what: what, to: o.p.Stderr, bar: isTerminal(o.p.Stderr), quiet: o.asJSON, total: total, stop: make(chan struct{})}
+// NewMeter begins to show. what is a word: "export".
+func NewMeter(to io.Writer, quiet bool, what string, total int64) *Meter {
+	m := &Meter{what: what, to: to, bar: Is(to), quiet: quiet, total: total, stop: make(chan struct{})}
 	if !m.quiet {
 		m.over.Go(m.run)
 	}
 	return m
 }
 
-// add counts bytes that are done.
-func (m *meter) add(n int64) {
+// Add counts bytes that are done.
+func (m *Meter) Add(n int64) {
 	m.mu.Lock()
 	m.done += n
 	m.mu.Unlock()
 }
 
-// set tells how far it is.
-func (m *meter) set(done, total int64) {
+// Set tells how far it is.
+func (m *Meter) Set(done, total int64) {
 	m.mu.Lock()
 	m.done, m.total = done, total
 	m.mu.Unlock()
 }
 
-func (m *meter) read() (done, total int64) {
+func (m *Meter) read() (done, total int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.done, m.total
 }
 
-// end takes the bar away.
-func (m *meter) end() {
+// End takes the bar away.
+func (m *Meter) End() {
 	if m.quiet {
 		return
 	}
@@ -73,7 +75,7 @@ func (m *meter) end() {
 	}
 }
 
-func (m *meter) run() {
+func (m *Meter) run() {
 	every := plainEvery
 	if m.bar {
 		every = meterEvery
@@ -129,12 +131,12 @@ func meterText(what string, done, total int64, rate float64) string {
 		const width = 20
 		share := min(float64(done)/float64(total), 1)
 		full := int(share * width)
-		fmt.Fprintf(&b, "[%s%s] %3.0f %%  %s of %s", strings.Repeat("#", full), strings.Repeat(".", width-full), share*100, bytesText(done), bytesText(total))
+		fmt.Fprintf(&b, "[%s%s] %3.0f %%  %s of %s", strings.Repeat("#", full), strings.Repeat(".", width-full), share*100, Bytes(done), Bytes(total))
 	} else {
-		fmt.Fprint(&b, bytesText(done))
+		fmt.Fprint(&b, Bytes(done))
 	}
 	if rate >= 1 {
-		fmt.Fprintf(&b, "  %s/s", bytesText(int64(rate)))
+		fmt.Fprintf(&b, "  %s/s", Bytes(int64(rate)))
 		if total > done {
 			left := time.Duration(float64(total-done) / rate * float64(time.Second))
 			fmt.Fprintf(&b, "  %s left", leftText(left))
@@ -152,4 +154,33 @@ func leftText(d time.Duration) string {
 	}
 	d = d.Round(time.Second)
 	return fmt.Sprintf("%d:%02d", int(d.Minutes()), int(d.Seconds())%60)
+}
+
+// barWidth is how wide a progress bar is, in characters.
+const barWidth = 30
+
+// Job is a line that says how far a job is.
+func Job(j admin.Job) string {
+	p := j.Progress
+	share := -1.0
+	switch {
+	case p.BytesTotal > 0:
+		share = float64(p.Bytes) / float64(p.BytesTotal)
+	case p.ItemsTotal > 0:
+		share = float64(p.Items) / float64(p.ItemsTotal)
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s ", j.Kind)
+	if share >= 0 {
+		full := int(min(share, 1) * barWidth)
+		fmt.Fprintf(&b, "[%s%s] %3.0f %% ", strings.Repeat("#", full), strings.Repeat(".", barWidth-full), min(share, 1)*100)
+	}
+	fmt.Fprintf(&b, "%s", Bytes(p.Bytes))
+	if p.BytesTotal > 0 {
+		fmt.Fprintf(&b, " of %s", Bytes(p.BytesTotal))
+	}
+	if p.Faults > 0 {
+		fmt.Fprintf(&b, ", %d failed", p.Faults)
+	}
+	return b.String()
 }

@@ -1,4 +1,4 @@
-package operate
+package terminal
 
 import (
 	"bytes"
@@ -26,7 +26,7 @@ func someProgress(images, active int) prefetch.Snapshot {
 func TestBarsFitTheTerminal(t *testing.T) {
 	for _, columns := range []int{1, 20, 40, 60, 80, 120, 300} {
 		for _, rows := range []int{1, 4, 24} {
-			v := &view{rate: 123456789, size: func() (int, int) { return columns, rows }}
+			v := &View{rate: 123456789, size: func() (int, int) { return columns, rows }}
 			lines := v.bars(someProgress(12, 8))
 			for _, line := range lines {
 				if n := utf8.RuneCountInString(line); n >= max(columns, 2) {
@@ -38,7 +38,7 @@ func TestBarsFitTheTerminal(t *testing.T) {
 			}
 		}
 	}
-	v := &view{rate: 5 << 20, size: func() (int, int) { return 120, 24 }}
+	v := &View{rate: 5 << 20, size: func() (int, int) { return 120, 24 }}
 	lines := v.bars(someProgress(3, 2))
 	want := []string{"app-1:1.2.3", "[###", " 10%", "1.0 GiB of 10 GiB"}
 	for _, text := range want {
@@ -55,19 +55,19 @@ func TestBarsAreRedrawnInOneWriteAndTakenAway(t *testing.T) {
 	var out writes
 	columns := 80
 	now := time.Unix(0, 0)
-	v := &view{w: &out, kind: "bars", named: map[string]bool{}, meter: newRate(now), size: func() (int, int) { return columns, 24 },
+	v := &View{w: &out, kind: "bars", named: map[string]bool{}, meter: newRate(now), size: func() (int, int) { return columns, 24 },
 		now: func() time.Time { now = now.Add(time.Second); return now }}
-	v.show(someProgress(3, 2))
-	v.show(someProgress(3, 2))
+	v.Show(someProgress(3, 2))
+	v.Show(someProgress(3, 2))
 	if len(out) != 2 || !strings.Contains(out[1], "\x1b[3A\r") || !strings.HasSuffix(out[1], "\x1b[J") {
 		t.Errorf("writes are %q", []string(out))
 	}
 	columns = 40 // what is there has wrapped
-	v.show(someProgress(3, 2))
+	v.Show(someProgress(3, 2))
 	if !strings.Contains(out[2], "\x1b[6A\r") {
 		t.Errorf("after a resize: %q", out[2])
 	}
-	v.finish(&prefetch.Report{})
+	v.Finish(&prefetch.Report{})
 	if all := strings.Join(out, ""); !strings.HasSuffix(all, "\x1b[?25h") || strings.Count(all, "\x1b[?25l") != 1 {
 		t.Errorf("the cursor is not given back: %q", all)
 	}
@@ -82,13 +82,13 @@ func (w *writes) Write(p []byte) (int, error) {
 
 func TestLinesTellEachImageOnce(t *testing.T) {
 	var out bytes.Buffer
-	v := &view{w: &out, kind: "lines", named: map[string]bool{}, meter: newRate(time.Now()), now: time.Now}
+	v := &View{w: &out, kind: "lines", named: map[string]bool{}, meter: newRate(time.Now()), now: time.Now}
 	one := prefetch.Ended{Ref: "a:1", State: prefetch.Fetched, Bytes: 1 << 20}
 	two := prefetch.Ended{Ref: "b:\x1b[31m1", State: prefetch.Failed, Error: "no"}
-	v.show(prefetch.Snapshot{Images: 3, Done: 1, Ended: []prefetch.Ended{one}})
-	v.show(prefetch.Snapshot{Images: 3, Done: 1, Ended: []prefetch.Ended{one}})
-	v.show(prefetch.Snapshot{Images: 3, Done: 2, Ended: []prefetch.Ended{one, two}})
-	v.finish(&prefetch.Report{Images: []prefetch.Image{{Ref: "a:1"}, {Ref: two.Ref}, {Ref: "c:1", State: prefetch.Kept}}})
+	v.Show(prefetch.Snapshot{Images: 3, Done: 1, Ended: []prefetch.Ended{one}})
+	v.Show(prefetch.Snapshot{Images: 3, Done: 1, Ended: []prefetch.Ended{one}})
+	v.Show(prefetch.Snapshot{Images: 3, Done: 2, Ended: []prefetch.Ended{one, two}})
+	v.Finish(&prefetch.Report{Images: []prefetch.Image{{Ref: "a:1"}, {Ref: two.Ref}, {Ref: "c:1", State: prefetch.Kept}}})
 	if want := "fetched a:1, 1.0 MiB\nfailed b:�[31m1\nkept c:1\n"; out.String() != want {
 		t.Errorf("lines are %q, want %q", out.String(), want)
 	}
