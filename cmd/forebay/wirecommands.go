@@ -5,6 +5,7 @@ import (
 
 	"forebay/config"
 	"forebay/internal/admin"
+	"forebay/internal/adminclient"
 	"forebay/internal/command"
 	"forebay/internal/operate"
 	"forebay/upstream"
@@ -14,8 +15,12 @@ import (
 func newProgram(p command.Process) operate.Program {
 	b := thisBuild()
 	return operate.Program{
-		Process: p, Version: b.version,
-		OpenFolder: func(c *config.Config, mayBeNew bool) (*operate.Folder, error) { return openFolder(c, p, b, mayBeNew) },
+		Program: adminclient.Program{
+			Process: p, Version: b.version,
+			OpenFolder: func(c *config.Config, mayBeNew bool) (*adminclient.Folder, error) {
+				return openFolder(c, p, b, mayBeNew)
+			},
+		},
 		RegistryOptions: func(u *config.Upstream, log config.Log) upstream.Options {
 			return registryOptions(u, b.version, newLogger(log, p.Stderr))
 		},
@@ -23,7 +28,7 @@ func newProgram(p command.Process) operate.Program {
 }
 
 // openFolder opens the storage folder of a configuration for a command.
-func openFolder(c *config.Config, p command.Process, b build, mayBeNew bool) (*operate.Folder, error) {
+func openFolder(c *config.Config, p command.Process, b build, mayBeNew bool) (*adminclient.Folder, error) {
 	if !mayBeNew {
 		if err := mustExist(c.Storage.Dir); err != nil {
 			return nil, err
@@ -34,7 +39,7 @@ func openFolder(c *config.Config, p command.Process, b build, mayBeNew bool) (*o
 	if err != nil {
 		return nil, err
 	}
-	return &operate.Folder{
+	return &adminclient.Folder{
 		Keeper: m.keeper, Names: m.names, Close: m.Close,
 		Run: func(ctx context.Context) error { return untilDone(ctx, m.run) },
 		Admin: func() (*admin.API, error) {

@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"forebay/internal/admin"
+	"forebay/internal/adminclient"
 	"forebay/internal/bundle"
 	"forebay/internal/command"
 	"forebay/internal/manifest"
@@ -43,7 +44,7 @@ const (
 	formatDocker = "docker-archive"
 )
 
-func newExport(p Program) *cobra.Command {
+func newExport(p adminclient.Program) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "export [REF…]",
 		Short: "Write images to a file, to be carried to another mirror",
@@ -81,7 +82,7 @@ Asks the running server, or with --storage-dir reads a folder that no server use
 	flags.StringVar(&x.split, "split", "", "write volumes of this size, such as 4GiB: FILE.001, FILE.002, …")
 	flags.StringVar(&x.sign, "sign", "", "file with an ed25519 key of OpenSSH or in PEM to sign with")
 	flags.StringVar(&x.passphraseFile, "passphrase-file", "", "file with the passphrase of that key")
-	return onServerOrFolder(p, cmd, mustExist, func(ctx context.Context, o *operator, args []string) error {
+	return adminclient.OnServerOrFolder(p, cmd, adminclient.MustExist, func(ctx context.Context, o *adminclient.Client, args []string) error {
 		ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
 		defer stop()
 		if err := x.check(args); err != nil {
@@ -141,10 +142,10 @@ type exported struct {
 }
 
 // export makes a bundle.
-func export(ctx context.Context, o *operator, x exporting, args []string) error {
+func export(ctx context.Context, o *adminclient.Client, x exporting, args []string) error {
 	var sign func([]byte) ([]byte, error)
 	if x.sign != "" {
-		key, err := x.key(o.p)
+		key, err := x.key(o.Program)
 		if err != nil {
 			return err
 		}
@@ -177,7 +178,7 @@ func export(ctx context.Context, o *operator, x exporting, args []string) error 
 }
 
 // plan gathers what belongs to the images, and fetches what is missing if it may.
-func (x *exporting) plan(ctx context.Context, o *operator, wanted []wantedImage) (*bundle.Packing, error) {
+func (x *exporting) plan(ctx context.Context, o *adminclient.Client, wanted []wantedImage) (*bundle.Packing, error) {
 	p := bundle.NewPlan(x.format == formatDocker)
 	if err := x.leaveOut(p); err != nil {
 		return nil, err
@@ -258,7 +259,7 @@ func incompleteError(faults []error, missing int64, fetched bool) error {
 }
 
 // contents lists what belongs to an image that is kept whole.
-func (x *exporting) contents(ctx context.Context, o *operator, w wantedImage) (*admin.Contents, error) {
+func (x *exporting) contents(ctx context.Context, o *adminclient.Client, w wantedImage) (*admin.Contents, error) {
 	platforms := w.platforms
 	if len(platforms) == 0 {
 		platforms = x.platforms
@@ -267,20 +268,20 @@ func (x *exporting) contents(ctx context.Context, o *operator, w wantedImage) (*
 		platforms = []string{hostPlatform()}
 	}
 	referrers := x.referrers || w.referrers
-	list, err := o.contents(ctx, w.ref, platforms, referrers)
+	list, err := o.Contents(ctx, w.ref, platforms, referrers)
 	why := problemWith(list, err)
 	if x.fetch && (why != nil || err != nil) {
 		if len(platforms) == 0 && (err != nil || len(list.Platforms) == 0 && len(list.Omitted) > 0) {
 			platforms = []string{hostPlatform()}
 		}
-		if err := o.complete(ctx, w.ref, platforms); err != nil {
+		if err := o.Complete(ctx, w.ref, platforms); err != nil {
 			return nil, fmt.Errorf("%s: %w", w.ref, err)
 		}
-		list, err = o.contents(ctx, w.ref, platforms, referrers)
+		list, err = o.Contents(ctx, w.ref, platforms, referrers)
 		why = problemWith(list, err)
 	}
 	switch {
-	case isCode(err, "not_kept"):
+	case adminclient.IsCode(err, "not_kept"):
 		return nil, &holeError{text: w.ref + " is not kept here"}
 	case err != nil:
 		return nil, err
@@ -346,13 +347,13 @@ func withFile(name string, read func(io.Reader) error) error {
 }
 
 // tell says what was made.
-func (x *exporting) tell(o *operator, done *exported) error {
-	if o.asJSON && x.output != "-" {
-		return terminal.WriteJSON(o.p.Stdout, done)
+func (x *exporting) tell(o *adminclient.Client, done *exported) error {
+	if o.AsJSON && x.output != "-" {
+		return terminal.WriteJSON(o.Stdout, done)
 	}
-	to := o.p.Stdout
+	to := o.Stdout
 	if x.output == "-" {
-		to = o.p.Stderr // the archive has gone the other way
+		to = o.Stderr // the archive has gone the other way
 	}
 	var refers int64
 	for _, i := range done.Images {

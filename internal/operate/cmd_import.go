@@ -16,6 +16,7 @@ import (
 
 	"forebay/cache/upkeep"
 	"forebay/internal/admin"
+	"forebay/internal/adminclient"
 	"forebay/internal/bundle"
 	"forebay/internal/command"
 	"forebay/internal/terminal"
@@ -30,7 +31,7 @@ type importing struct {
 	as, registry string
 }
 
-func newImport(p Program) *cobra.Command {
+func newImport(p adminclient.Program) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "import FILE…",
 		Short: "Take in images from a file",
@@ -61,7 +62,7 @@ Asks the running server, or with --storage-dir fills a folder that no server use
 	flags.StringVar(&x.as, "as", "", "name of the image, for a file with one")
 	flags.StringVar(&x.registry, "registry", "", "registry of names that say none, such as ghcr.io (default docker.io)")
 	cmd.AddCommand(newImportRegistry(p))
-	return onServerOrFolder(p, cmd, mayBeNew, func(ctx context.Context, o *operator, args []string) error {
+	return adminclient.OnServerOrFolder(p, cmd, adminclient.MayBeNew, func(ctx context.Context, o *adminclient.Client, args []string) error {
 		ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
 		defer stop()
 		return x.run(ctx, o, args)
@@ -80,12 +81,12 @@ type imported struct {
 	Refused []string            `json:"refused,omitempty"` // images that could not be linked, with why
 }
 
-func (x *importing) run(ctx context.Context, o *operator, args []string) error {
+func (x *importing) run(ctx context.Context, o *adminclient.Client, args []string) error {
 	keys, err := x.keys()
 	if err != nil {
 		return err
 	}
-	names, err := o.names(ctx)
+	names, err := o.Names(ctx)
 	if err != nil {
 		return err
 	}
@@ -97,7 +98,7 @@ func (x *importing) run(ctx context.Context, o *operator, args []string) error {
 	u := bundle.Unpacking{Target: o, Keys: keys, As: x.as, Names: func(_ context.Context, images []bundle.Image) error {
 		return x.checkNames(names, images)
 	}}
-	m := terminal.NewMeter(o.p.Stderr, o.asJSON, "import", 0)
+	m := terminal.NewMeter(o.Stderr, o.AsJSON, "import", 0)
 	u.Progress = func(p bundle.Progress) { m.Set(p.Bytes, p.BytesTotal) }
 	read, err := x.read(ctx, args, u)
 	m.End()
@@ -110,11 +111,11 @@ func (x *importing) run(ctx context.Context, o *operator, args []string) error {
 	done := imported{Kind: read.Kind, Signed: read.Signed, Images: []admin.AdmitAnswer{}, Taken: read.Taken, Bytes: read.Bytes, Had: read.Had, Notes: read.Notes}
 	for _, image := range read.Images {
 		image.Name = x.fullName(names, image.Name)
-		answer, err := o.admit(ctx, image, x.pin && !image.Refers)
+		answer, err := o.Admit(ctx, image, x.pin && !image.Refers)
 		switch {
-		case isCode(err, "not_kept"):
+		case adminclient.IsCode(err, "not_kept"):
 			done.Refused = append(done.Refused, fmt.Sprintf("%s: its manifest is neither in the file nor here", image.Name))
-		case isCode(err, "bad_content"):
+		case adminclient.IsCode(err, "bad_content"):
 			done.Refused = append(done.Refused, err.Error())
 		case err != nil:
 			return err
@@ -178,7 +179,7 @@ func (x *importing) read(ctx context.Context, args []string, u bundle.Unpacking)
 	}
 	defer func() { _ = f.Close() }() // only read from
 	read, err := bundle.Unpack(ctx, f, u)
-	if errors.Is(err, bundle.ErrFormat) || isCode(err, "bad_content") || errors.Is(err, upkeep.ErrContent) {
+	if errors.Is(err, bundle.ErrFormat) || adminclient.IsCode(err, "bad_content") || errors.Is(err, upkeep.ErrContent) {
 		if bad := damagedVolume(ctx, files, record); bad != nil {
 			err = bad // it is the cause, and says which volume to copy again
 		}
@@ -271,7 +272,7 @@ func (x *importing) checkNames(names *wire.Registries, images []bundle.Image) er
 }
 
 // tell says what came of an import.
-func (x *importing) tell(o *operator, done *imported) error {
+func (x *importing) tell(o *adminclient.Client, done *imported) error {
 	failed := len(done.Refused)
 	for _, i := range done.Images {
 		if i.PinError != "" {
@@ -279,8 +280,8 @@ func (x *importing) tell(o *operator, done *imported) error {
 		}
 	}
 	var err error
-	if o.asJSON {
-		err = terminal.WriteJSON(o.p.Stdout, done)
+	if o.AsJSON {
+		err = terminal.WriteJSON(o.Stdout, done)
 	} else {
 		err = x.tellPeople(o, done)
 	}
@@ -290,8 +291,8 @@ func (x *importing) tell(o *operator, done *imported) error {
 	return err
 }
 
-func (x *importing) tellPeople(o *operator, done *imported) error {
-	t := terminal.NewTable(o.p.Stdout, "IMAGE", "DIGEST", "STATE")
+func (x *importing) tellPeople(o *adminclient.Client, done *imported) error {
+	t := terminal.NewTable(o.Stdout, "IMAGE", "DIGEST", "STATE")
 	for _, i := range done.Images {
 		t.Row(i.Ref, terminal.ShortDigest(i.Digest), importState(i))
 	}
@@ -302,26 +303,26 @@ func (x *importing) tellPeople(o *operator, done *imported) error {
 	}
 	for _, i := range done.Images {
 		if len(i.Omitted) > 0 {
-			fmt.Fprintf(o.p.Stdout, "%s: here for %s; not for %s\n", terminal.Printable(i.Ref), terminal.OrDash(strings.Join(i.Platforms, ", ")), terminal.Printable(strings.Join(i.Omitted, ", ")))
+			fmt.Fprintf(o.Stdout, "%s: here for %s; not for %s\n", terminal.Printable(i.Ref), terminal.OrDash(strings.Join(i.Platforms, ", ")), terminal.Printable(strings.Join(i.Omitted, ", ")))
 		}
 		if i.MissingCount > 0 {
-			fmt.Fprintf(o.p.Stderr, "%s: still missing are %s, %s\n", terminal.Printable(i.Ref), terminal.Count(i.MissingCount, "thing", "things"), terminal.Bytes(i.MissingBytes))
+			fmt.Fprintf(o.Stderr, "%s: still missing are %s, %s\n", terminal.Printable(i.Ref), terminal.Count(i.MissingCount, "thing", "things"), terminal.Bytes(i.MissingBytes))
 		}
 		if i.PinError != "" {
-			fmt.Fprintf(o.p.Stderr, "%s is not pinned: %s\n", terminal.Printable(i.Ref), terminal.Printable(i.PinError))
+			fmt.Fprintf(o.Stderr, "%s is not pinned: %s\n", terminal.Printable(i.Ref), terminal.Printable(i.PinError))
 		}
 	}
 	for _, text := range done.Refused {
-		fmt.Fprintf(o.p.Stderr, "%s\n", terminal.Printable(text))
+		fmt.Fprintf(o.Stderr, "%s\n", terminal.Printable(text))
 	}
 	for _, text := range done.Notes {
-		fmt.Fprintf(o.p.Stderr, "Note: %s.\n", terminal.Printable(text))
+		fmt.Fprintf(o.Stderr, "Note: %s.\n", terminal.Printable(text))
 	}
 	signed := ""
 	if done.Signed {
 		signed = ", signed by a key that was given"
 	}
-	_, err := fmt.Fprintf(o.p.Stdout, "%s%s: %s, %s came; %s here before\n", done.Kind, signed,
+	_, err := fmt.Fprintf(o.Stdout, "%s%s: %s, %s came; %s here before\n", done.Kind, signed,
 		terminal.Count(done.Taken, "thing", "things"), terminal.Bytes(done.Bytes), terminal.Count(done.Had, "was", "were"))
 	return err
 }

@@ -11,6 +11,7 @@ import (
 
 	"forebay/cache/upkeep"
 	"forebay/internal/admin"
+	"forebay/internal/adminclient"
 	"forebay/internal/bundle"
 	"forebay/internal/command"
 	"forebay/internal/regfolder"
@@ -24,7 +25,7 @@ type adopting struct {
 	duplicate bool
 }
 
-func newImportRegistry(p Program) *cobra.Command {
+func newImportRegistry(p adminclient.Program) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "registry DIR",
 		Short: "Take over the storage folder of a distribution registry",
@@ -52,7 +53,7 @@ registry may run meanwhile; what it changes in that time may be missed.`,
 	flags.StringVar(&x.upstream, "upstream", "docker.io", "registry that the repositories are of")
 	flags.BoolVar(&x.dryRun, "dry-run", false, "only say what would be taken over")
 	flags.BoolVar(&x.duplicate, "copy", false, "copy files that could be linked")
-	return onServerOrFolder(p, cmd, mayBeNew, func(ctx context.Context, o *operator, args []string) error {
+	return adminclient.OnServerOrFolder(p, cmd, adminclient.MayBeNew, func(ctx context.Context, o *adminclient.Client, args []string) error {
 		ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
 		defer stop()
 		return x.run(ctx, o, args[0])
@@ -87,20 +88,20 @@ func (t *takenOver) fault(format string, args ...any) {
 	}
 }
 
-func (x *adopting) run(ctx context.Context, o *operator, dir string) error {
+func (x *adopting) run(ctx context.Context, o *adminclient.Client, dir string) error {
 	folder, err := regfolder.Open(dir)
 	if err != nil {
 		return command.Hint(err, "Name the rootdirectory of the registry's configuration (storage: filesystem: rootdirectory).")
 	}
 	defer func() { _ = folder.Close() }() // nothing was written
-	names, err := o.names(ctx)
+	names, err := o.Names(ctx)
 	if err != nil {
 		return err
 	}
 	if names.Names[x.upstream] == "" {
 		return command.Usage(fmt.Errorf("--upstream: %q is not configured: add it to upstreams, or name another", x.upstream))
 	}
-	t := takeover{adopting: x, operator: o, folder: folder, upstream: names.Names[x.upstream], done: takenOver{DryRun: x.dryRun}, meter: terminal.NewMeter(o.p.Stderr, o.asJSON, "import", 0), seen: map[string]bool{}}
+	t := takeover{adopting: x, Client: o, folder: folder, upstream: names.Names[x.upstream], done: takenOver{DryRun: x.dryRun}, meter: terminal.NewMeter(o.Stderr, o.AsJSON, "import", 0), seen: map[string]bool{}}
 	err = folder.Repositories(ctx, func(name string) error { return t.repository(ctx, name) },
 		func(name string) { t.done.fault("%s: not the name of a repository", name) })
 	t.meter.End()
@@ -116,7 +117,7 @@ func (x *adopting) run(ctx context.Context, o *operator, dir string) error {
 // takeover is one run.
 type takeover struct {
 	*adopting
-	*operator
+	*adminclient.Client
 	folder   *regfolder.Folder
 	upstream string
 	done     takenOver
@@ -160,8 +161,8 @@ func (t *takeover) content(ctx context.Context, name string, b regfolder.Blob) e
 		t.meter.Set(t.done.Bytes, 0)
 	}
 	if t.dryRun {
-		if t.storage != nil && first {
-			if _, ok := t.storage.Keeper.Held(b.Digest); ok {
+		if t.Storage != nil && first {
+			if _, ok := t.Storage.Keeper.Held(b.Digest); ok {
 				t.done.Had++
 			}
 		}
@@ -169,7 +170,7 @@ func (t *takeover) content(ctx context.Context, name string, b regfolder.Blob) e
 	}
 	how, err := t.take(ctx, b)
 	switch {
-	case errors.Is(err, upkeep.ErrContent), isCode(err, "bad_content"):
+	case errors.Is(err, upkeep.ErrContent), adminclient.IsCode(err, "bad_content"):
 		if first && len(t.done.Damaged) < faultsKept {
 			t.done.Damaged = append(t.done.Damaged, fmt.Sprintf("%s of %s: %s", b.Digest, name, err))
 		}
@@ -197,7 +198,7 @@ func (t *takeover) content(ctx context.Context, name string, b regfolder.Blob) e
 var errUnreadable = errors.New("cannot be read")
 
 func (t *takeover) take(ctx context.Context, b regfolder.Blob) (upkeep.Adopted, error) {
-	if t.storage == nil {
+	if t.Storage == nil {
 		lacking, err := t.Lacks(ctx, []bundle.Blob{{Digest: b.Digest, Size: b.Size}})
 		if err != nil || len(lacking) == 0 {
 			return upkeep.Had, err
@@ -208,8 +209,8 @@ func (t *takeover) take(ctx context.Context, b regfolder.Blob) (upkeep.Adopted, 
 		return "", fmt.Errorf("%s %w: %w", b.Digest, errUnreadable, err)
 	}
 	defer f.Close()
-	if t.storage != nil {
-		return t.storage.Keeper.Adopt(ctx, b.Digest, f, t.duplicate)
+	if t.Storage != nil {
+		return t.Storage.Keeper.Adopt(ctx, b.Digest, f, t.duplicate)
 	}
 	return upkeep.Copied, t.TakeIn(ctx, bundle.Blob{Digest: b.Digest, Size: size}, f)
 }
@@ -231,11 +232,11 @@ func (t *takeover) root(ctx context.Context, name string, root regfolder.Root) e
 		ref += "@" + root.Digest.String()
 	}
 	var answer admin.AdmitAnswer
-	_, err := t.ask(ctx, "POST", "/admit", nil, admin.AdmitRequest{Ref: ref, Digest: root.Digest.String(), Confirmed: root.Seen}, &answer)
+	_, err := t.Ask(ctx, "POST", "/admit", nil, admin.AdmitRequest{Ref: ref, Digest: root.Digest.String(), Confirmed: root.Seen}, &answer)
 	switch {
-	case isCode(err, "not_kept"):
+	case adminclient.IsCode(err, "not_kept"):
 		t.done.fault("%s: its manifest %s is not in the folder", ref, root.Digest)
-	case isCode(err, "bad_content"), isCode(err, "bad_request"):
+	case adminclient.IsCode(err, "bad_content"), adminclient.IsCode(err, "bad_request"):
 		t.done.fault("%s", err)
 	case err != nil:
 		return err
@@ -246,8 +247,8 @@ func (t *takeover) root(ctx context.Context, name string, root regfolder.Root) e
 }
 
 func (t *takeover) tell() error {
-	if t.asJSON {
-		if err := terminal.WriteJSON(t.p.Stdout, t.done); err != nil {
+	if t.AsJSON {
+		if err := terminal.WriteJSON(t.Stdout, t.done); err != nil {
 			return err
 		}
 	} else if err := t.tellPeople(); err != nil {
@@ -262,18 +263,18 @@ func (t *takeover) tell() error {
 func (t *takeover) tellPeople() error {
 	d := &t.done
 	for _, text := range append(d.Damaged, d.Faults...) {
-		fmt.Fprintf(t.p.Stderr, "%s\n", terminal.Printable(text))
+		fmt.Fprintf(t.Stderr, "%s\n", terminal.Printable(text))
 	}
 	what := "taken over"
 	if d.DryRun {
 		what = "to be taken over"
 	}
-	_, err := fmt.Fprintf(t.p.Stdout, "%s %s of %s: %s, %s by digest only; %s, %s: %d linked, %d copied, %s here before\n",
+	_, err := fmt.Fprintf(t.Stdout, "%s %s of %s: %s, %s by digest only; %s, %s: %d linked, %d copied, %s here before\n",
 		terminal.Count(d.Repositories, "repository", "repositories"), what, t.upstream,
 		terminal.Count(d.Tags, "tag", "tags"), terminal.Count(d.Manifests, "image", "images"),
 		terminal.Count(d.Blobs, "file", "files"), terminal.Bytes(d.Bytes), d.Linked, d.Copied, terminal.Count(d.Had, "was", "were"))
 	if err == nil && d.Missing > 0 {
-		_, err = fmt.Fprintf(t.p.Stdout, "The images name %s more that the folder does not have.\n", terminal.Count(d.Missing, "thing", "things"))
+		_, err = fmt.Fprintf(t.Stdout, "The images name %s more that the folder does not have.\n", terminal.Count(d.Missing, "thing", "things"))
 	}
 	return err
 }

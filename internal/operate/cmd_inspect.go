@@ -10,14 +10,15 @@ import (
 
 	"forebay/cache/image"
 	"forebay/internal/admin"
+	"forebay/internal/adminclient"
 	"forebay/internal/terminal"
 )
 
 const refHelp = `REF is an image as clients write it: nginx, nginx:1.27, ghcr.io/owner/app@sha256:…
 Without a tag it is latest.`
 
-func newInspect(p Program) *cobra.Command {
-	return onServer(p, &cobra.Command{
+func newInspect(p adminclient.Program) *cobra.Command {
+	return adminclient.OnServer(p, &cobra.Command{
 		Use:   "inspect REF",
 		Short: "Show what is kept of an image, part by part",
 		Long: `Shows the platforms of an image with their manifest, configuration and layers, and
@@ -27,21 +28,21 @@ whether each is kept. Asks no registry.
 		Example: `  forebay inspect nginx:1.27
   forebay inspect ghcr.io/owner/app@sha256:… --json`,
 		Args: cobra.ExactArgs(1),
-	}, func(ctx context.Context, o *operator, args []string) error {
+	}, func(ctx context.Context, o *adminclient.Client, args []string) error {
 		var i admin.Image
-		answer, err := o.ask(ctx, http.MethodGet, "/image", url.Values{"ref": args}, nil, &i)
+		answer, err := o.Ask(ctx, http.MethodGet, "/image", url.Values{"ref": args}, nil, &i)
 		if err != nil {
 			return err
 		}
-		if o.asJSON {
-			return o.writeAnswer(answer)
+		if o.AsJSON {
+			return o.WriteAnswer(answer)
 		}
-		return o.showImage(i)
+		return showImage(o, i)
 	})
 }
 
-func (o *operator) showImage(i admin.Image) error {
-	t := terminal.NewTable(o.p.Stdout)
+func showImage(o *adminclient.Client, i admin.Image) error {
+	t := terminal.NewTable(o.Stdout)
 	t.Row("Image:", i.Name())
 	t.Row("Digest:", i.Digest.String())
 	t.Row("Type:", terminal.OrDash(i.MediaType))
@@ -70,10 +71,10 @@ func (o *operator) showImage(i admin.Image) error {
 		if p.Size >= 0 {
 			size = ", " + terminal.Bytes(p.Size)
 		}
-		if _, err := fmt.Fprintf(o.p.Stdout, "\n%s: %s%s\n", terminal.Printable(terminal.OrDash(p.Platform)), p.State, size); err != nil {
+		if _, err := fmt.Fprintf(o.Stdout, "\n%s: %s%s\n", terminal.Printable(terminal.OrDash(p.Platform)), p.State, size); err != nil {
 			return err
 		}
-		parts := terminal.NewTable(o.p.Stdout)
+		parts := terminal.NewTable(o.Stdout)
 		for _, part := range p.Parts {
 			parts.Row("  "+part.Role, part.Digest.String(), terminal.Bytes(part.Size), string(part.State))
 		}
@@ -87,7 +88,7 @@ func (o *operator) showImage(i admin.Image) error {
 	return nil
 }
 
-func newTag(p Program) *cobra.Command {
+func newTag(p adminclient.Program) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "tag",
 		Short: "Look into tags",
@@ -95,7 +96,7 @@ func newTag(p Program) *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(onServer(p, &cobra.Command{
+	cmd.AddCommand(adminclient.OnServer(p, &cobra.Command{
 		Use:   "history REF",
 		Short: "Show what a tag pointed to",
 		Long: `Shows the digests that a tag pointed to, the latest first, when each was first and last
@@ -104,16 +105,16 @@ seen there, and whether its manifest is still kept.
 ` + refHelp,
 		Example: `  forebay tag history nginx:1.27`,
 		Args:    cobra.ExactArgs(1),
-	}, func(ctx context.Context, o *operator, args []string) error {
+	}, func(ctx context.Context, o *adminclient.Client, args []string) error {
 		var h admin.History
-		answer, err := o.ask(ctx, http.MethodGet, "/history", url.Values{"ref": args}, nil, &h)
+		answer, err := o.Ask(ctx, http.MethodGet, "/history", url.Values{"ref": args}, nil, &h)
 		if err != nil {
 			return err
 		}
-		if o.asJSON {
-			return o.writeAnswer(answer)
+		if o.AsJSON {
+			return o.WriteAnswer(answer)
 		}
-		t := terminal.NewTable(o.p.Stdout, "DIGEST", "FIRST SEEN", "LAST SEEN", "KEPT")
+		t := terminal.NewTable(o.Stdout, "DIGEST", "FIRST SEEN", "LAST SEEN", "KEPT")
 		for _, b := range h.Bindings {
 			kept := "no"
 			if b.Kept {

@@ -9,12 +9,13 @@ import (
 	"github.com/spf13/cobra"
 
 	"forebay/internal/admin"
+	"forebay/internal/adminclient"
 	"forebay/internal/bundle"
 	"forebay/internal/command"
 	"forebay/internal/terminal"
 )
 
-func newInventory(p Program) *cobra.Command {
+func newInventory(p adminclient.Program) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "inventory",
 		Short: "Write what is kept here, for exports that leave it out",
@@ -28,13 +29,13 @@ Asks the running server, or with --storage-dir reads a folder that no server use
 		Args: cobra.NoArgs,
 	}
 	out := cmd.Flags().StringP("output", "o", "", "file to write, - for standard output")
-	return onServerOrFolder(p, cmd, mustExist, func(ctx context.Context, o *operator, _ []string) error {
+	return adminclient.OnServerOrFolder(p, cmd, adminclient.MustExist, func(ctx context.Context, o *adminclient.Client, _ []string) error {
 		if *out == "" {
 			return command.Usage(fmt.Errorf("name the file to write with -o, or - for standard output"))
 		}
 		var blobs []bundle.Blob
 		var bytes int64
-		err := o.stored(ctx, func(page []admin.Stored) {
+		err := o.Stored(ctx, func(page []admin.Stored) {
 			for _, s := range page {
 				blobs = append(blobs, bundle.Blob(s))
 				bytes += s.Size
@@ -44,19 +45,19 @@ Asks the running server, or with --storage-dir reads a folder that no server use
 			return err
 		}
 		if *out == "-" {
-			return bundle.Inventory(o.p.Stdout, blobs)
+			return bundle.Inventory(o.Stdout, blobs)
 		}
 		if err := writeWhole(*out, func(w io.Writer) error { return bundle.Inventory(w, blobs) }); err != nil {
 			return err
 		}
-		if o.asJSON {
-			return terminal.WriteJSON(o.p.Stdout, struct {
+		if o.AsJSON {
+			return terminal.WriteJSON(o.Stdout, struct {
 				Output string `json:"output"`
 				Items  int    `json:"items"`
 				Bytes  int64  `json:"bytes"`
 			}{*out, len(blobs), bytes})
 		}
-		_, err = fmt.Fprintf(o.p.Stdout, "%s: %s, %s\n", *out, terminal.Count(int64(len(blobs)), "thing", "things"), terminal.Bytes(bytes))
+		_, err = fmt.Fprintf(o.Stdout, "%s: %s, %s\n", *out, terminal.Count(int64(len(blobs)), "thing", "things"), terminal.Bytes(bytes))
 		return err
 	})
 }

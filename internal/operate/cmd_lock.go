@@ -11,6 +11,7 @@ import (
 
 	"forebay/cache/upkeep"
 	"forebay/internal/admin"
+	"forebay/internal/adminclient"
 	"forebay/internal/command"
 	"forebay/internal/imageset"
 	"forebay/internal/prefetch"
@@ -20,14 +21,14 @@ import (
 
 // lockFlags are the flags of forebay lock.
 type lockFlags struct {
-	*mirrorFlags
+	*adminclient.Flags
 	list     imageList
 	out      *string
 	check    *bool
 	children *bool
 }
 
-func newLock(p Program) *cobra.Command {
+func newLock(p adminclient.Program) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "lock [REF...] [-f FILE] [-o FILE]",
 		Short: "Write down which digests tags point to, or tell which have moved",
@@ -50,46 +51,46 @@ wrong, 5 tags have moved.`,
 	}
 	flags := cmd.Flags()
 	f := lockFlags{
-		mirrorFlags: serverOrFolderFlags(cmd, "ask without a server, with the registries of the configuration and this folder"),
-		list:        addImageList(cmd),
-		out:         flags.StringP("output", "o", "-", "file to write; - is standard output"),
-		check:       flags.Bool("check", false, "tell which tags of the lock files have moved"),
-		children:    flags.Bool("children", false, "fetch indexes that are not kept, so that their platforms are written down: a pull each"),
+		Flags:    adminclient.ServerOrFolderFlags(cmd, "ask without a server, with the registries of the configuration and this folder"),
+		list:     addImageList(cmd),
+		out:      flags.StringP("output", "o", "-", "file to write; - is standard output"),
+		check:    flags.Bool("check", false, "tell which tags of the lock files have moved"),
+		children: flags.Bool("children", false, "fetch indexes that are not kept, so that their platforms are written down: a pull each"),
 	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		switch {
 		case len(args) == 0 && len(*f.list.files) == 0:
 			return command.Usage(errors.New("no image is named: name some as arguments, or a file with -f"))
-		case f.dir != "":
+		case f.Dir != "":
 			return f.direct(cmd.Context(), p, args)
 		}
-		return f.onServer(cmd.Context(), p, args, f.viaServer)
+		return f.OnServer(cmd.Context(), p, args, f.viaServer)
 	}
 	return cmd
 }
 
 // viaServer has a running server ask.
-func (f lockFlags) viaServer(ctx context.Context, o *operator, args []string) error {
-	names, err := o.names(ctx)
+func (f lockFlags) viaServer(ctx context.Context, o *adminclient.Client, args []string) error {
+	names, err := o.Names(ctx)
 	if err != nil {
 		return err
 	}
-	return f.run(o.p, args, names, func(entries []imageset.Entry) (*prefetch.Locked, error) {
-		job, err := o.start(ctx, "/lock", admin.LockRequest{Images: requested(entries), Children: *f.children})
+	return f.run(o.Program, args, names, func(entries []imageset.Entry) (*prefetch.Locked, error) {
+		job, err := o.Start(ctx, "/lock", admin.LockRequest{Images: requested(entries), Children: *f.children})
 		if err != nil {
 			return nil, err
 		}
 		quiet := *o
-		quiet.asJSON = true // the file may go to the terminal
+		quiet.AsJSON = true // the file may go to the terminal
 		var locked prefetch.Locked
-		_, err = quiet.wait(ctx, job.ID, &locked)
+		_, err = quiet.Wait(ctx, job.ID, &locked)
 		return &locked, err
 	})
 }
 
 // direct asks without a server.
-func (f lockFlags) direct(ctx context.Context, p Program, args []string) (err error) {
-	folder, closeAll, err := f.openWorking(p)
+func (f lockFlags) direct(ctx context.Context, p adminclient.Program, args []string) (err error) {
+	folder, closeAll, err := f.OpenWorking(p)
 	if err != nil {
 		return err
 	}
@@ -100,7 +101,7 @@ func (f lockFlags) direct(ctx context.Context, p Program, args []string) (err er
 }
 
 // run reads the images, has them locked, and writes or compares.
-func (f lockFlags) run(p Program, args []string, names *wire.Registries, lock func([]imageset.Entry) (*prefetch.Locked, error)) error {
+func (f lockFlags) run(p adminclient.Program, args []string, names *wire.Registries, lock func([]imageset.Entry) (*prefetch.Locked, error)) error {
 	entries, err := f.list.read(p, args, names)
 	if err != nil {
 		return err
@@ -132,7 +133,7 @@ func (f lockFlags) run(p Program, args []string, names *wire.Registries, lock fu
 }
 
 // write writes the lock file, whole or not at all.
-func (f lockFlags) write(p Program, locked *prefetch.Locked) error {
+func (f lockFlags) write(p adminclient.Program, locked *prefetch.Locked) error {
 	text, err := locked.File.Encode()
 	if err != nil {
 		return err
@@ -153,7 +154,7 @@ func (f lockFlags) write(p Program, locked *prefetch.Locked) error {
 	if err != nil {
 		return errors.Join(err, os.Remove(temporary.Name()))
 	}
-	if f.asJSON {
+	if f.AsJSON {
 		return terminal.WriteJSON(p.Stdout, locked)
 	}
 	_, err = fmt.Fprintf(p.Stdout, "locked %s, %s spent\n", terminal.Count(int64(len(locked.File.Images)), "image", "images"), terminal.Count(locked.Pulls, "pull", "pulls"))
@@ -169,7 +170,7 @@ type moved struct {
 }
 
 // compare tells which tags have moved.
-func (f lockFlags) compare(p Program, entries []imageset.Entry, locked *prefetch.Locked) error {
+func (f lockFlags) compare(p adminclient.Program, entries []imageset.Entry, locked *prefetch.Locked) error {
 	now := map[string]string{}
 	for _, image := range locked.File.Images {
 		now[image.Ref] = image.Digest.String()
@@ -181,7 +182,7 @@ func (f lockFlags) compare(p Program, entries []imageset.Entry, locked *prefetch
 			list = append(list, moved{name, e.At.String(), e.Ref.Digest.String(), d})
 		}
 	}
-	if f.asJSON {
+	if f.AsJSON {
 		if err := terminal.WriteJSON(p.Stdout, list); err != nil {
 			return err
 		}

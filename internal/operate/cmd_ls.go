@@ -12,14 +12,15 @@ import (
 
 	"forebay/cache/image"
 	"forebay/internal/admin"
+	"forebay/internal/adminclient"
 	"forebay/internal/terminal"
 )
 
 const patternHelp = `PATTERN is an image (nginx:1.27), a repository (ghcr.io/owner/app), or a pattern with
 *, ? and [sets], such as "nginx:1.*" or "ghcr.io/*": * stands for any text, slashes too.`
 
-func newList(p Program) *cobra.Command {
-	return onServer(p, &cobra.Command{
+func newList(p adminclient.Program) *cobra.Command {
+	return adminclient.OnServer(p, &cobra.Command{
 		Use:   "ls [PATTERN]",
 		Short: "List the images that are kept",
 		Long: `Lists what a running server keeps: tags, and manifests that were pulled by digest
@@ -32,8 +33,8 @@ SIZE is what of the image is kept, USED is its last pull.`,
   forebay ls nginx
   forebay ls "ghcr.io/owner/*" --json`,
 		Args: cobra.MaximumNArgs(1),
-	}, func(ctx context.Context, o *operator, args []string) error {
-		return o.list(ctx, strings.Join(args, ""), false, terminal.NewTable(o.p.Stdout, "REPOSITORY", "TAG", "DIGEST", "SIZE", "USED"),
+	}, func(ctx context.Context, o *adminclient.Client, args []string) error {
+		return list(ctx, o, strings.Join(args, ""), false, terminal.NewTable(o.Stdout, "REPOSITORY", "TAG", "DIGEST", "SIZE", "USED"),
 			func(t *terminal.Table, i admin.Image) {
 				tag := i.Tag
 				if tag == "" {
@@ -47,7 +48,7 @@ SIZE is what of the image is kept, USED is its last pull.`,
 	})
 }
 
-func newImages(p Program) *cobra.Command {
+func newImages(p adminclient.Program) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "images [PATTERN]",
 		Short: "Tell which images can be served without their registry",
@@ -67,8 +68,8 @@ when the registry cannot be reached, or how much is missing. Asks no registry.
 		Args: cobra.MaximumNArgs(1),
 	}
 	missing := cmd.Flags().Bool("missing", false, "only images that are incomplete")
-	return onServer(p, cmd, func(ctx context.Context, o *operator, args []string) error {
-		return o.list(ctx, strings.Join(args, ""), *missing, terminal.NewTable(o.p.Stdout, "IMAGE", "PLATFORM", "STATE", "SIZE", "MISSING"),
+	return adminclient.OnServer(p, cmd, func(ctx context.Context, o *adminclient.Client, args []string) error {
+		return list(ctx, o, strings.Join(args, ""), *missing, terminal.NewTable(o.Stdout, "IMAGE", "PLATFORM", "STATE", "SIZE", "MISSING"),
 			func(t *terminal.Table, i admin.Image) {
 				for _, platform := range i.Platforms {
 					if platform.State == image.Absent && (*missing || len(i.Platforms) > 1) && platform.Platform != "" && i.State != image.Absent {
@@ -101,7 +102,7 @@ func missingText(p admin.ImagePlatform) string {
 }
 
 // list shows all pages of images, as a table or as one JSON array.
-func (o *operator) list(ctx context.Context, pattern string, missing bool, t *terminal.Table, show func(*terminal.Table, admin.Image)) error {
+func list(ctx context.Context, o *adminclient.Client, pattern string, missing bool, t *terminal.Table, show func(*terminal.Table, admin.Image)) error {
 	query := url.Values{"limit": {"500"}}
 	if pattern != "" {
 		query.Set("pattern", pattern)
@@ -115,19 +116,19 @@ func (o *operator) list(ctx context.Context, pattern string, missing bool, t *te
 			Images []json.RawMessage `json:"images"`
 			Next   string            `json:"next"`
 		}
-		if _, err := o.ask(ctx, http.MethodGet, "/images", query, nil, &page); err != nil {
+		if _, err := o.Ask(ctx, http.MethodGet, "/images", query, nil, &page); err != nil {
 			return err
 		}
 		for _, raw := range page.Images {
-			if n++; o.asJSON {
-				if err := o.element(n, raw); err != nil {
+			if n++; o.AsJSON {
+				if err := element(o, n, raw); err != nil {
 					return err
 				}
 				continue
 			}
 			var i admin.Image
 			if err := json.Unmarshal(raw, &i); err != nil {
-				return fmt.Errorf("%s gives no answer of the admin API: %w", o.server.base, err)
+				return fmt.Errorf("%s gives no answer of the admin API: %w", o.Address(), err)
 			}
 			show(t, i)
 		}
@@ -137,26 +138,26 @@ func (o *operator) list(ctx context.Context, pattern string, missing bool, t *te
 		query.Set("after", page.Next)
 	}
 	switch {
-	case o.asJSON && n == 0:
-		_, err := fmt.Fprintln(o.p.Stdout, "[]")
+	case o.AsJSON && n == 0:
+		_, err := fmt.Fprintln(o.Stdout, "[]")
 		return err
-	case o.asJSON:
-		_, err := fmt.Fprintln(o.p.Stdout, "\n]")
+	case o.AsJSON:
+		_, err := fmt.Fprintln(o.Stdout, "\n]")
 		return err
 	case n == 0:
-		_, err := fmt.Fprintln(o.p.Stderr, nothingText(pattern, missing))
+		_, err := fmt.Fprintln(o.Stderr, nothingText(pattern, missing))
 		return err
 	}
 	return t.Flush()
 }
 
 // element writes the nth element of an array.
-func (o *operator) element(n int, raw json.RawMessage) error {
+func element(o *adminclient.Client, n int, raw json.RawMessage) error {
 	before := ",\n  "
 	if n == 1 {
 		before = "[\n  "
 	}
-	_, err := fmt.Fprintf(o.p.Stdout, "%s%s", before, raw)
+	_, err := fmt.Fprintf(o.Stdout, "%s%s", before, raw)
 	return err
 }
 

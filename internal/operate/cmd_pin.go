@@ -10,10 +10,11 @@ import (
 	"github.com/spf13/cobra"
 
 	"forebay/internal/admin"
+	"forebay/internal/adminclient"
 	"forebay/internal/terminal"
 )
 
-func newPin(p Program) *cobra.Command {
+func newPin(p adminclient.Program) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "pin REF",
 		Short: "Keep an image whole, whatever happens",
@@ -34,25 +35,25 @@ be set in the configuration, too (pins).
 	}
 	platforms := cmd.Flags().StringArray("platform", nil, platformHelp)
 	detach := cmd.Flags().Bool("detach", false, "do not wait for what is fetched")
-	return onServer(p, cmd, func(ctx context.Context, o *operator, args []string) error {
+	return adminclient.OnServer(p, cmd, func(ctx context.Context, o *adminclient.Client, args []string) error {
 		var pin admin.PinAnswer
 		in := admin.PinRequest{Ref: args[0], Platforms: *platforms, Fill: len(*platforms) > 0}
-		answer, err := o.ask(ctx, http.MethodPost, "/pins", nil, in, &pin)
+		answer, err := o.Ask(ctx, http.MethodPost, "/pins", nil, in, &pin)
 		if err != nil {
 			return err
 		}
-		if o.asJSON {
-			err = o.writeAnswer(answer)
+		if o.AsJSON {
+			err = o.WriteAnswer(answer)
 		} else {
-			_, err = fmt.Fprintf(o.p.Stdout, "pinned %s (%s): %s, %s missing\n", pin.Ref, platformText(pin.Platforms), terminal.Bytes(pin.Bytes), terminal.Bytes(pin.MissingBytes))
+			_, err = fmt.Fprintf(o.Stdout, "pinned %s (%s): %s, %s missing\n", pin.Ref, platformText(pin.Platforms), terminal.Bytes(pin.Bytes), terminal.Bytes(pin.MissingBytes))
 		}
 		switch {
-		case err != nil || pin.Job == "" || o.asJSON:
+		case err != nil || pin.Job == "" || o.AsJSON:
 			return err
 		case *detach:
-			return o.detached(pin.Job)
+			return detached(o, pin.Job)
 		}
-		return o.awaitRepair(ctx, pin.Job)
+		return awaitRepair(ctx, o, pin.Job)
 	})
 }
 
@@ -63,49 +64,49 @@ func platformText(platforms []string) string {
 	return strings.Join(platforms, ", ")
 }
 
-func newUnpin(p Program) *cobra.Command {
-	return onServer(p, &cobra.Command{
+func newUnpin(p adminclient.Program) *cobra.Command {
+	return adminclient.OnServer(p, &cobra.Command{
 		Use:   "unpin REF",
 		Short: "Take a pin away",
 		Long: `Takes a pin away. What it kept stays until it is evicted like everything else. REF is
 the image as "forebay pins" shows it, or in a shorter form.`,
 		Example: `  forebay unpin nginx:1.27`,
 		Args:    cobra.ExactArgs(1),
-	}, func(ctx context.Context, o *operator, args []string) error {
-		_, err := o.ask(ctx, http.MethodDelete, "/pins", url.Values{"ref": args}, nil, nil)
+	}, func(ctx context.Context, o *adminclient.Client, args []string) error {
+		_, err := o.Ask(ctx, http.MethodDelete, "/pins", url.Values{"ref": args}, nil, nil)
 		return err
 	})
 }
 
-func newPins(p Program) *cobra.Command {
-	return onServer(p, &cobra.Command{
+func newPins(p adminclient.Program) *cobra.Command {
+	return adminclient.OnServer(p, &cobra.Command{
 		Use:   "pins",
 		Short: "List what is pinned",
 		Long: `Lists the pins, those of the configuration included, with what each takes. A pin that
 is "not held" does not fit beside those before it, and may be evicted.`,
 		Example: `  forebay pins`,
 		Args:    cobra.NoArgs,
-	}, func(ctx context.Context, o *operator, _ []string) error {
+	}, func(ctx context.Context, o *adminclient.Client, _ []string) error {
 		var list admin.PinList
-		answer, err := o.ask(ctx, http.MethodGet, "/pins", nil, nil, &list)
+		answer, err := o.Ask(ctx, http.MethodGet, "/pins", nil, nil, &list)
 		if err != nil {
 			return err
 		}
-		if o.asJSON {
-			return o.writeAnswer(answer)
+		if o.AsJSON {
+			return o.WriteAnswer(answer)
 		}
 		if len(list.Pins) == 0 {
-			_, err := fmt.Fprintln(o.p.Stderr, "Nothing is pinned.")
+			_, err := fmt.Fprintln(o.Stderr, "Nothing is pinned.")
 			return err
 		}
-		t := terminal.NewTable(o.p.Stdout, "IMAGE", "PLATFORMS", "STATE", "SIZE", "MISSING", "SINCE")
+		t := terminal.NewTable(o.Stdout, "IMAGE", "PLATFORMS", "STATE", "SIZE", "MISSING", "SINCE")
 		for _, pin := range list.Pins {
 			t.Row(pin.Ref, platformText(pin.Platforms), pinState(pin), terminal.Bytes(pin.Bytes), terminal.Bytes(pin.MissingBytes), pinSince(pin))
 		}
 		if err := t.Flush(); err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(o.p.Stdout, "\n%s pinned, %s may be\n", terminal.Bytes(list.Bytes), limitText(list.LimitBytes))
+		_, err = fmt.Fprintf(o.Stdout, "\n%s pinned, %s may be\n", terminal.Bytes(list.Bytes), limitText(list.LimitBytes))
 		return err
 	})
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"forebay/internal/admin"
+	"forebay/internal/adminclient"
 	"forebay/internal/command"
 	"forebay/internal/imageset"
 	"forebay/internal/prefetch"
@@ -23,7 +24,7 @@ import (
 
 // prefetchFlags are the flags of forebay prefetch.
 type prefetchFlags struct {
-	*mirrorFlags
+	*adminclient.Flags
 	list      imageList
 	usage     *string
 	set       *string
@@ -36,7 +37,7 @@ type prefetchFlags struct {
 	progress  *string
 }
 
-func newPrefetch(p Program) *cobra.Command {
+func newPrefetch(p adminclient.Program) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "prefetch [REF...] [-f FILE]",
 		Short: "Fetch images before anybody pulls them",
@@ -60,26 +61,26 @@ images are not all there, 4 what is missing is so because of limits: try again l
 	}
 	flags := cmd.Flags()
 	f := prefetchFlags{
-		mirrorFlags: serverOrFolderFlags(cmd, "fetch into this folder without a server, with the registries of the configuration"),
-		list:        addImageList(cmd),
-		usage:       flags.String("from-usage", "", "also what the server has served within this time, such as 30d"),
-		set:         flags.String("set", "", "run this prefetch set of the server's configuration"),
-		platforms:   flags.StringArray("platform", nil, "platform of images that name none (default "+prefetch.MachinePlatform()+"); may be repeated; all for every platform"),
-		referrers:   flags.Bool("referrers", false, "signatures, SBOMs and attestations too"),
-		dryRun:      flags.Bool("dry-run", false, "only tell what would be fetched: asks registries by HEAD, which costs no pull"),
-		wait:        flags.Bool("wait", false, "wait while a registry limits us or only its reserve is left, rather than fail"),
-		pin:         flags.Bool("pin", false, "pin what was fetched whole"),
-		atOnce:      flags.Int("at-once", 3, "images that are fetched at the same time, up to 16"),
-		progress:    flags.String("progress", "auto", "how to show progress on standard error: bars, lines, json, none, or auto: bars on a terminal, lines elsewhere"),
+		Flags:     adminclient.ServerOrFolderFlags(cmd, "fetch into this folder without a server, with the registries of the configuration"),
+		list:      addImageList(cmd),
+		usage:     flags.String("from-usage", "", "also what the server has served within this time, such as 30d"),
+		set:       flags.String("set", "", "run this prefetch set of the server's configuration"),
+		platforms: flags.StringArray("platform", nil, "platform of images that name none (default "+prefetch.MachinePlatform()+"); may be repeated; all for every platform"),
+		referrers: flags.Bool("referrers", false, "signatures, SBOMs and attestations too"),
+		dryRun:    flags.Bool("dry-run", false, "only tell what would be fetched: asks registries by HEAD, which costs no pull"),
+		wait:      flags.Bool("wait", false, "wait while a registry limits us or only its reserve is left, rather than fail"),
+		pin:       flags.Bool("pin", false, "pin what was fetched whole"),
+		atOnce:    flags.Int("at-once", 3, "images that are fetched at the same time, up to 16"),
+		progress:  flags.String("progress", "auto", "how to show progress on standard error: bars, lines, json, none, or auto: bars on a terminal, lines elsewhere"),
 	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		switch err := f.check(args); {
 		case err != nil:
 			return command.Usage(err)
-		case f.dir != "":
+		case f.Dir != "":
 			return f.direct(cmd.Context(), p, args)
 		}
-		return f.onServer(cmd.Context(), p, args, f.viaServer)
+		return f.OnServer(cmd.Context(), p, args, f.viaServer)
 	}
 	return cmd
 }
@@ -88,7 +89,7 @@ images are not all there, 4 what is missing is so because of limits: try again l
 func (f prefetchFlags) check(args []string) error {
 	named := len(args) > 0 || len(*f.list.files) > 0 || *f.usage != ""
 	switch {
-	case *f.set != "" && (named || f.dir != "" || *f.dryRun):
+	case *f.set != "" && (named || f.Dir != "" || *f.dryRun):
 		return errors.New("--set is run by the server as it is configured: it goes with no other images, --dry-run or --storage-dir")
 	case *f.set == "" && !named:
 		return errors.New("no image is named: name some as arguments, a file with -f, or a set with --set")
@@ -119,12 +120,12 @@ func (f prefetchFlags) platformsOr() []string {
 }
 
 // viaServer has a running server fetch.
-func (f prefetchFlags) viaServer(ctx context.Context, o *operator, args []string) error {
-	v := terminal.NewView(o.p.Stderr, *f.progress)
+func (f prefetchFlags) viaServer(ctx context.Context, o *adminclient.Client, args []string) error {
+	v := terminal.NewView(o.Stderr, *f.progress)
 	if *f.set != "" {
-		return o.runSet(ctx, *f.set, v)
+		return runSet(ctx, o, *f.set, v)
 	}
-	names, err := o.names(ctx)
+	names, err := o.Names(ctx)
 	if err != nil {
 		return err
 	}
@@ -132,21 +133,21 @@ func (f prefetchFlags) viaServer(ctx context.Context, o *operator, args []string
 	if err != nil {
 		return err
 	}
-	job, err := o.start(ctx, "/prefetch", admin.PrefetchRequest{
+	job, err := o.Start(ctx, "/prefetch", admin.PrefetchRequest{
 		Images: requested(entries), Platforms: f.platformsOr(), Referrers: *f.referrers, DryRun: *f.dryRun, Wait: *f.wait, Pin: *f.pin, AtOnce: *f.atOnce,
 	})
 	if err != nil {
 		return err
 	}
 	var report prefetch.Report
-	if err := o.follow(ctx, job.ID, v, &report); err != nil {
+	if err := follow(ctx, o, job.ID, v, &report); err != nil {
 		return err
 	}
-	return tellReport(o.p, &report, o.asJSON)
+	return tellReport(o.Program, &report, o.AsJSON)
 }
 
-func (f prefetchFlags) entries(ctx context.Context, o *operator, args []string, names *wire.Registries) ([]imageset.Entry, error) {
-	entries, err := f.list.read(o.p, args, names)
+func (f prefetchFlags) entries(ctx context.Context, o *adminclient.Client, args []string, names *wire.Registries) ([]imageset.Entry, error) {
+	entries, err := f.list.read(o.Program, args, names)
 	if err != nil {
 		return nil, err
 	}
@@ -155,7 +156,7 @@ func (f prefetchFlags) entries(ctx context.Context, o *operator, args []string, 
 		if err != nil {
 			return nil, command.Usage(fmt.Errorf("--from-usage: %w", err))
 		}
-		used, err := o.used(ctx, age, names)
+		used, err := used(ctx, o, age, names)
 		if err != nil {
 			return nil, err
 		}
@@ -177,15 +178,15 @@ func requested(entries []imageset.Entry) []admin.PrefetchImage {
 }
 
 // follow shows how far a prefetch is until it has ended.
-func (o *operator) follow(ctx context.Context, id string, v *terminal.View, report *prefetch.Report) error {
+func follow(ctx context.Context, o *adminclient.Client, id string, v *terminal.View, report *prefetch.Report) error {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	defer v.Close()
-	tick := time.NewTicker(pollEvery)
+	tick := time.NewTicker(adminclient.PollEvery)
 	defer tick.Stop()
 	for {
 		var job admin.Job
-		_, err := o.ask(ctx, http.MethodGet, "/jobs/"+id, nil, nil, &job)
+		_, err := o.Ask(ctx, http.MethodGet, "/jobs/"+id, nil, nil, &job)
 		if ctx.Err() != nil {
 			return command.Hint(errors.New("interrupted"), "The server goes on. See it with forebay jobs, end it with forebay jobs --cancel "+id+".")
 		}
@@ -199,7 +200,7 @@ func (o *operator) follow(ctx context.Context, id string, v *terminal.View, repo
 			}
 		case admin.Done:
 			if err := json.Unmarshal(job.Result, report); err != nil {
-				return fmt.Errorf("%s gives no answer of the admin API: %w", o.server.base, err)
+				return fmt.Errorf("%s gives no answer of the admin API: %w", o.Address(), err)
 			}
 			v.Finish(report)
 			return nil
@@ -216,23 +217,23 @@ func (o *operator) follow(ctx context.Context, id string, v *terminal.View, repo
 }
 
 // runSet has the server run a set, and waits for it.
-func (o *operator) runSet(ctx context.Context, name string, v *terminal.View) error {
+func runSet(ctx context.Context, o *adminclient.Client, name string, v *terminal.View) error {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	defer v.Close()
 	at := "/prefetch/" + path.Base("/"+name)
 	var before prefetch.SetStatus
-	if _, err := o.ask(ctx, http.MethodGet, at, nil, nil, &before); err != nil {
+	if _, err := o.Ask(ctx, http.MethodGet, at, nil, nil, &before); err != nil {
 		return err
 	}
-	if _, err := o.ask(ctx, http.MethodPost, at+"/run", nil, struct{}{}, nil); err != nil {
+	if _, err := o.Ask(ctx, http.MethodPost, at+"/run", nil, struct{}{}, nil); err != nil {
 		return err
 	}
-	tick := time.NewTicker(pollEvery)
+	tick := time.NewTicker(adminclient.PollEvery)
 	defer tick.Stop()
 	for {
 		var s prefetch.SetStatus
-		_, err := o.ask(ctx, http.MethodGet, at, nil, nil, &s)
+		_, err := o.Ask(ctx, http.MethodGet, at, nil, nil, &s)
 		if ctx.Err() != nil {
 			return command.Hint(errors.New("interrupted"), "The server goes on with the set.")
 		}
@@ -244,7 +245,7 @@ func (o *operator) runSet(ctx context.Context, name string, v *terminal.View) er
 		}
 		if s.Last != nil && !s.Running && (before.Last == nil || s.Last.Started.After(before.Last.Started)) {
 			v.Close()
-			return o.tellRun(s)
+			return tellRun(o, s)
 		}
 		select {
 		case <-tick.C:
@@ -254,18 +255,18 @@ func (o *operator) runSet(ctx context.Context, name string, v *terminal.View) er
 }
 
 // tellRun tells what became of the last run of a set.
-func (o *operator) tellRun(s prefetch.SetStatus) error {
+func tellRun(o *adminclient.Client, s prefetch.SetStatus) error {
 	last := s.Last
-	if o.asJSON {
-		if err := terminal.WriteJSON(o.p.Stdout, last); err != nil {
+	if o.AsJSON {
+		if err := terminal.WriteJSON(o.Stdout, last); err != nil {
 			return err
 		}
-	} else if _, err := fmt.Fprintf(o.p.Stdout, "set %s: %s; %s of %s, %s, %s were there\n", s.Name, last.Outcome,
+	} else if _, err := fmt.Fprintf(o.Stdout, "set %s: %s; %s of %s, %s, %s were there\n", s.Name, last.Outcome,
 		terminal.Count(last.Fetched, "thing", "things"), terminal.Count(int64(last.Images), "image", "images"), terminal.Bytes(last.Bytes), terminal.Bytes(last.KeptBytes)); err != nil {
 		return err
 	}
 	for _, image := range last.Faulty {
-		fmt.Fprintf(o.p.Stderr, "%s: %s\n", image.Ref, terminal.Printable(image.Error))
+		fmt.Fprintf(o.Stderr, "%s: %s\n", image.Ref, terminal.Printable(image.Error))
 	}
 	text := last.Error
 	if text == "" {
@@ -288,10 +289,10 @@ func outcome(o string, err error) error {
 }
 
 // direct fetches into a folder without a server.
-func (f prefetchFlags) direct(ctx context.Context, p Program, args []string) (err error) {
+func (f prefetchFlags) direct(ctx context.Context, p adminclient.Program, args []string) (err error) {
 	fetching, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	folder, closeAll, err := f.openWorking(p)
+	folder, closeAll, err := f.OpenWorking(p)
 	if err != nil {
 		return err
 	}
@@ -312,11 +313,11 @@ func (f prefetchFlags) direct(ctx context.Context, p Program, args []string) (er
 		return err
 	}
 	v.Finish(report)
-	return tellReport(p, report, f.asJSON)
+	return tellReport(p, report, f.AsJSON)
 }
 
 // directEntries is entries where only --from-usage asks a server.
-func (f prefetchFlags) directEntries(ctx context.Context, p Program, args []string, names *wire.Registries) ([]imageset.Entry, error) {
+func (f prefetchFlags) directEntries(ctx context.Context, p adminclient.Program, args []string, names *wire.Registries) ([]imageset.Entry, error) {
 	if *f.usage == "" {
 		entries, err := f.list.read(p, args, names)
 		if err != nil {
@@ -324,16 +325,16 @@ func (f prefetchFlags) directEntries(ctx context.Context, p Program, args []stri
 		}
 		return entries, isEmpty(entries, true)
 	}
-	server, err := f.findServer(p)
+	server, err := f.Find(p)
 	if err != nil {
 		return nil, err
 	}
-	defer server.http.CloseIdleConnections()
-	return f.entries(ctx, &operator{p: p, server: server}, args, names)
+	defer server.Close()
+	return f.entries(ctx, server, args, names)
 }
 
 // tellReport writes what became of each image, and the sums.
-func tellReport(p Program, r *prefetch.Report, asJSON bool) error {
+func tellReport(p adminclient.Program, r *prefetch.Report, asJSON bool) error {
 	if asJSON {
 		if err := terminal.WriteJSON(p.Stdout, r); err != nil {
 			return err
@@ -360,7 +361,7 @@ func tellReport(p Program, r *prefetch.Report, asJSON bool) error {
 	return outcome(r.Outcome, fmt.Errorf("of %s, %d not all there", terminal.Count(int64(len(r.Images)), "image", "images"), bad))
 }
 
-func reportTable(p Program, r *prefetch.Report) error {
+func reportTable(p adminclient.Program, r *prefetch.Report) error {
 	fetched := "FETCHED"
 	if r.DryRun {
 		fetched = "TO FETCH"

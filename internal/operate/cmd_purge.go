@@ -8,10 +8,11 @@ import (
 	"github.com/spf13/cobra"
 
 	"forebay/internal/admin"
+	"forebay/internal/adminclient"
 	"forebay/internal/terminal"
 )
 
-func newPurge(p Program) *cobra.Command {
+func newPurge(p adminclient.Program) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "purge REF|REPOSITORY|DIGEST",
 		Short: "Forget an image, a repository or a digest",
@@ -30,22 +31,22 @@ What other images need stays. Clients that are reading are not disturbed. Rememb
 		Args: cobra.ExactArgs(1),
 	}
 	force := cmd.Flags().Bool("force", false, "also what is pinned")
-	return onServer(p, cmd, func(ctx context.Context, o *operator, args []string) error {
+	return adminclient.OnServer(p, cmd, func(ctx context.Context, o *adminclient.Client, args []string) error {
 		var done admin.PurgeAnswer
-		answer, err := o.ask(ctx, http.MethodPost, "/purge", nil, admin.PurgeRequest{Target: args[0], Force: *force}, &done)
+		answer, err := o.Ask(ctx, http.MethodPost, "/purge", nil, admin.PurgeRequest{Target: args[0], Force: *force}, &done)
 		if err != nil {
 			return err
 		}
-		if o.asJSON {
-			return o.writeAnswer(answer)
+		if o.AsJSON {
+			return o.WriteAnswer(answer)
 		}
-		_, err = fmt.Fprintf(o.p.Stdout, "purged %s %s: %s, %s freed in %s", done.What, done.Target,
+		_, err = fmt.Fprintf(o.Stdout, "purged %s %s: %s, %s freed in %s", done.What, done.Target,
 			terminal.Count(int64(done.Tags), "tag", "tags"), terminal.Bytes(done.Bytes), terminal.Count(int64(done.Blobs), "file", "files"))
 		if err == nil && done.Shared > 0 {
-			_, err = fmt.Fprintf(o.p.Stdout, "; %s kept for other repositories", terminal.Count(int64(done.Shared), "file", "files"))
+			_, err = fmt.Fprintf(o.Stdout, "; %s kept for other repositories", terminal.Count(int64(done.Shared), "file", "files"))
 		}
 		if err == nil {
-			_, err = fmt.Fprintln(o.p.Stdout)
+			_, err = fmt.Fprintln(o.Stdout)
 		}
 		return err
 	})

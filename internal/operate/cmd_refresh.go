@@ -8,11 +8,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"forebay/internal/admin"
+	"forebay/internal/adminclient"
 	"forebay/internal/terminal"
 )
 
-func newRefresh(p Program) *cobra.Command {
-	return onServer(p, &cobra.Command{
+func newRefresh(p adminclient.Program) *cobra.Command {
+	return adminclient.OnServer(p, &cobra.Command{
 		Use:   "refresh REF",
 		Short: "Ask the registry what a tag points to, now",
 		Long: `Asks the registry what a tag points to, however short ago that was asked, and whatever
@@ -22,22 +23,22 @@ manifest is fetched, too.
 ` + refHelp,
 		Example: `  forebay refresh nginx:1.27`,
 		Args:    cobra.ExactArgs(1),
-	}, func(ctx context.Context, o *operator, args []string) error {
+	}, func(ctx context.Context, o *adminclient.Client, args []string) error {
 		var r admin.RefreshAnswer
-		answer, err := o.ask(ctx, http.MethodPost, "/refresh", nil, admin.RefRequest{Ref: args[0]}, &r)
+		answer, err := o.Ask(ctx, http.MethodPost, "/refresh", nil, admin.RefRequest{Ref: args[0]}, &r)
 		if err != nil {
 			return err
 		}
-		if o.asJSON {
-			return o.writeAnswer(answer)
+		if o.AsJSON {
+			return o.WriteAnswer(answer)
 		}
 		switch {
 		case r.Before == "":
-			_, err = fmt.Fprintf(o.p.Stdout, "%s is %s\n", r.Ref, r.Digest)
+			_, err = fmt.Fprintf(o.Stdout, "%s is %s\n", r.Ref, r.Digest)
 		case r.Moved:
-			_, err = fmt.Fprintf(o.p.Stdout, "%s moved\n  from %s\n  to   %s\n", r.Ref, terminal.Printable(r.Before), r.Digest)
+			_, err = fmt.Fprintf(o.Stdout, "%s moved\n  from %s\n  to   %s\n", r.Ref, terminal.Printable(r.Before), r.Digest)
 		default:
-			_, err = fmt.Fprintf(o.p.Stdout, "%s has not moved: %s\n", r.Ref, r.Digest)
+			_, err = fmt.Fprintf(o.Stdout, "%s has not moved: %s\n", r.Ref, r.Digest)
 		}
 		return err
 	})

@@ -13,26 +13,27 @@ import (
 	"github.com/spf13/cobra"
 
 	"forebay/internal/admin"
+	"forebay/internal/adminclient"
 	"forebay/internal/terminal"
 )
 
-func newStats(p Program) *cobra.Command {
-	return onServer(p, &cobra.Command{
+func newStats(p adminclient.Program) *cobra.Command {
+	return adminclient.OnServer(p, &cobra.Command{
 		Use:     "stats",
 		Short:   "Show figures of what is kept",
 		Long:    `Shows how much a running server keeps, and how much room it has.`,
 		Example: `  forebay stats --json`,
 		Args:    cobra.NoArgs,
-	}, func(ctx context.Context, o *operator, _ []string) error {
+	}, func(ctx context.Context, o *adminclient.Client, _ []string) error {
 		var s admin.Stats
-		answer, err := o.ask(ctx, http.MethodGet, "/stats", nil, nil, &s)
+		answer, err := o.Ask(ctx, http.MethodGet, "/stats", nil, nil, &s)
 		if err != nil {
 			return err
 		}
-		if o.asJSON {
-			return o.writeAnswer(answer)
+		if o.AsJSON {
+			return o.WriteAnswer(answer)
 		}
-		t := terminal.NewTable(o.p.Stdout)
+		t := terminal.NewTable(o.Stdout)
 		statRows(t, s)
 		return t.Flush()
 	})
@@ -93,7 +94,7 @@ func scrubText(s admin.Scrub) string {
 	return fmt.Sprintf("%.0f %% of a round that began %s", s.Done*100, terminal.Ago(s.Began))
 }
 
-func newStatus(p Program) *cobra.Command {
+func newStatus(p adminclient.Program) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show at a glance how a running server does",
@@ -104,18 +105,18 @@ much is kept.`,
 		Args: cobra.NoArgs,
 	}
 	watch := cmd.Flags().Bool("watch", false, "show it again every two seconds")
-	return onServer(p, cmd, func(ctx context.Context, o *operator, _ []string) error {
+	return adminclient.OnServer(p, cmd, func(ctx context.Context, o *adminclient.Client, _ []string) error {
 		if !*watch {
-			return o.status(ctx, "")
+			return status(ctx, o, "")
 		}
 		tick := time.NewTicker(2 * time.Second)
 		defer tick.Stop()
 		for {
 			clear := ""
-			if terminal.Is(o.p.Stdout) && !o.asJSON {
+			if terminal.Is(o.Stdout) && !o.AsJSON {
 				clear = "\x1b[H\x1b[2J"
 			}
-			if err := o.status(ctx, clear); err != nil {
+			if err := status(ctx, o, clear); err != nil {
 				return err
 			}
 			select {
@@ -128,20 +129,20 @@ much is kept.`,
 }
 
 // status shows the mirror once; before is written in front of it.
-func (o *operator) status(ctx context.Context, before string) error {
+func status(ctx context.Context, o *adminclient.Client, before string) error {
 	var s admin.Status
-	answer, err := o.ask(ctx, http.MethodGet, "/status", nil, nil, &s)
+	answer, err := o.Ask(ctx, http.MethodGet, "/status", nil, nil, &s)
 	if err != nil {
 		return err
 	}
-	if o.asJSON {
-		return o.writeAnswer(answer)
+	if o.AsJSON {
+		return o.WriteAnswer(answer)
 	}
-	if _, err := fmt.Fprintf(o.p.Stdout, "%sforebay %s at %s, up %s\n\n", before, terminal.Printable(s.Version), o.server.base,
+	if _, err := fmt.Fprintf(o.Stdout, "%sforebay %s at %s, up %s\n\n", before, terminal.Printable(s.Version), o.Address(),
 		(time.Duration(s.UptimeSeconds) * time.Second).String()); err != nil {
 		return err
 	}
-	t := terminal.NewTable(o.p.Stdout, "UPSTREAM", "STATE", "LAST ASKED")
+	t := terminal.NewTable(o.Stdout, "UPSTREAM", "STATE", "LAST ASKED")
 	for _, u := range s.Upstreams {
 		state := u.State
 		if u.Sparing {
@@ -152,13 +153,13 @@ func (o *operator) status(ctx context.Context, before string) error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	if err := errors.Join(o.showBudgets(s.Upstreams), o.showTrouble(s.Upstreams), o.showFills(s)); err != nil {
+	if err := errors.Join(showBudgets(o, s.Upstreams), showTrouble(o, s.Upstreams), showFills(o, s)); err != nil {
 		return err
 	}
-	if _, err := fmt.Fprintln(o.p.Stdout); err != nil {
+	if _, err := fmt.Fprintln(o.Stdout); err != nil {
 		return err
 	}
-	t = terminal.NewTable(o.p.Stdout)
+	t = terminal.NewTable(o.Stdout)
 	usageRows(t, s.Usage)
 	statRows(t, s.Stats)
 	return t.Flush()
@@ -187,14 +188,14 @@ func percentText(share float64) string {
 }
 
 // showFills lists what is being fetched and what jobs do.
-func (o *operator) showFills(s admin.Status) error {
+func showFills(o *adminclient.Client, s admin.Status) error {
 	if len(s.Fills)+len(s.Jobs) == 0 {
 		return nil
 	}
-	if _, err := fmt.Fprintln(o.p.Stdout); err != nil {
+	if _, err := fmt.Fprintln(o.Stdout); err != nil {
 		return err
 	}
-	t := terminal.NewTable(o.p.Stdout, "IN PROGRESS", "WHAT", "DONE", "CLIENTS")
+	t := terminal.NewTable(o.Stdout, "IN PROGRESS", "WHAT", "DONE", "CLIENTS")
 	for _, f := range s.Fills {
 		kind := "fill"
 		if f.Verifying {

@@ -7,10 +7,11 @@ import (
 	"github.com/spf13/cobra"
 
 	"forebay/internal/admin"
+	"forebay/internal/adminclient"
 	"forebay/internal/terminal"
 )
 
-func newVerify(p Program) *cobra.Command {
+func newVerify(p adminclient.Program) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "verify",
 		Short: "Read everything that is kept and compare it with its digest",
@@ -28,23 +29,23 @@ Exits with 1 if something was damaged and was not fetched again.`,
 	}
 	repair := cmd.Flags().Bool("repair", false, "fetch again what is damaged")
 	detach := cmd.Flags().Bool("detach", false, "do not wait: the server does it in the background")
-	return onServer(p, cmd, func(ctx context.Context, o *operator, _ []string) error {
-		job, err := o.start(ctx, "/verify", admin.VerifyRequest{Repair: *repair})
+	return adminclient.OnServer(p, cmd, func(ctx context.Context, o *adminclient.Client, _ []string) error {
+		job, err := o.Start(ctx, "/verify", admin.VerifyRequest{Repair: *repair})
 		if err != nil {
 			return err
 		}
 		if *detach {
-			return o.detached(job.ID)
+			return detached(o, job.ID)
 		}
 		var done admin.Verified
-		answer, err := o.wait(ctx, job.ID, &done)
+		answer, err := o.Wait(ctx, job.ID, &done)
 		if err != nil {
 			return err
 		}
-		if o.asJSON {
-			err = o.writeAnswer(answer)
+		if o.AsJSON {
+			err = o.WriteAnswer(answer)
 		} else {
-			_, err = fmt.Fprintf(o.p.Stdout, "read %s, %s: %s damaged, %d fetched again\n",
+			_, err = fmt.Fprintf(o.Stdout, "read %s, %s: %s damaged, %d fetched again\n",
 				terminal.Count(done.Blobs, "file", "files"), terminal.Bytes(done.Bytes), terminal.Count(done.Faults, "is", "are"), done.Fetched)
 		}
 		if err != nil || done.Faults == done.Fetched {
@@ -52,14 +53,14 @@ Exits with 1 if something was damaged and was not fetched again.`,
 		}
 		for _, bad := range done.Damaged {
 			if !bad.Fetched {
-				fmt.Fprintf(o.p.Stderr, "%s: %s\n", bad.Digest, terminal.Printable(bad.Error))
+				fmt.Fprintf(o.Stderr, "%s: %s\n", bad.Digest, terminal.Printable(bad.Error))
 			}
 		}
 		return fmt.Errorf("%s damaged and not fetched again", terminal.Count(done.Faults-done.Fetched, "file is", "files are"))
 	})
 }
 
-func newCollect(p Program) *cobra.Command {
+func newCollect(p adminclient.Program) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "gc",
 		Short: "Remove what nothing leads to",
@@ -72,24 +73,24 @@ is removed; what is little used is evicted by itself.`,
 		Args: cobra.NoArgs,
 	}
 	dryRun := cmd.Flags().Bool("dry-run", false, "only tell what would be removed")
-	return onServer(p, cmd, func(ctx context.Context, o *operator, _ []string) error {
-		job, err := o.start(ctx, "/gc", admin.CollectRequest{DryRun: *dryRun})
+	return adminclient.OnServer(p, cmd, func(ctx context.Context, o *adminclient.Client, _ []string) error {
+		job, err := o.Start(ctx, "/gc", admin.CollectRequest{DryRun: *dryRun})
 		if err != nil {
 			return err
 		}
 		var done admin.Collected
-		answer, err := o.wait(ctx, job.ID, &done)
+		answer, err := o.Wait(ctx, job.ID, &done)
 		if err != nil {
 			return err
 		}
-		if o.asJSON {
-			return o.writeAnswer(answer)
+		if o.AsJSON {
+			return o.WriteAnswer(answer)
 		}
 		verb := "removed"
 		if done.DryRun {
 			verb = "would remove"
 		}
-		_, err = fmt.Fprintf(o.p.Stdout, "%s %s that nobody holds (%s), %s without a file, %s (%s)\n", verb,
+		_, err = fmt.Fprintf(o.Stdout, "%s %s that nobody holds (%s), %s without a file, %s (%s)\n", verb,
 			terminal.Count(done.Blobs, "file", "files"), terminal.Bytes(done.BlobBytes), terminal.Count(done.Rows, "record", "records"),
 			terminal.Count(done.Partials, "old fill", "old fills"), terminal.Bytes(done.PartialBytes))
 		return err

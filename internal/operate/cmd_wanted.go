@@ -10,10 +10,11 @@ import (
 
 	"forebay/cache"
 	"forebay/internal/admin"
+	"forebay/internal/adminclient"
 	"forebay/internal/terminal"
 )
 
-func newWanted(p Program) *cobra.Command {
+func newWanted(p adminclient.Program) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "wanted",
 		Short: "List what was asked for in vain while offline",
@@ -31,24 +32,24 @@ What has come since is left out. It survives restarts, and holds 10,000 entries 
 		Args: cobra.NoArgs,
 	}
 	clearAll := cmd.Flags().Bool("clear", false, "empty the list")
-	return onServer(p, cmd, func(ctx context.Context, o *operator, _ []string) error {
+	return adminclient.OnServer(p, cmd, func(ctx context.Context, o *adminclient.Client, _ []string) error {
 		if *clearAll {
-			return o.clearWanted(ctx)
+			return clearWanted(ctx, o)
 		}
 		var list admin.WantedList
-		answer, err := o.ask(ctx, http.MethodGet, "/wanted", nil, nil, &list)
+		answer, err := o.Ask(ctx, http.MethodGet, "/wanted", nil, nil, &list)
 		if err != nil {
 			return err
 		}
-		if o.asJSON {
-			return o.writeAnswer(answer)
+		if o.AsJSON {
+			return o.WriteAnswer(answer)
 		}
 		if len(list.Wanted) == 0 {
-			_, err := fmt.Fprintln(o.p.Stderr, "Nothing is wanted that is not here.")
+			_, err := fmt.Fprintln(o.Stderr, "Nothing is wanted that is not here.")
 			return err
 		}
 		for _, w := range list.Wanted {
-			if err := o.wantedLine(w); err != nil {
+			if err := wantedLine(o, w); err != nil {
 				return err
 			}
 		}
@@ -56,24 +57,24 @@ What has come since is left out. It survives restarts, and holds 10,000 entries 
 	})
 }
 
-func (o *operator) wantedLine(w cache.Wanted) error {
+func wantedLine(o *adminclient.Client, w cache.Wanted) error {
 	before := ""
 	if w.Blob { // no image, so no line of a list of images
 		before = "# blob: "
 	}
-	_, err := fmt.Fprintf(o.p.Stdout, "%s%s  # %s, last %s\n", before, terminal.Printable(w.Ref), terminal.Count(w.Count, "time", "times"), w.Last.UTC().Format(time.DateTime))
+	_, err := fmt.Fprintf(o.Stdout, "%s%s  # %s, last %s\n", before, terminal.Printable(w.Ref), terminal.Count(w.Count, "time", "times"), w.Last.UTC().Format(time.DateTime))
 	return err
 }
 
-func (o *operator) clearWanted(ctx context.Context) error {
+func clearWanted(ctx context.Context, o *adminclient.Client) error {
 	var done admin.Cleared
-	answer, err := o.ask(ctx, http.MethodDelete, "/wanted", nil, struct{}{}, &done)
+	answer, err := o.Ask(ctx, http.MethodDelete, "/wanted", nil, struct{}{}, &done)
 	if err != nil {
 		return err
 	}
-	if o.asJSON {
-		return o.writeAnswer(answer)
+	if o.AsJSON {
+		return o.WriteAnswer(answer)
 	}
-	_, err = fmt.Fprintf(o.p.Stdout, "forgot %s\n", terminal.Count(int64(done.Cleared), "entry", "entries"))
+	_, err = fmt.Fprintf(o.Stdout, "forgot %s\n", terminal.Count(int64(done.Cleared), "entry", "entries"))
 	return err
 }

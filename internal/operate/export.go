@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"forebay/internal/admin"
+	"forebay/internal/adminclient"
 	"forebay/internal/bundle"
 	"forebay/internal/command"
 	"forebay/internal/imageset"
@@ -33,8 +34,8 @@ type wantedImage struct {
 }
 
 // wanted gathers the images of the command line, of files and of pins, each once.
-func (x *exporting) wanted(ctx context.Context, o *operator, args []string) ([]wantedImage, error) {
-	names, err := o.names(ctx)
+func (x *exporting) wanted(ctx context.Context, o *adminclient.Client, args []string) ([]wantedImage, error) {
+	names, err := o.Names(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -53,7 +54,7 @@ func (x *exporting) wanted(ctx context.Context, o *operator, args []string) ([]w
 		all = append(all, some...)
 	}
 	for _, set := range x.sets {
-		some, err := o.setImages(ctx, set, names, read)
+		some, err := setImages(ctx, o, set, names, read)
 		if err != nil {
 			return nil, fmt.Errorf("--set %s: %w", set, err)
 		}
@@ -61,7 +62,7 @@ func (x *exporting) wanted(ctx context.Context, o *operator, args []string) ([]w
 	}
 	if x.pinned {
 		var pins admin.PinList
-		if _, err := o.ask(ctx, http.MethodGet, "/pins", nil, nil, &pins); err != nil {
+		if _, err := o.Ask(ctx, http.MethodGet, "/pins", nil, nil, &pins); err != nil {
 			return nil, err
 		}
 		for _, p := range pins.Pins {
@@ -118,9 +119,9 @@ func fromEntries(entries []imageset.Entry, err error) ([]wantedImage, error) {
 }
 
 // setImages returns the images of a prefetch set, with what the set says of them.
-func (o *operator) setImages(ctx context.Context, name string, names *wire.Registries, read func(string, io.Reader) ([]imageset.Entry, error)) ([]wantedImage, error) {
+func setImages(ctx context.Context, o *adminclient.Client, name string, names *wire.Registries, read func(string, io.Reader) ([]imageset.Entry, error)) ([]wantedImage, error) {
 	var set prefetch.SetStatus
-	if _, err := o.ask(ctx, http.MethodGet, "/prefetch/"+url.PathEscape(name), nil, nil, &set); err != nil {
+	if _, err := o.Ask(ctx, http.MethodGet, "/prefetch/"+url.PathEscape(name), nil, nil, &set); err != nil {
 		return nil, err
 	}
 	all, err := fromEntries(namedEntries(set.Images, names))
@@ -161,7 +162,7 @@ func once(all []wantedImage) []wantedImage {
 const passphraseVariable = "FOREBAY_PASSPHRASE_FILE"
 
 // key reads the key to sign with.
-func (x *exporting) key(p Program) (ed25519.PrivateKey, error) {
+func (x *exporting) key(p adminclient.Program) (ed25519.PrivateKey, error) {
 	text, err := os.ReadFile(x.sign)
 	if err != nil {
 		return nil, command.Usage(fmt.Errorf("--sign: %w", err))
@@ -192,8 +193,8 @@ func (x *exporting) key(p Program) (ed25519.PrivateKey, error) {
 }
 
 // write writes the archive to where it is to be, and what belongs beside it.
-func (x *exporting) write(ctx context.Context, o *operator, a *bundle.Archive, done *exported) error {
-	m := terminal.NewMeter(o.p.Stderr, o.asJSON, "export", a.Size)
+func (x *exporting) write(ctx context.Context, o *adminclient.Client, a *bundle.Archive, done *exported) error {
+	m := terminal.NewMeter(o.Stderr, o.AsJSON, "export", a.Size)
 	err := x.writeArchive(ctx, o, a, m, done)
 	m.End()
 	if err != nil {
@@ -237,12 +238,12 @@ func (x *exporting) interrupted() error {
 	return errors.New("interrupted: nothing is left of it")
 }
 
-func (x *exporting) writeArchive(ctx context.Context, o *operator, a *bundle.Archive, m *terminal.Meter, done *exported) error {
+func (x *exporting) writeArchive(ctx context.Context, o *adminclient.Client, a *bundle.Archive, m *terminal.Meter, done *exported) error {
 	switch {
 	case x.volume > 0:
 		return x.writeVolumes(ctx, o, a, m, done)
 	case x.output == "-":
-		return x.pack(o.p.Stdout, func(w io.Writer) error { return a.WriteTo(ctx, w, o, 0, m.Add) })
+		return x.pack(o.Stdout, func(w io.Writer) error { return a.WriteTo(ctx, w, o, 0, m.Add) })
 	}
 	if err := x.roomFor(a.Size); err != nil {
 		return err
@@ -268,7 +269,7 @@ func (x *exporting) pack(to io.Writer, write func(io.Writer) error) error {
 	return z.Close()
 }
 
-func (x *exporting) writeVolumes(ctx context.Context, o *operator, a *bundle.Archive, m *terminal.Meter, done *exported) error {
+func (x *exporting) writeVolumes(ctx context.Context, o *adminclient.Client, a *bundle.Archive, m *terminal.Meter, done *exported) error {
 	v, from, err := bundle.NewVolumes(ctx, x.output, a.Digest, x.volume, x.zstd, nil)
 	if err != nil {
 		return err

@@ -16,6 +16,7 @@ import (
 
 	"forebay/cache/image"
 	"forebay/internal/admin"
+	"forebay/internal/adminclient"
 	"forebay/internal/command"
 	"forebay/internal/imageset"
 	"forebay/internal/wire"
@@ -43,7 +44,7 @@ func addImageList(cmd *cobra.Command) imageList {
 }
 
 // read returns the images that arguments and files name. What is wrong with any is an error.
-func (l imageList) read(p Program, args []string, names *wire.Registries) ([]imageset.Entry, error) {
+func (l imageList) read(p adminclient.Program, args []string, names *wire.Registries) ([]imageset.Entry, error) {
 	format, err := imageset.ParseFormat(*l.format)
 	if err != nil {
 		return nil, command.Usage(fmt.Errorf("--format: %w", err))
@@ -78,7 +79,7 @@ func (l imageList) read(p Program, args []string, names *wire.Registries) ([]ima
 	return imageset.Unique(entries), nil
 }
 
-func readImages(p Program, name string, o imageset.Options) (_ []imageset.Entry, err error) {
+func readImages(p adminclient.Program, name string, o imageset.Options) (_ []imageset.Entry, err error) {
 	if name == "-" {
 		in := p.Stdin
 		if in == nil {
@@ -105,15 +106,6 @@ func lookup(env []string) func(string) (string, bool) {
 	}
 }
 
-// names asks the server what names of images mean.
-func (o *operator) names(ctx context.Context) (*wire.Registries, error) {
-	var r admin.Registries
-	if _, err := o.ask(ctx, http.MethodGet, "/registries", nil, nil, &r); err != nil {
-		return nil, err
-	}
-	return &wire.Registries{Default: r.Default, Names: r.Names}, nil
-}
-
 // parseAge reads how long ago something may have been: Go's durations, and days.
 func parseAge(s string) (time.Duration, error) {
 	var d time.Duration
@@ -133,13 +125,13 @@ func parseAge(s string) (time.Duration, error) {
 
 // used returns the images that a server has served within the last age, each for the
 // platforms that were pulled.
-func (o *operator) used(ctx context.Context, age time.Duration, names *wire.Registries) ([]imageset.Entry, error) {
+func used(ctx context.Context, o *adminclient.Client, age time.Duration, names *wire.Registries) ([]imageset.Entry, error) {
 	var entries []imageset.Entry
 	since := time.Now().Add(-age)
 	query := url.Values{"limit": {"500"}}
 	for {
 		var page admin.ImagePage
-		if _, err := o.ask(ctx, http.MethodGet, "/images", query, nil, &page); err != nil {
+		if _, err := o.Ask(ctx, http.MethodGet, "/images", query, nil, &page); err != nil {
 			return nil, err
 		}
 		for i := range page.Images {

@@ -12,6 +12,7 @@ import (
 	"github.com/dustin/go-humanize"
 
 	"forebay/internal/admin"
+	"forebay/internal/adminclient"
 	"forebay/internal/terminal"
 )
 
@@ -20,10 +21,10 @@ const spentShown = 5
 
 // showBudgets says what the registries will still give, what will come of it, and who
 // spent it.
-func (o *operator) showBudgets(all []admin.Upstream) error {
+func showBudgets(o *adminclient.Client, all []admin.Upstream) error {
 	for _, u := range all {
 		for _, b := range u.Budgets {
-			if err := o.showBudget(u.Name, b); err != nil {
+			if err := showBudget(o, u.Name, b); err != nil {
 				return err
 			}
 		}
@@ -31,15 +32,15 @@ func (o *operator) showBudgets(all []admin.Upstream) error {
 	return nil
 }
 
-func (o *operator) showBudget(name string, b admin.Budget) error {
-	if _, err := fmt.Fprintf(o.p.Stdout, "\nBudget of %s (%s at %s): %s\n",
+func showBudget(o *adminclient.Client, name string, b admin.Budget) error {
+	if _, err := fmt.Fprintf(o.Stdout, "\nBudget of %s (%s at %s): %s\n",
 		terminal.Printable(name), terminal.Printable(b.Credential), terminal.Printable(b.Host), terminal.Printable(budgetText(b))); err != nil {
 		return err
 	}
 	if len(b.Spent) == 0 && b.Elsewhere == 0 {
 		return nil
 	}
-	t := terminal.NewTable(o.p.Stdout, "  SPENT BY", "REPOSITORY", "PULLS")
+	t := terminal.NewTable(o.Stdout, "  SPENT BY", "REPOSITORY", "PULLS")
 	for i, s := range b.Spent {
 		if i == spentShown {
 			rest := 0
@@ -85,7 +86,7 @@ func budgetText(b admin.Budget) string {
 }
 
 // showTrouble lists endpoints that fail or are not to be asked, and what was limited.
-func (o *operator) showTrouble(all []admin.Upstream) error {
+func showTrouble(o *adminclient.Client, all []admin.Upstream) error {
 	var rows [][]string
 	for _, u := range all {
 		for _, e := range u.Endpoints {
@@ -109,10 +110,10 @@ func (o *operator) showTrouble(all []admin.Upstream) error {
 	if len(rows) == 0 {
 		return nil
 	}
-	if _, err := fmt.Fprintln(o.p.Stdout); err != nil {
+	if _, err := fmt.Fprintln(o.Stdout); err != nil {
 		return err
 	}
-	t := terminal.NewTable(o.p.Stdout, "TROUBLE", "ENDPOINT", "STATE", "WHY")
+	t := terminal.NewTable(o.Stdout, "TROUBLE", "ENDPOINT", "STATE", "WHY")
 	for _, r := range rows {
 		t.Row(r...)
 	}

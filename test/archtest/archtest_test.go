@@ -161,10 +161,11 @@ func importTable() map[string][]string {
 		// Whom the dashboard tells of, and the dashboard.
 		"internal/activity": {"internal/logkey", "internal/wire"},
 		"internal/page":     {},
-		// What all commands share, and those of the operator.
-		"internal/command": {"config"},
-		"internal/operate": append(leaf(), "cache", "cache/image", "cache/upkeep", "config", "upstream", "upstream/hubapi", "internal/admin", "internal/bundle",
-			"internal/command", "internal/imageset", "internal/prefetch", "internal/regfolder", "internal/server", "internal/terminal"),
+		// What all commands share, how they reach a mirror, what they print, and those of the operator.
+		"internal/command":     {"config"},
+		"internal/adminclient": append(leaf(), "cache/upkeep", "config", "internal/admin", "internal/bundle", "internal/command", "internal/server", "internal/terminal"),
+		"internal/operate": append(leaf(), "cache", "cache/image", "cache/upkeep", "config", "upstream", "upstream/hubapi", "internal/admin", "internal/adminclient", "internal/bundle",
+			"internal/command", "internal/imageset", "internal/prefetch", "internal/regfolder", "internal/terminal"),
 		"internal/terminal": append(leaf(), "cache/upkeep", "internal/admin", "internal/prefetch"),
 
 		// The test hub shares no parser with the product, so that the two can disagree.

@@ -1,4 +1,9 @@
-package operate
+// Package adminclient is the way of a command to the mirror that it works on: one that runs,
+// by its admin API, or a storage folder that no mirror uses, by the same API within the process.
+//
+// It promises that a command does the same either way. What a mirror answers comes from
+// registries in part, so that whatever is shown goes through [terminal.Printable].
+package adminclient
 
 import (
 	"bytes"
@@ -28,12 +33,13 @@ import (
 // adminVariable names the server whose admin API the commands ask, as --server does.
 const adminVariable = "FOREBAY_ADMIN"
 
-// operator is one run of a command, with the mirror that it works on.
-type operator struct {
-	p       Program
-	server  adminServer
-	asJSON  bool
-	storage *Folder // when the command has the storage folder to itself; else nil
+// Client is one run of a command, with the mirror that it works on.
+type Client struct {
+	Program
+	AsJSON  bool
+	Storage *Folder // when the command has the storage folder to itself; else nil
+
+	server adminServer
 }
 
 // adminServer is where the admin API is, and how it is to be spoken to.
@@ -45,9 +51,15 @@ type adminServer struct {
 	how string
 }
 
+// Address is that of the server.
+func (c *Client) Address() string { return c.server.base }
+
+// Close lets go of the connections to the server.
+func (c *Client) Close() { c.server.http.CloseIdleConnections() }
+
 // findServer settles which server is asked. One that is named gets no token but that
 // which is named, too: the token of the configuration is for the server of the configuration.
-func (f *mirrorFlags) findServer(p Program) (adminServer, error) {
+func (f *Flags) findServer(p Program) (adminServer, error) {
 	env := map[string]string{}
 	for _, entry := range p.Env {
 		if name, value, ok := strings.Cut(entry, "="); ok {
@@ -159,14 +171,14 @@ func trustOnly(certFile string) (*tls.Config, error) {
 // answerMost bounds an answer: a page of 1,000 images has some 2 MB.
 const answerMost = 64 << 20
 
-// ask sends one request and decodes the answer into to, which may be nil. body may be nil.
+// Ask sends one request and decodes the answer into to, which may be nil. body may be nil.
 // It returns the answer as it came.
-func (o *operator) ask(ctx context.Context, method, path string, query url.Values, body, to any) ([]byte, error) {
+func (c *Client) Ask(ctx context.Context, method, path string, query url.Values, body, to any) ([]byte, error) {
 	text, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
 	}
-	target := o.server.base + "/api/v1" + path
+	target := c.server.base + "/api/v1" + path
 	if len(query) > 0 {
 		target += "?" + query.Encode()
 	}
@@ -178,32 +190,32 @@ func (o *operator) ask(ctx context.Context, method, path string, query url.Value
 		request.Header.Set("Content-Type", "application/json")
 		request.Header.Set(admin.OwnHeader, "1")
 	}
-	request.Header.Set("User-Agent", "forebay/"+o.p.Version)
-	if !o.server.token.Empty() {
-		request.Header.Set("Authorization", "Bearer "+o.server.token.Reveal())
+	request.Header.Set("User-Agent", "forebay/"+c.Version)
+	if !c.server.token.Empty() {
+		request.Header.Set("Authorization", "Bearer "+c.server.token.Reveal())
 	}
-	response, err := o.server.http.Do(request)
+	response, err := c.server.http.Do(request)
 	if err != nil {
-		return nil, o.unreachable(ctx, err)
+		return nil, c.unreachable(ctx, err)
 	}
 	defer response.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(response.Body, answerMost))
 	if err != nil {
-		return nil, fmt.Errorf("read the answer of %s: %w", o.server.base, err)
+		return nil, fmt.Errorf("read the answer of %s: %w", c.server.base, err)
 	}
 	if response.StatusCode >= 300 {
-		return nil, o.refused(response, answer)
+		return nil, c.refused(response, answer)
 	}
 	if to != nil {
 		if err := json.Unmarshal(answer, to); err != nil {
-			return nil, fmt.Errorf("%s gives no answer of the admin API: %w", o.server.base, err)
+			return nil, fmt.Errorf("%s gives no answer of the admin API: %w", c.server.base, err)
 		}
 	}
 	return answer, nil
 }
 
 // unreachable says what to do when no server answers.
-func (o *operator) unreachable(ctx context.Context, err error) error {
+func (c *Client) unreachable(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -211,10 +223,10 @@ func (o *operator) unreachable(ctx context.Context, err error) error {
 	if errors.As(err, &wrapped) {
 		err = wrapped.Err // without the URL, which the message has already
 	}
-	err = fmt.Errorf("no answer from %s: %w", o.server.base, err)
+	err = fmt.Errorf("no answer from %s: %w", c.server.base, err)
 	if errors.Is(err, syscall.ECONNREFUSED) {
 		hint := "No server runs there. Start it with forebay serve, or name another with --server or " + adminVariable + "."
-		if o.server.how == "admin_listen" {
+		if c.server.how == "admin_listen" {
 			hint = "No server runs with these settings. Start it with forebay serve, or name it with --server, or its configuration with --config."
 		}
 		return command.Hint(err, hint)
@@ -229,17 +241,17 @@ type refusal struct {
 
 func (e *refusal) Error() string { return e.message }
 
-// isCode reports whether err is an answer of the admin API with that code.
-func isCode(err error, code string) bool {
+// IsCode reports whether err is an answer of the admin API with that code.
+func IsCode(err error, code string) bool {
 	var r *refusal
 	return errors.As(err, &r) && r.code == code
 }
 
 // refused returns what the server has against the request.
-func (o *operator) refused(response *http.Response, answer []byte) error {
+func (c *Client) refused(response *http.Response, answer []byte) error {
 	var fault admin.Fault
 	if json.Unmarshal(answer, &fault) != nil || fault.Error.Message == "" {
-		return fmt.Errorf("%s answers %s, and so is no admin API of this version", o.server.base, response.Status)
+		return fmt.Errorf("%s answers %s, and so is no admin API of this version", c.server.base, response.Status)
 	}
 	err := &refusal{fault.Error.Code, terminal.Printable(fault.Error.Message)}
 	switch err.code {
@@ -253,13 +265,13 @@ func (o *operator) refused(response *http.Response, answer []byte) error {
 	return err
 }
 
-// writeAnswer writes an answer of the admin API for programs.
-func (o *operator) writeAnswer(answer []byte) error {
+// WriteAnswer writes an answer of the admin API for programs.
+func (c *Client) WriteAnswer(answer []byte) error {
 	var b bytes.Buffer
 	if err := json.Indent(&b, bytes.TrimSpace(answer), "", "  "); err != nil {
 		return err
 	}
 	b.WriteByte('\n')
-	_, err := o.p.Stdout.Write(b.Bytes())
+	_, err := c.Stdout.Write(b.Bytes())
 	return err
 }

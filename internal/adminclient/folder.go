@@ -1,4 +1,4 @@
-package operate
+package adminclient
 
 import (
 	"bytes"
@@ -8,13 +8,38 @@ import (
 	"io"
 	"net/http"
 
+	"forebay/cache/upkeep"
 	"forebay/config"
+	"forebay/internal/admin"
+	"forebay/internal/command"
+	"forebay/internal/wire"
 )
+
+// Program is the program that the commands are part of: what it sees of its process, and
+// what it knows how to build.
+type Program struct {
+	command.Process
+	Version string
+	// OpenFolder opens the storage folder of a configuration, which no server may use. One
+	// that is not there is made if mayBeNew, and refused otherwise.
+	OpenFolder func(c *config.Config, mayBeNew bool) (*Folder, error)
+}
+
+// Folder is a storage folder that a command has to itself. Whoever opened it calls Close.
+type Folder struct {
+	Keeper *upkeep.Keeper
+	Names  *wire.Registries
+	// Admin makes its admin API. The caller closes that, before the folder.
+	Admin func() (*admin.API, error)
+	// Run does its work in the background until ctx is done.
+	Run   func(ctx context.Context) error
+	Close func() error
+}
 
 // openLocal opens the storage folder of a configuration for a command. The admin API is
 // asked within the process, so that commands do the same with a server and without. The
 // caller calls done.
-func openLocal(p Program, c *config.Config, mayBeNew bool) (o *operator, done func() error, err error) {
+func openLocal(p Program, c *config.Config, mayBeNew bool) (o *Client, done func() error, err error) {
 	if c.Log.Level == config.LevelDebug || c.Log.Level == config.LevelInfo {
 		c.Log.Level = config.LevelWarn // the command itself tells the rest
 	}
@@ -26,7 +51,7 @@ func openLocal(p Program, c *config.Config, mayBeNew bool) (o *operator, done fu
 	if err != nil {
 		return nil, nil, errors.Join(err, folder.Close())
 	}
-	o = &operator{p: p, storage: folder, server: adminServer{
+	o = &Client{Program: p, Storage: folder, server: adminServer{
 		base: "http://localhost", how: "--" + folderFlag, http: &http.Client{Transport: inProcess{api}},
 	}}
 	return o, func() error {
@@ -35,9 +60,9 @@ func openLocal(p Program, c *config.Config, mayBeNew bool) (o *operator, done fu
 	}, nil
 }
 
-// openWorking opens the folder that was named, with its work in the background and without
+// OpenWorking opens the folder that was named, with its work in the background and without
 // an admin API, for commands that use its cache. The caller calls closeAll.
-func (f *mirrorFlags) openWorking(p Program) (folder *Folder, closeAll func() error, err error) {
+func (f *Flags) OpenWorking(p Program) (folder *Folder, closeAll func() error, err error) {
 	c, err := f.load(p)
 	if err != nil {
 		return nil, nil, err
@@ -45,7 +70,7 @@ func (f *mirrorFlags) openWorking(p Program) (folder *Folder, closeAll func() er
 	if c.Log.Level != config.LevelDebug {
 		c.Log.Level = config.LevelError // what goes wrong with images is told in the end
 	}
-	folder, err = p.OpenFolder(c, mayBeNew)
+	folder, err = p.OpenFolder(c, MayBeNew)
 	if err != nil {
 		return nil, nil, err
 	}
