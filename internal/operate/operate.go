@@ -11,6 +11,7 @@ import (
 
 	"forebay/config"
 	"forebay/internal/adminclient"
+	"forebay/internal/carry"
 	"forebay/upstream"
 )
 
@@ -26,7 +27,7 @@ func Commands(all Program) []*cobra.Command {
 	p := all.Program
 	return []*cobra.Command{
 		newList(p), newImages(p), newInspect(p), newTag(p), newStatus(p), newStats(p), newRefresh(p), newRepair(p), newPurge(p),
-		newPin(p), newUnpin(p), newPins(p), newVerify(p), newCollect(p), newJobs(p), newExport(p), newImport(p), newInventory(p),
+		newPin(p), newUnpin(p), newPins(p), newVerify(p), newCollect(p), newJobs(p), carry.NewExport(p), carry.NewImport(p), carry.NewInventory(p),
 		newPrefetch(p), newLock(p), newWanted(p), newHub(all),
 	}
 }

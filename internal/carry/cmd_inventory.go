@@ -1,4 +1,4 @@
-package operate
+package carry
 
 import (
 	"context"
@@ -15,7 +15,8 @@ import (
 	"forebay/internal/terminal"
 )
 
-func newInventory(p adminclient.Program) *cobra.Command {
+// NewInventory returns forebay inventory.
+func NewInventory(p adminclient.Program) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "inventory",
 		Short: "Write what is kept here, for exports that leave it out",

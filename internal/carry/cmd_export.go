@@ -1,4 +1,9 @@
-package operate
+// Package carry is the commands that carry images in files from one mirror to another, where
+// no network does: export, inventory and import, and the import of another registry's folder.
+//
+// It promises that a file is there whole or not at all, and that every byte is compared with
+// its digest on either side. How a bundle is made up is that of package bundle.
+package carry
 
 import (
 	"cmp"
@@ -44,7 +49,8 @@ const (
 	formatDocker = "docker-archive"
 )
 
-func newExport(p adminclient.Program) *cobra.Command {
+// NewExport returns forebay export.
+func NewExport(p adminclient.Program) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "export [REF…]",
 		Short: "Write images to a file, to be carried to another mirror",
@@ -72,7 +78,7 @@ Asks the running server, or with --storage-dir reads a folder that no server use
 	flags.StringArrayVarP(&x.files, "file", "f", nil, "file that names images: a list, Kubernetes or Compose YAML, a Dockerfile or a lock file; may be repeated, - for standard input")
 	flags.StringArrayVar(&x.sets, "set", nil, "prefetch set of the server's configuration; may be repeated")
 	flags.BoolVar(&x.pinned, "pinned", false, "all that is pinned")
-	flags.StringSliceVar(&x.platforms, "platform", nil, platformHelp)
+	flags.StringSliceVar(&x.platforms, "platform", nil, "platform, such as linux/arm64; may be repeated; all for every platform")
 	flags.BoolVar(&x.referrers, "referrers", false, "signatures, SBOMs and attestations that are kept, too")
 	flags.BoolVar(&x.fetch, "fetch", false, "fetch what is missing first")
 	flags.StringArrayVar(&x.since, "since", nil, "manifest of an earlier bundle: leave out what it brought; may be repeated")

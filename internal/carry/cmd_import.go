@@ -1,4 +1,4 @@
-package operate
+package carry
 
 import (
 	"context"
@@ -31,7 +31,8 @@ type importing struct {
 	as, registry string
 }
 
-func newImport(p adminclient.Program) *cobra.Command {
+// NewImport returns forebay import, and what is below it.
+func NewImport(p adminclient.Program) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "import FILE…",
 		Short: "Take in images from a file",
