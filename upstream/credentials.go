@@ -215,11 +215,9 @@ func (s *keychainSource) identity(ctx context.Context, renew bool) (identity, er
 		go s.find(run) // ends with the helper; there is never a second one beside it
 	}
 	s.mu.Unlock()
-	timeout := time.NewTimer(helperTimeout)
-	defer timeout.Stop()
 	select {
 	case <-run.done:
-	case <-timeout.C:
+	case <-time.After(helperTimeout):
 		return identity{}, errors.New("docker config: the credential helper does not answer")
 	case <-ctx.Done():
 		return identity{}, context.Cause(ctx)

@@ -249,10 +249,8 @@ func (w limitWait) sitOut(ctx context.Context, err error) bool {
 	if w.r.opts.Now().Add(e.RetryAfter).After(w.until) {
 		return false
 	}
-	timer := time.NewTimer(e.RetryAfter)
-	defer timer.Stop()
 	select {
-	case <-timer.C:
+	case <-time.After(e.RetryAfter):
 		return true
 	case <-ctx.Done():
 	case <-w.r.stopping.Done():

@@ -34,15 +34,13 @@ func (s *Store) Readable() error {
 	if done == nil {
 		return err
 	}
-	timer := time.NewTimer(readableWait)
-	defer timer.Stop()
 	select {
 	case <-done:
 		l := &s.health.look
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		return l.err
-	case <-timer.C:
+	case <-time.After(readableWait):
 		return errHangs
 	}
 }

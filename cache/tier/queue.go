@@ -75,15 +75,12 @@ func (q *queue) next(ctx context.Context) *upload {
 		}
 		changed := q.changed
 		q.mu.Unlock()
-		timer := time.NewTimer(wait)
 		select {
 		case <-changed:
-		case <-timer.C:
+		case <-time.After(wait):
 		case <-ctx.Done():
-			timer.Stop()
 			return nil
 		}
-		timer.Stop()
 	}
 }
 

@@ -71,14 +71,11 @@ func (t *Tier) surveys(ctx context.Context) {
 	last := t.readSurvey()
 	next := last.At.Add(t.every())
 	for {
-		timer := time.NewTimer(time.Until(next))
 		select {
-		case <-timer.C:
+		case <-time.After(time.Until(next)):
 		case <-ctx.Done():
-			timer.Stop()
 			return
 		}
-		timer.Stop()
 		s, err := t.Survey(ctx)
 		t.told(ctx, &t.reads, err)
 		if err != nil {

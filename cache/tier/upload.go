@@ -165,11 +165,9 @@ func (t *Tier) refill(ctx context.Context) {
 		if all {
 			continue
 		}
-		timer := time.NewTimer(retryLeast)
 		select {
-		case <-timer.C:
+		case <-time.After(retryLeast):
 		case <-ctx.Done():
-			timer.Stop()
 		}
 	}
 }

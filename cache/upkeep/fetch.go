@@ -425,10 +425,8 @@ func (f *fetching) pause(ctx context.Context, err error) error {
 	if errors.As(err, &limited) && limited.RetryAfter > 0 {
 		wait = min(wait, limited.RetryAfter)
 	}
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
 	select {
-	case <-timer.C:
+	case <-time.After(wait):
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()

@@ -362,11 +362,9 @@ func awaitTime(ctx context.Context, until time.Time) bool {
 			return ctx.Err() == nil
 		}
 		// In pieces, since a machine that sleeps stops the timer and not the clock.
-		timer := time.NewTimer(min(left, 10*time.Minute))
 		select {
-		case <-timer.C:
+		case <-time.After(min(left, 10*time.Minute)):
 		case <-ctx.Done():
-			timer.Stop()
 			return false
 		}
 	}

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"forebay/internal/manifest"
 )
 
 // Contents is all that belongs to an image.
@@ -80,7 +82,7 @@ func (p *Plan) Add(c Contents) error {
 	if !p.docker {
 		return nil
 	}
-	only := slices.IndexFunc(c.Parts, func(part Part) bool { return part.Manifest && !isIndex(part.MediaType) })
+	only := slices.IndexFunc(c.Parts, func(part Part) bool { return part.Manifest && !manifest.IsIndexType(part.MediaType) })
 	if only < 0 || len(c.Platforms) > 1 {
 		return fmt.Errorf("%s: %w", c.Name, ErrOnePlatform)
 	}
@@ -125,10 +127,6 @@ func (p *Plan) part(part Part) {
 	default:
 		p.out.Blobs = append(p.out.Blobs, part.Blob)
 	}
-}
-
-func isIndex(mediaType string) bool {
-	return strings.HasSuffix(mediaType, ".index.v1+json") || strings.HasSuffix(mediaType, ".list.v2+json")
 }
 
 // repositoryOf takes tag and digest from a name in full.

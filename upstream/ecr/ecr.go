@@ -27,6 +27,7 @@ import (
 	"go.uber.org/zap"
 
 	"forebay/internal/logkey"
+	"forebay/internal/wire"
 )
 
 // Options configures an [Issuer]. Registry is required.
@@ -251,10 +252,7 @@ func brief(err error) error {
 		text = said.ErrorCode() + ": " + said.ErrorMessage()
 	}
 	text = strings.Join(strings.Fields(text), " ")
-	if len(text) > textMax {
-		text = strings.ToValidUTF8(text[:textMax], "") + "…"
-	}
-	return &quietError{text: "ecr: get authorization token: " + text, cause: err}
+	return &quietError{text: "ecr: get authorization token: " + wire.Clip(text, textMax), cause: err}
 }
 
 // quietError is a foreign error in fewer words. It can be tested with errors.Is but not

@@ -238,10 +238,8 @@ func (c *Client) afford(ctx context.Context, op string) error {
 
 // sleep waits for d and reports whether ctx is still alive then.
 func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
 	select {
-	case <-timer.C:
+	case <-time.After(d):
 		return true
 	case <-ctx.Done():
 		return false
