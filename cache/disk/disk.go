@@ -150,9 +150,6 @@ func (s *Store) Close() error {
 	return err
 }
 
-// Dir returns the folder's name as given to Open.
-func (s *Store) Dir() string { return s.dir }
-
 // Blob opens a committed blob for reading and returns its size. The caller closes the
 // file, which is a plain one so that the kernel can copy it to a connection. Removing
 // the blob does not disturb files already open.

@@ -18,11 +18,8 @@ const maxMeta = 1 << 20
 // a loss of power they may be missing although they were written, so that whoever resumes
 // must compute the digest from the bytes as they are read back.
 type State struct {
-	Size     int64      `json:"size"`               // bytes of the whole blob, -1 while unknown
-	Have     [][2]int64 `json:"have"`               // [off, end) written, ascending, not overlapping
-	Upstream string     `json:"upstream,omitempty"` // public name of where the bytes came from
-	Repo     string     `json:"repo,omitempty"`     // canonical name of the repository asked
-	ETag     string     `json:"etag,omitempty"`     // of the upstream's answer, for If-Range
+	Size int64      `json:"size"` // bytes of the whole blob, -1 while unknown
+	Have [][2]int64 `json:"have"` // [off, end) written, ascending, not overlapping
 }
 
 // valid reports whether the ranges make sense for a file of length bytes.

@@ -203,31 +203,4 @@ func (p *Policy) Age() time.Duration {
 	return p.age
 }
 
-// Share is a part of what a policy knows.
-type Share struct {
-	Len   int
-	Bytes int64
-}
-
-// Shares says how the content of a cache is divided.
-type Shares struct {
-	Manifests Share
-	Small     Share // blobs below 1 MiB
-	Fresh     Share // others, not used again yet
-	Proven    Share // others, used again
-	Kept      Share // what the caller would not have dropped lately; in no other share
-	Ghosts    Share // what was dropped and is remembered by name; not in the cache
-}
-
-// Shares returns the division at this moment.
-func (p *Policy) Shares() Shares {
-	p.mu.RLock()
-	defer p.mu.RUnlock()
-	of := func(q queue) Share { return Share{Len: p.queues[q].n, Bytes: p.queues[q].bytes} }
-	return Shares{
-		Manifests: of(manifests), Small: of(small), Fresh: of(fresh), Proven: of(proven),
-		Kept: of(aside), Ghosts: of(gone),
-	}
-}
-
 func (p *Policy) minute() uint32 { return minutes(p.now()) }

@@ -138,7 +138,7 @@ func (w *listing) child(_ manifest.Node, child manifest.Descriptor) (bool, error
 
 // refer notes the known referrers of a manifest.
 func (w *listing) refer(n manifest.Node) (all []manifest.Descriptor, err error) {
-	known, err := w.images.Referrers(w.repo, n.Digest)
+	known, err := w.images.referrers(w.repo, n.Digest)
 	for _, r := range known {
 		if w.seen[r.Digest] && r.Tag == "" {
 			continue

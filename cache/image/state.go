@@ -123,9 +123,9 @@ func (i *Images) Listed(repo Repo, d v1.Hash) ([]manifest.Descriptor, error) {
 	return all, nil
 }
 
-// Referrers returns the signatures and other referrers of a manifest that repo is known to
+// referrers returns the signatures and other referrers of a manifest that repo is known to
 // hold: by a list of the upstream, or by the tags that stand for such a list.
-func (i *Images) Referrers(repo Repo, d v1.Hash) ([]Referrer, error) {
+func (i *Images) referrers(repo Repo, d v1.Hash) ([]Referrer, error) {
 	listed, err := i.Listed(repo, d)
 	if err != nil {
 		return nil, err
@@ -149,9 +149,9 @@ func (i *Images) Referrers(repo Repo, d v1.Hash) ([]Referrer, error) {
 	return all, nil
 }
 
-// Known returns what Referrers does as descriptors. An index that cannot be read knows none.
+// Known returns what referrers does as descriptors. An index that cannot be read knows none.
 func (i *Images) Known(repo Repo, d v1.Hash) (all []manifest.Descriptor) {
-	known, err := i.Referrers(repo, d)
+	known, err := i.referrers(repo, d)
 	if err != nil {
 		i.store.Unknown(err)
 	}

@@ -17,12 +17,12 @@ import (
 // quarantineMost bounds what is kept of damaged blobs, for somebody to look at.
 const quarantineMost = 1 << 30
 
-// Drop makes room: it removes content from the disk that is worth least. What is known of
+// drop makes room: it removes content from the disk that is worth least. What is known of
 // its use stays, for when it comes back, and so do links: they are still true.
 //
 // Files that are being read stay readable. The file goes first: a record without its file
 // is harmless, a file without record stays for ever.
-func (s *Store) Drop(all []v1.Hash) error {
+func (s *Store) drop(all []v1.Hash) error {
 	var errs []error
 	gone := all[:0:0]
 	for _, d := range all {
@@ -79,7 +79,7 @@ func (s *Store) cool(d v1.Hash) {
 	}
 }
 
-// Unlink takes links from a repository. The content stays: see [Store.Drop].
+// Unlink takes links from a repository. The content stays: see [Store.Remove].
 func (s *Store) Unlink(repo Repo, links []Link) error {
 	err := s.Update(func(b *index.Batch) error {
 		for _, l := range links {
@@ -146,7 +146,7 @@ func (s *Store) dropOld(ctx context.Context) {
 	for len(old) > 0 {
 		batch := old[:min(len(old), dropBatch)]
 		old = old[len(batch):]
-		if err := s.Drop(batch); err != nil {
+		if err := s.drop(batch); err != nil {
 			s.Log.Error("old content not dropped", logkey.Err(err))
 		}
 		s.Log.Info("old content dropped", logkey.Count(len(batch)))

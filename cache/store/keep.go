@@ -1,7 +1,6 @@
 package store
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -16,7 +15,6 @@ import (
 	"forebay/cache/event"
 	"forebay/cache/evict"
 	"forebay/cache/index"
-	"forebay/cache/tier"
 	"forebay/internal/manifest"
 	"forebay/internal/sums"
 )
@@ -250,7 +248,7 @@ func (s *Store) Blob(d v1.Hash) (*os.File, int64) {
 		return nil, 0
 	}
 	s.note(&s.health.reads, nil)
-	s.Use(d)
+	s.use(d)
 	return file, size
 }
 
@@ -281,15 +279,15 @@ func (s *Store) usedManifest(m *Manifest) {
 	if now-last < int64(useEvery/time.Second) || !m.used.CompareAndSwap(last, now) {
 		return
 	}
-	s.Use(m.Desc.Digest)
+	s.use(m.Desc.Digest)
 	s.Room.policy.TouchRefs(m.refs...)
 	for _, d := range m.refs {
 		s.Index.Touch(d)
 	}
 }
 
-// Use notes that content is used.
-func (s *Store) Use(d v1.Hash) {
+// use notes that content is used.
+func (s *Store) use(d v1.Hash) {
 	s.Index.Touch(d)
 	s.Room.policy.Touch(d)
 }
@@ -326,12 +324,4 @@ func (s *Store) noteUse(b *index.Batch, d v1.Hash) error {
 		return err
 	}
 	return b.NoteUse(d, used)
-}
-
-// SurveyBucket lists the bucket now, see [tier.Tier.Survey].
-func (s *Store) SurveyBucket(ctx context.Context) (tier.Survey, error) {
-	if s.Bucket == nil {
-		return tier.Survey{}, errors.New("there is no bucket")
-	}
-	return s.Bucket.Survey(ctx)
 }

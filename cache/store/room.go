@@ -187,7 +187,7 @@ func (r *Room) evict(need int64, stays func(v1.Hash) bool) (done evicted) {
 		for i, v := range batch {
 			names[i] = v.Digest
 		}
-		if err := r.s.Drop(names); err != nil {
+		if err := r.s.drop(names); err != nil {
 			r.log.Error("content not evicted", logkey.Err(err))
 		}
 		for _, v := range batch {

@@ -278,7 +278,7 @@ func (v *survey) gone(shard string, listed map[v1.Hash]bool) error {
 			}
 			if !listed[r.Digest] && r.Stamp.Before(v.now) {
 				v.done.Gone++
-				v.t.Missing(r.Digest)
+				v.t.missing(r.Digest)
 			}
 		}
 		if len(some) < page {

@@ -231,7 +231,7 @@ func (t *Tier) Open(ctx context.Context, d v1.Hash, off, end int64) (*pull.Body,
 	body, err := t.opts.Bucket.Open(ctx, d, off, end)
 	t.told(ctx, &t.reads, err)
 	if pull.KindOf(err) == pull.NotFound && err != nil {
-		t.Missing(d)
+		t.missing(d)
 	}
 	if err != nil {
 		return nil, err
@@ -290,8 +290,8 @@ func (t *Tier) Get(ctx context.Context, d v1.Hash, limit int64) ([]byte, error) 
 	return b, err
 }
 
-// Missing notes that the bucket does not have an object after all.
-func (t *Tier) Missing(d v1.Hash) {
+// missing notes that the bucket does not have an object after all.
+func (t *Tier) missing(d v1.Hash) {
 	gone, err := t.forget(d)
 	if err != nil {
 		t.log.Warn("object not forgotten", logkey.Digest(d), logkey.Err(err))
@@ -420,7 +420,7 @@ func (t *Tier) Redirect(ctx context.Context, d v1.Hash, size int64) string {
 		t.told(ctx, &t.reads, err)
 		switch {
 		case err != nil && pull.KindOf(err) == pull.NotFound:
-			t.Missing(d)
+			t.missing(d)
 			return ""
 		case err != nil:
 			return ""

@@ -608,7 +608,7 @@ func TestSharedBucket(t *testing.T) {
 	w.settled(w.m)
 	survey := func(m *mirrortest.Mirror) tier.Survey {
 		t.Helper()
-		s, err := m.Cache().Store().SurveyBucket(t.Context())
+		s, err := m.Cache().Store().Bucket.Survey(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -661,17 +661,17 @@ func TestBucketCap(t *testing.T) {
 		w.pull(w.m, blobPath("library/app", digests[i]), "", raw)
 	}
 	w.settled(w.m)
-	s, err := w.m.Cache().Store().SurveyBucket(t.Context())
+	s, err := w.m.Cache().Store().Bucket.Survey(t.Context())
 	if err != nil || s.Removed != 0 {
-		t.Fatalf("SurveyBucket = %+v, %v; want nothing removed: all are young", s, err)
+		t.Fatalf("Survey = %+v, %v; want nothing removed: all are young", s, err)
 	}
 	fresh := w.mirror(func(o *tier.Options, _ *cache.Options) { o.MaxBytes, o.SurveyEvery = 50_000, time.Hour })
 	w.m.Stop()
 	for i, d := range digests {
 		w.s3.Age("", hash(t, d), time.Duration(100-i)*time.Hour)
 	}
-	if s, err = fresh.Cache().Store().SurveyBucket(t.Context()); err != nil || s.Removed != 5 {
-		t.Fatalf("SurveyBucket = %+v, %v; want 5 removed", s, err)
+	if s, err = fresh.Cache().Store().Bucket.Survey(t.Context()); err != nil || s.Removed != 5 {
+		t.Fatalf("Survey = %+v, %v; want 5 removed", s, err)
 	}
 	if n := w.s3.Count("DeleteObjects"); n != 1 {
 		t.Errorf("%d requests to remove 5 objects, want 1", n)

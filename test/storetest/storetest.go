@@ -486,7 +486,7 @@ func (s *subject) begin(d v1.Hash, b []byte) disk.State {
 	n := int64(len(b))
 	s.write(p, b[:10], 0)
 	s.write(p, b[n-10:], n-10)
-	st := disk.State{Size: n, Have: [][2]int64{{0, 10}, {n - 10, n}}, Upstream: "docker.io", Repo: "library/x", ETag: `"e"`}
+	st := disk.State{Size: n, Have: [][2]int64{{0, 10}, {n - 10, n}}}
 	if err := p.SaveMeta(st); err != nil {
 		s.t.Fatalf("SaveMeta: %v", err)
 	}
