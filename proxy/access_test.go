@@ -69,7 +69,7 @@ func TestAccessLog(t *testing.T) {
 		if took, ok := got["took_s"].(float64); !ok || took < 0 {
 			t.Errorf("%s %s: took %v", row.method, row.target, got["took_s"])
 		}
-		// T20: what a client says to be let in is nobody's business.
+		// T20 of docs/clients.md: what a client says to be let in is nobody's business.
 		if text := fmt.Sprint(got); strings.Contains(text, "s3cr3t") || strings.Contains(text, "czNjcjN0") {
 			t.Errorf("secrets in the log: %s", text)
 		}

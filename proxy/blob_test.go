@@ -36,7 +36,7 @@ func someData(n int) []byte {
 
 const blobPath = "/v2/library/nginx/blobs/" + digestA
 
-// M27, M28: a blob looks the same whether it is kept or arriving.
+// M27, M28 of docs/clients.md: a blob looks the same whether it is kept or arriving.
 func TestBlobHeaders(t *testing.T) {
 	data := someData(5000)
 	kept := &fakeCache{result: cache.Hit}

@@ -30,7 +30,8 @@ func (l *oneConn) Accept() (net.Conn, error) {
 func (l *oneConn) Close() error   { close(l.done); return nil }
 func (l *oneConn) Addr() net.Addr { return &net.TCPAddr{} }
 
-// M63: a body that never comes, or never ends, does not hold up the answer or the connection.
+// M63 of docs/clients.md: a body that never comes, or never ends, does not hold up the
+// answer or the connection.
 func TestUnsentBodyDoesNotHang(t *testing.T) {
 	rows := map[string]string{
 		"announced":     "POST /v2/nginx/blobs/uploads/ HTTP/1.1\r\nHost: m\r\nContent-Length: 100\r\n\r\nabc",

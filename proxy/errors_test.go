@@ -11,7 +11,7 @@ import (
 	"forebay/internal/pull"
 )
 
-// T12, T28, T42: who is told what.
+// T12, T28, T42 of docs/clients.md: who is told what.
 func TestErrorTable(t *testing.T) {
 	const (
 		dockerd    = "docker/28.5.2 go/go1.24 UpstreamClient(Docker-Client/28 \\(linux\\))"

@@ -102,8 +102,8 @@ func newMirror(t *testing.T, data, want []byte) (h *Handler, g *registry, path s
 	return h, g, "/v2/library/nginx/blobs/sha256:" + hex.EncodeToString(sum[:])
 }
 
-// M28, T31: while a blob arrives, every client reads its own part of it, and gets what
-// is there before the rest is.
+// M28, T31 of docs/clients.md: while a blob arrives, every client reads its own part of it,
+// and gets what is there before the rest is.
 func TestArrivingBlobFollowedByMany(t *testing.T) {
 	data := someData(8 << 20)
 	h, g, path := newMirror(t, data, data)

@@ -15,7 +15,7 @@ import (
 )
 
 // next returns where the Link of an answer points, "" without one. It must be without a
-// host, so that it works behind any name (T26).
+// host, so that it works behind any name (T26 of docs/clients.md).
 func next(t *testing.T, a answer) string {
 	t.Helper()
 	link := a.Header.Get("Link")

@@ -13,7 +13,8 @@ import (
 	"forebay/cache"
 )
 
-// M27, T05, T06: the same headers for HEAD and GET, and the bytes as they came.
+// M27, T05, T06 of docs/clients.md: the same headers for HEAD and GET, and the bytes as
+// they came.
 func TestManifestHeaders(t *testing.T) {
 	f := &fakeCache{manifest: aManifest(t)}
 	url := serve(t, newHandler(t, f, nil))

@@ -21,7 +21,7 @@ func aManifest(t testing.TB) cache.Manifest {
 	}
 }
 
-// T23, T24: however a client names it, it is one thing.
+// T23, T24 of docs/clients.md: however a client names it, it is one thing.
 func TestAllShapesReachOneRepository(t *testing.T) {
 	f := &fakeCache{manifest: aManifest(t)}
 	url := serve(t, newHandler(t, f, nil))

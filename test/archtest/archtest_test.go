@@ -463,46 +463,85 @@ func TestOnlyTheStoreChangesContent(t *testing.T) {
 	}
 }
 
-// What a comment refers to must be in the repository.
-func TestCommentsReferToWhatIsHere(t *testing.T) {
-	for _, s := range sources(t) {
-		for _, group := range s.file.Comments {
-			if strings.Contains(group.Text(), "facts/") {
-				t.Errorf("%s refers to a file that is not in the repository", s.at(group))
+// What the repository refers to must be in it: notes kept elsewhere are nowhere for a reader.
+func TestNothingRefersToNotesKeptElsewhere(t *testing.T) {
+	root := filepath.Join("..", "..")
+	notes := "facts" + "/"
+	read := 0
+	err := filepath.WalkDir(root, func(name string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		base := entry.Name()
+		if entry.IsDir() {
+			if base == ".git" || base == "node_modules" || base == "bin" || base == "dist" {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		texts := []string{".go", ".md", ".yaml", ".yml", ".js", ".mjs", ".json", ".sh", ".html", ".css", ".service"}
+		if !entry.Type().IsRegular() || !slices.Contains(texts, filepath.Ext(base)) && base != "Makefile" && base != "Dockerfile" {
+			return nil
+		}
+		text, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		read++
+		for i, line := range strings.Split(string(text), "\n") {
+			if strings.Contains(line, notes) {
+				t.Errorf("%s:%d refers to %s, which is not in the repository", name, i+1, notes)
 			}
 		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if read < 100 {
+		t.Fatalf("read only %d files below %q", read, root)
 	}
 }
 
-// A test that is named after a case, such as TestT42_… or TestM05, can be looked up.
+// A test that is named after a case, such as TestT42_… or TestM05, can be looked up, and so
+// can a comment: its file says where.
 func TestCasesAreDescribed(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "clients.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	described := map[string]bool{}
+	described, used := map[string]bool{}, map[string]bool{}
 	for _, row := range regexp.MustCompile(`(?m)^\| ([TM][0-9]{2}) \|`).FindAllStringSubmatch(string(text), -1) {
 		described[row[1]] = true
 	}
-	if len(described) < 50 {
-		t.Fatalf("docs/clients.md describes %d cases, want a table of them", len(described))
-	}
-	number := regexp.MustCompile(`\b[TM][0-9]{2}\b`)
-	named := regexp.MustCompile(`^Test((?:[TM][0-9]{2}_?)+)`)
+	number := regexp.MustCompile(`\b([TMX]-?[0-9]{1,2})b?\b`)
+	named := regexp.MustCompile(`^Test((?:[TMX][0-9]+_?)+)`)
 	for _, s := range sources(t) {
 		var said []string
+		explained := false
 		for _, group := range s.file.Comments {
-			said = append(said, number.FindAllString(group.Text(), -1)...)
+			for _, found := range number.FindAllStringSubmatch(group.Text(), -1) {
+				said = append(said, found[1])
+			}
+			explained = explained || strings.Contains(group.Text(), "docs/clients.md")
+		}
+		if len(said) > 0 && !explained {
+			t.Errorf("%s names case %s and not docs/clients.md, which describes it", s.name, said[0])
 		}
 		for _, decl := range s.file.Decls {
 			if f, ok := decl.(*ast.FuncDecl); ok && s.test && named.MatchString(f.Name.Name) {
-				said = append(said, regexp.MustCompile(`[TM][0-9]{2}`).FindAllString(named.FindStringSubmatch(f.Name.Name)[1], -1)...)
+				said = append(said, regexp.MustCompile(`[TMX][0-9]+`).FindAllString(named.FindStringSubmatch(f.Name.Name)[1], -1)...)
 			}
 		}
 		for _, name := range said {
-			if !described[name] {
+			if used[name] = true; !described[name] {
 				t.Errorf("%s names case %s, which docs/clients.md does not describe", s.name, name)
 			}
+		}
+	}
+	for name := range described {
+		if !used[name] {
+			t.Errorf("docs/clients.md describes case %s, which nothing names", name)
 		}
 	}
 }

@@ -13,7 +13,8 @@ import (
 	"forebay/upstream"
 )
 
-// T14, containerd#10624: a client may wait for headers for ever. With the shipped timeouts
+// T14 of docs/clients.md, containerd#10624: a client may wait for headers for ever. With
+// the shipped timeouts
 // it hears within 20 s, wherever the upstream hangs; 2 s of them are left to the machine and
 // the network.
 func TestT14_HeadersWithinTwentySeconds(t *testing.T) {

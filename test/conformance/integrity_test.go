@@ -43,8 +43,8 @@ func corruptions() map[string]hubtest.Fault {
 // withToken is for rules: it leaves the challenge alone.
 func withToken(s *hubtest.State) bool { return s.Role != hubtest.RoleRegistry || s.Bearer }
 
-// M20: whatever comes wrong, no wrong byte is ever complete or kept, and one wrong answer
-// does not keep the next request from the right one.
+// M20 of docs/clients.md: whatever comes wrong, no wrong byte is ever complete or kept, and
+// one wrong answer does not keep the next request from the right one.
 func TestM20_NothingWrongIsServedOrKept(t *testing.T) {
 	t.Parallel()
 	for name, fault := range corruptions() {

@@ -28,8 +28,8 @@ func withAccount(t *testing.T, mo mirrortest.Options) (hub *hubtest.Hub, m *mirr
 	return hub, m, c, secret
 }
 
-// M50: content of one repository is not given through another, by no request, while it
-// arrives, when it is here, and after a restart; and the answer is the one for content that
+// M50 of docs/clients.md: content of one repository is not given through another, by no
+// request, while it arrives, when it is here, and after a restart; and the answer is the one for content that
 // nobody has.
 func TestM50_ContentStaysWithItsRepository(t *testing.T) {
 	hub, m, c, secret := withAccount(t, mirrortest.Options{})

@@ -63,7 +63,7 @@ func TestFiguresOfACrowd(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		step("(d) moved to a new image:", cost{heads: 1, gets: 3, charged: 3, bytes: size})
-		// M01: where all are of one platform, that is the index and one child.
+		// M01 of docs/clients.md: where all are of one platform, that is the index and one child.
 		one := b.hub.PushImage("library/one", "latest", hubtest.ImageSpec{Platforms: spec.Platforms, Seed: 2000})
 		before := b.spent()
 		var wg sync.WaitGroup

@@ -39,7 +39,7 @@ func (a *answer) tags(t testing.TB) tagList {
 var nextPattern = regexp.MustCompile(`^<([^>]*)>; rel="next"$`)
 
 // next returns the path that the Link header leads to, "" without one. It must be a
-// reference without a host, so that it works behind any name (T26).
+// reference without a host, so that it works behind any name (T26 of docs/clients.md).
 func (a *answer) next(t testing.TB) string {
 	t.Helper()
 	link := a.Header.Get("Link")

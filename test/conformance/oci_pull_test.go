@@ -438,7 +438,7 @@ func TestOCIPull_ManifestSizes(t *testing.T) {
 }
 
 // Writes are refused with 405 and the methods that are allowed, whatever the path; the
-// upstream never hears of them (M63).
+// upstream never hears of them (M63 of docs/clients.md).
 func TestOCIPull_M63_WritesAreRefused(t *testing.T) {
 	hub, m, c := setup(t, hubtest.Options{}, mirrortest.Options{})
 	img := hub.PushImage("library/ro", "latest", hubtest.ImageSpec{})

@@ -66,8 +66,8 @@ func secretsOf() []string {
 	}
 }
 
-// M40: redirects of a blob to everywhere. Nothing that is not public is asked,
-// nobody but the registry and its token server sees a credential, and the client hears.
+// M40 of docs/clients.md: redirects of a blob to everywhere. Nothing that is not public is
+// asked, nobody but the registry and its token server sees a credential, and the client hears.
 func TestM40_RedirectsToEverywhere(t *testing.T) {
 	t.Parallel()
 	for name, fault := range map[string]hubtest.Fault{

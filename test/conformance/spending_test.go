@@ -52,7 +52,7 @@ func containerdPull(t testing.TB, c *client, m *mirrortest.Mirror, hub *hubtest.
 	}
 }
 
-// M01, T29 (distribution#4664): a hundred clients, one fetch of everything.
+// M01, T29 of docs/clients.md (distribution#4664): a hundred clients, one fetch of everything.
 func TestM01_T29_HundredClientsOneFetch(t *testing.T) {
 	hub, m, _ := setup(t, hubtest.Options{}, mirrortest.Options{})
 	img := hub.PushImage("library/app", "latest", hubtest.ImageSpec{Platforms: []string{"linux/amd64", "linux/arm64"}, LayerSize: 300_000})
@@ -117,7 +117,7 @@ func TestM02_WarmCache(t *testing.T) {
 	}
 }
 
-// M-02: once a time to live is over, a hundred clients cost one free request.
+// M02: once a time to live is over, a hundred clients cost one free request.
 func TestM02_ExpiredTag(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBubble(t, bubbleOptions{})

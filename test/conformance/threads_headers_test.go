@@ -12,8 +12,8 @@ import (
 	"forebay/test/mirrortest"
 )
 
-// T01, moby#42022: dockerd hands its Docker Hub password to any mirror that answers 401.
-// No path, no error, no challenge of the upstream brings one out. What is forbidden is
+// T01 of docs/clients.md, moby#42022: dockerd hands its Docker Hub password to any mirror
+// that answers 401. No path, no error, no challenge of the upstream brings one out. What is forbidden is
 // checked for every answer of this package, by [answer.assertSane].
 func TestT01_NeverAChallenge(t *testing.T) {
 	t.Parallel()

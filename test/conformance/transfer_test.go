@@ -57,8 +57,8 @@ func damages() map[string]func([]byte) []byte {
 	}
 }
 
-// T11, containerd#9552, distribution#4191: a mirror with a damaged file answered 200 with
-// it, for good. Damage is found, nobody gets a complete wrong body, and the next one who
+// T11 of docs/clients.md, containerd#9552, distribution#4191: a mirror with a damaged file
+// answered 200 with it, for good. Damage is found, nobody gets a complete wrong body, and the next one who
 // asks gets the right one.
 func TestT11_DamagedFilesAreFetchedAgain(t *testing.T) {
 	t.Parallel()

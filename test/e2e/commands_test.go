@@ -12,7 +12,8 @@ import (
 	"forebay/test/hubtest"
 )
 
-// T38: what people ask a registry for beside pulls, with the hub there and gone.
+// T38 of docs/clients.md: what people ask a registry for beside pulls, with the hub there
+// and gone.
 func TestReadOnlyCommands(t *testing.T) {
 	w := newWorld(t, worldOptions{})
 	crane := openCrane(t, w.mirror.addr).(*craneStore)

@@ -49,8 +49,8 @@ func TestKilledMirrorComesBackWhole(t *testing.T) {
 	}
 }
 
-// T13: a mirror that is told to stop refuses connections at once, the cleanest sign for
-// every client to go elsewhere, and lets a running transfer end.
+// T13 of docs/clients.md: a mirror that is told to stop refuses connections at once, the
+// cleanest sign for every client to go elsewhere, and lets a running transfer end.
 func TestStoppingMirrorFinishesTransfers(t *testing.T) {
 	w := newWorld(t, worldOptions{hub: hubtest.Options{LineBytesPerSecond: slowLine}})
 	big := w.images[bigDocker]

@@ -12,7 +12,7 @@ const (
 	hubPassword = "hub-pass-41c7"
 )
 
-// T01, moby#42022: dockerd gives its Docker Hub password to any mirror that
+// T01 of docs/clients.md, moby#42022: dockerd gives its Docker Hub password to any mirror that
 // challenges it. T20: what a client sends is neither used nor logged nor sent on.
 func TestClientCredentialsStayWithClient(t *testing.T) {
 	for _, c := range []client{

@@ -11,8 +11,8 @@ import (
 // answerWithin bounds how long the mirror tries before it gives up on a blob.
 const answerWithin = 10 * time.Second
 
-// T42: dockerd tries a blob five times, with 77 s of sleep, before it leaves a
-// mirror that answers 5xx. So it must be told 404 whatever is wrong upstream, and
+// T42 of docs/clients.md: dockerd tries a blob five times, with 77 s of sleep, before it
+// leaves a mirror that answers 5xx. So it must be told 404 whatever is wrong upstream, and
 // then be at Docker Hub within two seconds. Before it says so, the mirror has tried
 // again for a few seconds itself.
 func TestDockerGoesToHubSoon(t *testing.T) {

@@ -66,7 +66,8 @@ func (m *mirror) start(t testing.TB) {
 	m.process = startProcess(t, "forebay", cmd, func() error { return answersOK(m.admin + "/readyz") })
 }
 
-// assertLogClean fails the test if the log has something that gives access (M45).
+// assertLogClean fails the test if the log has something that gives access (M45 of
+// docs/clients.md).
 func (m *mirror) assertLogClean(t testing.TB) {
 	t.Helper()
 	said := m.log(t)

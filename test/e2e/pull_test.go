@@ -107,8 +107,8 @@ func TestClientsFollowMovedTag(t *testing.T) {
 	}
 }
 
-// T15: containerd can fetch a layer in ranges, all open to the end, each of which it
-// leaves after its part. Every answer must be 206 once the first one was.
+// T15 of docs/clients.md: containerd can fetch a layer in ranges, all open to the end, each
+// of which it leaves after its part. Every answer must be 206 once the first one was.
 func TestParallelRangesCostOneFetch(t *testing.T) {
 	w := newWorld(t, worldOptions{})
 	w.overlap = rangesAtOnce

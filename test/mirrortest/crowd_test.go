@@ -78,7 +78,8 @@ func compare(body io.Reader, want []byte) error {
 	}
 }
 
-// T29, M01: a thousand clients of one cold blob cost one transfer, whenever they come.
+// T29, M01 of docs/clients.md: a thousand clients of one cold blob cost one transfer,
+// whenever they come.
 func TestT29_ThousandClientsOneTransfer(t *testing.T) {
 	hub, m := start(t, hubtest.Options{Anonymous: hubtest.Unlimited(), CDNBytesPerSecond: 8 << 20})
 	raw := noise(7, 6<<20)
