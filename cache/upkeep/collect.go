@@ -42,8 +42,8 @@ const collectAge = 10 * time.Minute
 // the cache is in use. tell, if not nil, is called now and then.
 func (k *Keeper) Collect(ctx context.Context, dryRun bool, tell func(Progress)) (*Collected, error) {
 	g := collection{k: k, dryRun: dryRun, done: Collected{DryRun: dryRun}}
-	g.told.itemsTotal.Store(k.Store.Index.Totals().Blobs)
-	ended := g.told.telling(tell)
+	g.progress.itemsTotal.Store(k.Store.Index.Totals().Blobs)
+	ended := g.progress.report(tell)
 	defer ended()
 	for _, step := range []func(context.Context) error{g.files, g.rows, g.absent, g.partials} {
 		if err := step(ctx); err != nil {
@@ -57,17 +57,17 @@ func (k *Keeper) Collect(ctx context.Context, dryRun bool, tell func(Progress)) 
 
 // collection is one run of Collect.
 type collection struct {
-	k      *Keeper
-	dryRun bool
-	told   progress
-	done   Collected
+	k        *Keeper
+	dryRun   bool
+	progress progress
+	done     Collected
 }
 
 // files removes the files that nobody holds, and records those that are held and unknown.
 func (g *collection) files(ctx context.Context) error {
 	old := time.Now().Add(-collectAge)
 	return g.k.Store.Disk.Walk(func(d v1.Hash, size int64, modTime time.Time) error {
-		g.told.items.Add(1)
+		g.progress.items.Add(1)
 		if err := ctx.Err(); err != nil {
 			return err
 		}

@@ -83,7 +83,7 @@ func (k *Keeper) Prefetch(ctx context.Context, q Request, tell func(Progress)) (
 		q.Counted = &sync.Map{}
 	}
 	f := k.newFetching(q, sparing)
-	done := f.told.telling(tell)
+	done := f.progress.report(tell)
 	err := f.prefetch(ctx)
 	f.blobs.Wait()
 	done()
@@ -126,7 +126,7 @@ func (k *Keeper) Repair(ctx context.Context, repo Repo, tag string, d v1.Hash, p
 			f.q.Platforms = pin.Platforms
 		}
 	}
-	done := f.told.telling(tell)
+	done := f.progress.report(tell)
 	err = f.walk(ctx, root)
 	f.blobs.Wait()
 	done()
@@ -136,7 +136,7 @@ func (k *Keeper) Repair(ctx context.Context, repo Repo, tag string, d v1.Hash, p
 	if err != nil {
 		return nil, err
 	}
-	result := Repaired{Fetched: f.told.items.Load() - f.told.faults.Load(), Bytes: f.told.bytes.Load(), Failed: f.result.Failed}
+	result := Repaired{Fetched: f.progress.items.Load() - f.progress.faults.Load(), Bytes: f.progress.bytes.Load(), Failed: f.result.Failed}
 	if result.Failed == nil {
 		result.Failed = []Fault{}
 	}
@@ -158,13 +158,13 @@ const (
 
 // fetching is one run that fetches what is missing of an image.
 type fetching struct {
-	k      *Keeper
-	q      Request
-	manner manner
-	taken  map[string]bool // digests of children that are fetched
-	told   progress
-	slots  chan struct{}
-	blobs  sync.WaitGroup // that are being fetched
+	k        *Keeper
+	q        Request
+	manner   manner
+	taken    map[string]bool // digests of children that are fetched
+	progress progress
+	slots    chan struct{}
+	blobs    sync.WaitGroup // that are being fetched
 
 	mu     sync.Mutex
 	result Prefetched // guarded by mu while blobs are fetched
@@ -368,8 +368,8 @@ func (f *fetching) fetchManifest(ctx context.Context, n manifest.Node) error {
 		f.count(n.Digest, state, size, true)
 		return nil
 	}
-	f.told.itemsTotal.Add(1)
-	f.told.bytesTotal.Add(max(size, 0))
+	f.progress.itemsTotal.Add(1)
+	f.progress.bytesTotal.Add(max(size, 0))
 	var m *cache.Manifest
 	var err error
 	if f.manner == sparing {
@@ -377,12 +377,12 @@ func (f *fetching) fetchManifest(ctx context.Context, n manifest.Node) error {
 	} else {
 		m, err = f.k.Cache.Manifest(ctx, f.q.Repo, n.Digest.String(), false)
 	}
-	f.told.items.Add(1)
+	f.progress.items.Add(1)
 	if err != nil {
-		f.told.faults.Add(1)
+		f.progress.faults.Add(1)
 		return err
 	}
-	f.told.bytes.Add(int64(len(m.Bytes)))
+	f.progress.bytes.Add(int64(len(m.Bytes)))
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.result.Fetched++
@@ -448,9 +448,9 @@ func (f *fetching) blob(ctx context.Context, b manifest.Blob) error {
 		f.count(b.Digest, state, size, false)
 		return nil
 	}
-	f.told.itemsTotal.Add(1)
+	f.progress.itemsTotal.Add(1)
 	if state == image.Missing {
-		f.told.bytesTotal.Add(max(size, 0))
+		f.progress.bytesTotal.Add(max(size, 0))
 	}
 	select {
 	case f.slots <- struct{}{}:
@@ -470,14 +470,14 @@ func (f *fetching) fetchBlob(ctx context.Context, d v1.Hash) {
 	for {
 		result, err := f.k.Cache.FetchBlob(ctx, f.q.Repo, d, func(n int64) {
 			arrived += n
-			f.told.bytes.Add(n)
+			f.progress.bytes.Add(n)
 		})
 		if err != nil && f.pause(ctx, err) == nil {
 			continue
 		}
-		f.told.items.Add(1)
+		f.progress.items.Add(1)
 		if err != nil {
-			f.told.faults.Add(1)
+			f.progress.faults.Add(1)
 			f.failed(d, err)
 			return
 		}

@@ -29,14 +29,14 @@ func (p *progress) read() Progress {
 // progressEvery is how often progress is told.
 const progressEvery = 250 * time.Millisecond
 
-// telling calls tell with the progress now and then until done is called.
-func (p *progress) telling(tell func(Progress)) (done func()) {
+// report calls tell with the progress now and then until done is called.
+func (p *progress) report(tell func(Progress)) (done func()) {
 	if tell == nil {
 		return func() {}
 	}
 	stop := make(chan struct{})
-	var told sync.WaitGroup
-	told.Go(func() {
+	var reporter sync.WaitGroup
+	reporter.Go(func() {
 		tick := time.NewTicker(progressEvery)
 		defer tick.Stop()
 		for {
@@ -51,7 +51,7 @@ func (p *progress) telling(tell func(Progress)) (done func()) {
 	})
 	return func() {
 		close(stop)
-		told.Wait()
+		reporter.Wait()
 	}
 }
 

@@ -68,23 +68,23 @@ type verdict struct {
 // taken out of the store, and with repair fetched again from a repository that holds it.
 // tell, if not nil, is called now and then.
 func (k *Keeper) Verify(ctx context.Context, repair bool, tell func(Progress)) (*Verified, error) {
-	var told progress
+	var count progress
 	totals := k.Store.Index.Totals()
-	told.itemsTotal.Store(totals.Blobs)
-	told.bytesTotal.Store(totals.Bytes)
-	done := told.telling(tell)
+	count.itemsTotal.Store(totals.Blobs)
+	count.bytesTotal.Store(totals.Bytes)
+	done := count.report(tell)
 	defer done()
 	result := &Verified{Damaged: []BadBlob{}}
 	err := k.Store.Disk.Walk(func(d v1.Hash, _ int64, _ time.Time) error {
-		v := k.check(ctx, d, nil, func(n int) { told.bytes.Add(int64(n)) })
+		v := k.check(ctx, d, nil, func(n int) { count.bytes.Add(int64(n)) })
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		told.items.Add(1)
+		count.items.Add(1)
 		if v.bad == nil {
 			return nil
 		}
-		told.faults.Add(1)
+		count.faults.Add(1)
 		if repair {
 			v.bad.Fetched = k.refetch(ctx, d)
 		}
@@ -96,7 +96,7 @@ func (k *Keeper) Verify(ctx context.Context, repair bool, tell func(Progress)) (
 		}
 		return nil
 	})
-	result.Blobs, result.Bytes, result.Faults = told.items.Load(), told.bytes.Load(), told.faults.Load()
+	result.Blobs, result.Bytes, result.Faults = count.items.Load(), count.bytes.Load(), count.faults.Load()
 	if err != nil {
 		return nil, fmt.Errorf("verify: %w", err)
 	}
