@@ -69,9 +69,9 @@ func (a *access) known(repo string) bool {
 	return proven || refused != nil
 }
 
-// saw takes in how a request for something of a repository ended. That something does
+// observe takes in how a request for something of a repository ended. That something does
 // not exist says that we may look; an outage says nothing.
-func (a *access) saw(repo string, err error) {
+func (a *access) observe(repo string, err error) {
 	if a == nil {
 		return
 	}
@@ -102,7 +102,7 @@ func (c *Cache) admit(ctx context.Context, o *origin, repo Repo, ask func(contex
 		}
 		return struct{}{}, ask(ctx)
 	})
-	proven, refused := a.state(repo.Name) // the answer was noted, see [noted]
+	proven, refused := a.state(repo.Name) // the answer was taken in, see [observed]
 	switch {
 	case refused != nil:
 		c.log.Warn("access refused: what is kept is not served", logkey.Upstream(repo.Upstream),

@@ -309,7 +309,7 @@ func (c *Cache) FetchBlob(ctx context.Context, repo Repo, d v1.Hash, arrived fun
 	}
 	tick := time.NewTicker(progressEvery)
 	defer tick.Stop()
-	var told int64
+	var reported int64
 	for {
 		over := false
 		select {
@@ -321,8 +321,8 @@ func (c *Cache) FetchBlob(ctx context.Context, repo Repo, d v1.Hash, arrived fun
 		}
 		have, err := b.fill.Arrived()
 		if b.Result != Hit { // then it is only being verified
-			arrived(have - told)
-			told = have
+			arrived(have - reported)
+			reported = have
 		}
 		if !over {
 			continue

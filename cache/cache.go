@@ -100,7 +100,7 @@ type Cache struct {
 	calls  calls
 	known  known
 	hints  hints
-	wants  wants
+	wanted wantedList
 	counts counts
 }
 
@@ -185,7 +185,7 @@ func Open(o Options) (*Cache, error) {
 			return nil, errors.Join(fmt.Errorf("upstream %s: %w", name, err), c.Close())
 		}
 	}
-	c.openWants()
+	c.openWanted()
 	return c, nil
 }
 
@@ -217,7 +217,7 @@ func (c *Cache) Run(ctx context.Context) error {
 	var work sync.WaitGroup
 	defer work.Wait()
 	work.Go(func() { c.refreshAhead(ctx) })
-	work.Go(func() { c.keepWants(ctx) })
+	work.Go(func() { c.keepWanted(ctx) })
 	return c.store.Run(ctx)
 }
 
@@ -229,8 +229,8 @@ func (c *Cache) Close() error {
 	c.stop()
 	c.wg.Wait()
 	var err error
-	if c.wants.file != "" {
-		err = c.wants.write()
+	if c.wanted.file != "" {
+		err = c.wanted.write()
 	}
 	return errors.Join(err, c.store.Close())
 }

@@ -90,16 +90,16 @@ func (c *Cache) joinFill(ctx context.Context, from source, d v1.Hash, recheck bo
 // newFill makes the fill of d, which run runs to its end.
 func (c *Cache) newFill(ctx context.Context, from source, d v1.Hash) (f *fill.Fill, run func(), res Result, err error) {
 	o := fill.Options{
-		Digest: d, Parallel: from.origin.Parallel, Hint: -1, Lanes: from.origin.lanes, Room: c.store.Room, MaxBytes: c.store.MaxBytes(),
+		Digest: d, Parallel: from.origin.Parallel, SizeGuess: -1, Lanes: from.origin.lanes, Room: c.store.Room, MaxBytes: c.store.MaxBytes(),
 		Partial: func() (*disk.Partial, error) { return c.store.Disk.Partial(d) }, Resumes: c.store.Disk.HasPartial(d),
 		CancelAbandoned: c.opts.CancelAbandoned, Counts: &c.counts.fills, Log: c.log,
 	}
-	if size, ok := c.store.SizeHint(d); ok {
-		o.Hint = size
+	if size, ok := c.store.SizeGuess(d); ok {
+		o.SizeGuess = size
 	}
 	res = Miss
 	if from.bucket = c.bucketOf(from.repo, d); from.bucket != nil {
-		o.AtOnce, o.Parallel, o.Hint, o.Lanes, res = true, bucketParallel, from.bucket.size, c.bucketLanes, Hit
+		o.AtOnce, o.Parallel, o.SizeGuess, o.Lanes, res = true, bucketParallel, from.bucket.size, c.bucketLanes, Hit
 	}
 	o.Source, o.Owner = from.of(d), fillOwner{c, from, d}
 	f, download, err := fill.New(o)

@@ -18,12 +18,12 @@ const (
 // hints are tags of which somebody said that they moved. The zero value is usable.
 type hints struct {
 	mu      sync.Mutex
-	waiting []hinted
-	known   map[hinted]bool // those in waiting
-	running int             // workers
+	waiting []hintedTag
+	known   map[hintedTag]bool // those in waiting
+	running int                // workers
 }
 
-type hinted struct {
+type hintedTag struct {
 	repo Repo
 	tag  string
 }
@@ -36,7 +36,7 @@ func (c *Cache) Hint(repo Repo, tag string) {
 	if o == nil || o.Offline || c.ctx.Err() != nil {
 		return
 	}
-	one := hinted{repo, tag}
+	one := hintedTag{repo, tag}
 	h := &c.hints
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -44,18 +44,18 @@ func (c *Cache) Hint(repo Repo, tag string) {
 		return
 	}
 	if h.known == nil {
-		h.known = map[hinted]bool{}
+		h.known = map[hintedTag]bool{}
 	}
 	h.known[one] = true
 	h.waiting = append(h.waiting, one)
 	if h.running < hintsAtOnce {
 		h.running++
-		c.wg.Go(c.lookAtHints) // ends when no tag waits, or with Close
+		c.wg.Go(c.followHints) // ends when no tag waits, or with Close
 	}
 }
 
 // next returns the tag that has waited longest. Without one the worker that asks ends.
-func (h *hints) next() (one hinted, ok bool) {
+func (h *hints) next() (one hintedTag, ok bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if len(h.waiting) == 0 {
@@ -68,21 +68,21 @@ func (h *hints) next() (one hinted, ok bool) {
 	return one, true
 }
 
-func (c *Cache) lookAtHints() {
+func (c *Cache) followHints() {
 	for {
 		one, ok := c.hints.next()
 		if !ok {
 			return
 		}
 		if c.ctx.Err() == nil {
-			c.look(one.repo, one.tag)
+			c.followHint(one.repo, one.tag)
 		}
 	}
 }
 
-// look asks for one tag. What it points to now is fetched too if it is pulled these
+// followHint asks for one tag. What it points to now is fetched too if it is pulled these
 // days and the budget allows it, as when it is refreshed ahead.
-func (c *Cache) look(repo Repo, tag string) {
+func (c *Cache) followHint(repo Repo, tag string) {
 	c.ForgetAbsence(repo, tag)
 	o := c.upstreams[repo.Upstream]
 	t, err := c.tag(repo, tag)

@@ -15,7 +15,7 @@ import (
 
 // origin is an upstream with what the cache learned of it.
 type origin struct {
-	UpstreamOptions // its Upstream is a [noted]
+	UpstreamOptions // its Upstream is an [observed]
 
 	fresh  freshness
 	lanes  *fill.Lanes
@@ -41,7 +41,7 @@ func (c *Cache) newOrigin(name string, u UpstreamOptions) (*origin, error) {
 		e.Upstream = name
 		c.store.Tell(e)
 	}
-	o.Upstream = noted{u.Upstream, o}
+	o.Upstream = observed{u.Upstream, o}
 	return o, nil
 }
 
@@ -77,55 +77,55 @@ func (o *origin) confirmWithin(usual time.Duration) time.Duration {
 	return usual
 }
 
-// noted is an upstream of which each answer is noted: how the registry does, and whether we
-// may read the repository.
-type noted struct {
+// observed is an upstream of which each answer is observed: how the registry does, and
+// whether we may read the repository.
+type observed struct {
 	Upstream
 	o *origin
 }
 
-// saw takes in how a request for something of repo ended. One that its caller ended says
+// observe takes in how a request for something of repo ended. One that its caller ended says
 // nothing.
-func (n noted) saw(ctx context.Context, repo string, err error) {
+func (n observed) observe(ctx context.Context, repo string, err error) {
 	if ctx.Err() == nil {
-		n.o.health.saw(err)
+		n.o.health.observe(err)
 	}
-	n.o.access.saw(repo, err)
+	n.o.access.observe(repo, err)
 }
 
-func (n noted) Resolve(ctx context.Context, repo, ref string) (v1.Descriptor, error) {
+func (n observed) Resolve(ctx context.Context, repo, ref string) (v1.Descriptor, error) {
 	desc, err := n.Upstream.Resolve(ctx, repo, ref)
-	n.saw(ctx, repo, err)
+	n.observe(ctx, repo, err)
 	return desc, err
 }
 
-func (n noted) Manifest(ctx context.Context, repo, ref string) (v1.Descriptor, []byte, error) {
+func (n observed) Manifest(ctx context.Context, repo, ref string) (v1.Descriptor, []byte, error) {
 	desc, b, err := n.Upstream.Manifest(ctx, repo, ref)
-	n.saw(ctx, repo, err)
+	n.observe(ctx, repo, err)
 	return desc, b, err
 }
 
-func (n noted) StatBlob(ctx context.Context, repo string, d v1.Hash) (int64, error) {
+func (n observed) StatBlob(ctx context.Context, repo string, d v1.Hash) (int64, error) {
 	size, err := n.Upstream.StatBlob(ctx, repo, d)
-	n.saw(ctx, repo, err)
+	n.observe(ctx, repo, err)
 	return size, err
 }
 
-func (n noted) OpenBlob(ctx context.Context, repo string, d v1.Hash, off, end int64) (*pull.Body, error) {
+func (n observed) OpenBlob(ctx context.Context, repo string, d v1.Hash, off, end int64) (*pull.Body, error) {
 	b, err := n.Upstream.OpenBlob(ctx, repo, d, off, end)
-	n.saw(ctx, repo, err)
+	n.observe(ctx, repo, err)
 	return b, err
 }
 
-func (n noted) Tags(ctx context.Context, repo string) ([]string, error) {
+func (n observed) Tags(ctx context.Context, repo string) ([]string, error) {
 	tags, err := n.Upstream.Tags(ctx, repo)
-	n.saw(ctx, repo, err)
+	n.observe(ctx, repo, err)
 	return tags, err
 }
 
-func (n noted) Referrers(ctx context.Context, repo string, d v1.Hash) ([]json.RawMessage, error) {
+func (n observed) Referrers(ctx context.Context, repo string, d v1.Hash) ([]json.RawMessage, error) {
 	list, err := n.Upstream.Referrers(ctx, repo, d)
-	n.saw(ctx, repo, err)
+	n.observe(ctx, repo, err)
 	return list, err
 }
 
@@ -148,8 +148,8 @@ type health struct {
 	toldOfFailed atomic.Bool  // and not as back since
 }
 
-// saw takes in the outcome of a request to the upstream.
-func (h *health) saw(err error) {
+// observe takes in the outcome of a request to the upstream.
+func (h *health) observe(err error) {
 	at := time.Now()
 	now := at.UnixNano()
 	if err != nil {
@@ -187,7 +187,7 @@ func (h *health) events(err error, now time.Time) {
 }
 
 // due reports whether an event was told long enough ago, and then notes that it is told now.
-func due(told *atomic.Int64, now time.Time) bool {
-	was := told.Load()
-	return now.UnixNano()-was >= int64(upstreamToldEvery) && told.CompareAndSwap(was, now.UnixNano())
+func due(last *atomic.Int64, now time.Time) bool {
+	was := last.Load()
+	return now.UnixNano()-was >= int64(upstreamToldEvery) && last.CompareAndSwap(was, now.UnixNano())
 }

@@ -40,8 +40,8 @@ const (
 	holdersMost = 200
 )
 
-// wants is the list of what is wanted. Its zero value is empty.
-type wants struct {
+// wantedList is the list of what is wanted. Its zero value is empty.
+type wantedList struct {
 	file string
 
 	mu    sync.Mutex
@@ -51,18 +51,18 @@ type wants struct {
 	writing sync.Mutex // held while the file is written
 }
 
-// openWants reads the list that an earlier run left.
-func (c *Cache) openWants() {
-	c.wants.file = filepath.Join(c.opts.Store.Dir, wantedName)
-	c.wants.list = map[string]*Wanted{}
+// openWanted reads the list that an earlier run left.
+func (c *Cache) openWanted() {
+	c.wanted.file = filepath.Join(c.opts.Store.Dir, wantedName)
+	c.wanted.list = map[string]*Wanted{}
 	var list []Wanted
-	if err := statefile.Read(c.wants.file, wantedFileMost, &list); err != nil {
+	if err := statefile.Read(c.wanted.file, wantedFileMost, &list); err != nil {
 		list = nil
 		c.log.Warn("list of what is wanted is lost", logkey.Err(err))
 	}
 	for _, w := range list {
-		if len(c.wants.list) < wantedMost && w.Ref != "" {
-			c.wants.list[w.key()] = &w
+		if len(c.wanted.list) < wantedMost && w.Ref != "" {
+			c.wanted.list[w.key()] = &w
 		}
 	}
 }
@@ -84,7 +84,7 @@ func (c *Cache) offlineMiss(ctx context.Context, repo Repo, tag string, d v1.Has
 				w = Wanted{Ref: holder}
 			}
 		}
-		c.wants.add(w, time.Now())
+		c.wanted.add(w, time.Now())
 	}
 	return offlineError(repo)
 }
@@ -105,7 +105,7 @@ func (c *Cache) holderOf(repo Repo, d v1.Hash) string {
 	return found
 }
 
-func (w *wants) add(one Wanted, now time.Time) {
+func (w *wantedList) add(one Wanted, now time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.dirty = true
@@ -130,12 +130,12 @@ func (w *wants) add(one Wanted, now time.Time) {
 // Wanted returns what clients asked for in vain while its registry was not to be
 // contacted, and what has not come since by another way, sorted by name.
 func (c *Cache) Wanted() []Wanted {
-	list := c.wants.sorted()
+	list := c.wanted.sorted()
 	return slices.DeleteFunc(list, func(w Wanted) bool {
 		if !c.arrived(w) {
 			return false
 		}
-		c.wants.drop(w)
+		c.wanted.drop(w)
 		return true
 	})
 }
@@ -165,22 +165,22 @@ func (c *Cache) arrived(w Wanted) bool {
 
 // ClearWanted empties the list and returns how much there was.
 func (c *Cache) ClearWanted() (int, error) {
-	c.wants.mu.Lock()
-	n := len(c.wants.list)
-	clear(c.wants.list)
-	c.wants.dirty = true
-	c.wants.mu.Unlock()
-	return n, c.wants.write()
+	c.wanted.mu.Lock()
+	n := len(c.wanted.list)
+	clear(c.wanted.list)
+	c.wanted.dirty = true
+	c.wanted.mu.Unlock()
+	return n, c.wanted.write()
 }
 
-func (w *wants) drop(one Wanted) {
+func (w *wantedList) drop(one Wanted) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.list, one.key())
 	w.dirty = true
 }
 
-func (w *wants) sorted() []Wanted {
+func (w *wantedList) sorted() []Wanted {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	list := make([]Wanted, 0, len(w.list))
@@ -192,7 +192,7 @@ func (w *wants) sorted() []Wanted {
 }
 
 // write replaces the file if there is something new.
-func (w *wants) write() error {
+func (w *wantedList) write() error {
 	w.writing.Lock()
 	defer w.writing.Unlock()
 	w.mu.Lock()
@@ -211,8 +211,8 @@ func (w *wants) write() error {
 	return err
 }
 
-// keepWants writes the list soon after it changed, until ctx is done.
-func (c *Cache) keepWants(ctx context.Context) {
+// keepWanted writes the list soon after it changed, until ctx is done.
+func (c *Cache) keepWanted(ctx context.Context) {
 	tick := time.NewTicker(wantedEvery)
 	defer tick.Stop()
 	for {
@@ -220,7 +220,7 @@ func (c *Cache) keepWants(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			if err := c.wants.write(); err != nil && c.known.warned.first(key{what: aFile, ref: wantedName}) {
+			if err := c.wanted.write(); err != nil && c.known.warned.first(key{what: aFile, ref: wantedName}) {
 				c.log.Warn("list of what is wanted is not written", logkey.Err(err))
 			}
 		}

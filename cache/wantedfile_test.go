@@ -9,7 +9,7 @@ import (
 // A disk that refuses the list once does not lose what is wanted.
 func TestWantedListIsWrittenOnceTheDiskTakesIt(t *testing.T) {
 	folder := filepath.Join(t.TempDir(), "later")
-	w := &wants{file: filepath.Join(folder, wantedName), list: map[string]*Wanted{"x": {Ref: "x"}}, dirty: true}
+	w := &wantedList{file: filepath.Join(folder, wantedName), list: map[string]*Wanted{"x": {Ref: "x"}}, dirty: true}
 	if err := w.write(); err == nil {
 		t.Fatal("a list was written into a folder that is not there")
 	}

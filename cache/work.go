@@ -133,7 +133,7 @@ func (c *Cache) ManifestAboveReserve(ctx context.Context, repo Repo, d v1.Hash, 
 		}
 		if o.atReserve() {
 			// A free request, whose answer tells what is left now.
-			_, _ = o.Upstream.Resolve(ctx, repo.Name, d.String()) // how it went was noted
+			_, _ = o.Upstream.Resolve(ctx, repo.Name, d.String()) // how it went was observed
 		}
 	}
 }

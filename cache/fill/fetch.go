@@ -77,11 +77,11 @@ type Options struct {
 	Resumes bool
 	Lanes   *Lanes // of the source
 	Owner   Owner
-	// Hint is the size by the manifest, -1 when unknown: it shapes requests and proves nothing.
-	Hint     int64
-	AtOnce   bool  // ask for the whole with one request
-	Parallel int   // connections at once; 0 means 1
-	MaxBytes int64 // larger blobs are not kept; 0 means no limit
+	// SizeGuess is the size by the manifest, -1 when unknown: it shapes requests and proves nothing.
+	SizeGuess int64
+	AtOnce    bool  // ask for the whole with one request
+	Parallel  int   // connections at once; 0 means 1
+	MaxBytes  int64 // larger blobs are not kept; 0 means no limit
 	// Room is where what is written is reserved; nil means without bounds.
 	Room *store.Room
 	// CancelAbandoned ends the fill when nobody holds it any more.

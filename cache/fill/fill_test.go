@@ -79,7 +79,7 @@ func startRig(t *testing.T, s *cachetest.Script, d v1.Hash, o rigOptions) *rig {
 		return s.OpenBlob(ctx, "library/app", d, off, end)
 	}}
 	down, err := newDownload(Options{
-		Digest: d, Source: from, Hint: o.hint, Parallel: o.parallel, MaxBytes: o.maxBytes, CancelAbandoned: o.cancel, Lanes: NewLanes(32), Owner: keeper{},
+		Digest: d, Source: from, SizeGuess: o.hint, Parallel: o.parallel, MaxBytes: o.maxBytes, CancelAbandoned: o.cancel, Lanes: NewLanes(32), Owner: keeper{},
 		Resumes: files.HasPartial(d), Partial: func() (*disk.Partial, error) { return files.Partial(d) },
 	}, o.sizing)
 	if err != nil {

@@ -72,7 +72,7 @@ func (t *download) planNext() *worker {
 func (t *download) gapEnd(pos int64) int64 {
 	size := t.size
 	if size < 0 {
-		size = t.opts.Hint
+		size = t.opts.SizeGuess
 	}
 	if t.connections.noRanges || t.size < 0 && pos == 0 && size >= 0 && size <= t.sizing.whole {
 		return ToEnd

@@ -51,7 +51,7 @@ func (s *Store) Gone(d v1.Hash) error {
 // what is to stay of it.
 func (s *Store) forget(all []v1.Hash, last func(*index.Batch, v1.Hash) error) error {
 	for _, d := range all {
-		s.cool(d)
+		s.dropFromMemory(d)
 		s.forgetVerified(d)
 	}
 	return s.Update(func(b *index.Batch) error {
@@ -66,8 +66,8 @@ func (s *Store) forget(all []v1.Hash, last func(*index.Batch, v1.Hash) error) er
 	})
 }
 
-// cool takes a manifest out of memory.
-func (s *Store) cool(d v1.Hash) {
+// dropFromMemory takes a manifest out of memory.
+func (s *Store) dropFromMemory(d v1.Hash) {
 	err := s.Index.Holders(d, func(r Repo, k index.Kind) error {
 		if k == index.Manifest {
 			s.manifests.Remove(linkKey{r, d})

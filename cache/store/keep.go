@@ -75,7 +75,7 @@ func (s *Store) CommitBlob(part *disk.Partial, file *os.File, size int64, repo R
 	}
 	s.Wrote(nil)
 	s.SetVerified(d, written)
-	return s.took(d, size, evict.Blob, time.Now(), func(b *index.Batch) error { return PutLinks(b, repo, BlobLink(d, size)) })
+	return s.recordFile(d, size, evict.Blob, time.Now(), func(b *index.Batch) error { return PutLinks(b, repo, BlobLink(d, size)) })
 }
 
 // Take makes a partial file part of the store, which commit publishes once it is verified.
@@ -84,17 +84,17 @@ func (s *Store) Take(d v1.Hash, size int64, commit func() error) error {
 	if err := commit(); err != nil {
 		return err
 	}
-	return s.took(d, size, evict.Blob, time.Now(), nil)
+	return s.recordFile(d, size, evict.Blob, time.Now(), nil)
 }
 
 // Adopt records a file that is on the disk, and that the index does not know.
 func (s *Store) Adopt(d v1.Hash, size int64, added time.Time) error {
-	return s.took(d, size, evict.Blob, added, nil)
+	return s.recordFile(d, size, evict.Blob, added, nil)
 }
 
-// took takes in that the file of d is on the disk: it is counted, recorded with what else
+// recordFile takes in that the file of d is on the disk: it is counted, recorded with what else
 // record says, and uploaded. With record somebody waits, so that a failing disk is no error.
-func (s *Store) took(d v1.Hash, size int64, kind evict.Kind, at time.Time, record func(*index.Batch) error) error {
+func (s *Store) recordFile(d v1.Hash, size int64, kind evict.Kind, at time.Time, record func(*index.Batch) error) error {
 	s.Room.add(d, size, kind)
 	if s.Bucket != nil {
 		defer s.Bucket.Added(d, size)
@@ -134,8 +134,8 @@ func (s *Store) manifest(desc v1.Descriptor, b []byte) *Manifest {
 	return m
 }
 
-// SizeHint returns how large a manifest said that a blob is. It proves nothing.
-func (s *Store) SizeHint(d v1.Hash) (int64, bool) { return s.sizes.Get(d) }
+// SizeGuess returns how large a manifest said that a blob is. It proves nothing.
+func (s *Store) SizeGuess(d v1.Hash) (int64, bool) { return s.sizes.Get(d) }
 
 // PutManifest keeps a verified manifest, and links it to repo. Where the disk refuses it the
 // error says so, and the manifest is kept in memory: that is no worse a place while the disk
@@ -146,14 +146,14 @@ func (s *Store) PutManifest(repo Repo, desc v1.Descriptor, b []byte) (*Manifest,
 	err := s.Disk.Put(desc.Digest, b)
 	s.Wrote(err)
 	if err == nil {
-		err = s.took(desc.Digest, desc.Size, evict.Manifest, time.Now(), func(b *index.Batch) error { return PutLinks(b, repo, ManifestLink(desc)) })
+		err = s.recordFile(desc.Digest, desc.Size, evict.Manifest, time.Now(), func(b *index.Batch) error { return PutLinks(b, repo, ManifestLink(desc)) })
 	}
-	s.heat(repo, m)
+	s.keepInMemory(repo, m)
 	return m, err
 }
 
-// heat keeps a small manifest in memory.
-func (s *Store) heat(repo Repo, m *Manifest) {
+// keepInMemory keeps a small manifest in memory.
+func (s *Store) keepInMemory(repo Repo, m *Manifest) {
 	if len(m.Bytes) <= hotManifest {
 		s.manifests.Add(linkKey{repo, m.Desc.Digest}, m)
 	}
@@ -183,7 +183,7 @@ func (s *Store) Manifest(repo Repo, d v1.Hash) (m *Manifest, linked bool) {
 	}
 	m = s.manifest(v1.Descriptor{MediaType: types.MediaType(link.MediaType), Digest: d, Size: int64(len(b))}, b)
 	s.usedManifest(m)
-	s.heat(repo, m)
+	s.keepInMemory(repo, m)
 	return m, true
 }
 

@@ -46,7 +46,7 @@ func (o Options) indexHome() string {
 
 // placeIndex takes the index along when the setting of its place has changed, and reports
 // whether the one that is used now may be older than the blobs. The store is locked.
-func (o Options) placeIndex() (doubtful bool, err error) {
+func (o Options) placeIndex() (indexMayLag bool, err error) {
 	here, err := filepath.Abs(o.indexHome())
 	if err != nil {
 		return false, err

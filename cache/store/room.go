@@ -320,7 +320,7 @@ func (r *Room) learn() {
 			debug.FreeOSMemory()
 		}
 	}()
-	if s.Index.Unclean() || s.doubtful {
+	if s.Index.Unclean() || s.indexMayLag {
 		// A process that was killed between the rename of a file and its record left a
 		// file that nothing would ever evict.
 		added, dropped, err := s.Index.Reconcile(s.ctx, s.Disk)

@@ -90,15 +90,15 @@ type Store struct {
 	Room   *Room
 	Log    *zap.Logger
 
-	opts      Options
-	hooks     Hooks
-	onDamaged func(v1.Hash)
-	doubtful  bool // the index may be older than the disk
-	manifests *lru.Cache[linkKey, *Manifest]
-	sizes     *lru.Cache[v1.Hash, int64] // of blobs, as manifests say: hints
-	awaited   awaited
-	damaged   atomic.Int64 // blobs that were found not to have their digest any more
-	health    health
+	opts        Options
+	hooks       Hooks
+	onDamaged   func(v1.Hash)
+	indexMayLag bool // the index may be older than the disk
+	manifests   *lru.Cache[linkKey, *Manifest]
+	sizes       *lru.Cache[v1.Hash, int64] // of blobs, as manifests say: guesses
+	awaited     awaited
+	damaged     atomic.Int64 // blobs that were found not to have their digest any more
+	health      health
 
 	ctx  context.Context // ended by Stop
 	stop context.CancelFunc
@@ -136,7 +136,7 @@ func Open(o Options) (*Store, error) {
 	if o.Fault != nil {
 		files.SetFault(func(step disk.Step, name string) error { return o.Fault(string(step), name) })
 	}
-	doubtful, err := o.placeIndex()
+	indexMayLag, err := o.placeIndex()
 	if err != nil {
 		return nil, errors.Join(err, files.Close())
 	}
@@ -147,7 +147,7 @@ func Open(o Options) (*Store, error) {
 		return nil, errors.Join(err, files.Close())
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	s := &Store{Disk: files, Index: ix, Log: o.Log, opts: o, hooks: noHooks(), doubtful: doubtful, ctx: ctx, stop: stop, verified: map[ShortDigest]Stamp{}}
+	s := &Store{Disk: files, Index: ix, Log: o.Log, opts: o, hooks: noHooks(), indexMayLag: indexMayLag, ctx: ctx, stop: stop, verified: map[ShortDigest]Stamp{}}
 	s.manifests, _ = lru.New[linkKey, *Manifest](hotEntries)
 	s.sizes, _ = lru.New[v1.Hash, int64](sizeEntries)
 	if o.Bucket != nil {
