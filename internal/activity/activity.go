@@ -63,16 +63,16 @@ type Request struct {
 
 // Traffic counts requests about content, by how they were answered, and what was sent.
 type Traffic struct {
-	Hit           int64 `json:"hit"`    // served from what is kept
-	Joined        int64 `json:"joined"` // shared what another request was waiting for
-	Miss          int64 `json:"miss"`   // fetched for this request
-	Stale         int64 `json:"stale"`  // served although its registry could not confirm it
-	Passed        int64 `json:"passed"` // passed through and not kept
-	Error         int64 `json:"error"`
-	Pulls         int64 `json:"pulls"`          // GETs of manifests, as registries count them
-	SavedPulls    int64 `json:"saved_pulls"`    // of these, those that cost no pull upstream
-	ClientBytes   int64 `json:"client_bytes"`   // sent to clients
-	UpstreamBytes int64 `json:"upstream_bytes"` // received from registries
+	Hit           int64 // served from what is kept
+	Joined        int64 // shared what another request was waiting for
+	Miss          int64 // fetched for this request
+	Stale         int64 // served although its registry could not confirm it
+	Passed        int64 // passed through and not kept
+	Error         int64
+	Pulls         int64 // GETs of manifests, as registries count them
+	SavedPulls    int64 // of these, those that cost no pull upstream
+	ClientBytes   int64 // sent to clients
+	UpstreamBytes int64 // received from registries
 }
 
 // Answered is all requests about content.

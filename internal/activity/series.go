@@ -151,25 +151,25 @@ const (
 // Series is a part of the history. The columns are as long as Times; steps in which the
 // mirror did not run are left out.
 type Series struct {
-	Span        Span               `json:"span"`
-	StepSeconds int64              `json:"step_seconds"`
-	Times       []int64            `json:"times"` // Unix seconds at which the steps begin
-	Hit         []int64            `json:"hit"`
-	Joined      []int64            `json:"joined"`
-	Miss        []int64            `json:"miss"`
-	Stale       []int64            `json:"stale"`
-	Passed      []int64            `json:"passed"`
-	Error       []int64            `json:"error"`
-	Pulls       []int64            `json:"pulls"`
-	SavedPulls  []int64            `json:"saved_pulls"`
-	ClientBytes []int64            `json:"client_bytes"`
-	FromBytes   []int64            `json:"upstream_bytes"`
-	Evicted     []int64            `json:"evicted"`
-	EvictedSize []int64            `json:"evicted_bytes"`
-	UsedBytes   []int64            `json:"used_bytes"` // at the end of each step
-	Budgets     map[string][]int64 `json:"budgets"`    // pulls left at the end of each step, by upstream; -1 when not known
+	Span        Span
+	StepSeconds int64
+	Times       []int64 // Unix seconds at which the steps begin
+	Hit         []int64
+	Joined      []int64
+	Miss        []int64
+	Stale       []int64
+	Passed      []int64
+	Error       []int64
+	Pulls       []int64
+	SavedPulls  []int64
+	ClientBytes []int64
+	FromBytes   []int64
+	Evicted     []int64
+	EvictedSize []int64
+	UsedBytes   []int64            // at the end of each step
+	Budgets     map[string][]int64 // pulls left at the end of each step, by upstream; -1 when not known
 	// Sum is all of it together.
-	Sum Traffic `json:"sum"`
+	Sum Traffic
 }
 
 // Series returns a part of the history, up to this moment.

@@ -12,7 +12,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"forebay/cache"
-	"forebay/internal/activity"
 	"forebay/internal/imageset"
 	"forebay/internal/prefetch"
 )
@@ -78,8 +77,8 @@ func types() map[string]any {
 		"Locked": prefetch.Locked{}, "LockFault": prefetch.LockFault{}, "LockFile": imageset.LockFile{}, "LockedImage": imageset.LockedImage{},
 		"LockedPlatform": imageset.LockedPlatform{}, "Wanted": cache.Wanted{}, "WantedList": WantedList{}, "Cleared": Cleared{},
 		"Upstream": Upstream{}, "Budget": Budget{}, "Spending": Spending{}, "Endpoint": Endpoint{}, "Status": Status{},
-		"Traffic": activity.Traffic{}, "Usage": Usage{}, "Series": activity.Series{}, "RepositoryUse": activity.RepositoryUse{},
-		"ClientInfo": activity.ClientInfo{}, "ClientList": ClientList{}, "Event": activity.Event{}, "EventList": EventList{},
+		"Traffic": Traffic{}, "Usage": Usage{}, "Series": Series{}, "RepositoryUse": RepositoryUse{},
+		"ClientInfo": ClientInfo{}, "ClientList": ClientList{}, "Event": Event{}, "EventList": EventList{},
 	}
 }
 

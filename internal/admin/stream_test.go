@@ -225,7 +225,7 @@ func TestUsageAndHistoryAreServed(t *testing.T) {
 	if u.SavedBytes != 3<<30 || u.Saved != 6 || u.HitRatio != 0.5 || u.ByteRatio != 0.75 || u.SavedPulls != 2 || u.Currency != "EUR" {
 		t.Errorf("usage %+v", u)
 	}
-	var series activity.Series
+	var series Series
 	decodeAnswer(t, asks(a, http.MethodGet, "/series?span=day", "", nil), &series)
 	if series.Sum.ClientBytes != 4<<30 || len(series.Times) != 1 {
 		t.Errorf("series %+v", series)

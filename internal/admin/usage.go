@@ -5,32 +5,18 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"time"
 
 	"forebay/internal/activity"
 )
 
-// Usage is what the mirror did for its clients since the start.
-type Usage struct {
-	Since time.Time `json:"since"`
-	activity.Traffic
-	SavedBytes int64 `json:"saved_bytes"` // that clients got and no registry sent
-	// HitRatio is the share of requests that were answered without fetching content, and
-	// ByteRatio the share of bytes that no registry sent: from 0 to 1, -1 without any.
-	HitRatio  float64 `json:"hit_ratio"`
-	ByteRatio float64 `json:"byte_ratio"`
-	Price     float64 `json:"price_per_gib"` // 0 when none is configured
-	Saved     float64 `json:"saved_cost"`    // SavedBytes at that price
-	Currency  string  `json:"currency"`
-	// Upstreams has the same for each of them.
-	Upstreams map[string]activity.Traffic `json:"upstreams"`
-}
-
 func (a *API) usage() Usage {
-	all, each := a.activity.Totals()
+	all, upstreams := a.activity.Totals()
 	u := Usage{
-		Since: a.activity.Started(), Traffic: all, SavedBytes: all.SavedBytes(), HitRatio: -1, ByteRatio: -1,
-		Price: a.price, Currency: a.currency, Upstreams: each,
+		Since: a.activity.Started(), Traffic: Traffic(all), SavedBytes: all.SavedBytes(), HitRatio: -1, ByteRatio: -1,
+		Price: a.price, Currency: a.currency, Upstreams: map[string]Traffic{},
+	}
+	for name, one := range upstreams {
+		u.Upstreams[name] = Traffic(one)
 	}
 	if n := all.Answered(); n > 0 {
 		u.HitRatio = float64(all.Hit+all.Joined+all.Stale) / float64(n)
@@ -55,16 +41,8 @@ func (a *API) series(w http.ResponseWriter, r *http.Request) error {
 	default:
 		return badRequest("span is %q: use hour, day or week", clip(q["span"]))
 	}
-	reply(w, http.StatusOK, a.activity.Series(span))
+	reply(w, http.StatusOK, seriesOf(a.activity.Series(span)))
 	return nil
-}
-
-// ClientList is who asked most, and for what.
-type ClientList struct {
-	Window       activity.Window          `json:"window"`
-	Since        time.Time                `json:"since"` // when counting began
-	Clients      []activity.ClientInfo    `json:"clients"`
-	Repositories []activity.RepositoryUse `json:"repositories"` // of all clients
 }
 
 const (
@@ -91,7 +69,7 @@ func (a *API) clients(w http.ResponseWriter, r *http.Request) error {
 	}
 	reply(w, http.StatusOK, ClientList{
 		Window: window, Since: a.activity.Started(),
-		Clients: a.activity.Clients(window, limit), Repositories: a.activity.Repositories(window, limit),
+		Clients: each(a.activity.Clients(window, limit), clientOf), Repositories: each(a.activity.Repositories(window, limit), repositoryUseOf),
 	})
 	return nil
 }
@@ -109,12 +87,6 @@ func bounded(s string, usual, most int) (int, error) {
 		return 0, badRequest("limit is %d: use 1 to %d", n, most)
 	}
 	return n, nil
-}
-
-// EventList is a part of the log, the latest first.
-type EventList struct {
-	Events []activity.Event `json:"events"`
-	Before int64            `json:"before,omitempty"` // what to give as before for older ones; absent at the end
 }
 
 const (
@@ -147,7 +119,7 @@ func (a *API) events(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	list, more := a.activity.Events.List(ask)
-	out := EventList{Events: list}
+	out := EventList{Events: each(list, eventOf)}
 	if more {
 		out.Before = list[len(list)-1].ID
 	}

@@ -12,7 +12,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"forebay/internal/activity"
 	"forebay/internal/admin"
 	"forebay/test/hubtest"
 )
@@ -48,7 +47,7 @@ func TestFiguresAreTrue(t *testing.T) {
 	u := status.Usage
 	const parts = 5 // index, manifest, configuration, two layers
 	gets := int64(hub.ManifestGets(image.Digest) + hub.ManifestGets(child.Digest))
-	want := activity.Traffic{
+	want := admin.Traffic{
 		Miss: parts, Hit: 2 * parts, Error: 1, Pulls: 6, SavedPulls: 6 - gets,
 		ClientBytes: 3*size + u.ClientBytes%size, UpstreamBytes: size,
 	}
@@ -63,7 +62,7 @@ func TestFiguresAreTrue(t *testing.T) {
 	}
 	checkClients(t, s, size, parts)
 
-	var series activity.Series
+	var series admin.Series
 	err = eventually(30*time.Second, func() error { // what just happened is in it at once
 		fetch(t, s.admin+"/api/v1/series?span=hour", &series)
 		if series.Sum != u.Traffic {
@@ -89,11 +88,11 @@ func checkClients(t *testing.T, s *server, size, parts int64) {
 	t.Helper()
 	var list admin.ClientList
 	fetch(t, s.admin+"/api/v1/clients", &list)
-	got := map[string]activity.Tally{}
+	got := map[string]admin.Tally{}
 	for _, c := range list.Clients {
 		got[c.Address] = c.Tally
 	}
-	want := map[string]activity.Tally{
+	want := map[string]admin.Tally{
 		"127.0.1.21": {Requests: parts, Pulls: 2, Bytes: size},
 		"127.0.1.22": {Requests: 2 * parts, Hits: 2 * parts, Pulls: 4, SavedPulls: 4, Bytes: 2 * size},
 		"127.0.1.23": {Requests: 1, Errors: 1, Bytes: got["127.0.1.23"].Bytes},
