@@ -9,7 +9,6 @@ import (
 	"testing"
 
 	"forebay/internal/admin"
-	"forebay/internal/prefetch"
 	"forebay/test/hubtest"
 )
 
@@ -29,7 +28,7 @@ func TestPrefetchThenPullsNeedNoRegistry(t *testing.T) {
 	list := write(t, "images.txt", "alpine:1\nbusybox:2 # and this\n")
 
 	out, _ := o.run(0, "prefetch", "-f", list, "--platform", "linux/amd64", "--dry-run", "--json")
-	var dry prefetch.Report
+	var dry admin.PrefetchReport
 	if err := json.Unmarshal([]byte(out), &dry); err != nil {
 		t.Fatal(err)
 	}
@@ -37,7 +36,7 @@ func TestPrefetchThenPullsNeedNoRegistry(t *testing.T) {
 		t.Errorf("the dry run cost %d pulls", n)
 	}
 	out, stderr := o.run(0, "prefetch", "-f", list, "--platform", "linux/amd64", "--json")
-	var done prefetch.Report
+	var done admin.PrefetchReport
 	if err := json.Unmarshal([]byte(out), &done); err != nil {
 		t.Fatal(err)
 	}
@@ -73,9 +72,9 @@ func TestDryRunOfAKnownIndexTellsAllOfIt(t *testing.T) {
 	o.pull("library/alpine", "1")
 	o.pull("library/alpine", image.Children[0].Digest)
 	before := o.charged()
-	var dry, done prefetch.Report
+	var dry, done admin.PrefetchReport
 	for _, r := range []struct {
-		report *prefetch.Report
+		report *admin.PrefetchReport
 		more   []string
 	}{{&dry, []string{"--dry-run"}}, {&done, nil}} {
 		out, _ := o.run(0, append([]string{"prefetch", "alpine:1", "--platform", "linux/amd64", "--json"}, r.more...)...)

@@ -11,9 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"forebay/cache"
 	"forebay/internal/imageset"
-	"forebay/internal/prefetch"
 )
 
 // document is as much of an OpenAPI file as the tests look at.
@@ -72,10 +70,10 @@ func types() map[string]any {
 		"Contents": Contents{}, "Referer": Referrer{}, "Stored": Stored{}, "StoredPage": StoredPage{},
 		"DigestList": DigestList{}, "AdmitRequest": AdmitRequest{}, "AdmitAnswer": AdmitAnswer{},
 		"PrefetchRequest": PrefetchRequest{}, "PrefetchImage": PrefetchImage{}, "LockRequest": LockRequest{},
-		"PrefetchActive": prefetch.Active{}, "PrefetchEnded": prefetch.Ended{}, "Registries": Registries{}, "PrefetchSnapshot": prefetch.Snapshot{}, "PrefetchedImage": prefetch.Image{},
-		"PrefetchReport": prefetch.Report{}, "PrefetchRun": prefetch.LastRun{}, "PrefetchSet": prefetch.SetStatus{}, "PrefetchSets": PrefetchSets{},
-		"Locked": prefetch.Locked{}, "LockFault": prefetch.LockFault{}, "LockFile": imageset.LockFile{}, "LockedImage": imageset.LockedImage{},
-		"LockedPlatform": imageset.LockedPlatform{}, "Wanted": cache.Wanted{}, "WantedList": WantedList{}, "Cleared": Cleared{},
+		"PrefetchActive": PrefetchActive{}, "PrefetchEnded": PrefetchEnded{}, "Registries": Registries{}, "PrefetchSnapshot": PrefetchSnapshot{}, "PrefetchedImage": PrefetchedImage{},
+		"PrefetchReport": PrefetchReport{}, "PrefetchRun": PrefetchRun{}, "PrefetchSet": PrefetchSet{}, "PrefetchSets": PrefetchSets{},
+		"Locked": Locked{}, "LockFault": LockFault{}, "LockFile": imageset.LockFile{}, "LockedImage": imageset.LockedImage{},
+		"LockedPlatform": imageset.LockedPlatform{}, "Wanted": imageset.WantedImage{}, "WantedList": imageset.WantedList{}, "Cleared": Cleared{},
 		"Upstream": Upstream{}, "Budget": Budget{}, "Spending": Spending{}, "Endpoint": Endpoint{}, "Status": Status{},
 		"Traffic": Traffic{}, "Usage": Usage{}, "Series": Series{}, "RepositoryUse": RepositoryUse{},
 		"ClientInfo": ClientInfo{}, "ClientList": ClientList{}, "Event": Event{}, "EventList": EventList{},

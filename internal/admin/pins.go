@@ -11,9 +11,6 @@ func (a *API) pins(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	list := PinList{Pins: each(a.keeper.Images.Pins.List(), pinOf)}
-	if list.Pins == nil {
-		list.Pins = []Pin{}
-	}
 	stats, err := a.keeper.Stats()
 	if err != nil {
 		return err

@@ -6,32 +6,12 @@ import (
 	"fmt"
 	"net/http"
 
-	"forebay/cache"
 	"forebay/cache/upkeep"
 	"forebay/internal/imageset"
 	"forebay/internal/manifest"
 	"forebay/internal/prefetch"
 	"forebay/internal/wire"
 )
-
-// PrefetchRequest asks for images before anybody pulls them.
-type PrefetchRequest struct {
-	Images    []PrefetchImage `json:"images"`
-	Platforms []string        `json:"platforms"` // of images that name none; "all" alone is every platform
-	Referrers bool            `json:"referrers,omitempty"`
-	DryRun    bool            `json:"dry_run,omitempty"`
-	Wait      bool            `json:"wait,omitempty"` // wait for the registries' budgets rather than fail
-	Pin       bool            `json:"pin,omitempty"`
-	AtOnce    int             `json:"at_once,omitempty"` // images at a time; absent: 3
-}
-
-// PrefetchImage is one image of a request.
-type PrefetchImage struct {
-	Ref       string   `json:"ref"` // with tag and digest, the digest is fetched and the tag is its name
-	Platforms []string `json:"platforms,omitempty"`
-	Blob      bool     `json:"blob,omitempty"` // the digest is a blob's
-	At        string   `json:"at,omitempty"`   // where the name stands, for errors
-}
 
 // listMost bounds a request with a list of images: 10,000 of them have some 2 MB.
 const (
@@ -123,17 +103,12 @@ func (a *API) prefetch(w http.ResponseWriter, r *http.Request) error {
 		Images: list, Platforms: in.Platforms, Referrers: in.Referrers, DryRun: in.DryRun, Wait: in.Wait, Pin: in.Pin, AtOnce: in.AtOnce,
 	}
 	job, err := a.jobs.startTold("prefetch", target(list), func(ctx context.Context, tell func(told)) (any, error) {
-		return prefetch.Run(ctx, a.keeper, q, func(s prefetch.Snapshot) { tell(told{s.Total, &s}) })
+		return result(PrefetchReportOf)(prefetch.Run(ctx, a.keeper, q, func(s prefetch.Snapshot) {
+			snapshot := PrefetchSnapshotOf(s)
+			tell(told{snapshot.Total, &snapshot})
+		}))
 	})
 	return accepted(w, job, err)
-}
-
-// LockRequest asks what tags point to.
-type LockRequest struct {
-	Images []PrefetchImage `json:"images"`
-	// Children has indexes fetched that are not kept, so that their platforms are told:
-	// each is a pull.
-	Children bool `json:"children,omitempty"`
 }
 
 func (a *API) lock(w http.ResponseWriter, r *http.Request) error {
@@ -146,14 +121,9 @@ func (a *API) lock(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	job, err := a.jobs.start("lock", target(list), func(ctx context.Context, tell func(upkeep.Progress)) (any, error) {
-		return prefetch.Lock(ctx, a.keeper, list, in.Children, tell)
+		return result(LockedOf)(prefetch.Lock(ctx, a.keeper, list, in.Children, tell))
 	})
 	return accepted(w, job, err)
-}
-
-// PrefetchSets are the sets of the configuration.
-type PrefetchSets struct {
-	Sets []prefetch.SetStatus `json:"sets"`
 }
 
 func (a *API) prefetchSets(w http.ResponseWriter, r *http.Request) error {
@@ -164,11 +134,11 @@ func (a *API) prefetchSets(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-func (a *API) listSets() []prefetch.SetStatus {
+func (a *API) listSets() []PrefetchSet {
 	if a.sets == nil {
-		return []prefetch.SetStatus{}
+		return []PrefetchSet{}
 	}
-	return a.sets.List()
+	return each(a.sets.List(), setOf)
 }
 
 func (a *API) prefetchSet(w http.ResponseWriter, r *http.Request) error {
@@ -200,27 +170,12 @@ func (a *API) runSet(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// WantedList is what clients asked for while its registry was not to be contacted. It is
-// the form in which prefetch takes it.
-type WantedList struct {
-	Wanted []cache.Wanted `json:"wanted"`
-}
-
 func (a *API) wanted(w http.ResponseWriter, r *http.Request) error {
 	if _, err := query(r); err != nil {
 		return err
 	}
-	list := a.keeper.Cache.Wanted()
-	if list == nil {
-		list = []cache.Wanted{}
-	}
-	reply(w, http.StatusOK, WantedList{list})
+	reply(w, http.StatusOK, imageset.WantedList{Wanted: each(a.keeper.Cache.Wanted(), wantedOf)})
 	return nil
-}
-
-// Cleared says how long the list was.
-type Cleared struct {
-	Cleared int `json:"cleared"`
 }
 
 func (a *API) clearWanted(w http.ResponseWriter, _ *http.Request) error {
@@ -234,8 +189,8 @@ func (a *API) clearWanted(w http.ResponseWriter, _ *http.Request) error {
 
 // told is how far a job has come.
 type told struct {
-	Progress upkeep.Progress
-	Prefetch *prefetch.Snapshot
+	Progress Progress
+	Prefetch *PrefetchSnapshot
 }
 
 // startTold is start for work that tells more than its progress.
@@ -248,13 +203,7 @@ func (j *jobs) startTold(kind, target string, work func(context.Context, func(to
 func (j *jobs) tellMore(r *runJob, t told) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	r.Progress, r.Prefetch = Progress(t.Progress), t.Prefetch
-}
-
-// Registries says what names of images mean here, for who reads them from files.
-type Registries struct {
-	Default string            `json:"default"` // registry of names without one
-	Names   map[string]string `json:"names"`   // from names and aliases to what they are called here
+	r.Progress, r.Prefetch = t.Progress, t.Prefetch
 }
 
 func (a *API) names(w http.ResponseWriter, r *http.Request) error {

@@ -2,12 +2,12 @@ package admin
 
 import (
 	"encoding/json"
-	"forebay/cache/image"
-	"forebay/cache/upkeep"
-	"forebay/internal/prefetch"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"forebay/cache/image"
+	"forebay/cache/upkeep"
 )
 
 // JobState says how a job stands.
@@ -32,7 +32,7 @@ type Job struct {
 	Progress Progress  `json:"progress"`
 	Error    string    `json:"error,omitempty"`
 	// Prefetch is how far a prefetch is with its images, while it runs.
-	Prefetch *prefetch.Snapshot `json:"prefetch,omitempty"`
+	Prefetch *PrefetchSnapshot `json:"prefetch,omitempty"`
 	// Result is what it came to, once it is done: Repaired, Verified, Collected,
 	// PrefetchReport or Locked, by its kind.
 	Result json.RawMessage `json:"result,omitempty"`

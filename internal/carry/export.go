@@ -20,7 +20,6 @@ import (
 	"forebay/internal/bundle"
 	"forebay/internal/command"
 	"forebay/internal/imageset"
-	"forebay/internal/prefetch"
 	"forebay/internal/terminal"
 	"forebay/internal/wire"
 )
@@ -120,7 +119,7 @@ func fromEntries(entries []imageset.Entry, err error) ([]wantedImage, error) {
 
 // setImages returns the images of a prefetch set, with what the set says of them.
 func setImages(ctx context.Context, o *adminclient.Client, name string, names *wire.Registries, read func(string, io.Reader) ([]imageset.Entry, error)) ([]wantedImage, error) {
-	var set prefetch.SetStatus
+	var set admin.PrefetchSet
 	if _, err := o.Ask(ctx, http.MethodGet, "/prefetch/"+url.PathEscape(name), nil, nil, &set); err != nil {
 		return nil, err
 	}

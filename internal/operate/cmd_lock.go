@@ -75,16 +75,16 @@ func (f lockFlags) viaServer(ctx context.Context, o *adminclient.Client, args []
 	if err != nil {
 		return err
 	}
-	return f.run(o.Program, args, names, func(entries []imageset.Entry) (*prefetch.Locked, error) {
+	return f.run(o.Program, args, names, func(entries []imageset.Entry) (admin.Locked, error) {
 		job, err := o.Start(ctx, "/lock", admin.LockRequest{Images: requested(entries), Children: *f.children})
 		if err != nil {
-			return nil, err
+			return admin.Locked{}, err
 		}
 		quiet := *o
 		quiet.AsJSON = true // the file may go to the terminal
-		var locked prefetch.Locked
+		var locked admin.Locked
 		_, err = quiet.Wait(ctx, job.ID, &locked)
-		return &locked, err
+		return locked, err
 	})
 }
 
@@ -95,13 +95,17 @@ func (f lockFlags) direct(ctx context.Context, p adminclient.Program, args []str
 		return err
 	}
 	defer func() { err = errors.Join(err, closeAll()) }()
-	return f.run(p, args, folder.Names, func(entries []imageset.Entry) (*prefetch.Locked, error) {
-		return prefetch.Lock(ctx, folder.Keeper, entries, *f.children, func(upkeep.Progress) {})
+	return f.run(p, args, folder.Names, func(entries []imageset.Entry) (admin.Locked, error) {
+		found, err := prefetch.Lock(ctx, folder.Keeper, entries, *f.children, func(upkeep.Progress) {})
+		if err != nil {
+			return admin.Locked{}, err
+		}
+		return admin.LockedOf(found), nil
 	})
 }
 
 // run reads the images, has them locked, and writes or compares.
-func (f lockFlags) run(p adminclient.Program, args []string, names *wire.Registries, lock func([]imageset.Entry) (*prefetch.Locked, error)) error {
+func (f lockFlags) run(p adminclient.Program, args []string, names *wire.Registries, lock func([]imageset.Entry) (admin.Locked, error)) error {
 	entries, err := f.list.read(p, args, names)
 	if err != nil {
 		return err
@@ -133,7 +137,7 @@ func (f lockFlags) run(p adminclient.Program, args []string, names *wire.Registr
 }
 
 // write writes the lock file, whole or not at all.
-func (f lockFlags) write(p adminclient.Program, locked *prefetch.Locked) error {
+func (f lockFlags) write(p adminclient.Program, locked admin.Locked) error {
 	text, err := locked.File.Encode()
 	if err != nil {
 		return err
@@ -170,7 +174,7 @@ type moved struct {
 }
 
 // compare tells which tags have moved.
-func (f lockFlags) compare(p adminclient.Program, entries []imageset.Entry, locked *prefetch.Locked) error {
+func (f lockFlags) compare(p adminclient.Program, entries []imageset.Entry, locked admin.Locked) error {
 	now := map[string]string{}
 	for _, image := range locked.File.Images {
 		now[image.Ref] = image.Digest.String()

@@ -139,7 +139,7 @@ func (f prefetchFlags) viaServer(ctx context.Context, o *adminclient.Client, arg
 	if err != nil {
 		return err
 	}
-	var report prefetch.Report
+	var report admin.PrefetchReport
 	if err := follow(ctx, o, job.ID, v, &report); err != nil {
 		return err
 	}
@@ -178,7 +178,7 @@ func requested(entries []imageset.Entry) []admin.PrefetchImage {
 }
 
 // follow shows how far a prefetch is until it has ended.
-func follow(ctx context.Context, o *adminclient.Client, id string, v *terminal.View, report *prefetch.Report) error {
+func follow(ctx context.Context, o *adminclient.Client, id string, v *terminal.View, report *admin.PrefetchReport) error {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	defer v.Close()
@@ -222,7 +222,7 @@ func runSet(ctx context.Context, o *adminclient.Client, name string, v *terminal
 	defer stop()
 	defer v.Close()
 	at := "/prefetch/" + path.Base("/"+name)
-	var before prefetch.SetStatus
+	var before admin.PrefetchSet
 	if _, err := o.Ask(ctx, http.MethodGet, at, nil, nil, &before); err != nil {
 		return err
 	}
@@ -232,7 +232,7 @@ func runSet(ctx context.Context, o *adminclient.Client, name string, v *terminal
 	tick := time.NewTicker(adminclient.PollEvery)
 	defer tick.Stop()
 	for {
-		var s prefetch.SetStatus
+		var s admin.PrefetchSet
 		_, err := o.Ask(ctx, http.MethodGet, at, nil, nil, &s)
 		if ctx.Err() != nil {
 			return command.Hint(errors.New("interrupted"), "The server goes on with the set.")
@@ -255,7 +255,7 @@ func runSet(ctx context.Context, o *adminclient.Client, name string, v *terminal
 }
 
 // tellRun tells what became of the last run of a set.
-func tellRun(o *adminclient.Client, s prefetch.SetStatus) error {
+func tellRun(o *adminclient.Client, s admin.PrefetchSet) error {
 	last := s.Last
 	if o.AsJSON {
 		if err := terminal.WriteJSON(o.Stdout, last); err != nil {
@@ -303,17 +303,18 @@ func (f prefetchFlags) direct(ctx context.Context, p adminclient.Program, args [
 	}
 	v := terminal.NewView(p.Stderr, *f.progress)
 	defer v.Close()
-	report, err := prefetch.Run(fetching, folder.Keeper, prefetch.Request{
+	done, err := prefetch.Run(fetching, folder.Keeper, prefetch.Request{
 		Images: entries, Platforms: f.platformsOr(), Referrers: *f.referrers, DryRun: *f.dryRun, Wait: *f.wait, Pin: *f.pin, AtOnce: *f.atOnce,
-	}, v.Show)
+	}, func(s prefetch.Snapshot) { v.Show(admin.PrefetchSnapshotOf(s)) })
 	if err != nil {
 		if fetching.Err() != nil {
 			return command.Hint(errors.New("interrupted"), "What was fetched is kept: the same command goes on from there.")
 		}
 		return err
 	}
-	v.Finish(report)
-	return tellReport(p, report, f.AsJSON)
+	report := admin.PrefetchReportOf(done)
+	v.Finish(&report)
+	return tellReport(p, &report, f.AsJSON)
 }
 
 // directEntries is entries where only --from-usage asks a server.
@@ -334,7 +335,7 @@ func (f prefetchFlags) directEntries(ctx context.Context, p adminclient.Program,
 }
 
 // tellReport writes what became of each image, and the sums.
-func tellReport(p adminclient.Program, r *prefetch.Report, asJSON bool) error {
+func tellReport(p adminclient.Program, r *admin.PrefetchReport, asJSON bool) error {
 	if asJSON {
 		if err := terminal.WriteJSON(p.Stdout, r); err != nil {
 			return err
@@ -361,7 +362,7 @@ func tellReport(p adminclient.Program, r *prefetch.Report, asJSON bool) error {
 	return outcome(r.Outcome, fmt.Errorf("of %s, %d not all there", terminal.Count(int64(len(r.Images)), "image", "images"), bad))
 }
 
-func reportTable(p adminclient.Program, r *prefetch.Report) error {
+func reportTable(p adminclient.Program, r *admin.PrefetchReport) error {
 	fetched := "FETCHED"
 	if r.DryRun {
 		fetched = "TO FETCH"

@@ -8,9 +8,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"forebay/cache"
 	"forebay/internal/admin"
 	"forebay/internal/adminclient"
+	"forebay/internal/imageset"
 	"forebay/internal/terminal"
 )
 
@@ -36,7 +36,7 @@ What has come since is left out. It survives restarts, and holds 10,000 entries 
 		if *clearAll {
 			return clearWanted(ctx, o)
 		}
-		var list admin.WantedList
+		var list imageset.WantedList
 		answer, err := o.Ask(ctx, http.MethodGet, "/wanted", nil, nil, &list)
 		if err != nil {
 			return err
@@ -57,7 +57,7 @@ What has come since is left out. It survives restarts, and holds 10,000 entries 
 	})
 }
 
-func wantedLine(o *adminclient.Client, w cache.Wanted) error {
+func wantedLine(o *adminclient.Client, w imageset.WantedImage) error {
 	before := ""
 	if w.Blob { // no image, so no line of a list of images
 		before = "# blob: "

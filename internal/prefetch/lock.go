@@ -13,16 +13,16 @@ import (
 
 // Locked is what tags were found to point to.
 type Locked struct {
-	File   imageset.LockFile `json:"lock"`
-	Pulls  int64             `json:"pulls"` // that it took
-	Failed []LockFault       `json:"failed,omitempty"`
+	File   imageset.LockFile
+	Pulls  int64 // that it took
+	Failed []LockFault
 }
 
 // LockFault is an image whose digest could not be found out, and why.
 type LockFault struct {
-	Ref   string `json:"ref"`
-	At    string `json:"at,omitempty"`
-	Error string `json:"error"`
+	Ref   string
+	At    string
+	Error string
 }
 
 // lockAtOnce bounds the HEADs in progress.
@@ -32,7 +32,7 @@ const lockAtOnce = 8
 // digest that comes with a tag. With children it also reports the platforms of indexes; it
 // fetches those that are not kept, and each of these is a pull.
 func Lock(ctx context.Context, k *upkeep.Keeper, entries []imageset.Entry, children bool, tell func(upkeep.Progress)) (*Locked, error) {
-	l := &Locked{File: imageset.LockFile{Version: imageset.LockVersion}}
+	l := &Locked{File: imageset.LockFile{Version: imageset.LockVersion, Images: []imageset.LockedImage{}}}
 	var mu sync.Mutex
 	progress := upkeep.Progress{ItemsTotal: int64(len(entries))}
 	slots := make(chan struct{}, lockAtOnce)

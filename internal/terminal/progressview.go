@@ -12,8 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"forebay/cache/upkeep"
-	"forebay/internal/prefetch"
+	"forebay/internal/admin"
 )
 
 // View shows on standard error how far a prefetch is: by bars on a terminal, else by a
@@ -60,7 +59,7 @@ func terminalSize(w io.Writer) (columns, rows int) {
 }
 
 // Show takes in how far it is.
-func (v *View) Show(s prefetch.Snapshot) {
+func (v *View) Show(s admin.PrefetchSnapshot) {
 	now := v.now()
 	if v.kind == "none" || v.kind != "lines" && now.Sub(v.last) < drawEvery && s.Done < s.Images {
 		return
@@ -78,7 +77,7 @@ func (v *View) Show(s prefetch.Snapshot) {
 }
 
 // Finish shows what has ended since the last look.
-func (v *View) Finish(r *prefetch.Report) {
+func (v *View) Finish(r *admin.PrefetchReport) {
 	defer v.Close()
 	if v.kind != "lines" {
 		return
@@ -86,7 +85,7 @@ func (v *View) Finish(r *prefetch.Report) {
 	var b strings.Builder
 	for _, image := range r.Images {
 		if !v.named[image.Ref] {
-			b.WriteString(endedLine(prefetch.Ended{Ref: image.Ref, State: image.State, Bytes: image.Bytes, Error: image.Error}))
+			b.WriteString(endedLine(admin.PrefetchEnded{Ref: image.Ref, State: image.State, Bytes: image.Bytes, Error: image.Error}))
 		}
 	}
 	_, _ = io.WriteString(v.w, b.String())
@@ -102,7 +101,7 @@ func (v *View) Close() {
 }
 
 // news returns a line for each image that is done since the last look.
-func (v *View) news(s prefetch.Snapshot) string {
+func (v *View) news(s admin.PrefetchSnapshot) string {
 	fresh := s.Done - v.ended
 	v.ended = s.Done
 	if fresh <= 0 {
@@ -116,7 +115,7 @@ func (v *View) news(s prefetch.Snapshot) string {
 	return b.String()
 }
 
-func endedLine(e prefetch.Ended) string {
+func endedLine(e admin.PrefetchEnded) string {
 	line := string(e.State) + " " + Printable(e.Ref)
 	if e.Bytes > 0 {
 		line += ", " + Bytes(e.Bytes)
@@ -126,7 +125,7 @@ func endedLine(e prefetch.Ended) string {
 
 // bars returns the lines: one for each image in progress, as far as there is room, and
 // one for all.
-func (v *View) bars(s prefetch.Snapshot) []string {
+func (v *View) bars(s admin.PrefetchSnapshot) []string {
 	columns, rows := v.size()
 	width := columns - 1 // the last column would wrap on some terminals
 	head := fmt.Sprintf("%d of %d", s.Done, s.Images)
@@ -158,7 +157,7 @@ func (v *View) bars(s prefetch.Snapshot) []string {
 }
 
 // figures are the bytes that have come, of how many if all of those are known.
-func figures(p upkeep.Progress, all bool) string {
+func figures(p admin.Progress, all bool) string {
 	switch {
 	case p.BytesTotal == 0:
 		return ""
@@ -169,7 +168,7 @@ func figures(p upkeep.Progress, all bool) string {
 }
 
 // shareOf is how much of an image is there, from 0 to 1; -1 while that is not known.
-func shareOf(p upkeep.Progress) float64 {
+func shareOf(p admin.Progress) float64 {
 	switch {
 	case p.BytesTotal > 0:
 		return min(float64(p.Bytes)/float64(p.BytesTotal), 1)
@@ -180,7 +179,7 @@ func shareOf(p upkeep.Progress) float64 {
 }
 
 // wholeShare is how much of all is there: by bytes once all images are begun, else by images.
-func wholeShare(s prefetch.Snapshot) float64 {
+func wholeShare(s admin.PrefetchSnapshot) float64 {
 	if s.Images == 0 {
 		return 1
 	}

@@ -8,15 +8,15 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"forebay/cache/upkeep"
+	"forebay/internal/admin"
 	"forebay/internal/prefetch"
 )
 
-func someProgress(images, active int) prefetch.Snapshot {
-	s := prefetch.Snapshot{Images: images, Done: images - active, Failed: 2}
+func someProgress(images, active int) admin.PrefetchSnapshot {
+	s := admin.PrefetchSnapshot{Images: images, Done: images - active, Failed: 2}
 	for i := range active {
-		p := upkeep.Progress{Items: int64(i), ItemsTotal: 9, Bytes: int64(i) << 30, BytesTotal: 10 << 30}
-		s.Active = append(s.Active, prefetch.Active{Ref: fmt.Sprintf("registry.example.com:5000/%s/app-%d:1.2.3", strings.Repeat("team/", i*4), i), Progress: p})
+		p := admin.Progress{Items: int64(i), ItemsTotal: 9, Bytes: int64(i) << 30, BytesTotal: 10 << 30}
+		s.Active = append(s.Active, admin.PrefetchActive{Ref: fmt.Sprintf("registry.example.com:5000/%s/app-%d:1.2.3", strings.Repeat("team/", i*4), i), Progress: p})
 		s.Total.Bytes += p.Bytes
 		s.Total.BytesTotal += p.BytesTotal
 	}
@@ -67,7 +67,7 @@ func TestBarsAreRedrawnInOneWriteAndTakenAway(t *testing.T) {
 	if !strings.Contains(out[2], "\x1b[6A\r") {
 		t.Errorf("after a resize: %q", out[2])
 	}
-	v.Finish(&prefetch.Report{})
+	v.Finish(&admin.PrefetchReport{})
 	if all := strings.Join(out, ""); !strings.HasSuffix(all, "\x1b[?25h") || strings.Count(all, "\x1b[?25l") != 1 {
 		t.Errorf("the cursor is not given back: %q", all)
 	}
@@ -83,12 +83,12 @@ func (w *writes) Write(p []byte) (int, error) {
 func TestLinesTellEachImageOnce(t *testing.T) {
 	var out bytes.Buffer
 	v := &View{w: &out, kind: "lines", named: map[string]bool{}, meter: newRate(time.Now()), now: time.Now}
-	one := prefetch.Ended{Ref: "a:1", State: prefetch.Fetched, Bytes: 1 << 20}
-	two := prefetch.Ended{Ref: "b:\x1b[31m1", State: prefetch.Failed, Error: "no"}
-	v.Show(prefetch.Snapshot{Images: 3, Done: 1, Ended: []prefetch.Ended{one}})
-	v.Show(prefetch.Snapshot{Images: 3, Done: 1, Ended: []prefetch.Ended{one}})
-	v.Show(prefetch.Snapshot{Images: 3, Done: 2, Ended: []prefetch.Ended{one, two}})
-	v.Finish(&prefetch.Report{Images: []prefetch.Image{{Ref: "a:1"}, {Ref: two.Ref}, {Ref: "c:1", State: prefetch.Kept}}})
+	one := admin.PrefetchEnded{Ref: "a:1", State: prefetch.Fetched, Bytes: 1 << 20}
+	two := admin.PrefetchEnded{Ref: "b:\x1b[31m1", State: prefetch.Failed, Error: "no"}
+	v.Show(admin.PrefetchSnapshot{Images: 3, Done: 1, Ended: []admin.PrefetchEnded{one}})
+	v.Show(admin.PrefetchSnapshot{Images: 3, Done: 1, Ended: []admin.PrefetchEnded{one}})
+	v.Show(admin.PrefetchSnapshot{Images: 3, Done: 2, Ended: []admin.PrefetchEnded{one, two}})
+	v.Finish(&admin.PrefetchReport{Images: []admin.PrefetchedImage{{Ref: "a:1"}, {Ref: two.Ref}, {Ref: "c:1", State: prefetch.Kept}}})
 	if want := "fetched a:1, 1.0 MiB\nfailed b:�[31m1\nkept c:1\n"; out.String() != want {
 		t.Errorf("lines are %q, want %q", out.String(), want)
 	}

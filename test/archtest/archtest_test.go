@@ -164,11 +164,11 @@ func importTable() map[string][]string {
 		// What all commands share, how they reach a mirror, what they print, and those of the operator.
 		"internal/command":     {"config"},
 		"internal/adminclient": append(leaf(), "cache/upkeep", "config", "internal/admin", "internal/bundle", "internal/command", "internal/server", "internal/terminal"),
-		"internal/operate": append(leaf(), "cache", "cache/image", "cache/upkeep", "config", "upstream", "upstream/hubapi", "internal/admin", "internal/adminclient",
+		"internal/operate": append(leaf(), "cache/image", "cache/upkeep", "config", "upstream", "upstream/hubapi", "internal/admin", "internal/adminclient",
 			"internal/carry", "internal/command", "internal/imageset", "internal/prefetch", "internal/terminal"),
 		"internal/carry": append(leaf(), "cache/upkeep", "internal/admin", "internal/adminclient", "internal/bundle", "internal/command", "internal/imageset",
-			"internal/prefetch", "internal/regfolder", "internal/terminal"),
-		"internal/terminal": append(leaf(), "cache/upkeep", "internal/admin", "internal/prefetch"),
+			"internal/regfolder", "internal/terminal"),
+		"internal/terminal": append(leaf(), "internal/admin", "internal/prefetch"), // the last its tests
 
 		// The test hub shares no parser with the product, so that the two can disagree.
 		"test/hubtest": {},
