@@ -56,7 +56,7 @@ func TestDocumentHasAllRoutesAndNoOthers(t *testing.T) {
 // types are the Go types of the schemas.
 func types() map[string]any {
 	return map[string]any{
-		"Error": Fault{}, "ErrorDetail": FaultDetail{},
+		"Fault": Fault{}, "FaultDetail": FaultDetail{}, "Trouble": Trouble{},
 		"Part": Part{}, "ImagePlatform": ImagePlatform{}, "Image": Image{}, "ImagePage": ImagePage{},
 		"RepositoryInfo": RepositoryInfo{}, "RepositoryPage": RepositoryPage{},
 		"TagBinding": TagBinding{}, "History": History{},
@@ -67,13 +67,13 @@ func types() map[string]any {
 		"Repaired": Repaired{}, "RepairFault": RepairFault{}, "Verified": Verified{}, "BadBlob": BadBlob{},
 		"Collected": Collected{}, "Scrub": Scrub{}, "Stats": Stats{},
 		"Bucket": Bucket{}, "BucketSurvey": BucketSurvey{}, "BucketCalls": BucketCalls{}, "FillInfo": FillInfo{},
-		"Contents": Contents{}, "Referer": Referrer{}, "Stored": Stored{}, "StoredPage": StoredPage{},
+		"Contents": Contents{}, "Referrer": Referrer{}, "Stored": Stored{}, "StoredPage": StoredPage{},
 		"DigestList": DigestList{}, "AdmitRequest": AdmitRequest{}, "AdmitAnswer": AdmitAnswer{},
 		"PrefetchRequest": PrefetchRequest{}, "PrefetchImage": PrefetchImage{}, "LockRequest": LockRequest{},
 		"PrefetchActive": PrefetchActive{}, "PrefetchEnded": PrefetchEnded{}, "Registries": Registries{}, "PrefetchSnapshot": PrefetchSnapshot{}, "PrefetchedImage": PrefetchedImage{},
 		"PrefetchReport": PrefetchReport{}, "PrefetchRun": PrefetchRun{}, "PrefetchSet": PrefetchSet{}, "PrefetchSets": PrefetchSets{},
 		"Locked": Locked{}, "LockFault": LockFault{}, "LockFile": imageset.LockFile{}, "LockedImage": imageset.LockedImage{},
-		"LockedPlatform": imageset.LockedPlatform{}, "Wanted": imageset.WantedImage{}, "WantedList": imageset.WantedList{}, "Cleared": Cleared{},
+		"LockedPlatform": imageset.LockedPlatform{}, "WantedImage": imageset.WantedImage{}, "WantedList": imageset.WantedList{}, "Cleared": Cleared{},
 		"Upstream": Upstream{}, "Budget": Budget{}, "Spending": Spending{}, "Endpoint": Endpoint{}, "Status": Status{},
 		"Traffic": Traffic{}, "Usage": Usage{}, "Series": Series{}, "RepositoryUse": RepositoryUse{},
 		"ClientInfo": ClientInfo{}, "ClientList": ClientList{}, "Event": Event{}, "EventList": EventList{},
