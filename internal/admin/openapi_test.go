@@ -1,28 +1,35 @@
 package admin
 
 import (
+	"bytes"
 	"encoding/json"
-	"maps"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"path/filepath"
 	"reflect"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"forebay/cache/image"
+	"forebay/cache/tier"
+	"forebay/cache/upkeep"
+	"forebay/internal/activity"
 	"forebay/internal/imageset"
+	"forebay/internal/prefetch"
 )
 
 // document is as much of an OpenAPI file as the tests look at.
 type document struct {
 	Paths      map[string]map[string]json.RawMessage
-	Components struct {
-		Schemas map[string]struct {
-			Properties map[string]json.RawMessage
-			Required   []string
-		}
-	}
+	Components struct{ Schemas map[string]map[string]any }
 }
 
 func readDocument(t *testing.T) document {
@@ -32,6 +39,56 @@ func readDocument(t *testing.T) document {
 		t.Fatalf("openapi.json: %v", err)
 	}
 	return d
+}
+
+// exchange is what an operation is asked and what it answers: values of the shapes, nil for
+// no JSON object of ours.
+type exchange struct{ request, answer any }
+
+// exchanges are those of all operations.
+func exchanges() map[string]exchange {
+	return map[string]exchange{
+		"GET /openapi.json":        {},
+		"GET /status":              {nil, Status{}},
+		"GET /stats":               {nil, Stats{}},
+		"GET /series":              {nil, Series{}},
+		"GET /clients":             {nil, ClientList{}},
+		"GET /events":              {nil, EventList{}},
+		"GET /repositories":        {nil, RepositoryPage{}},
+		"GET /images":              {nil, ImagePage{}},
+		"GET /image":               {nil, Image{}},
+		"GET /history":             {nil, History{}},
+		"POST /refresh":            {RefRequest{}, RefreshAnswer{}},
+		"POST /purge":              {PurgeRequest{}, PurgeAnswer{}},
+		"GET /pins":                {nil, PinList{}},
+		"POST /pins":               {PinRequest{}, PinAnswer{}},
+		"DELETE /pins":             {},
+		"POST /repair":             {RepairRequest{}, Job{}},
+		"POST /verify":             {VerifyRequest{}, Job{}},
+		"POST /gc":                 {CollectRequest{}, Job{}},
+		"GET /contents":            {nil, Contents{}},
+		"GET /content/{digest}":    {},
+		"POST /content/{digest}":   {},
+		"GET /stored":              {nil, StoredPage{}},
+		"POST /lacking":            {DigestList{}, DigestList{}},
+		"POST /admit":              {AdmitRequest{}, AdmitAnswer{}},
+		"GET /prefetch":            {nil, PrefetchSets{}},
+		"POST /prefetch":           {PrefetchRequest{}, Job{}},
+		"GET /prefetch/{set}":      {nil, PrefetchSet{}},
+		"POST /prefetch/{set}/run": {},
+		"POST /lock":               {LockRequest{}, Job{}},
+		"GET /registries":          {nil, Registries{}},
+		"GET /wanted":              {nil, imageset.WantedList{}},
+		"DELETE /wanted":           {nil, Cleared{}},
+		"GET /jobs":                {nil, JobList{}},
+		"GET /jobs/{id}":           {nil, Job{}},
+		"DELETE /jobs/{id}":        {},
+	}
+}
+
+// results are what jobs come to.
+func results() []any {
+	return []any{Repaired{}, Verified{}, Collected{}, PrefetchReport{}, Locked{}}
 }
 
 func TestDocumentHasAllRoutesAndNoOthers(t *testing.T) {
@@ -53,69 +110,229 @@ func TestDocumentHasAllRoutesAndNoOthers(t *testing.T) {
 	}
 }
 
-// types are the Go types of the schemas.
-func types() map[string]any {
-	return map[string]any{
-		"Fault": Fault{}, "FaultDetail": FaultDetail{}, "Trouble": Trouble{},
-		"Part": Part{}, "ImagePlatform": ImagePlatform{}, "Image": Image{}, "ImagePage": ImagePage{},
-		"RepositoryInfo": RepositoryInfo{}, "RepositoryPage": RepositoryPage{},
-		"TagBinding": TagBinding{}, "History": History{},
-		"RefRequest": RefRequest{}, "RefreshAnswer": RefreshAnswer{}, "PurgeRequest": PurgeRequest{}, "PurgeAnswer": PurgeAnswer{},
-		"Pin": Pin{}, "PinList": PinList{}, "PinRequest": PinRequest{}, "PinAnswer": PinAnswer{},
-		"RepairRequest": RepairRequest{}, "VerifyRequest": VerifyRequest{}, "CollectRequest": CollectRequest{},
-		"Progress": Progress{}, "Job": Job{}, "JobList": JobList{},
-		"Repaired": Repaired{}, "RepairFault": RepairFault{}, "Verified": Verified{}, "BadBlob": BadBlob{},
-		"Collected": Collected{}, "Scrub": Scrub{}, "Stats": Stats{},
-		"Bucket": Bucket{}, "BucketSurvey": BucketSurvey{}, "BucketCalls": BucketCalls{}, "FillInfo": FillInfo{},
-		"Contents": Contents{}, "Referrer": Referrer{}, "Stored": Stored{}, "StoredPage": StoredPage{},
-		"DigestList": DigestList{}, "AdmitRequest": AdmitRequest{}, "AdmitAnswer": AdmitAnswer{},
-		"PrefetchRequest": PrefetchRequest{}, "PrefetchImage": PrefetchImage{}, "LockRequest": LockRequest{},
-		"PrefetchActive": PrefetchActive{}, "PrefetchEnded": PrefetchEnded{}, "Registries": Registries{}, "PrefetchSnapshot": PrefetchSnapshot{}, "PrefetchedImage": PrefetchedImage{},
-		"PrefetchReport": PrefetchReport{}, "PrefetchRun": PrefetchRun{}, "PrefetchSet": PrefetchSet{}, "PrefetchSets": PrefetchSets{},
-		"Locked": Locked{}, "LockFault": LockFault{}, "LockFile": imageset.LockFile{}, "LockedImage": imageset.LockedImage{},
-		"LockedPlatform": imageset.LockedPlatform{}, "WantedImage": imageset.WantedImage{}, "WantedList": imageset.WantedList{}, "Cleared": Cleared{},
-		"Upstream": Upstream{}, "Budget": Budget{}, "Spending": Spending{}, "Endpoint": Endpoint{}, "Status": Status{},
-		"Traffic": Traffic{}, "Usage": Usage{}, "Series": Series{}, "RepositoryUse": RepositoryUse{},
-		"ClientInfo": ClientInfo{}, "ClientList": ClientList{}, "Event": Event{}, "EventList": EventList{},
-	}
-}
-
-// jsonNames returns the names of a type's fields in JSON, those of embedded structs included.
-func jsonNames(t reflect.Type) (names []string) {
-	for f := range t.Fields() {
-		tag, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-		switch {
-		case f.Anonymous && tag == "":
-			names = append(names, jsonNames(f.Type)...)
-		case f.IsExported() && tag != "-":
-			names = append(names, tag)
-		}
-	}
-	slices.Sort(names)
-	return names
-}
-
-func TestSchemasHaveTheFieldsOfTheirTypes(t *testing.T) {
-	schemas := readDocument(t).Components.Schemas
-	for name, value := range types() {
-		schema, ok := schemas[name]
-		if !ok {
-			t.Errorf("openapi.json lacks the schema %s", name)
+func TestDocumentHasWhatEachRouteTakesAndAnswers(t *testing.T) {
+	type content map[string]struct{ Schema map[string]any }
+	d := readDocument(t)
+	for _, r := range (&API{}).routes() {
+		name := r.method + " " + r.path
+		want, known := exchanges()[name]
+		if !known {
+			t.Errorf("%s: the test does not know what it takes and answers", name)
 			continue
 		}
-		want, got := jsonNames(reflect.TypeOf(value)), slices.Sorted(maps.Keys(schema.Properties))
-		if diff := cmp.Diff(want, got); diff != "" {
-			t.Errorf("schema %s (-type +file):\n%s", name, diff)
+		var got struct {
+			RequestBody struct{ Content content }
+			Responses   map[string]struct{ Content content }
 		}
-		for _, field := range schema.Required {
-			if !slices.Contains(want, field) {
-				t.Errorf("schema %s requires %s, which it has not", name, field)
+		if err := json.Unmarshal(d.Paths[r.path][strings.ToLower(r.method)], &got); err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if ref := got.RequestBody.Content["application/json"].Schema["$ref"]; ref != refTo(want.request) {
+			t.Errorf("%s takes %v, want %v", name, ref, refTo(want.request))
+		}
+		for status, answer := range got.Responses {
+			if ref := answer.Content["application/json"].Schema["$ref"]; strings.HasPrefix(status, "2") && ref != refTo(want.answer) {
+				t.Errorf("%s answers %v, want %v", name, ref, refTo(want.answer))
 			}
 		}
 	}
-	for name := range schemas {
-		if _, ok := types()[name]; !ok {
-			t.Errorf("schema %s has no type", name)
+}
+
+// refTo is how the document refers to the schema of a value: by the name of its type.
+func refTo(value any) any {
+	if value == nil {
+		return nil
+	}
+	return "#/components/schemas/" + reflect.TypeOf(value).Name()
+}
+
+// schemas makes the schema of every type that it comes by.
+type schemas struct {
+	t    *testing.T
+	made map[string]map[string]any
+}
+
+// of returns the schema of a type. Those of structs are made by their names, and referred to.
+func (s *schemas) of(t reflect.Type) map[string]any {
+	switch t {
+	case reflect.TypeFor[time.Time]():
+		return map[string]any{"type": "string", "format": "date-time"}
+	case reflect.TypeFor[v1.Hash]():
+		return map[string]any{"type": "string"}
+	case reflect.TypeFor[json.RawMessage](): // the result of a job
+		var one []any
+		for _, r := range results() {
+			one = append(one, s.of(reflect.TypeOf(r)))
+		}
+		return map[string]any{"oneOf": one}
+	}
+	switch t.Kind() {
+	case reflect.String:
+		schema := map[string]any{"type": "string"}
+		if t != reflect.TypeFor[string]() {
+			schema["enum"] = s.constants(t)
+		}
+		return schema
+	case reflect.Bool:
+		return map[string]any{"type": "boolean"}
+	case reflect.Int, reflect.Int64, reflect.Uint64:
+		return map[string]any{"type": "integer", "format": "int64"}
+	case reflect.Float64:
+		return map[string]any{"type": "number"}
+	case reflect.Pointer:
+		return s.of(t.Elem())
+	case reflect.Slice:
+		return map[string]any{"type": "array", "items": s.of(t.Elem())}
+	case reflect.Map:
+		return map[string]any{"type": "object", "additionalProperties": s.of(t.Elem())}
+	case reflect.Struct:
+		if in := t.PkgPath(); in != reflect.TypeFor[API]().PkgPath() && in != reflect.TypeFor[imageset.LockFile]().PkgPath() {
+			s.t.Errorf("%s is a type of the core: what the API says needs one of its own", t)
+		}
+		if s.made[t.Name()] == nil {
+			object := map[string]any{"type": "object"}
+			s.made[t.Name()] = object
+			properties, required := map[string]any{}, []any{}
+			s.fields(t, properties, &required)
+			object["properties"] = properties
+			if len(required) > 0 {
+				object["required"] = required
+			}
+		}
+		return map[string]any{"$ref": refTo(reflect.Zero(t).Interface())}
+	}
+	s.t.Errorf("%s has no form in openapi.json", t)
+	return nil
+}
+
+// fields gathers the fields of a struct, those of embedded ones included. Those that are
+// always there are required.
+func (s *schemas) fields(t reflect.Type, properties map[string]any, required *[]any) {
+	for f := range t.Fields() {
+		name, option, _ := strings.Cut(f.Tag.Get("json"), ",")
+		switch {
+		case f.Anonymous && name == "":
+			s.fields(f.Type, properties, required)
+			continue
+		case name == "" || name == "-":
+			s.t.Errorf("%s.%s has no name in JSON", t, f.Name)
+			continue
+		}
+		schema := s.of(f.Type)
+		if enum := f.Tag.Get("enum"); enum != "" {
+			schema["enum"] = sortedTexts(strings.Split(enum, ","))
+		}
+		properties[name] = schema
+		if option == "" {
+			*required = append(*required, name)
+		}
+	}
+}
+
+// constants returns the values that the constants of a type have, from its source.
+func (s *schemas) constants(t reflect.Type) []any {
+	var values []string
+	files, err := filepath.Glob(filepath.Join("..", "..", strings.TrimPrefix(t.PkgPath(), "forebay/"), "*.go"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, name := range files {
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.SkipObjectResolution)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			if spec, ok := n.(*ast.ValueSpec); ok {
+				if of, ok := spec.Type.(*ast.Ident); ok && of.Name == t.Name() {
+					for _, v := range spec.Values {
+						text, err := strconv.Unquote(v.(*ast.BasicLit).Value)
+						if err != nil {
+							s.t.Fatal(err)
+						}
+						values = append(values, text)
+					}
+				}
+			}
+			return true
+		})
+	}
+	if len(values) == 0 {
+		s.t.Errorf("%s has no constants", t)
+	}
+	return sortedTexts(values)
+}
+
+func sortedTexts(list []string) []any {
+	slices.Sort(list)
+	var out []any
+	for _, text := range list {
+		out = append(out, text)
+	}
+	return out
+}
+
+// plain takes from a schema what is for people, and what no type can say.
+func plain(schema map[string]any) {
+	for _, name := range []string{"description", "minimum", "maximum"} {
+		delete(schema, name)
+	}
+	for _, name := range []string{"enum", "required"} {
+		if list, ok := schema[name].([]any); ok {
+			slices.SortFunc(list, func(a, b any) int { return strings.Compare(a.(string), b.(string)) })
+		}
+	}
+	for _, name := range []string{"items", "additionalProperties"} {
+		if inner, ok := schema[name].(map[string]any); ok {
+			plain(inner)
+		}
+	}
+	if properties, ok := schema["properties"].(map[string]any); ok {
+		for _, one := range properties {
+			plain(one.(map[string]any))
+		}
+	}
+}
+
+func TestSchemasAreThoseOfTheirTypes(t *testing.T) {
+	want := schemas{t, map[string]map[string]any{}}
+	want.of(reflect.TypeFor[Fault]())
+	for _, x := range exchanges() {
+		for _, value := range []any{x.request, x.answer} {
+			if value != nil {
+				want.of(reflect.TypeOf(value))
+			}
+		}
+	}
+	got := readDocument(t).Components.Schemas
+	for name, schema := range want.made {
+		plain(schema)
+		if got[name] == nil {
+			t.Errorf("openapi.json lacks the schema %s", name)
+			continue
+		}
+		plain(got[name])
+		if diff := cmp.Diff(schema, got[name]); diff != "" {
+			t.Errorf("schema %s (-type +file):\n%s", name, diff)
+		}
+	}
+	for name := range got {
+		if want.made[name] == nil {
+			t.Errorf("schema %s is of nothing that is asked or answered", name)
+		}
+	}
+}
+
+func TestListsAreNeverNull(t *testing.T) {
+	for _, shape := range []any{
+		statsOf(upkeep.Stats{Bucket: &tier.Stats{}}), contentsOf(&image.Contents{}), storedPageOf(&image.StoredPage{}),
+		imagePageOf(&image.Page{}), imageOf(image.Image{}), repositoryPageOf(&image.RepositoryPage{}), admitAnswerOf(&upkeep.Admitted{}), pinOf(image.Pin{}),
+		repairedOf(&upkeep.Repaired{}), verifiedOf(&upkeep.Verified{}), clientOf(activity.ClientInfo{}),
+		PrefetchSnapshotOf(prefetch.Snapshot{}), PrefetchReportOf(&prefetch.Report{}), runOf(prefetch.LastRun{}),
+	} {
+		b, err := json.Marshal(shape)
+		if err != nil || bytes.Contains(b, []byte("null")) {
+			t.Errorf("%T of nothing = %s, %v, want no null: openapi.json promises arrays", shape, b, err)
 		}
 	}
 }
