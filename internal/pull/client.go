@@ -17,3 +17,18 @@ func Client(ctx context.Context) string {
 	addr, _ := ctx.Value(ClientKey{}).(string)
 	return addr
 }
+
+// unwantedKey is the key of the channel of WithUnwanted.
+type unwantedKey struct{}
+
+// WithUnwanted returns a context for a request that several may wait for. left is closed when
+// all of them have gone: then it is not begun any more, but goes on if it has.
+func WithUnwanted(ctx context.Context, left <-chan struct{}) context.Context {
+	return context.WithValue(ctx, unwantedKey{}, left)
+}
+
+// Unwanted returns the channel of WithUnwanted; nil, which is never closed, without one.
+func Unwanted(ctx context.Context) <-chan struct{} {
+	left, _ := ctx.Value(unwantedKey{}).(<-chan struct{})
+	return left
+}
