@@ -29,7 +29,7 @@ func (p *Partial) CommitLink(src *os.File) error {
 		return fmt.Errorf("adopt blob %s: %w", p.digest, err)
 	}
 	p.phase = committed
-	p.s.unclaim(p.digest)
+	p.s.unclaim(p.part)
 	// No failure here can harm the blob; files that are left are swept.
 	_ = p.file.Close()
 	_ = p.s.removeIfThere(p.metaName())

@@ -25,6 +25,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/url"
 	"os"
 	"path"
 	"strings"
@@ -73,8 +74,8 @@ type Store struct {
 	fault Fault
 
 	mu     sync.Mutex
-	inUse  map[v1.Hash]bool // guarded by mu; partial files that a Partial owns
-	shards map[string]bool  // guarded by mu; folders below blobs/ known to exist and to be synced
+	inUse  map[part]bool   // guarded by mu; partial files that a Partial owns
+	shards map[string]bool // guarded by mu; folders below blobs/ known to exist and to be synced
 }
 
 // Open makes the folder dir ready and locks it for this process. A folder that another
@@ -91,7 +92,7 @@ func Open(dir string, log *zap.Logger) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open store %q: %w", dir, err)
 	}
-	s := &Store{dir: dir, root: root, log: log, inUse: map[v1.Hash]bool{}, shards: map[string]bool{}}
+	s := &Store{dir: dir, root: root, log: log, inUse: map[part]bool{}, shards: map[string]bool{}}
 	if err := s.prepare(); err != nil {
 		_ = s.Close()
 		return nil, fmt.Errorf("open store %q: %w", dir, err)
@@ -212,7 +213,7 @@ func (s *Store) Put(d v1.Hash, b []byte) error {
 	if s.holds(name, b) {
 		return nil
 	}
-	tmp := partialName(d) + "." + rand.Text() + tmpSuffix
+	tmp := part{digest: d}.name() + "." + rand.Text() + tmpSuffix
 	if err := s.writeFile(tmp, b, true); err != nil {
 		return fmt.Errorf("put blob %s: %w", d, errors.Join(err, s.removeIfThere(tmp)))
 	}
@@ -374,7 +375,17 @@ func blobName(d v1.Hash) (string, error) {
 	return path.Join(blobsDir, d.Algorithm, d.Hex[:2], d.Hex), nil
 }
 
-// partialName returns the file name of a partial blob whose digest was checked.
-func partialName(d v1.Hash) string {
-	return path.Join(partialDir, d.Algorithm+"-"+d.Hex)
+// part tells partial files apart: by their digest, and by who fills them.
+type part struct {
+	digest v1.Hash // checked
+	owner  string  // see [Store.PartialOf]
+}
+
+// name returns the name of the file.
+func (p part) name() string {
+	name := path.Join(partialDir, p.digest.Algorithm+"-"+p.digest.Hex)
+	if p.owner != "" {
+		name += "@" + url.PathEscape(p.owner)
+	}
+	return name
 }

@@ -19,38 +19,53 @@ import (
 // ever served or counted.
 const quarantineDir = "quarantine"
 
-// DropPartial removes what an earlier fill of d left, unless it is in use. It reports
+// DropPartial removes what earlier fills of d left, unless that is in use. It reports
 // whether nothing is left.
 func (s *Store) DropPartial(d v1.Hash) (bool, error) {
 	if _, err := blobName(d); err != nil {
 		return false, fmt.Errorf("remove partial blob: %w", err)
 	}
-	if !s.HasPartial(d) {
-		return true, nil
+	parts, err := s.partials()
+	gone := err == nil
+	for p := range parts {
+		if p.digest != d {
+			continue
+		}
+		swept, serr := s.sweep(p)
+		gone, err = gone && swept, errors.Join(err, serr)
 	}
-	gone, err := s.sweep(d)
 	if err != nil {
 		return gone, fmt.Errorf("remove partial blob %s: %w", d, err)
 	}
 	return gone, nil
 }
 
+// Partials returns the digests of which a fill left a file, or is running.
+func (s *Store) Partials() (map[v1.Hash]bool, error) {
+	parts, err := s.partials()
+	if err != nil {
+		return nil, fmt.Errorf("list partial blobs: %w", err)
+	}
+	digests := make(map[v1.Hash]bool, len(parts))
+	for p := range parts {
+		digests[p.digest] = true
+	}
+	return digests, nil
+}
+
 // OldPartials returns the number and the space of the partial files that were not written to
 // since olderThan: those that [Store.SweepPartials] would remove.
 func (s *Store) OldPartials(olderThan time.Time) (n int, bytes int64, err error) {
-	names, err := s.partials()
+	parts, err := s.partials()
 	if err != nil {
 		return 0, 0, fmt.Errorf("list partial blobs: %w", err)
 	}
-	for d, last := range names {
-		s.mu.Lock()
-		used := s.inUse[d]
-		s.mu.Unlock()
-		if used || !last.Before(olderThan) {
+	for p, last := range parts {
+		if s.used(p) || !last.Before(olderThan) {
 			continue
 		}
 		n++
-		if info, err := s.root.Lstat(partialName(d)); err == nil {
+		if info, err := s.root.Lstat(p.name()); err == nil {
 			bytes += allocated(info)
 		}
 	}

@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -112,5 +113,47 @@ func TestQuarantineTakesOnlyTheFileThatWasRead(t *testing.T) {
 	}
 	if u, err := s.Usage(); u.Blobs != 0 || err != nil {
 		t.Errorf("Usage = %+v, %v, want nothing kept", u, err)
+	}
+}
+
+func TestOwnersDoNotSeeEachOthersBytes(t *testing.T) {
+	s, err := Open(t.TempDir(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	d := digestOf([]byte("hello"))
+	theirs, err := s.PartialOf(d, "registry.example:5000/a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := theirs.WriteAt([]byte("hel"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(theirs.SaveMeta(State{Size: 5, Have: [][2]int64{{0, 3}}}), theirs.Release()); err != nil {
+		t.Fatal(err)
+	}
+	ours, err := s.PartialOf(d, "docker.io")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, known := ours.Meta(); known || s.HasPartial(d) {
+		t.Error("an owner goes on with what another one left")
+	}
+	again, err := s.PartialOf(d, "registry.example:5000/a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st, known := again.Meta(); !known || len(st.Have) != 1 {
+		t.Errorf("Meta = %v, %t, want what the owner left", st, known)
+	}
+	if parts, err := s.Partials(); err != nil || !parts[d] || len(parts) != 1 {
+		t.Errorf("Partials = %v, %v, want the one digest", parts, err)
+	}
+	if err := errors.Join(ours.Discard(), again.Release()); err != nil {
+		t.Fatal(err)
+	}
+	if gone, err := s.DropPartial(d); !gone || err != nil || s.HasPartialOf(d, "registry.example:5000/a") {
+		t.Errorf("DropPartial = %t, %v, want it gone", gone, err)
 	}
 }

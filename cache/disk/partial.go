@@ -49,11 +49,11 @@ const (
 // Partial is a blob that is being filled. Its owner must end it with exactly one successful
 // Commit, Discard or Release; later ends do nothing. All methods may be called concurrently.
 type Partial struct {
-	s      *Store
-	digest v1.Hash
-	name   string // of the partial file
-	blob   string // of the committed file
-	file   *os.File
+	s    *Store
+	part        // which it is
+	name string // of the partial file
+	blob string // of the committed file
+	file *os.File
 
 	mu      sync.Mutex
 	phase   phase // guarded by mu
@@ -62,48 +62,56 @@ type Partial struct {
 	syncErr error // guarded by mu; see Commit
 }
 
-// Partial opens the partial file of d for its one owner, or makes it. What an earlier
-// fill left is kept if its metadata is sound, see Meta; else the file is empty. The error
-// is [ErrInUse] while another Partial of d lives.
-func (s *Store) Partial(d v1.Hash) (*Partial, error) {
+// Partial is [Store.PartialOf] of nobody in particular.
+func (s *Store) Partial(d v1.Hash) (*Partial, error) { return s.PartialOf(d, "") }
+
+// PartialOf opens the partial file of d that owner fills, or makes it. What an earlier fill
+// of the same owner left is kept if its metadata is sound, see Meta; else the file is empty.
+// Different owners never see each other's bytes. The error is [ErrInUse] while another
+// Partial of d and owner lives.
+func (s *Store) PartialOf(d v1.Hash, owner string) (*Partial, error) {
 	blob, err := blobName(d)
 	if err != nil {
 		return nil, fmt.Errorf("open partial blob: %w", err)
 	}
-	if !s.claim(d) {
+	which := part{d, owner}
+	if !s.claim(which) {
 		return nil, fmt.Errorf("open partial blob %s: %w", d, ErrInUse)
 	}
-	p := &Partial{s: s, digest: d, name: partialName(d), blob: blob}
+	p := &Partial{s: s, part: which, name: which.name(), blob: blob}
 	if err := p.open(); err != nil {
-		s.unclaim(d)
+		s.unclaim(which)
 		return nil, fmt.Errorf("open partial blob %s: %w", d, err)
 	}
 	return p, nil
 }
 
-// HasPartial reports whether a fill of d left a file, or is running.
-func (s *Store) HasPartial(d v1.Hash) bool {
+// HasPartial is [Store.HasPartialOf] of nobody in particular.
+func (s *Store) HasPartial(d v1.Hash) bool { return s.HasPartialOf(d, "") }
+
+// HasPartialOf reports whether a fill of d by owner left a file, or is running.
+func (s *Store) HasPartialOf(d v1.Hash, owner string) bool {
 	if _, err := blobName(d); err != nil {
 		return false
 	}
-	_, err := s.root.Lstat(partialName(d))
+	_, err := s.root.Lstat(part{d, owner}.name())
 	return err == nil
 }
 
-func (s *Store) claim(d v1.Hash) bool {
+func (s *Store) claim(p part) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.inUse[d] {
+	if s.inUse[p] {
 		return false
 	}
-	s.inUse[d] = true
+	s.inUse[p] = true
 	return true
 }
 
-func (s *Store) unclaim(d v1.Hash) {
+func (s *Store) unclaim(p part) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.inUse, d)
+	delete(s.inUse, p)
 }
 
 func (p *Partial) metaName() string { return p.name + ".json" }
@@ -289,7 +297,7 @@ func (p *Partial) commit(size int64) error {
 		return err
 	}
 	p.phase = committed
-	p.s.unclaim(p.digest)
+	p.s.unclaim(p.part)
 	// Neither failure can harm the blob; metadata without its file is swept.
 	_ = p.file.Close()
 	_ = p.s.removeIfThere(p.metaName())
@@ -315,7 +323,7 @@ func (p *Partial) end(remove bool) error {
 	if remove || p.syncErr != nil || !p.known {
 		err = errors.Join(err, p.s.removeIfThere(p.metaName()), p.s.removeIfThere(p.name))
 	}
-	p.s.unclaim(p.digest)
+	p.s.unclaim(p.part)
 	if err != nil {
 		return fmt.Errorf("close partial blob %s: %w", p.digest, err)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/url"
 	"path"
 	"slices"
 	"strings"
@@ -94,16 +95,16 @@ func (s *Store) entries(name string, fn func(fs.DirEntry) error) error {
 // SweepPartials removes the partial files that nobody uses and nobody wrote to since
 // olderThan, and returns how many.
 func (s *Store) SweepPartials(olderThan time.Time) (n int, err error) {
-	names, err := s.partials()
+	parts, err := s.partials()
 	if err != nil {
 		return 0, fmt.Errorf("sweep partial blobs: %w", err)
 	}
 	var errs []error
-	for d, last := range names {
+	for p, last := range parts {
 		if !last.Before(olderThan) {
 			continue
 		}
-		swept, err := s.sweep(d)
+		swept, err := s.sweep(p)
 		if swept {
 			n++
 		}
@@ -115,11 +116,11 @@ func (s *Store) SweepPartials(olderThan time.Time) (n int, err error) {
 	return n, nil
 }
 
-// partials returns the digests that have a partial file or metadata, with the time of the last write.
-func (s *Store) partials() (map[v1.Hash]time.Time, error) {
-	last := map[v1.Hash]time.Time{}
+// partials returns what has a partial file or metadata, with the time of the last write.
+func (s *Store) partials() (map[part]time.Time, error) {
+	last := map[part]time.Time{}
 	err := s.entries(partialDir, func(e fs.DirEntry) error {
-		d, ok := partialDigest(e.Name())
+		p, ok := partOf(e.Name())
 		if !ok {
 			return nil
 		}
@@ -127,38 +128,43 @@ func (s *Store) partials() (map[v1.Hash]time.Time, error) {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
-		if err == nil && info.ModTime().After(last[d]) {
-			last[d] = info.ModTime()
+		if err == nil && info.ModTime().After(last[p]) {
+			last[p] = info.ModTime()
 		}
 		return err
 	})
 	return last, err
 }
 
-// partialDigest returns the digest in the name of a partial file or of its metadata.
-func partialDigest(name string) (v1.Hash, bool) {
-	algorithm, hex, ok := strings.Cut(strings.TrimSuffix(name, ".json"), "-")
+// partOf tells what the name of a partial file, or of its metadata, belongs to.
+func partOf(name string) (part, bool) {
+	digest, owner, _ := strings.Cut(strings.TrimSuffix(name, ".json"), "@")
+	algorithm, hex, ok := strings.Cut(digest, "-")
 	if !ok {
-		return v1.Hash{}, false
+		return part{}, false
 	}
 	d, err := wire.ParseDigest(algorithm + ":" + hex)
-	return d, err == nil
+	if err != nil {
+		return part{}, false
+	}
+	owner, err = url.PathUnescape(owner)
+	return part{d, owner}, err == nil
 }
 
 // sweep removes what is left of one fill, unless it is in use. Holding the claim keeps a
 // new Partial away; it would be told [ErrInUse], so that the slow part, freeing the
 // space of a large file, is done after the claim is given back.
-func (s *Store) sweep(d v1.Hash) (bool, error) {
-	if !s.claim(d) {
+func (s *Store) sweep(p part) (bool, error) {
+	if !s.claim(p) {
 		return false, nil
 	}
-	name := partialName(d)
+	name := p.name()
 	gone := name + goneSuffix
 	err := s.removeIfThere(name + ".json")
 	if err == nil {
 		err = s.rename(name, gone)
 	}
-	s.unclaim(d)
+	s.unclaim(p)
 	if errors.Is(err, fs.ErrNotExist) {
 		return true, nil // there was only metadata
 	}
@@ -188,7 +194,7 @@ func (s *Store) Usage() (Usage, error) {
 		return Usage{}, err
 	}
 	err = s.entries(partialDir, func(e fs.DirEntry) error {
-		if _, ok := partialDigest(e.Name()); !ok || strings.HasSuffix(e.Name(), ".json") {
+		if _, ok := partOf(e.Name()); !ok || strings.HasSuffix(e.Name(), ".json") {
 			return nil
 		}
 		info, err := e.Info()
@@ -237,7 +243,7 @@ func (s *Store) OtherBytes() (int64, error) {
 		if name == blobsDir {
 			return fs.SkipDir
 		}
-		if d, ok := partialDigest(e.Name()); ok && path.Dir(name) == partialDir && s.used(d) {
+		if p, ok := partOf(e.Name()); ok && path.Dir(name) == partialDir && s.used(p) {
 			return nil
 		}
 		if !e.Type().IsRegular() {
@@ -258,9 +264,9 @@ func (s *Store) OtherBytes() (int64, error) {
 	return n, nil
 }
 
-// used reports whether a Partial of d lives.
-func (s *Store) used(d v1.Hash) bool {
+// used reports whether a Partial of p lives.
+func (s *Store) used(p part) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.inUse[d]
+	return s.inUse[p]
 }
