@@ -20,6 +20,10 @@ const (
 	// accessAgain is when a refusal is looked at again, and when a proof that an outage
 	// prevented is tried again. In between kept content is refused, or served.
 	accessAgain = time.Minute
+	// missingMost is how often in a row the registry may say that it has not got what is kept
+	// here of a repository before that counts as a refusal. Registries that hide what may not
+	// be read (Artifactory, GitLab, Gitea) never say more than that.
+	missingMost = 3
 )
 
 // access remembers when the right to each repository of an upstream was last proven by
@@ -36,6 +40,7 @@ type access struct {
 type standing struct {
 	until   time.Time // when it is to be proven again
 	refused error     // nil while it holds, or may
+	missing int       // how often in a row the registry had not got what is kept here
 }
 
 // newAccess returns nil for a ttl of 0, with which every repository is good.
@@ -69,19 +74,36 @@ func (a *access) known(repo string) bool {
 	return proven || refused != nil
 }
 
-// observe takes in how a request for something of a repository ended. That something does
-// not exist says that we may look; an outage says nothing.
+// observe takes in how a request for something of a repository ended. Neither an outage nor
+// that something does not exist says whether we may look.
 func (a *access) observe(repo string, err error) {
 	if a == nil {
 		return
 	}
 	now := time.Now()
 	switch {
-	case err == nil, pull.KindOf(err) == pull.NotFound:
+	case err == nil:
 		a.repos.Add(repo, standing{until: now.Add(a.ttl)})
 	case refuses(err):
 		a.repos.Add(repo, standing{until: now.Add(accessAgain), refused: err})
 	}
+}
+
+// missed takes in that the registry has not got what is kept of a repository. Without
+// credentials of ours it held nothing that others may not read.
+func (a *access) missed(repo Repo, credentialed bool, err error) {
+	now := time.Now()
+	if !credentialed {
+		a.repos.Add(repo.Name, standing{until: now.Add(a.ttl)})
+		return
+	}
+	s, _ := a.repos.Get(repo.Name)
+	s.missing++
+	if s.until = now.Add(accessAgain); s.missing >= missingMost {
+		s.refused = &pull.Error{Kind: pull.Denied, Upstream: repo.Upstream, Op: "prove access to " + repo.Name, Err: err,
+			Message: "the registry says that what is kept of the repository is not there"}
+	}
+	a.repos.Add(repo.Name, s)
 }
 
 // refuses reports whether err refuses access, a HEAD's included that could also mean that
@@ -100,7 +122,11 @@ func (c *Cache) admit(ctx context.Context, o *origin, repo Repo, ask func(contex
 		if a.known(repo.Name) { // by one that ended since the caller looked
 			return struct{}{}, nil
 		}
-		return struct{}{}, ask(ctx)
+		err := ask(ctx)
+		if err != nil && pull.KindOf(err) == pull.NotFound {
+			a.missed(repo, o.Credentialed, err)
+		}
+		return struct{}{}, err
 	})
 	proven, refused := a.state(repo.Name) // the answer was taken in, see [observed]
 	switch {

@@ -2,7 +2,6 @@ package cache
 
 import (
 	"context"
-	"errors"
 	"regexp"
 	"time"
 
@@ -52,14 +51,17 @@ func (c *Cache) resolve(ctx context.Context, o *origin, repo Repo, name string, 
 				return resolved{}, err
 			}
 		}
+		if r.bytes == nil {
+			c.claim(o, repo, store.ManifestLink(r.desc))
+		}
 		err = c.bind(repo, name, r.desc)
 		r.stale = pull.TakeStale(&r.desc)
 		return r, err
 	})
 }
 
-// bind records that a tag points to desc now, and that repo holds it. An index that cannot
-// be written does not keep the client from its answer.
+// bind records that a tag points to desc now, which gives no right to that. An index that
+// cannot be written does not keep the client from its answer.
 func (c *Cache) bind(repo Repo, name string, desc v1.Descriptor) error {
 	return c.BindAt(repo, name, desc, time.Now())
 }
@@ -81,10 +83,7 @@ func (c *Cache) BindAt(repo Repo, name string, desc v1.Descriptor, now time.Time
 			c.moved(old, desc)
 		}
 	}
-	err = c.store.Record(func(b *index.Batch) error {
-		return errors.Join(store.PutLinks(b, repo, store.ManifestLink(desc)),
-			b.PutTag(repo, name, s.Tag))
-	})
+	err = c.store.Record(func(b *index.Batch) error { return b.PutTag(repo, name, s.Tag) })
 	c.known.tags.Add(tagName{repo, name}, s)
 	c.images.Pins.Bound(repo, name, desc.Digest)
 	if err != nil {

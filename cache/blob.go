@@ -32,7 +32,7 @@ type Blob struct {
 	Result Result
 
 	file *os.File
-	fill *fill.Fill
+	fill *fill.Holder
 }
 
 // File returns the verified file of a complete blob, positioned at its start, or nil
@@ -56,7 +56,7 @@ func (b *Blob) Send(ctx context.Context, w io.Writer, off, end int64) (int64, er
 	return io.CopyN(w, b.file, min(end, b.Size)-off)
 }
 
-// Close lets go of the blob. A fill goes on without its readers.
+// Close lets go of the blob. A fill that has brought anything goes on without its readers.
 func (b *Blob) Close() error {
 	if b.fill != nil {
 		b.fill.LetGo()
@@ -66,11 +66,6 @@ func (b *Blob) Close() error {
 		return b.file.Close()
 	}
 	return nil
-}
-
-// onFill returns a blob that reads from f, which its caller holds.
-func onFill(f *fill.Fill, size int64, res Result) *Blob {
-	return &Blob{Digest: f.Digest, Size: size, Result: res, fill: f}
 }
 
 // Blob opens the blob d of repo for reading: from the disk, from a fill in progress, or
@@ -90,16 +85,17 @@ func (c *Cache) Blob(ctx context.Context, repo Repo, d v1.Hash) (*Blob, error) {
 		if err == nil || try > 0 || !errors.Is(err, sums.ErrMismatch) && !errors.Is(err, fill.ErrAbandoned) {
 			return b, err
 		}
-		if err := c.awaitEnd(ctx, repo, d); err != nil {
+		if err := c.awaitEnd(ctx, o, repo, d); err != nil {
 			return nil, err
 		}
 	}
 }
 
-// awaitEnd waits until a fill of d has ended that was given up, so that another can begin.
-func (c *Cache) awaitEnd(ctx context.Context, repo Repo, d v1.Hash) error {
-	f := c.fills.Of(d)
-	if f == nil || !f.Abandoned() {
+// awaitEnd waits until a fill of d has ended that nobody may come to any more, so that another
+// can begin.
+func (c *Cache) awaitEnd(ctx context.Context, o *origin, repo Repo, d v1.Hash) error {
+	f := c.fills.Ending(d, o.Trust)
+	if f == nil {
 		return nil
 	}
 	select {
@@ -110,102 +106,113 @@ func (c *Cache) awaitEnd(ctx context.Context, repo Repo, d v1.Hash) error {
 	}
 }
 
-func (c *Cache) openBlob(ctx context.Context, o *origin, repo Repo, d v1.Hash) (*Blob, error) {
-	linked := c.store.Linked(repo, index.Blob, d)
-	if !linked && c.store.Possesses(d) {
-		// Looked at again: a fill of this very repository may have begun, or ended, in between.
-		if f := c.fills.Of(d); f == nil || f.Source.Repo != repo {
-			if err := c.proveBlob(ctx, repo, d); err != nil {
-				return nil, err
-			}
-			linked = true
+// blobLooks bounds how often a request looks again at what has changed since it looked.
+const blobLooks = 4
+
+// openBlob is one try of Blob. What others do in between is seen by the steps themselves, each
+// of which takes a fill or a file only with the right to it: then it looks again.
+func (c *Cache) openBlob(ctx context.Context, o *origin, repo Repo, d v1.Hash) (b *Blob, err error) {
+	var headErr error // of a HEAD that says nothing of the blob
+	for range blobLooks {
+		right, claimed := c.right(o, repo, index.Blob, d)
+		b, err = c.runningBlob(ctx, o, repo, d, claimed)
+		if b == nil && err == nil && right {
+			b, err = c.keptBlob(ctx, o, repo, d)
 		}
+		if b == nil && err == nil {
+			b, err = c.missingBlob(ctx, o, repo, d, right, claimed, headErr != nil)
+		}
+		switch {
+		case errors.Is(err, fill.ErrUnproven) && headErr != nil:
+			return nil, headErr
+		case errors.Is(err, fill.ErrUnproven):
+			if _, _, headErr = c.headBlob(ctx, o, repo, d); decides(ctx, headErr) {
+				return nil, headErr
+			}
+		case !errors.Is(err, errCommitted):
+			return b, err
+		}
+	}
+	return nil, &pull.Error{Kind: pull.Unavailable, Upstream: repo.Upstream, Op: "get blob " + repo.Name + "@" + d.String(), Err: err}
+}
+
+// decides reports whether the error of a HEAD is the answer to a GET too. Registries refuse and
+// fail HEADs of what they give.
+func decides(ctx context.Context, err error) bool {
+	if err == nil {
+		return false
+	}
+	switch pull.KindOf(err) {
+	case pull.NotFound, pull.Limited, pull.Overloaded, pull.Timeout:
+		return true
+	}
+	return ctx.Err() != nil
+}
+
+// runningBlob opens a blob that is arriving; nil when there is no fill of it.
+func (c *Cache) runningBlob(ctx context.Context, o *origin, repo Repo, d v1.Hash, proven bool) (*Blob, error) {
+	from := source{repo: repo, origin: o, hops: pull.Hops(ctx)}
+	h, _, err := c.fills.Join(d, o.Trust, from.of(d, o.lane), proven, nil)
+	if h == nil || err != nil {
+		return nil, err
+	}
+	return c.ready(ctx, repo, h, Joined)
+}
+
+// missingBlob opens a blob that is not to be had here, by a fill. asked is whether a HEAD was
+// of no use.
+func (c *Cache) missingBlob(ctx context.Context, o *origin, repo Repo, d v1.Hash, right, claimed, asked bool) (*Blob, error) {
+	_, stored := c.store.BucketSize(d)
+	stored = stored && right
+	if o.Offline && !stored {
+		return nil, c.offlineMiss(ctx, repo, "", d, true)
 	}
 	key := blobKey(repo, d)
-	for try := 0; ; try++ {
-		if f := c.fills.Hold(d, func(f *fill.Fill) bool { return linked || f.Source.Repo == repo }); f != nil {
-			return c.ready(ctx, repo, onFill(f, -1, Joined))
-		}
-		if linked {
-			if b, err := c.keptBlob(o, repo, d); err != nil || b != nil && b.file != nil {
-				return b, err
-			} else if b != nil {
-				return c.ready(ctx, repo, b)
-			}
-		}
-		_, stored := c.store.BucketSize(d)
-		stored = stored && linked
-		if o.Offline && !stored {
-			return nil, c.offlineMiss(ctx, repo, "", d, true)
-		}
-		if err, ok := c.recall(key); ok && !stored {
-			return nil, err
-		}
-		b, err := c.joinFill(ctx, source{repo: repo, origin: o, hops: pull.Hops(ctx)}, d, try == 0)
-		if errors.Is(err, errCommitted) {
-			if err := c.proveBlob(ctx, repo, d); err != nil {
-				return nil, err
-			}
-			linked = true
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		if b, err = c.ready(ctx, repo, b); err != nil {
-			c.remember(key, err)
-		}
-		return b, err
+	if err, ok := c.recall(key); ok && !stored {
+		return nil, err
 	}
+	if _, named := c.store.SizeGuess(repo, d); !claimed && !asked && (!named || c.keptWithin(o, repo, d)) {
+		// A HEAD is free, and anybody can make up a digest. It proves what is here already, too.
+		return nil, fill.ErrUnproven
+	}
+	h, res, err := c.joinFill(ctx, source{repo: repo, origin: o, hops: pull.Hops(ctx)}, d, claimed)
+	if err != nil {
+		return nil, err
+	}
+	b, err := c.ready(ctx, repo, h, res)
+	if err != nil {
+		c.remember(key, err)
+	}
+	return b, err
 }
 
-// proveBlob makes sure that repo holds the blob d, by a HEAD unless that is known.
-func (c *Cache) proveBlob(ctx context.Context, repo Repo, d v1.Hash) error {
-	if c.store.Linked(repo, index.Blob, d) {
-		return nil
-	}
-	_, _, err := c.StatBlob(ctx, repo, d)
-	return err
-}
-
-// ready waits until the first answer is in, and for small blobs until the whole is
-// verified. It closes b when it returns an error.
-func (c *Cache) ready(ctx context.Context, repo Repo, b *Blob) (_ *Blob, err error) {
-	ctx, span := tracing.Start(ctx, "wait for fill", tracing.Reference(b.Digest.String()), tracing.Result(string(b.Result)))
-	span.Link(b.fill.Trace)
+// ready returns a blob that reads from h, once the first answer is in, and for small blobs the
+// whole is verified. It lets go of h when it returns an error.
+func (c *Cache) ready(ctx context.Context, repo Repo, h *fill.Holder, res Result) (_ *Blob, err error) {
+	ctx, span := tracing.Start(ctx, "wait for fill", tracing.Reference(h.Digest.String()), tracing.Result(string(res)))
+	span.Link(h.Trace)
 	defer func() {
 		span.End(err)
 		if err != nil {
-			_ = b.Close() // it has no file yet
+			h.LetGo()
 		}
 	}()
-	select {
-	case <-b.fill.Opened():
-	case <-ctx.Done():
-		return nil, tooLate(ctx, repo, "get blob "+repo.Name+"@"+b.Digest.String())
+	size, err := h.Ready(ctx, smallBlob)
+	switch {
+	case err == nil:
+	case errors.Is(err, store.ErrUnkept):
+		res = Passed
+	case ctx.Err() != nil && errors.Is(err, ctx.Err()):
+		return nil, tooLate(ctx, repo, "get blob "+repo.Name+"@"+h.Digest.String())
+	default:
+		return nil, err
 	}
-	size, _, _ := b.fill.State()
-	if size >= 0 && size <= smallBlob {
-		select {
-		case <-b.fill.Done():
-		case <-ctx.Done():
-			return nil, tooLate(ctx, repo, "get blob "+repo.Name+"@"+b.Digest.String())
-		}
-	}
-	size, ended, err := b.fill.State()
-	if ended && err != nil {
-		if !errors.Is(err, store.ErrUnkept) {
-			return nil, err
-		}
-		b.Result = Passed
-	}
-	b.Size = size
-	return b, nil
+	return &Blob{Digest: h.Digest, Size: size, Result: res, fill: h}, nil
 }
 
-// keptBlob opens a committed blob: nil without error when there is none. One that was not
-// verified since the start is verified beside its first reading.
-func (c *Cache) keptBlob(o *origin, repo Repo, d v1.Hash) (*Blob, error) {
+// keptBlob opens a committed blob that repo has a right to: nil without error when there is
+// none. One that was not verified since the start is verified beside its first reading.
+func (c *Cache) keptBlob(ctx context.Context, o *origin, repo Repo, d v1.Hash) (*Blob, error) {
 	file, size := c.store.Blob(d)
 	if file == nil {
 		return nil, nil // fetch it, again if need be
@@ -213,22 +220,22 @@ func (c *Cache) keptBlob(o *origin, repo Repo, d v1.Hash) (*Blob, error) {
 	if c.store.Verified(d, store.StampOf(file)) && !disk.Shared(file) {
 		return &Blob{Digest: d, Size: size, Result: Hit, file: file}, nil
 	}
-	f, err := c.verifyKept(source{repo: repo, origin: o}, d, file, size)
+	h, err := c.verifyKept(source{repo: repo, origin: o}, d, file, size)
 	if err != nil {
 		return nil, err
 	}
-	return onFill(f, size, Hit), nil
+	return c.ready(ctx, repo, h, Hit)
 }
 
 // verifyKept starts to compute the digest of a file, which it takes over, and returns what
 // is held of that. Should the disk fail, readers go on from src.
-func (c *Cache) verifyKept(src source, d v1.Hash, file *os.File, size int64) (*fill.Fill, error) {
+func (c *Cache) verifyKept(src source, d v1.Hash, file *os.File, size int64) (*fill.Holder, error) {
 	found := store.StampOf(file)
-	begun := false
-	f, _, err := c.fills.Join(d, func() (*fill.Fill, func(), error) {
+	begun, from := false, src.of(d, nil)
+	h, _, err := c.fills.Join(d, "", from, true, func() (*fill.Fill, func(), error) {
 		begun = true
 		f, run, err := fill.Verify(fill.Verification{
-			Digest: d, Source: src.of(d), File: file, Size: size, Counts: &c.counts.fills, Log: c.log,
+			Digest: d, Source: from, File: file, Size: size, Counts: &c.counts.fills, Log: c.log,
 			Reopen: func() (*os.File, error) {
 				file, _, err := c.store.Disk.Blob(d)
 				return file, err
@@ -250,7 +257,7 @@ func (c *Cache) verifyKept(src source, d v1.Hash, file *os.File, size int64) (*f
 	if !begun {
 		file.Close()
 	}
-	return f, err
+	return h, err
 }
 
 // StatBlob returns the size of the blob d of repo without fetching it.
@@ -262,8 +269,7 @@ func (c *Cache) StatBlob(ctx context.Context, repo Repo, d v1.Hash) (size int64,
 	if err := c.admitBlob(ctx, o, repo, d); err != nil {
 		return 0, "", err
 	}
-	link, linked := c.store.LinkOf(repo, index.Blob, d)
-	if linked {
+	if link, linked := c.store.LinkOf(repo, index.Blob, d); linked {
 		size, ok := c.store.Size(d)
 		if ok && (link.Size < 0 || link.Size == size || c.store.WasVerified(d)) {
 			return size, Hit, nil
@@ -275,18 +281,10 @@ func (c *Cache) StatBlob(ctx context.Context, repo Repo, d v1.Hash) (size int64,
 	if o.Offline {
 		return 0, "", c.offlineMiss(ctx, repo, "", d, true)
 	}
-	key := blobKey(repo, d)
-	if err, ok := c.recall(key); ok {
-		return 0, "", err
+	if said, claimed := c.claimed(repo, index.Blob, d); claimed && said.Size >= 0 {
+		return said.Size, Hit, nil
 	}
-	size, joined, err := c.calls.blobs.Do(ctx, key, func(ctx context.Context) (int64, error) {
-		size, err := o.Upstream.StatBlob(ctx, repo.Name, d)
-		if err != nil {
-			c.remember(key, err)
-			return 0, err
-		}
-		return size, c.store.Link(repo, store.BlobLink(d, size))
-	})
+	size, joined, err := c.headBlob(ctx, o, repo, d)
 	if joined {
 		return size, Joined, err
 	}
@@ -354,8 +352,13 @@ func (c *Cache) Redirect(ctx context.Context, repo Repo, d v1.Hash) (string, err
 	if err := c.admitBlob(ctx, o, repo, d); err != nil {
 		return "", err
 	}
-	if err := c.proveBlob(ctx, repo, d); err != nil {
-		return "", err
+	if right, _ := c.right(o, repo, index.Blob, d); !right {
+		if _, _, err := c.headBlob(ctx, o, repo, d); err != nil {
+			return "", err
+		}
+		if right, _ = c.right(o, repo, index.Blob, d); !right {
+			return "", nil // its bytes come by ourselves first
+		}
 	}
 	return c.store.Bucket.Redirect(ctx, d, size), nil
 }

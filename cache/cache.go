@@ -25,6 +25,7 @@ import (
 	"forebay/cache/image"
 	"forebay/cache/store"
 	"forebay/internal/flight"
+	"forebay/internal/lane"
 	"forebay/internal/pull"
 	"forebay/internal/tracing"
 )
@@ -85,12 +86,13 @@ type Options struct {
 
 // Cache keeps what upstreams gave. Its methods may be called concurrently.
 type Cache struct {
-	opts        Options
-	log         *zap.Logger
-	store       *store.Store
-	images      *image.Images
-	upstreams   map[string]*origin
-	bucketLanes *fill.Lanes
+	opts       Options
+	log        *zap.Logger
+	store      *store.Store
+	images     *image.Images
+	upstreams  map[string]*origin
+	bucketLane *lane.Lane
+	oneDomain  bool // all upstreams trust each other, or there is one
 
 	ctx  context.Context // life of fills and upstream calls; ended by Close
 	stop context.CancelFunc
@@ -115,9 +117,10 @@ type calls struct {
 // known is what is remembered of upstreams, in memory, for a while.
 type known struct {
 	tags      *lru.Cache[tagName, *tagState] // as in the index
-	unfetched *recent[v1.Hash, error]        // why manifests could not be fetched lately
+	unfetched *recent[key, error]            // why manifests could not be fetched lately
 	absent    *recent[key, error]            // negative answers; nil when off
-	wrong     *recent[v1.Hash, int]          // mismatches in a row
+	claims    *recent[key, store.Link]       // what registries say that they hold, see claim
+	wrong     *recent[key, int]              // mismatches in a row
 	trouble   *recent[Repo, struct{}]        // repositories whose fill failed
 	moved     *recent[tagName, error]        // tags that are not asked for while the budget is low, and why
 	warned    *recent[key, struct{}]         // what the log told of lately
@@ -163,7 +166,7 @@ func Open(o Options) (*Cache, error) {
 	ctx, stop := context.WithCancel(context.Background())
 	c := &Cache{
 		opts: o, log: kept.Log, store: kept, ctx: ctx, stop: stop,
-		upstreams: make(map[string]*origin, len(o.Upstreams)), bucketLanes: fill.NewLanes(bucketLanes),
+		upstreams: make(map[string]*origin, len(o.Upstreams)), bucketLane: lane.New(bucketLanes),
 	}
 	c.fills = fill.NewSet(&c.wg)
 	c.calls = calls{
@@ -172,6 +175,7 @@ func Open(o Options) (*Cache, error) {
 		blobs:     callsOf[int64](c),
 		lists:     callsOf[[]byte](c),
 	}
+	c.calls.blobs.Abandons = true // a HEAD that nobody waits for is worth nothing
 	c.known = newKnown(o.NegativeTTL)
 	if c.images, err = image.New(kept, o.Pins, c.Configured); err != nil {
 		return nil, errors.Join(err, c.Close())
@@ -185,14 +189,21 @@ func Open(o Options) (*Cache, error) {
 			return nil, errors.Join(fmt.Errorf("upstream %s: %w", name, err), c.Close())
 		}
 	}
+	c.oneDomain = true
+	for _, a := range c.upstreams {
+		for _, b := range c.upstreams {
+			c.oneDomain = c.oneDomain && a.Trust == b.Trust
+		}
+	}
 	c.openWanted()
 	return c, nil
 }
 
 func newKnown(negativeTTL time.Duration) known {
 	k := known{
-		wrong:     newRecent[v1.Hash, int](1024, wrongFor),
-		unfetched: newRecent[v1.Hash, error](4096, failingFor),
+		claims:    newRecent[key, store.Link](claimEntries, claimFor),
+		wrong:     newRecent[key, int](1024, wrongFor),
+		unfetched: newRecent[key, error](4096, failingFor),
 		warned:    newRecent[key, struct{}](4096, warnedFor),
 		moved:     newRecent[tagName, error](tagEntries, movedFor),
 		trouble:   newRecent[Repo, struct{}](4096, troubleFor),
@@ -207,8 +218,9 @@ func newKnown(negativeTTL time.Duration) known {
 // callsOf returns a group of upstream calls. Of the caller who begins one only the name of
 // its client goes along, to whom it is charged, the mirrors that it came through, and its trace.
 func callsOf[T any](c *Cache) flight.Group[key, T] {
-	return flight.Group[key, T]{Life: c.ctx, Work: &c.wg, Carry: func(life, caller context.Context) context.Context {
-		return tracing.Carry(pull.WithHops(pull.WithClient(life, pull.Client(caller)), pull.Hops(caller)), caller)
+	return flight.Group[key, T]{Life: c.ctx, Work: &c.wg, Carry: func(life, caller context.Context, left <-chan struct{}) context.Context {
+		life = pull.WithUnwanted(pull.WithClient(life, pull.Client(caller)), left)
+		return tracing.Carry(pull.WithHops(life, pull.Hops(caller)), caller)
 	}}
 }
 

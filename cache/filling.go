@@ -16,6 +16,7 @@ import (
 	"forebay/cache/index"
 	"forebay/cache/store"
 	"forebay/cache/tier"
+	"forebay/internal/lane"
 	"forebay/internal/logkey"
 	"forebay/internal/pull"
 	"forebay/internal/sums"
@@ -41,9 +42,9 @@ type source struct {
 	bucket *fromBucket // asked first; nil when the bucket has not got it
 }
 
-// of returns the source of the blob d.
-func (s source) of(d v1.Hash) fill.Source {
-	return fill.Source{Repo: s.repo, Open: func(ctx context.Context, off, end int64) (*pull.Body, error) { return s.open(ctx, d, off, end) }}
+// of returns the source of the blob d, whose connections have places in l.
+func (s source) of(d v1.Hash, l *lane.Lane) fill.Source {
+	return fill.Source{Repo: s.repo, Lane: l, Open: func(ctx context.Context, off, end int64) (*pull.Body, error) { return s.open(ctx, d, off, end) }}
 }
 
 // open asks for the bytes [off, end) of d, see [Content].
@@ -62,51 +63,52 @@ func (s source) open(ctx context.Context, d v1.Hash, off, end int64) (*pull.Body
 // errCommitted means that a fill ended well while its caller looked for it.
 var errCommitted = errors.New("blob is there already")
 
-// joinFill returns the fill of d, a new one when none is running. With recheck it looks
-// whether one has just ended, and then returns errCommitted. Of ctx only its trace goes
-// along: the fill belongs to no client.
-func (c *Cache) joinFill(ctx context.Context, from source, d v1.Hash, recheck bool) (*Blob, error) {
-	res := Joined
-	f, _, err := c.fills.Join(d, func() (*fill.Fill, func(), error) {
-		if _, kept := c.store.DiskSize(d); kept && recheck {
-			return nil, nil, errCommitted
+// joinFill returns the fill of d in the trust domain of from, a new one when none is running.
+// With proven its repository may have what others bring. Of ctx only its trace and its client
+// go along: the fill belongs to nobody. The error is errCommitted when the blob has come
+// within the domain since its caller looked.
+func (c *Cache) joinFill(ctx context.Context, from source, d v1.Hash, proven bool) (*fill.Holder, Result, error) {
+	res, src := Joined, from.of(d, from.origin.lane)
+	h, _, err := c.fills.Join(d, from.origin.Trust, src, proven, func() (*fill.Fill, func(), error) {
+		if _, kept := c.store.DiskSize(d); kept && c.cameWithin(from.origin, from.repo, d, true) {
+			if said, ok := c.claimed(from.repo, index.Blob, d); !proven || !ok || c.claim(from.origin, from.repo, said) {
+				return nil, nil, errCommitted
+			}
 		}
-		if n, _ := c.known.wrong.get(d); n >= wrongMost {
+		if n, _ := c.known.wrong.get(blobKey(from.repo, d)); n >= wrongMost {
 			return nil, nil, &pull.Error{Kind: pull.Invalid, Upstream: from.repo.Upstream, Op: "get blob " + from.repo.Name + "@" + d.String(),
 				Message: "the upstream sent content with another digest twice in a row"}
 		}
-		var f *fill.Fill
-		var run func()
-		var err error
-		f, run, res, err = c.newFill(ctx, from, d)
+		f, run, how, err := c.newFill(ctx, from, d)
+		res = how
 		return f, run, err
 	})
-	if err != nil {
-		return nil, err
-	}
-	return onFill(f, -1, res), nil
+	return h, res, err
 }
 
 // newFill makes the fill of d, which run runs to its end.
 func (c *Cache) newFill(ctx context.Context, from source, d v1.Hash) (f *fill.Fill, run func(), res Result, err error) {
 	o := fill.Options{
-		Digest: d, Parallel: from.origin.Parallel, SizeGuess: -1, Lanes: from.origin.lanes, Room: c.store.Room, MaxBytes: c.store.MaxBytes(),
-		Partial: func() (*disk.Partial, error) { return c.store.Disk.Partial(d) }, Resumes: c.store.Disk.HasPartial(d),
+		Digest: d, Domain: from.origin.Trust, Parallel: from.origin.Parallel, SizeGuess: -1, Room: c.store.Room, MaxBytes: c.store.MaxBytes(),
+		Partial:         func() (*disk.Partial, error) { return c.store.Disk.PartialOf(d, from.origin.Trust) },
+		Resumes:         c.store.Disk.HasPartialOf(d, from.origin.Trust),
 		CancelAbandoned: c.opts.CancelAbandoned, Counts: &c.counts.fills, Log: c.log,
 	}
-	if size, ok := c.store.SizeGuess(d); ok {
+	if size, ok := c.store.SizeGuess(from.repo, d); ok {
 		o.SizeGuess = size
 	}
+	places := from.origin.lane
 	res = Miss
 	if from.bucket = c.bucketOf(from.repo, d); from.bucket != nil {
-		o.AtOnce, o.Parallel, o.SizeGuess, o.Lanes, res = true, bucketParallel, from.bucket.size, c.bucketLanes, Hit
+		places = c.bucketLane
+		o.AtOnce, o.Parallel, o.SizeGuess, res = true, bucketParallel, from.bucket.size, Hit
 	}
-	o.Source, o.Owner = from.of(d), fillOwner{c, from, d}
+	o.Source, o.Owner = from.of(d, places), fillOwner{c, from.bucket, d}
 	f, download, err := fill.New(o)
 	if err != nil {
 		return nil, nil, "", err
 	}
-	life, span := tracing.Start(tracing.Carry(c.ctx, ctx), "fill", tracing.Upstream(from.repo.Upstream), tracing.Repository(from.repo.Name), tracing.Reference(d.String()))
+	life, span := tracing.Start(tracing.Carry(pull.WithClient(c.ctx, pull.Client(ctx)), ctx), "fill", tracing.Upstream(from.repo.Upstream), tracing.Repository(from.repo.Name), tracing.Reference(d.String()))
 	f.Trace = span.Context()
 	return f, func() {
 		start := time.Now()
@@ -121,7 +123,7 @@ func (c *Cache) newFill(ctx context.Context, from source, d v1.Hash) (f *fill.Fi
 // tellFilled tells of a fill that ended well.
 func (c *Cache) tellFilled(f *fill.Fill, took time.Duration) {
 	size, _, _ := f.State()
-	repo := f.Source.Repo
+	repo := f.Repo
 	c.log.Info("blob cached", logkey.Upstream(repo.Upstream), logkey.Repository(repo.Name), logkey.Digest(f.Digest),
 		logkey.Bytes(size), logkey.Took(took))
 	if size >= fillDoneLeast {
@@ -134,37 +136,48 @@ func (c *Cache) tellFilled(f *fill.Fill, took time.Duration) {
 // fillOwner takes in how a fill went.
 type fillOwner struct {
 	c      *Cache
-	from   source
+	bucket *fromBucket
 	digest v1.Hash
 }
 
 // Commit makes a verified blob part of the store: synced and renamed, then indexed.
-func (o fillOwner) Commit(_ *fill.Fill, part *disk.Partial, file *os.File, size int64) error {
-	err := o.c.store.CommitBlob(part, file, size, o.from.repo)
+func (o fillOwner) Commit(repos []Repo, part *disk.Partial, file *os.File, size int64) error {
+	err := o.c.store.CommitBlob(part, file, size, repos...)
 	if err == nil {
-		o.c.known.wrong.remove(o.digest)
+		for _, repo := range repos {
+			o.c.known.wrong.remove(blobKey(repo, o.digest))
+		}
 	}
 	return err
 }
 
 // Failed remembers what the next request for the blob or its repository should know.
-func (o fillOwner) Failed(_ *fill.Fill, err error) {
-	c, repo := o.c, o.from.repo
-	switch {
+func (o fillOwner) Failed(repo Repo, gave bool, err error) {
+	c := o.c
+	switch kind := pull.KindOf(err); {
 	case errors.Is(err, store.ErrClosed), errors.Is(err, context.Canceled), errors.Is(err, store.ErrUnkept):
 		c.log.Info("fill stopped", logkey.Digest(o.digest), logkey.Err(err))
 		if errors.Is(err, store.ErrUnkept) {
 			c.store.Wrote(err)
 		}
 		return
-	case errors.Is(err, sums.ErrMismatch) && o.from.bucket.gave():
+	case errors.Is(err, sums.ErrMismatch) && o.bucket.gave():
 		// The registry is not to blame. The next fill asks it.
 		c.store.Bucket.Distrust(o.digest)
 		return
 	case errors.Is(err, sums.ErrMismatch):
-		o.Mismatched(err)
-		n, _ := c.known.wrong.get(o.digest)
-		c.known.wrong.add(o.digest, n+1)
+		if !gave {
+			return // others sent that
+		}
+		o.Mismatched(repo, err)
+		key := blobKey(repo, o.digest)
+		n, _ := c.known.wrong.get(key)
+		c.known.wrong.add(key, n+1)
+	case kind == pull.NotFound, kind == pull.Denied, kind == pull.Overloaded:
+		// What a client asked for in vain, or in too great a number, is its own affair: any
+		// number of these may come, and must not push out what an operator relies on.
+		c.log.Debug("fill refused", logkey.Upstream(repo.Upstream), logkey.Repository(repo.Name), logkey.Digest(o.digest), logkey.Err(err))
+		return
 	}
 	if pull.Failing(err) {
 		c.known.trouble.add(repo, struct{}{})
@@ -174,7 +187,7 @@ func (o fillOwner) Failed(_ *fill.Fill, err error) {
 }
 
 // Mismatched counts and tells of wrong content that went past the store, to nobody whole.
-func (o fillOwner) Mismatched(err error) { o.c.mismatched(o.from.repo, o.digest, err) }
+func (o fillOwner) Mismatched(repo Repo, err error) { o.c.mismatched(repo, o.digest, err) }
 
 // mismatched counts and tells of content that an upstream sent without the digest d, which
 // is zero where it was asked for by tag.

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"forebay/cache/index"
 	"forebay/cache/store"
@@ -99,14 +98,14 @@ func (c *Cache) byDigest(ctx context.Context, o *origin, repo Repo, d v1.Hash, h
 		return nil, err
 	}
 	// What is being fetched for this very repository needs no proof.
-	if headOnly || !linked && c.store.Possesses(d) && !c.calls.manifests.Running(k) {
-		if desc, ok := c.linkDesc(repo, d); ok && headOnly {
+	if headOnly || !linked && c.keptWithin(o, repo, d) && !c.calls.manifests.Running(k) {
+		if desc, ok := c.said(repo, d); ok && headOnly {
 			if err := c.admitManifest(ctx, o, repo, d); err != nil {
 				return nil, err
 			}
 			return &Manifest{Desc: desc, Result: Hit}, nil
 		}
-		// A HEAD is free: it proves the link, and moves no bytes.
+		// A HEAD is free: it proves the right, and moves no bytes.
 		m, joined, err := c.calls.manifests.Do(ctx, key{aHead, repo, d.String()}, func(ctx context.Context) (*Manifest, error) {
 			return c.prove(ctx, o, repo, d)
 		})
@@ -118,15 +117,6 @@ func (c *Cache) byDigest(ctx context.Context, o *origin, repo Repo, d v1.Hash, h
 		return c.fetchManifest(ctx, o, repo, d)
 	})
 	return joinedIf(m, joined), err
-}
-
-// linkDesc returns what is known of a manifest that repo holds, kept or not.
-func (c *Cache) linkDesc(repo Repo, d v1.Hash) (v1.Descriptor, bool) {
-	l, ok := c.store.LinkOf(repo, index.Manifest, d)
-	if !ok || l.MediaType == "" || l.Size < 0 {
-		return v1.Descriptor{}, false
-	}
-	return v1.Descriptor{MediaType: types.MediaType(l.MediaType), Size: l.Size, Digest: d}, true
 }
 
 func joinedIf(m *Manifest, joined bool) *Manifest {
@@ -153,11 +143,10 @@ func (c *Cache) prove(ctx context.Context, o *origin, repo Repo, d v1.Hash) (*Ma
 	if r.bytes != nil {
 		return c.keepManifest(repo, r.desc, r.bytes)
 	}
-	if err := c.store.Link(repo, store.ManifestLink(r.desc)); err != nil {
-		return nil, err
-	}
-	if m, _ := c.keptManifest(repo, d); m != nil {
-		return m, nil
+	if c.claim(o, repo, store.ManifestLink(r.desc)) {
+		if m, _ := c.keptManifest(repo, d); m != nil {
+			return m, nil
+		}
 	}
 	return &Manifest{Desc: r.desc, Result: Miss}, nil
 }
@@ -166,7 +155,7 @@ func (c *Cache) fetchManifest(ctx context.Context, o *origin, repo Repo, d v1.Ha
 	if m, _ := c.keptManifest(repo, d); m != nil {
 		return m, nil // since the caller looked
 	}
-	if m := c.bucketManifest(ctx, repo, d); m != nil {
+	if m := c.bucketManifest(ctx, o, repo, d); m != nil {
 		return m, nil
 	}
 	if o.Offline {
@@ -176,11 +165,11 @@ func (c *Cache) fetchManifest(ctx context.Context, o *origin, repo Repo, d v1.Ha
 	if err != nil {
 		c.remember(key{aRef, repo, d.String()}, err)
 		if pull.Failing(err) {
-			c.known.unfetched.add(d, err)
+			c.known.unfetched.add(key{aRef, repo, d.String()}, err)
 		}
 		return nil, err
 	}
-	c.known.unfetched.remove(d)
+	c.ForgetUnfetched(repo, d)
 	if desc.Digest != d {
 		return nil, &pull.Error{Kind: pull.Invalid, Upstream: repo.Upstream, Op: "get manifest " + repo.Name + "@" + d.String(),
 			Err: sums.ErrMismatch}
@@ -222,12 +211,13 @@ func (c *Cache) keptManifest(repo Repo, d v1.Hash) (m *Manifest, linked bool) {
 
 // bucketManifest returns a manifest that repo holds and the bucket has, nil when it has
 // not. It is on the disk then.
-func (c *Cache) bucketManifest(ctx context.Context, repo Repo, d v1.Hash) *Manifest {
+func (c *Cache) bucketManifest(ctx context.Context, o *origin, repo Repo, d v1.Hash) *Manifest {
 	if _, ok := c.store.BucketSize(d); !ok {
 		return nil
 	}
-	desc, ok := c.linkDesc(repo, d)
-	if !ok {
+	right, _ := c.right(o, repo, index.Manifest, d)
+	desc, ok := c.said(repo, d)
+	if !right || !ok {
 		return nil
 	}
 	b, err := c.store.Bucket.Get(ctx, d, manifest.MaxBytes)

@@ -9,7 +9,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"forebay/cache/event"
-	"forebay/cache/fill"
+	"forebay/internal/lane"
 	"forebay/internal/pull"
 )
 
@@ -18,7 +18,7 @@ type origin struct {
 	UpstreamOptions // its Upstream is an [observed]
 
 	fresh  freshness
-	lanes  *fill.Lanes
+	lane   *lane.Lane // of fills
 	health health
 	access *access // nil without AccessTTL
 	// spending is held by the prefetch that is about to spend a pull.
@@ -26,6 +26,9 @@ type origin struct {
 }
 
 func (c *Cache) newOrigin(name string, u UpstreamOptions) (*origin, error) {
+	if u.Trust == "" {
+		u.Trust = name
+	}
 	if u.Parallel <= 0 {
 		u.Parallel = 4
 	}
@@ -36,7 +39,7 @@ func (c *Cache) newOrigin(name string, u UpstreamOptions) (*origin, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &origin{UpstreamOptions: u, fresh: fresh, lanes: fill.NewLanes(u.MaxConnections), access: c.newAccess(u.AccessTTL), spending: make(chan struct{}, 1)}
+	o := &origin{UpstreamOptions: u, fresh: fresh, lane: lane.New(u.MaxConnections), access: c.newAccess(u.AccessTTL), spending: make(chan struct{}, 1)}
 	o.health.tell = func(e event.Event) {
 		e.Upstream = name
 		c.store.Tell(e)

@@ -108,7 +108,7 @@ func (r *tagRequest) unfetched() bool {
 	if r.tag == nil || !r.headOnly {
 		return false
 	}
-	_, failing := r.c.known.unfetched.get(r.tag.Desc.Digest)
+	_, failing := r.c.known.unfetched.get(key{aRef, r.repo, r.tag.Desc.Digest.String()})
 	return failing && !r.c.store.Serves(r.repo, r.tag.Desc.Digest)
 }
 
@@ -180,7 +180,7 @@ func (r *tagRequest) ask(ctx context.Context) (m *Manifest, err error) {
 func (r *tagRequest) resolvedTo(ctx context.Context, found resolved) (*Manifest, error) {
 	c, repo := r.c, r.repo
 	if r.headOnly && found.bytes == nil && !c.store.Serves(repo, found.desc.Digest) {
-		if err, failing := c.known.unfetched.get(found.desc.Digest); failing {
+		if err, failing := c.known.unfetched.get(key{aRef, repo, found.desc.Digest.String()}); failing {
 			return nil, err // a HEAD must not name what a GET will not get
 		}
 		return &Manifest{Desc: found.desc, Result: Miss}, nil

@@ -71,9 +71,14 @@ type UpstreamOptions struct {
 	// AccessTTL is how long a proof holds that the credentials may read a repository; then
 	// one HEAD proves it anew before kept content of it is served. 0 means for ever.
 	AccessTTL time.Duration
-	OnGone    OnGone // what becomes of a tag that the upstream does not have any more
-	Offline   bool   // the upstream is never asked
-	Parallel  int    // connections per large blob; 0 means 4
+	// Trust names the trust domain: upstreams of one domain believe each other when they say
+	// that they hold what another has given. "" is a domain of its own.
+	Trust string
+	// Credentialed is whether it is asked with credentials, so that others may read less.
+	Credentialed bool
+	OnGone       OnGone // what becomes of a tag that the upstream does not have any more
+	Offline      bool   // the upstream is never asked
+	Parallel     int    // connections per large blob; 0 means 4
 	// MaxConnections bounds the connections for blobs over all fills. Fills use at most
 	// half of it for connections beyond their first. 0 means 32.
 	MaxConnections int

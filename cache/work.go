@@ -95,10 +95,12 @@ func (c *Cache) ForgetFailures(repo Repo) {
 }
 
 // ForgetUnfetched forgets that a manifest could not be fetched.
-func (c *Cache) ForgetUnfetched(d v1.Hash) { c.known.unfetched.remove(d) }
+func (c *Cache) ForgetUnfetched(repo Repo, d v1.Hash) {
+	c.known.unfetched.remove(key{aRef, repo, d.String()})
+}
 
-// ForgetWrong forgets that content came wrong.
-func (c *Cache) ForgetWrong(d v1.Hash) { c.known.wrong.remove(d) }
+// ForgetWrong forgets that content came wrong from a repository.
+func (c *Cache) ForgetWrong(repo Repo, d v1.Hash) { c.known.wrong.remove(blobKey(repo, d)) }
 
 // errReserve is why what nobody has asked for yet is not fetched.
 var errReserve = errors.New("only the reserve of the budget is left")
@@ -120,7 +122,7 @@ func (c *Cache) ManifestAboveReserve(ctx context.Context, repo Repo, d v1.Hash, 
 	defer func() { <-o.spending }()
 	for {
 		var err error
-		if o.atReserve() && !c.store.Possesses(d) {
+		if o.atReserve() && !c.keptWithin(o, repo, d) {
 			err = &pull.Error{Kind: pull.Limited, Upstream: repo.Upstream, Op: "get manifest " + repo.Name + "@" + d.String(), Err: errReserve}
 		} else {
 			var m *Manifest

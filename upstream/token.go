@@ -81,7 +81,9 @@ func newTokens(life context.Context, work *sync.WaitGroup, now func() time.Time)
 	}
 	return &tokens{
 		now: now, kept: kept, trials: map[trialKey]*trial{}, gates: map[string]*governor.Gate{},
-		flights: flight.Group[tokenKey, *token]{Life: life, Work: work, Carry: tracing.Carry},
+		flights: flight.Group[tokenKey, *token]{Life: life, Work: work, Carry: func(life, caller context.Context, _ <-chan struct{}) context.Context {
+			return tracing.Carry(life, caller)
+		}},
 	}
 }
 

@@ -1,9 +1,11 @@
 package fill
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -49,7 +51,8 @@ var atOnce = sizing{first: ToEnd / 2, whole: ToEnd, segment: ToEnd / 2, near: 1 
 const (
 	// urgentExtra is how many connections beyond the limit readers of far ranges may have.
 	urgentExtra = 4
-	// readBlock is what a connection reads at a time.
+	// readBlock is what a connection, and the hasher, read at a time; larger blocks gain
+	// nothing measurable and fall out of the processor's cache.
 	readBlock = 256 << 10
 	// flushEvery is how many bytes are written before the kernel is told to write them
 	// back, so that the sync before the commit finds little to do.
@@ -68,14 +71,14 @@ const (
 // buffers are what connections read into: bounded by connections, not by blobs.
 var buffers = sync.Pool{New: func() any { b := make([]byte, readBlock); return &b }}
 
-// Options configures a download. Digest, Source, Partial, Lanes and Owner are required.
+// Options configures a download. Digest, Domain, Source with its lane, Partial and Owner are required.
 type Options struct {
 	Digest v1.Hash
-	Source Source
+	Domain string // readers outside of it do not join
+	Source Source // the first one
 	// Partial makes or opens the partial file. Resumes is whether an earlier fill left one.
 	Partial func() (*disk.Partial, error)
 	Resumes bool
-	Lanes   *Lanes // of the source
 	Owner   Owner
 	// SizeGuess is the size by the manifest, -1 when unknown: it shapes requests and proves nothing.
 	SizeGuess int64
@@ -92,13 +95,14 @@ type Options struct {
 
 // Owner is told how a fill went before its readers are.
 type Owner interface {
-	// Commit makes the verified blob part of the store, before its last bytes go out. It
-	// calls part.Commit, which closes file.
-	Commit(f *Fill, part *disk.Partial, file *os.File, size int64) error
-	// Failed learns why the fill ended without a blob that is kept.
-	Failed(f *Fill, err error)
-	// Mismatched is told of wrong content that was passed through.
-	Mismatched(err error)
+	// Commit makes the verified blob part of the store, before its last bytes go out, for the
+	// repositories that have proven that they hold it. It calls part.Commit, which closes file.
+	Commit(repos []store.Repo, part *disk.Partial, file *os.File, size int64) error
+	// Failed learns why there is no blob by the source of a repository: because of that, or of
+	// our own disk, or of what came. gave is whether any of what came was its.
+	Failed(repo store.Repo, gave bool, err error)
+	// Mismatched is told of wrong content of a repository that was passed through.
+	Mismatched(repo store.Repo, err error)
 }
 
 // download fetches a fill. All of it but the workers runs in one goroutine.
@@ -106,6 +110,7 @@ type download struct {
 	*Fill
 	opts      Options
 	sizing    sizing
+	preparing sync.Once // closes ready
 	reserving sync.Mutex
 	reserved  int64 // bytes; guarded by reserving until the workers have ended
 	results   chan result
@@ -130,7 +135,7 @@ func New(o Options) (f *Fill, run func(context.Context) error, err error) {
 }
 
 func newDownload(o Options, s sizing) (*download, error) {
-	f, err := newFill(o.Digest, o.Source, o.Counts, o.Log)
+	f, err := newFill(o.Digest, o.Domain, o.Source, o.Counts, o.Log)
 	if err != nil {
 		return nil, err
 	}
@@ -145,9 +150,7 @@ func (t *download) run(ctx context.Context) error {
 	ctx, stop := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	if t.opts.Resumes {
-		t.prepare() // what is there decides what is asked for
-	} else {
-		running.Go(t.prepare) // beside the first request
+		t.preparing.Do(t.prepare) // what is there decides what is asked for
 	}
 	verdict := make(chan error, 1)
 	running.Go(func() { verdict <- t.follow(ctx) })
@@ -199,13 +202,16 @@ func (t *download) fetch(ctx context.Context, running *sync.WaitGroup, verdict <
 		}
 		select {
 		case err := <-verdict:
+			t.mu.Lock()
+			t.ending = err != nil
+			t.mu.Unlock()
 			return err
 		case r := <-t.results:
 			if err := t.take(r); err != nil {
 				return err
 			}
 		case <-t.kick:
-			if t.opts.CancelAbandoned && t.abandon() {
+			if t.abandon(t.opts.CancelAbandoned) {
 				return fmt.Errorf("fill %s: %w", t.Digest, ErrAbandoned)
 			}
 		case <-t.resume:
@@ -253,7 +259,8 @@ func (t *download) take(r result) error {
 	case errors.Is(r.err, errSize) && t.fruitless == 0:
 		// One odd answer is no reason to give up what is there.
 	case errors.Is(r.err, store.ErrUnkept), errors.Is(r.err, sums.ErrMismatch), t.state == waiting:
-		// The upstream has retried already what nobody answered.
+		// The upstream has retried already what nobody answered, and all sources were asked.
+		t.ending = true
 		return final(r.err)
 	case len(c.active) > 0 && r.moved == 0 && oneTooMany(r.err):
 		c.limit = 1
@@ -263,11 +270,15 @@ func (t *download) take(r result) error {
 		t.fruitless++
 	}
 	if t.fruitless >= fruitlessMost {
-		return final(r.err)
+		if r.w.from == nil || !t.changeOver(r.w.from, r.err) {
+			t.ending = true
+			return final(r.err)
+		}
+		t.fruitless = 0
 	}
 	t.counts.Broken.Add(1)
-	t.log.Warn("transfer broke off", logkey.Digest(t.Digest), logkey.Upstream(t.Source.Repo.Upstream),
-		logkey.Repository(t.Source.Repo.Name), logkey.Bytes(r.moved), logkey.Err(r.err))
+	t.log.Warn("transfer broke off", logkey.Digest(t.Digest), logkey.Upstream(t.Repo.Upstream),
+		logkey.Repository(t.Repo.Name), logkey.Bytes(r.moved), logkey.Err(r.err))
 	if t.fruitless > 0 {
 		pause := 100 * time.Millisecond << t.fruitless
 		t.pausing, t.resume = true, time.After(pause/2+rand.N(pause))
@@ -305,8 +316,13 @@ func (t *download) save() {
 
 // finish commits, keeps or drops the partial file, then ends the fill.
 func (t *download) finish(err error) {
+	t.preparing.Do(func() { // nothing has come, and readers must not wait for a file
+		t.partErr = fs.ErrClosed
+		close(t.ready)
+	})
 	if err == nil {
-		if err = t.opts.Owner.Commit(t.Fill, t.part, t.file, t.size); err == nil {
+		if err = t.opts.Owner.Commit(t.proven(), t.part, t.file, t.size); err == nil {
+			t.tellFailed(nil)
 			t.end(nil)
 			return
 		}
@@ -329,8 +345,32 @@ func (t *download) finish(err error) {
 			t.log.Warn("partial fill not kept", logkey.Digest(t.Digest), logkey.Err(rerr))
 		}
 	}
-	t.opts.Owner.Failed(t.Fill, err)
+	t.tellFailed(err)
 	t.end(err)
+}
+
+// proven returns the repositories that may have the blob.
+func (t *download) proven() (repos []store.Repo) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, s := range t.sources {
+		if s.proven {
+			repos = append(repos, s.Repo)
+		}
+	}
+	return repos
+}
+
+// tellFailed tells the owner of the sources that failed: all of them, when the fill did.
+func (t *download) tellFailed(err error) {
+	t.mu.Lock()
+	sources := slices.Clone(t.sources) // none comes to what ends; of those here nothing changes
+	t.mu.Unlock()
+	for _, s := range sources {
+		if why := cmp.Or(s.err, err); why != nil {
+			t.opts.Owner.Failed(s.Repo, s.gave, why)
+		}
+	}
 }
 
 func (t *download) drop() {

@@ -2,7 +2,7 @@
 //
 // It promises that no reader gets the last byte of a blob before the digest of the whole is
 // right, and that a blob is downloaded once however many read it. It does not ask who may
-// read: whoever joins a reader to a fill has decided that.
+// read but by what its caller proved: see [Holder].
 //
 // A fill is in one of these states, and never goes back:
 //
@@ -10,7 +10,9 @@
 //	   │           ├───────▶ unkept     our disk refused it: readers are served past it
 //	   └───────────┴───────▶ failed     readers get what is there, and end short
 //
-// Waiting ends with the first answer of the source. A kept file that is verified beside its
+// Waiting ends with the first answer of a source, of which there may be several: the same blob
+// of different repositories, each with its readers. When one fails the next goes on, and only
+// its own readers, unless they may have the bytes anyway, learn of that. A kept file that is verified beside its
 // first reading is a fill too: it begins as arriving, with all of its bytes there.
 //
 // Lock order: Set.mu, then Fill.mu. Neither is held across I/O.
@@ -45,15 +47,6 @@ var (
 	ErrAbandoned = fmt.Errorf("nobody waits for it any more: %w", context.Canceled)
 )
 
-// Source is where the bytes of a fill come from.
-type Source struct {
-	Repo store.Repo // on whose behalf it is asked
-	// Open opens the bytes [off, end) of the blob, end -1 being its end; off 0 with end -1
-	// asks without a range. The body is closed by the fill. See pull.Body for what an
-	// upstream may answer.
-	Open func(ctx context.Context, off, end int64) (*pull.Body, error)
-}
-
 // state is where a fill stands: see the package comment.
 type state uint8
 
@@ -70,17 +63,17 @@ const (
 // own pace through files of their own.
 type Fill struct {
 	Digest v1.Hash
-	Source Source
+	Domain string     // within which readers share it; "" while a kept file is only verified
+	Repo   store.Repo // on whose behalf it was begun
 	// Trace is of the fill's span, for those who wait for it; not valid without one.
 	Trace    trace.SpanContext
 	counts   *Counts
 	log      *zap.Logger
 	verifies bool // a kept file is only being verified
 	// mismatched is told of wrong content that was passed through; nil when nobody counts.
-	mismatched func(error)
+	mismatched func(store.Repo, error)
 
 	target      // what it writes to and its readers read from
-	opened      chan struct{}
 	done        chan struct{}
 	kick        chan struct{} // capacity 1: a reader wants bytes that nobody is fetching
 	connections connections   // guarded by mu
@@ -93,10 +86,12 @@ type Fill struct {
 	hashed  int64     // length of the prefix in sum
 	sum     hash.Hash // used by the hasher alone until the fill has ended
 	readers map[*reader]struct{}
-	holders int // who has the fill open, see Hold
-	// abandoned: it ends since nobody had it open, and nobody may come to it any more.
-	abandoned bool
-	changed   signal
+	sources []*source // to be asked in this order; not empty
+	attempt *attempt  // at the first answer; nil when none is going on
+	holders int       // who has the fill open, see Holder
+	// ending: it ends without the blob, and nobody may come to it any more.
+	ending  bool
+	changed signal
 }
 
 // target is the file of a fill.
@@ -117,7 +112,7 @@ type connections struct {
 	rechecking bool      // a look at readers that wait for a fast connection is due
 }
 
-func newFill(d v1.Hash, from Source, counts *Counts, log *zap.Logger) (*Fill, error) {
+func newFill(d v1.Hash, domain string, from Source, counts *Counts, log *zap.Logger) (*Fill, error) {
 	sum, err := sums.Hash(d.Algorithm)
 	if err != nil {
 		return nil, err
@@ -129,22 +124,19 @@ func newFill(d v1.Hash, from Source, counts *Counts, log *zap.Logger) (*Fill, er
 		counts = &Counts{}
 	}
 	f := &Fill{
-		Digest: d, Source: from, counts: counts, log: log,
+		Digest: d, Domain: domain, Repo: from.Repo, counts: counts, log: log,
 		target:      target{ready: make(chan struct{})},
-		opened:      make(chan struct{}),
 		done:        make(chan struct{}),
 		kick:        make(chan struct{}, 1),
 		connections: connections{limit: 1, near: usual.near},
 		size:        -1,
 		sum:         sum,
 		readers:     make(map[*reader]struct{}),
+		sources:     []*source{{Source: from}},
 	}
 	f.changed.init(&f.mu)
 	return f, nil
 }
-
-// Opened is closed when the first answer has come, or the fill has ended without one.
-func (f *Fill) Opened() <-chan struct{} { return f.opened }
 
 // Done is closed when the fill has ended.
 func (f *Fill) Done() <-chan struct{} { return f.done }
@@ -163,46 +155,30 @@ func (f *Fill) Arrived() (int64, error) {
 	return f.have.total(), f.err
 }
 
-// Hold counts one who has the fill open, until LetGo. It reports whether that came in time:
-// not if the fill is about to end because nobody had it open.
-func (f *Fill) Hold() bool {
+// Ending reports whether the fill ends, or has ended, without the blob.
+func (f *Fill) Ending() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.abandoned {
+	return f.ending
+}
+
+// abandon gives the fill up if nobody has it open, and either always says so or nothing has
+// come yet: then nobody has got a byte of it, and nothing is lost.
+func (f *Fill) abandon(always bool) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.holders > 0 || !always && f.state > waiting {
 		return false
 	}
-	f.holders++
+	f.ending = true
 	return true
-}
-
-// Abandoned reports whether the fill ends, or has ended, because nobody had it open.
-func (f *Fill) Abandoned() bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.abandoned
-}
-
-// abandon gives the fill up if nobody has it open.
-func (f *Fill) abandon() bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.abandoned = f.holders == 0
-	return f.abandoned
-}
-
-// LetGo ends a Hold.
-func (f *Fill) LetGo() {
-	f.mu.Lock()
-	f.holders--
-	f.mu.Unlock()
-	f.nudge()
 }
 
 // setArriving lets those go on who wait for the first answer. f.mu is held.
 func (f *Fill) setArriving() {
 	if f.state == waiting {
 		f.state = arriving
-		close(f.opened)
+		f.changed.all()
 	}
 }
 
@@ -246,7 +222,7 @@ func (f *Fill) nudge() {
 }
 
 func (f *Fill) invalid(err error) error {
-	return &pull.Error{Kind: pull.Invalid, Upstream: f.Source.Repo.Upstream, Op: "fill " + f.Digest.String(), Err: err}
+	return &pull.Error{Kind: pull.Invalid, Upstream: f.Repo.Upstream, Op: "fill " + f.Digest.String(), Err: err}
 }
 
 // Status is how a fill stands, for people and metrics.
@@ -264,7 +240,7 @@ type Status struct {
 func (f *Fill) Status() (s Status, running bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	s = Status{Upstream: f.Source.Repo.Upstream, Repository: f.Source.Repo.Name, Digest: f.Digest,
+	s = Status{Upstream: f.Repo.Upstream, Repository: f.Repo.Name, Digest: f.Digest,
 		Bytes: f.have.total(), Size: f.size, Holders: f.holders, Verifying: f.verifies}
 	for r := range f.readers {
 		if r.waiting {

@@ -20,6 +20,7 @@ import (
 
 	"forebay/cache/disk"
 	"forebay/cache/store"
+	"forebay/internal/lane"
 	"forebay/internal/pull"
 	"forebay/internal/sums"
 	"forebay/test/cachetest"
@@ -29,7 +30,7 @@ import (
 type rig struct {
 	t     *testing.T
 	store *disk.Store
-	fill  *Fill
+	fill  *Holder
 	done  chan struct{}
 	stop  context.CancelFunc
 }
@@ -47,11 +48,11 @@ type rigOptions struct {
 // keeper commits and remembers nothing.
 type keeper struct{}
 
-func (keeper) Commit(_ *Fill, part *disk.Partial, _ *os.File, size int64) error {
+func (keeper) Commit(_ []store.Repo, part *disk.Partial, _ *os.File, size int64) error {
 	return part.Commit(size)
 }
-func (keeper) Failed(*Fill, error) {}
-func (keeper) Mismatched(error)    {}
+func (keeper) Failed(store.Repo, bool, error) {}
+func (keeper) Mismatched(store.Repo, error)   {}
 
 func startRig(t *testing.T, s *cachetest.Script, d v1.Hash, o rigOptions) *rig {
 	t.Helper()
@@ -77,24 +78,33 @@ func startRig(t *testing.T, s *cachetest.Script, d v1.Hash, o rigOptions) *rig {
 	files.SetFault(o.fault)
 	from := Source{Repo: store.Repo{Upstream: "docker.io", Name: "library/app"}, Open: func(ctx context.Context, off, end int64) (*pull.Body, error) {
 		return s.OpenBlob(ctx, "library/app", d, off, end)
-	}}
+	}, Lane: lane.New(32)}
 	down, err := newDownload(Options{
-		Digest: d, Source: from, SizeGuess: o.hint, Parallel: o.parallel, MaxBytes: o.maxBytes, CancelAbandoned: o.cancel, Lanes: NewLanes(32), Owner: keeper{},
+		Digest: d, Source: from, SizeGuess: o.hint, Parallel: o.parallel, MaxBytes: o.maxBytes, CancelAbandoned: o.cancel, Owner: keeper{},
 		Resumes: files.HasPartial(d), Partial: func() (*disk.Partial, error) { return files.Partial(d) },
 	}, o.sizing)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	r := &rig{t: t, store: files, fill: down.Fill, done: make(chan struct{}), stop: stop}
-	if o.cancel {
-		r.fill.Hold() // before it runs, as the cache does; the test lets go
+	held, err := down.hold(from, false) // before it runs, as the cache does; the test may let go
+	if err != nil {
+		t.Fatal(err)
 	}
+	r := &rig{t: t, store: files, fill: held, done: make(chan struct{}), stop: stop}
 	go func() {
 		defer close(r.done)
 		_ = down.run(ctx) // the test looks at the fill
 	}()
 	return r
+}
+
+// ready waits for the first answer.
+func (r *rig) ready() {
+	r.t.Helper()
+	if _, err := r.fill.Ready(context.Background(), 0); err != nil {
+		r.t.Fatal(err)
+	}
 }
 
 func (r *rig) close() {
@@ -201,7 +211,7 @@ func TestFillRangeDoesNotWaitForWhatLiesBefore(t *testing.T) {
 		s := &cachetest.Script{Data: data, Pace: 4 * time.Millisecond}
 		r := startRig(t, s, d, rigOptions{})
 		defer r.close()
-		<-r.fill.Opened()
+		r.ready()
 		start := time.Now()
 		got, err := r.read(50<<20, 50<<20+4096)
 		if err != nil || !bytes.Equal(got, data[50<<20:50<<20+4096]) {
@@ -383,7 +393,7 @@ func playFill(t *testing.T, seed uint64) {
 	r := startRig(t, s, d, rigOptions{hint: []int64{-1, int64(size), 1 + rnd.Int64N(int64(2*size))}[rnd.IntN(3)], parallel: 1 + rnd.IntN(6),
 		sizing: sizing{first: 128 << 10, whole: 256 << 10, segment: 512 << 10, near: 16 << 10, block: 8 << 10}})
 	defer r.close()
-	<-r.fill.Opened()
+	r.ready()
 	known, _, _ := r.fill.State()
 	var readers sync.WaitGroup
 	for range 1 + rnd.IntN(12) {

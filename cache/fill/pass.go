@@ -16,6 +16,7 @@ import (
 // straight to the reader, still verified, its last byte still held back.
 type passage struct {
 	f    *Fill     // unkept
+	from *source   // the reader's own
 	sum  hash.Hash // of [0, at)
 	at   int64     // position of the upstream's next byte
 	size int64     // -1 while unknown
@@ -28,9 +29,9 @@ type passage struct {
 
 // pass goes on with the reader at off where the fill had to stop. kept is the reader's
 // file of what was written, nil when there is none.
-func (f *Fill) pass(ctx context.Context, w io.Writer, kept *os.File, off, end int64) (int64, error) {
+func (f *Holder) pass(ctx context.Context, w io.Writer, kept *os.File, off, end int64) (int64, error) {
 	f.counts.Passed.Add(1)
-	p := &passage{f: f, size: f.size, off: off, end: end, w: w, kept: kept}
+	p := &passage{f: f.Fill, from: f.source, size: f.size, off: off, end: end, w: w, kept: kept}
 	whole := end >= f.size // also when the size is unknown
 	var err error
 	p.at = off
@@ -112,7 +113,7 @@ func (p *passage) stream(ctx context.Context) error {
 	if p.size >= 0 && p.end < p.size {
 		request = p.end
 	}
-	body, err := p.f.Source.Open(ctx, p.at, request)
+	body, err := p.from.Open(ctx, p.at, request)
 	if err != nil {
 		return err
 	}
@@ -186,10 +187,10 @@ func (p *passage) deliver(from int64, b []byte) error {
 // judge releases the last byte when the digest is right.
 func (p *passage) judge() error {
 	if sums.CheckHash(p.f.Digest, p.sum) != nil {
-		err := &pull.Error{Kind: pull.Invalid, Upstream: p.f.Source.Repo.Upstream,
+		err := &pull.Error{Kind: pull.Invalid, Upstream: p.from.Repo.Upstream,
 			Op: "pass " + p.f.Digest.String(), Err: sums.ErrMismatch}
 		if p.f.mismatched != nil {
-			p.f.mismatched(err)
+			p.f.mismatched(p.from.Repo, err)
 		}
 		return err
 	}

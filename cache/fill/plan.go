@@ -23,8 +23,12 @@ func (t *download) plan() *worker {
 	if w == nil {
 		return nil
 	}
-	if w.extra = extra; extra && !t.opts.Lanes.enterExtra() {
-		return nil
+	if extra {
+		l := t.current().Lane
+		if !l.EnterExtra() {
+			return nil
+		}
+		w.extra = l
 	}
 	t.claim(w)
 	return w

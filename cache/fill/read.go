@@ -30,7 +30,7 @@ type reader struct {
 // Send writes the bytes [off, end) to w as they come, end [ToEnd] being the blob's end. It
 // returns how many it wrote, and nil only when that is all of them. It waits as long as ctx
 // and the fill last.
-func (f *Fill) Send(ctx context.Context, w io.Writer, off, end int64) (n int64, err error) {
+func (f *Holder) Send(ctx context.Context, w io.Writer, off, end int64) (n int64, err error) {
 	file, past, err := f.openFile(ctx)
 	switch {
 	case err != nil:

@@ -1,6 +1,7 @@
 package fill
 
 import (
+	"slices"
 	"sync"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -8,59 +9,60 @@ import (
 	"forebay/cache/store"
 )
 
-// Set holds the fills in progress, one of a digest. Its methods may be called concurrently.
+// Set holds the fills in progress: one of a digest and a domain, and beside them one that
+// verifies a kept file. Its methods may be called concurrently.
 type Set struct {
 	wg *sync.WaitGroup // of all fills
 
 	mu     sync.Mutex
-	fills  map[v1.Hash]*Fill // guarded by mu; removed when ended
-	closed bool              // guarded by mu
+	fills  map[v1.Hash][]*Fill // guarded by mu; removed when ended
+	closed bool                // guarded by mu
 }
 
 // NewSet returns an empty set. wg counts the fills that run.
-func NewSet(wg *sync.WaitGroup) *Set { return &Set{wg: wg, fills: map[v1.Hash]*Fill{}} }
+func NewSet(wg *sync.WaitGroup) *Set { return &Set{wg: wg, fills: map[v1.Hash][]*Fill{}} }
 
-// Of returns the fill of d that has not ended, or nil.
+// Of returns a fill of d that has not ended, or nil.
 func (s *Set) Of(d v1.Hash) *Fill {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.live(d)
+	return s.live(d, func(*Fill) bool { return true })
 }
 
-// Hold is Of for who reads from the fill, which is held by [Fill.Hold]; nil if it is not fit.
-func (s *Set) Hold(d v1.Hash, fit func(*Fill) bool) *Fill {
+// Ending returns the fill of d in domain that ends without the blob, or nil.
+func (s *Set) Ending(d v1.Hash, domain string) *Fill {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	f := s.live(d)
-	if f == nil || !fit(f) || !f.Hold() {
-		return nil
-	}
-	return f
+	return s.live(d, func(f *Fill) bool { return f.Domain == domain && f.Ending() })
 }
 
-// live is Of for those who hold s.mu.
-func (s *Set) live(d v1.Hash) *Fill {
-	f := s.fills[d]
-	if f == nil {
-		return nil
-	}
-	if _, ended, _ := f.State(); ended {
-		return nil
-	}
-	return f
-}
-
-// Join returns the fill of d that is running, held by [Fill.Hold], or starts the one that
-// begin returns, in a goroutine of its own. No other fill of d begins meanwhile. The error is begin's, store.ErrClosed
-// after Close, or ErrAbandoned while a fill of d ends that nobody had open: see [Fill.Done].
-func (s *Set) Join(d v1.Hash, begin func() (f *Fill, run func(), err error)) (f *Fill, joined bool, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if f := s.live(d); f != nil {
-		if !f.Hold() {
-			return nil, false, ErrAbandoned
+// live returns a fill of d that fits and has not ended. s.mu is held.
+func (s *Set) live(d v1.Hash, fits func(*Fill) bool) *Fill {
+	for _, f := range s.fills[d] {
+		if _, ended, _ := f.State(); !ended && fits(f) {
+			return f
 		}
-		return f, true, nil
+	}
+	return nil
+}
+
+// Join holds the fill of d in domain that is running, or else starts the one that begin
+// returns, in a goroutine of its own; without begin there is none then. No other fill of both
+// begins meanwhile, and no look comes between the look at the fill and the hold of it. With
+// proven the repository of from may have the blob, and joins one that only verifies it too.
+// The error is begin's, store.ErrClosed after Close, or why the running fill cannot be held:
+// [ErrUnproven], [ErrAbandoned] while it ends without the blob (see [Fill.Done]), or what the
+// repository's registry said.
+func (s *Set) Join(d v1.Hash, domain string, from Source, proven bool, begin func() (f *Fill, run func(), err error)) (h *Holder, joined bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f := s.live(d, func(f *Fill) bool { return f.Domain == domain || f.verifies && proven })
+	if f != nil {
+		h, err = f.hold(from, proven)
+		return h, true, err
+	}
+	if begin == nil {
+		return nil, false, nil
 	}
 	if s.closed {
 		return nil, false, store.ErrClosed
@@ -69,21 +71,26 @@ func (s *Set) Join(d v1.Hash, begin func() (f *Fill, run func(), err error)) (f 
 	if err != nil {
 		return nil, false, err
 	}
-	f.Hold() // before it runs, as one that nobody holds may end at once
-	s.fills[d] = f
+	if h, err = f.hold(from, proven); err != nil { // before it runs, as one that nobody holds may end at once
+		return nil, false, err
+	}
+	s.fills[d] = append(s.fills[d], f)
 	s.wg.Go(func() {
 		run()
 		s.remove(f)
 	})
-	return f, false, nil
+	return h, false, nil
 }
 
 func (s *Set) remove(f *Fill) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.fills[f.Digest] == f {
+	left := slices.DeleteFunc(s.fills[f.Digest], func(g *Fill) bool { return f == g })
+	if len(left) == 0 {
 		delete(s.fills, f.Digest)
+		return
 	}
+	s.fills[f.Digest] = left
 }
 
 // Busy reports whether any fill is in progress.
@@ -94,12 +101,11 @@ func (s *Set) Busy() bool {
 }
 
 // All returns the fills in progress, in no order. Some may have ended.
-func (s *Set) All() []*Fill {
+func (s *Set) All() (all []*Fill) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	all := make([]*Fill, 0, len(s.fills))
-	for _, f := range s.fills {
-		all = append(all, f)
+	for _, fills := range s.fills {
+		all = append(all, fills...)
 	}
 	return all
 }

@@ -12,14 +12,15 @@ import (
 	"forebay/internal/sums"
 )
 
-// hashBlock is how much the hasher reads at a time; larger blocks gain nothing
-// measurable and fall out of the processor's cache.
-const hashBlock = 256 << 10
-
 // follow hashes the contiguous prefix as it grows and returns nil when the whole blob has
 // the right digest, sums.ErrMismatch when it has not. It is the only one that uses sum.
 func (f *Fill) follow(ctx context.Context) error {
-	buf := make([]byte, hashBlock)
+	block := (*[]byte)(nil)
+	defer func() {
+		if block != nil {
+			buffers.Put(block)
+		}
+	}()
 	for {
 		until, whole, err := f.awaitPrefix(ctx)
 		if err != nil {
@@ -28,12 +29,15 @@ func (f *Fill) follow(ctx context.Context) error {
 		if whole {
 			return sums.CheckHash(f.Digest, f.sum)
 		}
+		if block == nil { // not before something has come: many may wait for that
+			block = buffers.Get().(*[]byte)
+		}
 		for pos := f.hashed; pos < until; {
-			n, err := f.file.ReadAt(buf[:min(until-pos, hashBlock)], pos)
+			n, err := f.file.ReadAt((*block)[:min(until-pos, readBlock)], pos)
 			if n == 0 {
 				return fmt.Errorf("read back %s: %w: %w", f.Digest, store.ErrUnkept, err)
 			}
-			f.sum.Write(buf[:n])
+			f.sum.Write((*block)[:n])
 			pos += int64(n)
 			f.mu.Lock()
 			f.hashed = pos
@@ -76,7 +80,7 @@ type Verification struct {
 // Verify returns the fill of a kept file, and what runs it to its end in a goroutine of its
 // caller's. The file is taken over, after an error too.
 func Verify(v Verification) (f *Fill, run func(context.Context), err error) {
-	f, err = newFill(v.Digest, v.Source, v.Counts, v.Log)
+	f, err = newFill(v.Digest, "", v.Source, v.Counts, v.Log)
 	if err != nil {
 		v.File.Close()
 		return nil, nil, err

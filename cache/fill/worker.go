@@ -8,14 +8,16 @@ import (
 	"time"
 
 	"forebay/cache/store"
+	"forebay/internal/lane"
 	"forebay/internal/pull"
 )
 
 // worker is one connection: it fetches [pos, end) of the blob.
 type worker struct {
-	pos, end int64 // guarded by Fill.mu; end may shrink while the worker runs
-	request  int64 // end of the range asked for, -1 for an open one
-	extra    bool  // beyond the first; holds a place in the lanes
+	pos, end int64      // guarded by Fill.mu; end may shrink while the worker runs
+	request  int64      // end of the range asked for, -1 for an open one
+	extra    *lane.Lane // beyond the first, with a place in this lane; else nil
+	from     *source    // that answered; set by the worker
 	started  time.Time
 	moved    int64 // bytes stored so far; guarded by Fill.mu
 }
@@ -27,15 +29,10 @@ type result struct {
 	err   error // nil when its claim is written
 }
 
-// connect does the work of w in a lane of its own.
+// connect does the work of w, which gives its place in the lane back.
 func (t *download) connect(ctx context.Context, w *worker) (moved int64, err error) {
-	if w.extra {
-		defer t.opts.Lanes.leaveExtra()
-	} else {
-		if err := t.opts.Lanes.enter(ctx); err != nil {
-			return 0, err
-		}
-		defer t.opts.Lanes.leave()
+	if w.extra != nil {
+		defer w.extra.LeaveExtra()
 	}
 	return t.work(ctx, w)
 }
@@ -54,7 +51,7 @@ func (t *download) work(ctx context.Context, w *worker) (moved int64, err error)
 		from, request = 0, -1
 	}
 	t.mu.Unlock()
-	body, err := t.Source.Open(ctx, from, request)
+	body, err := t.open(ctx, w, from, request)
 	if err != nil {
 		return 0, sizeError(err)
 	}
@@ -159,7 +156,7 @@ func (t *download) answered(w *worker, body *pull.Body, ranged bool) error {
 	} else {
 		// The whole blob comes, from its start.
 		if len(t.connections.active) > 1 {
-			return &pull.Error{Kind: pull.Unavailable, Upstream: t.Source.Repo.Upstream,
+			return &pull.Error{Kind: pull.Unavailable, Upstream: t.Repo.Upstream,
 				Op: "range of " + t.Digest.String(), Message: "ranges are ignored now and then"}
 		}
 		t.connections.noRanges = t.connections.noRanges || ranged
@@ -174,8 +171,9 @@ func (t *download) answered(w *worker, body *pull.Body, ranged bool) error {
 	return nil
 }
 
-// awaitFile waits for the file to write to.
+// awaitFile makes the file to write to, or waits until it is there.
 func (t *download) awaitFile() error {
+	t.preparing.Do(t.prepare)
 	<-t.ready
 	return t.partErr
 }
@@ -217,7 +215,7 @@ func (t *download) write(w *worker, pos int64, b []byte) (stored int64, more boo
 // makesWay gives up the rest of the claim of w when others wait for a connection: the rest
 // is claimed again in turn. Where ranges do not work, nothing could go on.
 func (t *download) makesWay(w *worker) bool {
-	if !t.opts.Lanes.crowded() {
+	if !w.from.Lane.Crowded() {
 		return false
 	}
 	t.mu.Lock()

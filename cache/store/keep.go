@@ -66,16 +66,22 @@ func (s *Store) LinkOf(repo Repo, k index.Kind, d v1.Hash) (index.Link, bool) {
 	return link, ok
 }
 
-// CommitBlob makes a verified partial file part of the store, and links it to repo. file is
+// CommitBlob makes a verified partial file part of the store, and links it to repos. file is
 // the partial file that was verified; Commit closes it.
-func (s *Store) CommitBlob(part *disk.Partial, file *os.File, size int64, repo Repo) error {
+func (s *Store) CommitBlob(part *disk.Partial, file *os.File, size int64, repos ...Repo) error {
 	d, written := part.Digest(), StampOf(file)
 	if err := part.Commit(size); err != nil {
 		return err
 	}
 	s.Wrote(nil)
 	s.SetVerified(d, written)
-	return s.recordFile(d, size, evict.Blob, time.Now(), func(b *index.Batch) error { return PutLinks(b, repo, BlobLink(d, size)) })
+	return s.recordFile(d, size, evict.Blob, time.Now(), func(b *index.Batch) error {
+		var errs []error
+		for _, repo := range repos {
+			errs = append(errs, PutLinks(b, repo, BlobLink(d, size)))
+		}
+		return errors.Join(errs...)
+	})
 }
 
 // Take makes a partial file part of the store, which commit publishes once it is verified.
@@ -119,7 +125,7 @@ type Manifest struct {
 
 // manifest returns a manifest that was verified, and notes how large it says its blobs are,
 // which shapes requests only.
-func (s *Store) manifest(desc v1.Descriptor, b []byte) *Manifest {
+func (s *Store) manifest(repo Repo, desc v1.Descriptor, b []byte) *Manifest {
 	m := &Manifest{Desc: desc, Bytes: b, used: new(atomic.Int64)}
 	doc, ok := manifest.Parse(b)
 	if !ok {
@@ -128,21 +134,22 @@ func (s *Store) manifest(desc v1.Descriptor, b []byte) *Manifest {
 	m.refs = doc.Refs()
 	for _, blob := range doc.Blobs() {
 		if blob.Size > 0 {
-			s.sizes.Add(blob.Digest, blob.Size)
+			s.sizes.Add(linkKey{repo, blob.Digest}, blob.Size)
 		}
 	}
 	return m
 }
 
-// SizeGuess returns how large a manifest said that a blob is. It proves nothing.
-func (s *Store) SizeGuess(d v1.Hash) (int64, bool) { return s.sizes.Get(d) }
+// SizeGuess returns how large a manifest of repo says that a blob is; false when none that was
+// read lately names it. It proves nothing.
+func (s *Store) SizeGuess(repo Repo, d v1.Hash) (int64, bool) { return s.sizes.Get(linkKey{repo, d}) }
 
 // PutManifest keeps a verified manifest, and links it to repo. Where the disk refuses it the
 // error says so, and the manifest is kept in memory: that is no worse a place while the disk
 // fails.
 func (s *Store) PutManifest(repo Repo, desc v1.Descriptor, b []byte) (*Manifest, error) {
 	desc.Size = int64(len(b))
-	m := s.manifest(desc, b)
+	m := s.manifest(repo, desc, b)
 	err := s.Disk.Put(desc.Digest, b)
 	s.Wrote(err)
 	if err == nil {
@@ -181,7 +188,7 @@ func (s *Store) Manifest(repo Repo, d v1.Hash) (m *Manifest, linked bool) {
 		s.Condemn(d, nil, err)
 		return nil, true
 	}
-	m = s.manifest(v1.Descriptor{MediaType: types.MediaType(link.MediaType), Digest: d, Size: int64(len(b))}, b)
+	m = s.manifest(repo, v1.Descriptor{MediaType: types.MediaType(link.MediaType), Digest: d, Size: int64(len(b))}, b)
 	s.usedManifest(m)
 	s.keepInMemory(repo, m)
 	return m, true
@@ -230,13 +237,6 @@ func (s *Store) Size(d v1.Hash) (int64, bool) {
 		return size, true
 	}
 	return s.BucketSize(d)
-}
-
-// Possesses reports whether there are bytes of d, complete or not: then a repository that
-// is not linked to it must prove that it holds it before any of them goes out.
-func (s *Store) Possesses(d v1.Hash) bool {
-	_, kept := s.Size(d)
-	return kept || s.hooks.Filling(d) || s.Disk.HasPartial(d)
 }
 
 // Blob opens a blob on the disk to be served: nil when there is none, or when it cannot be

@@ -95,7 +95,7 @@ type Store struct {
 	onDamaged   func(v1.Hash)
 	indexMayLag bool // the index may be older than the disk
 	manifests   *lru.Cache[linkKey, *Manifest]
-	sizes       *lru.Cache[v1.Hash, int64] // of blobs, as manifests say: guesses
+	sizes       *lru.Cache[linkKey, int64] // of blobs, as manifests say: guesses
 	awaited     awaited
 	damaged     atomic.Int64 // blobs that were found not to have their digest any more
 	health      health
@@ -149,7 +149,7 @@ func Open(o Options) (*Store, error) {
 	ctx, stop := context.WithCancel(context.Background())
 	s := &Store{Disk: files, Index: ix, Log: o.Log, opts: o, hooks: noHooks(), indexMayLag: indexMayLag, ctx: ctx, stop: stop, verified: map[ShortDigest]Stamp{}}
 	s.manifests, _ = lru.New[linkKey, *Manifest](hotEntries)
-	s.sizes, _ = lru.New[v1.Hash, int64](sizeEntries)
+	s.sizes, _ = lru.New[linkKey, int64](sizeEntries)
 	if o.Bucket != nil {
 		s.Bucket = tier.New(*o.Bucket, tierOwner{s}, files, ix, o.Log.Named("bucket"))
 	}

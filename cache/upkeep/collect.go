@@ -155,8 +155,12 @@ func (k *Keeper) forgetAbsent(ctx context.Context, dryRun bool) (index.Forgotten
 	if k.Store.Bucket != nil {
 		return index.Forgotten{}, nil
 	}
+	partials, err := k.Store.Disk.Partials()
+	if err != nil {
+		return index.Forgotten{}, err
+	}
 	keep := func(d v1.Hash) bool {
-		return k.Cache.Filling(d) != nil || k.Store.Awaits(d) || k.Images.Pins.Pinned(d) || k.Store.Disk.HasPartial(d)
+		return k.Cache.Filling(d) != nil || k.Store.Awaits(d) || k.Images.Pins.Pinned(d) || partials[d]
 	}
 	f, err := k.Store.Index.ForgetAbsent(ctx, time.Now().Add(-forgetAfter), keep, dryRun)
 	if f.Tags > 0 && !dryRun {

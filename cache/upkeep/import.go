@@ -293,7 +293,7 @@ func (a *admission) run(ctx context.Context) error {
 	k.Cache.ForgetFailures(repo)
 	for _, l := range a.links {
 		k.Store.EndAwait(l.Digest)
-		k.Cache.ForgetUnfetched(l.Digest)
+		k.Cache.ForgetUnfetched(repo, l.Digest)
 	}
 	if err := a.bind(); err != nil {
 		return err

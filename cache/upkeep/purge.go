@@ -247,7 +247,11 @@ func (k *Keeper) PurgeDigest(ctx context.Context, d v1.Hash, force bool) (Purged
 	if err != nil {
 		return p.done, err
 	}
-	if len(holders) == 0 && !k.Store.Possesses(d) {
+	partials, err := k.Store.Disk.Partials()
+	if err != nil {
+		return p.done, err
+	}
+	if _, kept := k.Store.Size(d); len(holders) == 0 && !kept && !partials[d] && k.Cache.Filling(d) == nil {
 		return p.done, fmt.Errorf("%s: %w", d, store.ErrNotKept)
 	}
 	if !force && k.Images.Pins.Pinned(d) {
@@ -258,6 +262,7 @@ func (k *Keeper) PurgeDigest(ctx context.Context, d v1.Hash, force bool) (Purged
 			return p.done, err
 		}
 		k.Cache.ForgetFailures(h.repo)
+		k.Cache.ForgetWrong(h.repo, d)
 	}
 	if len(holders) == 0 {
 		err = p.release(d)
@@ -268,7 +273,6 @@ func (k *Keeper) PurgeDigest(ctx context.Context, d v1.Hash, force bool) (Purged
 	if k.Store.Bucket != nil {
 		err = errors.Join(err, k.Store.Bucket.Remove(ctx, d))
 	}
-	k.Cache.ForgetWrong(d)
 	k.log.Info("digest purged", logkey.Digest(d), logkey.Bytes(p.done.Bytes), logkey.Err(err))
 	p.tell(Repo{}, d.String(), d)
 	return p.done, err

@@ -133,7 +133,7 @@ type keyOfCaller struct{}
 
 func TestCarryTakesAlongWhatTheOwnerWants(t *testing.T) {
 	g := newGroup(t.Context())
-	g.Carry = func(life, caller context.Context) context.Context {
+	g.Carry = func(life, caller context.Context, _ <-chan struct{}) context.Context {
 		return context.WithValue(life, keyOfCaller{}, caller.Value(keyOfCaller{}))
 	}
 	ctx := context.WithValue(t.Context(), keyOfCaller{}, 7)
@@ -141,4 +141,84 @@ func TestCarryTakesAlongWhatTheOwnerWants(t *testing.T) {
 	if v != 7 {
 		t.Errorf("the call saw %d of its caller, want 7", v)
 	}
+}
+
+func TestCallThatNobodyWaitsForIsAbandoned(t *testing.T) {
+	for _, abandons := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			g := newGroup(t.Context())
+			g.Abandons = abandons
+			var left <-chan struct{}
+			g.Carry = func(life, _ context.Context, l <-chan struct{}) context.Context {
+				left = l
+				return life
+			}
+			release := make(chan struct{})
+			fn := func(ctx context.Context) (int, error) {
+				select {
+				case <-release:
+					return 1, nil
+				case <-ctx.Done():
+					return 0, ctx.Err()
+				}
+			}
+			first, leave := context.WithCancel(t.Context())
+			second, leaveToo := context.WithCancel(t.Context())
+			var callers sync.WaitGroup
+			for _, ctx := range []context.Context{first, second} {
+				callers.Go(func() { _, _, _ = g.Do(ctx, "a", fn) })
+			}
+			synctest.Wait()
+			leave()
+			synctest.Wait()
+			select {
+			case <-left:
+				t.Error("told that all have left while one waits")
+			default:
+			}
+			leaveToo()
+			callers.Wait()
+			synctest.Wait()
+			select {
+			case <-left:
+			default:
+				t.Error("not told that all have left")
+			}
+			if got := g.Running("a"); got == abandons {
+				t.Errorf("abandons %t: the call runs = %t", abandons, got)
+			}
+			close(release)
+			g.Work.Wait()
+		})
+	}
+}
+
+func TestCallerWhoComesAsACallIsAbandonedGetsAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGroup(t.Context())
+		g.Abandons = true
+		calls, late := 0, make(chan struct{})
+		fn := func(ctx context.Context) (int, error) {
+			calls++
+			if calls > 1 {
+				return calls, nil
+			}
+			<-ctx.Done()
+			<-late
+			return 0, ctx.Err()
+		}
+		ctx, leave := context.WithCancel(t.Context())
+		leave()
+		_, _, _ = g.Do(ctx, "a", fn)
+		var v int
+		var err error
+		var caller sync.WaitGroup
+		caller.Go(func() { v, _, err = g.Do(t.Context(), "a", fn) })
+		synctest.Wait()
+		close(late)
+		caller.Wait()
+		if v != 2 || err != nil {
+			t.Errorf("Do = %d, %v, want the answer of a second call", v, err)
+		}
+	})
 }
