@@ -159,9 +159,12 @@ type Upstream struct {
 	ProxyPassword     Secret // from ProxyPassword or ProxyPasswordFile
 	ProxyPasswordFile string
 
-	// AllowPrivate lets redirects and token servers be on private addresses. Without it
-	// only an upstream whose own endpoint is private may lead there.
+	// AllowPrivate lets redirects and token servers be on private addresses, and the endpoint
+	// of a well-known registry.
 	AllowPrivate bool
+	// Trust names the upstreams that believe each other about what they hold. Default: see
+	// [Upstream.TrustDomain].
+	Trust string
 	// TrustedRealms are token servers that may get the credentials although they are
 	// on another domain than the endpoint: host names, with a port if it is not 443.
 	TrustedRealms []string

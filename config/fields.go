@@ -229,7 +229,8 @@ func (u *Upstream) connectionFields() []field {
 		secretField("proxy_password", &u.ProxyPassword, "Password of `proxy_username`. Prefer `proxy_password_file`."),
 		fileField("proxy_password_file", &u.ProxyPasswordFile, "File with that password; a line break at its end is dropped."),
 		boolField("allow_private", &u.AllowPrivate,
-			"Lets redirects and token servers be on private addresses. Without it they may be only when the endpoint itself is. Link-local and metadata addresses are never contacted."),
+			"Lets redirects and token servers be on private addresses. Without it they may be only when the endpoint is written as one, or with a name of one label or below .internal, .intranet, .private, .corp, .home, .lan, .local, .localdomain, .svc or .home.arpa. An endpoint on loopback may lead to loopback too. A well-known public registry is never contacted at a private address without it. Link-local and metadata addresses, and our own listeners, are never contacted."),
+		textField("trust", &u.Trust, "Upstreams with the same name here believe each other: when one says that it holds what came from another, that is served for it. Else content that is kept comes once more from each registry that says that it holds it, and is compared. Default: a name of its own; well-known public registries without credentials share one, since nothing of theirs is private."),
 		listField("trusted_realms", &u.TrustedRealms, "host names", parseHost,
 			"Token servers that may get the credentials although they are on another domain than the endpoint."),
 	}

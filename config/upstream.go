@@ -4,10 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net/url"
 	"regexp"
 	"strconv"
 	"strings"
 	"time"
+
+	"forebay/internal/registries"
 )
 
 // Endpoint is a base URL of a registry, or of another registry that stands in for it.
@@ -59,6 +62,26 @@ const (
 // Credentialed reports whether the registry is ever asked with credentials.
 func (u *Upstream) Credentialed() bool {
 	return u.Username != "" || u.DockerConfig != "" || u.Credentials == CredentialsAWS || len(u.FallbackCredentials) > 0
+}
+
+// publicDomain is the trust domain of public registries that are asked anonymously. No
+// configured name can be it.
+const publicDomain = "*public"
+
+// TrustDomain returns the name of the upstreams that believe each other, this one among them.
+func (u *Upstream) TrustDomain() string {
+	if u.Trust != "" {
+		return u.Trust
+	}
+	public := !u.Credentialed() && registries.WellKnown(u.Name)
+	for _, e := range u.Endpoints {
+		at, err := url.Parse(e.URL)
+		public = public && err == nil && registries.WellKnown(at.Host)
+	}
+	if public {
+		return publicDomain
+	}
+	return u.Name
 }
 
 // freshnessFields are the keys that say what is asked for again, and when.

@@ -376,7 +376,7 @@ func TestBlobConnectionsAreBounded(t *testing.T) {
 		}
 		b.Close()
 		open[1].Close()
-		if n := len(r.blobs); n != 0 {
+		if n := r.blobs.Used(); n != 0 {
 			t.Errorf("%d connections are still counted, want 0", n)
 		}
 	})

@@ -11,8 +11,8 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -28,21 +28,27 @@ type dialer struct {
 	opts *Options
 	// own are the "host:port" that the operator has configured: they may be private.
 	own map[string]bool
-	// private says that the endpoint itself was last reached at a private address. Only
-	// then may redirects and token servers be private.
-	private atomic.Bool
+	// reach is the worst class of address that redirects and token servers may have.
+	reach addressClass
+	// inside: its name is one that networks use inside.
+	inside bool
+	// neverPrivate: the endpoint is that of a public registry, whatever its name resolves to.
+	neverPrivate bool
 }
 
 func newDialer(base *url.URL, opts *Options) *dialer {
-	d := &dialer{opts: opts, own: map[string]bool{}}
+	d := &dialer{opts: opts, own: map[string]bool{}, reach: reachOf(base.Hostname())}
+	d.inside = d.reach == privateAddress
+	if opts.AllowPrivate {
+		d.reach = max(d.reach, privateAddress)
+	}
 	if opts.Proxy != nil {
 		// All names are resolved by the proxy, which therefore is all that is dialled.
 		d.own[hostPort(opts.Proxy)] = true
-		a, err := netip.ParseAddr(base.Hostname())
-		d.private.Store(err == nil && classify(a) == privateAddress)
 		return d
 	}
 	d.own[hostPort(base)] = true
+	d.neverPrivate = wellKnown(base.Hostname()) && !opts.AllowPrivate
 	return d
 }
 
@@ -70,10 +76,9 @@ func (d *dialer) DialContext(ctx context.Context, network, addr string) (net.Con
 // connection is made. A Dial of ours is checked by where it got to.
 func (d *dialer) dialName(ctx context.Context, network, host, port string, own bool) (net.Conn, error) {
 	if a, err := netip.ParseAddr(host); err == nil {
-		if err := d.check(a, own); err != nil {
+		if err := d.check(withPort(a, port), own); err != nil {
 			return nil, err
 		}
-		defer d.reached(a, own)
 	}
 	dial := d.opts.Dial
 	if dial == nil {
@@ -82,7 +87,7 @@ func (d *dialer) dialName(ctx context.Context, network, host, port string, own b
 			if err != nil {
 				return fmt.Errorf("%w: %q", errRefusedAddress, address)
 			}
-			return d.check(a.Addr(), own)
+			return d.check(a, own)
 		}
 		dial = (&net.Dialer{Control: control}).DialContext
 	}
@@ -94,11 +99,9 @@ func (d *dialer) dialName(ctx context.Context, network, host, port string, own b
 	if !ok {
 		return conn, nil // a pipe of a test
 	}
-	a := remote.AddrPort().Addr()
-	if err := d.check(a, own); err != nil {
+	if err := d.check(remote.AddrPort(), own); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
-	d.reached(a, own)
 	return conn, nil
 }
 
@@ -106,7 +109,7 @@ func (d *dialer) dialName(ctx context.Context, network, host, port string, own b
 func (d *dialer) dialAny(ctx context.Context, network, host, port string, addrs []netip.Addr, own bool) (net.Conn, error) {
 	last := fmt.Errorf("lookup %s: no address", host)
 	for _, a := range addrs {
-		if last = d.check(a, own); last != nil {
+		if last = d.check(withPort(a, port), own); last != nil {
 			continue
 		}
 		var conn net.Conn
@@ -116,7 +119,6 @@ func (d *dialer) dialAny(ctx context.Context, network, host, port string, addrs 
 			conn, last = (&net.Dialer{}).DialContext(ctx, network, net.JoinHostPort(a.String(), port))
 		}
 		if last == nil {
-			d.reached(a, own)
 			return conn, nil
 		}
 	}
@@ -130,27 +132,42 @@ func (d *dialer) lookup(ctx context.Context, host string) ([]netip.Addr, error) 
 	return d.opts.Lookup(ctx, "ip"+d.opts.Family.suffix(), host)
 }
 
+// withPort returns the address a with a port; 0 where that has none.
+func withPort(a netip.Addr, port string) netip.AddrPort {
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		n = 0
+	}
+	return netip.AddrPortFrom(a, uint16(n))
+}
+
 // check applies the policy to an address about to be dialled.
-func (d *dialer) check(a netip.Addr, own bool) error {
+func (d *dialer) check(to netip.AddrPort, own bool) error {
+	a := to.Addr()
 	switch class := classify(a); {
 	case !d.opts.Family.has(a):
 		return fmt.Errorf("%w: %s is not %s", errRefusedAddress, a, d.opts.Family)
 	case class == neverAddress:
-	case class == privateAddress && !own && !d.privateAllowed():
-	default:
+		return fmt.Errorf("%w: %s", errRefusedAddress, a)
+	case own && d.opts.Proxy != nil:
 		return nil
+	case own && (class <= d.reach || class == privateAddress && !d.neverPrivate || class == loopbackAddress && d.inside):
+		return nil
+	case d.opts.Ours.has(to):
+		return fmt.Errorf("%w: %s is our own", errRefusedAddress, to)
+	case class > d.reach:
+		return d.outOfReach(a.String(), class)
 	}
-	return fmt.Errorf("%w: %s", errRefusedAddress, a)
+	return nil
 }
 
-// reached remembers whether the endpoint is private.
-func (d *dialer) reached(a netip.Addr, own bool) {
-	if own && d.opts.Proxy == nil {
-		d.private.Store(classify(a) == privateAddress)
+// outOfReach is the error of an address that an upstream must not lead to.
+func (d *dialer) outOfReach(host string, class addressClass) error {
+	if class == privateAddress && d.opts.Names.AllowPrivate != "" {
+		return fmt.Errorf("%w: %s is private; %s lets it lead there", errRefusedAddress, host, d.opts.Names.AllowPrivate)
 	}
+	return fmt.Errorf("%w: %s", errRefusedAddress, host)
 }
-
-func (d *dialer) privateAllowed() bool { return d.opts.AllowPrivate || d.private.Load() }
 
 const (
 	// headersMax bounds the headers of an answer. A signed Location has some 2 KiB.

@@ -23,14 +23,19 @@ func TestClassify(t *testing.T) {
 			"2606:4700::1", "::ffff:1.1.1.1", "64:ff9b::101:101", "2002:101:101::1",
 		},
 		privateAddress: {
-			"127.0.0.1", "127.255.255.255", "10.0.0.1", "172.16.0.1", "172.31.255.255", "192.168.0.1", "100.64.0.1", "192.0.0.8",
-			"198.18.0.1", "198.19.255.255", "::1", "fc00::1", "fdff::1", "fec0::1",
-			"::ffff:10.0.0.1", "::ffff:127.0.0.1", "64:ff9b::a00:1", "64:ff9b:1::7f00:1", "2002:a00:1::", "::10.0.0.1",
-			"2001:0:1:1:1:1:f5ff:fffe", // Teredo, client 10.0.0.1
+			"10.0.0.1", "172.16.0.1", "172.31.255.255", "192.168.0.1", "100.64.0.1", "192.0.0.8",
+			"198.18.0.1", "198.19.255.255", "fc00::1", "fdff::1", "fec0::1",
+			"::ffff:10.0.0.1", "64:ff9b::a00:1", "2002:a00:1::", "::10.0.0.1", "64:ff9b:1::808:808", "64:ff9b:1:a9fe:a9:fe00:808:808",
+			"2001:0:1:1:1:1:f5ff:fffe",                      // Teredo, client 10.0.0.1
+			"::ffff:0:10.0.0.1", "2606:4700::5efe:10.0.0.1", // SIIT, ISATAP
+		},
+		loopbackAddress: {
+			"127.0.0.1", "127.255.255.255", "::1", "::ffff:127.0.0.1", "64:ff9b:1::7f00:1", "::ffff:0:127.0.0.1", "2606:4700::200:5efe:127.0.0.1",
 		},
 		neverAddress: {
 			"0.0.0.0", "0.1.2.3", "169.254.169.254", "169.254.0.1", "224.0.0.1", "255.255.255.255", "240.0.0.1",
 			"100.100.100.200", "168.63.129.16", "192.0.0.192", "::", "fe80::1", "fe80::1%eth0", "febf::1", "ff02::1", "fd00:ec2::254", "fd20:ce::254",
+			"2001:db8::1", "3fff::1", "100::1", "5f00::1", "::ffff:0:169.254.169.254",
 			"::ffff:169.254.169.254", "::ffff:0.0.0.0", "64:ff9b::a9fe:a9fe", "2002:a9fe:a9fe::1", "::169.254.169.254",
 			"2001:0:1:1:1:1:5601:5601", // Teredo, client 169.254.169.254
 		},
@@ -93,18 +98,78 @@ func TestRealDialerChecksBeforeItConnects(t *testing.T) {
 	if hits != 0 {
 		t.Errorf("target saw %d requests, want 0", hits)
 	}
-	// The operator's own endpoint may be private, and then its redirects too.
+	// The operator's own endpoint may be on loopback, and then its redirects too.
 	own := newDialer(&url.URL{Scheme: "http", Host: target.Listener.Addr().String()}, &o)
-	if own.privateAllowed() {
-		t.Error("private addresses are allowed before the endpoint was reached")
-	}
 	conn, err := own.DialContext(t.Context(), "tcp", target.Listener.Addr().String())
 	if err != nil {
 		t.Fatalf("dial of the endpoint: %v", err)
 	}
 	conn.Close()
-	if !own.privateAllowed() {
-		t.Error("private addresses are not allowed for a private endpoint")
+}
+
+func TestWhereAnEndpointLeadsIsConfigured(t *testing.T) {
+	at := func(text string) netip.AddrPort { return netip.MustParseAddrPort(text) }
+	ours := &Ours{}
+	ours.Add(&net.TCPAddr{IP: net.IPv4zero, Port: 5001})
+	for _, tc := range []struct {
+		endpoint string
+		private  bool // allow_private
+		to       string
+		own      bool
+		allowed  bool
+	}{
+		{"https://registry-1.docker.io", false, "10.0.0.1:443", true, false},
+		{"https://registry-1.docker.io", false, "10.0.0.1:443", false, false},
+		{"https://registry-1.docker.io", false, "1.1.1.1:443", true, true},
+		{"https://registry-1.docker.io", true, "10.0.0.1:443", true, true},
+		{"https://registry-1.docker.io", true, "127.0.0.1:443", true, false},
+		{"https://ghcr.io", false, "127.0.0.1:443", true, false},
+		{"https://registry.example.com", false, "10.0.0.1:443", true, true},
+		{"https://registry.example.com", false, "10.0.0.1:443", false, false},
+		{"https://registry.example.com", true, "10.0.0.1:443", false, true},
+		{"https://registry.example.com", true, "127.0.0.1:443", false, false},
+		{"https://registry.example.com", false, "127.0.0.1:443", true, false},
+		{"https://harbor.corp", false, "10.0.0.1:443", false, true},
+		{"https://harbor.corp", false, "127.0.0.1:443", false, false},
+		{"https://harbor.corp", false, "127.0.0.1:443", true, true}, // by the hosts file
+		{"http://registry:5000", false, "172.17.0.2:5000", false, true},
+		{"http://10.0.0.7:5000", false, "10.9.9.9:443", false, true},
+		{"http://10.0.0.7:5000", false, "127.0.0.1:443", false, false},
+		{"http://10.0.0.7:5000", false, "169.254.169.254:80", false, false},
+		{"http://127.0.0.1:5000", false, "127.0.0.1:7000", false, true},
+		{"http://127.0.0.1:5000", false, "10.0.0.7:7000", false, true},
+		{"http://127.0.0.1:5000", false, "127.0.0.1:5001", false, false}, // that is us
+		{"http://localhost:5000", false, "[::1]:5001", false, false},
+		{"http://localhost:5000", false, "[::1]:7000", false, true},
+	} {
+		base, err := url.Parse(tc.endpoint)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o := Options{AllowPrivate: tc.private, Ours: ours}
+		o.setDefaults()
+		d := newDialer(base, &o)
+		// What was reached changes nothing.
+		for range 2 {
+			if err := d.check(at(tc.to), tc.own); (err == nil) != tc.allowed {
+				t.Errorf("%s, allow_private %t, to %s (own %t): %v, want allowed %t", tc.endpoint, tc.private, tc.to, tc.own, err, tc.allowed)
+			}
+		}
+	}
+}
+
+func TestNumbersAreNoHosts(t *testing.T) {
+	base := &url.URL{Scheme: "https", Host: "registry.example.com"}
+	e := &endpoint{base: base, dialer: newDialer(base, &Options{})}
+	for _, host := range []string{"2130706433", "0x7f.1", "127.1", "0177.0.0.1", "0x7f000001", "1.1.1.1", "localhost", "a.localhost"} {
+		if err := e.vet(&url.URL{Scheme: "https", Host: host}); err == nil {
+			t.Errorf("a redirect to %s is followed", host)
+		}
+	}
+	for _, host := range []string{"cdn.example.com", "1password.com", "b2.example"} {
+		if err := e.vet(&url.URL{Scheme: "https", Host: host}); err != nil {
+			t.Errorf("a redirect to %s: %v", host, err)
+		}
 	}
 }
 

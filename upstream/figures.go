@@ -95,7 +95,7 @@ func (r *Registry) Figures() Figures {
 	c := &r.counts
 	f := Figures{
 		Pulls: c.pulls.Load(), Bytes: c.bytes.Load(), Failovers: c.failovers.Load(), Probes: c.probes.Load(),
-		Limited: c.limited(true), Transfers: len(r.blobs), Questions: len(r.questions),
+		Limited: c.limited(true), Transfers: r.blobs.Used(), Questions: r.questions.Used(),
 	}
 	for kind := range c.requests {
 		for outcome := range c.requests[kind] {

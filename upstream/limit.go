@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"forebay/internal/lane"
 	"forebay/internal/logkey"
 	"forebay/internal/pull"
 	"forebay/internal/wire"
@@ -230,7 +231,7 @@ func (r *Registry) limitWait() limitWait {
 }
 
 // doHeld is do for requests that may be held.
-func (r *Registry) doHeld(ctx context.Context, l lane, a *ask) (*answer, error) {
+func (r *Registry) doHeld(ctx context.Context, l *lane.Lane, a *ask) (*answer, error) {
 	for w := r.limitWait(); ; {
 		ans, err := r.do(ctx, l, a)
 		if err == nil || !w.sitOut(ctx, err) {

@@ -99,14 +99,23 @@ func (e *endpoint) vet(u *url.URL) error {
 		return fmt.Errorf("URL of %s has a fragment", clean(u.Host))
 	case u.Hostname() == "" || u.Opaque != "":
 		return fmt.Errorf("URL has no host")
-	case hostPort(u) == hostPort(e.base) || e.dialer.privateAllowed():
-		if a, err := netip.ParseAddr(u.Hostname()); err == nil && classify(a) == neverAddress {
-			return fmt.Errorf("%w: %s", errRefusedAddress, a)
-		}
-		return nil
 	}
-	if _, err := netip.ParseAddr(u.Hostname()); err == nil || isLocalhost(u.Hostname()) {
-		return fmt.Errorf("%w: %s", errRefusedAddress, clean(u.Hostname()))
+	reach := e.dialer.reach
+	if hostPort(u) == hostPort(e.base) {
+		reach = loopbackAddress
+	}
+	class := publicAddress
+	if a, err := netip.ParseAddr(u.Hostname()); err == nil {
+		if class = classify(a); class == publicAddress && reach == publicAddress {
+			return fmt.Errorf("%w: %s", errRefusedAddress, a) // no public registry writes addresses
+		}
+	} else if isLocalhost(u.Hostname()) {
+		class = loopbackAddress
+	} else if looksNumeric(u.Hostname()) {
+		return fmt.Errorf("%w: %s is a number", errRefusedAddress, clean(u.Hostname()))
+	}
+	if class > reach {
+		return e.dialer.outOfReach(clean(u.Hostname()), class)
 	}
 	return nil
 }

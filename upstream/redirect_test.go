@@ -63,7 +63,7 @@ func TestM40RedirectTargets(t *testing.T) {
 		{"https://[fd00:ec2::254%25eth0]/", pull.Invalid, false},
 		{"https://[::ffff:169.254.169.254]/", pull.Invalid, false},
 		{"https://[64:ff9b::a9fe:a9fe]/", pull.Invalid, false},
-		{"https://2852039166/", pull.Unavailable, false}, // decimal: a name, that nobody has
+		{"https://2852039166/", pull.Invalid, false}, // decimal: a name for some, an address for others
 		{"https://0.0.0.0/", pull.Invalid, false},
 		{"https://[::]/", pull.Invalid, false},
 		{"https://127.0.0.1/", pull.Invalid, false},
@@ -337,10 +337,13 @@ func TestPrivateRegistryMayRedirectToPrivateAddresses(t *testing.T) {
 	o.AllowPrivate = true
 	wantBlob(t, newRegistry(t, o), "library/alpine", d, want)
 
+	// A public name that says to be private one day is not believed.
 	o.AllowPrivate = false
 	hub.SetAddrs("registry-1.docker.io", []netip.Addr{netip.MustParseAddr("10.0.0.1")})
-	wantBlob(t, newRegistry(t, o), "library/alpine", d, want)
+	_, _, err = readBlob(t.Context(), newRegistry(t, o), "library/alpine", d, 0, -1)
+	wantKind(t, "OpenBlob of a public registry at a private address", err, pull.Invalid)
 
+	o.AllowPrivate = true
 	hub.SetAddrs("production.cloudflare.docker.com", []netip.Addr{netip.MustParseAddr("169.254.169.254")})
 	hub.AddRule(hubtest.Rule{Role: hubtest.RoleRegistry, Route: hubtest.RouteBlob, When: bearer, Do: hubtest.RedirectCDN(307, hubtest.RoleCF)})
 	_, _, err = readBlob(t.Context(), newRegistry(t, o), "library/alpine", d, 0, -1)

@@ -32,6 +32,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/time/rate"
 
+	"forebay/internal/lane"
 	"forebay/internal/logkey"
 	"forebay/internal/registries"
 	"forebay/upstream/governor"
@@ -56,10 +57,13 @@ type Options struct {
 	// TrustedRealms are hosts ("auth.example.com", with a port if it is not the scheme's)
 	// of token servers that may get the credentials beside those of the built-in rule.
 	TrustedRealms []string
-	// AllowPrivate lets redirects and token servers be on private addresses. Without it
-	// only an upstream whose own endpoint is private may lead there. Link-local and
-	// metadata addresses are never dialled.
+	// AllowPrivate lets redirects and token servers be on private addresses, and the endpoint
+	// of a well-known public registry itself. Without it only an upstream whose own endpoint
+	// is written as a private address, or with a name that networks use inside, may lead there;
+	// one on loopback may lead to loopback too. Link-local and metadata addresses are never dialled.
 	AllowPrivate bool
+	// Ours are our own listeners, to which nothing leads; nil means none.
+	Ours *Ours
 
 	TLS TLS
 	// Proxy is an HTTP or HTTPS proxy for everything, with its user if it has one. nil means
@@ -93,7 +97,7 @@ type Options struct {
 
 // Names are what settings are called where they are made, for errors that say what to
 // change. Empty ones are said in words.
-type Names struct{ TrustedRealms, MaxConnections string }
+type Names struct{ TrustedRealms, MaxConnections, AllowPrivate string }
 
 // TLS says whom to trust and who we are.
 type TLS struct {
@@ -152,8 +156,8 @@ type Registry struct {
 	sites     []*site // own and those of stand-ins
 	counts    counts
 	retries   *rate.Limiter
-	blobs     lane
-	questions lane // manifests, HEADs, lists
+	blobs     *lane.Lane
+	questions *lane.Lane // manifests, HEADs, lists
 	log       *zap.Logger
 
 	stopping context.Context // done after Close: the life of token requests, which have no caller
@@ -180,8 +184,8 @@ func New(opts Options) (*Registry, error) {
 		opts:      opts,
 		locations: newLocations(opts.Now),
 		retries:   rate.NewLimiter(retriesPerSecond, retriesBurst),
-		blobs:     make(lane, opts.MaxConnections),
-		questions: make(lane, opts.MaxConnections),
+		blobs:     lane.New(opts.MaxConnections),
+		questions: lane.New(opts.MaxConnections),
 		log:       opts.Log.With(logkey.Upstream(opts.Name)),
 	}
 	if p := opts.Proxy; p != nil && (p.Hostname() == "" || (p.Scheme != "http" && p.Scheme != "https")) {
@@ -362,17 +366,3 @@ func hostPort(u *url.URL) string {
 	}
 	return net.JoinHostPort(strings.ToLower(u.Hostname()), port)
 }
-
-// lane is a bounded number of requests at once.
-type lane chan struct{}
-
-func (l lane) enter(ctx context.Context) error {
-	select {
-	case l <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
-func (l lane) leave() { <-l }

@@ -13,6 +13,7 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"forebay/internal/lane"
 	"forebay/internal/logkey"
 	"forebay/internal/pull"
 	"forebay/internal/tracing"
@@ -74,26 +75,29 @@ type answer struct {
 
 // do asks until there is an answer: with retries, at one endpoint after the other. The
 // caller closes the answer's body, which lives as long as ctx. The lane is held until then.
-func (r *Registry) do(ctx context.Context, l lane, a *ask) (_ *answer, err error) {
+func (r *Registry) do(ctx context.Context, l *lane.Lane, a *ask) (_ *answer, err error) {
 	ctx, span := tracing.Start(ctx, "ask upstream", tracing.Upstream(r.opts.Name), tracing.Repository(a.repo), tracing.Kind(a.kind().String()))
 	defer func() { span.End(err) }()
 	ctx, cancel := context.WithCancelCause(ctx)
 	slow := time.AfterFunc(r.opts.Timeouts.Answer, func() { cancel(errTooSlow) })
 	defer slow.Stop()
-	if err := l.enter(ctx); err != nil {
+	if err := l.Enter(ctx); err != nil {
 		cancel(nil)
-		if errors.Is(err, errTooSlow) {
+		switch {
+		case errors.Is(err, errTooSlow):
 			return nil, r.fail(a, pull.Overloaded, fmt.Errorf("%s are in use", r.opts.Names.MaxConnections)).err
+		case errors.Is(err, lane.ErrFull):
+			return nil, r.fail(a, pull.Overloaded, err).err
 		}
 		return nil, r.transportFailure(ctx, a, err, false).err
 	}
 	ans, fail := r.retrying(ctx, a)
 	if fail != nil {
 		cancel(nil)
-		l.leave()
+		l.Leave()
 		return nil, fail.err
 	}
-	b := newBody(ans.Body, r.opts.Timeouts.Stall, cancel, l.leave, func(err error) error {
+	b := newBody(ans.Body, r.opts.Timeouts.Stall, cancel, l.Leave, func(err error) error {
 		return r.bodyError(ans, a, err)
 	})
 	b.whole, b.count = ans.endpoint.breaker.Good, &r.counts.bytes

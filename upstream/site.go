@@ -3,6 +3,7 @@ package upstream
 import (
 	"cmp"
 	"fmt"
+	"net/http"
 	"net/url"
 	"strings"
 	"sync/atomic"
@@ -117,14 +118,15 @@ func newSite(base *url.URL, standIn *StandIn, name string, endpoints []string, c
 	return s, nil
 }
 
-// serves reports whether e may be asked for a.
+// serves reports whether e may be asked for a. A HEAD proves that a repository of the registry
+// holds something, which only that can say, or who is as good.
 func (e *endpoint) serves(a *ask) bool {
 	s := e.site.standIn
 	if s == nil {
 		return true
 	}
 	_, carried := s.name(a.repo)
-	return carried && (a.byDigest || s.Tags)
+	return carried && (s.Tags || a.byDigest && a.method != http.MethodHead)
 }
 
 // translate returns a as it is asked of e, under e's name for the repository.

@@ -17,6 +17,7 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2/simplelru"
 
 	"forebay/internal/flight"
+	"forebay/internal/lane"
 	"forebay/internal/logkey"
 	"forebay/internal/pull"
 	"forebay/internal/tracing"
@@ -155,7 +156,7 @@ type trialKey struct{ host, who string }
 type trial struct {
 	// turn is held while a credential is tried that was never accepted, so that a wrong one
 	// is tried once, however many ask.
-	turn lane
+	turn *lane.Lane
 
 	mu       sync.Mutex
 	good     bool
@@ -168,7 +169,7 @@ func (t *tokens) trial(key trialKey) *trial {
 	defer t.mu.Unlock()
 	known := t.trials[key]
 	if known == nil {
-		known = &trial{turn: make(lane, 1)}
+		known = &trial{turn: lane.New(1)}
 		t.trials[key] = known
 	}
 	return known
@@ -223,10 +224,10 @@ func (r *Registry) mint(ctx context.Context, e *endpoint, realm *url.URL, key to
 	trial := r.tokens.trial(trialKey{host: hostPort(realm), who: who.id})
 	refused, good := trial.refusal(r.opts.Now())
 	if refused == nil && !good {
-		if err := trial.turn.enter(ctx); err != nil {
+		if err := trial.turn.Enter(ctx); err != nil {
 			return nil, r.transportFailure(ctx, a, err, false).err
 		}
-		defer trial.turn.leave()
+		defer trial.turn.Leave()
 		refused, _ = trial.refusal(r.opts.Now())
 	}
 	if refused != nil {

@@ -3,6 +3,7 @@ package upstream
 import (
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -22,9 +23,9 @@ func TestM10OneTokenRequestForManyWhoWait(t *testing.T) {
 	// from the cache.
 	hub.AddRule(hubtest.Rule{Route: hubtest.RouteToken, Do: hubtest.Delay(50 * time.Millisecond)})
 	var wg sync.WaitGroup
-	for range 1000 {
+	for i := range 1000 {
 		wg.Go(func() {
-			if _, err := r.Resolve(t.Context(), "library/alpine", "latest"); err != nil {
+			if _, err := r.Resolve(pull.WithClient(t.Context(), strconv.Itoa(i%10)), "library/alpine", "latest"); err != nil {
 				t.Errorf("Resolve: %v", err)
 			}
 		})

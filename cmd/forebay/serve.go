@@ -106,6 +106,10 @@ func serve(ctx context.Context, c *config.Config, p command.Process) (err error)
 	if err != nil {
 		return err
 	}
+	m.ours.Add(s.registry.Addr())
+	if s.admin != nil {
+		m.ours.Add(s.admin.Addr())
+	}
 	tellClients(c, p, s.registry.Addr(), log)
 	return s.run(ctx, m.run, sets.Run)
 }

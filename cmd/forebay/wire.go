@@ -37,6 +37,7 @@ type mirror struct {
 	registries []*upstream.Registry
 	issuers    []*ecr.Issuer
 	instance   string // our name among Forebays, until we end
+	ours       upstream.Ours
 	activity   *activity.Recorder
 	metrics    *metrics.Metrics
 	traces     *traces    // nil when they are off
@@ -56,7 +57,7 @@ func newMirror(c *config.Config, b build, log, access *zap.Logger) (_ *mirror, e
 	for i := range c.Upstreams {
 		u := &c.Upstreams[i]
 		o := registryOptions(u, b.version, log.Named("upstream"))
-		o.Instance = m.instance
+		o.Instance, o.Ours = m.instance, &m.ours
 		if err := m.addIssuer(u, &o); err != nil {
 			return nil, command.Usage(err)
 		}
@@ -145,7 +146,7 @@ func registryOptions(u *config.Upstream, version string, log *zap.Logger) upstre
 		Credentials:   credentials(u.Account),
 		Reserve:       u.Reserve,
 		TrustedRealms: u.TrustedRealms,
-		Names:         upstream.Names{TrustedRealms: "trusted_realms", MaxConnections: "max_connections"},
+		Names:         upstream.Names{TrustedRealms: "trusted_realms", MaxConnections: "max_connections", AllowPrivate: "allow_private"},
 		AllowPrivate:  u.AllowPrivate,
 		TLS:           upstream.TLS{CAFile: u.CAFile, CertFile: u.ClientCertFile, KeyFile: u.ClientKeyFile},
 		Proxy:         proxyURL(u),

@@ -33,7 +33,7 @@ func endpoints(u *config.Upstream) []upstream.Endpoint {
 func upstreamOptions(u *config.Upstream, r *upstream.Registry) cache.UpstreamOptions {
 	o := cache.UpstreamOptions{
 		Upstream: r, TagTTL: u.TagTTL, RefreshAhead: u.RefreshMinPulls, Offline: u.Offline,
-		Parallel: u.Parallel, MaxConnections: u.MaxConnections,
+		Parallel: u.Parallel, MaxConnections: u.MaxConnections, Trust: u.TrustDomain(), Credentialed: u.Credentialed(),
 	}
 	for _, rule := range u.TagRules {
 		ttl := rule.TTL

@@ -32,7 +32,9 @@ func TestKeysOfAnUpstreamReachTheCache(t *testing.T) {
 		keys string
 		want cache.UpstreamOptions
 	}{
-		{"    tag_ttl: 1m\n", cache.UpstreamOptions{TagTTL: time.Minute, RefreshAhead: 3}},
+		{"    tag_ttl: 1m\n", cache.UpstreamOptions{TagTTL: time.Minute, RefreshAhead: 3, Trust: "*public"}},
+		{"    tag_ttl: 1m\n    endpoints: [https://mirror.example.com]\n", cache.UpstreamOptions{TagTTL: time.Minute, RefreshAhead: 3, Trust: "docker.io"}},
+		{"    tag_ttl: 1m\n    trust: corp\n", cache.UpstreamOptions{TagTTL: time.Minute, RefreshAhead: 3, Trust: "corp"}},
 		{`    username: someone
     password: secret
     access_ttl: 2h
@@ -45,8 +47,9 @@ func TestKeysOfAnUpstreamReachTheCache(t *testing.T) {
 `, cache.UpstreamOptions{
 			TagRules:     []cache.TagRule{{Match: "*:v[0-9]*", TTL: cache.Forever}, {Match: "library/*:edge"}},
 			RefreshAhead: 9, StaleIfError: time.Nanosecond, OnGone: cache.Drop, AccessTTL: 2 * time.Hour, Offline: true,
+			Trust: "docker.io", Credentialed: true,
 		}},
-		{"    stale_if_error: 7d\n    access_ttl: 2h\n", cache.UpstreamOptions{TagTTL: time.Minute, RefreshAhead: 3, StaleIfError: 7 * 24 * time.Hour}},
+		{"    stale_if_error: 7d\n    access_ttl: 2h\n", cache.UpstreamOptions{TagTTL: time.Minute, RefreshAhead: 3, StaleIfError: 7 * 24 * time.Hour, Trust: "*public"}},
 	} {
 		got := upstreamOptions(loadUpstream(t, test.keys), nil)
 		got.Upstream = nil

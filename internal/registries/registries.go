@@ -79,6 +79,14 @@ func Find(name string) Registry {
 	return r
 }
 
+// WellKnown reports whether host is the name, an alias or the endpoint of a well-known registry.
+func WellKnown(host string) bool {
+	host = strings.TrimSuffix(strings.ToLower(host), ".")
+	return slices.ContainsFunc(known(), func(r Registry) bool {
+		return r.Name == host || slices.Contains(r.Aliases, host) || r.Endpoint == "https://"+host
+	})
+}
+
 // Mirrored returns the names of those that are mirrored when the configuration names none.
 func Mirrored() []string {
 	var names []string
