@@ -175,7 +175,7 @@ func (c *Cache) missingBlob(ctx context.Context, o *origin, repo Repo, d v1.Hash
 		// A HEAD is free, and anybody can make up a digest. It proves what is here already, too.
 		return nil, fill.ErrUnproven
 	}
-	h, res, err := c.joinFill(ctx, source{repo: repo, origin: o, hops: pull.Hops(ctx)}, d, claimed)
+	h, res, err := c.joinFill(ctx, source{repo: repo, origin: o, hops: pull.Hops(ctx)}, d, claimed, asked)
 	if err != nil {
 		return nil, err
 	}

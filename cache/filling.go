@@ -64,13 +64,14 @@ func (s source) open(ctx context.Context, d v1.Hash, off, end int64) (*pull.Body
 var errCommitted = errors.New("blob is there already")
 
 // joinFill returns the fill of d in the trust domain of from, a new one when none is running.
-// With proven its repository may have what others bring. Of ctx only its trace and its client
+// With proven its repository may have what others bring; with own it wants the bytes of its own
+// registry, whatever is kept. Of ctx only its trace and its client
 // go along: the fill belongs to nobody. The error is errCommitted when the blob has come
 // within the domain since its caller looked.
-func (c *Cache) joinFill(ctx context.Context, from source, d v1.Hash, proven bool) (*fill.Holder, Result, error) {
+func (c *Cache) joinFill(ctx context.Context, from source, d v1.Hash, proven, own bool) (*fill.Holder, Result, error) {
 	res, src := Joined, from.of(d, from.origin.lane)
 	h, _, err := c.fills.Join(d, from.origin.Trust, src, proven, func() (*fill.Fill, func(), error) {
-		if _, kept := c.store.DiskSize(d); kept && c.cameWithin(from.origin, from.repo, d, true) {
+		if _, kept := c.store.DiskSize(d); kept && !own && c.cameWithin(from.origin, from.repo, d, true) {
 			if said, ok := c.claimed(from.repo, index.Blob, d); !proven || !ok || c.claim(from.origin, from.repo, said) {
 				return nil, nil, errCommitted
 			}

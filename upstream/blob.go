@@ -16,6 +16,10 @@ import (
 // noBlobHeadFor is how long an endpoint that refuses HEAD for blobs gets no such HEAD.
 const noBlobHeadFor = time.Hour
 
+// blobHeadRepositories bounds the repositories of which it is known that HEADs work. One that
+// was forgotten costs one request more for what it has not got.
+const blobHeadRepositories = 4096
+
 // StatBlob returns the size of a blob that repo holds, or -1 if the registry holds the blob
 // and does not say its size. A registry that refuses HEAD is asked for the first byte.
 func (r *Registry) StatBlob(ctx context.Context, repo string, d v1.Hash) (int64, error) {
@@ -29,12 +33,13 @@ func (r *Registry) StatBlob(ctx context.Context, repo string, d v1.Hash) (int64,
 	}
 	ans, err := r.doHeld(ctx, r.questions, a)
 	if err == nil {
+		first.blobHeads.Add(repo, struct{}{})
 		ans.Body.Close() // before the next request, which needs a place in the same lane
 		if ans.ContentLength >= 0 && contentEncoding(ans.Header) == "" {
 			return ans.ContentLength, nil
 		}
-	} else if !headRefused(err) {
-		return 0, err
+	} else if !headRefused(err) && (pull.KindOf(err) != pull.NotFound || first.blobHeads.Contains(repo)) {
+		return 0, err // a registry that answers 404 to every HEAD is known by the first that it answers otherwise
 	}
 	size, err := r.statByRange(ctx, repo, d)
 	if err == nil {
@@ -54,8 +59,8 @@ func headRefused(err error) bool {
 	if errors.Is(err, errTarget) {
 		return e.Kind != pull.Limited && e.Status < 500
 	}
-	return e.Kind == pull.Unsupported || e.Status == http.StatusBadRequest ||
-		(e.Kind == pull.Denied && e.Status == http.StatusUnauthorized && e.Err == nil)
+	return e.Kind == pull.Unsupported || e.Status == http.StatusBadRequest || e.Kind == pull.Invalid && e.Status != 0 && e.Err == nil ||
+		(e.Kind == pull.Denied && (e.Status == http.StatusUnauthorized || e.Status == http.StatusForbidden) && e.Err == nil)
 }
 
 // statByRange asks for the first byte of a blob and looks at the size of the whole.

@@ -299,6 +299,9 @@ func TestStatBlobWhereHeadIsRefused(t *testing.T) {
 	for name, rule := range map[string]hubtest.Rule{
 		"405":             {Role: hubtest.RoleRegistry, Route: hubtest.RouteBlob, When: bearer, Do: hubtest.HeadNotAllowed()},
 		"401":             {Role: hubtest.RoleRegistry, Route: hubtest.RouteBlob, When: bearer, Do: hubtest.HeadUnauthorized()},
+		"403":             {Role: hubtest.RoleRegistry, Method: http.MethodHead, Route: hubtest.RouteBlob, When: bearer, Do: hubtest.Status(http.StatusForbidden)},
+		"404":             {Role: hubtest.RoleRegistry, Method: http.MethodHead, Route: hubtest.RouteBlob, When: bearer, Do: hubtest.Status(http.StatusNotFound)},
+		"304":             {Role: hubtest.RoleRegistry, Method: http.MethodHead, Route: hubtest.RouteBlob, When: bearer, Do: hubtest.Status(http.StatusNotModified)},
 		"405 at CDN":      {Role: hubtest.CDN, Method: http.MethodHead, Do: hubtest.Status(http.StatusMethodNotAllowed)},
 		"signed for GET":  {Role: hubtest.CDN, Method: http.MethodHead, Do: hubtest.Status(http.StatusForbidden)},
 		"HEAD without CL": {Role: hubtest.CDN, Method: http.MethodHead, Do: hubtest.RawCL()},

@@ -29,6 +29,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
 	"go.uber.org/zap"
 	"golang.org/x/time/rate"
 
@@ -304,6 +305,8 @@ type endpoint struct {
 	breaker   governor.Breaker
 	// noBlobHead is the time (Unix nanoseconds) until which sizes are asked for by GET.
 	noBlobHead atomic.Int64
+	// blobHeads are the repositories of which it has answered a HEAD of a blob.
+	blobHeads *lru.Cache[string, struct{}]
 	// noReferrers is the time (Unix nanoseconds) until which only the tag schema is asked.
 	noReferrers atomic.Int64
 }
@@ -326,6 +329,9 @@ func parseBase(raw string) (*url.URL, error) {
 
 func newEndpoint(base *url.URL, standIn bool, known registries.Registry, opts *Options) (_ *endpoint, err error) {
 	e := &endpoint{base: base, trust: newRealmTrust(base, known, opts.TrustedRealms)}
+	if e.blobHeads, err = lru.New[string, struct{}](blobHeadRepositories); err != nil {
+		return nil, err
+	}
 	e.dialer = newDialer(base, opts)
 	if e.transport, err = newTransport(e.dialer, opts); err != nil {
 		return nil, err

@@ -100,7 +100,7 @@ func (s source) at(node ast.Node) string {
 
 // leaf are the packages that every other may import.
 func leaf() []string {
-	return []string{"internal/pull", "internal/wire", "internal/logkey", "internal/sums", "internal/tally", "internal/tracing", "internal/statefile", "internal/flight", "internal/manifest", "internal/registries"}
+	return []string{"internal/pull", "internal/wire", "internal/logkey", "internal/sums", "internal/tally", "internal/tracing", "internal/statefile", "internal/flight", "internal/lane", "internal/manifest", "internal/registries"}
 }
 
 // anything lets a package import all others.
@@ -140,6 +140,7 @@ func importTable() map[string][]string {
 		"upstream/governor": {"internal/wire"},
 
 		"internal/flight":     {},
+		"internal/lane":       {"internal/pull"},
 		"internal/manifest":   {"internal/wire"},
 		"internal/logkey":     {},
 		"internal/registries": {},
