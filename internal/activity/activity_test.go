@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -200,8 +201,8 @@ func TestHistoryNeverOutgrowsItsStore(t *testing.T) {
 	for i := range budgetsMost + 5 {
 		r.series.budget(fmt.Sprintf("%d%s", i, strings.Repeat("x", upstreamLen-2)))
 	}
-	for range notableMost {
-		r.Events.Add(Event{Kind: "tag_moved", Repository: strings.Repeat("\x00", 400), Detail: strings.Repeat("\x01", 400)})
+	for i := range 2000 {
+		r.Events.Add(Event{Kind: "tag_moved", Upstream: strconv.Itoa(i % 10), Repository: strings.Repeat("\x00", 400), Detail: strings.Repeat("\x01", 400)})
 	}
 	r.saveSeries()
 	r.saveEvents()
@@ -234,15 +235,19 @@ func (broken) PutNote(string, []byte) error      { return errors.New("disk on fi
 func TestEventsThatHappenAllTheTimePushOutNoOthers(t *testing.T) {
 	l := newEvents(time.Now())
 	l.Add(Event{Kind: "degraded"})
+	l.Add(Event{Kind: "verification_failed", Upstream: "docker.io"})
 	for range 5000 {
 		l.Add(Event{Kind: "evicted"})
+		l.Add(Event{Kind: "verification_failed", Upstream: "evil.example"}) // as often as it likes
 	}
-	if n := len(l.all()); n != routineMost+1 {
-		t.Errorf("%d events are remembered, want %d", n, routineMost+1)
+	if n := len(l.all()); n != 2*ringMost+2 {
+		t.Errorf("%d events are remembered, want %d", n, 2*ringMost+2)
 	}
-	list, _ := l.List(EventQuery{Kinds: []string{"degraded"}, Limit: 5})
-	if len(list) != 1 {
+	if list, _ := l.List(EventQuery{Kinds: []string{"degraded"}, Limit: 5}); len(list) != 1 {
 		t.Errorf("what matters was forgotten: %v", list)
+	}
+	if list, _ := l.List(EventQuery{Kinds: []string{"verification_failed"}, Upstream: "docker.io", Limit: 5}); len(list) != 1 {
+		t.Errorf("what matters of one upstream was forgotten for another: %v", list)
 	}
 }
 
@@ -290,8 +295,8 @@ func TestReadersFollowTheLogAtTheirOwnPace(t *testing.T) {
 	for range 3000 {
 		l.Add(Event{Kind: "limited"})
 	}
-	if list, _ = l.After(from); len(list) != notableMost || list[len(list)-1].ID != l.Last() {
-		t.Errorf("a reader that slept gets %d events, want the last %d", len(list), notableMost)
+	if list, _ = l.After(from); len(list) != ringMost || list[len(list)-1].ID != l.Last() {
+		t.Errorf("a reader that slept gets %d events, want the last %d", len(list), ringMost)
 	}
 }
 

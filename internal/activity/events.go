@@ -9,11 +9,13 @@ import (
 	"time"
 )
 
-// How many events are remembered. Events that happen all the time have a ring of their own,
-// so that they do not push out those that matter.
 const (
-	notableMost = 1000
-	routineMost = 500
+	// ringMost is how many events of one kind are remembered for one upstream. Each has a ring
+	// of its own, so that neither what happens all the time nor what clients and registries can
+	// make happen pushes out anything else.
+	ringMost = 200
+	// ringStored is how many of them are stored at most.
+	ringStored = 100
 )
 
 // Event is something that happened.
@@ -32,25 +34,23 @@ type Event struct {
 	Detail     string    `json:"detail,omitempty"`
 }
 
-// routine reports whether events of a kind happen all the time.
-func routine(kind string) bool {
-	return kind == "evicted" || kind == "fill_done" || kind == "served_stale"
-}
+// ring tells the rings of events apart. Kinds are ours, and upstreams are configured: there are
+// a few hundred at most.
+type ring struct{ kind, upstream string }
 
 // Events is a log of bounded length. Its methods may be called concurrently.
 type Events struct {
-	mu      sync.Mutex
-	last    int64         // guarded by mu; ID of the last event
-	notable []Event       // guarded by mu; oldest first
-	routine []Event       // guarded by mu; oldest first
-	more    chan struct{} // guarded by mu; closed with the next event
-	saved   int64         // guarded by mu; ID of the last event that encode wrote
+	mu    sync.Mutex
+	last  int64            // guarded by mu; ID of the last event
+	rings map[ring][]Event // guarded by mu; each oldest first
+	more  chan struct{}    // guarded by mu; closed with the next event
+	saved int64            // guarded by mu; ID of the last event that encode wrote
 }
 
 // newEvents returns an empty log. IDs begin with the time, so that they grow even when
 // what was stored is lost.
 func newEvents(now time.Time) *Events {
-	return &Events{last: now.UnixMilli(), more: make(chan struct{})}
+	return &Events{last: now.UnixMilli(), rings: map[ring][]Event{}, more: make(chan struct{})}
 }
 
 // Add appends an event; its ID is set here.
@@ -64,11 +64,8 @@ func (l *Events) Add(e Event) {
 	defer l.mu.Unlock()
 	l.last++
 	e.ID = l.last
-	if routine(e.Kind) {
-		l.routine = appendRing(l.routine, e, routineMost)
-	} else {
-		l.notable = appendRing(l.notable, e, notableMost)
-	}
+	to := ring{e.Kind, e.Upstream}
+	l.rings[to] = appendRing(l.rings[to], e, ringMost)
 	close(l.more)
 	l.more = make(chan struct{})
 }
@@ -126,7 +123,14 @@ func (l *Events) List(q EventQuery) (list []Event, more bool) {
 func (l *Events) all() []Event {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	list := append(slices.Clone(newest(l.notable, notableMost)), newest(l.routine, routineMost)...)
+	return l.newest(ringMost)
+}
+
+// newest returns a copy of the latest events, at most most of each ring, oldest first. l.mu is held.
+func (l *Events) newest(most int) (list []Event) {
+	for _, one := range l.rings {
+		list = append(list, newest(one, most)...)
+	}
 	slices.SortFunc(list, func(a, b Event) int { return int(a.ID - b.ID) })
 	return list
 }
@@ -153,30 +157,20 @@ func (l *Events) After(id int64) ([]Event, <-chan struct{}) {
 	return list[from:], more
 }
 
-// storedMost is how many events of each ring are stored at most.
-const (
-	storedNotable = 400
-	storedRoutine = 100
-)
-
 // encode writes the latest events, as many as fit, and tells whether there are new ones.
 func (l *Events) encode() (b []byte, changed bool) {
 	l.mu.Lock()
-	notable := slices.Clone(newest(l.notable, storedNotable))
-	frequent := slices.Clone(newest(l.routine, storedRoutine))
+	defer l.mu.Unlock()
 	changed = l.saved != l.last
 	l.saved = l.last
-	l.mu.Unlock()
-	for {
-		list := append(slices.Clone(notable), frequent...)
-		b, err := json.Marshal(list)
+	for most := ringStored; ; most /= 2 {
+		b, err := json.Marshal(l.newest(most))
 		if err != nil {
 			panic("activity: an event cannot be JSON: " + err.Error()) // texts and numbers can
 		}
-		if len(b) <= NoteMost {
+		if len(b) <= NoteMost || most == 0 {
 			return b, changed
 		}
-		notable, frequent = newest(notable, len(notable)/2), newest(frequent, len(frequent)/2)
 	}
 }
 
@@ -192,14 +186,10 @@ func (l *Events) decode(b []byte) error {
 		if e.ID <= 0 || e.ID >= 1<<53 {
 			return fmt.Errorf("stored events: %d is no ID", e.ID)
 		}
-		if routine(e.Kind) {
-			l.routine = append(l.routine, e)
-		} else {
-			l.notable = append(l.notable, e)
-		}
+		to := ring{e.Kind, e.Upstream}
+		l.rings[to] = appendRing(l.rings[to], e, ringMost)
 		l.last = max(l.last, e.ID)
 	}
-	l.notable, l.routine = newest(l.notable, notableMost), newest(l.routine, routineMost)
 	l.saved = l.last
 	return nil
 }
