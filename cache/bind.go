@@ -37,6 +37,11 @@ func (c *Cache) resolve(ctx context.Context, o *origin, repo Repo, name string, 
 	if err, ok := c.recall(k); ok {
 		return resolved{}, true, err
 	}
+	if since.IsZero() && !c.calls.resolves.Running(k) { // nothing is known of the tag
+		if err := c.limits.ask(ctx, repo); err != nil {
+			return resolved{}, false, err
+		}
+	}
 	return c.calls.resolves.Do(ctx, k, func(ctx context.Context) (resolved, error) {
 		if t, err := c.tag(repo, name); err == nil && t != nil && t.CheckedAt.After(since) {
 			return resolved{desc: t.Desc, stale: t.stale}, nil // by a call that ended as this one was about to begin

@@ -80,6 +80,7 @@ type Options struct {
 	// CancelAbandoned ends a fill when its last reader leaves; what was fetched is kept
 	// for a later resume. By default fills finish.
 	CancelAbandoned bool
+	Limits          Limits // of one client
 	// Pins are patterns of "docker.io/library/nginx:1.27": images of tags that match are not evicted.
 	Pins []string
 }
@@ -101,6 +102,7 @@ type Cache struct {
 	fills  *fill.Set
 	calls  calls
 	known  known
+	limits limiter
 	hints  hints
 	wanted wantedList
 	counts counts
@@ -177,6 +179,7 @@ func Open(o Options) (*Cache, error) {
 	}
 	c.calls.blobs.Abandons = true // a HEAD that nobody waits for is worth nothing
 	c.known = newKnown(o.NegativeTTL)
+	c.limits = newLimiter(o.Limits)
 	if c.images, err = image.New(kept, o.Pins, c.Configured); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}

@@ -80,9 +80,20 @@ func (c *Cache) joinFill(ctx context.Context, from source, d v1.Hash, proven, ow
 			return nil, nil, &pull.Error{Kind: pull.Invalid, Upstream: from.repo.Upstream, Op: "get blob " + from.repo.Name + "@" + d.String(),
 				Message: "the upstream sent content with another digest twice in a row"}
 		}
+		ended, err := c.limits.beginFill(ctx, from.repo)
+		if err != nil {
+			return nil, nil, err
+		}
 		f, run, how, err := c.newFill(ctx, from, d)
+		if err != nil {
+			ended()
+			return nil, nil, err
+		}
 		res = how
-		return f, run, err
+		return f, func() {
+			defer ended()
+			run()
+		}, nil
 	})
 	return h, res, err
 }

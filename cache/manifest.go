@@ -105,12 +105,20 @@ func (c *Cache) byDigest(ctx context.Context, o *origin, repo Repo, d v1.Hash, h
 			}
 			return &Manifest{Desc: desc, Result: Hit}, nil
 		}
+		if err := c.limits.ask(ctx, repo); err != nil {
+			return nil, err
+		}
 		// A HEAD is free: it proves the right, and moves no bytes.
 		m, joined, err := c.calls.manifests.Do(ctx, key{aHead, repo, d.String()}, func(ctx context.Context) (*Manifest, error) {
 			return c.prove(ctx, o, repo, d)
 		})
 		if err != nil || headOnly || m.Bytes != nil {
 			return joinedIf(m, joined), err
+		}
+	}
+	if _, stored := c.store.BucketSize(d); !(stored && linked) && !c.calls.manifests.Running(k) {
+		if err := c.spend(ctx, o, repo); err != nil {
+			return nil, err
 		}
 	}
 	m, joined, err := c.calls.manifests.Do(ctx, k, func(ctx context.Context) (*Manifest, error) {

@@ -63,6 +63,9 @@ func (o *origin) low() bool { return !o.Offline && o.Upstream.Low() }
 // atReserve reports whether what nobody has asked for yet should wait.
 func (o *origin) atReserve() bool { return !o.Offline && o.Upstream.AtReserve() }
 
+// atLastShare reports whether what is left is for repositories that are known here.
+func (o *origin) atLastShare() bool { return !o.Offline && o.Upstream.AtLastShare() }
+
 // offlineError is the answer of an upstream that must not be asked.
 func offlineError(repo Repo) error {
 	return &pull.Error{Kind: pull.NotFound, Upstream: repo.Upstream, Op: "ask for " + repo.Name, Err: pull.ErrOffline}

@@ -103,6 +103,11 @@ func (c *Cache) headBlob(ctx context.Context, o *origin, repo Repo, d v1.Hash) (
 	if err, ok := c.recall(key); ok {
 		return 0, false, err
 	}
+	if !c.calls.blobs.Running(key) {
+		if err := c.limits.ask(ctx, repo); err != nil {
+			return 0, false, err
+		}
+	}
 	return c.calls.blobs.Do(ctx, key, func(ctx context.Context) (int64, error) {
 		size, err := o.Upstream.StatBlob(ctx, repo.Name, d)
 		if err != nil {

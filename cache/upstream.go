@@ -27,6 +27,9 @@ type Budget interface {
 	// AtReserve reports whether one more pull would make it low: what nobody has asked for
 	// yet waits then.
 	AtReserve() bool
+	// AtLastShare reports whether most of that is gone too: the rest is for repositories that
+	// are known here.
+	AtLastShare() bool
 }
 
 // Content is the part of a registry that is addressed by digest or tag.

@@ -59,6 +59,8 @@ type Config struct {
 	Log      Log
 	Webhooks Webhooks
 	Tracing  Tracing
+	// Limits are those of one client.
+	Limits Limits
 	// Cost is what a GiB from a registry costs, for the figures of what is saved.
 	Cost Cost
 
@@ -80,6 +82,14 @@ type Tracing struct {
 type Webhooks struct {
 	Secret     Secret // from Secret or SecretFile; empty: no webhooks are received
 	SecretFile string
+}
+
+// Limits bounds what one client, which is an address, may have. 0 means no limit.
+type Limits struct {
+	NewPerMinute   int   // requests to registries for what is not known here. Default 6,000
+	Pulls          int   // requests that registries count, in six hours. Default 0
+	Fills          int   // downloads begun and in progress. Default 512
+	BytesPerSecond int64 // that are sent. Default 0
 }
 
 // Cost is the price of what comes from registries.
@@ -266,6 +276,7 @@ func defaults() *Config {
 		NegativeTTL:       10 * time.Second,
 		Tracing:           Tracing{Ratio: 0.1},
 		Log:               Log{Level: LevelInfo, Format: LogAuto, Access: true},
+		Limits:            Limits{NewPerMinute: 6000, Fills: 512},
 		Cost:              Cost{Currency: "USD"},
 		Storage:           Storage{S3: S3{SSE: SSEBucket, Uploads: 4}},
 		origins:           map[string]Origin{},

@@ -84,7 +84,7 @@ func (c *Config) fields() []field {
 		choiceField("fallback", &c.Fallback, []Fallback{FallbackClients, FallbackNone},
 			"Whether clients have somewhere else to go when the upstream fails. `clients`: failures are answered so that dockerd, containerd and podman go on to the registry itself at once. `none`: failures are answered with their true status, for clients that pull from here only."),
 		choiceField("on_abandon", &c.OnAbandon, []OnAbandon{AbandonFinish, AbandonCancel},
-			"What becomes of a download when all its clients have gone: `finish` keeps it going, `cancel` ends it."),
+			"What becomes of a download when all its clients have gone: `finish` keeps it going if anything has come, `cancel` ends it."),
 		durationField("revalidate_timeout", &c.RevalidateTimeout, time.Millisecond, 15*time.Second,
 			"How long a client waits for the check of a tag that is known but older than `tag_ttl`. After that it gets what is known, and the check goes on."),
 		durationField("negative_ttl", &c.NegativeTTL, 0, day,
@@ -93,6 +93,7 @@ func (c *Config) fields() []field {
 		{name: "log", kind: section, fields: c.Log.fields(), doc: "What is logged, to standard error."},
 		{name: "tracing", kind: section, fields: c.Tracing.fields(), doc: "Traces of requests, for OpenTelemetry."},
 		{name: "webhooks", kind: section, fields: c.Webhooks.fields(), doc: "Registries that tell of a push."},
+		{name: "limits", kind: section, fields: c.Limits.fields(), doc: "What one client may have: an address, behind which there may be many. What is kept and fresh is served without limits but that of bytes. Whoever is beyond one is answered 429; clients that can go to the registry themselves are told to."},
 		{name: "cost", kind: section, fields: c.Cost.fields(), doc: "What traffic costs, for the dashboard and `forebay status`."},
 	}
 }
@@ -181,6 +182,18 @@ func (w *Webhooks) fields() []field {
 		secretField("secret", &w.Secret,
 			"Lets registries tell of a push, by a POST to /webhooks/SECRET of `admin_listen`: Docker Hub, GitHub, Quay, Harbor, ACR, ECR (EventBridge) and distribution. A tag that is known is then checked at once with one HEAD; nothing in the payload is believed. At least 16 letters, digits, `-` or `_`. Empty: off. Append `?upstream=NAME` for a registry that calls itself otherwise than in `upstreams`. Prefer `secret_file`."),
 		fileField("secret_file", &w.SecretFile, "File with that secret; a line break at its end is dropped."),
+	}
+}
+
+func (l *Limits) fields() []field {
+	return []field{
+		intField("new_per_minute", &l.NewPerMinute, 0, 10_000_000,
+			"Requests a minute that go to registries for tags and digests which are not known here. A node that starts a hundred pods makes some 500. 0: no limit."),
+		intField("pulls", &l.Pulls, 0, 10_000_000,
+			"Requests in six hours that registries count as pulls. The last quarter of an upstream's `budget.reserve` goes only to repositories that are known here, whatever this says. 0: no limit."),
+		intField("fills", &l.Fills, 0, 1_000_000, "Downloads that a client has begun and that are in progress. 0: no limit."),
+		{name: "bytes_per_second", what: "a number of bytes, such as `100MiB`", doc: "Bytes that are sent to it in a second. 0: no limit.",
+			set: into(&l.BytesPerSecond, parseSize), get: func() []string { return []string{formatSize(l.BytesPerSecond)} }},
 	}
 }
 

@@ -99,6 +99,7 @@ type failure struct {
 	status     int // the upstream's
 	message    string
 	retryAfter time.Duration
+	ours       bool // the limit is one of ours for this client
 }
 
 func failureOf(err error) failure {
@@ -106,6 +107,7 @@ func failureOf(err error) failure {
 	var e *pull.Error
 	if errors.As(err, &e) {
 		f.upstream, f.status, f.message, f.retryAfter = e.Upstream, e.Status, e.Message, e.RetryAfter
+		f.ours = e.Detail == pull.ClientLimited
 	}
 	if f.kind == pull.Unavailable && errors.Is(err, context.DeadlineExceeded) {
 		f.kind = pull.Timeout
@@ -129,6 +131,9 @@ func (f failure) text() string {
 		text = who + " denies access: private, or it does not exist"
 	case pull.Limited:
 		text = who + " limits our pulls"
+		if f.ours {
+			text = "the mirror limits you"
+		}
 	case pull.Invalid:
 		text = who + " gave an invalid answer"
 	case pull.Unsupported:

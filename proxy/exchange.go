@@ -9,6 +9,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"forebay/cache"
+	"forebay/internal/pull"
 	"forebay/internal/wire"
 )
 
@@ -40,6 +41,9 @@ func newExchange(h *Handler, rw http.ResponseWriter, r *http.Request) *exchange 
 	x := &exchange{h: h, r: r, client: wire.ParseClient(r.UserAgent()), began: time.Now()}
 	x.w.wrap(rw, h.observe != nil)
 	x.deadline.parent, x.deadline.at, x.deadline.client = r.Context(), x.began.Add(headersWithin), r.RemoteAddr
+	if h.paces != nil {
+		x.w.ctx, x.w.pace = r.Context(), h.paces.of(pull.Client(&x.deadline))
+	}
 	x.w.Header()["Docker-Distribution-Api-Version"] = h.static.apiVersion
 	return x
 }

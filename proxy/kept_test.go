@@ -45,6 +45,8 @@ func (g *registry) Low() bool { return false }
 
 func (g *registry) AtReserve() bool { return false }
 
+func (g *registry) AtLastShare() bool { return false }
+
 func (g *registry) StatBlob(context.Context, string, v1.Hash) (int64, error) { return g.size, nil }
 
 func (g *registry) OpenBlob(ctx context.Context, _ string, _ v1.Hash, off, end int64) (*pull.Body, error) {

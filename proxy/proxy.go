@@ -54,6 +54,8 @@ type Options struct {
 	// Default is the upstream of a request that names none. Empty means docker.io.
 	Default  string
 	Fallback Fallback
+	// BytesPerSecond bounds what is sent to one client. 0 means no limit.
+	BytesPerSecond int64
 	// Instance is our name among the Forebays that mirror each other, the same as the
 	// upstreams have. "" knows no others.
 	Instance string
@@ -82,6 +84,7 @@ type Handler struct {
 	accessLog  *zap.Logger
 	observe    func(*Request) // nil for none
 	tracer     trace.Tracer   // nil for none
+	paces      *paces         // nil without a limit of bytes
 	static     staticHeaders
 	fields     sync.Pool      // of *[]zap.Field, for lines of the access log
 	looped     rate.Sometimes // bounds a warning
@@ -101,7 +104,12 @@ func handlerOf(o Options, from source) (*Handler, error) {
 	if err != nil {
 		return nil, err
 	}
+	paces, err := newPaces(o.BytesPerSecond)
+	if err != nil {
+		return nil, err
+	}
 	return &Handler{
+		paces:      paces,
 		source:     from,
 		redirect:   o.Redirect,
 		registries: registries,

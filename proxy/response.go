@@ -1,9 +1,15 @@
 package proxy
 
 import (
+	"bytes"
+	"context"
 	"io"
+	"math"
 	"net/http"
 	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"golang.org/x/time/rate"
 )
 
 // responseWriter counts what a handler sends. It hands files on as files, so that the
@@ -15,6 +21,8 @@ type responseWriter struct {
 	bytes  int64         // of the body
 	timed  bool          // first must be set
 	first  time.Time     // when the header was written
+	pace   *rate.Limiter // of bytes to the client; nil without a limit
+	ctx    context.Context
 }
 
 func (w *responseWriter) wrap(rw http.ResponseWriter, timed bool) {
@@ -44,6 +52,14 @@ func (w *responseWriter) WriteHeader(status int) {
 }
 
 func (w *responseWriter) Write(p []byte) (int, error) {
+	if w.pace != nil {
+		n, err := w.paced(bytes.NewReader(p))
+		return int(n), err
+	}
+	return w.write(p)
+}
+
+func (w *responseWriter) write(p []byte) (int, error) {
 	w.begin(http.StatusOK)
 	n, err := w.ResponseWriter.Write(p)
 	w.bytes += int64(n)
@@ -51,9 +67,81 @@ func (w *responseWriter) Write(p []byte) (int, error) {
 }
 
 func (w *responseWriter) ReadFrom(r io.Reader) (int64, error) {
-	if w.from == nil {
+	switch {
+	case w.pace != nil:
+		return w.paced(r)
+	case w.from == nil:
 		return io.Copy(onlyWriter{w}, r)
 	}
+	return w.readFrom(r)
+}
+
+// paces are the limits of bytes of each client.
+type paces struct {
+	perSecond int64
+	clients   *lru.Cache[string, *rate.Limiter]
+}
+
+// pacedClients bounds the clients whose pace is remembered.
+const pacedClients = 8192
+
+// newPaces returns nil for no limit.
+func newPaces(perSecond int64) (*paces, error) {
+	if perSecond <= 0 {
+		return nil, nil
+	}
+	clients, err := lru.New[string, *rate.Limiter](pacedClients)
+	return &paces{perSecond, clients}, err
+}
+
+// of returns the pace of a client, which may send a second's worth at once.
+func (p *paces) of(client string) *rate.Limiter {
+	if l, ok := p.clients.Get(client); ok {
+		return l
+	}
+	l := rate.NewLimiter(rate.Limit(p.perSecond), int(min(p.perSecond, math.MaxInt32)))
+	if other, had, _ := p.clients.PeekOrAdd(client, l); had {
+		return other
+	}
+	return l
+}
+
+// paceStep is what goes out at a time where bytes are limited: 1 ms of a gigabit.
+const paceStep = 128 << 10
+
+// paced sends r in steps, each in its time. A file goes out by sendfile as ever.
+func (w *responseWriter) paced(r io.Reader) (sent int64, err error) {
+	left := int64(math.MaxInt64)
+	if limited, ok := r.(*io.LimitedReader); ok { // net/http looks for a file behind one of them
+		r, left = limited.R, limited.N
+		defer func() { limited.N -= sent }()
+	}
+	for left > 0 {
+		step := min(left, paceStep, int64(w.pace.Burst()))
+		if err := w.pace.WaitN(w.ctx, int(step)); err != nil {
+			return sent, err
+		}
+		piece := &io.LimitedReader{R: r, N: step}
+		var n int64
+		if w.from != nil {
+			n, err = w.readFrom(piece)
+		} else {
+			n, err = io.Copy(pacedWriter{w}, piece)
+		}
+		sent, left = sent+n, left-n
+		if err != nil || n < step {
+			return sent, err
+		}
+	}
+	return sent, nil
+}
+
+// pacedWriter writes what its time has come for.
+type pacedWriter struct{ w *responseWriter }
+
+func (p pacedWriter) Write(b []byte) (int, error) { return p.w.write(b) }
+
+func (w *responseWriter) readFrom(r io.Reader) (int64, error) {
 	w.begin(http.StatusOK)
 	n, err := w.from.ReadFrom(r)
 	w.bytes += n

@@ -65,6 +65,25 @@ func (r *Registry) Low() bool { return r.low((*governor.Account).Low) }
 // need then has to wait.
 func (r *Registry) AtReserve() bool { return r.low((*governor.Account).AtReserve) }
 
+// lastShare is the part of the reserve that is for repositories which are known.
+const lastShare = 0.25
+
+// AtLastShare reports whether only the last share of the reserve is left, with every account.
+// When nothing is left the registry's own word is worth more.
+func (r *Registry) AtLastShare() (last bool) {
+	now := r.opts.Now()
+	for _, a := range r.own.accounts {
+		if a.pulls.Closed() != nil || a.budget.Spent(now) {
+			continue
+		}
+		if !a.budget.AtReserve(lastShare*r.opts.Reserve, now) {
+			return false
+		}
+		last = true
+	}
+	return last
+}
+
 func (r *Registry) low(is func(*governor.Account, float64, time.Time) bool) bool {
 	if r.opts.Reserve <= 0 {
 		return false

@@ -146,6 +146,13 @@ func (ix *Index) Tags(r Repo, fn func(tag string, t Tag) error) error {
 	})
 }
 
+// Holds reports whether a repository has a link to anything.
+func (ix *Index) Holds(r Repo) (bool, error) {
+	key, err := row.RecordKey(r)
+	rec, known, err := lookup(ix, "repository", r, key, err, row.DecodeRepo)
+	return known && rec.Blobs+rec.Manifests > 0, err
+}
+
 // Repositories returns up to n repositories that hold at least one manifest, sorted as
 // "upstream/name", beginning after the one that is spelled so. after may be anything.
 func (ix *Index) Repositories(after string, n int) ([]Repo, error) {

@@ -212,6 +212,7 @@ func openCache(c *config.Config, upstreams map[string]cache.UpstreamOptions, buc
 		RevalidateTimeout: c.RevalidateTimeout,
 		NegativeTTL:       negative,
 		CancelAbandoned:   c.OnAbandon == config.AbandonCancel,
+		Limits:            cache.Limits{NewPerMinute: c.Limits.NewPerMinute, Pulls: c.Limits.Pulls, Fills: c.Limits.Fills},
 	})
 	if err != nil {
 		return nil, openError(c, fmt.Errorf("open storage: %w", err))
@@ -244,6 +245,8 @@ func proxyOptions(c *config.Config, m *mirror, aliases map[string][]string, log,
 		Observe:   m.observe,
 		Tracer:    m.traces.tracer(),
 		Log:       log.Named("proxy"),
+
+		BytesPerSecond: c.Limits.BytesPerSecond,
 	}
 	if c.Storage.S3.Redirect {
 		o.Redirect = m.cache.Redirect

@@ -42,6 +42,8 @@ func (silent) Low() bool { return false }
 
 func (silent) AtReserve() bool { return false }
 
+func (silent) AtLastShare() bool { return false }
+
 func (silent) Referrers(context.Context, string, v1.Hash) ([]json.RawMessage, error) {
 	return nil, nothing("referrers")
 }

@@ -79,6 +79,8 @@ const (
 	// HeadRefused: a HEAD was refused in a way (401) that may mean that HEAD is not
 	// supported, and may mean that we have no right. The kind is Unsupported.
 	HeadRefused
+	// ClientLimited: it is a bound of ours for one client. The registry limits nobody.
+	ClientLimited
 )
 
 // Error is a request to an upstream that gave no content. Its text never holds a

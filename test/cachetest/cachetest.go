@@ -294,6 +294,9 @@ func (r *Registry) Low() bool { return false }
 // AtReserve reports that there is plenty of budget.
 func (r *Registry) AtReserve() bool { return false }
 
+// AtLastShare reports that there is plenty of budget.
+func (r *Registry) AtLastShare() bool { return false }
+
 // Bind lets a tag point to a digest that was pushed before.
 func (r *Registry) Bind(repo, tag string, d v1.Hash) {
 	r.Lock()

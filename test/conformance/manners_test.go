@@ -312,7 +312,7 @@ func TestM06_SecondCredential(t *testing.T) {
 			o.Fallback = []upstream.Credentials{{Username: "second", Password: "second-secret"}}
 		}})
 		for i := range 8 {
-			img := b.hub.PushImage(fmt.Sprintf("library/app%d", i), "latest", hubtest.ImageSpec{Seed: uint64(i + 1)})
+			img := b.hub.PushImage("library/app", fmt.Sprint(i), hubtest.ImageSpec{Seed: uint64(i + 1)})
 			if a := b.pull("10.0.0.1", img, 0); a != nil {
 				t.Fatalf("%s: status %d (%s)", a.request, a.Status, a.Body)
 			}
@@ -320,7 +320,7 @@ func TestM06_SecondCredential(t *testing.T) {
 				t.Errorf("after %d images %d are charged to the second, want %d", i+1, got, want)
 			}
 		}
-		ninth := b.hub.PushImage("library/app9", "latest", hubtest.ImageSpec{Seed: 10})
+		ninth := b.hub.PushImage("library/app", "9", hubtest.ImageSpec{Seed: 10})
 		if a := b.pull("10.0.0.1", ninth, 0); a == nil || a.Status != http.StatusTooManyRequests {
 			t.Errorf("with none left: %+v, want 429", a)
 		}
@@ -367,7 +367,11 @@ func TestM08_WhatStopsFirst(t *testing.T) {
 		if n := b.hub.ChargedTotal() - charged; n != 0 || b.hub.ManifestGets(moved.Digest) != 0 {
 			t.Errorf("known tags cost %d pulls below the reserve, want none", n)
 		}
-		last := b.hub.PushImage("library/last", "latest", hubtest.ImageSpec{Seed: 99})
+		unknown := b.hub.PushImage("library/unknown", "latest", hubtest.ImageSpec{Seed: 98})
+		if a := b.pull("10.0.0.1", unknown, 0); a == nil || a.Status != http.StatusTooManyRequests {
+			t.Errorf("the last pull was spent on a repository that nobody has pulled before: %+v", a)
+		}
+		last := b.hub.PushImage("library/app", "last", hubtest.ImageSpec{Seed: 99})
 		if a := b.pull("10.0.0.1", last, 0); a != nil {
 			t.Errorf("the last pull: %s: status %d (%s)", a.request, a.Status, a.Body)
 		}

@@ -171,6 +171,8 @@ func (s *source) Low() bool { return false }
 
 func (s *source) AtReserve() bool { return false }
 
+func (s *source) AtLastShare() bool { return false }
+
 func (s *source) Tags(context.Context, string) ([]string, error) { return []string{"1"}, nil }
 
 func (s *source) Referrers(context.Context, string, v1.Hash) ([]json.RawMessage, error) {

@@ -2,6 +2,7 @@ package governor
 
 import (
 	"cmp"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -110,6 +111,11 @@ func (a *Account) Low(reserve float64, now time.Time) bool { return a.lowAfter(0
 
 // AtReserve reports whether one more pull would take from the given share.
 func (a *Account) AtReserve(reserve float64, now time.Time) bool { return a.lowAfter(1, reserve, now) }
+
+// Spent reports whether nothing is known to remain.
+func (a *Account) Spent(now time.Time) bool {
+	return a.lowAfter(0, math.SmallestNonzeroFloat64, now)
+}
 
 func (a *Account) lowAfter(pulls int64, reserve float64, now time.Time) bool {
 	a.mu.Lock()
