@@ -40,7 +40,7 @@ func TestClientGetsSoManyBytesASecond(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if p.of("10.0.0.1") != p.of("10.0.0.1") || p.of("10.0.0.1") == p.of("10.0.0.2") {
+		if one, again, two := p.of("10.0.0.1"), p.of("10.0.0.1"), p.of("10.0.0.2"); one != again || one == two {
 			t.Error("paces are not those of clients")
 		}
 		send := func(pace *rate.Limiter, plain bool) (time.Duration, *pieces) {
