@@ -31,6 +31,7 @@ type exchange struct {
 	result     cache.Result // how it was answered
 	leftEarly  bool         // the client was gone before its answer began
 	fromMirror bool         // the client is another Forebay
+	browser    bool         // the client is a web browser, and refused
 	began      time.Time
 	deadline   deadline   // for whatever must be had before the headers go out
 	observed   Request    // what the observer is told

@@ -49,7 +49,8 @@ const (
 	KindReferrers Kind = "referrers"
 	KindCatalog   Kind = "catalog"
 	KindPing      Kind = "ping"
-	KindOther     Kind = "other" // no path of the registry API
+	KindBrowser   Kind = "browser" // a web browser asked, which is refused whatever it is for
+	KindOther     Kind = "other"   // no path of the registry API
 )
 
 func kindOf(r wire.Resource) Kind {
@@ -75,7 +76,7 @@ func kindOf(r wire.Resource) Kind {
 func (x *exchange) observation(took time.Duration, result cache.Result, err error) *Request {
 	o := &x.observed // part of the exchange, so that nothing is allocated for it
 	o.Upstream, o.Repository, o.Reference, o.Digest = x.route.Upstream, x.route.Repository, x.route.Reference, x.route.Digest
-	o.Kind, o.Method, o.Result, o.Err = kindOf(x.route.Resource), x.r.Method, result, err
+	o.Kind, o.Method, o.Result, o.Err = x.kind(), x.r.Method, result, err
 	o.Status, o.Bytes, o.Took = x.w.status, x.w.bytes, took
 	if x.leftEarly {
 		o.Status = statusClientLeft

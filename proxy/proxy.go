@@ -204,6 +204,9 @@ func (h *Handler) serve(x *exchange) error {
 	if r := x.r; r.ContentLength != 0 {
 		x.discardBody()
 	}
+	if x.browser = fromBrowser(x.r); x.browser {
+		return errBrowser
+	}
 	if x.r.Method != http.MethodGet && x.r.Method != http.MethodHead {
 		return errMethod
 	}

@@ -49,7 +49,7 @@ func (x *exchange) endTrace(result cache.Result, err error) {
 	if !s.IsRecording() {
 		return
 	}
-	kind := kindOf(x.route.Resource)
+	kind := x.kind()
 	s.SetName(methodName(x.r.Method) + " " + string(kind))
 	status := x.w.status
 	if x.leftEarly {

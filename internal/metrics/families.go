@@ -64,7 +64,7 @@ func newFamilies() (f families) {
 
 func (f *families) ofClients() {
 	f.requests = f.counter("requests_total",
-		"Requests of clients by what they ask for (manifest, blob, tags, referrers, catalog, ping, other) and by result: hit, joined (another request's download was shared), miss, stale, passed (streamed through and not kept), error, none (it was not about content, or the client left before its answer).",
+		"Requests of clients by what they ask for (manifest, blob, tags, referrers, catalog, ping; browser: refused, whatever it asks for; other) and by result: hit, joined (another request's download was shared), miss, stale, passed (streamed through and not kept), error, none (it was not about content, or the client left before its answer).",
 		"upstream", "kind", "result")
 	f.firstByte = f.histogram("request_first_byte_seconds", "Time from a client's request to the head of its answer.", "upstream", "kind", "result")
 	f.took = f.histogram("request_duration_seconds", "Time from a client's request to the last byte of its answer.", "upstream", "kind")

@@ -15,13 +15,13 @@ import (
 // The kinds and results by their places in arrays, so that a request costs one look into a
 // map, for its upstream.
 const (
-	kinds   = 7
+	kinds   = 8
 	results = 7
 )
 
 // kindAt returns where a kind is; what is not known counts as the last, other.
 func kindAt(k proxy.Kind) int {
-	for i, one := range [kinds - 1]proxy.Kind{proxy.KindManifest, proxy.KindBlob, proxy.KindTags, proxy.KindReferrers, proxy.KindCatalog, proxy.KindPing} {
+	for i, one := range [kinds - 1]proxy.Kind{proxy.KindManifest, proxy.KindBlob, proxy.KindTags, proxy.KindReferrers, proxy.KindCatalog, proxy.KindPing, proxy.KindBrowser} {
 		if one == k {
 			return i
 		}
