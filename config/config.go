@@ -8,7 +8,9 @@
 package config
 
 import (
+	"net"
 	"slices"
+	"strings"
 	"time"
 
 	"forebay/internal/registries"
@@ -225,6 +227,18 @@ type Log struct {
 	Level  Level     // least severe level that is logged. Default LevelInfo
 	Format LogFormat // Default LogAuto
 	Access bool      // one line per client request. Default true
+}
+
+// OnLoopback reports whether HOST:PORT, of a listener or of a server, is reachable from this
+// machine only.
+func OnLoopback(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	return err == nil && loopbackName(host)
+}
+
+func loopbackName(host string) bool {
+	ip := net.ParseIP(host)
+	return strings.EqualFold(host, "localhost") || ip != nil && ip.IsLoopback()
 }
 
 // Level is the severity of a log line.

@@ -60,7 +60,7 @@ func (c *Config) fields() []field {
 		addressField("admin_listen", &c.AdminListen, true,
 			"Address of /metrics, /healthz, /readyz and of the admin API, which the operator's commands use. Keep it off public networks. `off` turns it off."),
 		secretField("admin_token", &c.AdminToken,
-			"Token that the admin API asks for, at least 16 characters. Prefer `admin_token_file`. Without one the API is served only where `admin_listen` is a loopback address, and only under a loopback name."),
+			"Token that the admin API asks for, at least 16 characters. Prefer `admin_token_file`. Without one the server makes itself a token where `admin_listen` is a loopback address, in `admin.token` in the folder of `storage.dir`, which the commands find; on any other address the API is not served."),
 		fileField("admin_token_file", &c.AdminTokenFile, "File with that token; a line break at its end is dropped."),
 		boolField("admin_pprof", &c.AdminPprof,
 			"Serves profiles of the running program below /debug/pprof/ of `admin_listen`, to whom the admin API answers."),

@@ -155,11 +155,12 @@ func CauseOf(err error) string {
 	return ""
 }
 
-// Ailing returns what is wrong with the disk now, or nil.
+// Ailing returns what is wrong with the disk now, or nil. Everybody may be told: what was said
+// names files, and is for those who may ask for [Store.Troubles].
 func (s *Store) Ailing() error {
 	var all []error
 	for _, t := range s.Troubles() {
-		all = append(all, fmt.Errorf("%s: %s: %s", t.What, t.Cause, t.Why))
+		all = append(all, fmt.Errorf("%s: %s", t.What, t.Cause))
 	}
 	return errors.Join(all...)
 }

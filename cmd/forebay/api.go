@@ -1,13 +1,13 @@
 package main
 
 import (
-	"net"
-	"strings"
+	"path/filepath"
 
 	"go.uber.org/zap"
 
 	"forebay/config"
 	"forebay/internal/admin"
+	"forebay/internal/logkey"
 	"forebay/internal/prefetch"
 	"forebay/upstream"
 )
@@ -18,14 +18,30 @@ func newAPI(c *config.Config, m *mirror, sets *prefetch.Sets, b build, log *zap.
 	if c.AdminListen == "" {
 		return nil, nil
 	}
-	loopback := onLoopback(c.AdminListen)
-	if !loopback && c.AdminToken.Empty() {
-		log.Info("admin API refuses everybody: admin_listen is not a loopback address and there is no admin_token_file")
-	}
 	o := m.apiOptions(sets, b, log)
 	o.Price, o.Currency = c.Cost.PerGiB, c.Cost.Currency
-	o.Loopback, o.Token = loopback, c.AdminToken.Reveal()
+	o.Loopback, o.Token = config.OnLoopback(c.AdminListen), c.AdminToken.Reveal()
+	switch {
+	case o.Token != "":
+	case o.Loopback:
+		o.Token, o.Names.Token = ownToken(c.Storage.Dir, log), admin.OwnToken+" in the folder of storage.dir"
+	default:
+		log.Info("admin API refuses everybody: admin_listen is not a loopback address and there is no admin_token_file")
+	}
 	return admin.NewAPI(o)
+}
+
+// ownToken returns the token that a mirror without a configured one makes for itself. A disk that
+// does not take it is no reason not to start: then nobody has the token.
+func ownToken(dir string, log *zap.Logger) string {
+	name := filepath.Join(dir, admin.OwnToken)
+	token, err := admin.MakeToken(name)
+	if err != nil {
+		log.Warn("admin API refuses everybody until the next start: the token cannot be kept", zap.String("file", name), logkey.Err(err))
+	} else {
+		log.Info("admin token is in a file", zap.String("file", name))
+	}
+	return token
 }
 
 // apiOptions are those of the admin API that are the mirror's. Nobody is let in by them yet.
@@ -33,18 +49,8 @@ func (m *mirror) apiOptions(sets *prefetch.Sets, b build, log *zap.Logger) admin
 	return admin.APIOptions{
 		Keeper: m.keeper, Registries: m.names, Upstream: m.registryStatus, Activity: m.activity, Sets: sets,
 		Version: b.version, Log: log.Named("admin"),
-		Names: admin.Names{Listen: "admin_listen", Token: "admin_token", TokenFile: "admin_token_file"},
+		Names: admin.Names{Listen: "admin_listen", TokenFile: "admin_token_file", Token: "admin_token or admin_token_file"},
 	}
-}
-
-// onLoopback reports whether an address to listen on is reachable from this machine only.
-func onLoopback(listen string) bool {
-	host, _, err := net.SplitHostPort(listen)
-	if err != nil {
-		return false
-	}
-	ip := net.ParseIP(host)
-	return strings.EqualFold(host, "localhost") || ip != nil && ip.IsLoopback()
 }
 
 // spendersMost bounds how many of those who spent a budget are told.

@@ -169,7 +169,7 @@ func TestExportTellsWhatIsMissing(t *testing.T) {
 		"export -o x app:1 --platform bad":                    "is not a platform",
 		"export -o x multi:1 --platform linux/riscv64 --json": "it has no platform linux/riscv64",
 	} {
-		code, _, stderr := execute(t, nil, append(strings.Fields(args), "--server", o.admin)...)
+		code, _, stderr := execute(t, o.asked(), strings.Fields(args)...)
 		if code == 0 || !strings.Contains(stderr, want) {
 			t.Errorf("forebay %s = %d %s, want %q", args, code, stderr, want)
 		}
@@ -274,7 +274,7 @@ func TestSignedBundles(t *testing.T) {
 		"signed.tar --verify " + dir + "/wrong.pub": "is not among those to verify with",
 		"signed.tar --verify " + dir + "/right":     "",
 	} {
-		code, _, stderr := execute(t, nil, append([]string{"import", dir + "/" + strings.Fields(args)[0]}, append(strings.Fields(args)[1:], "--server", there.admin)...)...)
+		code, _, stderr := execute(t, there.asked(), append([]string{"import", dir + "/" + strings.Fields(args)[0]}, strings.Fields(args)[1:]...)...)
 		if code == 0 || !strings.Contains(stderr, want) || strings.Contains(stderr, "PRIVATE KEY") {
 			t.Errorf("import %s = %d %s, want %q", args, code, stderr, want)
 		}

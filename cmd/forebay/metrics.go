@@ -2,10 +2,14 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/time/rate"
 
 	"forebay/config"
+	"forebay/internal/logkey"
 	"forebay/internal/metrics"
 )
 
@@ -13,6 +17,12 @@ import (
 type readiness struct {
 	stopping atomic.Bool
 	readable func() error // returns why the store cannot be read, or nil
+	log      *zap.Logger
+	told     rate.Sometimes // bounds what is logged
+}
+
+func (m *mirror) newReadiness(log *zap.Logger) *readiness {
+	return &readiness{readable: m.cache.Store().Readable, log: log, told: rate.Sometimes{Interval: time.Minute}}
 }
 
 // ready returns why not. An upstream that is down is no reason: what is kept is served.
@@ -21,7 +31,9 @@ func (r *readiness) ready() error {
 		return errors.New("stopping")
 	}
 	if err := r.readable(); err != nil {
-		return fmt.Errorf("the store cannot be read: %w", err)
+		// Everybody may ask: what names the folder is for the log.
+		r.told.Do(func() { r.log.Error("store cannot be read", logkey.Err(err)) })
+		return errors.New("the store cannot be read")
 	}
 	return nil
 }

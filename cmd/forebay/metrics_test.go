@@ -2,7 +2,6 @@ package main
 
 import (
 	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -44,14 +43,14 @@ func TestServedMetricsAreThoseOfTheMirror(t *testing.T) {
 	if found := regexp.MustCompile(`(?m)^[a-z_]*\{[^}]*(library/|sha256:)`).FindString(body); found != "" {
 		t.Errorf("/metrics names what is pulled: %s", found)
 	}
-	if status, _ := get(t, o.admin+"/debug/pprof/"); status != 404 {
+	if status, _ := o.asks("/debug/pprof/"); status != 404 {
 		t.Errorf("/debug/pprof/ = %d without admin_pprof, want 404", status)
 	}
 }
 
 func TestReadinessIsOfTheStoreAndNotOfTheUpstream(t *testing.T) {
 	o := newOperated(t, "admin_pprof: true\n")
-	if status, body := get(t, o.admin+"/debug/pprof/goroutine?debug=1"); status != 200 || !strings.Contains(body, "goroutine profile:") {
+	if status, body := o.asks("/debug/pprof/goroutine?debug=1"); status != 200 || !strings.Contains(body, "goroutine profile:") {
 		t.Errorf("/debug/pprof/goroutine = %d %.100s", status, body)
 	}
 	o.hub.SwitchOff()
@@ -71,8 +70,11 @@ func TestReadinessIsOfTheStoreAndNotOfTheUpstream(t *testing.T) {
 		status, body = get(t, o.admin+"/readyz")
 		return status == 503
 	})
-	if !strings.Contains(body, "the store cannot be read") || !strings.Contains(body, filepath.Base(o.dir)) {
-		t.Errorf("/readyz says %q, want why", body)
+	if body != "the store cannot be read\n" {
+		t.Errorf("/readyz says %q, want what is wrong and no path", body)
+	}
+	if !strings.Contains(o.stderr.String(), o.dir+`\": the folder was removed`) {
+		t.Errorf("the log does not say what is wrong with the store:\n%s", o.stderr)
 	}
 	if _, body := get(t, o.admin+"/metrics"); !strings.Contains(body, "forebay_ready 0\n") {
 		t.Error("forebay_ready is not 0")

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"forebay/config"
 	"forebay/internal/admin"
 	"forebay/test/hubtest"
 )
@@ -34,11 +35,26 @@ func newOperated(t *testing.T, more string) *operated {
 // run runs a command on the server and checks its exit code.
 func (o *operated) run(code int, args ...string) (stdout, stderr string) {
 	o.t.Helper()
-	got, stdout, stderr := execute(o.t, nil, append(args, "--server", o.admin)...)
+	got, stdout, stderr := execute(o.t, o.asked(), args...)
 	if got != code {
 		o.t.Errorf("forebay %s = %d, want %d\nstdout: %s\nstderr: %s", strings.Join(args, " "), got, code, stdout, stderr)
 	}
 	return stdout, stderr
+}
+
+// asked are the variables by which a command finds the server and its token.
+func (o *operated) asked() []string {
+	return []string{"FOREBAY_ADMIN=" + o.admin, "FOREBAY_STORAGE_DIR=" + o.dir}
+}
+
+// asks gets a page of the admin listener with the token that the server made for itself.
+func (o *operated) asks(path string) (int, string) {
+	o.t.Helper()
+	token, err := admin.ReadToken(filepath.Join(o.dir, admin.OwnToken))
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	return get(o.t, o.admin+path, "Authorization", "Bearer "+token)
 }
 
 // shows runs a command that must succeed and show all of the texts.
@@ -299,12 +315,21 @@ func TestOperatorIsToldWhatIsWrongWithTheServer(t *testing.T) {
 			}
 		})
 	}
-	if code, _, stderr := execute(t, []string{"FOREBAY_ADMIN=" + o.admin}, "stats"); code != 0 {
-		t.Errorf("stats by FOREBAY_ADMIN = %d %s", code, stderr)
-	}
 	listen := "FOREBAY_ADMIN_LISTEN=" + strings.TrimPrefix(o.admin, "http://")
-	if code, _, stderr := execute(t, []string{listen}, "stats"); code != 0 {
-		t.Errorf("stats by the configuration = %d %s", code, stderr)
+	for _, one := range []struct{ env, args []string }{
+		{[]string{"FOREBAY_ADMIN=" + o.admin, "FOREBAY_STORAGE_DIR=" + o.dir}, nil},
+		{[]string{listen, "FOREBAY_STORAGE_DIR=" + o.dir}, nil},
+		{nil, []string{"--server", o.admin, "--token-file", filepath.Join(o.dir, "admin.token")}},
+		{[]string{"FOREBAY_STORAGE_DIR=" + o.dir}, []string{"--server", strings.Replace(o.admin, "127.0.0.1", "localhost", 1)}},
+	} {
+		if code, _, stderr := execute(t, one.env, append([]string{"stats"}, one.args...)...); code != 0 {
+			t.Errorf("stats %v with %v = %d %s", one.args, one.env, code, stderr)
+		}
+	}
+	elsewhere := filepath.Join(t.TempDir(), "none")
+	code, _, stderr := execute(t, []string{"FOREBAY_ADMIN=" + o.admin, "FOREBAY_STORAGE_DIR=" + elsewhere}, "stats")
+	if code != 1 || !strings.Contains(stderr, "--token-file") || !strings.Contains(stderr, elsewhere) {
+		t.Errorf("stats without the token = %d %s, want how to give it and where it was looked for", code, stderr)
 	}
 }
 
@@ -327,13 +352,48 @@ func TestOperatorNeedsTheToken(t *testing.T) {
 	}
 }
 
+func TestServerOnLoopbackMakesItselfAToken(t *testing.T) {
+	o := newOperated(t, "")
+	file := filepath.Join(o.dir, "admin.token")
+	token, err := admin.ReadToken(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(file); err != nil || info.Mode() != 0o600 {
+		t.Errorf("the token has mode %v, %v; want 0600", info.Mode(), err)
+	}
+	o.hub.PushImage("library/alpine", "1", hubtest.ImageSpec{})
+	o.pull("library/alpine", "1")
+	for _, path := range []string{"/api/v1/status", "/api/v1/images", "/api/v1/content/" + hubtest.Digest(nil), "/debug/pprof/"} {
+		if status, body := get(t, o.admin+path); status != 401 && path != "/debug/pprof/" || strings.Contains(body, "alpine") {
+			t.Errorf("GET %s without the token = %d %s, want 401", path, status, body)
+		}
+	}
+	if status, _ := o.asks("/api/v1/status"); status != 200 {
+		t.Errorf("status with the token = %d", status)
+	}
+	o.shows("images", "docker.io/library/alpine:1")
+	if status, body := get(t, o.admin+"/metrics", "Host", "evil.example"); status != 403 {
+		t.Errorf("/metrics by another name = %d %.100s, want 403", status, body)
+	}
+	if log := o.stderr.String(); strings.Contains(log, token) || !strings.Contains(log, file) {
+		t.Errorf("the log must name the file and not the token:\n%s", log)
+	}
+	o.stop()
+	o.started = start(t, fmt.Sprintf("storage: {dir: %q}\noffline: true\n", o.dir))
+	if again, err := admin.ReadToken(file); again != token || err != nil {
+		t.Errorf("after a restart the token is another, %v", err)
+	}
+	o.shows("images", "docker.io/library/alpine:1")
+}
+
 func TestAdminAPIOffLoopbackNeedsAToken(t *testing.T) {
 	for listen, want := range map[string]bool{
 		"127.0.0.1:1": true, "localhost:1": true, "[::1]:1": true, "127.8.9.10:1": true,
 		":1": false, "0.0.0.0:1": false, "[::]:1": false, "192.0.2.1:1": false, "mirror.lan:1": false, "": false,
 	} {
-		if got := onLoopback(listen); got != want {
-			t.Errorf("onLoopback(%q) = %t, want %t", listen, got, want)
+		if got := config.OnLoopback(listen); got != want {
+			t.Errorf("OnLoopback(%q) = %t, want %t", listen, got, want)
 		}
 	}
 	hub := hubtest.New(t, hubtest.Options{})

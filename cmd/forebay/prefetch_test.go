@@ -134,7 +134,7 @@ func TestPrefetchIntoAFolder(t *testing.T) {
 	}
 	dir := filepath.Join(t.TempDir(), "disk")
 	for _, want := range []string{"fetched", "kept"} {
-		code, stdout, stderr := execute(t, nil, "prefetch", "--from-usage", "30d", "--server", o.admin, "--config", config, "--storage-dir", dir)
+		code, stdout, stderr := execute(t, o.asked(), "prefetch", "--from-usage", "30d", "--config", config, "--storage-dir", dir)
 		if code != 0 || !strings.Contains(stdout, "docker.io/library/alpine:1") || !strings.Contains(stdout, want) {
 			t.Errorf("into a folder = %d, want 0 and %q\n%s%s", code, want, stdout, stderr)
 		}
@@ -237,7 +237,7 @@ prefetch:
 	o.hub.PushImage("library/busybox", "2", hubtest.ImageSpec{Seed: 5})
 	o.shows("prefetch --set base", "set base: done")
 	o.shows("pins", "docker.io/library/alpine:1", "docker.io/library/busybox:2", "linux/amd64")
-	_, body := get(t, o.admin+"/api/v1/prefetch")
+	_, body := o.asks("/api/v1/prefetch")
 	var sets admin.PrefetchSets
 	if err := json.Unmarshal([]byte(body), &sets); err != nil {
 		t.Fatal(err)

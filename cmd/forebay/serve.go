@@ -97,7 +97,7 @@ func serve(ctx context.Context, c *config.Config, p command.Process) (err error)
 	if err != nil {
 		return err
 	}
-	ready := &readiness{readable: m.cache.Store().Readable}
+	ready := m.newReadiness(log)
 	m.watch(c, ready)
 	s, err := newServers(c, m.handler, admin.Options{
 		Ready: ready.ready, Ailing: m.cache.Store().Ailing, Metrics: m.metrics.Handler(), Profiles: c.AdminPprof, Version: b.version,

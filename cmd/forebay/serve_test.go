@@ -73,10 +73,20 @@ func (s *started) findAddresses() {
 	}
 }
 
-func get(t *testing.T, url string) (int, string) {
+// get asks for url; headers come in pairs.
+func get(t *testing.T, url string, headers ...string) (int, string) {
 	t.Helper()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 30 * time.Second}
-	response, err := client.Get(url)
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i+1 < len(headers); i += 2 {
+		if request.Header.Set(headers[i], headers[i+1]); headers[i] == "Host" {
+			request.Host = headers[i+1]
+		}
+	}
+	response, err := client.Do(request)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,8 +1,9 @@
 // Package admin answers operators: whether the mirror lives, whether it is ready, its
 // metrics, and the API by which it is looked into and worked on.
 //
-// Only webhooks and the API check who asks. The listener must not be reachable from where
-// clients are not trusted.
+// Webhooks and the API check who asks. A listener on loopback answers nothing at all to what did
+// not come from a program on this machine, unless it brings the token. Any other must not be
+// reachable from where clients are not trusted: it tells everybody its figures.
 package admin
 
 import (
@@ -15,10 +16,11 @@ import (
 
 // Options configures the handler of the admin listener. Ready, Metrics and Version are required.
 type Options struct {
-	// Ready returns why no traffic should be sent here, or nil. It must not block.
+	// Ready returns why no traffic should be sent here, or nil. Everybody is told, so that it must
+	// name no path. It must not block.
 	Ready func() error
-	// Ailing returns a fault in spite of which clients are served, or nil; /readyz tells it. It
-	// may be nil and must not block.
+	// Ailing returns a fault in spite of which clients are served, or nil; /readyz tells it
+	// everybody, too. It may be nil and must not block.
 	Ailing  func() error
 	Metrics http.Handler // of /metrics
 	Version string
@@ -72,7 +74,19 @@ func New(o Options) http.Handler {
 		}
 		text(w, http.StatusOK, fmt.Sprintf("forebay %s\n\n/healthz  it lives\n/readyz   it takes traffic\n/metrics  figures for Prometheus\n/api/v1/openapi.json  the admin API", o.Version))
 	})
-	return mux
+	if o.API == nil {
+		return mux
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// Who posts to a webhook is elsewhere by its nature, and brings a secret of its own.
+		if o.Webhooks == nil || !strings.HasPrefix(r.URL.Path, "/webhooks/") {
+			if err := o.API.guard.foreign(r); err != nil {
+				o.API.refuse(w, r, err)
+				return
+			}
+		}
+		mux.ServeHTTP(w, r)
+	})
 }
 
 // profiles lets those who may use the API look into the running program. Profiles show

@@ -32,7 +32,7 @@ func badRequest(format string, args ...any) error {
 	return &problem{http.StatusBadRequest, "bad_request", fmt.Sprintf(format, args...)}
 }
 
-// answer admits a request, lets handle answer it, and is the only place that writes errors.
+// answer admits a request and lets handle answer it.
 func (a *API) answer(w http.ResponseWriter, r *http.Request, handle func(http.ResponseWriter, *http.Request) error) {
 	h := w.Header()
 	h.Set("Cache-Control", "no-store")
@@ -47,9 +47,16 @@ func (a *API) answer(w http.ResponseWriter, r *http.Request, handle func(http.Re
 	if r.Method != http.MethodGet && r.Method != http.MethodHead && (err != nil || !movesContent(r)) {
 		a.log.Info("admin request", logkey.Method(r.Method), logkey.URLPath(clip(r.URL.Path)), logkey.Addr(r.RemoteAddr), logkey.Err(err))
 	}
-	if err == nil {
-		return
+	if err != nil {
+		a.refuse(w, r, err)
 	}
+}
+
+// refuse is the only place that writes errors.
+func (a *API) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	h := w.Header()
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
 	p := problemOf(err)
 	if p.status == http.StatusInternalServerError {
 		a.log.Error("admin request failed", logkey.URLPath(clip(r.URL.Path)), logkey.Err(err))

@@ -32,19 +32,19 @@ type APIOptions struct {
 	Currency string
 	// Loopback is whether the listener is reachable from this machine only.
 	Loopback bool
-	// Token, if set, is required of everybody. Without it the API only answers when its
-	// listener is on loopback.
+	// Token is required of everybody who uses the API. Without it a Loopback API answers
+	// whoever calls, which is for use within a process, and any other answers nobody.
 	Token string
-	// Names are needed unless everybody on Loopback is served.
+	// Names are needed unless everybody is served.
 	Names Names
 	Log   *zap.Logger // nil means no logging
 }
 
 // Names are what settings are called where they are made, for answers that say what to change.
 type Names struct {
-	Listen string // the address of the listener
-	// Token and TokenFile give the token, the second by a file.
-	Token, TokenFile string
+	Listen    string // the address of the listener
+	TokenFile string // names the file with the token
+	Token     string // where the token is, in words
 }
 
 // API is the JSON API for operators, below /api/v1/. openapi.json describes it.

@@ -169,6 +169,72 @@ func TestOnlyThoseWhoMayAreServed(t *testing.T) {
 	}
 }
 
+// On loopback strangers are told nothing, whatever they ask for: a page whose name came to mean our
+// address, and who comes through a proxy that runs on this machine.
+func TestLoopbackAnswersOnlyThisMachineOrTheToken(t *testing.T) {
+	const token = "0123456789abcdef"
+	h := New(Options{
+		Ready: func() error { return nil }, Metrics: figures(), API: openAPIFor(t, true, token), Profiles: true,
+		Page: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) }),
+	})
+	digest := "sha256:" + strings.Repeat("0", 64)
+	open := map[string]bool{"/": true, "/ui/x/app.js": true, "/healthz": true, "/readyz": true, "/metrics": true}
+	paths := []string{"/", "/ui/x/app.js", "/healthz", "/readyz", "/metrics", "/debug/pprof/", "/debug/pprof/goroutine", "/nothing", "/webhooks/x",
+		prefix + "/status", prefix + "/content/" + digest, prefix + "/contents?ref=nginx", prefix + "/openapi.json", prefix + "/events", "/api/v2/x"}
+	local := [][]string{{}, {"Host", "localhost:5001"}, {"Host", "[::1]:5001"}, {"Host", "127.9.9.9"}}
+	foreign := [][]string{
+		{"Host", "evil.example"}, {"Host", "evil.example:5001"}, {"Host", "127.0.0.1.evil.example"}, {"Host", "192.0.2.1:5001"}, {"Host", ""}, {"Host", "0.0.0.0:5001"},
+		{"Forwarded", "for=192.0.2.60"}, {"X-Forwarded-For", "192.0.2.60"}, {"X-Forwarded-Host", "localhost"}, {"X-Forwarded-Proto", "https"},
+		{"X-Forwarded", "for=192.0.2.60"}, {"X-Forwarded-Anything", ""}, {"Via", "1.1 proxy"}, {"x-real-ip", "127.0.0.1"}, {"Authorization", "Bearer wrong", "Via", "1.1 proxy"},
+	}
+	ask := func(method, path string, headers ...string) *httptest.ResponseRecorder {
+		r := httptest.NewRequest(method, "http://127.0.0.1:5001"+path, nil)
+		for i := 0; i+1 < len(headers); i += 2 {
+			if r.Header.Set(headers[i], headers[i+1]); headers[i] == "Host" {
+				r.Host = headers[i+1]
+			}
+		}
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		return w
+	}
+	for _, path := range paths {
+		for _, headers := range foreign {
+			for _, method := range []string{"GET", "HEAD", "POST", "OPTIONS"} {
+				if w := ask(method, path, headers...); w.Code != http.StatusForbidden || strings.Contains(w.Body.String(), token) {
+					t.Errorf("%s %s with %q = %d %.100s, want 403", method, path, headers, w.Code, w.Body)
+				}
+			}
+			if w := ask("GET", path, append(headers, "Authorization", "Bearer "+token)...); w.Code == http.StatusForbidden || w.Code == http.StatusUnauthorized {
+				t.Errorf("GET %s with %q and the token = %d %.100s", path, headers, w.Code, w.Body)
+			}
+		}
+		for _, headers := range local {
+			want := http.StatusUnauthorized
+			switch {
+			case open[path]:
+				want = http.StatusOK
+			case path == "/nothing" || path == "/webhooks/x":
+				want = http.StatusNotFound
+			}
+			if w := ask("GET", path, headers...); w.Code != want {
+				t.Errorf("GET %s with %q = %d %.100s, want %d", path, headers, w.Code, w.Body, want)
+			}
+		}
+	}
+}
+
+func TestWebhooksComeFromElsewhere(t *testing.T) {
+	h := New(Options{Ready: func() error { return nil }, Metrics: figures(), API: openAPIFor(t, true, "0123456789abcdef"),
+		Webhooks: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusAccepted) })})
+	r := httptest.NewRequest(http.MethodPost, "http://hooks.example/webhooks/secret", strings.NewReader("{}"))
+	r.Header.Set("X-Forwarded-For", "192.0.2.60")
+	w := httptest.NewRecorder()
+	if h.ServeHTTP(w, r); w.Code != http.StatusAccepted {
+		t.Errorf("webhook through a proxy on this machine = %d, want it passed on", w.Code)
+	}
+}
+
 func TestWhatCannotBeAskedIsRefusedClearly(t *testing.T) {
 	a := openAPIFor(t, true, "")
 	digest := "sha256:" + strings.Repeat("0", 64)

@@ -6,6 +6,7 @@ import (
 	"mime"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 )
 
@@ -13,9 +14,10 @@ import (
 // page cannot make a browser send it without a preflight request, which we do not answer.
 const OwnHeader = "Forebay-Request"
 
-// guard decides who may ask: with a token, whoever has it; without one, everybody on this
-// machine. Then requests into which a foreign page may trick a browser are refused by their
-// Host (a foreign name that resolves to us), their Origin, and the lack of [OwnHeader].
+// guard decides who may ask: whoever has the token. Without one, everybody who calls from within
+// this process is answered, and nobody else. Requests into which a foreign page may trick a browser
+// are refused by their Host (a foreign name that resolves to us), their Origin, and the lack of
+// [OwnHeader].
 type guard struct {
 	loopback bool
 	token    *[sha256.Size]byte // digest of the token, so that all have one length; nil without one
@@ -32,17 +34,35 @@ func newGuard(loopback bool, token string, names Names) guard {
 	return g
 }
 
-// admit returns why a request is refused, or nil.
-func (g *guard) admit(r *http.Request) error {
-	switch {
-	case g.token != nil:
-		if !g.knows(r) {
-			return &problem{http.StatusUnauthorized, "unauthorized", "this needs the header Authorization: Bearer TOKEN, with the token of " + g.names.Token + " or " + g.names.TokenFile}
+// foreign returns why a request to a listener on loopback is refused, whatever it asks for, or
+// nil: it names a host that is not this machine's own, as one does that a page was made to send by
+// a name that resolves to us, or somebody elsewhere sent it, and a proxy on this machine passed it
+// on. Who has the token is no stranger.
+func (g *guard) foreign(r *http.Request) error {
+	if !g.loopback || g.knows(r) {
+		return nil
+	}
+	if !loopbackHost(r.Host) {
+		return &problem{http.StatusForbidden, "foreign_host", "the request names the host " + clip(r.Host) + ", which is not this machine's own: use 127.0.0.1 or localhost, or send the token"}
+	}
+	for name := range r.Header {
+		if strings.HasPrefix(name, "X-Forwarded") || slices.Contains(passedOn, name) {
+			return &problem{http.StatusForbidden, "forwarded", "the request has " + clip(name) + ", so that a proxy passed it on: have the proxy send the token"}
 		}
-	case !g.loopback:
+	}
+	return nil
+}
+
+// passedOn are headers that proxies add, beside X-Forwarded-….
+var passedOn = []string{"Forwarded", "Via", "X-Real-Ip", "X-Client-Ip", "X-Cluster-Client-Ip", "True-Client-Ip", "Cf-Connecting-Ip"}
+
+// admit returns why a request that is not [guard.foreign] may not use the API, or nil.
+func (g *guard) admit(r *http.Request) error {
+	if g.token == nil && !g.loopback {
 		return &problem{http.StatusForbidden, "no_token", g.names.Listen + " is not a loopback address, so that the admin API needs a token: set " + g.names.TokenFile}
-	case !loopbackHost(r.Host):
-		return &problem{http.StatusForbidden, "foreign_host", "the request names the host " + clip(r.Host) + ", which is not this machine's own: use 127.0.0.1 or localhost, or set " + g.names.TokenFile}
+	}
+	if g.token != nil && !g.knows(r) {
+		return &problem{http.StatusUnauthorized, "unauthorized", "this needs the header Authorization: Bearer TOKEN, with the token of " + g.names.Token}
 	}
 	if r.Method == http.MethodGet || r.Method == http.MethodHead {
 		return nil
@@ -73,6 +93,9 @@ func ownPage(r *http.Request) bool {
 // knows reports whether a request has the token. How long it takes does not depend on how
 // much of the token is right.
 func (g *guard) knows(r *http.Request) bool {
+	if g.token == nil {
+		return false
+	}
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	sum := sha256.Sum256([]byte(token))
 	return subtle.ConstantTimeCompare(sum[:], g.token[:]) == 1 && strings.EqualFold(scheme, "Bearer")

@@ -19,6 +19,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -48,7 +49,8 @@ type adminServer struct {
 	token config.Secret
 	http  *http.Client
 	// how says where base is from, for errors: "admin_listen", "--server".
-	how string
+	how   string
+	lacks error // why the token that the server made for itself is not known; nil if it was not looked for
 }
 
 // Address is that of the server.
@@ -57,8 +59,9 @@ func (c *Client) Address() string { return c.server.base }
 // Close lets go of the connections to the server.
 func (c *Client) Close() { c.server.http.CloseIdleConnections() }
 
-// findServer settles which server is asked. One that is named gets no token but that
-// which is named, too: the token of the configuration is for the server of the configuration.
+// findServer settles which server is asked. One that is named gets no token but that which is named,
+// too: the token of the configuration is for the server of the configuration. What a server makes
+// for itself is good for nothing on another machine, and is given to any on this one.
 func (f *Flags) findServer(p Program) (adminServer, error) {
 	env := map[string]string{}
 	for _, entry := range p.Env {
@@ -71,8 +74,8 @@ func (f *Flags) findServer(p Program) (adminServer, error) {
 		s.base, s.how = env[adminVariable], adminVariable
 	}
 	trust := &tls.Config{MinVersion: tls.VersionTLS12}
+	c, err := config.Load(config.Sources{File: f.config, Env: p.Env, Root: p.Root})
 	if s.base == "" {
-		c, err := config.Load(config.Sources{File: f.config, Env: p.Env, Root: p.Root})
 		if err != nil {
 			return s, command.Usage(err)
 		}
@@ -95,6 +98,9 @@ func (f *Flags) findServer(p Program) (adminServer, error) {
 			return s, command.Usage(fmt.Errorf("--token-file: %w", err))
 		}
 		s.token = token
+	}
+	if s.token.Empty() && err == nil {
+		s.own(c)
 	}
 	if f.caFile != "" {
 		text, err := os.ReadFile(f.caFile)
@@ -134,15 +140,16 @@ func (s *adminServer) named(env map[string]string) error {
 }
 
 func readToken(name string) (config.Secret, error) {
-	text, err := os.ReadFile(name)
-	if err != nil {
-		return config.Secret{}, err
+	token, err := admin.ReadToken(name)
+	return config.NewSecret(token), err
+}
+
+// own takes the token that a server on this machine made for itself, which is in the storage folder
+// of the configuration. It may not be there or not be for us to read, and the server may do without.
+func (s *adminServer) own(c *config.Config) {
+	if u, err := url.Parse(s.base); err == nil && config.OnLoopback(net.JoinHostPort(u.Hostname(), u.Port())) {
+		s.token, s.lacks = readToken(filepath.Join(c.Storage.Dir, admin.OwnToken))
 	}
-	token := strings.TrimRight(string(text), "\r\n")
-	if token == "" || len(token) > 4096 {
-		return config.Secret{}, fmt.Errorf("%q holds no token", name)
-	}
-	return config.NewSecret(token), nil
 }
 
 // trustOnly trusts the very certificate of a file, whatever name it is for: it is asked by
@@ -256,7 +263,11 @@ func (c *Client) refused(response *http.Response, answer []byte) error {
 	err := &refusal{fault.Error.Code, terminal.Printable(fault.Error.Message)}
 	switch err.code {
 	case "unauthorized":
-		return command.Hint(err, "Give the token of the server with --token-file or FOREBAY_ADMIN_TOKEN.")
+		hint := "Give the token of the server with --token-file or FOREBAY_ADMIN_TOKEN."
+		if c.server.lacks != nil {
+			hint += " The one that a server on this machine makes for itself cannot be used: " + c.server.lacks.Error() + "."
+		}
+		return command.Hint(err, hint)
 	case "unreadable":
 		return command.Hint(err, "What is damaged is found and fetched again by forebay verify --repair.")
 	case "bad_request", "bad_reference":

@@ -75,15 +75,15 @@ func TestImagesAreCarriedOverTheGap(t *testing.T) {
 		t.Fatalf("ssh-keygen: %v %s: install openssh-client", err, out)
 	}
 	locked := filepath.Join(dir, "images.lock")
-	must(t, "lock", "-f", images, "-o", locked, "--server", w.mirror.admin)
-	must(t, "prefetch", "-f", locked, "--platform", "all", "--referrers", "--server", w.mirror.admin)
-	must(t, "lock", "--check", "-f", locked, "--server", w.mirror.admin)
+	must(t, "lock", "-f", images, "-o", locked, "--config", w.mirror.file)
+	must(t, "prefetch", "-f", locked, "--platform", "all", "--referrers", "--config", w.mirror.file)
+	must(t, "lock", "--check", "-f", locked, "--config", w.mirror.file)
 	w.hub.SwitchOff()
 	site := filepath.Join(dir, "site.tar")
-	must(t, "export", "-o", site, "-f", locked, "--platform", "all", "--referrers", "--split", "16MiB", "--sign", filepath.Join(dir, "key"), "--server", w.mirror.admin)
+	must(t, "export", "-o", site, "-f", locked, "--platform", "all", "--referrers", "--split", "16MiB", "--sign", filepath.Join(dir, "key"), "--config", w.mirror.file)
 
 	island := startIsland(t)
-	out := must(t, "import", site, "--pin", "--verify", filepath.Join(dir, "key.pub"), "--server", island.admin)
+	out := must(t, "import", site, "--pin", "--verify", filepath.Join(dir, "key.pub"), "--config", island.file)
 	if n := strings.Count(out, "complete, pinned"); n < len(w.images) {
 		t.Errorf("%d images came whole, want %d:\n%s", n, len(w.images), out)
 	}
@@ -95,7 +95,7 @@ func TestImagesAreCarriedOverTheGap(t *testing.T) {
 // carried makes a bundle of the whole catalogue.
 func carried(t *testing.T, w *world, file string, args ...string) {
 	t.Helper()
-	args = append([]string{"export", "-o", file, "--platform", "all", "--referrers", "--fetch", "--server", w.mirror.admin}, args...)
+	args = append([]string{"export", "-o", file, "--platform", "all", "--referrers", "--fetch", "--config", w.mirror.file}, args...)
 	for repo := range w.images {
 		args = append(args, repo+":"+catalogueTag)
 	}
@@ -107,12 +107,12 @@ func TestDeltaOverTheGap(t *testing.T) {
 	w := newWorld(t, worldOptions{mirror: mirrorOptions{}})
 	dir := stateDir(t)
 	first, second, inventory := filepath.Join(dir, "first.tar"), filepath.Join(dir, "second.tar"), filepath.Join(dir, "inv")
-	must(t, "export", "-o", first, plainOCI+":"+catalogueTag, "--fetch", "--server", w.mirror.admin)
+	must(t, "export", "-o", first, plainOCI+":"+catalogueTag, "--fetch", "--config", w.mirror.file)
 	island := startIsland(t)
-	must(t, "import", first, "--server", island.admin)
-	must(t, "inventory", "-o", inventory, "--server", island.admin)
+	must(t, "import", first, "--config", island.file)
+	must(t, "inventory", "-o", inventory, "--config", island.file)
 	// Both have the layer of busybox in common.
-	must(t, "export", "-o", second, plainOCI+":"+catalogueTag, bigDocker+":"+catalogueTag, "--fetch", "--lacking", inventory, "--server", w.mirror.admin)
+	must(t, "export", "-o", second, plainOCI+":"+catalogueTag, bigDocker+":"+catalogueTag, "--fetch", "--lacking", inventory, "--config", w.mirror.file)
 	big := w.images[bigDocker]
 	changed := int64(len(big.bytes)) + int64(len(big.blobs[1].bytes)) + int64(len(big.blobs[2].bytes))
 	info, err := os.Stat(second)
@@ -123,7 +123,7 @@ func TestDeltaOverTheGap(t *testing.T) {
 	if float64(info.Size()) > 1.05*float64(changed) {
 		t.Errorf("the delta has %d bytes for %d that changed", info.Size(), changed)
 	}
-	must(t, "import", second, "--server", island.admin)
+	must(t, "import", second, "--config", island.file)
 	for _, open := range []func(testing.TB, string) store{openDocker, openContainerd24, openPodman} {
 		s := open(t, island.addr)
 		pull(t, s, bigDocker+":"+catalogueTag, big)
@@ -138,7 +138,7 @@ func TestKilledExportAndImportGoOn(t *testing.T) {
 	dir := stateDir(t)
 	site, whole := filepath.Join(dir, "site.tar"), filepath.Join(dir, "whole.tar")
 	carried(t, w, whole)
-	args := []string{"export", "-o", site, "--platform", "all", "--referrers", "--split", "1MiB", "--server", w.mirror.admin}
+	args := []string{"export", "-o", site, "--platform", "all", "--referrers", "--split", "1MiB", "--config", w.mirror.file}
 	for repo := range w.images {
 		args = append(args, repo+":"+catalogueTag)
 	}
@@ -161,15 +161,15 @@ func TestKilledExportAndImportGoOn(t *testing.T) {
 	island := startIsland(t)
 	for range 5 {
 		n := fileCount(filepath.Join(island.dir, "blobs/sha256/*/*"))
-		killedWhen(t, []string{"import", site, "--server", island.admin}, func() bool {
+		killedWhen(t, []string{"import", site, "--config", island.file}, func() bool {
 			return fileCount(filepath.Join(island.dir, "blobs/sha256/*/*")) > n+rand.IntN(8)
 		})
-		if out := must(t, "ls", "--json", "--server", island.admin); strings.Contains(out, catalogueTag) && strings.Contains(out, "library/") {
+		if out := must(t, "ls", "--json", "--config", island.file); strings.Contains(out, catalogueTag) && strings.Contains(out, "library/") {
 			break // the last one was too quick
 		}
 	}
 	var came struct{ Had, Taken int }
-	if err := json.Unmarshal([]byte(must(t, "import", site, "--json", "--server", island.admin)), &came); err != nil {
+	if err := json.Unmarshal([]byte(must(t, "import", site, "--json", "--config", island.file)), &came); err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("of killed imports %d things were kept, %d came at last", came.Had, came.Taken)

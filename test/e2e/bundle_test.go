@@ -59,7 +59,7 @@ func TestArchivesOfOtherToolsAreImported(t *testing.T) {
 	} {
 		t.Run(tt.file, func(t *testing.T) {
 			island := startIsland(t)
-			args := append([]string{"import", at(tt.file), "--json", "--server", island.admin}, tt.args...)
+			args := append([]string{"import", at(tt.file), "--json", "--config", island.file}, tt.args...)
 			var came struct {
 				Images []struct {
 					Ref, Digest  string
@@ -97,8 +97,8 @@ func TestOtherToolsReadOurBundles(t *testing.T) {
 	dir := stateDir(t)
 	oci, archive := filepath.Join(dir, "site.tar"), filepath.Join(dir, "docker.tar")
 	name, many := plainOCI+":"+catalogueTag, manyOCI+":"+catalogueTag
-	must(t, "export", "-o", oci, name, many, "--platform", "all", "--fetch", "--server", w.mirror.admin)
-	must(t, "export", "-o", archive, name, many, "--format", "docker-archive", "--platform", "linux/amd64", "--server", w.mirror.admin)
+	must(t, "export", "-o", oci, name, many, "--platform", "all", "--fetch", "--config", w.mirror.file)
+	must(t, "export", "-o", archive, name, many, "--format", "docker-archive", "--platform", "linux/amd64", "--config", w.mirror.file)
 	runs := func(t *testing.T, s runner, repo string) {
 		t.Helper()
 		if got, err := s.run(t.Context(), repo+":"+catalogueTag); err != nil || got != w.images[repo].says {
@@ -125,7 +125,7 @@ func TestOtherToolsReadOurBundles(t *testing.T) {
 	t.Run("crane", func(t *testing.T) {
 		s := openCrane(t, w.mirror.addr).(*craneStore)
 		single := filepath.Join(dir, "one.tar")
-		must(t, "export", "-o", single, name, "--format", "docker-archive", "--platform", "linux/amd64", "--server", w.mirror.admin)
+		must(t, "export", "-o", single, name, "--format", "docker-archive", "--platform", "linux/amd64", "--config", w.mirror.file)
 		if _, err := s.crane(t.Context(), "validate", "--tarball", single); err != nil {
 			t.Error(err)
 		}

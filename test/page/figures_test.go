@@ -43,7 +43,7 @@ func TestFiguresAreTrue(t *testing.T) {
 	hub.Settle(t)
 
 	var status admin.Status
-	fetch(t, s.admin+"/api/v1/status", &status)
+	s.fetch(t, "/api/v1/status", &status)
 	u := status.Usage
 	const parts = 5 // index, manifest, configuration, two layers
 	gets := int64(hub.ManifestGets(image.Digest) + hub.ManifestGets(child.Digest))
@@ -64,7 +64,7 @@ func TestFiguresAreTrue(t *testing.T) {
 
 	var series admin.Series
 	err = eventually(30*time.Second, func() error { // what just happened is in it at once
-		fetch(t, s.admin+"/api/v1/series?span=hour", &series)
+		s.fetch(t, "/api/v1/series?span=hour", &series)
 		if series.Sum != u.Traffic {
 			return fmt.Errorf("the history has %+v, want %+v", series.Sum, u.Traffic)
 		}
@@ -73,7 +73,7 @@ func TestFiguresAreTrue(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
-	out, err := exec.Command(program, "status", "--server", s.admin).Output()
+	out, err := exec.Command(program, "status", "--config", s.config).Output()
 	if err != nil {
 		t.Fatalf("forebay status: %v", err)
 	}
@@ -87,7 +87,7 @@ func TestFiguresAreTrue(t *testing.T) {
 func checkClients(t *testing.T, s *server, size, parts int64) {
 	t.Helper()
 	var list admin.ClientList
-	fetch(t, s.admin+"/api/v1/clients", &list)
+	s.fetch(t, "/api/v1/clients", &list)
 	got := map[string]admin.Tally{}
 	for _, c := range list.Clients {
 		got[c.Address] = c.Tally
@@ -102,15 +102,20 @@ func checkClients(t *testing.T, s *server, size, parts int64) {
 	}
 }
 
-func fetch(t *testing.T, url string, to any) {
+func (s *server) fetch(t *testing.T, path string, to any) {
 	t.Helper()
-	res, err := http.Get(url)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.admin+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+s.token)
+	res, err := http.DefaultClient.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer http.DefaultClient.CloseIdleConnections()
 	defer res.Body.Close()
 	if err := json.NewDecoder(res.Body).Decode(to); err != nil || res.StatusCode != http.StatusOK {
-		t.Fatalf("get %s: %s, %v", url, res.Status, err)
+		t.Fatalf("get %s: %s, %v", path, res.Status, err)
 	}
 }

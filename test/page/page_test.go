@@ -37,6 +37,7 @@ func TestPage(t *testing.T) {
 
 	settings, err := json.Marshal(map[string]string{
 		"data": w.data.admin, "empty": w.empty.admin, "guarded": w.guarded.admin, "token": adminToken,
+		"dataToken": w.data.token, "emptyToken": w.empty.token,
 		"control": control.URL, "chromium": chromium, "screenshots": os.Getenv("PAGE_SCREENSHOTS"),
 	})
 	if err != nil {

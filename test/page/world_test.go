@@ -38,6 +38,7 @@ type server struct {
 	program         string
 	config          string
 	registry, admin string // base URLs
+	token           string // that it made for itself, unless one is configured
 	cmd             *exec.Cmd
 	log             string
 }
@@ -94,6 +95,13 @@ func newServer(t *testing.T, program, dir, name, more string) *server {
 	if err := s.start(); err != nil {
 		b, _ := os.ReadFile(s.log) // only to tell more
 		t.Fatalf("start %s: %v\n%s", name, err, b)
+	}
+	if !strings.Contains(more, "admin_token") {
+		token, err := os.ReadFile(filepath.Join(dir, name, "admin.token"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.token = strings.TrimSpace(string(token))
 	}
 	t.Cleanup(func() {
 		if err := s.stop(); err != nil {

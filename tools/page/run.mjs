@@ -1,5 +1,5 @@
 // Drives Chromium over the dashboard. test/page starts it, with the addresses of
-// three mirrors (with data, empty, with a token) and of what changes the world around them.
+// three mirrors (with data, empty, with a configured token) and of what changes the world around them.
 // Each step prints "ok NAME" or "not ok NAME: WHY"; figures begin with "# ".
 
 import { readFileSync, mkdirSync } from "node:fs";
@@ -42,6 +42,9 @@ async function step(name, options, work) {
   const complaints = [];
   const context = await browser.newContext({ viewport: wide, colorScheme: "light", reducedMotion: "reduce", ...options });
   await context.grantPermissions(["clipboard-read", "clipboard-write"]);
+  await context.addInitScript(([places, name]) => { // signed in, but where that is what is tested
+    if (places[location.origin]) sessionStorage.setItem(name, places[location.origin]);
+  }, [{ [world.data]: world.dataToken, [world.empty]: world.emptyToken }, "forebay-token"]);
   const page = await context.newPage();
   page.setDefaultTimeout(15000);
   page.on("console", (m) => {
@@ -425,7 +428,7 @@ await step("another page cannot reach in", { excuse: () => true }, async (page) 
     return tries;
   }, world.data);
   must(outcome.read === "refused" && outcome.write === "refused" && outcome.frame === "refused", JSON.stringify(outcome));
-  const jobs = await (await fetch(world.data + "/api/v1/jobs")).json();
+  const jobs = await (await fetch(world.data + "/api/v1/jobs", { headers: { Authorization: "Bearer " + world.dataToken } })).json();
   must(jobs.jobs.length === 0, "a foreign page has started a job");
 });
 

@@ -71,7 +71,7 @@ async function ask(path, init) {
 }
 
 // isRefusal reports whether somebody has to sign in first.
-export const isRefusal = (fault) => fault.status === 401 || fault.code === "no_token" || fault.code === "foreign_host";
+export const isRefusal = (fault) => fault.status === 401 || ["no_token", "foreign_host", "forwarded"].includes(fault.code);
 
 export function get(path, query, signal) {
   const params = new URLSearchParams();

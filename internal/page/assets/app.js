@@ -80,7 +80,7 @@ function signIn(fault) {
   document.title = "Sign in · Forebay";
   const wrong = Boolean(token()) && fault.status === 401;
   setToken("");
-  if (fault.code === "no_token" || fault.code === "foreign_host") {
+  if (fault.status !== 401) {
     fill(main, h("div", { class: "view sign-in" }, h("h1", { text: "Not open to this address" }), h("p", { text: fault.message }),
       h("button", { class: "button", type: "button", text: "Try again", on: { click: leave } })));
     return;
@@ -94,7 +94,7 @@ function signIn(fault) {
   } } },
     h("label", { for: "token", text: "Admin token" }), input,
     wrong && h("p", { class: "wrong", id: "token-wrong", role: "alert", text: "That is not the token of this server." }),
-    h("p", { class: "soft", id: "token-help", text: "It is in the file that admin_token_file names. It is kept until this tab is closed." }),
+    h("p", { class: "soft", id: "token-help", text: "It is in the file that admin_token_file names, else in admin.token in the storage folder. It is kept until this tab is closed." }),
     h("button", { class: "button primary", type: "submit", text: "Sign in" }));
   fill(main, h("div", { class: "view sign-in" }, h("h1", { text: "Sign in" }), form));
   input.focus();

@@ -1,0 +1,49 @@
+package admin
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+
+	"forebay/internal/statefile"
+)
+
+// OwnToken is the name, in the storage folder, of the file with the token that a mirror makes for
+// itself when its admin listener is on loopback and none is configured: whoever may read the
+// folder may operate the mirror.
+const OwnToken = "admin.token"
+
+// tokenMost bounds the length of a token.
+const tokenMost = 4096
+
+// ReadToken reads the token in a file. A line break at its end is dropped.
+func ReadToken(name string) (string, error) {
+	text, err := os.ReadFile(name)
+	if err != nil {
+		return "", err
+	}
+	token := strings.TrimRight(string(text), "\r\n")
+	if token == "" || len(token) > tokenMost || strings.ContainsAny(token, " \t\r\n") {
+		return "", fmt.Errorf("%q holds no token", name)
+	}
+	return token, nil
+}
+
+// MakeToken returns the token in a file. If the file is not there, or holds none, it gets a new one
+// and only its owner may read it. One process at a time may call it. With an error it returns a token
+// that is nowhere but here.
+func MakeToken(name string) (string, error) {
+	token, err := ReadToken(name)
+	var failed *fs.PathError
+	switch {
+	case err == nil:
+		return token, nil
+	case errors.As(err, &failed) && !errors.Is(err, fs.ErrNotExist):
+		return rand.Text(), err
+	}
+	token = rand.Text()
+	return token, statefile.Replace(name, []byte(token+"\n"))
+}
