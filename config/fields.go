@@ -29,12 +29,13 @@ const (
 // where its value goes, and how it is explained. The decoder, the environment, the
 // flags, the printer and the reference all read it.
 type field struct {
-	name   string
-	kind   kind
-	what   string // what is allowed, as a noun: "a duration"
-	doc    string // for the reference: what it does, what its default means
-	secret bool
-	file   bool // the value is a file name: one in the file is relative to the file
+	name    string
+	kind    kind
+	what    string // what is allowed, as a noun: "a duration"
+	doc     string // for the reference: what it does, what its default means
+	secret  bool
+	file    bool // the value is a file name: one in the file is relative to the file
+	private bool // of a file: what is in it is secret
 
 	set    func(text string) error // sets a scalar; adds one element of a list or table
 	clear  func()                  // empties a list or table
@@ -61,7 +62,7 @@ func (c *Config) fields() []field {
 			"Address of /metrics, /healthz, /readyz and of the admin API, which the operator's commands use. Keep it off public networks. `off` turns it off."),
 		secretField("admin_token", &c.AdminToken,
 			"Token that the admin API asks for, at least 16 characters. Prefer `admin_token_file`. Without one the server makes itself a token where `admin_listen` is a loopback address, in `admin.token` in the folder of `storage.dir`, which the commands find; on any other address the API is not served."),
-		fileField("admin_token_file", &c.AdminTokenFile, "File with that token; a line break at its end is dropped."),
+		secretFileField("admin_token_file", &c.AdminTokenFile, "File with that token; a line break at its end is dropped."),
 		boolField("admin_pprof", &c.AdminPprof,
 			"Serves profiles of the running program below /debug/pprof/ of `admin_listen`, to whom the admin API answers."),
 		{name: "tls", kind: section, fields: c.TLS.fields("listen"),
@@ -102,7 +103,7 @@ func (t *TLS) fields(listener string) []field {
 	return []field{
 		fileField("cert_file", &t.CertFile,
 			"PEM file with the certificate of `"+listener+"`, followed by its intermediates. Read again when it changes."),
-		fileField("key_file", &t.KeyFile, "PEM file with its private key."),
+		secretFileField("key_file", &t.KeyFile, "PEM file with its private key."),
 	}
 }
 
@@ -135,7 +136,7 @@ func (t *Tracing) fields() []field {
 		tracesField(&t.Endpoint),
 		secretField("headers", &t.Headers,
 			"Headers that the collector wants, as `name=value` pairs separated by commas. Prefer `headers_file`."),
-		fileField("headers_file", &t.HeadersFile, "File with those pairs, all in one line."),
+		secretFileField("headers_file", &t.HeadersFile, "File with those pairs, all in one line."),
 		percentField("ratio", &t.Ratio,
 			"Share of the requests of which a trace is kept. A client that sends a `traceparent` decides for its own request."),
 	}
@@ -181,7 +182,7 @@ func (w *Webhooks) fields() []field {
 	return []field{
 		secretField("secret", &w.Secret,
 			"Lets registries tell of a push, by a POST to /webhooks/SECRET of `admin_listen`: Docker Hub, GitHub, Quay, Harbor, ACR, ECR (EventBridge) and distribution. A tag that is known is then checked at once with one HEAD; nothing in the payload is believed. At least 16 letters, digits, `-` or `_`. Empty: off. Append `?upstream=NAME` for a registry that calls itself otherwise than in `upstreams`. Prefer `secret_file`."),
-		fileField("secret_file", &w.SecretFile, "File with that secret; a line break at its end is dropped."),
+		secretFileField("secret_file", &w.SecretFile, "File with that secret; a line break at its end is dropped."),
 	}
 }
 
@@ -236,11 +237,11 @@ func (u *Upstream) connectionFields() []field {
 			"Which addresses are connected to. Docker Hub counts anonymous pulls over IPv6 for a whole /64, which other machines may share: with `ipv4` they count for one address."),
 		fileField("ca_file", &u.CAFile, "PEM file with certificates to trust beside the system's."),
 		fileField("client_cert_file", &u.ClientCertFile, "PEM file with a client certificate for the registry and its token server. Neither redirect targets nor stand-ins are shown it."),
-		fileField("client_key_file", &u.ClientKeyFile, "PEM file with its private key."),
+		secretFileField("client_key_file", &u.ClientKeyFile, "PEM file with its private key."),
 		proxyField(&u.Proxy),
 		textField("proxy_username", &u.ProxyUsername, "User for the proxy."),
 		secretField("proxy_password", &u.ProxyPassword, "Password of `proxy_username`. Prefer `proxy_password_file`."),
-		fileField("proxy_password_file", &u.ProxyPasswordFile, "File with that password; a line break at its end is dropped."),
+		secretFileField("proxy_password_file", &u.ProxyPasswordFile, "File with that password; a line break at its end is dropped."),
 		boolField("allow_private", &u.AllowPrivate,
 			"Lets redirects and token servers be on private addresses. Without it they may be only when the endpoint is written as one, or with a name of one label or below .internal, .intranet, .private, .corp, .home, .lan, .local, .localdomain, .svc or .home.arpa. An endpoint on loopback may lead to loopback too. A well-known public registry is never contacted at a private address without it. Link-local and metadata addresses, and our own listeners, are never contacted."),
 		textField("trust", &u.Trust, "Upstreams with the same name here believe each other: when one says that it holds what came from another, that is served for it. Else content that is kept comes once more from each registry that says that it holds it, and is compared. Default: a name of its own; well-known public registries without credentials share one, since nothing of theirs is private."),
@@ -279,6 +280,13 @@ func textField(name string, p *string, doc string) field {
 func fileField(name string, p *string, doc string) field {
 	f := textField(name, p, doc)
 	f.what, f.file = "a file name", true
+	return f
+}
+
+// secretFileField is a file that nobody else should be able to read.
+func secretFileField(name string, p *string, doc string) field {
+	f := fileField(name, p, doc)
+	f.private = true
 	return f
 }
 

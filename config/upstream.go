@@ -182,8 +182,8 @@ func (a *Account) fields() []field {
 	return []field{
 		textField("username", &a.Username, "User for the registry or its token server. Without one pulls are anonymous."),
 		secretField("password", &a.Password, "Password or access token of `username`. Prefer `password_file`."),
-		fileField("password_file", &a.PasswordFile, "File with the password; a line break at its end is dropped."),
-		fileField("docker_config", &a.DockerConfig, "A docker config.json, or the folder of one, to take credentials from, credential helpers included, in place of `username`."),
+		secretFileField("password_file", &a.PasswordFile, "File with the password; a line break at its end is dropped."),
+		secretFileField("docker_config", &a.DockerConfig, "A docker config.json, or the folder of one, to take credentials from, credential helpers included, in place of `username`."),
 	}
 }
 

@@ -32,8 +32,10 @@ func newConfigCheck(p command.Process) *cobra.Command {
 		Short: "Tell whether the configuration is right",
 		Long: `Checks the file, and with it the environment and the flags, just as "forebay serve"
 does at its start. All faults are told at once, each with its line and with what is
-allowed. Nothing is contacted and nothing is changed, but with --online: then the
-bucket of storage.s3 is tried with an object that is put, read and removed again.`,
+allowed. What works and gives away what is secret is warned of: passwords over plain
+HTTP, credentials that serve whoever reaches the listener, files that others can read.
+Nothing is contacted and nothing is changed, but with --online: then the bucket of
+storage.s3 is tried with an object that is put, read and removed again.`,
 		Example: `  forebay config check
   forebay config check /etc/forebay/forebay.yaml
   forebay config check --online`,
@@ -50,6 +52,9 @@ bucket of storage.s3 is tried with an object that is put, read and removed again
 			if err := checkOnline(cmd.Context(), c, p); err != nil {
 				return err
 			}
+		}
+		for _, w := range c.Warnings() {
+			fmt.Fprintln(p.Stderr, "warning:", w)
 		}
 		name := c.File
 		if name == "" {

@@ -98,6 +98,29 @@ func get(t *testing.T, url string, headers ...string) (int, string) {
 	return response.StatusCode, string(body)
 }
 
+func TestStartAndCheckWarnOfWhatGivesSecretsAway(t *testing.T) {
+	password := write(t, "password", "hunter2\n")
+	if err := os.Chmod(password, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	yaml := fmt.Sprintf("storage: {dir: %q}\nupstreams: {docker.io: {endpoints: ['http://192.0.2.1:5000'], username: u, password_file: %q}}\n", t.TempDir(), password)
+	wants := []string{"http://192.0.2.1:5000 gets the password unencrypted", "can be read by every user of this machine", "whoever reaches :5000 can pull"}
+	code, stdout, stderr := execute(t, nil, "config", "check", write(t, "forebay.yaml", yaml))
+	if code != 0 || !strings.Contains(stdout, ": right;") || strings.Count(stderr, "warning: ") != len(wants) {
+		t.Errorf("config check = %d\n%s%s\nwant 0 and %d warnings", code, stdout, stderr, len(wants))
+	}
+	s := start(t, yaml)
+	for _, want := range wants {
+		if !strings.Contains(stderr, want) {
+			t.Errorf("config check does not warn that %s:\n%s", want, stderr)
+		}
+		// The test's own flags have it listen on loopback.
+		if log := s.stderr.String(); !strings.Contains(log, want) && !strings.HasPrefix(want, "whoever") || strings.Contains(log, "hunter2") {
+			t.Errorf("the start does not warn that %s, or tells the password:\n%s", want, log)
+		}
+	}
+}
+
 func TestServeMirrorsAndKeeps(t *testing.T) {
 	hub := hubtest.New(t, hubtest.Options{})
 	image := hub.PushImage("library/alpine", "latest", hubtest.ImageSpec{})

@@ -32,18 +32,24 @@ func ReadToken(name string) (string, error) {
 	return token, nil
 }
 
-// MakeToken returns the token in a file. If the file is not there, or holds none, it gets a new one
-// and only its owner may read it. One process at a time may call it. With an error it returns a token
+// MakeToken returns the token in a file. If the file is not there, holds none, or was open to others,
+// it gets a new one and only its owner may read it. One process at a time may call it. With an error it returns a token
 // that is nowhere but here.
 func MakeToken(name string) (string, error) {
 	token, err := ReadToken(name)
 	var failed *fs.PathError
 	switch {
-	case err == nil:
+	case err == nil && private(name):
 		return token, nil
 	case errors.As(err, &failed) && !errors.Is(err, fs.ErrNotExist):
 		return rand.Text(), err
 	}
-	token = rand.Text()
+	token = rand.Text() // 130 bits
 	return token, statefile.Replace(name, []byte(token+"\n"))
+}
+
+// private reports whether only the owner of a file may read and write it.
+func private(name string) bool {
+	info, err := os.Stat(name)
+	return err == nil && info.Mode().Perm()&0o077 == 0
 }

@@ -39,6 +39,19 @@ func TestATokenIsMadeOnceAndForItsOwnerOnly(t *testing.T) {
 			t.Errorf("MakeToken over %.10q = %q, %v; want a new one", text, again, err)
 		}
 	}
+	for _, mode := range []os.FileMode{0o640, 0o604, 0o620, 0o644} {
+		before, err := MakeToken(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(name, mode); err != nil {
+			t.Fatal(err)
+		}
+		after, err := MakeToken(name)
+		if info, serr := os.Stat(name); err != nil || serr != nil || after == before || info.Mode() != 0o600 {
+			t.Errorf("MakeToken of a file of mode %04o keeps it, %v %v", mode, err, serr)
+		}
+	}
 	if left, err := filepath.Glob(filepath.Join(filepath.Dir(name), "*")); len(left) != 1 || err != nil {
 		t.Errorf("the folder holds %q, %v; want the token", left, err)
 	}

@@ -1,0 +1,156 @@
+package config
+
+import (
+	"cmp"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// Warnings returns what works and gives away what is secret: passwords and tokens that go over plain
+// HTTP, credentials that serve whoever reaches the listener, and files with secrets that others
+// can read. None of them holds a secret.
+func (c *Config) Warnings() []Fault {
+	w := warner{config: c}
+	w.listeners()
+	for i := range c.Upstreams {
+		w.upstream(&c.Upstreams[i])
+	}
+	if plain(c.Tracing.Endpoint) && !c.Tracing.Headers.Empty() {
+		w.add("tracing.endpoint", "%s gets the headers unencrypted: use https://", c.Tracing.Endpoint)
+	}
+	w.files()
+	slices.SortStableFunc(w.faults, func(a, b Fault) int { return cmp.Compare(a.Key, b.Key) })
+	return w.faults
+}
+
+type warner struct {
+	collector
+	config *Config
+}
+
+func (w *warner) add(key, format string, args ...any) {
+	w.collector.add(w.config.origins[key], key, format, args...)
+}
+
+// listeners warns of what comes in unencrypted, and of what goes out to everybody.
+func (w *warner) listeners() {
+	c := w.config
+	if open := c.AdminListen != "" && !OnLoopback(c.AdminListen); open && !c.AdminTLS.Enabled() {
+		if !c.AdminToken.Empty() {
+			w.add("admin_listen", "the token comes to %s unencrypted: set admin_tls, or listen on a loopback address", c.AdminListen)
+		}
+		if !c.Webhooks.Secret.Empty() {
+			w.add("webhooks.secret", "it comes to %s unencrypted: set admin_tls, or have a proxy on this machine that speaks TLS", c.AdminListen)
+		}
+	}
+	if OnLoopback(c.Listen) {
+		return
+	}
+	var names []string
+	for i := range c.Upstreams {
+		if u := &c.Upstreams[i]; !u.Offline && u.secretive() {
+			names = append(names, u.Name)
+		}
+	}
+	if len(names) > 0 {
+		w.add("listen", "whoever reaches %s can pull what the credentials of %s may read: let only those reach it who may, or listen on a loopback address",
+			c.Listen, strings.Join(names, ", "))
+	}
+}
+
+// secretive reports whether the registry, or one that stands in for it, gives us more than it
+// gives everybody.
+func (u *Upstream) secretive() bool {
+	return u.named() || u.ClientCertFile != "" || slices.ContainsFunc(u.Endpoints, func(e Endpoint) bool { return e.Account.named() })
+}
+
+// named reports whether the registry itself is ever given a password.
+func (u *Upstream) named() bool {
+	return u.Credentials == CredentialsAWS || u.Account.named() || slices.ContainsFunc(u.FallbackCredentials, Account.named)
+}
+
+func (a Account) named() bool { return a != Account{} }
+
+// upstream warns of passwords that go out unencrypted.
+func (w *warner) upstream(u *Upstream) {
+	path := "upstreams." + u.Name
+	for i := range u.Endpoints {
+		e := &u.Endpoints[i]
+		if gets := e.StandIn && e.Account.named() || !e.StandIn && u.named(); gets && plain(e.URL) {
+			w.add(join(path, "endpoints"), "%s gets the password unencrypted: use https://", e.URL)
+		}
+	}
+	if u.ProxyUsername != "" && plain(u.Proxy) {
+		w.add(join(path, "proxy"), "%s gets the password unencrypted: use https://", u.Proxy)
+	}
+}
+
+// plain reports whether others can listen on the way to a URL.
+func plain(raw string) bool {
+	u, err := url.Parse(raw)
+	return err == nil && u.Scheme == "http" && !loopbackName(u.Hostname())
+}
+
+// files warns of files with secrets that others can read.
+func (w *warner) files() {
+	c := w.config
+	inFile := ""
+	check := func(path string, f field) {
+		switch {
+		case f.secret && f.get()[0] != "" && c.origins[path].source == fromFile:
+			inFile = cmp.Or(inFile, path)
+		case f.private && f.get()[0] != "":
+			w.file(path, f.get()[0])
+		}
+	}
+	walk("", c.fields(), check)
+	for i := range c.Upstreams {
+		walk("upstreams."+c.Upstreams[i].Name, c.Upstreams[i].fields(), check)
+	}
+	if inFile != "" {
+		w.file(inFile, c.File)
+	}
+}
+
+// file warns if others can read a file. One that cannot be looked at is somebody else's to tell.
+func (w *warner) file(path, name string) {
+	info, err := os.Stat(name)
+	if err == nil && info.IsDir() {
+		name = filepath.Join(name, "config.json") // the one key that may name a folder is docker_config
+		info, err = os.Stat(name)
+	}
+	if err != nil {
+		return
+	}
+	const group, others = 0o060, 0o006 // who can write can read: what is written is what is used
+	var who string
+	switch mode := info.Mode().Perm(); {
+	case mode&others != 0:
+		who = "every user of this machine"
+	case mode&group != 0:
+		who = "its group"
+	default:
+		return
+	}
+	w.add(path, "%q can be read by %s (mode %04o): chmod 600", name, who, info.Mode().Perm())
+}
+
+// walk calls fn with every field that has a value of its own, and its path.
+func walk(path string, fields []field, fn func(path string, f field)) {
+	for _, f := range fields {
+		at := join(path, f.name)
+		switch f.kind {
+		case section:
+			walk(at, f.fields, fn)
+		case records:
+			for i, e := range f.elements() {
+				walk(nth(at, i), e.fields, fn)
+			}
+		default:
+			fn(at, f)
+		}
+	}
+}

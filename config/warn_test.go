@@ -1,0 +1,167 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// warned returns the warnings of a configuration, without where they come from.
+func warned(t *testing.T, text string, env ...string) []string {
+	t.Helper()
+	var all []string
+	for _, w := range mustLoad(t, text, env...).Warnings() {
+		w.Where = Origin{}
+		all = append(all, w.String())
+	}
+	return all
+}
+
+func TestSecretsInTheClearAreWarnedOf(t *testing.T) {
+	const secret = "hunter2-hunter2-hunter2"
+	account := "{username: u, password: " + secret + "}"
+	const private = "listen: 127.0.0.1:5000\n"
+	open := func(addr, names string) string {
+		return "listen: whoever reaches " + addr + " can pull what the credentials of " + names + " may read: let only those reach it who may, or listen on a loopback address"
+	}
+	plain := func(key, url string) string { return key + ": " + url + " gets the password unencrypted: use https://" }
+	for text, want := range map[string][]string{
+		"": nil,
+		"upstreams: {docker.io: " + account + "}": {open(":5000", "docker.io")},
+		"listen: 10.0.0.1:5000\nupstreams: {ghcr.io: " + account + ", docker.io: {}, quay.io: " + account + "}": {open("10.0.0.1:5000", "ghcr.io, quay.io")},
+		"upstreams: {docker.io: {fallback_credentials: [anonymous]}}":                                           nil,
+		"upstreams: {docker.io: {fallback_credentials: [" + account + "]}}":                                     {open(":5000", "docker.io")},
+		"upstreams: {public.ecr.aws: {credentials: aws}}":                                                       {open(":5000", "public.ecr.aws")},
+		"offline: true\nupstreams: {docker.io: " + account + "}":                                                nil,
+		private + "upstreams: {docker.io: " + account + "}":                                                     nil,
+		"listen: localhost:5000\nupstreams: {docker.io: " + account + "}":                                       nil,
+		"listen: '[::1]:5000'\nupstreams: {docker.io: " + account + "}":                                         nil,
+
+		private + "upstreams: {r.lan: {endpoints: ['http://r.lan:5000', 'https://r.lan'], username: u, password: " + secret + "}}":                          {plain("upstreams.r.lan.endpoints", "http://r.lan:5000")},
+		private + "upstreams: {r.lan: {endpoints: ['http://10.1.1.1'], fallback_credentials: [" + account + "]}}":                                           {plain("upstreams.r.lan.endpoints", "http://10.1.1.1")},
+		private + "upstreams: {r.lan: {endpoints: ['http://r.lan'], fallback_credentials: [anonymous]}}":                                                    nil,
+		private + "upstreams: {r.lan: {endpoints: ['http://r.lan']}}":                                                                                       nil,
+		private + "upstreams: {r.lan: {endpoints: ['http://127.0.0.1:5000', 'http://localhost', 'http://[::1]:1'], username: u, password: " + secret + "}}": nil,
+		private + "upstreams: {r.lan: {endpoints: ['https://r.lan', {url: 'http://other.lan', username: u, password: " + secret + "}]}}":                    {plain("upstreams.r.lan.endpoints", "http://other.lan")},
+		private + "upstreams: {r.lan: {endpoints: ['https://r.lan', {url: 'http://other.lan'}], username: u, password: " + secret + "}}":                    nil,
+		"upstreams: {r.lan: {endpoints: ['https://r.lan', {url: 'https://other.lan', username: u, password: " + secret + "}]}}":                             {open(":5000", "r.lan")},
+		private + "upstreams: {r.lan: {proxy: 'http://p.lan:3128', proxy_username: u, proxy_password: " + secret + "}}":                                     {plain("upstreams.r.lan.proxy", "http://p.lan:3128")},
+		private + "upstreams: {r.lan: {proxy: 'http://127.0.0.1:3128', proxy_username: u, proxy_password: " + secret + "}}":                                 nil,
+		private + "upstreams: {r.lan: {proxy: 'http://p.lan:3128'}}":                                                                                        nil,
+
+		"admin_listen: :5001\nadmin_token: " + secret:             {"admin_listen: the token comes to :5001 unencrypted: set admin_tls, or listen on a loopback address"},
+		"admin_listen: 127.0.0.1:5001\nadmin_token: " + secret:    nil,
+		"admin_listen: 'off'\nadmin_token: " + secret:             nil,
+		"admin_listen: :5001":                                     nil,
+		"admin_listen: :5001\nwebhooks: {secret: " + secret + "}": {"webhooks.secret: it comes to :5001 unencrypted: set admin_tls, or have a proxy on this machine that speaks TLS"},
+		"webhooks: {secret: " + secret + "}":                      nil,
+
+		"tracing: {endpoint: 'http://c.lan:4318', headers: a=" + secret + "}":     {"tracing.endpoint: http://c.lan:4318 gets the headers unencrypted: use https://"},
+		"tracing: {endpoint: 'http://c.lan:4318'}":                                nil,
+		"tracing: {endpoint: 'http://localhost:4318', headers: a=" + secret + "}": nil,
+	} {
+		got := warned(t, text)
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("warnings of %s (-want +got):\n%s", text, diff)
+		}
+		if strings.Contains(strings.Join(got, "\n"), secret) {
+			t.Errorf("warnings of %s tell the secret:\n%q", text, got)
+		}
+	}
+}
+
+func TestAListenerWithACertificateIsNotWarnedOf(t *testing.T) {
+	cert, key := writeCertificate(t, t.TempDir())
+	if got := warned(t, "admin_listen: :5001\nadmin_token: 0123456789abcdef\nwebhooks: {secret: 0123456789abcdef}\nadmin_tls: {cert_file: '"+cert+"', key_file: '"+key+"'}"); got != nil {
+		t.Errorf("warnings of a token over TLS = %q", got)
+	}
+}
+
+// Every key that names a file with a secret is here; a new one must be, too.
+func TestSecretFilesThatOthersCanReadAreWarnedOf(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "secret")
+	write(t, file, "0123456789abcdef\n")
+	docker := filepath.Join(dir, "docker")
+	if err := os.Mkdir(docker, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(docker, "config.json"), "{}")
+	cert, key := writeCertificate(t, dir)
+	const private = "listen: 127.0.0.1:5000\n"
+	texts := map[string]struct{ text, file string }{
+		"admin_token_file":                                   {"admin_token_file: '" + file + "'", file},
+		"tls.key_file":                                       {"tls: {cert_file: '" + cert + "', key_file: '" + key + "'}", key},
+		"admin_tls.key_file":                                 {"admin_tls: {cert_file: '" + cert + "', key_file: '" + key + "'}", key},
+		"webhooks.secret_file":                               {"webhooks: {secret_file: '" + file + "'}", file},
+		"tracing.headers_file":                               {"tracing: {endpoint: 'https://c.lan', headers_file: '" + filepath.Join(dir, "pair") + "'}", filepath.Join(dir, "pair")},
+		"storage.s3.access_key_id_file":                      {"storage: {s3: {bucket: b-b, access_key_id_file: '" + file + "', secret_access_key: x}}", file},
+		"storage.s3.secret_access_key_file":                  {"storage: {s3: {bucket: b-b, access_key_id: x, secret_access_key_file: '" + file + "'}}", file},
+		"upstreams.r.lan.password_file":                      {"upstreams: {r.lan: {username: u, password_file: '" + file + "'}}", file},
+		"upstreams.r.lan.docker_config":                      {"upstreams: {r.lan: {docker_config: '" + docker + "'}}", filepath.Join(docker, "config.json")},
+		"upstreams.r.lan.client_key_file":                    {"upstreams: {r.lan: {client_cert_file: '" + cert + "', client_key_file: '" + key + "'}}", key},
+		"upstreams.r.lan.proxy_password_file":                {"upstreams: {r.lan: {proxy: 'https://p.lan', proxy_username: u, proxy_password_file: '" + file + "'}}", file},
+		"upstreams.r.lan.endpoints.password_file":            {"upstreams: {r.lan: {endpoints: ['https://r.lan', {url: 'https://o.lan', username: u, password_file: '" + file + "'}]}}", file},
+		"upstreams.r.lan.endpoints.docker_config":            {"upstreams: {r.lan: {endpoints: ['https://r.lan', {url: 'https://o.lan', docker_config: '" + docker + "'}]}}", filepath.Join(docker, "config.json")},
+		"upstreams.r.lan.fallback_credentials.password_file": {"upstreams: {r.lan: {fallback_credentials: [{username: u, password_file: '" + file + "'}]}}", file},
+		"upstreams.r.lan.fallback_credentials.docker_config": {"upstreams: {r.lan: {fallback_credentials: [{docker_config: '" + docker + "'}]}}", filepath.Join(docker, "config.json")},
+	}
+	write(t, filepath.Join(dir, "pair"), "a=0123456789abcdef")
+	c := mustLoad(t, "upstreams: {r.lan: {endpoints: ['https://r.lan', {url: 'https://o.lan'}], fallback_credentials: [{username: u, password: p}]}}")
+	u := c.Upstream("r.lan")
+	known := map[string]bool{}
+	note := func(path string, f field) {
+		path = strings.NewReplacer("[1]", "", "[2]", "").Replace(path)
+		known[path] = true
+		if _, there := texts[path]; f.file && !there && f.name != "cert_file" && f.name != "client_cert_file" && f.name != "ca_file" && f.name != "dir" && f.name != "index_dir" {
+			t.Errorf("%s names a file, which is neither among those that hold secrets nor among those that do not", path)
+		}
+	}
+	walk("", c.fields(), note)
+	walk("upstreams.r.lan", u.fields(), note)
+	for key, one := range texts {
+		if !known[key] {
+			t.Errorf("there is no key %s", key)
+		}
+		for mode, want := range map[os.FileMode]string{
+			0o600: "", 0o400: "", 0o640: "its group (mode 0640)", 0o644: "every user of this machine (mode 0644)", 0o604: "every user of this machine (mode 0604)",
+			0o660: "its group (mode 0660)", 0o620: "its group (mode 0620)",
+		} {
+			if err := os.Chmod(one.file, mode); err != nil {
+				t.Fatal(err)
+			}
+			got := strings.Join(warned(t, private+one.text), "\n")
+			if wants := `"` + one.file + `" can be read by ` + want + ": chmod 600"; want == "" && got != "" || want != "" && !strings.HasSuffix(got, wants) {
+				t.Errorf("warnings of %s with mode %04o = %q, want %q", key, mode, got, want)
+			}
+		}
+	}
+}
+
+func TestAConfigurationFileWithSecretsIsWarnedOf(t *testing.T) {
+	for text, want := range map[string]string{
+		"listen: 127.0.0.1:5000\nadmin_token: 0123456789abcdef":                                            "admin_token",
+		"listen: 127.0.0.1:5000\nupstreams: {r.lan: {fallback_credentials: [{username: u, password: p}]}}": "upstreams.r.lan.fallback_credentials[1].password",
+		"listen: 127.0.0.1:5000\nupstreams: {r.lan: {}}":                                                   "",
+	} {
+		name := filepath.Join(t.TempDir(), "forebay.yaml")
+		write(t, name, text)
+		if err := os.Chmod(name, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		c, err := Load(Sources{File: name, Root: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := c.Warnings()
+		if want == "" && len(got) > 0 || want != "" && (len(got) != 1 || got[0].Key != want || !strings.Contains(got[0].Problem, name)) {
+			t.Errorf("warnings of %s = %v, want one of %s", text, got, want)
+		}
+	}
+	if got := warned(t, "", "FOREBAY_ADMIN_TOKEN=0123456789abcdef"); got != nil {
+		t.Errorf("warnings of a token in the environment = %q", got)
+	}
+}
