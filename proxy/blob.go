@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -40,11 +41,11 @@ func (h *Handler) blob(x *exchange) error {
 	if cond := x.r.Header.Get("If-Range"); cond != "" && cond != header["Etag"][0] {
 		asked = "" // of something else: the whole, as RFC 9110, 13.1.5 has it
 	}
-	span, form := wire.ParseRange(asked)
-	if form == wire.ManyRanges && b.File() != nil {
-		return sendParts(x, b)
+	ranges := wire.ParseRange(asked)
+	if len(ranges) > 1 && b.File() != nil {
+		return sendParts(x, b, ranges)
 	}
-	return h.sendBlob(x, b, span, form)
+	return h.sendBlob(x, b, ranges)
 }
 
 // sendRedirect redirects a client that GETs a blob to the bucket, if that is configured. Whoever
@@ -68,34 +69,25 @@ func (h *Handler) sendRedirect(x *exchange) (bool, error) {
 }
 
 // sendParts sends several parts of a complete blob, for podman's partial pulls and stargz.
-func sendParts(x *exchange, b blob) error {
-	w := &partsWriter{ResponseWriter: &x.w}
-	http.ServeContent(w, x.r, "", time.Time{}, b.File())
-	if !w.refused {
-		return nil
+func sendParts(x *exchange, b blob, ranges []wire.ByteRange) error {
+	spans := wire.Spans(ranges, b.Size())
+	if len(spans) == 0 {
+		return outside(x, b.Size())
 	}
-	x.w.Header().Del("X-Content-Type-Options")
-	x.w.Header().Set("Content-Range", fmt.Sprintf("bytes */%d", b.Size()))
+	asked := make([]string, len(spans))
+	for i, s := range spans {
+		asked[i] = fmt.Sprintf("%d-%d", s.Off, s.End-1)
+	}
+	r := x.r.WithContext(x.r.Context()) // a copy
+	r.Header = http.Header{"Range": {"bytes=" + strings.Join(asked, ",")}}
+	http.ServeContent(&x.w, r, "", time.Time{}, b.File())
+	return nil
+}
+
+// outside is the error of a range that lies outside of a blob.
+func outside(x *exchange, size int64) error {
+	x.w.Header().Set("Content-Range", fmt.Sprintf("bytes */%d", size))
 	return errRange
-}
-
-// partsWriter suppresses the refusal that net/http writes, which is no error document.
-type partsWriter struct {
-	http.ResponseWriter
-	refused bool
-}
-
-func (w *partsWriter) WriteHeader(status int) {
-	if w.refused = status == http.StatusRequestedRangeNotSatisfiable; !w.refused {
-		w.ResponseWriter.WriteHeader(status)
-	}
-}
-
-func (w *partsWriter) Write(p []byte) (int, error) {
-	if w.refused {
-		return len(p), nil
-	}
-	return w.ResponseWriter.Write(p)
 }
 
 // setBlob sets the headers that HEAD and GET of a blob have in common.
@@ -126,21 +118,20 @@ func (h *Handler) statBlob(x *exchange) error {
 	return nil
 }
 
-// sendBlob sends the whole blob or one range of it.
-func (h *Handler) sendBlob(x *exchange, b blob, span wire.ByteRange, form wire.RangeForm) error {
+// sendBlob sends the whole blob, or the range of it if there is just one.
+func (h *Handler) sendBlob(x *exchange, b blob, ranges []wire.ByteRange) error {
 	size := b.Size()
 	body := blobBody{x: x, status: http.StatusOK, off: 0, end: size, size: size}
-	if form == wire.OneRange {
-		switch off, end, ok := span.Resolve(size); {
-		case size < 0 && span.First != 0:
+	if len(ranges) == 1 {
+		switch off, end, ok := ranges[0].Resolve(size); {
+		case size < 0 && ranges[0].First != 0:
 			// Without the end there can be no 206, and containerd would take the whole for the
 			// part that it asked for, and fail for good. After an error it asks the registry.
 			return unavailable(x, "get blob "+x.route.Repository+"@"+x.route.Reference, "its size is not known yet")
 		case size <= 0:
 			// A range from the start: the whole is a valid answer to that.
 		case !ok:
-			x.w.Header().Set("Content-Range", fmt.Sprintf("bytes */%d", size))
-			return errRange
+			return outside(x, size)
 		default:
 			body.status, body.off, body.end = http.StatusPartialContent, off, end
 		}

@@ -23,6 +23,7 @@ import (
 
 	"forebay/cache"
 	"forebay/internal/pull"
+	"forebay/internal/wire"
 )
 
 // someData is n bytes that differ from their neighbours.
@@ -159,10 +160,31 @@ func TestSeveralRanges(t *testing.T) {
 			t.Errorf("%s = %d %q, Content-Range %q", spec, a.StatusCode, a.body, a.Header.Get("Content-Range"))
 		}
 	}
+	// What one request makes us send is bounded: a part costs a hundred times a byte.
+	for spec, want := range map[string]struct{ status, most int }{
+		"bytes=" + strings.Repeat("0-0,", 14_000) + "1-1": {200, 5000},
+		"bytes=" + strings.Repeat("0-4999,", 60) + "0-1":  {206, 5000},
+		"bytes=0-99,50-149":                      {206, 150},
+		"bytes=" + manyRanges(wire.RangesMost):   {206, wire.RangesMost * 300},
+		"bytes=" + manyRanges(wire.RangesMost+1): {200, 5000},
+	} {
+		if a := ask(t, "GET", url+blobPath, "Range", spec); a.StatusCode != want.status || len(a.body) > want.most || want.status == 200 && a.body != string(data) {
+			t.Errorf("%.40s… = %d with %d bytes, want %d with at most %d", spec, a.StatusCode, len(a.body), want.status, want.most)
+		}
+	}
 	f.blob = fakeBlob{data: data}
 	if a := ask(t, "GET", url+blobPath, "Range", "bytes=0-9,100-199"); a.StatusCode != 200 || a.body != string(data) {
 		t.Errorf("several ranges of an arriving blob = %d with %d bytes, want the whole", a.StatusCode, len(a.body))
 	}
+}
+
+// manyRanges are n ranges of a byte each.
+func manyRanges(n int) string {
+	all := make([]string, n)
+	for i := range all {
+		all[i] = fmt.Sprintf("%d-%d", 2*i, 2*i)
+	}
+	return strings.Join(all, ",")
 }
 
 func TestBlobNotModified(t *testing.T) {

@@ -2,17 +2,8 @@ package wire
 
 import (
 	"math"
+	"slices"
 	"strings"
-)
-
-// RangeForm says what a Range header asks for.
-type RangeForm uint8
-
-// The forms of a Range header.
-const (
-	NoRange    RangeForm = iota // none, another unit, or malformed: to be ignored (RFC 9110, 14.2)
-	OneRange                    // exactly one range of bytes
-	ManyRanges                  // several
 )
 
 // ByteRange is one range of a Range header, not yet measured against a size.
@@ -21,16 +12,20 @@ type ByteRange struct {
 	Last  int64 // position of the last byte, or -1 for the end ("500-")
 }
 
-// ParseRange reads a Range header. The range is set for [OneRange] only.
+// RangesMost bounds the ranges of one request. Each costs a header of a part and a read, which is a
+// hundred times a range of one byte; podman and stargz take the whole where it is too much.
+const RangesMost = 64
+
+// ParseRange reads a Range header. It returns nil for one that is to be ignored (RFC 9110, 14.2):
+// none, another unit, malformed, or more than [RangesMost] ranges.
 // A range that runs backwards ("500-0") is returned as it is and satisfies no size,
 // since the OCI conformance suite wants 416 for it.
-func ParseRange(header string) (ByteRange, RangeForm) {
+func ParseRange(header string) []ByteRange {
 	unit, set, ok := strings.Cut(header, "=")
 	if !ok || !strings.EqualFold(strings.TrimSpace(unit), "bytes") {
-		return ByteRange{}, NoRange
+		return nil
 	}
-	var found ByteRange
-	n := 0
+	var all []ByteRange
 	for set != "" {
 		var spec string
 		spec, set, _ = strings.Cut(set, ",")
@@ -38,20 +33,12 @@ func ParseRange(header string) (ByteRange, RangeForm) {
 			continue
 		}
 		r, ok := parseRangeSpec(spec)
-		if !ok {
-			return ByteRange{}, NoRange
+		if !ok || len(all) == RangesMost {
+			return nil
 		}
-		found = r
-		n++
+		all = append(all, r)
 	}
-	switch n {
-	case 0:
-		return ByteRange{}, NoRange
-	case 1:
-		return found, OneRange
-	default:
-		return ByteRange{}, ManyRanges
-	}
+	return all
 }
 
 func parseRangeSpec(spec string) (ByteRange, bool) {
@@ -107,4 +94,41 @@ func (r ByteRange) Resolve(size int64) (off, end int64, ok bool) {
 	default:
 		return r.First, r.Last + 1, true
 	}
+}
+
+// Span is the bytes [Off, End) of a blob.
+type Span struct{ Off, End int64 }
+
+// Spans returns what ranges mean in a blob of size bytes, in the order in which they were asked for.
+// Those that overlap are one, in the place of the first (RFC 9110, 15.3.7.2), so that all together
+// are no longer than the blob. Those outside of it are left out; one that runs backwards makes the
+// whole set satisfy nothing.
+func Spans(ranges []ByteRange, size int64) []Span {
+	var all []Span
+	for _, r := range ranges {
+		if r.First >= 0 && r.Last >= 0 && r.Last < r.First {
+			return nil
+		}
+		off, end, ok := r.Resolve(size)
+		if !ok {
+			continue
+		}
+		all = merge(all, Span{off, end})
+	}
+	return all
+}
+
+// merge adds a span to some that do not overlap.
+func merge(all []Span, s Span) []Span {
+	place := len(all)
+	kept := all[:0]
+	for _, have := range all {
+		if have.Off < s.End && s.Off < have.End {
+			s = Span{min(s.Off, have.Off), max(s.End, have.End)}
+			place = min(place, len(kept))
+		} else {
+			kept = append(kept, have)
+		}
+	}
+	return slices.Insert(kept, min(place, len(kept)), s)
 }
