@@ -146,6 +146,7 @@ revalidate_timeout: 500ms
 negative_ttl: 0
 log: {level: debug, format: json, access: false}
 cost: {per_gib: 0.09, currency: EUR}
+limits: {new_per_minute: 7, pulls: 8, fills: 9, bytes_per_second: 10MiB}
 upstreams:
   ghcr.io: {docker_config: %[4]s/docker.json}
   docker.io:
@@ -177,6 +178,7 @@ upstreams:
     proxy_username: p
     proxy_password: q
     allow_private: true
+    trust: corp
     tag_rules:
       - {match: "library/*:latest", ttl: 30s}
       - {match: "*:v[0-9]*", ttl: forever}
@@ -202,6 +204,7 @@ upstreams:
 		Hosts:    map[string]string{"hub.mirror.lan": "docker.io", "ghcr.mirror.lan:5000": "ghcr.io"},
 		Fallback: FallbackNone, OnAbandon: AbandonCancel, RevalidateTimeout: 500 * time.Millisecond,
 		Log: Log{LevelDebug, LogJSON, false}, Cost: Cost{0.09, "EUR"}, File: c.File, Tracing: Tracing{Ratio: 0.1},
+		Limits: Limits{NewPerMinute: 7, Pulls: 8, Fills: 9, BytesPerSecond: 10 << 20},
 		Upstreams: []Upstream{{
 			Name: "docker.io", Endpoints: []Endpoint{{URL: "https://one.example.com"}, {URL: "http://10.0.0.1:5000/a/b"}, {
 				URL: "https://public.ecr.aws", StandIn: true, From: "library/", To: "docker/library/", Tags: true,
@@ -220,7 +223,7 @@ upstreams:
 			Credentials: CredentialsGiven, AddressFamily: IPv4Family,
 			CAFile: certFile, ClientCertFile: certFile, ClientKeyFile: keyFile,
 			Proxy: "http://proxy.lan:3128", ProxyUsername: "p", ProxyPassword: NewSecret("q"),
-			AllowPrivate: true, TrustedRealms: []string{"auth.example.com", "auth.example.com:8443"},
+			AllowPrivate: true, Trust: "corp", TrustedRealms: []string{"auth.example.com", "auth.example.com:8443"},
 		}, defaultUpstream("ghcr.io")},
 	}
 	want.Upstreams[1].DockerConfig = folder + "/docker.json"
