@@ -154,7 +154,8 @@ func newServers(c *config.Config, clients http.Handler, operators admin.Options,
 			}
 		},
 		TLSCert: c.AdminTLS.CertFile, TLSKey: c.AdminTLS.KeyFile, HTTP2: c.HTTP2,
-		ShutdownGrace: adminGrace, Log: log.Named("admin"),
+		MaxConnections: adminConnections,
+		ShutdownGrace:  adminGrace, Log: log.Named("admin"),
 	})
 	if err != nil {
 		return nil, command.Usage(fmt.Errorf("admin_tls: %w", err))
@@ -164,6 +165,9 @@ func newServers(c *config.Config, clients http.Handler, operators admin.Options,
 	}
 	return s, nil
 }
+
+// adminConnections are more than all who operate it and all that scrape it have.
+const adminConnections = 128
 
 // adminGrace is short: nothing that the admin listener answers takes long.
 const adminGrace = 2 * time.Second

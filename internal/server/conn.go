@@ -9,6 +9,10 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"go.uber.org/zap"
+
+	"forebay/internal/logkey"
 )
 
 // filePiece is how much of a file is given to the kernel at once. The deadline is set
@@ -18,20 +22,41 @@ const filePiece = 256 << 10
 // listener accepts connections whose writes are bounded by progress.
 type listener struct {
 	*net.TCPListener
-	idle time.Duration
-	wrap func(stream) stream // nil outside of tests
+	idle   time.Duration
+	guests *guests
+	log    *zap.Logger
+	wrap   func(stream) stream // nil outside of tests
 }
 
 func (l *listener) Accept() (net.Conn, error) {
-	tcp, err := l.AcceptTCP()
+	tcp, left, err := l.accept()
 	if err != nil {
 		return nil, err
 	}
-	c := &conn{stream: tcp, idle: l.idle}
+	c := &conn{stream: tcp, idle: l.idle, left: left}
 	if l.wrap != nil {
 		c.stream = l.wrap(tcp)
 	}
 	return c, nil
+}
+
+// accept returns the next connection that there is room for; left is to be called at its end.
+func (l *listener) accept() (tcp *net.TCPConn, left func(), err error) {
+	for {
+		tcp, err = l.AcceptTCP()
+		if err != nil {
+			return nil, nil, err
+		}
+		left, ok := l.guests.enter(tcp.RemoteAddr())
+		if ok {
+			return tcp, left, nil
+		}
+		l.guests.refuse.Do(func() {
+			l.log.Warn("too many connections: the next are closed", logkey.Addr(tcp.RemoteAddr().String()), logkey.Count(l.guests.most))
+		})
+		_ = tcp.SetLinger(0) // nothing of it is kept
+		_ = tcp.Close()
+	}
 }
 
 // stream is what a conn needs of a TCP connection. Its ReadFrom is sendfile for files.
@@ -46,6 +71,7 @@ type stream interface {
 type conn struct {
 	stream
 	idle time.Duration
+	left func() // tells that it is closed; nil when nobody counts
 
 	mu    sync.Mutex
 	limit time.Time // guarded by mu; a write deadline set from outside, zero if none
@@ -58,6 +84,14 @@ type errStalled struct{}
 func (errStalled) Error() string   { return "client takes nothing" }
 func (errStalled) Timeout() bool   { return true }
 func (errStalled) Temporary() bool { return false }
+
+// Close closes the connection.
+func (c *conn) Close() error {
+	if c.left != nil {
+		defer c.left()
+	}
+	return c.stream.Close()
+}
 
 // SetDeadline keeps the write deadline as a limit on those that conn sets itself.
 func (c *conn) SetDeadline(t time.Time) error {

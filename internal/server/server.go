@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/time/rate"
 
 	"forebay/internal/logkey"
 )
@@ -39,7 +40,10 @@ type Options struct {
 	// 150 s or more: the server must not be the first to close, and BuildKit keeps its
 	// idle connections for 120 s.
 	IdleTimeout    time.Duration
-	MaxHeaderBytes int           // of a request; 0 means 64 KiB
+	MaxHeaderBytes int // of a request; 0 means 64 KiB
+	// MaxConnections bounds those that are open, of which one address may have half. 0 means
+	// what the process has descriptors for beside everything else.
+	MaxConnections int
 	WriteIdle      time.Duration // how long a client may take nothing of what is sent to it; 0 means 60 s
 
 	// ShutdownGrace is how long running answers may go on after the end of Serve's
@@ -62,6 +66,9 @@ func (o *Options) setDefaults() {
 	orElse(&o.IdleTimeout, 180*time.Second)
 	orElse(&o.WriteIdle, 60*time.Second)
 	orElse(&o.ShutdownGrace, 30*time.Second)
+	if o.MaxConnections <= 0 {
+		o.MaxConnections = connectionsMost()
+	}
 	if o.MaxHeaderBytes <= 0 {
 		o.MaxHeaderBytes = 64 << 10
 	}
@@ -135,7 +142,8 @@ func (s *Server) Listen() error {
 	if err != nil {
 		return fmt.Errorf("listen on %s: %w", s.opts.Addr, err)
 	}
-	s.listener = &listener{TCPListener: l.(*net.TCPListener), idle: s.opts.WriteIdle, wrap: s.wrap}
+	s.listener = &listener{TCPListener: l.(*net.TCPListener), idle: s.opts.WriteIdle, wrap: s.wrap,
+		guests: &guests{most: s.opts.MaxConnections, refuse: rate.Sometimes{Interval: time.Minute}}, log: s.opts.Log}
 	return nil
 }
 
