@@ -65,8 +65,10 @@ func (c *Cache) resolve(ctx context.Context, o *origin, repo Repo, name string, 
 	})
 }
 
-// bind records that a tag points to desc now, which gives no right to that. An index that
-// cannot be written does not keep the client from its answer.
+// bind notes that a tag points to desc now, which gives no right to that. It is recorded when the
+// repository has a right to the manifest, or the tag is recorded already: anybody can ask for
+// any number of tags by HEAD, and those are kept in memory only, until their manifest comes. An
+// index that cannot be written does not keep the client from its answer.
 func (c *Cache) bind(repo Repo, name string, desc v1.Descriptor) error {
 	return c.BindAt(repo, name, desc, time.Now())
 }
@@ -88,7 +90,12 @@ func (c *Cache) BindAt(repo Repo, name string, desc v1.Descriptor, now time.Time
 			c.moved(old, desc)
 		}
 	}
-	err = c.store.Record(func(b *index.Batch) error { return b.PutTag(repo, name, s.Tag) })
+	s.recorded = old != nil && old.recorded || c.store.Linked(repo, index.Manifest, desc.Digest)
+	if s.recorded {
+		err = c.store.Record(func(b *index.Batch) error { return b.PutTag(repo, name, s.Tag) })
+	} else {
+		c.known.headed.add(key{aRef, repo, desc.Digest.String()}, name)
+	}
 	c.known.tags.Add(tagName{repo, name}, s)
 	c.images.Pins.Bound(repo, name, desc.Digest)
 	if err != nil {
@@ -96,6 +103,23 @@ func (c *Cache) BindAt(repo Repo, name string, desc v1.Descriptor, now time.Time
 			logkey.Reference(name), logkey.Err(err))
 	}
 	return nil
+}
+
+// record records the tag that was bound to the manifest d by a HEAD, now that it is here.
+func (c *Cache) record(repo Repo, d v1.Hash) {
+	k := key{aRef, repo, d.String()}
+	name, ok := c.known.headed.get(k)
+	if !ok {
+		return
+	}
+	c.known.headed.remove(k)
+	if t, ok := c.known.tags.Get(tagName{repo, name}); ok && t.Desc.Digest == d && !t.recorded {
+		desc := t.Desc
+		if t.stale {
+			pull.MarkStale(&desc)
+		}
+		_ = c.BindAt(repo, name, desc, t.CheckedAt) // what cannot be recorded was told of
+	}
 }
 
 // moved tells of a tag that points elsewhere now.

@@ -121,9 +121,11 @@ type known struct {
 	tags      *lru.Cache[tagName, *tagState] // as in the index
 	unfetched *recent[key, error]            // why manifests could not be fetched lately
 	absent    *recent[key, error]            // negative answers; nil when off
+	tagLists  *tagLists                      // decoded
 	claims    *recent[key, store.Link]       // what registries say that they hold, see claim
 	wrong     *recent[key, int]              // mismatches in a row
 	trouble   *recent[Repo, struct{}]        // repositories whose fill failed
+	headed    *recent[key, string]           // tags that are known by a HEAD only, by what they point to
 	moved     *recent[tagName, error]        // tags that are not asked for while the budget is low, and why
 	warned    *recent[key, struct{}]         // what the log told of lately
 }
@@ -204,10 +206,12 @@ func Open(o Options) (*Cache, error) {
 
 func newKnown(negativeTTL time.Duration) known {
 	k := known{
+		tagLists:  newTagLists(),
 		claims:    newRecent[key, store.Link](claimEntries, claimFor),
 		wrong:     newRecent[key, int](1024, wrongFor),
 		unfetched: newRecent[key, error](4096, failingFor),
 		warned:    newRecent[key, struct{}](4096, warnedFor),
+		headed:    newRecent[key, string](tagEntries, claimFor),
 		moved:     newRecent[tagName, error](tagEntries, movedFor),
 		trouble:   newRecent[Repo, struct{}](4096, troubleFor),
 	}

@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	lru "github.com/hashicorp/golang-lru/v2/simplelru"
 
 	"forebay/cache/index"
 	"forebay/internal/logkey"
@@ -23,7 +25,10 @@ func (c *Cache) Tags(ctx context.Context, repo Repo) (*Listing, error) {
 		return nil, err
 	}
 	var tags []string
-	res, err := c.listing(ctx, o, repo, document{
+	if list, at, ok := c.known.tagLists.get(repo); ok && c.freshList(o, repo, at) {
+		return &Listing{Tags: list, Result: Hit}, nil
+	}
+	res, at, err := c.listing(ctx, o, repo, document{
 		kind: index.TagList,
 		ask: func(ctx context.Context) (any, error) {
 			tags, err := o.Upstream.Tags(ctx, repo.Name)
@@ -34,7 +39,61 @@ func (c *Cache) Tags(ctx context.Context, repo Repo) (*Listing, error) {
 	if err != nil {
 		return nil, err
 	}
+	if res == Hit {
+		c.known.tagLists.add(repo, tags, at)
+	}
 	return &Listing{Tags: tags, Result: res}, nil
+}
+
+// freshList reports whether a list that was given at a time is served without asking.
+func (c *Cache) freshList(o *origin, repo Repo, at time.Time) bool {
+	proven, refused := o.access.state(repo.Name)
+	return refused == nil && proven && !o.Offline && time.Since(at) < o.fresh.of(repo.Name)
+}
+
+// tagLists are lists of tags that were decoded lately: a page of one is a few bytes, and to
+// decode the whole for each would take a processor some 15 ms for 40,000 tags.
+type tagLists struct {
+	mu    sync.Mutex
+	lists *lru.LRU[Repo, tagList] // guarded by mu
+	tags  int                     // guarded by mu; in all of them
+}
+
+type tagList struct {
+	tags []string
+	at   time.Time
+}
+
+// tagListsMost bounds the tags of all lists in memory, at some 60 bytes each: 30 MB.
+const tagListsMost = 500_000
+
+func newTagLists() *tagLists {
+	l := &tagLists{}
+	l.lists, _ = lru.NewLRU[Repo, tagList](tagListsMost, func(_ Repo, old tagList) { l.tags -= len(old.tags) })
+	return l
+}
+
+func (l *tagLists) get(repo Repo) (tags []string, at time.Time, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	list, ok := l.lists.Get(repo)
+	return list.tags, list.at, ok
+}
+
+func (l *tagLists) drop(repo Repo) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lists.Remove(repo)
+}
+
+func (l *tagLists) add(repo Repo, tags []string, at time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lists.Remove(repo)
+	l.lists.Add(repo, tagList{tags, at})
+	for l.tags += len(tags); l.tags > tagListsMost && l.lists.Len() > 0; {
+		l.lists.RemoveOldest()
+	}
 }
 
 // Referrers returns the descriptors of the manifests of repo that refer to d, unfiltered,
@@ -45,7 +104,7 @@ func (c *Cache) Referrers(ctx context.Context, repo Repo, d v1.Hash) (*Referrers
 		return nil, err
 	}
 	var manifests []json.RawMessage
-	res, err := c.listing(ctx, o, repo, document{
+	res, _, err := c.listing(ctx, o, repo, document{
 		kind: index.ReferrerList,
 		key:  d.String(),
 		ref:  "@" + d.String(),
@@ -67,12 +126,26 @@ type document struct {
 	ask  func(context.Context) (any, error)
 }
 
-// listing decodes into to what is kept of doc, fresh or, when the upstream fails, stale.
-func (c *Cache) listing(ctx context.Context, o *origin, repo Repo, doc document, to any) (Result, error) {
+// listing decodes into to what is kept of doc, fresh or, when the upstream fails, stale; at is when
+// what was kept before came.
+func (c *Cache) listing(ctx context.Context, o *origin, repo Repo, doc document, to any) (res Result, at time.Time, err error) {
 	kept, at, ok, err := c.store.Index.Doc(repo, doc.kind, doc.key)
 	if err != nil {
-		return "", err
+		return "", at, err
 	}
+	res, err = c.list(ctx, o, repo, doc, keptList{kept, at, ok}, to)
+	return res, at, err
+}
+
+// keptList is what is kept of a document.
+type keptList struct {
+	doc []byte
+	at  time.Time
+	ok  bool // there is one
+}
+
+func (c *Cache) list(ctx context.Context, o *origin, repo Repo, doc document, old keptList, to any) (Result, error) {
+	kept, at, ok := old.doc, old.at, old.ok
 	proven, refused := o.access.state(repo.Name) // asking for the list is the proof
 	if refused != nil && !o.Offline {
 		return "", refused

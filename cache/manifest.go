@@ -199,6 +199,7 @@ func (c *Cache) keepManifest(repo Repo, desc v1.Descriptor, b []byte) (*Manifest
 		return answer(kept, Passed), nil
 	}
 	c.images.Pins.Kept(desc.Digest, b)
+	c.record(repo, desc.Digest)
 	return answer(kept, Miss), nil
 }
 

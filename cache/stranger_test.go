@@ -17,6 +17,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"forebay/cache/event"
+	"forebay/cache/index"
 	"forebay/cache/store"
 	"forebay/internal/pull"
 	"forebay/internal/sums"
@@ -409,5 +410,81 @@ func TestMaskedRefusalEndsAccess(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+func TestTagsThatOnlyHeadsAskedForAreNotRecorded(t *testing.T) {
+	r := cachetest.NewRegistry()
+	for i := range 200 {
+		r.Push(hub.Name, "t"+strconv.Itoa(i), cachetest.ManifestOf(strconv.Itoa(i)))
+	}
+	c := openWith(t, r, UpstreamOptions{TagTTL: Forever})
+	defer closeCache(t, c)
+	for range 2 {
+		for i := range 200 {
+			if _, err := c.Manifest(t.Context(), hub, "t"+strconv.Itoa(i), true); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if n := r.Count("Resolve"); n != 200 {
+		t.Errorf("registry saw %d HEADs, want one for each tag", n)
+	}
+	recorded := func() (n int) {
+		if err := c.store.Index.Tags(hub, func(string, index.Tag) error { n++; return nil }); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	if n := recorded(); n != 0 {
+		t.Errorf("%d tags are on the disk that only HEADs asked for", n)
+	}
+	// The client goes on by digest: then the tag is worth keeping.
+	d := cachetest.DigestOf(cachetest.ManifestOf("7"))
+	if _, err := c.Manifest(t.Context(), hub, d.String(), false); err != nil {
+		t.Fatal(err)
+	}
+	if tag, ok, err := c.store.Index.Tag(hub, "t7"); !ok || err != nil || tag.Desc.Digest != d || recorded() != 1 {
+		t.Errorf("tag of a manifest that came = %v, %t, %v; %d recorded, want it alone", tag, ok, err, recorded())
+	}
+}
+
+func TestPagesOfAListAreNotEachDecodedAnew(t *testing.T) {
+	r := cachetest.NewRegistry()
+	c := openWith(t, r, UpstreamOptions{TagTTL: time.Hour})
+	defer closeCache(t, c)
+	var lists [3]*Listing
+	for i := range lists {
+		var err error
+		if lists[i], err = c.Tags(t.Context(), hub); err != nil || len(lists[i].Tags) != 2 {
+			t.Fatalf("Tags = %v, %v", lists[i], err)
+		}
+	}
+	if &lists[1].Tags[0] != &lists[2].Tags[0] {
+		t.Error("a list that is fresh was decoded again")
+	}
+	c.ForgetFailures(hub)
+	if again, err := c.Tags(t.Context(), hub); err != nil || &again.Tags[0] == &lists[2].Tags[0] {
+		t.Errorf("a list is served from memory after it was to be forgotten (%v)", err)
+	}
+	l := newTagLists()
+	for i := range 20 {
+		l.add(Repo{Name: strconv.Itoa(i)}, make([]string, tagListsMost/10), time.Now())
+	}
+	if l.tags > tagListsMost || l.lists.Len() != 10 {
+		t.Errorf("%d tags of %d lists are in memory, want %d of 10", l.tags, l.lists.Len(), tagListsMost)
+	}
+}
+
+func TestOneClientDoesNotFillTheListOfWhatIsWanted(t *testing.T) {
+	c := openWith(t, cachetest.NewRegistry(), UpstreamOptions{Offline: true})
+	defer closeCache(t, c)
+	for i := range 3 * wantedOfClient {
+		_, _ = c.Manifest(pull.WithClient(t.Context(), "10.0.0.66"), hub, "t"+strconv.Itoa(i), false)
+	}
+	_, _ = c.Manifest(pull.WithClient(t.Context(), "10.0.0.7"), other, "1", false)
+	list := c.Wanted()
+	if len(list) != wantedOfClient+1 || list[len(list)-1].Ref != "docker.io/library/other:1" {
+		t.Errorf("%d are wanted, the last is %v; want %d, the other client's among them", len(list), list[len(list)-1], wantedOfClient+1)
 	}
 }

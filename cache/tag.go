@@ -21,8 +21,9 @@ type tagState struct {
 	repo Repo
 	name string
 	index.Tag
-	stale bool   // the upstream is another mirror, which could not confirm it
-	pulls *pulls // shared by the states of the tag as it is bound anew
+	stale    bool   // the upstream is another mirror, which could not confirm it
+	recorded bool   // in the index, and not only here
+	pulls    *pulls // shared by the states of the tag as it is bound anew
 }
 
 // pulls counts how often a tag is asked for.
@@ -51,7 +52,7 @@ func (c *Cache) tag(repo Repo, name string) (*tagState, error) {
 	if !ok {
 		return nil, nil
 	}
-	s := &tagState{repo: repo, name: name, Tag: t, pulls: &pulls{}}
+	s := &tagState{repo: repo, name: name, Tag: t, recorded: true, pulls: &pulls{}}
 	c.known.tags.ContainsOrAdd(key, s)
 	return s, nil
 }

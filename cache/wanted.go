@@ -33,6 +33,9 @@ const (
 	// wantedMost bounds the list: names come from clients. What was asked for longest ago
 	// makes room.
 	wantedMost = 10_000
+	// wantedOfClient bounds what one client adds between two starts: a tenth, so that none
+	// alone pushes out what others want, or steers what is fetched on the connected side.
+	wantedOfClient = wantedMost / 10
 	// wantedFileMost is far more than wantedMost entries of the longest names take.
 	wantedFileMost = 16 << 20
 	wantedEvery    = time.Second // how soon it is written
@@ -46,6 +49,7 @@ type wantedList struct {
 
 	mu    sync.Mutex
 	list  map[string]*Wanted // guarded by mu; by Ref, with a mark for blobs
+	added map[string]int     // guarded by mu; what each client has added
 	dirty bool               // guarded by mu; there is something to write
 
 	writing sync.Mutex // held while the file is written
@@ -54,7 +58,7 @@ type wantedList struct {
 // openWanted reads the list that an earlier run left.
 func (c *Cache) openWanted() {
 	c.wanted.file = filepath.Join(c.opts.Store.Dir, wantedName)
-	c.wanted.list = map[string]*Wanted{}
+	c.wanted.list, c.wanted.added = map[string]*Wanted{}, map[string]int{}
 	var list []Wanted
 	if err := statefile.Read(c.wanted.file, wantedFileMost, &list); err != nil {
 		list = nil
@@ -84,7 +88,7 @@ func (c *Cache) offlineMiss(ctx context.Context, repo Repo, tag string, d v1.Has
 				w = Wanted{Ref: holder}
 			}
 		}
-		c.wanted.add(w, time.Now())
+		c.wanted.add(w, pull.Client(ctx), time.Now())
 	}
 	return offlineError(repo)
 }
@@ -105,15 +109,20 @@ func (c *Cache) holderOf(repo Repo, d v1.Hash) string {
 	return found
 }
 
-func (w *wantedList) add(one Wanted, now time.Time) {
+func (w *wantedList) add(one Wanted, client string, now time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.dirty = true
 	if known := w.list[one.key()]; known != nil {
+		w.dirty = true
 		known.Count++
 		known.Last = now
 		return
 	}
+	if _, counted := w.added[client]; w.added[client] >= wantedOfClient || !counted && len(w.added) >= wantedMost {
+		return
+	}
+	w.added[client]++
+	w.dirty = true
 	if len(w.list) >= wantedMost {
 		var oldest *Wanted
 		for _, other := range w.list {

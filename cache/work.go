@@ -84,6 +84,7 @@ func (c *Cache) ForgetTags() { c.known.tags.Purge() }
 // asked again.
 func (c *Cache) ForgetFailures(repo Repo) {
 	c.known.trouble.remove(repo)
+	c.known.tagLists.drop(repo)
 	if c.known.absent == nil {
 		return
 	}

@@ -130,7 +130,7 @@ func (h *Hub) Close() {
 			s.stop(false)
 		}
 		h.wg.Wait()
-		h.book.waitIdle(10 * time.Second)
+		h.book.waitIdle(time.Minute) // a handler may compress megabytes, on a busy machine
 		h.backend.close()
 	})
 }
