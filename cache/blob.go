@@ -68,6 +68,9 @@ func (b *Blob) Close() error {
 	return nil
 }
 
+// errOtherWay is that mirrors ask each other in a circle on behalf of another's request.
+var errOtherWay = errors.New("asked on behalf of another")
+
 // Blob opens the blob d of repo for reading: from the disk, from a fill in progress, or
 // from a new one. It returns when the blob's size is known, or that it cannot be.
 func (c *Cache) Blob(ctx context.Context, repo Repo, d v1.Hash) (*Blob, error) {
@@ -80,9 +83,10 @@ func (c *Cache) Blob(ctx context.Context, repo Repo, d v1.Hash) (*Blob, error) {
 	}
 	for try := 0; ; try++ {
 		b, err := c.openBlob(ctx, o, repo, d)
-		// A damaged file, a wrong answer nobody has seen a byte of yet, or a fill that ended
-		// as its last reader left and this one came: once more.
-		if err == nil || try > 0 || !errors.Is(err, sums.ErrMismatch) && !errors.Is(err, fill.ErrAbandoned) {
+		// A damaged file, a wrong answer nobody has seen a byte of yet, a fill that ended as its
+		// last reader left and this one came, or one that went in a circle of mirrors by the way
+		// that another came: once more.
+		if err == nil || try > 0 || !errors.Is(err, sums.ErrMismatch) && !errors.Is(err, fill.ErrAbandoned) && !errors.Is(err, errOtherWay) {
 			return b, err
 		}
 		if err := c.awaitEnd(ctx, o, repo, d); err != nil {
@@ -204,6 +208,8 @@ func (c *Cache) ready(ctx context.Context, repo Repo, h *fill.Holder, res Result
 		res = Passed
 	case ctx.Err() != nil && errors.Is(err, ctx.Err()):
 		return nil, tooLate(ctx, repo, "get blob "+repo.Name+"@"+h.Digest.String())
+	case res == Joined && pull.InCircle(err):
+		return nil, fmt.Errorf("%w: %w", errOtherWay, err)
 	default:
 		return nil, err
 	}

@@ -21,6 +21,9 @@ type Group[K comparable, T any] struct {
 	// Carry adds to life what goes along from the caller who begins a call, such as its
 	// trace. left is closed when all who wait for the call have gone. nil: nothing goes along.
 	Carry func(life, caller context.Context, left <-chan struct{}) context.Context
+	// Foreign reports whether an error is about the caller who began a call alone. Whoever joined
+	// it asks once more then. nil: none is.
+	Foreign func(err error) bool
 	// Abandons ends the context of a call when all who wait for it have gone.
 	Abandons bool
 
@@ -44,6 +47,7 @@ type call[T any] struct {
 // then joined. It returns ctx's error as soon as ctx ends; the call goes on unless the group
 // abandons it.
 func (g *Group[K, T]) Do(ctx context.Context, key K, fn func(context.Context) (T, error)) (value T, joined bool, err error) {
+	again := false
 	for {
 		c, joined, err := g.begin(ctx, key, fn)
 		if err != nil {
@@ -51,8 +55,10 @@ func (g *Group[K, T]) Do(ctx context.Context, key K, fn func(context.Context) (T
 		}
 		select {
 		case <-c.done:
-			if joined && errors.Is(c.err, context.Canceled) && ctx.Err() == nil && g.Life.Err() == nil {
-				continue // given up for the lack of callers as this one came
+			foreign := !again && g.Foreign != nil && g.Foreign(c.err)
+			if joined && (foreign || errors.Is(c.err, context.Canceled)) && ctx.Err() == nil && g.Life.Err() == nil {
+				again = again || foreign
+				continue // no answer to this caller, or given up for the lack of callers as it came
 			}
 			return c.value, joined, c.err
 		case <-ctx.Done():

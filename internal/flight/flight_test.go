@@ -60,6 +60,57 @@ func TestManyCallersMakeOneCall(t *testing.T) {
 	})
 }
 
+func TestAnErrorOfAnotherIsAskedForAgainOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGroup(t.Context())
+		foreign := errors.New("only about who began")
+		g.Foreign = func(err error) bool { return errors.Is(err, foreign) }
+		calls, release := 0, make(chan struct{})
+		var mu sync.Mutex
+		failing := func(context.Context) (int, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			calls++
+			return 0, foreign
+		}
+		var callers sync.WaitGroup
+		callers.Go(func() {
+			_, _, err := g.Do(t.Context(), "a", func(ctx context.Context) (int, error) { <-release; return failing(ctx) })
+			if !errors.Is(err, foreign) {
+				t.Errorf("who began gets %v, want its error", err)
+			}
+		})
+		synctest.Wait()
+		callers.Go(func() {
+			v, joined, err := g.Do(t.Context(), "a", func(context.Context) (int, error) { return 7, nil })
+			if v != 7 || joined || err != nil {
+				t.Errorf("who joined gets %d, %t, %v, want 7 of a call of its own", v, joined, err)
+			}
+		})
+		synctest.Wait()
+		close(release)
+		callers.Wait()
+		// All have the same trouble: the joined ones make one call more, and no endless row of them.
+		calls, release = 0, make(chan struct{})
+		hang := release
+		for range 5 {
+			callers.Go(func() {
+				_, _, err := g.Do(t.Context(), "b", func(ctx context.Context) (int, error) { <-hang; return failing(ctx) })
+				if !errors.Is(err, foreign) {
+					t.Errorf("Do = %v, want %v", err, foreign)
+				}
+			})
+		}
+		synctest.Wait()
+		close(release)
+		callers.Wait()
+		g.Work.Wait()
+		if calls < 2 || calls > 5 {
+			t.Errorf("5 callers made %d calls, want one, and at most one more for each who joined", calls)
+		}
+	})
+}
+
 func TestEverybodyGetsTheError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g, broken, release := newGroup(t.Context()), errors.New("broken"), make(chan struct{})

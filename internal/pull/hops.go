@@ -27,6 +27,16 @@ func Hops(ctx context.Context) string {
 	return hops
 }
 
+// statusLoop is what a mirror answers to a request that came through it already, by RFC 5842.
+const statusLoop = 508
+
+// InCircle reports whether mirrors say that a request came back to where it began. That is about
+// the mirrors which the request came through, and not about what it asks for.
+func InCircle(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && e.Status == statusLoop
+}
+
 // ErrOffline is the cause of an [Error] of kind NotFound: the content is not kept, and its
 // upstream must not be contacted.
 var ErrOffline = errors.New("the mirror is offline and does not have it")
