@@ -9,6 +9,7 @@ package config
 
 import (
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -47,6 +48,9 @@ type Config struct {
 	ScrubInterval time.Duration
 	// Hosts maps the name in a request's Host header to the name of an upstream.
 	Hosts map[string]string
+	// Trusted are networks whose clients may say how a request is traced, and are told what is
+	// left of budgets. Default none.
+	Trusted []netip.Prefix
 	// Fallback says whether clients have another place to pull from. Default FallbackClients.
 	Fallback Fallback
 	// OnAbandon says what becomes of a download that no client waits for. Default AbandonFinish.

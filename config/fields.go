@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -82,6 +84,8 @@ func (c *Config) fields() []field {
 				"Time within which everything that is kept is read and compared with its digest, slowly and at a low priority. What is damaged is put aside and fetched again. 0 turns it off."),
 		}},
 		hostsField(&c.Hosts),
+		networksField("trusted_networks", &c.Trusted,
+			"Networks of clients that are believed. Of a mirror that has this one for its upstream: it is told what is left of the registry's budget, so that it spares the reserve, too. Of any client: its `traceparent` decides whether its request is traced, and in which trace. A proxy counts by its own address."),
 		choiceField("fallback", &c.Fallback, []Fallback{FallbackClients, FallbackNone},
 			"Whether clients have somewhere else to go when the upstream fails. `clients`: failures are answered so that dockerd, containerd and podman go on to the registry itself at once. `none`: failures are answered with their true status, for clients that pull from here only."),
 		choiceField("on_abandon", &c.OnAbandon, []OnAbandon{AbandonFinish, AbandonCancel},
@@ -138,7 +142,7 @@ func (t *Tracing) fields() []field {
 			"Headers that the collector wants, as `name=value` pairs separated by commas. Prefer `headers_file`."),
 		secretFileField("headers_file", &t.HeadersFile, "File with those pairs, all in one line."),
 		percentField("ratio", &t.Ratio,
-			"Share of the requests of which a trace is kept. A client that sends a `traceparent` decides for its own request."),
+			"Share of the requests of which a trace is kept. A client of `trusted_networks` that sends a `traceparent` decides for its own request."),
 	}
 }
 
@@ -436,6 +440,36 @@ func listField(name string, p *[]string, what string, parse func(string) (string
 		},
 		clear: func() { *p = nil },
 		get:   func() []string { return *p }}
+}
+
+// networksField is a list of networks, and of addresses as networks of one.
+func networksField(name string, p *[]netip.Prefix, doc string) field {
+	return field{name: name, kind: list, what: "a list of networks or addresses, such as `10.20.0.0/16`", doc: doc,
+		set: func(s string) error {
+			network, err := netip.ParsePrefix(s)
+			if addr, aerr := netip.ParseAddr(s); aerr == nil && addr.Zone() == "" {
+				network, err = netip.PrefixFrom(addr, addr.BitLen()), nil
+			}
+			if err != nil || network.Addr().Is4In6() {
+				return fmt.Errorf("%q is not a network: use one such as 10.20.0.0/16, or an address", clip(s))
+			}
+			if network != network.Masked() {
+				return fmt.Errorf("%q has bits behind its mask: use %s, or the address alone", clip(s), network.Masked())
+			}
+			if slices.Contains(*p, network) {
+				return fmt.Errorf("%q is there twice", clip(s))
+			}
+			*p = append(*p, network)
+			return nil
+		},
+		clear: func() { *p = nil },
+		get: func() []string {
+			var all []string
+			for _, network := range *p {
+				all = append(all, network.String())
+			}
+			return all
+		}}
 }
 
 func hostsField(p *map[string]string) field {

@@ -23,6 +23,10 @@ func TestFaultsOfTheOperatorsKeys(t *testing.T) {
 		"pins: ['a:[']":                          {`forebay.yaml:1:8: pins: "a:[" has no set of characters between [ and ]: use a name such as nginx:1.27, or a pattern such as ghcr.io/owner/*:v*`},
 		"pins: ['a:]', 'a:[]']":                  {`forebay.yaml:1:8: pins: "a:]" has no set of characters between [ and ]: use a name such as nginx:1.27, or a pattern such as ghcr.io/owner/*:v*`, `forebay.yaml:1:15: pins: "a:[]" has no set of characters between [ and ]: use a name such as nginx:1.27, or a pattern such as ghcr.io/owner/*:v*`},
 		"pins: ['a:1', 'ghcr.io/*', 'x:[0-9]*']": nil,
+		"trusted_networks: [10.0.0.0/8, 192.0.2.1, '2001:db8::/32', '::1']": nil,
+		"trusted_networks: [10.0.0.1/8]":                                    {`forebay.yaml:1:20: trusted_networks: "10.0.0.1/8" has bits behind its mask: use 10.0.0.0/8, or the address alone`},
+		"trusted_networks: [mirror.lan, '::ffff:10.0.0.1', 'fe80::1%eth0']": {`forebay.yaml:1:20: trusted_networks: "mirror.lan" is not a network: use one such as 10.20.0.0/16, or an address`, `forebay.yaml:1:32: trusted_networks: "::ffff:10.0.0.1" is not a network: use one such as 10.20.0.0/16, or an address`, `forebay.yaml:1:51: trusted_networks: "fe80::1%eth0" is not a network: use one such as 10.20.0.0/16, or an address`},
+		"trusted_networks: [10.0.0.1, 10.0.0.1/32]":                         {`forebay.yaml:1:30: trusted_networks: "10.0.0.1/32" is there twice`},
 	} {
 		t.Run(text, func(t *testing.T) {
 			_, err := load(t, text)

@@ -2,23 +2,29 @@ package proxy
 
 import (
 	"net/http"
+	"net/netip"
 	"slices"
 	"strconv"
-	"strings"
 
 	"forebay/internal/logkey"
 	"forebay/internal/wire"
 )
 
-// This file answers other Forebays, which have us for a registry.
+// This file answers other Forebays, which have us for a registry. Anybody can say that he is one.
+// Then he is told the truth about what he asks for, and how to take it, as whoever has no other
+// place to ask; the names that he sends go along with his request, and stop nothing but one that
+// names us. What is left of a budget is for trusted networks.
 
-// errLoop is the answer to a request that came back to us, or that came through more mirrors
-// than anybody puts in a row.
+// errLoop is the answer to a request that came back to us.
 var errLoop = &refusal{http.StatusLoopDetected, "UNSUPPORTED",
 	"mirrors ask each other in a circle: look at the endpoints of their upstreams"}
 
-// cascade recognises another mirror as the client. It is told who answers, what is left of
-// the registry's budget, and the true reason of a failure. A request that began here is
+// aForebay is what an answer to another mirror has for a name. Ours goes to the mirrors above only,
+// who cannot be kept from learning it: with it, anybody could have them refuse what we ask for.
+const aForebay = "forebay"
+
+// cascade recognises another mirror as the client. It is told that another answers, what is left
+// of the registry's budget, and the true reason of a failure. A request that began here is
 // refused at once.
 func (h *Handler) cascade(x *exchange) error {
 	values := x.r.Header[wire.HopsHeader]
@@ -26,22 +32,22 @@ func (h *Handler) cascade(x *exchange) error {
 		return nil
 	}
 	x.fromMirror, x.mirrored = true, false
-	x.w.Header()[wire.HopsHeader] = []string{h.instance}
-	hops, ok := wire.ParseHops(values)
-	if !ok || slices.Contains(hops, h.instance) {
+	x.w.Header()[wire.HopsHeader] = []string{aForebay}
+	passed, came := wire.ParseHops(values, h.instance)
+	if came {
 		h.looped.Do(func() {
 			h.log.Warn("request came back: mirrors ask each other in a circle", logkey.Upstream(x.route.Upstream), logkey.Addr(x.r.RemoteAddr))
 		})
 		return errLoop
 	}
-	x.deadline.hops = strings.Join(hops, ", ")
+	x.deadline.hops = passed
 	return nil
 }
 
 // setBudget tells another mirror what is left of the registry's budget, in the registry's
 // own headers, so that it saves pulls too when little is left.
 func (h *Handler) setBudget(x *exchange, header http.Header) {
-	if !x.fromMirror || h.rates == nil || x.route.Resource != wire.Manifests {
+	if !x.fromMirror || h.rates == nil || x.route.Resource != wire.Manifests || !h.trusts(x.r) {
 		return
 	}
 	l, ok := h.rates(x.route.Upstream)
@@ -54,4 +60,14 @@ func (h *Handler) setBudget(x *exchange, header http.Header) {
 	}
 	header.Set("Ratelimit-Limit", strconv.FormatInt(l.Limit, 10)+window)
 	header.Set("Ratelimit-Remaining", strconv.FormatInt(l.Remaining, 10)+window)
+}
+
+// trusts reports whether a request comes straight from a trusted network.
+func (h *Handler) trusts(r *http.Request) bool {
+	if len(h.trusted) == 0 {
+		return false
+	}
+	from, err := netip.ParseAddrPort(r.RemoteAddr)
+	addr := from.Addr().Unmap().WithZone("")
+	return err == nil && slices.ContainsFunc(h.trusted, func(p netip.Prefix) bool { return p.Contains(addr) })
 }

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -59,6 +60,9 @@ type Options struct {
 	// Instance is our name among the Forebays that mirror each other, the same as the
 	// upstreams have. "" knows no others.
 	Instance string
+	// Trusted are the networks of the clients who are told what is left of a budget, as other
+	// mirrors need to know, and whose traces requests may join.
+	Trusted []netip.Prefix
 	// Rates returns what is left of the budget of an upstream. nil means that it is not known.
 	Rates func(upstream string) (wire.RateLimit, bool)
 	Log   *zap.Logger // nil means no logging
@@ -79,6 +83,7 @@ type Handler struct {
 	registries wire.Registries
 	fallback   Fallback
 	instance   string
+	trusted    []netip.Prefix
 	rates      func(upstream string) (wire.RateLimit, bool)
 	log        *zap.Logger
 	accessLog  *zap.Logger
@@ -115,6 +120,7 @@ func handlerOf(o Options, from source) (*Handler, error) {
 		registries: registries,
 		fallback:   o.Fallback,
 		instance:   o.Instance,
+		trusted:    o.Trusted,
 		rates:      o.Rates,
 		log:        orNop(o.Log),
 		accessLog:  orNop(o.AccessLog),

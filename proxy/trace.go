@@ -15,10 +15,14 @@ import (
 	"forebay/internal/wire"
 )
 
-// traced begins the span of a request, and returns the request with it. If the client sent a
-// traceparent (W3C Trace Context), the span belongs to the client's trace.
+// traced begins the span of a request, and returns the request with it. If a client that is trusted
+// sent a traceparent (W3C Trace Context), the span belongs to the client's trace: with it, a client
+// has every request of its own sampled, and chooses what the trace is called.
 func (h *Handler) traced(r *http.Request) (*http.Request, trace.Span) {
-	ctx := propagation.TraceContext{}.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
+	ctx := r.Context()
+	if h.trusts(r) {
+		ctx = propagation.TraceContext{}.Extract(ctx, propagation.HeaderCarrier(r.Header))
+	}
 	method := methodName(r.Method)
 	ctx, span := h.tracer.Start(ctx, method, trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(tracing.Method(method)))
 	if span.IsRecording() {

@@ -115,7 +115,7 @@ func TestOneTraceFromTheClientToTheRegistry(t *testing.T) {
 			}
 		}
 	})})
-	m := mirrortest.New(t, mirrortest.Options{Hub: hub, Tracer: made.tracer(), Observe: figures.Observe})
+	m := mirrortest.New(t, mirrortest.Options{Hub: hub, Tracer: made.tracer(), Observe: figures.Observe, Trusted: mirrortest.Loopback})
 	img := hub.PushImage("library/app", "latest", hubtest.ImageSpec{LayerSize: 2 << 20, Layers: 1})
 	ask := func(path, parent string) {
 		t.Helper()
@@ -217,6 +217,27 @@ func TestOneTraceFromTheClientToTheRegistry(t *testing.T) {
 	figures.Handler().ServeHTTP(w, q)
 	if !strings.Contains(w.Body.String(), `# {trace_id="`+clientTrace+`"}`) {
 		t.Error("no bucket has the trace as its exemplar")
+	}
+}
+
+func TestStrangersChooseNoTrace(t *testing.T) {
+	r := newReceiver(t)
+	made, err := newTraces(&config.Tracing{Endpoint: r.URL, Ratio: 0}, build{version: "v1"}, zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	hub := hubtest.New(t, hubtest.Options{})
+	hub.PushImage("library/app", "latest", hubtest.ImageSpec{})
+	m := mirrortest.New(t, mirrortest.Options{Hub: hub, Tracer: made.tracer()})
+	if status, body := get(t, m.URL+"/v2/library/app/manifests/latest", "Traceparent", "00-"+clientTrace+"-"+clientSpan+"-01"); status != 200 {
+		t.Fatalf("manifest = %d %s", status, body)
+	}
+	m.Stop()
+	made.close()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.spans) > 0 {
+		t.Errorf("a client outside of trusted_networks had %d spans made", len(r.spans))
 	}
 }
 

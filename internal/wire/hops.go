@@ -3,32 +3,35 @@ package wire
 import "strings"
 
 // HopsHeader names the Forebays that a request came through, in their order. In an answer it
-// names the one that gave it.
+// says that a Forebay gave it.
 const HopsHeader = "Forebay-Hops"
 
-// HopsMost is how many mirrors a request may come through. Nobody puts more in a row: it
-// would be a loop through mirrors that do not pass the header on.
+// HopsMost is how many mirrors a request names, the last ones. It bounds the header, and the
+// length of a circle that ends at once; nobody puts more in a row.
 const HopsMost = 8
 
 // hopMost bounds the name of one mirror.
 const hopMost = 64
 
-// ParseHops reads the values of a [HopsHeader]. ok is false when there are more than
-// [HopsMost], or when one is not the name of a mirror.
-func ParseHops(values []string) (hops []string, ok bool) {
+// ParseHops reads the values of a [HopsHeader] for the mirror of the name own. came is whether it
+// is among them. passed is what is to be passed on: the last names, so that own fits behind them.
+// Anybody may have written them: what is no name is left out, and their number means nothing.
+func ParseHops(values []string, own string) (passed string, came bool) {
+	var last []string
 	for _, v := range values {
-		if len(v) > HopsMost*(hopMost+2) {
-			return nil, false
-		}
 		for hop := range strings.SplitSeq(v, ",") {
-			hop = strings.TrimSpace(hop)
-			if !validHop(hop) || len(hops) == HopsMost {
-				return nil, false
+			if hop = strings.TrimSpace(hop); !validHop(hop) {
+				continue
 			}
-			hops = append(hops, hop)
+			came = came || hop == own
+			if len(last) == HopsMost-1 {
+				copy(last, last[1:])
+				last = last[:HopsMost-2]
+			}
+			last = append(last, hop)
 		}
 	}
-	return hops, true
+	return strings.Join(last, ", "), came
 }
 
 func validHop(s string) bool {

@@ -4,6 +4,10 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -117,7 +121,7 @@ func TestCascadePassesErrorsTruly(t *testing.T) {
 	hub.PushImage("library/app", "3", hubtest.ImageSpec{Seed: 3})
 	hub.AddRepo("secret/app", hubtest.RepoOpts{Private: true})
 	hub.PushImage("secret/app", "1", hubtest.ImageSpec{})
-	a := mirrortest.New(t, mirrortest.Options{Hub: hub})
+	a := mirrortest.New(t, mirrortest.Options{Hub: hub, Trusted: mirrortest.Loopback})
 	b := before(t, hub, a.URL, mirrortest.Options{})
 
 	if got := fetch(t, http.MethodGet, b.URL+"/v2/library/app/manifests/none"); got.status != 404 || !strings.Contains(got.body, "MANIFEST_UNKNOWN") {
@@ -231,5 +235,128 @@ func TestMirrorThatAsksItselfSaysSo(t *testing.T) {
 	})
 	if got := fetch(t, http.MethodGet, m.URL+"/v2/library/app/manifests/1"); got.status != http.StatusLoopDetected || got.took > atOnce {
 		t.Errorf("it answers %d after %s: %s", got.status, got.took, got.body)
+	}
+}
+
+// cascaded returns a mirror, and one below it at which a stranger may ask as well.
+func cascaded(t *testing.T, hub *hubtest.Hub) (parent, site *mirrortest.Mirror) {
+	t.Helper()
+	parent = mirrortest.New(t, mirrortest.Options{Hub: hub, Instance: "name-of-the-parent"})
+	return parent, before(t, hub, parent.URL, mirrortest.Options{Instance: "name-of-the-site"})
+}
+
+// Whatever a stranger says of where its request has been, who asks for the same is answered.
+func TestHopsOfStrangersHarmNobody(t *testing.T) {
+	hub := hubtest.New(t, hubtest.Options{})
+	const tags = 12
+	images := make([]*hubtest.Image, tags)
+	for i := range images {
+		images[i] = hub.PushImage("library/app", strconv.Itoa(i), hubtest.ImageSpec{Seed: uint64(i + 1)})
+	}
+	parent, site := cascaded(t, hub)
+	said := []string{"a, b, c, d, e, f, g, h", strings.Repeat("x,", 2000) + "y", "a,b,c,d,e,f,g", "!!", "name-of-the-site-not", ""}
+	hub.AddRule(hubtest.Rule{Do: hubtest.Delay(20 * time.Millisecond)}) // so that requests meet
+	var wg sync.WaitGroup
+	for i, img := range images {
+		ask := func(path, want string) {
+			for _, hops := range said {
+				wg.Go(func() { fetch(t, http.MethodGet, site.URL+path, wire.HopsHeader, hops) })
+			}
+			for range 2 {
+				wg.Go(func() {
+					if got := fetch(t, http.MethodGet, site.URL+path); got.status != 200 || hubtest.Digest([]byte(got.body)) != want {
+						t.Errorf("GET %s beside a stranger: %d %.200s", path, got.status, got.body)
+					}
+				})
+			}
+			wg.Wait()
+		}
+		ask("/v2/library/app/manifests/"+strconv.Itoa(i), img.Digest)
+		for _, d := range img.Blobs() {
+			ask("/v2/library/app/blobs/"+d.Digest, d.Digest)
+		}
+	}
+	for _, m := range []*mirrortest.Mirror{parent, site} {
+		for _, hops := range said {
+			got := fetch(t, http.MethodGet, m.URL+"/v2/library/app/manifests/0", wire.HopsHeader, hops)
+			for name, values := range got.header {
+				if strings.Contains(strings.Join(values, ","), "name-of-the") {
+					t.Errorf("a stranger is told the name of a mirror in %s: %q", name, values)
+				}
+			}
+		}
+		if len(m.Entries("request came back: mirrors ask each other in a circle")) > 0 {
+			t.Error("a stranger makes a mirror see a circle")
+		}
+	}
+}
+
+// One mirror asks its neighbour, and the registry if that fails; the neighbour asks the one. A client
+// of the neighbour joins what that asks for on behalf of the one, which goes in a circle: its own
+// request does not.
+func TestWhoJoinsARequestInACircleAsksForItself(t *testing.T) {
+	for _, what := range []string{"tag", "manifest", "blob"} {
+		t.Run(what, func(t *testing.T) {
+			hub := hubtest.New(t, hubtest.Options{})
+			img := hub.PushImage("library/app", "1", hubtest.ImageSpec{Layers: 1, LayerSize: 2 << 20})
+			layer := img.Children[0].Layers[0].Digest
+			path, want := "manifests/1", img.Digest
+			switch what {
+			case "manifest":
+				path = "manifests/" + img.Digest
+			case "blob":
+				path, want = "blobs/"+layer, layer
+			}
+			a := mirrortest.New(t, mirrortest.Options{Hub: hub, Fallback: proxy.FallbackNone})
+			// What comes to a from its neighbour, and began at a, is held up here.
+			waiting, release := make(chan struct{}, 100), make(chan struct{})
+			origin, err := url.Parse(a.URL)
+			if err != nil {
+				t.Fatal(err)
+			}
+			onward := httputil.NewSingleHostReverseProxy(origin)
+			gate := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if strings.Contains(r.Header.Get(wire.HopsHeader), ",") {
+					waiting <- struct{}{}
+					<-release
+				}
+				onward.ServeHTTP(w, r)
+			}))
+			defer gate.Close()
+			b := before(t, hub, gate.URL, mirrortest.Options{})
+			a.RestartWith(func(o *mirrortest.Options) {
+				o.Hub = nil
+				o.Upstreams = map[string]mirrortest.Upstream{"docker.io": {Hub: hub, Registry: upstream.Options{
+					Endpoints: []upstream.Endpoint{{URL: b.URL}, {URL: hub.RegistryURL()}}, Dial: (&net.Dialer{}).DialContext,
+				}}}
+			})
+			if what == "blob" { // named by a manifest, so that nobody asks for it by HEAD before
+				for _, m := range []*mirrortest.Mirror{b, a} {
+					if got := fetch(t, http.MethodGet, m.URL+"/v2/library/app/manifests/"+img.Children[0].Digest); got.status != 200 {
+						t.Fatalf("manifest: %d %s", got.status, got.body)
+					}
+				}
+			}
+			var wg sync.WaitGroup
+			ask := func(m *mirrortest.Mirror) {
+				wg.Go(func() {
+					if got := fetch(t, http.MethodGet, m.URL+"/v2/library/app/"+path); got.status != 200 || hubtest.Digest([]byte(got.body)) != want {
+						t.Errorf("GET %s: %d %.200s", path, got.status, got.body)
+					}
+				})
+			}
+			ask(a)
+			select {
+			case <-waiting:
+			case <-time.After(time.Minute):
+				t.Error("what went in a circle never came back")
+			}
+			for range 4 {
+				ask(b)
+			}
+			fetch(t, http.MethodGet, b.URL+"/v2/") // those before are on their way
+			close(release)
+			wg.Wait()
+		})
 	}
 }

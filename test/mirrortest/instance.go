@@ -64,6 +64,7 @@ func start(m *Mirror) (_ *instance, err error) {
 		Default:   m.opts.defaultUpstream(),
 		Fallback:  m.opts.Fallback,
 		Instance:  m.opts.Instance,
+		Trusted:   m.opts.Trusted,
 		Rates:     i.rates,
 		Log:       m.log.Named("proxy"),
 		AccessLog: m.log.Named("access"),

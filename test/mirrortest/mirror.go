@@ -12,6 +12,7 @@
 package mirrortest
 
 import (
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -31,6 +32,9 @@ import (
 	"forebay/upstream"
 )
 
+// Loopback is where all clients in tests are.
+var Loopback = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+
 // Options configures a [Mirror]. One of Hub and Upstreams is required.
 type Options struct {
 	Hub       *hubtest.Hub        // stands for docker.io
@@ -45,6 +49,9 @@ type Options struct {
 
 	// Instance is the mirror's name among others; "" makes one of its own.
 	Instance string
+	// Trusted are the networks whose clients are told of budgets and may choose their traces;
+	// [Loopback] is that of all tests.
+	Trusted []netip.Prefix
 
 	// Cache has what is given to the cache beside folder, upstreams and log.
 	Cache  cache.Options
