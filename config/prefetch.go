@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/robfig/cron/v3"
+
+	"forebay/internal/wire"
 )
 
 // PrefetchSet is a list of images that are fetched before anybody pulls them.
@@ -89,13 +91,15 @@ func parseImageName(s string) (string, error) {
 	return s, nil
 }
 
-var platformPattern = regexp.MustCompile(`^[a-z0-9_.-]+/[a-z0-9_.-]+(/[a-z0-9_.-]+)?$`)
-
 func parsePlatform(s string) (string, error) {
-	if s != "all" && !platformPattern.MatchString(s) {
-		return "", fmt.Errorf("%q is not a platform: use OS/ARCHITECTURE, such as linux/arm64, or all", clip(s))
+	if s == "all" {
+		return s, nil
 	}
-	return s, nil
+	p, err := wire.Platform(s)
+	if err != nil {
+		return "", fmt.Errorf("%w, or all", err)
+	}
+	return p, nil
 }
 
 // parseCron checks a schedule. What it lets through, internal/prefetch understands.

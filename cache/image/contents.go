@@ -65,7 +65,7 @@ func (i *Images) Contents(ctx context.Context, repo Repo, tag string, d v1.Hash,
 	}
 	w := listing{images: i, ctx: ctx, repo: repo, platforms: platforms, referrers: referrers, taken: map[string]bool{}, seen: map[v1.Hash]bool{}}
 	w.out = Contents{Ref: Name(repo, tag, d), Tag: tag, Digest: d, Parts: []Part{}}
-	walk := manifest.Walk{Manifest: w.manifest, Blob: w.blob, Child: w.child}
+	walk := manifest.Walk{Manifest: w.manifest, Blob: w.blob, Platforms: platforms, Child: w.child}
 	if referrers {
 		walk.Referrers = w.refer
 	}
@@ -119,9 +119,9 @@ func (w *listing) blob(_ manifest.Node, b manifest.Blob) error {
 }
 
 // child notes and chooses the platforms of an index.
-func (w *listing) child(_ manifest.Node, child manifest.Descriptor) (bool, error) {
+func (w *listing) child(child manifest.Descriptor, wanted bool) (bool, error) {
 	name := child.Name()
-	wanted := w.images.Wants(w.repo, w.platforms, child)
+	wanted = w.images.Wants(w.repo, w.platforms, child, wanted)
 	if name == manifest.Attestation && len(w.platforms) > 0 {
 		wanted = w.referrers && w.taken[child.Attests()]
 	}

@@ -106,8 +106,9 @@ func (m *measuring) run(d v1.Hash) {
 			m.content(index.Blob, b.Digest, b.Size)
 			return nil
 		},
-		Child: func(_ manifest.Node, child manifest.Descriptor) (bool, error) {
-			wanted := m.images.Wants(m.repo, m.platforms, child)
+		Platforms: m.platforms,
+		Child: func(child manifest.Descriptor, wanted bool) (bool, error) {
+			wanted = m.images.Wants(m.repo, m.platforms, child, wanted)
 			if h, ok := child.Hash(); ok && !wanted && len(m.platforms) == 0 {
 				m.roots = append(m.roots, store.Shorten(h)) // as soon as somebody pulls it
 			}

@@ -410,9 +410,10 @@ func (p *Pins) Kept(d v1.Hash, content []byte) {
 	for _, b := range doc.Blobs() {
 		p.hold(b.Digest)
 	}
+	wanted := doc.Wanted(platforms)
 	for _, child := range doc.Manifests {
 		h, ok := child.Hash()
-		if ok && (len(platforms) == 0 || manifest.Wanted(platforms, child.Name())) {
+		if ok && (len(platforms) == 0 || wanted[child.Digest]) {
 			p.hold(h)
 			p.roots[store.Shorten(h)] = nil
 		}

@@ -161,9 +161,9 @@ func (i *Images) Known(repo Repo, d v1.Hash) (all []manifest.Descriptor) {
 	return all
 }
 
-// Wants reports whether a child of an index is one of the platforms. Without platforms those
-// are that somebody pulled.
-func (i *Images) Wants(repo Repo, platforms []string, child manifest.Descriptor) bool {
+// Wants reports whether a child of an index is wanted: among those of the platforms, which
+// wanted says, or without platforms among those that somebody pulled.
+func (i *Images) Wants(repo Repo, platforms []string, child manifest.Descriptor, wanted bool) bool {
 	d, ok := child.Hash()
 	if !ok {
 		return false
@@ -171,7 +171,7 @@ func (i *Images) Wants(repo Repo, platforms []string, child manifest.Descriptor)
 	if len(platforms) == 0 {
 		return i.store.Linked(repo, index.Manifest, d)
 	}
-	return manifest.Wanted(platforms, child.Name())
+	return wanted
 }
 
 // CheckPlatforms returns why platforms cannot be asked for.

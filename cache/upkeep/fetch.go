@@ -162,6 +162,8 @@ type fetching struct {
 	q        Request
 	manner   manner
 	taken    map[string]bool // digests of children that are fetched
+	found    bool            // an image of an index is among them
+	lacks    error           // what an index within the index has not got
 	progress progress
 	slots    chan struct{}
 	blobs    sync.WaitGroup // that are being fetched
@@ -206,18 +208,17 @@ func (f *fetching) learn(ctx context.Context) error {
 	return manifest.Walk{
 		Manifest: func(n manifest.Node) (*manifest.Document, error) {
 			m, err := f.k.Cache.Manifest(ctx, f.q.Repo, n.Digest.String(), false)
-			if err != nil || n.Depth > 0 {
+			if err != nil {
 				return nil, err
 			}
 			doc, ok := manifest.Parse(m.Bytes)
-			if !ok {
+			if !ok && n.Depth == 0 {
 				return nil, fmt.Errorf("manifest %s cannot be read", n.Digest)
 			}
 			return doc, nil
 		},
-		Child: func(_ manifest.Node, child manifest.Descriptor) (bool, error) {
-			return manifest.Wanted(f.q.Platforms, child.Name()), nil
-		},
+		Platforms: f.q.Platforms,
+		Child:     func(_ manifest.Descriptor, wanted bool) (bool, error) { return wanted, nil },
 	}.Run(manifest.Describe(root))
 }
 
@@ -277,9 +278,10 @@ func (f *fetching) bindTag(ctx context.Context) {
 // walk fetches what is missing of the image root. Its blobs may still be on their way then.
 func (f *fetching) walk(ctx context.Context, root v1.Descriptor) error {
 	w := manifest.Walk{
-		Manifest: func(n manifest.Node) (*manifest.Document, error) { return f.manifest(ctx, n) },
-		Blob:     func(_ manifest.Node, b manifest.Blob) error { return f.blob(ctx, b) },
-		Child:    f.child,
+		Manifest:  func(n manifest.Node) (*manifest.Document, error) { return f.manifest(ctx, n) },
+		Blob:      func(_ manifest.Node, b manifest.Blob) error { return f.blob(ctx, b) },
+		Platforms: f.q.Platforms,
+		Child:     f.child,
 	}
 	switch {
 	case f.manner == inFull:
@@ -287,7 +289,13 @@ func (f *fetching) walk(ctx context.Context, root v1.Descriptor) error {
 	case f.q.Referrers:
 		w.Referrers = func(n manifest.Node) ([]manifest.Descriptor, error) { return f.referrers(ctx, n.Digest), nil }
 	}
-	return w.Run(manifest.Describe(root))
+	if err := w.Run(manifest.Describe(root)); err != nil {
+		return err
+	}
+	if !f.found && f.lacks != nil {
+		f.failed(root.Digest, f.lacks)
+	}
+	return nil
 }
 
 // manifest fetches a manifest if it is missing. An error is returned for the root only:
@@ -309,21 +317,25 @@ func (f *fetching) manifest(ctx context.Context, n manifest.Node) (*manifest.Doc
 		}
 		return nil, nil
 	}
-	if n.Depth == 0 {
-		if err := doc.Has(f.q.Platforms); err != nil {
-			f.failed(n.Digest, fmt.Errorf("%w: %w", store.ErrQuery, err)) // the others of them are fetched
+	if err := doc.Has(f.q.Platforms); err != nil {
+		err = fmt.Errorf("%w: %w", store.ErrQuery, err)
+		if n.Depth == 0 {
+			f.failed(n.Digest, err) // the others of them are fetched
+		} else {
+			f.lacks = err
 		}
 	}
 	return doc, nil
 }
 
 // child chooses the images of an index that are asked for, and what BuildKit attested of them.
-func (f *fetching) child(_ manifest.Node, child manifest.Descriptor) (bool, error) {
-	wanted := f.k.Images.Wants(f.q.Repo, f.q.Platforms, child)
+func (f *fetching) child(child manifest.Descriptor, wanted bool) (bool, error) {
+	wanted = f.k.Images.Wants(f.q.Repo, f.q.Platforms, child, wanted)
 	if child.Name() == manifest.Attestation && f.manner == sparing {
 		wanted = f.q.Referrers && f.taken[child.Attests()]
 	}
 	f.taken[child.Digest] = f.taken[child.Digest] || wanted
+	f.found = f.found || wanted && child.Name() != manifest.Attestation && !manifest.IsIndexType(child.MediaType)
 	return wanted, nil
 }
 

@@ -354,7 +354,7 @@ func (a *admission) manifest(n manifest.Node) (*manifest.Document, error) {
 }
 
 // child takes in one platform of an index, if it is here.
-func (a *admission) child(_ manifest.Node, child manifest.Descriptor) (bool, error) {
+func (a *admission) child(child manifest.Descriptor, _ bool) (bool, error) {
 	d, ok := child.Hash()
 	if !ok {
 		return false, fmt.Errorf("%w: an index names the digest %.100q", ErrContent, child.Digest)

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"forebay/cache/upkeep"
-	"forebay/internal/manifest"
 	"forebay/internal/wire"
 )
 
@@ -201,13 +200,8 @@ func (a *API) repair(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	for _, p := range in.Platforms {
-		if p == manifest.AllPlatforms && len(in.Platforms) == 1 {
-			break
-		}
-		if err := wire.ValidPlatform(p); err != nil {
-			return badRequest("%s", err)
-		}
+	if err := platforms(in.Platforms); err != nil {
+		return err
 	}
 	job, err := a.startRepair(ref, in.Platforms)
 	return accepted(w, job, err)

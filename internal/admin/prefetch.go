@@ -10,7 +10,6 @@ import (
 	"forebay/internal/imageset"
 	"forebay/internal/manifest"
 	"forebay/internal/prefetch"
-	"forebay/internal/wire"
 )
 
 // listMost bounds a request with a list of images: 10,000 of them have some 2 MB.
@@ -58,16 +57,11 @@ func prefixed(at string) string {
 const platformsMost = 100
 
 func platforms(list []string) error {
-	if len(list) == 1 && list[0] == manifest.AllPlatforms {
-		return nil
-	}
 	if len(list) > platformsMost {
 		return badRequest("platforms has %d elements: use %d at most", len(list), platformsMost)
 	}
-	for _, p := range list {
-		if err := wire.ValidPlatform(p); err != nil {
-			return badRequest("%s", err)
-		}
+	if err := manifest.CheckPlatforms(list); err != nil {
+		return badRequest("%s", err)
 	}
 	return nil
 }

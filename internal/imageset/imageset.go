@@ -197,11 +197,13 @@ func (r *reader) add(line int, written string, platforms ...string) {
 
 // put takes in an entry that is not there yet.
 func (r *reader) put(e Entry) {
-	for _, p := range e.Platforms {
-		if err := wire.ValidPlatform(p); err != nil {
+	for i, p := range e.Platforms {
+		usual, err := wire.Platform(p)
+		if err != nil {
 			r.fault(e.At.Line, err)
 			return
 		}
+		e.Platforms[i] = usual
 	}
 	key := e.Ref.String() + " " + strings.Join(e.Platforms, ",")
 	if r.seen[key] {

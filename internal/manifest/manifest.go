@@ -7,7 +7,6 @@ package manifest
 
 import (
 	"encoding/json"
-	"fmt"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -47,9 +46,11 @@ type Descriptor struct {
 
 // Platform is what an image of an index, or a configuration, is for.
 type Platform struct {
-	OS           string `json:"os"`
-	Architecture string `json:"architecture"`
-	Variant      string `json:"variant"`
+	OS           string   `json:"os"`
+	Architecture string   `json:"architecture"`
+	Variant      string   `json:"variant"`
+	OSVersion    string   `json:"os.version"`  // of Windows, whose images run on few versions
+	OSFeatures   []string `json:"os.features"` // that it needs
 }
 
 // Parse reads a document. ok is false for what is none.
@@ -93,7 +94,11 @@ func (p *Platform) String() string {
 	if p == nil || p.OS == "" && p.Architecture == "" {
 		return ""
 	}
-	name := p.OS + "/" + p.Architecture
+	name := p.OS
+	if p.OSVersion != "" {
+		name += "(" + p.OSVersion + ")"
+	}
+	name += "/" + p.Architecture
 	if p.Variant != "" {
 		name += "/" + p.Variant
 	}
@@ -105,68 +110,8 @@ func (p *Platform) String() string {
 	}, name[:min(len(name), 96)])
 }
 
-// AllPlatforms as the only platform asked for stands for every platform of an index.
-const AllPlatforms = "all"
-
-// Wanted reports whether a platform is among those named. linux/arm64 names
-// linux/arm64/v8 too, since that is what it means to clients.
-func Wanted(names []string, have string) bool {
-	for _, w := range names {
-		if w == AllPlatforms || w == have || have == w+"/v8" && strings.HasSuffix(w, "/arm64") {
-			return true
-		}
-	}
-	return false
-}
-
-// CheckPlatforms returns what is wrong with names of platforms: nil for [AllPlatforms] alone.
-func CheckPlatforms(names []string) error {
-	if len(names) == 1 && names[0] == AllPlatforms {
-		return nil
-	}
-	for _, p := range names {
-		if err := wire.ValidPlatform(p); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // IsIndex reports whether the document lists manifests.
 func (m *Document) IsIndex() bool { return m.Manifests != nil }
-
-// Has returns an error if a platform is asked for that an index does not have. A manifest
-// that is no index does not say what it is for.
-func (m *Document) Has(platforms []string) error {
-	if !m.IsIndex() {
-		return nil
-	}
-	for _, wanted := range platforms {
-		if wanted != AllPlatforms && !m.hasPlatform(wanted) {
-			return fmt.Errorf("it has no platform %s, but %s", wanted, strings.Join(m.platforms(), ", "))
-		}
-	}
-	return nil
-}
-
-func (m *Document) hasPlatform(wanted string) bool {
-	for _, child := range m.Manifests {
-		if Wanted([]string{wanted}, child.Name()) {
-			return true
-		}
-	}
-	return false
-}
-
-func (m *Document) platforms() []string {
-	var names []string
-	for _, child := range m.Manifests {
-		if name := child.Name(); name != Attestation && name != "" {
-			names = append(names, name)
-		}
-	}
-	return names
-}
 
 // Blob is a configuration or a layer.
 type Blob struct {

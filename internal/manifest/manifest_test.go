@@ -68,7 +68,7 @@ func TestWalkTellsOfEachThingOnce(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" || err != nil {
 		t.Errorf("Run = %v, told (-want +got):\n%s", err, diff)
 	}
-	got, _ = trail(w, Walk{Child: func(_ Node, c Descriptor) (bool, error) { return c.Name() == "linux/arm64", nil }}, "a")
+	got, _ = trail(w, Walk{Child: func(c Descriptor, _ bool) (bool, error) { return c.Name() == "linux/arm64", nil }}, "a")
 	if diff := cmp.Diff([]string{"a at 0", "c at 1", "config 4 of c", "layer 2 of c"}, got); diff != "" {
 		t.Errorf("one platform (-want +got):\n%s", diff)
 	}
@@ -110,7 +110,7 @@ func TestWalkEndsAtAnError(t *testing.T) {
 	stop := errors.New("stop")
 	for name, walk := range map[string]Walk{
 		"manifest":  {Manifest: func(Node) (*Document, error) { return nil, stop }},
-		"child":     {Child: func(Node, Descriptor) (bool, error) { return false, stop }},
+		"child":     {Child: func(Descriptor, bool) (bool, error) { return false, stop }},
 		"referrers": {Referrers: func(Node) ([]Descriptor, error) { return nil, stop }},
 	} {
 		if _, err := trail(w, walk, "a"); !errors.Is(err, stop) {
@@ -122,34 +122,6 @@ func TestWalkEndsAtAnError(t *testing.T) {
 	second, _ := trail(w, Walk{Seen: seen}, "a")
 	if len(first) != 2 || cmp.Diff([]string{"a at 0", "c at 1"}, second) != "" {
 		t.Errorf("two walks told of %q and %q, want the second to pass over what the first told", first, second)
-	}
-}
-
-func TestPlatforms(t *testing.T) {
-	for _, row := range []struct {
-		names []string
-		have  string
-		want  bool
-	}{
-		{[]string{"linux/amd64"}, "linux/amd64", true},
-		{[]string{"linux/arm64"}, "linux/arm64/v8", true},
-		{[]string{"linux/arm64/v8"}, "linux/arm64", false},
-		{[]string{"linux/arm"}, "linux/arm/v8", false},
-		{[]string{"windows/amd64", AllPlatforms}, "linux/s390x", true},
-		{nil, "linux/amd64", false},
-	} {
-		if got := Wanted(row.names, row.have); got != row.want {
-			t.Errorf("Wanted(%q, %q) = %t, want %t", row.names, row.have, got, row.want)
-		}
-	}
-	hostile := &Platform{OS: "li\nnux", Architecture: strings.Repeat("a", 200), Variant: "v,8"}
-	if got := hostile.String(); len(got) > 96 || strings.ContainsAny(got, "\n,") {
-		t.Errorf("String = %q, want a short line", got)
-	}
-	for _, bad := range [][]string{{"linux"}, {AllPlatforms, "linux/amd64"}, {"linux/a/b/c/d"}} {
-		if CheckPlatforms(bad) == nil {
-			t.Errorf("CheckPlatforms(%q) = nil", bad)
-		}
 	}
 }
 

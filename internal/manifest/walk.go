@@ -26,9 +26,12 @@ type Walk struct {
 	Manifest func(n Node) (*Document, error)
 	// Blob is told of a blob of a manifest.
 	Blob func(n Node, b Blob) error
-	// Child reports whether a child of an index belongs to the image. nil means all. What
-	// attests others of its index is asked for after them.
-	Child func(n Node, child Descriptor) (bool, error)
+	// Platforms are those that are wanted of an index.
+	Platforms []string
+	// Child reports whether a child of an index belongs to the image, and is told whether it is
+	// among those for Platforms. nil means all. What attests others of its index is asked for
+	// after them.
+	Child func(child Descriptor, wanted bool) (bool, error)
 	// Referrers returns what is known to refer to a manifest.
 	Referrers func(n Node) ([]Descriptor, error)
 	// Seen is what walks before this one came to, and what this one does. nil means nothing.
@@ -77,10 +80,11 @@ func (w *Walk) manifest(desc Descriptor, depth int) error {
 	if err := w.blobs(n, doc); err != nil {
 		return err
 	}
+	wanted := doc.Wanted(w.Platforms)
 	for _, child := range doc.inOrder() {
 		belongs := true
 		if w.Child != nil {
-			if belongs, err = w.Child(n, child); err != nil {
+			if belongs, err = w.Child(child, wanted[child.Digest]); err != nil {
 				return err
 			}
 		}

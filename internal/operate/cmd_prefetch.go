@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os/signal"
 	"path"
+	"slices"
 	"syscall"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 	"forebay/internal/adminclient"
 	"forebay/internal/command"
 	"forebay/internal/imageset"
+	"forebay/internal/manifest"
 	"forebay/internal/prefetch"
 	"forebay/internal/terminal"
 	"forebay/internal/wire"
@@ -96,14 +98,11 @@ func (f prefetchFlags) check(args []string) error {
 	case *f.atOnce < 1 || *f.atOnce > prefetch.AtOnceMost:
 		return fmt.Errorf("--at-once is %d: use 1 to %d", *f.atOnce, prefetch.AtOnceMost)
 	}
-	for _, platform := range *f.platforms {
-		if platform == "all" {
-			if len(*f.platforms) > 1 {
-				return errors.New("--platform all goes with no other")
-			}
-		} else if err := wire.ValidPlatform(platform); err != nil {
-			return fmt.Errorf("--platform: %w", err)
-		}
+	if len(*f.platforms) > 1 && slices.Contains(*f.platforms, manifest.AllPlatforms) {
+		return errors.New("--platform all goes with no other")
+	}
+	if err := manifest.CheckPlatforms(*f.platforms); err != nil {
+		return fmt.Errorf("--platform: %w", err)
 	}
 	switch *f.progress {
 	case "auto", "bars", "lines", "json", "none":

@@ -19,6 +19,7 @@ import (
 	"forebay/internal/adminclient"
 	"forebay/internal/command"
 	"forebay/internal/imageset"
+	"forebay/internal/manifest"
 	"forebay/internal/wire"
 )
 
@@ -145,7 +146,7 @@ func used(ctx context.Context, o *adminclient.Client, age time.Duration, names *
 			}
 			e := imageset.Entry{Ref: ref, At: imageset.Position{File: "usage"}}
 			for _, p := range one.Platforms {
-				if p.State != image.Absent && wire.ValidPlatform(p.Platform) == nil && p.UsedAt.After(since) {
+				if p.State != image.Absent && manifest.CheckPlatforms([]string{p.Platform}) == nil && p.UsedAt.After(since) {
 					e.Platforms = append(e.Platforms, p.Platform)
 				}
 			}

@@ -1,7 +1,6 @@
 package wire
 
 import (
-	"fmt"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -85,20 +84,6 @@ func (g *Registries) locate(r *Reference, name string) error {
 		return faultf(UnknownRegistry, "registry %q is not configured here", clip(first))
 	default:
 		r.Upstream, r.Repository = g.Default, name
-	}
-	return nil
-}
-
-// ValidPlatform checks a platform as people write it: os/architecture, os/architecture/variant.
-func ValidPlatform(s string) error {
-	parts := strings.Split(s, "/")
-	if len(parts) != 2 && len(parts) != 3 {
-		return fmt.Errorf("%q is not a platform: write OS/ARCHITECTURE, such as linux/arm64", clip(s))
-	}
-	for _, part := range parts {
-		if part == "" || len(part) > 32 || strings.Trim(part, "abcdefghijklmnopqrstuvwxyz0123456789_.-") != "" {
-			return fmt.Errorf("%q is not a platform: write OS/ARCHITECTURE, such as linux/arm64", clip(s))
-		}
 	}
 	return nil
 }

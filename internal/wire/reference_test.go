@@ -76,17 +76,6 @@ func TestReferencesThatMeanNothingAreRefused(t *testing.T) {
 	}
 }
 
-func TestPlatformsAreChecked(t *testing.T) {
-	for in, want := range map[string]bool{
-		"linux/amd64": true, "linux/arm/v7": true, "windows/amd64": true,
-		"": false, "linux": false, "linux/": false, "/amd64": false, "linux/arm/v7/x": false, "Linux/amd64": false, "linux/a,b": false,
-	} {
-		if err := ValidPlatform(in); (err == nil) != want {
-			t.Errorf("ValidPlatform(%q) = %v, want ok %t", in, err, want)
-		}
-	}
-}
-
 // Another parser of the same names, by other people, is asked too.
 func FuzzReference(f *testing.F) {
 	for _, s := range []string{

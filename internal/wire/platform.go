@@ -1,0 +1,27 @@
+package wire
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/containerd/platforms"
+)
+
+// platformMax bounds the name of a platform. The longest that is known has 30 bytes:
+// windows(10.0.20348.2227)/amd64.
+const platformMax = 64
+
+// Platform returns the usual name of a platform as people and files write it: arm64,
+// linux/aarch64 and linux/arm64/v8 are linux/arm64, as for docker and containerd. Whatever
+// names a platform is read by it.
+func Platform(s string) (string, error) {
+	p, err := platforms.Parse(s)
+	if err != nil || len(s) > platformMax {
+		return "", fmt.Errorf("%q is not a platform: write OS/ARCHITECTURE, such as linux/arm64", clip(s))
+	}
+	// Where an architecture stands alone, images are for Linux, wherever a command runs.
+	if !strings.Contains(s, "/") && !strings.HasPrefix(strings.ToLower(s), p.OS) {
+		p.OS = "linux"
+	}
+	return platforms.FormatAll(platforms.Normalize(p)), nil
+}
