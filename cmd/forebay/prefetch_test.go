@@ -87,6 +87,20 @@ func TestDryRunOfAKnownIndexTellsAllOfIt(t *testing.T) {
 	}
 }
 
+// Names of the mirror itself mean in commands what they mean in requests.
+func TestCommandsKnowTheNamesOfTheMirror(t *testing.T) {
+	o := newOperated(t, "hosts: {mirror.lan: docker.io}\n")
+	o.hub.PushImage("library/alpine", "1", hubtest.ImageSpec{})
+	for _, name := range []string{"mirror.lan/alpine:1", "mirror.lan:5000/docker.io/library/alpine:1", "docker://alpine:1"} {
+		for _, command := range []string{"prefetch", "lock", "pin"} {
+			if out, stderr := o.run(0, command, name); !strings.Contains(out+stderr, "docker.io/library/alpine:1") {
+				t.Errorf("forebay %s %s tells nothing of docker.io/library/alpine:1:\n%s%s", command, name, out, stderr)
+			}
+		}
+		o.run(0, "export", name, "-o", t.TempDir()+"/b.tar")
+	}
+}
+
 func TestPrefetchTellsByItsExitCode(t *testing.T) {
 	o := newOperated(t, "")
 	o.hub.PushImage("library/alpine", "1", hubtest.ImageSpec{})
@@ -109,7 +123,7 @@ func TestPrefetchTellsByItsExitCode(t *testing.T) {
 		{[]string{"prefetch", "-f", bad}, bad + `:3: registry "nowhere.example.com" is not configured here`},
 		{[]string{"prefetch", "-f", bad}, bad + ":4: "},
 		{[]string{"prefetch", "-f", "/none"}, "no such file"},
-		{[]string{"prefetch", "alpine", "--platform", "amd64"}, "is not a platform"},
+		{[]string{"prefetch", "alpine", "--platform", "amd65"}, "is not a platform"},
 		{[]string{"prefetch", "alpine", "--format", "xml"}, "is no format"},
 		{[]string{"prefetch", "alpine", "--set", "base"}, "--set is run by the server"},
 		{[]string{"prefetch", "alpine", "--at-once", "99"}, "use 1 to 16"},

@@ -204,6 +204,6 @@ func (a *API) names(w http.ResponseWriter, r *http.Request) error {
 	if _, err := query(r); err != nil {
 		return err
 	}
-	reply(w, http.StatusOK, Registries{a.registries.Default, a.registries.Names})
+	reply(w, http.StatusOK, Registries{a.registries.Default, a.registries.Names, a.registries.Hosts})
 	return nil
 }

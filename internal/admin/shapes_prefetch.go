@@ -216,4 +216,5 @@ type Cleared struct {
 type Registries struct {
 	Default string            `json:"default"` // registry of names without one
 	Names   map[string]string `json:"names"`   // from names and aliases to what they are called here
+	Hosts   map[string]string `json:"hosts"`   // from names of the mirror itself to the registries that they stand for
 }

@@ -195,5 +195,5 @@ func (c *Client) Names(ctx context.Context) (*wire.Registries, error) {
 	if _, err := c.Ask(ctx, http.MethodGet, "/registries", nil, nil, &r); err != nil {
 		return nil, err
 	}
-	return &wire.Registries{Default: r.Default, Names: r.Names}, nil
+	return &wire.Registries{Default: r.Default, Names: r.Names, Hosts: r.Hosts}, nil
 }

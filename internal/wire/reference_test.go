@@ -17,7 +17,7 @@ func world() *Registries {
 			"docker.io": Hub, "index.docker.io": Hub, "ghcr.io": "ghcr.io",
 			"registry.example.com:5000": "registry.example.com:5000", "inhouse": "inhouse",
 		},
-		Hosts: map[string]string{"ghcr.mirror.lan": "ghcr.io"},
+		Hosts: map[string]string{"ghcr.mirror.lan": "ghcr.io", "mirror.lan": Hub},
 	}
 }
 
@@ -37,6 +37,22 @@ func TestReferencesMeanWhatTheyMeanToClients(t *testing.T) {
 		"registry.example.com:5000/team/app":     "registry.example.com:5000/team/app",
 		"registry.example.com:5000/team/app:1.0": "registry.example.com:5000/team/app:1.0",
 		"inhouse/app":                            "inhouse/app",
+		// Names of the mirror itself mean what they mean in a request.
+		"ghcr.mirror.lan:5000/owner/app:x":            "ghcr.io/owner/app:x",
+		"GHCR.mirror.lan:5000/owner/app":              "ghcr.io/owner/app",
+		"mirror.lan/nginx":                            "docker.io/library/nginx",
+		"mirror.lan:5000/library/nginx:1":             "docker.io/library/nginx:1",
+		"mirror.lan:5000/ghcr.io/owner/app:x":         "ghcr.io/owner/app:x",
+		"mirror.lan/docker.io/nginx@" + someDigest:    "docker.io/library/nginx@" + someDigest,
+		"ghcr.mirror.lan/registry.example.com:5000/a": "registry.example.com:5000/a",
+		"docker.io/ghcr.io/a":                         "docker.io/ghcr.io/a", // taken off once
+		// What programs write before a name.
+		"docker://nginx": "docker.io/library/nginx",
+		"docker-pullable://ghcr.io/o/a@" + someDigest: "ghcr.io/o/a@" + someDigest,
+		"docker-image://alpine:3":                     "docker.io/library/alpine:3",
+		"oci://ghcr.io/o/charts/app:1.2.3":            "ghcr.io/o/charts/app:1.2.3",
+		"oci:1":                                       "docker.io/library/oci:1",
+		"dir":                                         "docker.io/library/dir",
 	} {
 		got, err := world().Reference(in)
 		if err != nil || got.String() != want {
@@ -50,23 +66,41 @@ func TestReferencesThatMeanNothingAreRefused(t *testing.T) {
 		fault Fault
 		text  string
 	}{
-		"":                            {BadName, "names no image"},
-		":latest":                     {BadName, "names no image"},
-		"@" + someDigest:              {BadName, "names no image"},
-		"nginx:":                      {BadTag, "no valid tag"},
-		"nginx:-x":                    {BadTag, "no valid tag"},
-		"nginx@sha256:12":             {BadDigest, "hexadecimal digits"},
-		"nginx@md5:12":                {BadDigest, "not supported"},
-		"Nginx":                       {BadName, "not a valid image name"},
-		"ghcr.io":                     {BadName, "is a registry"},
-		"quay.io/x/y":                 {UnknownRegistry, "not configured"},
-		"localhost/x":                 {UnknownRegistry, "not configured"},
-		"QUAY/x":                      {UnknownRegistry, "not configured"},
-		"a//b":                        {BadName, "not a valid image name"},
-		"../../etc/passwd":            {UnknownRegistry, "not configured"},
-		"a b":                         {BadName, "not a valid image name"},
-		strings.Repeat("a", 300):      {BadName, "not a valid image name"},
-		"nginx:1@" + someDigest + "@": {BadDigest, ""},
+		"mirror.lan":                      {BadName, "is a registry"},
+		"mirror.lan:5000":                 {BadName, "is a registry"},
+		"ghcr.mirror.lan/x/Y":             {BadName, "not a valid image name"},
+		"https://ghcr.io/o/a":             {BadName, "is an address"},
+		"http://localhost:5000/a":         {BadName, "is an address"},
+		"docker://":                       {BadName, "names no image"},
+		"docker://docker://a":             {UnknownRegistry, "not configured"},
+		"oci://quay.io/x/y":               {UnknownRegistry, "not configured"},
+		"s3://bucket/a":                   {BadName, "no image in a registry"},
+		"containers-storage:alpine":       {BadName, "on one machine"},
+		"docker-daemon:alpine:3":          {BadName, "on one machine"},
+		"docker-archive:/tmp/a.tar":       {BadName, "on one machine"},
+		"oci-archive:a.tar":               {BadName, "on one machine"},
+		"oci:/tmp/layout:tag":             {BadName, "on one machine"},
+		"dir:./a":                         {BadName, "on one machine"},
+		someDigest:                        {BadName, "is the id"},
+		someDigest[7:]:                    {BadName, "is the id"},
+		"docker-pullable://" + someDigest: {BadName, "is the id"},
+		"":                                {BadName, "names no image"},
+		":latest":                         {BadName, "names no image"},
+		"@" + someDigest:                  {BadName, "names no image"},
+		"nginx:":                          {BadTag, "no valid tag"},
+		"nginx:-x":                        {BadTag, "no valid tag"},
+		"nginx@sha256:12":                 {BadDigest, "hexadecimal digits"},
+		"nginx@md5:12":                    {BadDigest, "not supported"},
+		"Nginx":                           {BadName, "not a valid image name"},
+		"ghcr.io":                         {BadName, "is a registry"},
+		"quay.io/x/y":                     {UnknownRegistry, "not configured"},
+		"localhost/x":                     {UnknownRegistry, "not configured"},
+		"QUAY/x":                          {UnknownRegistry, "not configured"},
+		"a//b":                            {BadName, "not a valid image name"},
+		"../../etc/passwd":                {UnknownRegistry, "not configured"},
+		"a b":                             {BadName, "not a valid image name"},
+		strings.Repeat("a", 300):          {BadName, "not a valid image name"},
+		"nginx:1@" + someDigest + "@":     {BadDigest, ""},
 	} {
 		_, err := world().Reference(in)
 		var fault *RouteError
@@ -80,6 +114,7 @@ func TestReferencesThatMeanNothingAreRefused(t *testing.T) {
 func FuzzReference(f *testing.F) {
 	for _, s := range []string{
 		"nginx", "nginx:1.27", "a/b:c@" + someDigest, "ghcr.io/owner/app@" + someDigest, "registry.example.com:5000/x:y", "localhost:1/a", "x@y@z", "::", "a:b:c", "ghcr.io/", "/",
+		"mirror.lan:5000/ghcr.io/a", "docker://a", "oci:1", "dir:/a", someDigest, "docker-pullable://ghcr.io/o/a@" + someDigest,
 	} {
 		f.Add(s)
 	}
@@ -104,10 +139,10 @@ func FuzzReference(f *testing.F) {
 }
 
 // agrees compares with go-containerregistry, where that accepts the name. It knows
-// Docker Hub as index.docker.io, and neither our hosts nor registries without a dot.
+// Docker Hub as index.docker.io, and neither our hosts, nor schemes, nor registries without a dot.
 func agrees(t *testing.T, s string, got Reference) {
 	first, _, _ := strings.Cut(s, "/")
-	if first == "inhouse" || strings.HasPrefix(first, "ghcr.mirror.lan") || first != strings.ToLower(first) {
+	if first == "inhouse" || strings.Contains(first, "mirror.lan") || first != strings.ToLower(first) || strings.Contains(s, "://") {
 		return
 	}
 	other, err := name.ParseReference(s)

@@ -152,7 +152,7 @@ func (g *Registries) named(r *Route, root, ns string) (string, error) {
 		var ok bool
 		if named, ok = g.Names[r.Namespace]; !ok {
 			r.Namespace = ""
-			return "", faultf(UnknownRegistry, "registry %q is not configured here", clip(ns))
+			return "", unknown(ns)
 		}
 	}
 	if root == "" {
@@ -162,7 +162,7 @@ func (g *Registries) named(r *Route, root, ns string) (string, error) {
 	before, ok := g.Names[root]
 	switch {
 	case !ok:
-		return "", faultf(UnknownRegistry, "registry %q is not configured here", clip(root))
+		return "", unknown(root)
 	case named != "" && named != before:
 		return "", faultf(Disagreement, "the path names registry %s but ns names %s", before, named)
 	}
@@ -172,6 +172,18 @@ func (g *Registries) named(r *Route, root, ns string) (string, error) {
 // repository finds the upstream and the canonical repository of r.Name. named is the
 // registry that the request names outside the repository, if any.
 func (g *Registries) repository(r *Route, host, named string) error {
+	if err := g.locate(r, host, named); err != nil {
+		return err
+	}
+	if !validRepository(r.Repository) {
+		return faultf(BadName, "%q is not a valid repository name", clip(r.Repository))
+	}
+	return nil
+}
+
+// locate is repository for a name that may not be valid. Requests and people's names are
+// both read by it, so that a name means the same to all.
+func (g *Registries) locate(r *Route, host, named string) error {
 	r.Upstream, r.Repository = named, r.Name
 	first, remainder, several := strings.Cut(r.Name, "/")
 	if r.Prefix == NoPrefix {
@@ -191,17 +203,18 @@ func (g *Registries) repository(r *Route, host, named string) error {
 		// Docker's own rule for image names: a first element with a dot or a colon is a
 		// registry. Asking the default registry for it would tell a stranger our names.
 		if several && looksLikeHost(first) {
-			return faultf(UnknownRegistry, "registry %q is not configured here", clip(first))
+			return unknown(first)
 		}
 		r.Upstream = g.Default
 	}
 	if r.Upstream == Hub && !strings.Contains(r.Repository, "/") {
 		r.Repository = "library/" + r.Repository
 	}
-	if !validRepository(r.Repository) {
-		return faultf(BadName, "%q is not a valid repository name", clip(r.Repository))
-	}
 	return nil
+}
+
+func unknown(registry string) *RouteError {
+	return faultf(UnknownRegistry, "registry %q is not configured here", clip(registry))
 }
 
 func (g *Registries) byHost(host string) string {
