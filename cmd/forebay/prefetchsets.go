@@ -9,6 +9,7 @@ import (
 	"forebay/config"
 	"forebay/internal/command"
 	"forebay/internal/prefetch"
+	"forebay/internal/wire"
 )
 
 // prefetchState is the file in the storage folder that keeps what became of prefetch sets.
@@ -25,7 +26,7 @@ func newSets(c *config.Config, m *mirror, log *zap.Logger) (*prefetch.Sets, erro
 			Schedule: s.Schedule, TimeZone: s.TimeZone, Jitter: s.Jitter,
 		}
 		if len(one.Platforms) == 0 {
-			one.Platforms = []string{prefetch.MachinePlatform()}
+			one.Platforms = []string{wire.MachinePlatform()}
 		}
 		o.Sets = append(o.Sets, one)
 	}

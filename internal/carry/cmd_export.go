@@ -14,7 +14,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 
@@ -28,6 +27,7 @@ import (
 	"forebay/internal/command"
 	"forebay/internal/manifest"
 	"forebay/internal/terminal"
+	"forebay/internal/wire"
 )
 
 // exporting is what the command line asks of an export.
@@ -127,9 +127,6 @@ func (x *exporting) check(args []string) error {
 	x.volume = int64(size)
 	return nil
 }
-
-// hostPlatform is the platform of this machine's containers.
-func hostPlatform() string { return "linux/" + runtime.GOARCH }
 
 // exported says what an export made.
 type exported struct {
@@ -271,14 +268,14 @@ func (x *exporting) contents(ctx context.Context, o *adminclient.Client, w wante
 		platforms = x.platforms
 	}
 	if len(platforms) == 0 && x.format == formatDocker {
-		platforms = []string{hostPlatform()}
+		platforms = []string{wire.MachinePlatform()}
 	}
 	referrers := x.referrers || w.referrers
 	list, err := o.Contents(ctx, w.ref, platforms, referrers)
 	why := problemWith(list, err)
 	if x.fetch && (why != nil || err != nil) {
 		if len(platforms) == 0 && (err != nil || len(list.Platforms) == 0 && len(list.Omitted) > 0) {
-			platforms = []string{hostPlatform()}
+			platforms = []string{wire.MachinePlatform()}
 		}
 		if err := o.Complete(ctx, w.ref, platforms); err != nil {
 			return nil, fmt.Errorf("%s: %w", w.ref, err)

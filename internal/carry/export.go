@@ -39,7 +39,7 @@ func (x *exporting) wanted(ctx context.Context, o *adminclient.Client, args []st
 		return nil, err
 	}
 	read := func(name string, r io.Reader) ([]imageset.Entry, error) {
-		return imageset.Read(name, r, imageset.Options{Registries: names, Lookup: os.LookupEnv})
+		return imageset.Read(name, r, imageset.Options{Registries: names, Lookup: os.LookupEnv, Platforms: x.platforms})
 	}
 	all, err := fromEntries(namedEntries(args, names))
 	if err != nil {

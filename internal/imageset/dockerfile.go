@@ -1,262 +1,349 @@
 package imageset
 
 import (
+	"bytes"
+	"encoding/csv"
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/containerd/platforms"
+	"github.com/moby/buildkit/frontend/dockerfile/command"
+	"github.com/moby/buildkit/frontend/dockerfile/parser"
+	"github.com/moby/buildkit/frontend/dockerfile/shell"
+
+	"forebay/internal/manifest"
+	"forebay/internal/wire"
 )
+
+// A Dockerfile is taken apart by BuildKit's own parser, and its variables are replaced by
+// BuildKit's own lexer: continuations, directives, heredocs and patterns are what they are to
+// a build. What the instructions mean is read here (dockerfile2llb, for which there would be
+// ten times the dependencies, wants a build and not a list).
+
+// building is what a Dockerfile is built with.
+type building struct {
+	args map[string]string
+	// contexts are the other sources of the build: their names stand for no images.
+	contexts map[string]bool
+	// platforms are those that the build is for. None means those of the caller.
+	platforms []string
+	line      int // of the file, before the first of the Dockerfile
+}
 
 // dockerfile reads the images that a build pulls: those of FROM that are no stages, of
 // COPY --from and RUN --mount=from=, and the one that a syntax directive names.
-func (r *reader) dockerfile(s string) {
-	d := &docker{r: r, args: map[string]string{}, stages: map[string]bool{}}
-	lines := strings.Split(strings.ReplaceAll(s, "\r\n", "\n"), "\n")
-	d.directives(lines)
-	for i := 0; i < len(lines); {
-		number := i + 1
-		var instruction string
-		instruction, i = d.logical(lines, i)
-		word, rest, _ := strings.Cut(strings.TrimSpace(instruction), " ")
-		if word == "" {
-			continue
+func (r *reader) dockerfile(text []byte, b building) {
+	fault := func(line int, err error) { r.fault(b.line+line, err) }
+	if len(bytes.TrimSpace(text)) == 0 {
+		return
+	}
+	if syntax, _, at, ok := parser.DetectSyntax(text); ok {
+		if other, given := b.args["BUILDKIT_SYNTAX"]; given {
+			syntax = other
 		}
-		d.instruction(number, strings.ToUpper(word), strings.TrimSpace(rest))
-		i = heredocs(instruction, strings.ToUpper(word), lines, i)
+		r.add(b.line+at[0].Start.Line, syntax)
 	}
-	if d.from == 0 && len(r.faults) == 0 {
-		r.fault(0, errors.New("has no FROM: is it a Dockerfile?"))
+	file, err := parser.Parse(bytes.NewReader(text))
+	if err != nil {
+		line := 0
+		if at := (*parser.LocationError)(nil); errors.As(err, &at) && len(at.Locations) > 0 && len(at.Locations[0]) > 0 {
+			line = at.Locations[0][0].Start.Line
+		}
+		fault(line, fmt.Errorf("not a Dockerfile: %s", clip(err.Error())))
+		return
 	}
-}
-
-// docker is what is known at a line of a Dockerfile.
-type docker struct {
-	r      *reader
-	escape byte
-	args   map[string]string // declared before the first FROM, with a value
-	stages map[string]bool   // by name in lower case
-	from   int               // how many FROM there were
-}
-
-var directive = regexp.MustCompile(`^#\s*([a-zA-Z]+)\s*=\s*(\S+)\s*$`)
-
-// directives reads the comments at the start that are orders to the parser.
-func (d *docker) directives(lines []string) {
-	d.escape = '\\'
-	for i, line := range lines {
-		m := directive.FindStringSubmatch(strings.TrimSpace(line))
-		if m == nil {
+	for _, n := range file.AST.Children {
+		if _, known := command.Commands[strings.ToLower(n.Value)]; !known {
+			fault(n.StartLine, fmt.Errorf("%q is no instruction of a Dockerfile", clip(n.Value)))
 			return
 		}
-		switch strings.ToLower(m[1]) {
-		case "escape":
-			if m[2] == "`" {
-				d.escape = '`'
+	}
+	readings := b.platforms
+	if len(readings) == 0 {
+		readings = r.o.Platforms
+	}
+	if len(readings) == 0 {
+		readings = []string{wire.MachinePlatform()}
+	}
+	for _, p := range readings {
+		d := &docker{r: r, b: b, lexer: shell.NewLex(file.EscapeToken), args: map[string]string{}, stages: map[string]bool{}}
+		if err := d.automatic(p); err != nil {
+			fault(0, err)
+			return
+		}
+		d.read(file.AST.Children)
+		if !d.differs {
+			return // every other platform would read the same
+		}
+	}
+}
+
+// docker is one reading of a Dockerfile, for one platform.
+type docker struct {
+	r        *reader
+	b        building
+	lexer    *shell.Lex
+	platform string            // "" stands for all
+	args     map[string]string // of the scope of FROM
+	bound    map[string]bool   // those of args that depend on the platform
+	stages   map[string]bool   // by name in lower case
+	from     int               // how many FROM there were
+	differs  bool              // another platform may give other images
+}
+
+// automatic sets the arguments that BuildKit sets itself. The platforms that are asked for
+// are those of the build and those of the machine that it runs on.
+func (d *docker) automatic(platform string) error {
+	d.bound = map[string]bool{"TARGETPLATFORM": true, "BUILDPLATFORM": true}
+	var p platforms.Platform
+	if platform != manifest.AllPlatforms {
+		var err error
+		if d.platform, err = wire.Platform(platform); err != nil {
+			return err
+		}
+		p = platforms.MustParse(d.platform)
+	}
+	for _, side := range []string{"TARGET", "BUILD"} {
+		for name, v := range map[string]string{"PLATFORM": d.platform, "OS": p.OS, "OSVERSION": p.OSVersion, "ARCH": p.Architecture, "VARIANT": p.Variant} {
+			d.args[side+name], d.bound[side+name] = v, true
+		}
+	}
+	d.args["TARGETSTAGE"] = "default"
+	for name := range d.args {
+		if v, given := d.b.args[name]; given {
+			d.args[name] = v
+			delete(d.bound, name)
+		}
+	}
+	return nil
+}
+
+func (d *docker) fault(n *parser.Node, err error) { d.r.fault(d.b.line+n.StartLine, err) }
+
+func (d *docker) read(all []*parser.Node) {
+	total := 0
+	names := map[string]bool{}
+	for _, n := range all {
+		if strings.EqualFold(n.Value, command.From) {
+			total++
+			if name := stageName(n); name != "" {
+				names[name] = true
 			}
-		case "syntax":
-			d.r.add(i+1, m[2])
 		}
 	}
-}
-
-// logical returns the instruction that begins at line i, its continuations joined, and
-// where the next begins. Comments and blank lines between continuations are dropped.
-func (d *docker) logical(lines []string, i int) (string, int) {
-	var b strings.Builder
-	for ; i < len(lines); i++ {
-		line := strings.TrimSpace(lines[i])
-		if strings.HasPrefix(line, "#") {
-			if b.Len() == 0 {
-				return "", i + 1
+	for _, n := range all {
+		switch strings.ToLower(n.Value) {
+		case command.Arg:
+			if d.from == 0 { // FROM sees no others
+				d.declare(n)
 			}
-			continue
-		}
-		if line == "" && b.Len() > 0 {
-			continue
-		}
-		if line != "" && line[len(line)-1] == d.escape {
-			b.WriteString(line[:len(line)-1])
-			b.WriteByte(' ')
-			continue
-		}
-		b.WriteString(strings.ReplaceAll(line, "\t", " "))
-		return b.String(), i + 1
-	}
-	return b.String(), i
-}
-
-var heredoc = regexp.MustCompile(`<<-?\s*["']?([a-zA-Z_][a-zA-Z0-9_.]*)["']?`)
-
-// heredocs skips the texts that follow an instruction, which may look like instructions.
-func heredocs(instruction, word string, lines []string, i int) int {
-	if word != "RUN" && word != "COPY" && word != "ADD" {
-		return i
-	}
-	for _, m := range heredoc.FindAllStringSubmatch(instruction, -1) {
-		for at := i; at < len(lines); at++ {
-			if strings.TrimLeft(lines[at], "\t") == m[1] {
-				i = at + 1
-				break
+		case command.From:
+			d.base(n)
+		case command.Copy, command.Run:
+			d.sources(n, n, names, total)
+		case command.Onbuild:
+			if n.Next != nil && len(n.Next.Children) > 0 {
+				d.sources(n, n.Next.Children[0], names, -1) // numbers are of another Dockerfile
 			}
 		}
 	}
-	return i
-}
-
-func (d *docker) instruction(line int, word, rest string) {
-	switch word {
-	case "ARG":
-		if d.from == 0 {
-			d.declare(line, rest)
-		}
-	case "FROM":
-		d.base(line, rest)
-	case "COPY", "RUN", "ADD":
-		d.sources(line, word, rest)
-	case "ONBUILD":
-		inner, after, _ := strings.Cut(rest, " ")
-		if inner = strings.ToUpper(inner); inner == "COPY" || inner == "RUN" {
-			d.sources(line, inner, strings.TrimSpace(after))
-		}
+	if total == 0 {
+		d.r.fault(d.b.line, errors.New("has no FROM: is it a Dockerfile?"))
 	}
 }
 
-// declare reads an ARG before the first FROM. FROM sees no others.
-func (d *docker) declare(line int, rest string) {
-	for _, one := range strings.Fields(rest) {
+// stageName returns the name that FROM gives, "" if none.
+func stageName(from *parser.Node) string {
+	if w := words(from); len(w) == 3 && strings.EqualFold(w[1], "as") {
+		return strings.ToLower(w[2])
+	}
+	return ""
+}
+
+// words returns the arguments of an instruction.
+func words(n *parser.Node) (all []string) {
+	for n = n.Next; n != nil; n = n.Next {
+		all = append(all, n.Value)
+	}
+	return all
+}
+
+// declare reads an ARG before the first FROM.
+func (d *docker) declare(n *parser.Node) {
+	for _, one := range words(n) {
 		name, v, given := strings.Cut(one, "=")
-		if arg, ok := d.r.o.BuildArgs[name]; ok {
-			d.args[name] = arg
+		bound := false
+		if arg, ok := d.b.args[name]; ok {
+			v = arg
+		} else if !given {
 			continue
-		}
-		if !given {
-			continue
-		}
-		v, err := expand(unquote(v), d.lookup)
-		if err != nil {
-			d.r.fault(line, err)
-			continue
+		} else {
+			var err error
+			if v, bound, err = d.expand(v); err != nil {
+				d.fault(n, err)
+				continue
+			}
 		}
 		d.args[name] = v
+		d.bound[name] = bound
 	}
 }
 
-// automatic are the arguments that BuildKit sets itself, to what the build is for.
-var automatic = regexp.MustCompile(`^(BUILD|TARGET)(PLATFORM|OS|ARCH|VARIANT)$`)
+// Get and Keys are how the lexer looks at the arguments.
+func (d *docker) Get(name string) (string, bool) { v, ok := d.args[name]; return v, ok }
 
-func (d *docker) lookup(name string) (string, bool) {
-	v, ok := d.args[name]
-	return v, ok
+// Keys returns the names of all arguments.
+func (d *docker) Keys() []string { return slices.Sorted(maps.Keys(d.args)) }
+
+// expand replaces the variables of a word. bound says that the result depends on the
+// platform. To BuildKit a variable without a value is empty; here it is an error, since an
+// image of another name would be fetched.
+func (d *docker) expand(s string) (out string, bound bool, err error) {
+	strict := *d.lexer
+	strict.SkipUnsetEnv = true
+	partly, err := strict.ProcessWordWithMatches(s, d)
+	if err != nil {
+		return "", false, err
+	}
+	for name := range partly.Unmatched {
+		if usedBare(partly.Result, name) {
+			return "", false, fmt.Errorf("variable %s is not set: give a default by ${%s:-DEFAULT} or ARG before the first FROM, or a build argument", clip(name), clip(name))
+		}
+	}
+	got, err := d.lexer.ProcessWordWithMatches(s, d)
+	if err != nil {
+		return "", false, err
+	}
+	for name := range got.Matched {
+		bound = bound || d.bound[name]
+	}
+	if bound && d.platform == "" {
+		return "", false, errAll
+	}
+	return got.Result, bound, nil
+}
+
+// errAll means that what is read differs by platform, and no one platform is asked for.
+var errAll = errors.New("depends on the platform: name the platforms instead of all")
+
+// left matches a variable that was left as it is, with the operator, if any, that says what
+// happens when it has no value.
+var left = regexp.MustCompile(`\$(?:\{(\w+)(:?[-+?])?|(\w+))`)
+
+// usedBare reports whether a variable stands in a text without such an operator.
+func usedBare(s, name string) bool {
+	return slices.ContainsFunc(left.FindAllStringSubmatch(s, -1), func(m []string) bool {
+		return m[3] == name || m[1] == name && m[2] == ""
+	})
 }
 
 // base reads FROM [--platform=P] IMAGE [AS NAME].
-func (d *docker) base(line int, rest string) {
+func (d *docker) base(n *parser.Node) {
 	d.from++
-	words := strings.Fields(rest)
-	platform := ""
-	for len(words) > 0 && strings.HasPrefix(words[0], "--") {
-		flag, v, _ := strings.Cut(words[0], "=")
-		if flag == "--platform" {
-			platform = unquote(v)
-		}
-		words = words[1:]
-	}
-	if len(words) == 0 {
-		d.r.fault(line, errors.New("FROM names no image"))
+	w := words(n)
+	name := stageName(n)
+	switch {
+	case len(w) == 0:
+		d.fault(n, errors.New("FROM names no image"))
+		return
+	case len(w) != 1 && name == "":
+		d.fault(n, fmt.Errorf("FROM has %d words: write FROM IMAGE or FROM IMAGE AS NAME", len(w)))
 		return
 	}
-	name := unquote(words[0])
-	if len(words) == 3 && strings.EqualFold(words[1], "as") {
-		defer func() { d.stages[strings.ToLower(words[2])] = true }()
-	} else if len(words) != 1 {
-		d.r.fault(line, fmt.Errorf("FROM has %d words: write FROM IMAGE or FROM IMAGE AS NAME", len(words)))
-		return
+	if name != "" {
+		defer func() { d.stages[name] = true }()
 	}
-	name, err := expand(name, d.lookup)
+	if d.b.contexts[name] && name != "" {
+		return // the stage is replaced
+	}
+	image, bound, err := d.expand(w[0])
 	if err != nil {
-		d.r.fault(line, d.explain(err))
+		d.fault(n, err)
 		return
 	}
-	if name == "" {
-		d.r.fault(line, errors.New("FROM names no image: its argument is empty"))
+	d.differs = d.differs || bound
+	if image == "" {
+		d.fault(n, errors.New("FROM names no image: its argument is empty"))
 		return
 	}
-	platforms, err := d.platform(platform)
-	if err != nil {
-		d.r.fault(line, d.explain(err))
-		return
+	chosen := slices.Clone(d.b.platforms)
+	if bound {
+		chosen = []string{d.platform}
 	}
-	d.pulled(line, name, platforms)
-}
-
-// platform reads the value of --platform. The automatic arguments stand for the
-// platforms that the caller is asked for.
-func (d *docker) platform(s string) ([]string, error) {
-	bare := strings.Trim(s, "${}")
-	if s == "" || automatic.MatchString(bare) {
-		if _, given := d.args[bare]; !given {
-			return nil, nil
+	for _, flag := range n.Flags {
+		v, ok := strings.CutPrefix(flag, "--platform=")
+		if !ok {
+			d.fault(n, fmt.Errorf("FROM has the flag %s, which is not understood", clip(flag)))
+			return
+		}
+		p, depends, err := d.expand(v)
+		if errors.Is(err, errAll) {
+			continue // whatever it is, all are wanted
+		}
+		if err == nil && p == "" {
+			err = errors.New("--platform is empty")
+		}
+		if err == nil {
+			p, err = wire.Platform(p)
+		}
+		if err != nil {
+			d.fault(n, err)
+			return
+		}
+		d.differs = d.differs || depends && p != d.platform
+		if !depends || p != d.platform {
+			chosen = []string{p}
 		}
 	}
-	p, err := expand(s, d.lookup)
-	if err != nil || p == "" {
-		return nil, err
-	}
-	return []string{p}, nil
-}
-
-// explain says how an argument gets a value here.
-func (d *docker) explain(err error) error {
-	return fmt.Errorf("%w (here: a default of ARG before the first FROM, or a build argument)", err)
-}
-
-// pulled takes in an image unless it is a stage or nothing at all.
-func (d *docker) pulled(line int, name string, platforms []string) {
-	if d.stages[strings.ToLower(name)] || name == "scratch" {
+	if d.stages[strings.ToLower(image)] {
 		return
 	}
-	d.r.add(line, name, platforms...)
+	d.pulled(n, image, chosen)
 }
 
-// sources reads the flags of COPY and RUN for images that content is taken from.
-func (d *docker) sources(line int, word, rest string) {
-	for _, flag := range strings.Fields(rest) {
-		if !strings.HasPrefix(flag, "--") {
-			return // flags come first
+// pulled takes in an image unless it is another context or nothing at all.
+func (d *docker) pulled(n *parser.Node, image string, platforms []string) {
+	if image != "scratch" && !d.b.contexts[strings.ToLower(image)] {
+		d.r.add(d.b.line+n.StartLine, image, platforms...)
+	}
+}
+
+// sources reads the flags of COPY and RUN for images that content is taken from. total is
+// how many stages there are.
+func (d *docker) sources(at, n *parser.Node, stages map[string]bool, total int) {
+	take := func(name string) {
+		i, err := strconv.Atoi(name)
+		switch {
+		case err == nil && total >= 0 && (i < 0 || i >= total) && strings.EqualFold(n.Value, command.Copy):
+			d.fault(at, fmt.Errorf("there is no stage %d", i))
+		case err == nil || name == "" || name == "context" || stages[strings.ToLower(name)]:
+		case strings.Contains(name, "$"):
+			d.fault(at, fmt.Errorf("%q: a source of files cannot be a variable: name a stage that is FROM it", clip(name)))
+		default:
+			d.pulled(at, name, nil)
 		}
+	}
+	for _, flag := range n.Flags {
 		name, v, _ := strings.Cut(flag, "=")
 		switch {
-		case name == "--from" && word == "COPY":
-			d.source(line, v)
-		case name == "--mount" && word == "RUN":
-			for part := range strings.SplitSeq(unquote(v), ",") {
-				if key, from, ok := strings.Cut(part, "="); ok && key == "from" {
-					d.source(line, from)
+		case name == "--from" && strings.EqualFold(n.Value, command.Copy):
+			take(v)
+		case name == "--mount" && strings.EqualFold(n.Value, command.Run):
+			options, err := csv.NewReader(strings.NewReader(v)).Read()
+			if err != nil {
+				d.fault(at, fmt.Errorf("--mount=%s: %w", clip(v), err))
+				continue
+			}
+			for _, option := range options {
+				if key, from, ok := strings.Cut(option, "="); ok && strings.EqualFold(key, "from") {
+					take(from)
 				}
 			}
 		}
 	}
-}
-
-// source adds what content is copied from, if it is an image and not a stage.
-func (d *docker) source(line int, name string) {
-	name = unquote(name)
-	if _, err := strconv.Atoi(name); err == nil {
-		return
-	}
-	if strings.Contains(name, "$") {
-		d.r.fault(line, fmt.Errorf("%q: a source of files cannot be a variable: name a stage that is FROM it", clip(name)))
-		return
-	}
-	if name != "" && name != "context" {
-		d.pulled(line, name, nil)
-	}
-}
-
-func unquote(s string) string {
-	if len(s) >= 2 && (s[0] == '"' || s[0] == '\'') && s[len(s)-1] == s[0] {
-		return s[1 : len(s)-1]
-	}
-	return s
 }

@@ -112,6 +112,9 @@ type Options struct {
 	Lookup func(name string) (value string, ok bool)
 	// BuildArgs are arguments that a Dockerfile declares before its first FROM.
 	BuildArgs map[string]string
+	// Platforms are those that the images are wanted for, which choose among the stages of a
+	// Dockerfile. None means that of this machine.
+	Platforms []string
 }
 
 // Bounds of what is read.
@@ -166,7 +169,7 @@ func (r *reader) read(text []byte) {
 	case Compose:
 		r.yaml(text, true)
 	case Dockerfile:
-		r.dockerfile(string(text))
+		r.dockerfile(text, building{args: r.o.BuildArgs})
 	case Lock:
 		r.lock(text)
 	case Wanted:

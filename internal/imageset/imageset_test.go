@@ -143,40 +143,6 @@ func TestVariablesWithoutAValueAreFaults(t *testing.T) {
 	}
 }
 
-func TestDockerfiles(t *testing.T) {
-	text, err := os.ReadFile("testdata/Dockerfile")
-	if err != nil {
-		t.Fatal(err)
-	}
-	wants(t, string(text), Options{BuildArgs: map[string]string{"DISTRO": "bookworm"}},
-		"1 docker.io/docker/dockerfile:1.7",
-		"8 docker.io/library/golang:1.26-bookworm",
-		"16 docker.io/library/alpine:3.20 linux/arm64",
-		"22 docker.io/library/busybox:1.36",
-		"23 ghcr.io/o/tools:2",
-		"28 docker.io/library/debian:12",
-	)
-}
-
-func TestFaultsOfDockerfiles(t *testing.T) {
-	for text, want := range map[string]string{
-		"ARG V\nFROM golang:$V\n":                     "f:2: variable V is not set",
-		"FROM a b c d\n":                              "f:1: FROM has 4 words",
-		"FROM --platform=linux/amd64\n":               "f:1: FROM names no image",
-		"FROM --platform=amd65 alpine\n":              "f:1: \"amd65\" is not a platform",
-		"ARG A=1\n":                                   "has no FROM",
-		"FROM alpine\nCOPY --from=$X /a /b\n":         "f:2: \"$X\": a source of files cannot be a variable",
-		"FROM nowhere.example.com/x\n":                "f:1: registry \"nowhere.example.com\" is not configured",
-		"ARG E=\nFROM $E\n":                           "f:2: FROM names no image",
-		"FROM alpine\nARG LATER=1\nFROM b:${LATER}\n": "f:3: variable LATER is not set",
-	} {
-		_, err := read(t, text, Options{})
-		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("Read(%q): error %v, want %q", text, err, want)
-		}
-	}
-}
-
 func TestLockFilesAreDeterministic(t *testing.T) {
 	d, err := v1.NewHash(someDigest)
 	if err != nil {
@@ -311,6 +277,8 @@ func FuzzRead(f *testing.F) {
 	f.Add(`{"forebay_lock": 1, "images": [{"ref": "a:1", "digest": "`+someDigest+`"}]}`, 5)
 	f.Add(`{"wanted": [{"ref": "a@`+someDigest+`", "blob": true}]}`, 6)
 	f.Add("ARG A=1 B=\"2\"\nFROM --platform=$BUILDPLATFORM a:${A} as x\nCOPY --from=x / /\nRUN <<EOF\nFROM no\nEOF\n", 4)
+	f.Add("#!/usr/bin/docker\n# syntax=a\n# escape=`\nARG P=${TARGETARCH%%64}\nFROM --platform=$BUILDPLATFORM a:${P//./_} as x\nFROM x-${P:-$Q}\n", 4)
+	f.Add("FROM a\nRUN --mount='type=bind,\"from=b\"' <<A <<-B x\nA\n\tB\nONBUILD COPY --from=0 a b\n", 4)
 	f.Fuzz(func(t *testing.T, text string, format int) {
 		formats := Formats()
 		o := Options{Registries: world(), Format: formats[uint(format)%uint(len(formats))]}

@@ -106,7 +106,7 @@ func (f lockFlags) direct(ctx context.Context, p adminclient.Program, args []str
 
 // run reads the images, has them locked, and writes or compares.
 func (f lockFlags) run(p adminclient.Program, args []string, names *wire.Registries, lock func([]imageset.Entry) (admin.Locked, error)) error {
-	entries, err := f.list.read(p, args, names)
+	entries, err := f.list.read(p, args, names, nil)
 	if err != nil {
 		return err
 	}

@@ -67,7 +67,7 @@ images are not all there, 4 what is missing is so because of limits: try again l
 		list:      addImageList(cmd),
 		usage:     flags.String("from-usage", "", "also what the server has served within this time, such as 30d"),
 		set:       flags.String("set", "", "run this prefetch set of the server's configuration"),
-		platforms: flags.StringArray("platform", nil, "platform of images that name none (default "+prefetch.MachinePlatform()+"); may be repeated; all for every platform"),
+		platforms: flags.StringArray("platform", nil, "platform of images that name none (default "+wire.MachinePlatform()+"); may be repeated; all for every platform"),
 		referrers: flags.Bool("referrers", false, "signatures, SBOMs and attestations too"),
 		dryRun:    flags.Bool("dry-run", false, "only tell what would be fetched: asks registries by HEAD, which costs no pull"),
 		wait:      flags.Bool("wait", false, "wait while a registry limits us or only its reserve is left, rather than fail"),
@@ -113,7 +113,7 @@ func (f prefetchFlags) check(args []string) error {
 
 func (f prefetchFlags) platformsOr() []string {
 	if len(*f.platforms) == 0 {
-		return []string{prefetch.MachinePlatform()}
+		return []string{wire.MachinePlatform()}
 	}
 	return *f.platforms
 }
@@ -146,7 +146,7 @@ func (f prefetchFlags) viaServer(ctx context.Context, o *adminclient.Client, arg
 }
 
 func (f prefetchFlags) entries(ctx context.Context, o *adminclient.Client, args []string, names *wire.Registries) ([]imageset.Entry, error) {
-	entries, err := f.list.read(o.Program, args, names)
+	entries, err := f.list.read(o.Program, args, names, f.platformsOr())
 	if err != nil {
 		return nil, err
 	}
@@ -319,7 +319,7 @@ func (f prefetchFlags) direct(ctx context.Context, p adminclient.Program, args [
 // directEntries is entries where only --from-usage asks a server.
 func (f prefetchFlags) directEntries(ctx context.Context, p adminclient.Program, args []string, names *wire.Registries) ([]imageset.Entry, error) {
 	if *f.usage == "" {
-		entries, err := f.list.read(p, args, names)
+		entries, err := f.list.read(p, args, names, f.platformsOr())
 		if err != nil {
 			return nil, err
 		}

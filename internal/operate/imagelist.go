@@ -40,17 +40,18 @@ func addImageList(cmd *cobra.Command) imageList {
 	return imageList{
 		files:     flags.StringArrayP("file", "f", nil, "file that names images; - is standard input; may be repeated"),
 		format:    flags.String("format", "auto", "what the files are: auto, list, kubernetes, compose, dockerfile, lock or wanted"),
-		buildArgs: flags.StringArray("build-arg", nil, "NAME=VALUE of an ARG before the first FROM of a Dockerfile; may be repeated"),
+		buildArgs: flags.StringArray("build-arg", nil, "NAME=VALUE of an ARG before the first FROM of a Dockerfile, TARGETARCH and its like included; may be repeated"),
 	}
 }
 
-// read returns the images that arguments and files name. What is wrong with any is an error.
-func (l imageList) read(p adminclient.Program, args []string, names *wire.Registries) ([]imageset.Entry, error) {
+// read returns the images that arguments and files name, for platforms if they differ by
+// these. What is wrong with any is an error.
+func (l imageList) read(p adminclient.Program, args []string, names *wire.Registries, platforms []string) ([]imageset.Entry, error) {
 	format, err := imageset.ParseFormat(*l.format)
 	if err != nil {
 		return nil, command.Usage(fmt.Errorf("--format: %w", err))
 	}
-	o := imageset.Options{Registries: names, Format: format, Lookup: lookup(p.Env), BuildArgs: map[string]string{}}
+	o := imageset.Options{Registries: names, Format: format, Lookup: lookup(p.Env), BuildArgs: map[string]string{}, Platforms: platforms}
 	for _, arg := range *l.buildArgs {
 		name, value, ok := strings.Cut(arg, "=")
 		if !ok || name == "" {

@@ -237,7 +237,7 @@ func (t *Set) entries(names *wire.Registries) ([]imageset.Entry, error) {
 		if err != nil {
 			return nil, err
 		}
-		more, err := imageset.Read(name, f, imageset.Options{Registries: names, Lookup: os.LookupEnv})
+		more, err := imageset.Read(name, f, imageset.Options{Registries: names, Lookup: os.LookupEnv, Platforms: t.Platforms})
 		if err := errors.Join(err, f.Close()); err != nil {
 			return nil, err
 		}

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"fmt"
+	"runtime"
 	"strings"
 
 	"github.com/containerd/platforms"
@@ -24,4 +25,13 @@ func Platform(s string) (string, error) {
 		p.OS = "linux"
 	}
 	return platforms.FormatAll(platforms.Normalize(p)), nil
+}
+
+// MachinePlatform returns the platform of images for this machine. Images are for Linux,
+// whatever the machine runs.
+func MachinePlatform() string {
+	if runtime.GOARCH == "arm" {
+		return "linux/arm/v7"
+	}
+	return "linux/" + runtime.GOARCH
 }
