@@ -38,15 +38,22 @@ func (x *exporting) wanted(ctx context.Context, o *adminclient.Client, args []st
 	if err != nil {
 		return nil, err
 	}
-	read := func(name string, r io.Reader) ([]imageset.Entry, error) {
-		return imageset.Read(name, r, imageset.Options{Registries: names, Lookup: os.LookupEnv, Platforms: x.platforms})
+	read := func(name string) ([]imageset.Entry, error) {
+		how := imageset.Options{
+			Registries: names, Lookup: os.LookupEnv, Platforms: x.platforms,
+			Note: func(f imageset.Fault) { fmt.Fprintln(o.Stderr, terminal.Printable(f.Error())) },
+		}
+		if name == "-" {
+			return imageset.Read("standard input", os.Stdin, how)
+		}
+		return imageset.ReadFile(name, how)
 	}
 	all, err := fromEntries(namedEntries(args, names))
 	if err != nil {
 		return nil, command.Usage(err)
 	}
 	for _, name := range x.files {
-		some, err := readWanted(name, read)
+		some, err := fromEntries(read(name))
 		if err != nil {
 			return nil, command.Usage(fmt.Errorf("-f: %w", err))
 		}
@@ -89,15 +96,6 @@ func namedEntries(list []string, names *wire.Registries) (entries []imageset.Ent
 	return entries, nil
 }
 
-// readWanted reads the images that a file names.
-func readWanted(name string, read func(string, io.Reader) ([]imageset.Entry, error)) (all []wantedImage, err error) {
-	err = withFile(name, func(r io.Reader) error {
-		all, err = fromEntries(read(name, r))
-		return err
-	})
-	return all, err
-}
-
 func fromEntries(entries []imageset.Entry, err error) ([]wantedImage, error) {
 	if err != nil {
 		return nil, err
@@ -118,7 +116,7 @@ func fromEntries(entries []imageset.Entry, err error) ([]wantedImage, error) {
 }
 
 // setImages returns the images of a prefetch set, with what the set says of them.
-func setImages(ctx context.Context, o *adminclient.Client, name string, names *wire.Registries, read func(string, io.Reader) ([]imageset.Entry, error)) ([]wantedImage, error) {
+func setImages(ctx context.Context, o *adminclient.Client, name string, names *wire.Registries, read func(string) ([]imageset.Entry, error)) ([]wantedImage, error) {
 	var set admin.PrefetchSet
 	if _, err := o.Ask(ctx, http.MethodGet, "/prefetch/"+url.PathEscape(name), nil, nil, &set); err != nil {
 		return nil, err
@@ -128,7 +126,7 @@ func setImages(ctx context.Context, o *adminclient.Client, name string, names *w
 		return nil, err
 	}
 	for _, file := range set.Files {
-		some, err := readWanted(file, read)
+		some, err := fromEntries(read(file))
 		if err != nil {
 			return nil, fmt.Errorf("the set names a file of the server's machine: %w", err)
 		}

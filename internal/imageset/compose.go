@@ -46,3 +46,5 @@ func (r *reader) variable(name string) (string, bool) {
 	}
 	return r.o.Lookup(name)
 }
+
+func isCompose(root *yaml.Node) bool { return is(value(root, "services"), yaml.MappingNode) }

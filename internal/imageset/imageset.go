@@ -12,8 +12,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path"
+	"path/filepath"
 	"regexp"
 	"strings"
+
+	"go.yaml.in/yaml/v4"
 
 	"forebay/internal/wire"
 )
@@ -25,7 +30,7 @@ type Format string
 const (
 	Auto       Format = "auto"
 	List       Format = "list"       // a name a line
-	Kubernetes Format = "kubernetes" // any YAML or JSON with images in it
+	Kubernetes Format = "kubernetes" // any YAML or JSON with images in it; pipelines too if found out
 	Compose    Format = "compose"
 	Dockerfile Format = "dockerfile"
 	Lock       Format = "lock"
@@ -115,11 +120,15 @@ type Options struct {
 	// Platforms are those that the images are wanted for, which choose among the stages of a
 	// Dockerfile. None means that of this machine.
 	Platforms []string
+	// Note is told of what the file leads to and what is not read: other files, charts. nil
+	// tells nobody.
+	Note func(Fault)
 }
 
 // Bounds of what is read.
 const (
 	fileMax    = 32 << 20 // the output of Helm for a whole platform has some 5 MB
+	filesMax   = 100      // that one file leads to
 	entriesMax = 100_000
 	faultsMax  = 1000
 )
@@ -128,35 +137,92 @@ const (
 // the file. name is the file's name, for positions. The error is [Faults] when the file is
 // read and something in it is wrong; the images that were understood are returned with it.
 func Read(name string, r io.Reader, o Options) ([]Entry, error) {
-	text, err := io.ReadAll(io.LimitReader(r, fileMax+1))
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", name, err)
-	}
-	rd := &reader{name: name, o: o, seen: map[string]bool{}}
-	if len(text) > fileMax {
-		rd.fault(0, fmt.Errorf("is larger than %d MiB", fileMax>>20))
-		return nil, rd.faults
-	}
-	text = bytes.TrimPrefix(text, []byte("\xef\xbb\xbf"))
-	if bytes.IndexByte(text, 0) >= 0 {
-		rd.fault(0, errors.New("is no text: name a list of images, a manifest, a Compose file, a Dockerfile, a lock file or a wanted list"))
-		return nil, rd.faults
-	}
-	rd.read(text)
-	if len(rd.faults) > 0 {
-		return rd.entries, rd.faults
-	}
-	return rd.entries, nil
+	return (&reader{name: name, o: o, found: &found{seen: map[string]bool{}}}).all(r)
 }
 
-// reader gathers what one file names.
+// ReadFile is Read of a file. YAML files that it includes by a relative name are read too,
+// and the .env beside a Compose file.
+func ReadFile(name string, o Options) (_ []Entry, err error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	return (&reader{name: name, dir: filepath.Dir(name), o: o, found: &found{seen: map[string]bool{}}}).all(f)
+}
+
+// reader reads one text.
 type reader struct {
-	name    string
-	o       Options
+	name string
+	dir  string // in which files that it includes are; "" if none are read
+	line int    // of the file, before the first of the text
+	o    Options
+	*found
+}
+
+// found is what a file and those that it includes name.
+type found struct {
 	entries []Entry
 	seen    map[string]bool
 	faults  Faults
+	files   int // how many were included
 }
+
+func (r *reader) all(in io.Reader) ([]Entry, error) {
+	text, err := io.ReadAll(io.LimitReader(in, fileMax+1))
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", r.name, err)
+	}
+	r.text(text)
+	if len(r.faults) > 0 {
+		return r.entries, r.faults
+	}
+	return r.entries, nil
+}
+
+func (r *reader) text(text []byte) {
+	if len(text) > fileMax {
+		r.fault(0, fmt.Errorf("is larger than %d MiB", fileMax>>20))
+		return
+	}
+	text = bytes.TrimPrefix(text, []byte("\xef\xbb\xbf"))
+	if bytes.IndexByte(text, 0) >= 0 {
+		r.fault(0, errors.New("is no text: name a list of images, a manifest, a Compose file, a Dockerfile, a lock file or a wanted list"))
+		return
+	}
+	r.read(text)
+}
+
+// beside returns a reader of the file that is called name in the file that r reads, and its
+// text. Only YAML is read, so that a file of strangers shows nobody others that are here.
+func (r *reader) beside(name string) (*reader, []byte, error) {
+	switch path.Ext(name) {
+	case ".yml", ".yaml", ".json", ".env":
+	default:
+		if path.Base(name) != ".env" {
+			return nil, nil, errNotFollowed
+		}
+	}
+	if r.dir == "" || filepath.IsAbs(name) || strings.ContainsAny(name, "$*:") {
+		return nil, nil, errNotFollowed
+	}
+	if r.files++; r.files > filesMax {
+		return nil, nil, fmt.Errorf("leads to more than %d files", filesMax)
+	}
+	full := filepath.Join(r.dir, filepath.FromSlash(name))
+	f, err := os.Open(full)
+	if err != nil {
+		return nil, nil, err
+	}
+	text, err := io.ReadAll(io.LimitReader(f, fileMax+1))
+	if err := errors.Join(err, f.Close()); err != nil {
+		return nil, nil, err
+	}
+	return &reader{name: full, dir: filepath.Dir(full), o: r.o, found: r.found}, text, nil
+}
+
+// errNotFollowed means that a file is elsewhere, or that only one file was given.
+var errNotFollowed = errors.New("is not followed from here")
 
 func (r *reader) read(text []byte) {
 	format := r.o.Format
@@ -167,7 +233,7 @@ func (r *reader) read(text []byte) {
 	case List:
 		r.list(text)
 	case Compose:
-		r.yaml(text, true)
+		r.yaml(text, func(root *yaml.Node) { r.compose(root) })
 	case Dockerfile:
 		r.dockerfile(text, building{args: r.o.BuildArgs})
 	case Lock:
@@ -175,7 +241,11 @@ func (r *reader) read(text []byte) {
 	case Wanted:
 		r.wanted(text)
 	default:
-		r.yaml(text, false)
+		if r.o.Format == Kubernetes {
+			r.yaml(text, func(root *yaml.Node) { r.objects(root, true) })
+			return
+		}
+		r.yaml(text, r.document)
 	}
 }
 
@@ -195,7 +265,7 @@ func (r *reader) add(line int, written string, platforms ...string) {
 	case ref.Tag == "":
 		ref.Tag = latest
 	}
-	r.put(Entry{Ref: ref, Platforms: platforms, At: Position{r.name, line}})
+	r.put(Entry{Ref: ref, Platforms: platforms, At: Position{r.name, r.line + line}})
 }
 
 // put takes in an entry that is not there yet.
@@ -203,7 +273,7 @@ func (r *reader) put(e Entry) {
 	for i, p := range e.Platforms {
 		usual, err := wire.Platform(p)
 		if err != nil {
-			r.fault(e.At.Line, err)
+			r.fault(e.At.Line-r.line, err)
 			return
 		}
 		e.Platforms[i] = usual
@@ -215,7 +285,7 @@ func (r *reader) put(e Entry) {
 	if len(r.entries) == entriesMax {
 		if !r.seen[""] {
 			r.seen[""] = true
-			r.fault(e.At.Line, fmt.Errorf("names more than %d images: use several files", entriesMax))
+			r.fault(e.At.Line-r.line, fmt.Errorf("names more than %d images: use several files", entriesMax))
 		}
 		return
 	}
@@ -225,11 +295,18 @@ func (r *reader) put(e Entry) {
 
 func (r *reader) fault(line int, err error) {
 	if len(r.faults) < faultsMax {
-		r.faults = append(r.faults, Fault{Position{r.name, line}, err})
+		r.faults = append(r.faults, Fault{Position{r.name, r.line + line}, err})
 	}
 }
 
-// Detect finds out what a text is.
+func (r *reader) note(line int, text string) {
+	if r.o.Note != nil {
+		r.o.Note(Fault{Position{r.name, r.line + line}, errors.New(text)})
+	}
+}
+
+// Detect finds out what a text is. Kubernetes stands for all YAML and JSON, of which each
+// document is looked at by itself.
 func Detect(text []byte) Format {
 	for line := range bytes.Lines(text) {
 		line = bytes.TrimSpace(line)
@@ -242,7 +319,7 @@ func Detect(text []byte) Format {
 			return Dockerfile
 		case bytes.HasPrefix(line, []byte("---")), bytes.HasPrefix(line, []byte("%YAML")), bytes.HasPrefix(line, []byte("- ")),
 			bytes.HasSuffix(line, []byte(":")), yamlPair.Match(line):
-			return detectYAML(text)
+			return Kubernetes
 		default:
 			return List
 		}
@@ -254,11 +331,10 @@ var (
 	// What a Dockerfile starts with; no name of an image is followed by another word.
 	dockerStart = regexp.MustCompile(`^(?i:from|arg)\s+\S`)
 	yamlPair    = regexp.MustCompile(`^("[^"]*"|'[^']*'|[^\s#]+)\s*:\s`)
-	// Keys at the left edge of a file.
-	composeKey    = regexp.MustCompile(`(?m)^services\s*:`)
-	kubernetesKey = regexp.MustCompile(`(?m)^(apiVersion|kind)\s*:`)
-	lockKey       = regexp.MustCompile(`^\s*\{\s*"` + lockVersionKey + `"\s*:`)
-	wantedKey     = regexp.MustCompile(`^\s*\{\s*"wanted"\s*:`)
+	// Blocks of HCL, at the left edge: of bake, Nomad, Terraform, Waypoint.
+	hcl       = regexp.MustCompile(`(?m)^(target|group|variable|function|job|resource|module|data|locals|provider|terraform|project)(\s+"[^"\n]*")*\s*(=\s*)?\{`)
+	lockKey   = regexp.MustCompile(`^\s*\{\s*"` + lockVersionKey + `"\s*:`)
+	wantedKey = regexp.MustCompile(`^\s*\{\s*"wanted"\s*:`)
 )
 
 func detectJSON(text []byte) Format {
@@ -271,16 +347,13 @@ func detectJSON(text []byte) Format {
 	return Kubernetes
 }
 
-func detectYAML(text []byte) Format {
-	if composeKey.Match(text) && !kubernetesKey.Match(text) {
-		return Compose
-	}
-	return Kubernetes
-}
-
 // list reads a name a line. What follows a # at the start of a line or after a space is a
 // comment.
 func (r *reader) list(text []byte) {
+	if at := hcl.FindIndex(text); at != nil {
+		r.fault(bytes.Count(text[:at[0]], []byte("\n"))+1, errors.New("is HCL, which is not read: of a file of docker buildx bake, give what docker buildx bake prints of it as JSON"))
+		return
+	}
 	number := 0
 	for line := range bytes.Lines(text) {
 		number++

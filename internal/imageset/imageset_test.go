@@ -63,84 +63,8 @@ func TestEmptyFilesNameNothing(t *testing.T) {
 	}
 }
 
-func TestKubernetesManifests(t *testing.T) {
-	text, err := os.ReadFile("testdata/helm.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	wants(t, string(text), Options{},
-		"14 docker.io/library/busybox:1.36",
-		"17 quay.io/prometheus/prometheus:v3.1.0",
-		"21 ghcr.io/o/reloader@"+someDigest,
-		"28 registry.k8s.io/pause:3.10",
-		"43 docker.io/library/redis:7",
-		"44 quay.io/o/sidecar:2",
-		"46 quay.io/o/split:v1",
-		"49 quay.io/o/parts@"+someDigest,
-		"65 docker.io/library/job:1",
-	)
-}
-
-func TestValuesOfImagesThatNeedTheirChart(t *testing.T) {
-	_, err := read(t, "image:\n  repository: quay.io/o/a\n  tag: \"\"\n", Options{})
-	if err == nil || !strings.Contains(err.Error(), "f:2: image \"quay.io/o/a\" has neither tag nor digest") {
-		t.Errorf("error is %v", err)
-	}
-}
-
-func TestJSONManifests(t *testing.T) {
-	wants(t, "{\n  \"kind\": \"Pod\",\n  \"spec\": {\"containers\": [\n    {\"image\": \"nginx:1\"}]}}\n", Options{}, "4 docker.io/library/nginx:1")
-}
-
 func TestYAMLListOfNames(t *testing.T) {
 	wants(t, "- nginx:1\n- quay.io/o/a:2\n", Options{}, "1 docker.io/library/nginx:1", "2 quay.io/o/a:2")
-}
-
-func TestComposeFiles(t *testing.T) {
-	const text = `name: shop
-x-base: &base
-  image: ${REGISTRY:-quay.io}/o/base:${TAG-1}
-services:
-  web:
-    image: "nginx:${NGINX_TAG:?which one}"
-    platform: linux/arm64
-  made:
-    build: .
-    image: ours:1
-  worker:
-    <<: *base
-    restart: always
-  price:
-    image: quay.io/o/a$$b:${X:+3}${Y+${Z:-4}}
-`
-	vars := map[string]string{"NGINX_TAG": "1.27", "REGISTRY": "", "X": "x", "Y": ""}
-	lookup := func(name string) (string, bool) { v, ok := vars[name]; return v, ok }
-	_, err := read(t, text, Options{Lookup: lookup})
-	if err == nil || !strings.Contains(err.Error(), "f:15: ") {
-		t.Errorf("a name with a dollar: %v", err)
-	}
-	wants(t, strings.ReplaceAll(text, "$$b", "b"), Options{Lookup: lookup},
-		"6 docker.io/library/nginx:1.27 linux/arm64", "3 quay.io/o/base:1", "15 quay.io/o/ab:34")
-}
-
-func TestVariablesWithoutAValueAreFaults(t *testing.T) {
-	for text, want := range map[string]string{
-		"$A":        "variable A is not set",
-		"${A}":      "variable A is not set",
-		"${A?no a}": "variable A is not set: set it, or give a default by ${A:-DEFAULT}: no a",
-		"${A:-":     "has no }",
-		"${A":       "has no }",
-		"${A%x}":    "not supported",
-		"${}":       "no name",
-		"a$":        "no name",
-		"${E:?}":    "variable E is not set",
-		strings.Repeat("${A:-", 20) + "b" + strings.Repeat("}", 20): "nested more than",
-	} {
-		_, err := read(t, "services:\n  a:\n    image: '"+text+"'\n", Options{Lookup: func(name string) (string, bool) { return "", name == "E" }})
-		if err == nil || !strings.Contains(err.Error(), "f:3: ") || !strings.Contains(err.Error(), want) {
-			t.Errorf("%q: error %v, want line 3 and %q", text, err, want)
-		}
-	}
 }
 
 func TestLockFilesAreDeterministic(t *testing.T) {
@@ -225,7 +149,7 @@ func TestFormatsAreDetected(t *testing.T) {
 		"localhost:5000/a\n":                        List,
 		"# a\nFROM alpine\n":                        Dockerfile,
 		"arg A=1\nfrom $A":                          Dockerfile,
-		"version: '3'\nservices:\n  a: {}\n":        Compose,
+		"version: '3'\nservices:\n  a: {}\n":        Kubernetes, // all YAML
 		"apiVersion: v1\nkind: A\nservices:\n":      Kubernetes,
 		"---\nkind: Pod\n":                          Kubernetes,
 		"{\"forebay_lock\": 1}":                     Lock,
@@ -279,6 +203,18 @@ func FuzzRead(f *testing.F) {
 	f.Add("ARG A=1 B=\"2\"\nFROM --platform=$BUILDPLATFORM a:${A} as x\nCOPY --from=x / /\nRUN <<EOF\nFROM no\nEOF\n", 4)
 	f.Add("#!/usr/bin/docker\n# syntax=a\n# escape=`\nARG P=${TARGETARCH%%64}\nFROM --platform=$BUILDPLATFORM a:${P//./_} as x\nFROM x-${P:-$Q}\n", 4)
 	f.Add("FROM a\nRUN --mount='type=bind,\"from=b\"' <<A <<-B x\nA\n\tB\nONBUILD COPY --from=0 a b\n", 4)
+	for _, text := range []string{
+		"services: {a: {build: {dockerfile_inline: \"FROM b:$$V\", args: [V=1], additional_contexts: [x=docker-image://y]}, extends: a}}\ninclude: [x.yml]\nmodels: {m: {model: n}}\n",
+		"apiVersion: v1\nkind: List\nitems: [{kind: T, apiVersion: x/y, params: [{name: a, default: b}], image: $(params.a), tag: c, images: [d:1]}]\nstatus: {image: e}\n",
+		"apiVersion: a/b\nkind: c\nresource:\n  manifest: |\n    image: {repository: d, digest: e}\n    x: y\n",
+		"on: push\njobs: {a: {strategy: {matrix: {v: [1, 2]}}, container: 'a:${{ matrix.v }}', steps: [{uses: docker://b}]}}\n",
+		"a: {script: x, image: !reference [b, c], parallel: {matrix: [{V: [1]}]}, services: ['d:$V']}\nb: {c: e}\nvariables: {V: $W, W: $V}\n",
+		"matrix: {A: [1]}\nsteps: [{image: 'a:$A'}]\n", "pipelines: {default: [{step: {image: a}}]}\n", "pool: x\njobs: [{container: a}]\n",
+		"{\"target\": {\"a\": {\"dockerfile-inline\": \"FROM a\", \"contexts\": {\"b\": \"docker-image://c\"}}}}", "steps: [{name: 'a/b', args: [x]}]\n",
+		"version: 2\njobs: {a: {docker: [{image: 'b:<< parameters.c >>'}], parameters: {c: {default: d}}}}\n", "images: [{name: a, newTag: b}]\nresources: []\nnamespace: x\n",
+	} {
+		f.Add(text, 0)
+	}
 	f.Fuzz(func(t *testing.T, text string, format int) {
 		formats := Formats()
 		o := Options{Registries: world(), Format: formats[uint(format)%uint(len(formats))]}

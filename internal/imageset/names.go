@@ -8,7 +8,7 @@ import (
 
 // Names returns what names mean that stand in no file but somewhere that is called origin.
 func Names(origin string, names []string, registries *wire.Registries) ([]Entry, error) {
-	r := &reader{name: origin, o: Options{Registries: registries}, seen: map[string]bool{}}
+	r := &reader{name: origin, o: Options{Registries: registries}, found: &found{seen: map[string]bool{}}}
 	for _, name := range names {
 		r.add(0, strings.TrimSpace(name))
 	}

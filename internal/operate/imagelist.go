@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -20,13 +19,15 @@ import (
 	"forebay/internal/command"
 	"forebay/internal/imageset"
 	"forebay/internal/manifest"
+	"forebay/internal/terminal"
 	"forebay/internal/wire"
 )
 
 // fileHelp says what the files of -f may be.
 const fileHelp = `FILE is a plain list (a name a line, # begins a comment), Kubernetes manifests or what
-helm template makes, a Compose file, a Dockerfile, a lock file, or a wanted list; - is
-standard input. What it is is found out by its content, or told by --format.`
+helm template makes, a Compose file, a pipeline (of GitHub, GitLab, Woodpecker and others),
+a Dockerfile, a lock file, or a wanted list; - is standard input. What it is is found out by
+its content, or told by --format.`
 
 // imageList are the flags that name images.
 type imageList struct {
@@ -51,7 +52,10 @@ func (l imageList) read(p adminclient.Program, args []string, names *wire.Regist
 	if err != nil {
 		return nil, command.Usage(fmt.Errorf("--format: %w", err))
 	}
-	o := imageset.Options{Registries: names, Format: format, Lookup: lookup(p.Env), BuildArgs: map[string]string{}, Platforms: platforms}
+	o := imageset.Options{
+		Registries: names, Format: format, Lookup: lookup(p.Env), BuildArgs: map[string]string{}, Platforms: platforms,
+		Note: func(f imageset.Fault) { fmt.Fprintln(p.Stderr, terminal.Printable(f.Error())) },
+	}
 	for _, arg := range *l.buildArgs {
 		name, value, ok := strings.Cut(arg, "=")
 		if !ok || name == "" {
@@ -81,7 +85,7 @@ func (l imageList) read(p adminclient.Program, args []string, names *wire.Regist
 	return imageset.Unique(entries), nil
 }
 
-func readImages(p adminclient.Program, name string, o imageset.Options) (_ []imageset.Entry, err error) {
+func readImages(p adminclient.Program, name string, o imageset.Options) ([]imageset.Entry, error) {
 	if name == "-" {
 		in := p.Stdin
 		if in == nil {
@@ -89,12 +93,7 @@ func readImages(p adminclient.Program, name string, o imageset.Options) (_ []ima
 		}
 		return imageset.Read("standard input", in, o)
 	}
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	return imageset.Read(name, f, o)
+	return imageset.ReadFile(name, o)
 }
 
 func lookup(env []string) func(string) (string, bool) {

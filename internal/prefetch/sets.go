@@ -214,7 +214,9 @@ func (l *LastRun) take(r *Report) {
 
 // fetch reads which images belong to the set, and fetches them.
 func (s *Sets) fetch(ctx context.Context, t *set) (*Report, error) {
-	entries, err := t.entries(s.opts.Registries)
+	entries, err := t.entries(s.opts.Registries, func(f imageset.Fault) {
+		s.log.Warn("prefetch set is not read whole", logkey.Set(t.Name), logkey.Err(f))
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -226,19 +228,15 @@ func (s *Sets) fetch(ctx context.Context, t *set) (*Report, error) {
 	})
 }
 
-// entries returns the images of the set.
-func (t *Set) entries(names *wire.Registries) ([]imageset.Entry, error) {
+// entries returns the images of the set. note is told of what its files lead to.
+func (t *Set) entries(names *wire.Registries, note func(imageset.Fault)) ([]imageset.Entry, error) {
 	entries, err := imageset.Names("prefetch set "+t.Name, t.Images, names)
 	if err != nil {
 		return nil, err
 	}
 	for _, name := range t.Files {
-		f, err := os.Open(name)
+		more, err := imageset.ReadFile(name, imageset.Options{Registries: names, Lookup: os.LookupEnv, Platforms: t.Platforms, Note: note})
 		if err != nil {
-			return nil, err
-		}
-		more, err := imageset.Read(name, f, imageset.Options{Registries: names, Lookup: os.LookupEnv, Platforms: t.Platforms})
-		if err := errors.Join(err, f.Close()); err != nil {
 			return nil, err
 		}
 		entries = append(entries, more...)

@@ -16,13 +16,16 @@ const platformMax = 64
 // linux/aarch64 and linux/arm64/v8 are linux/arm64, as for docker and containerd. Whatever
 // names a platform is read by it.
 func Platform(s string) (string, error) {
-	p, err := platforms.Parse(s)
+	full := s
+	// Where an architecture comes first, images are for Linux, wherever a command runs:
+	// containerd knows arm64 alone, and the manual of GitLab has arm64/v8.
+	first, _, _ := strings.Cut(s, "/")
+	if p, err := platforms.Parse(first); err == nil && !strings.HasPrefix(strings.ToLower(first), p.OS) && !strings.EqualFold(first, "macos") {
+		full = "linux/" + s
+	}
+	p, err := platforms.Parse(full)
 	if err != nil || len(s) > platformMax {
 		return "", fmt.Errorf("%q is not a platform: write OS/ARCHITECTURE, such as linux/arm64", clip(s))
-	}
-	// Where an architecture stands alone, images are for Linux, wherever a command runs.
-	if !strings.Contains(s, "/") && !strings.HasPrefix(strings.ToLower(s), p.OS) {
-		p.OS = "linux"
 	}
 	return platforms.FormatAll(platforms.Normalize(p)), nil
 }

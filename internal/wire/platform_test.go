@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"runtime"
 	"strings"
 	"testing"
 )
@@ -10,8 +11,8 @@ func TestNamesOfPlatforms(t *testing.T) {
 		"linux/amd64": "linux/amd64", "linux/x86_64": "linux/amd64", "linux/x86-64": "linux/amd64", "Linux/AMD64": "linux/amd64",
 		"linux/amd64/v1": "linux/amd64", "linux/amd64/v3": "linux/amd64/v3", "x86_64": "linux/amd64",
 		"linux/arm64": "linux/arm64", "linux/arm64/v8": "linux/arm64", "linux/aarch64": "linux/arm64", "aarch64": "linux/arm64", "arm64": "linux/arm64",
-		"linux/arm64/v9": "linux/arm64/v9",
-		"linux/arm":      "linux/arm/v7", "linux/armhf": "linux/arm/v7", "armhf": "linux/arm/v7", "linux/arm/7": "linux/arm/v7", "arm": "linux/arm/v7",
+		"linux/arm64/v9": "linux/arm64/v9", "arm64/v8": "linux/arm64", "arm/v6": "linux/arm/v6", "linux": "linux/" + runtime.GOARCH,
+		"linux/arm": "linux/arm/v7", "linux/armhf": "linux/arm/v7", "armhf": "linux/arm/v7", "linux/arm/7": "linux/arm/v7", "arm": "linux/arm/v7",
 		"linux/armel": "linux/arm/v6", "linux/arm/v6": "linux/arm/v6", "linux/arm/v5": "linux/arm/v5",
 		"linux/i386": "linux/386", "linux/386": "linux/386", "linux/riscv64": "linux/riscv64", "linux/ppc64le": "linux/ppc64le",
 		"windows/amd64": "windows/amd64", "windows(10.0.20348.2227)/amd64": "windows(10.0.20348.2227)/amd64", "macos/arm64": "darwin/arm64",

@@ -1,0 +1,252 @@
+package imageset
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v4"
+)
+
+// yaml reads all documents of a text, each with read.
+func (r *reader) yaml(text []byte, read func(root *yaml.Node)) {
+	loader, err := yaml.NewLoader(bytes.NewReader(text))
+	if err != nil {
+		r.syntax(err)
+		return
+	}
+	for {
+		var doc yaml.Node
+		if err := loader.Load(&doc); errors.Is(err, io.EOF) {
+			return
+		} else if err != nil {
+			r.syntax(err)
+			return
+		}
+		root := &doc
+		if root.Kind == yaml.DocumentNode {
+			if len(root.Content) == 0 {
+				continue
+			}
+			root = root.Content[0]
+		}
+		read(root)
+	}
+}
+
+func (r *reader) syntax(err error) {
+	line, message := 0, err.Error()
+	var fault *yaml.LoadError
+	if errors.As(err, &fault) {
+		line, message = fault.Mark.Line, fault.Message
+	}
+	r.fault(line, fmt.Errorf("not YAML: %s", clip(message)))
+}
+
+// document reads a document of which nobody has said what it is.
+func (r *reader) document(root *yaml.Node) {
+	if root.Kind == yaml.SequenceNode && scalars(root) {
+		for _, n := range root.Content { // a list of names in YAML
+			r.add(n.Line, n.Value)
+		}
+		return
+	}
+	for _, d := range dialects() {
+		if root.Kind == yaml.MappingNode && d.is(root) {
+			d.read(r, root)
+			return
+		}
+	}
+	r.objects(root, false)
+}
+
+// dialect is a kind of document that has keys of its own for images.
+type dialect struct {
+	is   func(root *yaml.Node) bool
+	read func(r *reader, root *yaml.Node)
+}
+
+// dialects are tried in this order. What is none of them is looked through for keys that are
+// called image, as objects of Kubernetes are.
+func dialects() []dialect {
+	return []dialect{
+		{isObject, func(r *reader, root *yaml.Node) { r.objects(root, true) }},
+		{isCompose, func(r *reader, root *yaml.Node) { r.compose(root) }},
+		{isKustomization, (*reader).kustomization},
+		{isForeign, (*reader).foreign},
+	}
+}
+
+func isObject(root *yaml.Node) bool {
+	return text(value(root, "apiVersion")) != "" && text(value(root, "kind")) != ""
+}
+
+// isForeign reports whether a document is for a program that says itself which images there
+// are: what the document names is not all, or not what is pulled.
+func isForeign(root *yaml.Node) bool { return foreignTo(root) != "" }
+
+func foreignTo(root *yaml.Node) string {
+	switch {
+	case has(root, "apiVersion", "name", "version") || has(root, "dependencies", "digest", "generated"):
+		return "is the description of a Helm chart: give what the chart makes, as by helm template CHART | forebay prefetch -f -"
+	case strings.Contains(text(value(root, "$schema")), "renovate") || has(root, "packageRules"):
+		return "is a configuration of Renovate, which names no images to pull: give the files that it watches"
+	}
+	return ""
+}
+
+func (r *reader) foreign(root *yaml.Node) { r.fault(root.Line, errors.New(foreignTo(root))) }
+
+// follow returns what an alias stands for.
+func follow(n *yaml.Node) *yaml.Node {
+	if n != nil && n.Kind == yaml.AliasNode {
+		return n.Alias
+	}
+	return n
+}
+
+// mergesMax bounds the mappings that are merged into one.
+const mergesMax = 100
+
+// pairs are the keys and values of a mapping, its own before those of mappings that are
+// merged into it, each key once. Of anything else there are none.
+func pairs(n *yaml.Node) iter.Seq2[*yaml.Node, *yaml.Node] {
+	return func(yield func(k, v *yaml.Node) bool) {
+		keys := map[string]bool{}
+		seen := map[*yaml.Node]bool{}
+		todo := []*yaml.Node{n}
+		for len(todo) > 0 && len(seen) < 2*mergesMax { // each may come in a list of its own
+			m := follow(todo[0])
+			todo = todo[1:]
+			if m == nil || seen[m] {
+				continue
+			}
+			seen[m] = true
+			var merged []*yaml.Node
+			switch {
+			case m.Kind == yaml.SequenceNode && len(seen) > 1: // of mappings to merge
+				merged = m.Content
+			case m.Kind == yaml.MappingNode:
+				for i := 0; i+1 < len(m.Content); i += 2 {
+					key := m.Content[i]
+					if key.Value == "<<" {
+						merged = append(merged, m.Content[i+1])
+						continue
+					}
+					if keys[key.Value] {
+						continue
+					}
+					keys[key.Value] = true
+					if v := follow(m.Content[i+1]); v != nil && !yield(key, v) {
+						return
+					}
+				}
+			}
+			todo = slices.Concat(merged[:min(len(merged), mergesMax)], todo)
+		}
+	}
+}
+
+// value returns the value of a key of a mapping; nil if it has none. Of several keys it goes
+// down from one to the next.
+func value(n *yaml.Node, keys ...string) *yaml.Node {
+	for _, key := range keys {
+		var found *yaml.Node
+		for k, v := range pairs(n) {
+			if k.Value == key {
+				found = v
+				break
+			}
+		}
+		if n = found; n == nil {
+			return nil
+		}
+	}
+	return follow(n)
+}
+
+// has reports whether a mapping has all of the keys.
+func has(n *yaml.Node, keys ...string) bool {
+	for _, key := range keys {
+		if value(n, key) == nil {
+			return false
+		}
+	}
+	return true
+}
+
+// items are the elements of a sequence, or the values of a mapping.
+func items(n *yaml.Node) (all []*yaml.Node) {
+	if n = follow(n); n == nil {
+		return nil
+	}
+	if n.Kind == yaml.SequenceNode {
+		for _, child := range n.Content {
+			if child = follow(child); child != nil {
+				all = append(all, child)
+			}
+		}
+		return all
+	}
+	for _, v := range pairs(n) {
+		all = append(all, v)
+	}
+	return all
+}
+
+// settings are what a mapping says by key, or a sequence by KEY=VALUE. What has no value
+// there has that of lookup.
+func settings(n *yaml.Node, lookup func(string) (string, bool)) map[string]string {
+	all := map[string]string{}
+	take := func(name, v string, given bool) {
+		if !given {
+			v, given = lookup(name)
+		}
+		if given {
+			all[name] = v
+		}
+	}
+	for k, v := range pairs(n) {
+		if is(v, yaml.ScalarNode) {
+			take(k.Value, v.Value, v.ShortTag() != "!!null")
+		}
+	}
+	if is(n, yaml.SequenceNode) {
+		for _, one := range items(n) {
+			take(strings.Cut(text(one), "="))
+		}
+	}
+	return all
+}
+
+func is(n *yaml.Node, kind yaml.Kind) bool { return n != nil && n.Kind == kind }
+
+// text returns the value of a scalar, without the space around it; "" of anything else.
+func text(n *yaml.Node) string {
+	if n == nil || n.Kind != yaml.ScalarNode || n.ShortTag() == "!!null" {
+		return ""
+	}
+	return strings.TrimSpace(n.Value)
+}
+
+func scalars(n *yaml.Node) bool {
+	for _, child := range n.Content {
+		if child.Kind != yaml.ScalarNode {
+			return false
+		}
+	}
+	return len(n.Content) > 0
+}
+
+// textLine returns the line of a file on which the text of a scalar begins: that after the
+// key for texts in blocks.
+func textLine(n *yaml.Node) int {
+	if n.Style&(yaml.LiteralStyle|yaml.FoldedStyle) != 0 {
+		return n.Line
+	}
+	return n.Line - 1
+}
