@@ -12,11 +12,20 @@ const expandDepth = 10
 // expandMax bounds the result: no name of an image is longer.
 const expandMax = 4096
 
-// expand replaces the variables of a text as Compose and Dockerfiles have them: $NAME,
+// expand replaces the variables of a name as Compose and GitLab have them: $NAME,
 // ${NAME}, and within braces :- - :+ + :? and ?. $$ is a dollar. A variable without value
 // and default is an error, since an image of another name would be fetched.
 func expand(s string, lookup func(string) (string, bool)) (string, error) {
-	e := &expansion{lookup: lookup}
+	return (&expansion{lookup: lookup, most: expandMax}).whole(s)
+}
+
+// expandText is expand for a text in which names of images are few: as for Compose, what has
+// no value is empty.
+func expandText(s string, lookup func(string) (string, bool)) (string, error) {
+	return (&expansion{lookup: lookup, most: fileMax, lenient: true}).whole(s)
+}
+
+func (e *expansion) whole(s string) (string, error) {
 	out, rest, err := e.text(s, false, 0)
 	if err == nil && rest != "" {
 		err = fmt.Errorf("%q has a } too many", clip(s))
@@ -25,7 +34,9 @@ func expand(s string, lookup func(string) (string, bool)) (string, error) {
 }
 
 type expansion struct {
-	lookup func(string) (string, bool)
+	lookup  func(string) (string, bool)
+	most    int // bytes of the result
+	lenient bool
 }
 
 // text expands s up to its end or, within braces, up to the } that ends them.
@@ -35,8 +46,8 @@ func (e *expansion) text(s string, braced bool, depth int) (out, rest string, er
 	}
 	var b strings.Builder
 	for s != "" {
-		if b.Len() > expandMax {
-			return "", "", fmt.Errorf("the name of the image is longer than %d bytes", expandMax)
+		if b.Len() > e.most {
+			return "", "", fmt.Errorf("is longer than %d bytes", e.most)
 		}
 		switch c := s[0]; {
 		case c == '}' && braced:
@@ -59,7 +70,7 @@ func (e *expansion) text(s string, braced bool, depth int) (out, rest string, er
 				return "", "", errors.New("a $ is followed by no name: write $$ for a dollar")
 			}
 			v, ok := e.lookup(name)
-			if !ok {
+			if !ok && !e.lenient {
 				return "", "", unset(name)
 			}
 			b.WriteString(v)
@@ -81,7 +92,7 @@ func (e *expansion) braces(s string, depth int) (out, rest string, err error) {
 	s = s[len(name):]
 	v, set := e.lookup(name)
 	if strings.HasPrefix(s, "}") {
-		if !set {
+		if !set && !e.lenient {
 			return "", "", unset(name)
 		}
 		return v, s[1:], nil
@@ -101,7 +112,7 @@ func (e *expansion) braces(s string, depth int) (out, rest string, err error) {
 	used := operator == '-' && !set || operator == '+' && set || operator == '?' && !set
 	inner := e
 	if !used {
-		inner = &expansion{lookup: func(string) (string, bool) { return "", true }}
+		inner = &expansion{lookup: func(string) (string, bool) { return "", true }, most: e.most}
 	}
 	word, rest, err := inner.text(s[1:], true, depth+1)
 	switch {

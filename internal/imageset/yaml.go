@@ -75,6 +75,7 @@ type dialect struct {
 func dialects() []dialect {
 	return []dialect{
 		{isObject, func(r *reader, root *yaml.Node) { r.objects(root, true) }},
+		{isBake, (*reader).bake},
 		{isCompose, func(r *reader, root *yaml.Node) { r.compose(root) }},
 		{isKustomization, (*reader).kustomization},
 		{isForeign, (*reader).foreign},
