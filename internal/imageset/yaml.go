@@ -74,9 +74,19 @@ type dialect struct {
 // called image, as objects of Kubernetes are.
 func dialects() []dialect {
 	return []dialect{
+		{isDrone, (*reader).steps},
 		{isObject, func(r *reader, root *yaml.Node) { r.objects(root, true) }},
+		{isGitHub, (*reader).github},
+		{isAction, (*reader).action},
+		{isCircle, (*reader).circle},
+		{isBitbucket, (*reader).bitbucket},
+		{isCloudBuild, (*reader).cloudBuild},
+		{isWoodpecker, (*reader).steps},
+		{isAzure, (*reader).azure},
 		{isBake, (*reader).bake},
+		{isDevcontainer, (*reader).devcontainer},
 		{isCompose, func(r *reader, root *yaml.Node) { r.compose(root) }},
+		{isGitLab, (*reader).gitlab},
 		{isKustomization, (*reader).kustomization},
 		{isForeign, (*reader).foreign},
 	}

@@ -1,0 +1,139 @@
+package imageset
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestPipelines(t *testing.T) {
+	for text, want := range map[string][]string{
+		// GitHub Actions.
+		`name: ci
+on: push
+jobs:
+  a:
+    container: node:20
+    services:
+      db: {image: 'postgres:16', env: {image: no}}
+      cache: {image: ''}
+    steps:
+    - uses: docker://alpine:3.20
+    - uses: actions/checkout@v4
+      with: {image: 'nothing:1'}
+  b:
+    runs-on: x
+    strategy: {matrix: {v: [1, 2], include: [{v: 3, img: 'quay.io/o/i:1'}], exclude: [{v: 9}]}}
+    container: {image: 'go:${{ matrix.v }}', credentials: {username: x}}
+    services: {s: {image: '${{matrix.img}}'}}
+`: {
+			"5 docker.io/library/node:20", "7 docker.io/library/postgres:16", "10 docker.io/library/alpine:3.20",
+			"16 docker.io/library/go:1", "16 docker.io/library/go:2", "16 docker.io/library/go:3", "17 quay.io/o/i:1",
+		},
+		"on: {workflow_call: {inputs: {img: {default: 'a:1'}}}}\njobs: {a: {container: '${{ inputs.img }}'}}\n": {"2 docker.io/library/a:1"},
+		"name: x\nruns: {using: docker, image: 'docker://a:1'}\n":                                               {"2 docker.io/library/a:1"},
+		"runs: {using: composite, steps: [{uses: 'docker://a:1'}, {run: ls}]}\n":                                {"1 docker.io/library/a:1"},
+		// GitLab.
+		`default:
+  image: ruby:3
+  services: [{name: 'redis:7', alias: r}]
+variables: {BASE: quay.io/o, DEEP: {value: "$BASE/deep", description: x}}
+.hidden: &hidden
+  image: hidden:1
+build:
+  image: {name: "$DEEP:debug", entrypoint: [''], docker: {platform: arm64/v8}}
+  services: ['docker:dind', !reference [.shared, services]]
+  script: [make]
+test:
+  <<: *hidden
+  parallel: {matrix: [{V: ["1", "2"], OS: [a]}, {V: "3"}]}
+  services: [{name: "py:$V"}]
+  script: x
+.shared: {services: ['s:1', 't:1']}
+late: {image: !reference [build, image, name], script: [x]}
+`: {
+			"2 docker.io/library/ruby:3", "3 docker.io/library/redis:7", "6 docker.io/library/hidden:1", "8 quay.io/o/deep:debug linux/arm64",
+			"9 docker.io/library/docker:dind", "16 docker.io/library/s:1", "16 docker.io/library/t:1",
+			"14 docker.io/library/py:1", "14 docker.io/library/py:2", "14 docker.io/library/py:3", "8 quay.io/o/deep:debug",
+		},
+		"image: a:1\nservices: [b:1]\nstages: [x]\njob: {script: [x], services: }\n": {"1 docker.io/library/a:1", "2 docker.io/library/b:1"},
+		// Woodpecker, Drone.
+		"steps:\n- {name: a, image: 'golang:1.22', settings: {image: 'made:1'}}\nservices:\n- {name: db, image: 'postgres:16'}\n": {
+			"2 docker.io/library/golang:1.22", "4 docker.io/library/postgres:16"},
+		"matrix: {GO: ['1.21', '1.22']}\nsteps: {build: {image: 'golang:${GO}'}}\nservices: {db: {image: db:1}}\nclone: {git: {image: 'quay.io/o/git:1'}}\n": {
+			"4 quay.io/o/git:1", "2 docker.io/library/golang:1.21", "2 docker.io/library/golang:1.22", "3 docker.io/library/db:1"},
+		"kind: pipeline\ntype: docker\nplatform: {os: linux, arch: arm64}\nsteps: [{image: a:1}]\nservices: [{image: b:1}]\n---\nkind: secret\nname: x\n": {
+			"4 docker.io/library/a:1 linux/arm64", "5 docker.io/library/b:1 linux/arm64"},
+		"pipeline: {a: {image: a:1}}\nservices: {b: {image: b:1}}\n": {"1 docker.io/library/a:1", "2 docker.io/library/b:1"},
+		// CircleCI, Bitbucket, Azure, Cloud Build, Cirrus.
+		"version: 2.1\nexecutors: {e: {docker: [{image: 'cimg/base:1'}]}}\njobs:\n  a:\n    parameters: {v: {type: string, default: '20'}}\n    docker: [{image: 'cimg/node:<< parameters.v >>'}, {image: p:1}]\n  m: {machine: {image: 'ubuntu-2204:current'}}\n": {
+			"2 docker.io/cimg/base:1", "6 docker.io/cimg/node:20", "6 docker.io/library/p:1"},
+		"image: a:1\ndefinitions: {services: {db: {image: b:1}, docker: {memory: 1}}}\npipelines:\n  default:\n  - step: {image: {name: c:1, username: x}, script: [{pipe: 'docker://d:1'}]}\n": {
+			"1 docker.io/library/a:1", "2 docker.io/library/b:1", "5 docker.io/library/c:1", "5 docker.io/library/d:1"},
+		"pool: {vmImage: 'ubuntu-22.04'}\nresources: {containers: [{container: pg, image: 'postgres:16'}]}\njobs:\n- job: a\n  container: node:20\n  services: {db: pg}\n- job: b\n  container: pg\n- job: c\n  container: {image: 'c:1'}\n  steps: [{task: X, inputs: {container: no}}]\n": {
+			"2 docker.io/library/postgres:16", "5 docker.io/library/node:20", "10 docker.io/library/c:1"},
+		"steps:\n- {name: 'quay.io/o/builder', args: [x]}\n- {name: 'a:$_V', entrypoint: x}\nsubstitutions: {_V: '2'}\nimages: ['quay.io/o/made:1']\n": {
+			"2 quay.io/o/builder:latest", "3 docker.io/library/a:2"},
+		"task:\n  container: {image: 'a:1'}\n  test_script: x\nb_task:\n  container: {image: b:1}\n  script: y\n": {"2 docker.io/library/a:1", "5 docker.io/library/b:1"},
+		// Development containers, bake.
+		"{\"image\": \"quay.io/o/dev:1\",\n \"features\": {\"ghcr.io/o/f/go:1\": {}, \"./local\": {}},\n \"remoteUser\": \"x\"}": {
+			"1 quay.io/o/dev:1", "2 ghcr.io/o/f/go:1"},
+		"{\"target\": {\"a\": {\n \"contexts\": {\"base\": \"docker-image://b:${V}\", \"x\": \"target:b\"},\n \"dockerfile-inline\": \"FROM base\\nFROM c:1\\nFROM x\"}},\n \"variable\": {\"V\": {\"default\": \"1\"}}}": {
+			"2 docker.io/library/b:1", "4 docker.io/library/c:1"},
+	} {
+		wants(t, text, Options{}, want...)
+	}
+}
+
+func TestFaultsOfPipelines(t *testing.T) {
+	for text, want := range map[string]string{
+		"on: push\njobs: {a: {container: {options: x}}}\n":                                    "f:2: an image without image",
+		"on: push\njobs: {a: {container: '${{ fromJSON(x).y }}'}}\n":                          "f:2: \"${{ fromJSON(x).y }}\" holds a variable",
+		"on: push\njobs: {a: {services: {b: {image: '${{ matrix.none }}'}}}}\n":               "holds a variable",
+		"on: push\njobs: {a: {services: {b: {image: [x]}}}}\n":                                "f:2: is no name of an image",
+		"on: push\njobs: {a: {steps: [{uses: 'docker://nowhere.example.com/x:1'}]}}\n":        "is not configured here",
+		"a: {script: x, image: '$CI_REGISTRY_IMAGE:1'}\n":                                     "f:1: variable CI_REGISTRY_IMAGE is not set",
+		"a: {script: x, image: '$[[ inputs.image ]]'}\n":                                      "f:1: a $ is followed by no name",
+		"a: {script: x, image: {entrypoint: ['']}}\n":                                         "f:1: an image without name",
+		"a: {script: x, services: b}\n":                                                       "f:1: services are no list",
+		"a: {script: x, image: !reference [.b, image]}\n":                                     "f:1: is no name of an image",
+		"steps: [{image: 'a:${CI_COMMIT_SHA}'}]\n":                                            "variable CI_COMMIT_SHA is not set",
+		"version: 2\njobs: {a: {docker: [{image: 'a:<< parameters.x >>'}]}}\nworkflows: {}\n": "holds a variable",
+		"pool: x\njobs: [{container: 'a:$(tag)'}]\n":                                          "holds a variable",
+	} {
+		_, err := read(t, text, Options{})
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("Read(%q): error %v, want %q", text, err, want)
+		}
+	}
+}
+
+func TestWhatAPipelineLeadsToIsNoted(t *testing.T) {
+	for text, want := range map[string]string{
+		"on: push\njobs: {a: {uses: o/r/.github/workflows/x.yml@v1}, b: {container: 'a:1'}}\n": `f:2: workflow "o/r/.github/workflows/x.yml@v1" is a file of its own, which is not followed`,
+		"include: {template: X.yml}\na: {script: x, image: 'a:1'}\n":                           "f:1: what a pipeline of GitLab includes is not followed from here: give the whole pipeline, as glab ci config compile makes it",
+		"a: {script: x, image: 'a:1'}\nb: {trigger: {include: [{project: x, file: y.yml}]}}\n": "f:2: what a pipeline of GitLab includes is not followed from here: give the whole pipeline, as glab ci config compile makes it",
+		"version: 2.1\norbs: {x: y}\njobs: {a: {docker: [{image: 'a:1'}]}}\n":                  "f:2: the images of orbs are not in this file: give what circleci config process makes",
+		"pool: x\nextends: {template: t.yml}\njobs: [{container: 'a:1'}]\n":                    `f:2: template "t.yml" is a file of its own, which is not followed`,
+		"pipelines: {default: [{step: {image: 'a:1', script: [{pipe: 'atlassian/x:1'}]}}]}\n":  `f:1: pipe "atlassian/x:1" is an image of which the repository of the pipe says the name`,
+	} {
+		images, notes := told(t, text, Options{})
+		if diff := cmp.Diff([]string{want}, notes); diff != "" || len(images) != 1 || !strings.HasSuffix(images[0], " docker.io/library/a:1") {
+			t.Errorf("Read(%q) = %q, notes (-want +got):\n%s", text, images, diff)
+		}
+	}
+}
+
+func TestFilesBesideAPipelineAreRead(t *testing.T) {
+	dir := tree(t, map[string]string{
+		".gitlab-ci.yml": "include: [ci/a.yml, {local: /ci/b.yml}]\n",
+		"ci/a.yml":       "a: {image: 'a:1', script: x}\n",
+		"ci/b.yml":       "b: {image: 'b:1', script: x}\n",
+	})
+	entries, err := ReadFile(filepath.Join(dir, ".gitlab-ci.yml"), Options{Registries: world()})
+	if err != nil || len(entries) != 2 || entries[1].At.File != filepath.Join(dir, "ci", "b.yml") {
+		t.Errorf("ReadFile = %v, %v, want both", entries, err)
+	}
+}
