@@ -35,11 +35,12 @@ const (
 	Dockerfile Format = "dockerfile"
 	Lock       Format = "lock"
 	Wanted     Format = "wanted"
+	Quadlet    Format = "quadlet" // units of podman
 )
 
 // Formats returns the names of all formats.
 func Formats() []Format {
-	return []Format{Auto, List, Kubernetes, Compose, Dockerfile, Lock, Wanted}
+	return []Format{Auto, List, Kubernetes, Compose, Dockerfile, Lock, Wanted, Quadlet}
 }
 
 // ParseFormat reads the name of a format. Empty is Auto.
@@ -240,6 +241,8 @@ func (r *reader) read(text []byte) {
 		r.lock(text)
 	case Wanted:
 		r.wanted(text)
+	case Quadlet:
+		r.quadlet(string(text))
 	default:
 		if r.o.Format == Kubernetes {
 			r.yaml(text, func(root *yaml.Node) { r.objects(root, true) })
@@ -313,6 +316,8 @@ func Detect(text []byte) Format {
 		switch {
 		case len(line) == 0 || line[0] == '#':
 			continue
+		case quadletSection.Match(line):
+			return Quadlet
 		case line[0] == '{' || line[0] == '[':
 			return detectJSON(text)
 		case dockerStart.Match(line):

@@ -203,6 +203,7 @@ func FuzzRead(f *testing.F) {
 	f.Add("ARG A=1 B=\"2\"\nFROM --platform=$BUILDPLATFORM a:${A} as x\nCOPY --from=x / /\nRUN <<EOF\nFROM no\nEOF\n", 4)
 	f.Add("#!/usr/bin/docker\n# syntax=a\n# escape=`\nARG P=${TARGETARCH%%64}\nFROM --platform=$BUILDPLATFORM a:${P//./_} as x\nFROM x-${P:-$Q}\n", 4)
 	f.Add("FROM a\nRUN --mount='type=bind,\"from=b\"' <<A <<-B x\nA\n\tB\nONBUILD COPY --from=0 a b\n", 4)
+	f.Add("[Container]\nImage=a:1 \\\n\nMount=type=image,src=b\n[Image]\nArch=arm\n", 7)
 	for _, text := range []string{
 		"services: {a: {build: {dockerfile_inline: \"FROM b:$$V\", args: [V=1], additional_contexts: [x=docker-image://y]}, extends: a}}\ninclude: [x.yml]\nmodels: {m: {model: n}}\n",
 		"apiVersion: v1\nkind: List\nitems: [{kind: T, apiVersion: x/y, params: [{name: a, default: b}], image: $(params.a), tag: c, images: [d:1]}]\nstatus: {image: e}\n",

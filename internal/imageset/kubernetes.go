@@ -70,6 +70,9 @@ func (w *yamlWalk) mapping(n *yaml.Node, depth int) {
 	if from := value(n, "name"); text(value(n, "kind")) == "DockerImage" && text(from) != "" { // of OpenShift
 		w.named(from)
 	}
+	if repository := value(n, "repository"); !w.declared && text(repository) != "" && !strings.Contains(repository.Value, "://") && (has(n, "tag") || has(n, "registry")) {
+		w.values(repository)
+	}
 	// What a cluster has seen is no more than what it was asked for, by other names.
 	observed := has(n, "status") && (has(n, "metadata") || has(n, "spec"))
 	for i := 0; i+1 < len(n.Content); i += 2 {
@@ -185,7 +188,31 @@ func isKustomization(root *yaml.Node) bool {
 		strings.HasPrefix(text(value(root, "kind")), "Kustomization")
 }
 
-var imageKey = regexp.MustCompile(`(?i)image$|^container$`)
+var (
+	imageKey  = regexp.MustCompile(`(?i)image$|^container$`)
+	imagesKey = regexp.MustCompile(`(?i)images$`)
+)
+
+// several looks at what is called images: names, or images in parts.
+func (w *yamlWalk) several(v *yaml.Node, depth int) {
+	if depth > yamlDepth || w.seen[v] {
+		return
+	}
+	w.seen[v] = true
+	for _, one := range items(v) {
+		name := value(one, "name")
+		switch {
+		case is(one, yaml.ScalarNode):
+			w.suspected(one)
+		case is(one, yaml.MappingNode) && (has(one, "repository") || has(one, "reference")) && w.split(one, false):
+		case is(name, yaml.ScalarNode) && !has(one, "image"):
+			w.suspected(name)
+			w.walk(one, depth+1)
+		default:
+			w.walk(one, depth+1)
+		}
+	}
+}
 
 // pair looks at one key of the mapping n.
 func (w *yamlWalk) pair(n *yaml.Node, key string, v *yaml.Node, depth int) {
@@ -204,10 +231,8 @@ func (w *yamlWalk) pair(n *yaml.Node, key string, v *yaml.Node, depth int) {
 		w.embedded(v)
 	case is(v, yaml.ScalarNode) && key == "resolver" && v.Value == "bundles": // of Tekton
 		w.bundle(n)
-	case is(v, yaml.SequenceNode) && key == "images" && scalars(v):
-		for _, one := range items(v) {
-			w.suspected(one)
-		}
+	case imagesKey.MatchString(key):
+		w.several(v, depth)
 	case is(v, yaml.MappingNode) && imageKey.MatchString(key):
 		if !w.split(v, exact) {
 			w.walk(v, depth+1)

@@ -26,7 +26,7 @@ import (
 // fileHelp says what the files of -f may be.
 const fileHelp = `FILE is a plain list (a name a line, # begins a comment), Kubernetes manifests or what
 helm template makes, a Compose file, a pipeline (of GitHub, GitLab, Woodpecker and others),
-a Dockerfile, a lock file, or a wanted list; - is standard input. What it is is found out by
+a Dockerfile, a unit of podman, a lock file, or a wanted list; - is standard input. What it is is found out by
 its content, or told by --format.`
 
 // imageList are the flags that name images.
@@ -40,7 +40,7 @@ func addImageList(cmd *cobra.Command) imageList {
 	flags := cmd.Flags()
 	return imageList{
 		files:     flags.StringArrayP("file", "f", nil, "file that names images; - is standard input; may be repeated"),
-		format:    flags.String("format", "auto", "what the files are: auto, list, kubernetes, compose, dockerfile, lock or wanted"),
+		format:    flags.String("format", "auto", "what the files are: auto, list, kubernetes, compose, dockerfile, lock, wanted or quadlet"),
 		buildArgs: flags.StringArray("build-arg", nil, "NAME=VALUE of an ARG before the first FROM of a Dockerfile, TARGETARCH and its like included; may be repeated"),
 	}
 }
