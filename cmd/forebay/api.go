@@ -24,7 +24,12 @@ func newAPI(c *config.Config, m *mirror, sets *prefetch.Sets, b build, log *zap.
 	switch {
 	case o.Token != "":
 	case o.Loopback:
-		o.Token, o.Names.Token = ownToken(c.Storage.Dir, log), admin.OwnToken+" in the folder of storage.dir"
+		dir, err := filepath.Abs(c.Storage.Dir)
+		if err != nil {
+			return nil, err
+		}
+		o.TokenFile = filepath.Join(dir, admin.OwnToken)
+		o.Token, o.Names.Token = ownToken(o.TokenFile, log), admin.OwnToken+" in the folder of storage.dir"
 	default:
 		log.Info("admin API refuses everybody: admin_listen is not a loopback address and there is no admin_token_file")
 	}
@@ -33,8 +38,7 @@ func newAPI(c *config.Config, m *mirror, sets *prefetch.Sets, b build, log *zap.
 
 // ownToken returns the token that a mirror without a configured one makes for itself. A disk that
 // does not take it is no reason not to start: then nobody has the token.
-func ownToken(dir string, log *zap.Logger) string {
-	name := filepath.Join(dir, admin.OwnToken)
+func ownToken(name string, log *zap.Logger) string {
 	token, err := admin.MakeToken(name)
 	if err != nil {
 		log.Warn("admin API refuses everybody until the next start: the token cannot be kept", zap.String("file", name), logkey.Err(err))

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -42,9 +44,9 @@ func (o *operated) run(code int, args ...string) (stdout, stderr string) {
 	return stdout, stderr
 }
 
-// asked are the variables by which a command finds the server and its token.
+// asked are the variables by which a command finds the server.
 func (o *operated) asked() []string {
-	return []string{"FOREBAY_ADMIN=" + o.admin, "FOREBAY_STORAGE_DIR=" + o.dir}
+	return []string{"FOREBAY_ADMIN=" + o.admin} // on this machine it says where its token is
 }
 
 // asks gets a page of the admin listener with the token that the server made for itself.
@@ -317,7 +319,8 @@ func TestOperatorIsToldWhatIsWrongWithTheServer(t *testing.T) {
 	}
 	listen := "FOREBAY_ADMIN_LISTEN=" + strings.TrimPrefix(o.admin, "http://")
 	for _, one := range []struct{ env, args []string }{
-		{[]string{"FOREBAY_ADMIN=" + o.admin, "FOREBAY_STORAGE_DIR=" + o.dir}, nil},
+		{[]string{"FOREBAY_ADMIN=" + o.admin}, nil},
+		{[]string{"FOREBAY_ADMIN=" + o.admin, "FOREBAY_STORAGE_DIR=" + t.TempDir()}, nil},
 		{[]string{listen, "FOREBAY_STORAGE_DIR=" + o.dir}, nil},
 		{nil, []string{"--server", o.admin, "--token-file", filepath.Join(o.dir, "admin.token")}},
 		{[]string{"FOREBAY_STORAGE_DIR=" + o.dir}, []string{"--server", strings.Replace(o.admin, "127.0.0.1", "localhost", 1)}},
@@ -326,9 +329,12 @@ func TestOperatorIsToldWhatIsWrongWithTheServer(t *testing.T) {
 			t.Errorf("stats %v with %v = %d %s", one.args, one.env, code, stderr)
 		}
 	}
-	elsewhere := filepath.Join(t.TempDir(), "none")
-	code, _, stderr := execute(t, []string{"FOREBAY_ADMIN=" + o.admin, "FOREBAY_STORAGE_DIR=" + elsewhere}, "stats")
-	if code != 1 || !strings.Contains(stderr, "--token-file") || !strings.Contains(stderr, elsewhere) {
+	// The server says where its token is, to whoever may read it.
+	if err := os.Remove(filepath.Join(o.dir, admin.OwnToken)); err != nil {
+		t.Fatal(err)
+	}
+	code, _, stderr := execute(t, []string{"FOREBAY_ADMIN=" + o.admin}, "stats")
+	if code != 1 || !strings.Contains(stderr, "--token-file") || !strings.Contains(stderr, o.dir) {
 		t.Errorf("stats without the token = %d %s, want how to give it and where it was looked for", code, stderr)
 	}
 }
@@ -410,5 +416,26 @@ func TestAdminAPIOffLoopbackNeedsAToken(t *testing.T) {
 	}
 	if status, _ := get(t, "http://"+server+"/readyz"); status != 200 {
 		t.Errorf("/readyz off loopback = %d, want 200", status)
+	}
+}
+
+func TestServerCannotAskForAnyFile(t *testing.T) {
+	dir := t.TempDir()
+	secret := write(t, "id_rsa", "a-secret-of-somebody\n")
+	sent := make(chan string, 10)
+	fake := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		sent <- r.Header.Get("Authorization")
+		w.Header().Set(admin.TokenFileHeader, secret)
+		w.WriteHeader(http.StatusUnauthorized)
+	}))
+	defer fake.Close()
+	if code, _, _ := execute(t, []string{"FOREBAY_ADMIN=" + fake.URL, "FOREBAY_STORAGE_DIR=" + dir}, "stats"); code == 0 {
+		t.Error("stats of a server that refuses ends well")
+	}
+	close(sent)
+	for header := range sent {
+		if header != "" {
+			t.Errorf("a file that the server named was sent to it: %s", header)
+		}
 	}
 }

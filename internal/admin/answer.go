@@ -63,6 +63,9 @@ func (a *API) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	if p.status == http.StatusUnauthorized {
 		h.Set("WWW-Authenticate", `Bearer realm="forebay admin"`)
+		if a.tokenFile != "" && a.guard.foreign(r) == nil {
+			h.Set(TokenFileHeader, a.tokenFile)
+		}
 	}
 	reply(w, p.status, Fault{FaultDetail{p.code, p.message}})
 }

@@ -35,6 +35,8 @@ type APIOptions struct {
 	// Token is required of everybody who uses the API. Without it a Loopback API answers
 	// whoever calls, which is for use within a process, and any other answers nobody.
 	Token string
+	// TokenFile is where Token is kept that the mirror made for itself; "" for a configured one.
+	TokenFile string
 	// Names are needed unless everybody is served.
 	Names Names
 	Log   *zap.Logger // nil means no logging
@@ -62,6 +64,7 @@ type API struct {
 	streams    atomic.Int64 // that are open
 	started    time.Time
 	guard      guard
+	tokenFile  string // told to who lacks the token; "" for none
 	jobs       *jobs
 	sets       *prefetch.Sets
 	log        *zap.Logger
@@ -85,7 +88,7 @@ func NewAPI(o APIOptions) (*API, error) {
 	a := &API{
 		keeper: o.Keeper, registries: o.Registries, upstream: o.Upstream, version: o.Version, started: time.Now(),
 		activity: o.Activity, price: o.Price, currency: o.Currency,
-		guard: newGuard(o.Loopback, o.Token, o.Names), jobs: newJobs(), sets: o.Sets, log: o.Log, mux: http.NewServeMux(),
+		guard: newGuard(o.Loopback, o.Token, o.Names), jobs: newJobs(), sets: o.Sets, log: o.Log, mux: http.NewServeMux(), tokenFile: o.TokenFile,
 	}
 	for _, r := range a.routes() {
 		a.mux.HandleFunc(r.method+" "+prefix+r.path, func(w http.ResponseWriter, req *http.Request) {

@@ -16,6 +16,10 @@ import (
 // folder may operate the mirror.
 const OwnToken = "admin.token"
 
+// TokenFileHeader is on the refusal of a mirror that made its own token, to a request from this
+// machine without it: the file that holds it, which only who may operate the mirror can read.
+const TokenFileHeader = "Forebay-Token-File"
+
 // tokenMost bounds the length of a token.
 const tokenMost = 4096
 

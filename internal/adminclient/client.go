@@ -61,7 +61,7 @@ func (c *Client) Close() { c.server.http.CloseIdleConnections() }
 
 // findServer settles which server is asked. One that is named gets no token but that which is named,
 // too: the token of the configuration is for the server of the configuration. What a server makes
-// for itself is good for nothing on another machine, and is given to any on this one.
+// for itself is good for nothing on another machine; on this one it says where that is.
 func (f *Flags) findServer(p Program) (adminServer, error) {
 	env := map[string]string{}
 	for _, entry := range p.Env {
@@ -99,8 +99,9 @@ func (f *Flags) findServer(p Program) (adminServer, error) {
 		}
 		s.token = token
 	}
-	if s.token.Empty() && err == nil {
-		s.own(c)
+	own := ""
+	if err == nil {
+		own = filepath.Join(c.Storage.Dir, admin.OwnToken)
 	}
 	if f.caFile != "" {
 		text, err := os.ReadFile(f.caFile)
@@ -115,6 +116,9 @@ func (f *Flags) findServer(p Program) (adminServer, error) {
 	s.http = &http.Client{
 		Transport:     &http.Transport{TLSClientConfig: trust, ResponseHeaderTimeout: 11 * time.Minute, DialContext: (&net.Dialer{Timeout: 10 * time.Second}).DialContext},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	if s.token.Empty() {
+		s.own(own)
 	}
 	return s, nil
 }
@@ -144,11 +148,23 @@ func readToken(name string) (config.Secret, error) {
 	return config.NewSecret(token), err
 }
 
-// own takes the token that a server on this machine made for itself, which is in the storage folder
-// of the configuration. It may not be there or not be for us to read, and the server may do without.
-func (s *adminServer) own(c *config.Config) {
-	if u, err := url.Parse(s.base); err == nil && config.OnLoopback(net.JoinHostPort(u.Hostname(), u.Port())) {
-		s.token, s.lacks = readToken(filepath.Join(c.Storage.Dir, admin.OwnToken))
+// own takes the token that a server on this machine made for itself. The server says in which file
+// it is, if it has made one; else it is asked for with the file named, that of the configuration.
+// It may not be there or not be for us to read, and the server may do without.
+func (s *adminServer) own(name string) {
+	u, err := url.Parse(s.base)
+	if err != nil || !config.OnLoopback(net.JoinHostPort(u.Hostname(), u.Port())) {
+		return
+	}
+	if response, err := s.http.Head(s.base + "/api/v1/status"); err == nil {
+		_ = response.Body.Close()
+		// Whoever listens there could name any file, to be sent what is in it.
+		if told := response.Header.Get(admin.TokenFileHeader); filepath.IsAbs(told) && filepath.Base(told) == admin.OwnToken {
+			name = told
+		}
+	}
+	if name != "" {
+		s.token, s.lacks = readToken(name)
 	}
 }
 

@@ -236,7 +236,7 @@ func TestFiguresAreWhatHappened(t *testing.T) {
 
 	// Joined: four more clients while a blob is on its way.
 	release := make(chan struct{})
-	w.hub.AddRule(hubtest.Rule{Role: hubtest.CDN, Ref: shared, Count: 1, Do: hubtest.Block(release)})
+	w.hub.AddRule(hubtest.Rule{Role: hubtest.CDN, Method: http.MethodGet, Ref: shared, Count: 1, Do: hubtest.Block(release)})
 	var crowd sync.WaitGroup
 	for range 5 {
 		crowd.Go(func() { w.want(200, proxy.KindBlob, "GET", base+"blobs/"+shared, "") })
@@ -326,8 +326,8 @@ func TestTroubleIsCountedAsWhatItWas(t *testing.T) {
 	// Bytes that are wrong twice, and a transfer that breaks off.
 	wrong := w.hub.PutBlob("library/app", noise(4, 2<<20))
 	broken := w.hub.PutBlob("library/app", noise(5, 12<<20))
-	w.hub.AddRule(hubtest.Rule{Role: hubtest.CDN, Ref: wrong, Do: hubtest.Corrupt(5)})
-	w.hub.AddRule(hubtest.Rule{Role: hubtest.CDN, Ref: broken, Count: 1, Do: hubtest.Drop(5<<20, hubtest.FIN)})
+	w.hub.AddRule(hubtest.Rule{Role: hubtest.CDN, Method: http.MethodGet, Ref: wrong, Do: hubtest.Corrupt(5)})
+	w.hub.AddRule(hubtest.Rule{Role: hubtest.CDN, Method: http.MethodGet, Ref: broken, Count: 1, Do: hubtest.Drop(5<<20, hubtest.FIN)})
 	res, err := w.client.Get(w.mirror.URL + base + "blobs/" + wrong)
 	if err != nil {
 		t.Fatal(err)
