@@ -47,7 +47,7 @@ func readChallenge(h http.Header) (c *challenge, code string, err error) {
 	if bearer, ok := wire.FindChallenge(list, "bearer"); ok {
 		realm, err := url.Parse(bearer.Params["realm"])
 		if err != nil || realm.Host == "" {
-			return nil, "", fmt.Errorf("challenge has no usable realm: %q", clean(bearer.Params["realm"]))
+			return nil, "", fmt.Errorf("challenge has no usable realm: %q", wire.Redact(bearer.Params["realm"]))
 		}
 		c := &challenge{realm: realm, service: bearer.Params["service"]}
 		if scope := bearer.Params["scope"]; literalScope.MatchString(scope) {
@@ -246,7 +246,7 @@ func (r *Registry) grant(ctx context.Context, e *endpoint, a *ask, c *challenge,
 		return &grant{header: "Bearer " + who.registryToken, who: who}, nil
 	}
 	if !who.anonymous() && !e.trust.trusts(c.realm) {
-		f := r.broken(a, "%w: %s: list it in %s if it is right", errUntrustedRealm, clean(c.realm.Host), r.opts.Names.TrustedRealms)
+		f := r.broken(a, "%w: %s: list it in %s if it is right", errUntrustedRealm, wire.Redact(c.realm.Host), r.opts.Names.TrustedRealms)
 		f.remedies |= tryAccount
 		return nil, f
 	}

@@ -130,7 +130,7 @@ func (r *Registry) openWhole(ctx context.Context, a *ask) (*pull.Body, error) {
 	}
 	if encoding := contentEncoding(ans.Header); encoding != "" {
 		ans.Body.Close()
-		return nil, r.broken(a, "the blob comes with content encoding %q", clean(encoding)).err
+		return nil, r.broken(a, "the blob comes with content encoding %q", wire.Redact(encoding)).err
 	}
 	return wholeBody(ans), nil
 }

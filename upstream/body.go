@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"forebay/internal/wire"
 )
 
 // body is the body of an answer. It ends a transfer that stalls, and gives back the
@@ -67,7 +69,7 @@ func (b *body) Read(p []byte) (int, error) {
 	case b.stalled.Load():
 		return n, b.fail(errStalled)
 	default:
-		return n, b.fail(quiet(err))
+		return n, b.fail(wire.RedactError(err))
 	}
 }
 

@@ -18,6 +18,8 @@ import (
 	"github.com/docker/cli/cli/config"
 	"github.com/docker/cli/cli/config/types"
 	"github.com/google/go-containerregistry/pkg/authn"
+
+	"forebay/internal/wire"
 )
 
 // Credentials say who we are at a registry. They are one of: a user name with a password or
@@ -238,7 +240,7 @@ func (s *keychainSource) find(run *keychainRun) {
 	if err == nil {
 		s.last, s.at, s.err = found, s.now(), nil
 	} else {
-		s.err, s.errAt = fmt.Errorf("docker config: %w", quiet(err)), s.now()
+		s.err, s.errAt = fmt.Errorf("docker config: %w", wire.RedactError(err)), s.now()
 		run.err = s.err
 	}
 	s.running = nil

@@ -203,17 +203,3 @@ func TestCredentialHelperWithoutAnEntryIsAnonymous(t *testing.T) {
 		t.Errorf("identity is %v, %v; want anonymous", got, err)
 	}
 }
-
-func FuzzClean(f *testing.F) {
-	f.Add("Get \"https://cdn/x?X-Amz-Signature=abc\": EOF")
-	f.Add("https://user:pass@host/ Bearer abcdefghijklmnop")
-	f.Fuzz(func(t *testing.T, text string) {
-		got := clean(text + " https://cdn.example/blob?Signature=s3cret&x=y")
-		if strings.Contains(got, "Signature=s3cret") {
-			t.Errorf("clean(%q) = %q", text, got)
-		}
-		if len(got) > textMax+len("…") {
-			t.Errorf("clean(%q) has %d bytes", text, len(got))
-		}
-	})
-}

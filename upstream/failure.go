@@ -87,9 +87,9 @@ func (r *Registry) transportFailure(ctx context.Context, a *ask, err error, reus
 		return r.fail(a, pull.Unavailable, cause)
 	}
 	if errors.Is(err, errRefusedAddress) {
-		return r.fail(a, pull.Invalid, quiet(err))
+		return r.fail(a, pull.Invalid, wire.RedactError(err))
 	}
-	f := r.fail(a, pull.Unavailable, quiet(err))
+	f := r.fail(a, pull.Unavailable, wire.RedactError(err))
 	f.remedies = tryAgain | tryEndpoint
 	if timedOut(err) {
 		f.err.Kind = pull.Timeout
@@ -145,7 +145,7 @@ func (r *Registry) readError(resp *http.Response, g *grant) (wire.ErrorDoc, erro
 		return wire.ErrorDoc{}, decodeErr
 	}
 	doc := wire.ParseErrorDoc(body)
-	doc.Code, doc.Message = clean(g.hide(doc.Code)), clean(g.hide(doc.Message))
+	doc.Code, doc.Message = wire.Redact(g.hide(doc.Code)), wire.Redact(g.hide(doc.Message))
 	return doc, err
 }
 

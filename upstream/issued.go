@@ -3,6 +3,8 @@ package upstream
 import (
 	"context"
 	"errors"
+
+	"forebay/internal/wire"
 )
 
 // Issuer hands out passwords that live for hours, such as those of Amazon's registries.
@@ -19,7 +21,7 @@ type issuedSource struct{ from Issuer }
 func (s issuedSource) identity(ctx context.Context, renew bool) (identity, error) {
 	user, password, err := s.from.Issue(ctx, renew)
 	if err != nil {
-		return identity{}, quiet(err)
+		return identity{}, wire.RedactError(err)
 	}
 	if user == "" || password == "" {
 		return identity{}, errors.New("nothing was handed out") // which must not mean anonymous

@@ -61,7 +61,7 @@ func headDescriptor(ans *answer, want v1.Hash) (v1.Descriptor, error) {
 	found, err := wire.ParseDigest(named)
 	switch {
 	case !namesManifest(desc.MediaType):
-		return desc, fmt.Errorf("HEAD gives the content type %q", clean(string(desc.MediaType)))
+		return desc, fmt.Errorf("HEAD gives the content type %q", wire.Redact(string(desc.MediaType)))
 	case desc.Size <= 0 || contentEncoding(ans.Header) != "":
 		return desc, errors.New("HEAD gives no size")
 	case want == v1.Hash{} && err != nil:
@@ -144,14 +144,14 @@ func (r *Registry) manifestAsk(method, repo, ref string) (*ask, v1.Hash, error) 
 		return nil, want, r.broken(a, "%w", err).err
 	}
 	if want == (v1.Hash{}) && !wire.ValidTag(ref) {
-		return nil, want, r.broken(a, "%q is neither a tag nor a digest", clean(ref)).err
+		return nil, want, r.broken(a, "%q is neither a tag nor a digest", wire.Redact(ref)).err
 	}
 	return a, want, nil
 }
 
 func validRepo(repo string) error {
 	if !wire.ValidRepository(repo) {
-		return fmt.Errorf("%q is no repository name", clean(repo))
+		return fmt.Errorf("%q is no repository name", wire.Redact(repo))
 	}
 	return nil
 }

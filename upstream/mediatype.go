@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"forebay/internal/wire"
 )
 
 // acceptManifests is sent for every manifest, whatever the client can take: Docker Hub
@@ -57,7 +59,7 @@ func manifestType(header http.Header, body []byte) (types.MediaType, error) {
 	}
 	if !namesManifest(claimed) {
 		if claimed != "" && !generic(claimed) {
-			return "", fmt.Errorf("content type %q is no manifest's", clean(string(claimed)))
+			return "", fmt.Errorf("content type %q is no manifest's", wire.Redact(string(claimed)))
 		}
 		if claimed = own; own == "" {
 			claimed = plainType(found)
@@ -65,9 +67,9 @@ func manifestType(header http.Header, body []byte) (types.MediaType, error) {
 	}
 	switch {
 	case own != "" && own != claimed:
-		return "", fmt.Errorf("content type %q and mediaType %q disagree", clean(string(claimed)), clean(string(own)))
+		return "", fmt.Errorf("content type %q and mediaType %q disagree", wire.Redact(string(claimed)), wire.Redact(string(own)))
 	case shapeOf(claimed) != found:
-		return "", fmt.Errorf("media type %q does not fit the document", clean(string(claimed)))
+		return "", fmt.Errorf("media type %q does not fit the document", wire.Redact(string(claimed)))
 	}
 	return claimed, nil
 }

@@ -52,7 +52,7 @@ func (r *Registry) fetchOnce(ctx context.Context, a *ask, most int) (*page, erro
 		if pull.KindOf(err) == pull.Timeout || errors.Is(context.Cause(ctx), errTooSlow) {
 			kind = pull.Timeout
 		}
-		f := r.fail(a, kind, fmt.Errorf("%w: %w", errBrokeOff, quiet(err)))
+		f := r.fail(a, kind, fmt.Errorf("%w: %w", errBrokeOff, wire.RedactError(err)))
 		f.err.Status = ans.StatusCode
 		return nil, f.err
 	}
@@ -78,7 +78,7 @@ func (p *page) next(a *ask) (*ask, error) {
 		return nil, fmt.Errorf("link to the next page: %w", err)
 	}
 	if !p.endpoint.sameOrigin(u) || u.User != nil || u.Fragment != "" {
-		return nil, fmt.Errorf("link to the next page leads to %s", clean(u.Host))
+		return nil, fmt.Errorf("link to the next page leads to %s", wire.Redact(u.Host))
 	}
 	further := *a
 	further.from, further.page = p.endpoint, u
@@ -106,7 +106,7 @@ func decoded(encoding string, body []byte, most int) ([]byte, error) {
 	}
 	list := strings.Split(encoding, ",")
 	if len(list) > encodingsMax {
-		return nil, fmt.Errorf("content encoding %q is not supported", clean(encoding))
+		return nil, fmt.Errorf("content encoding %q is not supported", wire.Redact(encoding))
 	}
 	for i := len(list) - 1; i >= 0; i-- {
 		switch name := strings.ToLower(strings.TrimSpace(list[i])); name {
@@ -117,7 +117,7 @@ func decoded(encoding string, body []byte, most int) ([]byte, error) {
 				return nil, err
 			}
 		default:
-			return nil, fmt.Errorf("content encoding %q is not supported", clean(name))
+			return nil, fmt.Errorf("content encoding %q is not supported", wire.Redact(name))
 		}
 	}
 	return body, nil

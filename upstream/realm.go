@@ -10,6 +10,7 @@ import (
 	"golang.org/x/net/publicsuffix"
 
 	"forebay/internal/registries"
+	"forebay/internal/wire"
 )
 
 // realmTrust decides which token servers get an endpoint's credentials. A registry, or
@@ -90,13 +91,13 @@ func isLocalhost(host string) bool {
 func (e *endpoint) vet(u *url.URL) error {
 	switch {
 	case u.Scheme == "http" && e.base.Scheme == "https":
-		return fmt.Errorf("%s is not https", clean(u.Host))
+		return fmt.Errorf("%s is not https", wire.Redact(u.Host))
 	case u.Scheme != "https" && u.Scheme != "http":
-		return fmt.Errorf("scheme %q is not https", clean(u.Scheme))
+		return fmt.Errorf("scheme %q is not https", wire.Redact(u.Scheme))
 	case u.User != nil:
-		return fmt.Errorf("URL of %s has a user", clean(u.Host))
+		return fmt.Errorf("URL of %s has a user", wire.Redact(u.Host))
 	case u.Fragment != "" || u.RawFragment != "":
-		return fmt.Errorf("URL of %s has a fragment", clean(u.Host))
+		return fmt.Errorf("URL of %s has a fragment", wire.Redact(u.Host))
 	case u.Hostname() == "" || u.Opaque != "":
 		return fmt.Errorf("URL has no host")
 	}
@@ -112,10 +113,10 @@ func (e *endpoint) vet(u *url.URL) error {
 	} else if isLocalhost(u.Hostname()) {
 		class = loopbackAddress
 	} else if looksNumeric(u.Hostname()) {
-		return fmt.Errorf("%w: %s is a number", errRefusedAddress, clean(u.Hostname()))
+		return fmt.Errorf("%w: %s is a number", errRefusedAddress, wire.Redact(u.Hostname()))
 	}
 	if class > reach {
-		return e.dialer.outOfReach(clean(u.Hostname()), class)
+		return e.dialer.outOfReach(wire.Redact(u.Hostname()), class)
 	}
 	return nil
 }

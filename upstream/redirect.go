@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"forebay/internal/pull"
+	"forebay/internal/wire"
 )
 
 // hopsMax bounds the redirects of one request. Real registries need two.
@@ -34,7 +35,7 @@ func (r *Registry) follow(ctx context.Context, e *endpoint, a *ask, u *url.URL, 
 			err = e.vet(target)
 		}
 		if err != nil {
-			return nil, r.broken(a, "redirect from %s: %w", clean(u.Host), err)
+			return nil, r.broken(a, "redirect from %s: %w", wire.Redact(u.Host), err)
 		}
 		u = target
 		if !e.sameOrigin(u) {
@@ -64,7 +65,7 @@ func (r *Registry) follow(ctx context.Context, e *endpoint, a *ask, u *url.URL, 
 // forbidden, and what it says about authentication is ignored.
 func (r *Registry) targetFailure(ctx context.Context, a *ask, u *url.URL, resp *http.Response, g *grant) *failure {
 	f := r.statusFailure(ctx, a, resp, g)
-	f.err.Err = fmt.Errorf("%w: %s", errTarget, clean(u.Host))
+	f.err.Err = fmt.Errorf("%w: %s", errTarget, wire.Redact(u.Host))
 	switch f.err.Status {
 	case http.StatusTooManyRequests:
 		f.limit = storeLimit

@@ -88,7 +88,7 @@ func (r *Registry) preferred(a *ask) *endpoint {
 // login page that Artifact Registry has redirected to, means that there is no such API.
 func (r *Registry) readReferrers(a *ask, p *page) ([]json.RawMessage, error) {
 	if got := contentType(p.header); got != string(types.OCIImageIndex) {
-		return nil, r.fail(a, pull.Unsupported, fmt.Errorf("content type %q is no index's", clean(got))).err
+		return nil, r.fail(a, pull.Unsupported, fmt.Errorf("content type %q is no index's", wire.Redact(got))).err
 	}
 	list, err := readIndex(p.body)
 	if err != nil {

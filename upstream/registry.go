@@ -36,6 +36,7 @@ import (
 	"forebay/internal/lane"
 	"forebay/internal/logkey"
 	"forebay/internal/registries"
+	"forebay/internal/wire"
 	"forebay/upstream/governor"
 )
 
@@ -316,13 +317,13 @@ func parseBase(raw string) (*url.URL, error) {
 	base, err := url.Parse(raw)
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("endpoint: %w", quiet(err))
+		return nil, fmt.Errorf("endpoint: %w", wire.RedactError(err))
 	case base.Scheme != "https" && base.Scheme != "http":
-		return nil, fmt.Errorf("endpoint %q: the scheme must be https or http", clean(raw))
+		return nil, fmt.Errorf("endpoint %q: the scheme must be https or http", wire.Redact(raw))
 	case base.User != nil:
 		return nil, fmt.Errorf("endpoint %q: a user belongs in the credentials", base.Redacted())
 	case base.Hostname() == "" || base.RawQuery != "" || base.Fragment != "" || base.Opaque != "":
-		return nil, fmt.Errorf("endpoint %q: need scheme, host and nothing after the path", clean(raw))
+		return nil, fmt.Errorf("endpoint %q: need scheme, host and nothing after the path", wire.Redact(raw))
 	}
 	return &url.URL{Scheme: base.Scheme, Host: strings.ToLower(base.Host), Path: strings.TrimSuffix(base.Path, "/")}, nil
 }

@@ -1,7 +1,8 @@
 // Package wire parses the protocol text of registries: names, digests, routes,
 // challenges, ranges, links, rate limits.
 //
-// Every parser here sees bytes from outside and is fuzzed. Nothing here does I/O.
+// Every parser here sees bytes from outside and is fuzzed, and so is [Redact], through which
+// such bytes get into an error. Nothing here does I/O.
 package wire
 
 import (
