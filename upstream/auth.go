@@ -265,7 +265,7 @@ func (r *Registry) basicGrant(a *ask, who identity) (*grant, *failure) {
 }
 
 func (r *Registry) bearerGrant(ctx context.Context, e *endpoint, a *ask, c *challenge, who identity) (*grant, *failure) {
-	if err := e.vet(c.realm); err != nil {
+	if err := e.dialer.Vet(c.realm); err != nil {
 		return nil, r.broken(a, "token server: %w", err)
 	}
 	key := tokenKey{realm: c.realm.String(), service: c.service, scope: c.scopeFor(a.repo), who: who.id}

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -21,6 +22,7 @@ import (
 
 	"forebay/internal/pull"
 	"forebay/test/hubtest"
+	"forebay/upstream/dial"
 )
 
 // tunnels is a proxy that knows CONNECT and nothing else, and asks for a password.
@@ -160,7 +162,7 @@ func TestClientCertificateIsShownToTheRegistryOnly(t *testing.T) {
 	cert, key := hub.ClientPair()
 	o := Options{
 		Name: "registry.test", Endpoints: endpointsOf(registry.URL),
-		TLS: TLS{RootCAs: trusted, CertFile: writeFile(t, "client.pem", string(cert)), KeyFile: writeFile(t, "client.key", string(key))},
+		TLS: dial.TLS{RootCAs: trusted, CertFile: writeFile(t, "client.pem", string(cert)), KeyFile: writeFile(t, "client.key", string(key))},
 	}
 	wantBlob(t, newRegistry(t, o), "a/b", d, data)
 	o.Endpoints = []Endpoint{{URL: standIn.URL, StandIn: &StandIn{Tags: true}}}
@@ -187,17 +189,17 @@ func TestAddressFamily(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, test := range []struct {
-		family Family
+		family dial.Family
 		host   string
 		lookup string // how the name is looked up; "" if there is no name
 		want   pull.Kind
 	}{
-		{AnyFamily, "registry.corp", "ip", pull.NotFound},
-		{IPv4Only, "registry.corp", "ip4", pull.NotFound},
-		{IPv6Only, "registry.corp", "ip6", pull.Invalid},
-		{AnyFamily, "127.0.0.1", "", pull.NotFound},
-		{IPv4Only, "127.0.0.1", "", pull.NotFound},
-		{IPv6Only, "127.0.0.1", "", pull.Invalid},
+		{dial.AnyFamily, "registry.corp", "ip", pull.NotFound},
+		{dial.IPv4Only, "registry.corp", "ip4", pull.NotFound},
+		{dial.IPv6Only, "registry.corp", "ip6", pull.Invalid},
+		{dial.AnyFamily, "127.0.0.1", "", pull.NotFound},
+		{dial.IPv4Only, "127.0.0.1", "", pull.NotFound},
+		{dial.IPv6Only, "127.0.0.1", "", pull.Invalid},
 	} {
 		t.Run(string(test.family)+" "+test.host, func(t *testing.T) {
 			hits = 0
@@ -254,4 +256,107 @@ func TestPlainHTTPOnlyWhereTheEndpointSaysSo(t *testing.T) {
 	if n := plain.Count(hubtest.Query{}); n != 0 {
 		t.Errorf("the plain registry saw %d requests, want none", n)
 	}
+}
+
+func TestDialTriesEachAddress(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", hubtest.OCIIndex)
+		fmt.Fprint(w, `{"schemaVersion":2,"manifests":[]}`)
+	}))
+	defer server.Close()
+	_, port, err := net.SplitHostPort(server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newRegistry(t, Options{
+		Name: "corp", Endpoints: endpointsOf("http://registry.corp:" + port),
+		Lookup: func(_ context.Context, network, host string) ([]netip.Addr, error) {
+			if network != "ip" || host != "registry.corp" {
+				return nil, fmt.Errorf("lookup of %s %s", network, host)
+			}
+			return []netip.Addr{
+				netip.MustParseAddr("169.254.169.254"), // never
+				netip.MustParseAddr("127.0.0.77"),      // nobody listens
+				netip.MustParseAddr("127.0.0.1"),
+			}, nil
+		},
+	})
+	if _, _, err := r.Manifest(t.Context(), "a/b", "latest"); err != nil {
+		t.Errorf("Manifest: %v", err)
+	}
+}
+
+func TestProxyCarriesEverything(t *testing.T) {
+	var seen []string
+	var password string
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		seen = append(seen, req.Method+" "+req.URL.String())
+		password = req.Header.Get("Proxy-Authorization")
+		if strings.Contains(req.URL.Path, "/blobs/") {
+			http.Redirect(w, req, "http://169.254.169.254/latest", http.StatusTemporaryRedirect)
+			return
+		}
+		w.Header().Set("Content-Type", hubtest.OCIIndex)
+		fmt.Fprint(w, `{"schemaVersion":2,"manifests":[]}`)
+	}))
+	defer proxy.Close()
+	at, err := url.Parse(proxy.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at.User = url.UserPassword("proxy-user", "proxy-secret")
+	r := newRegistry(t, Options{Name: "corp", Endpoints: endpointsOf("http://registry.corp"), Proxy: at})
+	if _, _, err := r.Manifest(t.Context(), "a/b", "latest"); err != nil {
+		t.Errorf("Manifest: %v", err)
+	}
+	if len(seen) != 1 || seen[0] != "GET http://registry.corp/v2/a/b/manifests/latest" || !strings.HasPrefix(password, "Basic ") {
+		t.Errorf("proxy saw %q with authorization %q", seen, password)
+	}
+	_, _, err = readBlob(t.Context(), r, "a/b", digestOf("", nil), 0, -1)
+	wantKind(t, "OpenBlob that is redirected to the metadata address", err, pull.Invalid)
+	if len(seen) != 2 {
+		t.Errorf("proxy saw %q, want no request for the metadata address", seen)
+	}
+}
+
+func TestNewRefusesBadOptions(t *testing.T) {
+	tests := map[string]Options{
+		"no name":          {},
+		"scheme":           {Name: "x", Endpoints: endpointsOf("ftp://x")},
+		"no scheme":        {Name: "x", Endpoints: endpointsOf("x")},
+		"user":             {Name: "x", Endpoints: endpointsOf("https://u:secret@x")},
+		"query":            {Name: "x", Endpoints: endpointsOf("https://x?y")},
+		"no host":          {Name: "x", Endpoints: endpointsOf("https:///v2")},
+		"bad URL":          {Name: "x", Endpoints: endpointsOf("https://%zz")},
+		"both credentials": {Name: "x", Credentials: Credentials{Username: "u", Password: "p", DockerConfig: "/x"}},
+		"both passwords":   {Name: "x", Credentials: Credentials{Username: "u", Password: "p", PasswordFile: "/x"}},
+		"no user":          {Name: "x", Credentials: Credentials{Password: "p"}},
+		"no password":      {Name: "x", Credentials: Credentials{Username: "u"}},
+		"CA file":          {Name: "x", TLS: dial.TLS{CAFile: "/does/not/exist"}},
+		"client key":       {Name: "x", TLS: dial.TLS{CertFile: "/does/not/exist", KeyFile: "/does/not/exist"}},
+	}
+	for name, o := range tests {
+		r, err := New(o)
+		if err == nil {
+			r.Close()
+			t.Errorf("%s: New gives no error", name)
+			continue
+		}
+		if !strings.Contains(err.Error(), "upstream") || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%s: error is %q", name, err)
+		}
+	}
+}
+
+func TestCAFileIsTrusted(t *testing.T) {
+	hub := hubtest.New(t, hubtest.Options{Named: true})
+	hub.PushImage(repoAlpine, "latest", hubtest.ImageSpec{})
+	o := hubOptions(hub)
+	o.TLS = dial.TLS{CAFile: writeFile(t, "ca.pem", string(hub.CAPEM()))}
+	if _, err := newRegistry(t, o).Resolve(t.Context(), repoAlpine, "latest"); err != nil {
+		t.Errorf("Resolve: %v", err)
+	}
+	o.TLS = dial.TLS{}
+	_, err := newRegistry(t, o).Resolve(t.Context(), repoAlpine, "latest")
+	wantKind(t, "Resolve without the CA file", err, pull.Unavailable)
 }

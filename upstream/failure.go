@@ -11,6 +11,7 @@ import (
 
 	"forebay/internal/pull"
 	"forebay/internal/wire"
+	"forebay/upstream/dial"
 )
 
 // failure is a request that gave no content, and what to do about it.
@@ -86,7 +87,7 @@ func (r *Registry) transportFailure(ctx context.Context, a *ask, err error, reus
 		}
 		return r.fail(a, pull.Unavailable, cause)
 	}
-	if errors.Is(err, errRefusedAddress) {
+	if errors.Is(err, dial.ErrRefused) {
 		return r.fail(a, pull.Invalid, wire.RedactError(err))
 	}
 	f := r.fail(a, pull.Unavailable, wire.RedactError(err))

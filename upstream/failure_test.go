@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"forebay/internal/wire"
+	"forebay/upstream/dial"
 )
 
 func TestWhatMayHelp(t *testing.T) {
@@ -80,7 +81,7 @@ func TestWhatMayHelpWithoutAnAnswer(t *testing.T) {
 		"timeout":                       {err: os.ErrDeadlineExceeded, want: tryEndpoint},
 		"timeout of an idle connection": {err: os.ErrDeadlineExceeded, reused: true, want: tryAgain | tryEndpoint},
 		"certificate":                   {err: &tls.CertificateVerificationError{Err: errors.New("expired")}, want: tryEndpoint},
-		"address that is never dialled": {err: errRefusedAddress},
+		"address that is never dialled": {err: dial.ErrRefused},
 	}
 	for name, row := range rows {
 		f := r.transportFailure(t.Context(), &ask{op: "get blob"}, row.err, row.reused)

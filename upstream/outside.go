@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"forebay/internal/registries"
+	"forebay/upstream/dial"
 )
 
 // Transport returns connections to a service beside the registry, such as Docker Hub's
@@ -16,7 +17,11 @@ import (
 // caller closes its idle connections.
 func Transport(base *url.URL, opts Options) (*http.Transport, error) {
 	opts.setDefaults()
-	return newTransport(newDialer(base, &opts), &opts)
+	d, err := dial.New(base, opts.dialing())
+	if err != nil {
+		return nil, err
+	}
+	return d.Transport()
 }
 
 // Account returns the user name and the password that c stands for at the registry of
@@ -36,7 +41,3 @@ func Account(ctx context.Context, c Credentials, registry string) (user, passwor
 	}
 	return who.user, who.secret, nil
 }
-
-// Refused reports whether err says that the policy of addresses forbids a connection.
-// Trying again does not help.
-func Refused(err error) bool { return errors.Is(err, errRefusedAddress) }

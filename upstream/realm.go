@@ -1,7 +1,6 @@
 package upstream
 
 import (
-	"fmt"
 	"net/netip"
 	"net/url"
 	"slices"
@@ -10,7 +9,7 @@ import (
 	"golang.org/x/net/publicsuffix"
 
 	"forebay/internal/registries"
-	"forebay/internal/wire"
+	"forebay/upstream/dial"
 )
 
 // realmTrust decides which token servers get an endpoint's credentials. A registry, or
@@ -29,7 +28,7 @@ func newRealmTrust(base *url.URL, known registries.Registry, listed []string) re
 	for _, host := range listed {
 		t.listed = append(t.listed, strings.ToLower(host))
 	}
-	if u, err := url.Parse(known.Endpoint); err == nil && hostPort(u) == hostPort(base) && u.Scheme == base.Scheme {
+	if u, err := url.Parse(known.Endpoint); err == nil && dial.HostPort(u) == dial.HostPort(base) && u.Scheme == base.Scheme {
 		t.known = known.Realms
 	}
 	return t
@@ -44,10 +43,10 @@ func (t realmTrust) trusts(realm *url.URL) bool {
 	if !secure && (realm.Scheme != "http" || t.base.Scheme != "http") {
 		return false
 	}
-	if slices.Contains(t.listed, strings.ToLower(realm.Host)) || slices.Contains(t.listed, hostPort(realm)) {
+	if slices.Contains(t.listed, strings.ToLower(realm.Host)) || slices.Contains(t.listed, dial.HostPort(realm)) {
 		return true
 	}
-	if hostPort(realm) == hostPort(t.base) {
+	if dial.HostPort(realm) == dial.HostPort(t.base) {
 		return true
 	}
 	if !secure {
@@ -78,45 +77,5 @@ func noOwner(host string) bool {
 	if _, err := netip.ParseAddr(host); err == nil {
 		return true
 	}
-	return isLocalhost(host) || !strings.Contains(host, ".")
-}
-
-func isLocalhost(host string) bool {
-	host = strings.TrimSuffix(strings.ToLower(host), ".")
-	return host == "localhost" || strings.HasSuffix(host, ".localhost")
-}
-
-// vet reports why a URL that the registry named must not be visited. The address behind
-// the name is checked when it is dialled; here are the things that a name cannot hide.
-func (e *endpoint) vet(u *url.URL) error {
-	switch {
-	case u.Scheme == "http" && e.base.Scheme == "https":
-		return fmt.Errorf("%s is not https", wire.Redact(u.Host))
-	case u.Scheme != "https" && u.Scheme != "http":
-		return fmt.Errorf("scheme %q is not https", wire.Redact(u.Scheme))
-	case u.User != nil:
-		return fmt.Errorf("URL of %s has a user", wire.Redact(u.Host))
-	case u.Fragment != "" || u.RawFragment != "":
-		return fmt.Errorf("URL of %s has a fragment", wire.Redact(u.Host))
-	case u.Hostname() == "" || u.Opaque != "":
-		return fmt.Errorf("URL has no host")
-	}
-	reach := e.dialer.reach
-	if hostPort(u) == hostPort(e.base) {
-		reach = loopbackAddress
-	}
-	class := publicAddress
-	if a, err := netip.ParseAddr(u.Hostname()); err == nil {
-		if class = classify(a); class == publicAddress && reach == publicAddress {
-			return fmt.Errorf("%w: %s", errRefusedAddress, a) // no public registry writes addresses
-		}
-	} else if isLocalhost(u.Hostname()) {
-		class = loopbackAddress
-	} else if looksNumeric(u.Hostname()) {
-		return fmt.Errorf("%w: %s is a number", errRefusedAddress, wire.Redact(u.Hostname()))
-	}
-	if class > reach {
-		return e.dialer.outOfReach(wire.Redact(u.Hostname()), class)
-	}
-	return nil
+	return dial.Localhost(host) || !strings.Contains(host, ".")
 }

@@ -32,7 +32,7 @@ func (r *Registry) follow(ctx context.Context, e *endpoint, a *ask, u *url.URL, 
 		discard(resp)
 		target, err := resolve(u, location)
 		if err == nil {
-			err = e.vet(target)
+			err = e.dialer.Vet(target)
 		}
 		if err != nil {
 			return nil, r.broken(a, "redirect from %s: %w", wire.Redact(u.Host), err)

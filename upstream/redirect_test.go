@@ -17,6 +17,7 @@ import (
 
 	"forebay/internal/pull"
 	"forebay/test/hubtest"
+	"forebay/upstream/dial"
 )
 
 // aBlob puts a blob of 100 KiB into a repository of the hub.
@@ -315,7 +316,7 @@ func TestM44AddressIsCheckedAtEachDial(t *testing.T) {
 	r.endpoints[0].transport.CloseIdleConnections() // the next one dials, and the name has moved
 	_, _, err := readBlob(t.Context(), r, "library/alpine", d, 0, -1)
 	wantKind(t, "OpenBlob after rebinding", err, pull.Invalid)
-	if !errors.Is(err, errRefusedAddress) {
+	if !errors.Is(err, dial.ErrRefused) {
 		t.Errorf("error is %v, want a refused address", err)
 	}
 	hub.AssertClean(t)
@@ -433,14 +434,17 @@ func FuzzResolve(f *testing.F) {
 	f.Add("/a//b?c=d")
 	f.Add("https://u:p@h:1/x#y")
 	base := &url.URL{Scheme: "https", Host: "registry.test", Path: "/v2/a/blobs/x"}
-	e := &endpoint{base: base, dialer: &dialer{opts: &Options{}}}
+	d, err := dial.New(base, dial.Options{})
+	if err != nil {
+		f.Fatal(err)
+	}
 	f.Fuzz(func(t *testing.T, location string) {
 		u, err := resolve(base, location)
 		if err != nil {
 			return
 		}
-		if e.vet(u) == nil && (u.Scheme != "https" || u.User != nil || u.Hostname() == "" || u.Fragment != "") {
-			t.Errorf("vet allows %q", location)
+		if d.Vet(u) == nil && (u.Scheme != "https" || u.User != nil || u.Hostname() == "" || u.Fragment != "") {
+			t.Errorf("Vet allows %q", location)
 		}
 	})
 }

@@ -16,7 +16,6 @@ package upstream
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -37,6 +36,7 @@ import (
 	"forebay/internal/logkey"
 	"forebay/internal/registries"
 	"forebay/internal/wire"
+	"forebay/upstream/dial"
 	"forebay/upstream/governor"
 )
 
@@ -59,21 +59,15 @@ type Options struct {
 	// TrustedRealms are hosts ("auth.example.com", with a port if it is not the scheme's)
 	// of token servers that may get the credentials beside those of the built-in rule.
 	TrustedRealms []string
-	// AllowPrivate lets redirects and token servers be on private addresses, and the endpoint
-	// of a well-known public registry itself. Without it only an upstream whose own endpoint
-	// is written as a private address, or with a name that networks use inside, may lead there;
-	// one on loopback may lead to loopback too. Link-local and metadata addresses are never dialled.
+	// AllowPrivate, Ours, TLS, Proxy, Family, Dial and Lookup say how connections are made: see
+	// [dial.Options].
 	AllowPrivate bool
-	// Ours are our own listeners, to which nothing leads; nil means none.
-	Ours *Ours
-
-	TLS TLS
-	// Proxy is an HTTP or HTTPS proxy for everything, with its user if it has one. nil means
-	// none; the environment is not looked at. A proxy resolves names itself, so that only
-	// addresses written in URLs are checked here.
-	Proxy *url.URL
-	// Family restricts the addresses that are dialled, the proxy's included.
-	Family Family
+	Ours         *dial.Ours
+	TLS          dial.TLS
+	Proxy        *url.URL
+	Family       dial.Family
+	Dial         func(ctx context.Context, network, addr string) (net.Conn, error)
+	Lookup       func(ctx context.Context, network, host string) ([]netip.Addr, error)
 
 	// MaxConnections bounds blob transfers at once; 0 means 32. Manifests, HEADs and
 	// lists have a lane of the same width of their own, and token requests never wait.
@@ -87,12 +81,6 @@ type Options struct {
 	UserAgent string
 	Log       *zap.Logger // nil means no logging
 	Names     Names
-
-	// Dial replaces the connection to addr, "host:port". The address policy is applied
-	// before it to what Lookup says, or after it to the address that it reached.
-	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
-	// Lookup replaces the resolver; it is as net.Resolver.LookupNetIP.
-	Lookup func(ctx context.Context, network, host string) ([]netip.Addr, error)
 	// Now replaces the clock for the life of tokens and credentials.
 	Now func() time.Time
 }
@@ -100,14 +88,6 @@ type Options struct {
 // Names are what settings are called where they are made, for errors that say what to
 // change. Empty ones are said in words.
 type Names struct{ TrustedRealms, MaxConnections, AllowPrivate string }
-
-// TLS says whom to trust and who we are.
-type TLS struct {
-	RootCAs  *x509.CertPool // whom to trust; nil means the system's authorities
-	CAFile   string         // PEM certificates to trust beside RootCAs
-	CertFile string         // PEM, our own certificate, with KeyFile
-	KeyFile  string         // PEM
-}
 
 // Timeouts bound the parts of a request; 0 means the default. A body as a whole has no bound.
 type Timeouts struct {
@@ -177,11 +157,6 @@ func New(opts Options) (*Registry, error) {
 	if len(opts.Endpoints) == 0 {
 		opts.Endpoints = []Endpoint{{URL: known.Endpoint}}
 	}
-	switch opts.Family {
-	case AnyFamily, IPv4Only, IPv6Only:
-	default:
-		return nil, fmt.Errorf("upstream %s: address family %q is not ipv4 or ipv6", opts.Name, opts.Family)
-	}
 	r := &Registry{
 		opts:      opts,
 		locations: newLocations(opts.Now),
@@ -189,9 +164,6 @@ func New(opts Options) (*Registry, error) {
 		blobs:     lane.New(opts.MaxConnections),
 		questions: lane.New(opts.MaxConnections),
 		log:       opts.Log.With(logkey.Upstream(opts.Name)),
-	}
-	if p := opts.Proxy; p != nil && (p.Hostname() == "" || (p.Scheme != "http" && p.Scheme != "https")) {
-		return nil, fmt.Errorf("upstream %s: proxy %q is no http or https URL", opts.Name, p.Redacted())
 	}
 	for _, given := range opts.Endpoints {
 		if err := r.add(given, known); err != nil {
@@ -269,6 +241,15 @@ func (o *Options) setDefaults() {
 	}
 }
 
+// dialing returns how connections are made.
+func (o *Options) dialing() dial.Options {
+	return dial.Options{
+		AllowPrivate: o.AllowPrivate, AllowPrivateName: o.Names.AllowPrivate, Ours: o.Ours, TLS: o.TLS, Proxy: o.Proxy, Family: o.Family,
+		Connect: o.Timeouts.Connect, Handshake: o.Timeouts.TLS, FirstByte: o.Timeouts.FirstByte, IdleConns: o.MaxConnections,
+		Dial: o.Dial, Lookup: o.Lookup,
+	}
+}
+
 func setDefault[T comparable](v *T, def T) {
 	var zero T
 	if *v == zero {
@@ -296,7 +277,7 @@ func (r *Registry) Close() {
 type endpoint struct {
 	base      *url.URL // scheme, host, path without a slash at its end
 	trust     realmTrust
-	dialer    *dialer
+	dialer    *dial.Dialer
 	transport *http.Transport // for the endpoint itself and its token server
 	outside   *http.Transport // for redirect targets, which must not see a client certificate
 	// challenge is how this endpoint wants us to authenticate; nil until it has said so.
@@ -333,8 +314,10 @@ func newEndpoint(base *url.URL, standIn bool, known registries.Registry, opts *O
 	if e.blobHeads, err = lru.New[string, struct{}](blobHeadRepositories); err != nil {
 		return nil, err
 	}
-	e.dialer = newDialer(base, opts)
-	if e.transport, err = newTransport(e.dialer, opts); err != nil {
+	if e.dialer, err = dial.New(base, opts.dialing()); err != nil {
+		return nil, err
+	}
+	if e.transport, err = e.dialer.Transport(); err != nil {
 		return nil, err
 	}
 	e.outside = e.transport
@@ -359,17 +342,5 @@ func (e *endpoint) url(path, query string) *url.URL {
 
 // sameOrigin reports whether u has exactly the endpoint's scheme, host and port.
 func (e *endpoint) sameOrigin(u *url.URL) bool {
-	return u.Scheme == e.base.Scheme && hostPort(u) == hostPort(e.base)
-}
-
-// hostPort returns the lower-case "host:port" of u, with the scheme's port if it has none.
-func hostPort(u *url.URL) string {
-	port := u.Port()
-	if port == "" {
-		port = "443"
-		if u.Scheme == "http" {
-			port = "80"
-		}
-	}
-	return net.JoinHostPort(strings.ToLower(u.Hostname()), port)
+	return u.Scheme == e.base.Scheme && dial.HostPort(u) == dial.HostPort(e.base)
 }

@@ -21,6 +21,7 @@ import (
 	"forebay/internal/logkey"
 	"forebay/internal/pull"
 	"forebay/internal/tracing"
+	"forebay/upstream/dial"
 	"forebay/upstream/governor"
 )
 
@@ -221,7 +222,7 @@ func (r *Registry) mint(ctx context.Context, e *endpoint, realm *url.URL, key to
 	if who.anonymous() {
 		return r.mintRetrying(ctx, e, a, realm, key, who)
 	}
-	trial := r.tokens.trial(trialKey{host: hostPort(realm), who: who.id})
+	trial := r.tokens.trial(trialKey{host: dial.HostPort(realm), who: who.id})
 	refused, good := trial.refusal(r.opts.Now())
 	if refused == nil && !good {
 		if err := trial.turn.Enter(ctx); err != nil {
@@ -242,7 +243,7 @@ func (r *Registry) mint(ctx context.Context, e *endpoint, realm *url.URL, key to
 
 // mintLimited asks the token server once, unless it limits us.
 func (r *Registry) mintLimited(ctx context.Context, e *endpoint, a *ask, realm *url.URL, key tokenKey, who identity) (*token, *failure) {
-	gate := r.tokens.gate(hostPort(realm))
+	gate := r.tokens.gate(dial.HostPort(realm))
 	pass, err := gate.Enter(ctx)
 	if err != nil {
 		return nil, r.notSent(ctx, a, err)

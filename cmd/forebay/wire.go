@@ -24,6 +24,7 @@ import (
 	"forebay/internal/wire"
 	"forebay/proxy"
 	"forebay/upstream"
+	"forebay/upstream/dial"
 	"forebay/upstream/ecr"
 )
 
@@ -37,7 +38,7 @@ type mirror struct {
 	registries []*upstream.Registry
 	issuers    []*ecr.Issuer
 	instance   string // our name among Forebays, until we end
-	ours       upstream.Ours
+	ours       dial.Ours
 	activity   *activity.Recorder
 	metrics    *metrics.Metrics
 	traces     *traces    // nil when they are off
@@ -148,7 +149,7 @@ func registryOptions(u *config.Upstream, version string, log *zap.Logger) upstre
 		TrustedRealms: u.TrustedRealms,
 		Names:         upstream.Names{TrustedRealms: "trusted_realms", MaxConnections: "max_connections", AllowPrivate: "allow_private"},
 		AllowPrivate:  u.AllowPrivate,
-		TLS:           upstream.TLS{CAFile: u.CAFile, CertFile: u.ClientCertFile, KeyFile: u.ClientKeyFile},
+		TLS:           dial.TLS{CAFile: u.CAFile, CertFile: u.ClientCertFile, KeyFile: u.ClientKeyFile},
 		Proxy:         proxyURL(u),
 		Family:        family(u.AddressFamily),
 		Timeouts: upstream.Timeouts{
@@ -167,14 +168,14 @@ func registryOptions(u *config.Upstream, version string, log *zap.Logger) upstre
 	return o
 }
 
-func family(f config.AddressFamily) upstream.Family {
+func family(f config.AddressFamily) dial.Family {
 	switch f {
 	case config.IPv4Family:
-		return upstream.IPv4Only
+		return dial.IPv4Only
 	case config.IPv6Family:
-		return upstream.IPv6Only
+		return dial.IPv6Only
 	default:
-		return upstream.AnyFamily
+		return dial.AnyFamily
 	}
 }
 

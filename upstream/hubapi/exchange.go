@@ -13,7 +13,7 @@ import (
 	"forebay/internal/logkey"
 	"forebay/internal/pull"
 	"forebay/internal/wire"
-	"forebay/upstream"
+	"forebay/upstream/dial"
 )
 
 // exchange makes one request and reads its answer, or returns where it redirects to.
@@ -79,7 +79,7 @@ func (c *Client) transportError(ctx context.Context, op string, err error) error
 		return fail(pull.Timeout, op, errors.New("no answer in time"))
 	case ctx.Err() != nil:
 		return fail(pull.Unavailable, op, context.Cause(ctx))
-	case upstream.Refused(err):
+	case errors.Is(err, dial.ErrRefused):
 		return fail(pull.Invalid, op, err)
 	}
 	return fail(pull.Unavailable, op, err)

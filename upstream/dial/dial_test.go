@@ -1,19 +1,14 @@
-package upstream
+package dial
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
-	"strings"
 	"testing"
-
-	"forebay/internal/pull"
-	"forebay/test/hubtest"
+	"time"
 )
 
 func TestClassify(t *testing.T) {
@@ -83,15 +78,17 @@ func TestRealDialerChecksBeforeItConnects(t *testing.T) {
 		t.Fatal(err)
 	}
 	base := &url.URL{Scheme: "https", Host: "registry.example"}
-	var o Options
-	o.setDefaults()
-	d := newDialer(base, &o)
+	o := Options{Connect: 3 * time.Second}
+	d, err := New(base, o)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, host := range []string{"127.0.0.1", "localhost", "::1"} {
 		conn, err := d.DialContext(t.Context(), "tcp", net.JoinHostPort(host, port))
 		if err == nil {
 			conn.Close()
 		}
-		if !errors.Is(err, errRefusedAddress) {
+		if !errors.Is(err, ErrRefused) {
 			t.Errorf("dial of %s: %v, want a refused address", host, err)
 		}
 	}
@@ -99,7 +96,10 @@ func TestRealDialerChecksBeforeItConnects(t *testing.T) {
 		t.Errorf("target saw %d requests, want 0", hits)
 	}
 	// The operator's own endpoint may be on loopback, and then its redirects too.
-	own := newDialer(&url.URL{Scheme: "http", Host: target.Listener.Addr().String()}, &o)
+	own, err := New(&url.URL{Scheme: "http", Host: target.Listener.Addr().String()}, o)
+	if err != nil {
+		t.Fatal(err)
+	}
 	conn, err := own.DialContext(t.Context(), "tcp", target.Listener.Addr().String())
 	if err != nil {
 		t.Fatalf("dial of the endpoint: %v", err)
@@ -146,9 +146,10 @@ func TestWhereAnEndpointLeadsIsConfigured(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		o := Options{AllowPrivate: tc.private, Ours: ours}
-		o.setDefaults()
-		d := newDialer(base, &o)
+		d, err := New(base, Options{AllowPrivate: tc.private, Ours: ours})
+		if err != nil {
+			t.Fatal(err)
+		}
 		// What was reached changes nothing.
 		for range 2 {
 			if err := d.check(at(tc.to), tc.own); (err == nil) != tc.allowed {
@@ -160,118 +161,18 @@ func TestWhereAnEndpointLeadsIsConfigured(t *testing.T) {
 
 func TestNumbersAreNoHosts(t *testing.T) {
 	base := &url.URL{Scheme: "https", Host: "registry.example.com"}
-	e := &endpoint{base: base, dialer: newDialer(base, &Options{})}
+	d, err := New(base, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, host := range []string{"2130706433", "0x7f.1", "127.1", "0177.0.0.1", "0x7f000001", "1.1.1.1", "localhost", "a.localhost"} {
-		if err := e.vet(&url.URL{Scheme: "https", Host: host}); err == nil {
+		if err := d.Vet(&url.URL{Scheme: "https", Host: host}); err == nil {
 			t.Errorf("a redirect to %s is followed", host)
 		}
 	}
 	for _, host := range []string{"cdn.example.com", "1password.com", "b2.example"} {
-		if err := e.vet(&url.URL{Scheme: "https", Host: host}); err != nil {
+		if err := d.Vet(&url.URL{Scheme: "https", Host: host}); err != nil {
 			t.Errorf("a redirect to %s: %v", host, err)
 		}
 	}
-}
-
-func TestDialTriesEachAddress(t *testing.T) {
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", hubtest.OCIIndex)
-		fmt.Fprint(w, `{"schemaVersion":2,"manifests":[]}`)
-	}))
-	defer server.Close()
-	_, port, err := net.SplitHostPort(server.Listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := newRegistry(t, Options{
-		Name: "corp", Endpoints: endpointsOf("http://registry.corp:" + port),
-		Lookup: func(_ context.Context, network, host string) ([]netip.Addr, error) {
-			if network != "ip" || host != "registry.corp" {
-				return nil, fmt.Errorf("lookup of %s %s", network, host)
-			}
-			return []netip.Addr{
-				netip.MustParseAddr("169.254.169.254"), // never
-				netip.MustParseAddr("127.0.0.77"),      // nobody listens
-				netip.MustParseAddr("127.0.0.1"),
-			}, nil
-		},
-	})
-	if _, _, err := r.Manifest(t.Context(), "a/b", "latest"); err != nil {
-		t.Errorf("Manifest: %v", err)
-	}
-}
-
-func TestProxyCarriesEverything(t *testing.T) {
-	var seen []string
-	var password string
-	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		seen = append(seen, req.Method+" "+req.URL.String())
-		password = req.Header.Get("Proxy-Authorization")
-		if strings.Contains(req.URL.Path, "/blobs/") {
-			http.Redirect(w, req, "http://169.254.169.254/latest", http.StatusTemporaryRedirect)
-			return
-		}
-		w.Header().Set("Content-Type", hubtest.OCIIndex)
-		fmt.Fprint(w, `{"schemaVersion":2,"manifests":[]}`)
-	}))
-	defer proxy.Close()
-	at, err := url.Parse(proxy.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	at.User = url.UserPassword("proxy-user", "proxy-secret")
-	r := newRegistry(t, Options{Name: "corp", Endpoints: endpointsOf("http://registry.corp"), Proxy: at})
-	if _, _, err := r.Manifest(t.Context(), "a/b", "latest"); err != nil {
-		t.Errorf("Manifest: %v", err)
-	}
-	if len(seen) != 1 || seen[0] != "GET http://registry.corp/v2/a/b/manifests/latest" || !strings.HasPrefix(password, "Basic ") {
-		t.Errorf("proxy saw %q with authorization %q", seen, password)
-	}
-	_, _, err = readBlob(t.Context(), r, "a/b", digestOf("", nil), 0, -1)
-	wantKind(t, "OpenBlob that is redirected to the metadata address", err, pull.Invalid)
-	if len(seen) != 2 {
-		t.Errorf("proxy saw %q, want no request for the metadata address", seen)
-	}
-}
-
-func TestNewRefusesBadOptions(t *testing.T) {
-	tests := map[string]Options{
-		"no name":          {},
-		"scheme":           {Name: "x", Endpoints: endpointsOf("ftp://x")},
-		"no scheme":        {Name: "x", Endpoints: endpointsOf("x")},
-		"user":             {Name: "x", Endpoints: endpointsOf("https://u:secret@x")},
-		"query":            {Name: "x", Endpoints: endpointsOf("https://x?y")},
-		"no host":          {Name: "x", Endpoints: endpointsOf("https:///v2")},
-		"bad URL":          {Name: "x", Endpoints: endpointsOf("https://%zz")},
-		"both credentials": {Name: "x", Credentials: Credentials{Username: "u", Password: "p", DockerConfig: "/x"}},
-		"both passwords":   {Name: "x", Credentials: Credentials{Username: "u", Password: "p", PasswordFile: "/x"}},
-		"no user":          {Name: "x", Credentials: Credentials{Password: "p"}},
-		"no password":      {Name: "x", Credentials: Credentials{Username: "u"}},
-		"CA file":          {Name: "x", TLS: TLS{CAFile: "/does/not/exist"}},
-		"client key":       {Name: "x", TLS: TLS{CertFile: "/does/not/exist", KeyFile: "/does/not/exist"}},
-	}
-	for name, o := range tests {
-		r, err := New(o)
-		if err == nil {
-			r.Close()
-			t.Errorf("%s: New gives no error", name)
-			continue
-		}
-		if !strings.Contains(err.Error(), "upstream") || strings.Contains(err.Error(), "secret") {
-			t.Errorf("%s: error is %q", name, err)
-		}
-	}
-}
-
-func TestCAFileIsTrusted(t *testing.T) {
-	hub := hubtest.New(t, hubtest.Options{Named: true})
-	hub.PushImage(repoAlpine, "latest", hubtest.ImageSpec{})
-	o := hubOptions(hub)
-	o.TLS = TLS{CAFile: writeFile(t, "ca.pem", string(hub.CAPEM()))}
-	if _, err := newRegistry(t, o).Resolve(t.Context(), repoAlpine, "latest"); err != nil {
-		t.Errorf("Resolve: %v", err)
-	}
-	o.TLS = TLS{}
-	_, err := newRegistry(t, o).Resolve(t.Context(), repoAlpine, "latest")
-	wantKind(t, "Resolve without the CA file", err, pull.Unavailable)
 }

@@ -1,4 +1,4 @@
-package upstream
+package dial
 
 import (
 	"net"
@@ -6,8 +6,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-
-	"forebay/internal/registries"
 )
 
 // addressClass says who may be reached at an address.
@@ -121,7 +119,7 @@ func reachOf(host string) addressClass {
 		return classify(a)
 	}
 	switch {
-	case isLocalhost(host):
+	case Localhost(host):
 		return loopbackAddress
 	case !strings.Contains(host, "."):
 		return privateAddress
@@ -133,9 +131,6 @@ func reachOf(host string) addressClass {
 	}
 	return publicAddress
 }
-
-// wellKnown reports whether host is that of a public registry, which is never private.
-func wellKnown(host string) bool { return registries.WellKnown(host) }
 
 // looksNumeric reports whether some resolver may take host for an IPv4 address that is not
 // written as one: "2130706433", "0x7f.1", "127.1".
