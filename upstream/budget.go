@@ -7,6 +7,7 @@ import (
 
 	"forebay/internal/pull"
 	"forebay/internal/wire"
+	"forebay/upstream/auth"
 	"forebay/upstream/governor"
 )
 
@@ -139,8 +140,8 @@ func (r *Registry) Status() Status {
 }
 
 // use remembers the name that the credential has, which its source may change.
-func (a *account) use(who identity) {
-	if name := who.name(); a.name() != name {
+func (a *account) use(who auth.Identity) {
+	if name := who.Name(); a.name() != name {
 		a.who.Store(&name)
 	}
 }

@@ -22,6 +22,7 @@ import (
 
 	"forebay/internal/pull"
 	"forebay/test/hubtest"
+	"forebay/upstream/auth"
 	"forebay/upstream/dial"
 )
 
@@ -328,10 +329,10 @@ func TestNewRefusesBadOptions(t *testing.T) {
 		"query":            {Name: "x", Endpoints: endpointsOf("https://x?y")},
 		"no host":          {Name: "x", Endpoints: endpointsOf("https:///v2")},
 		"bad URL":          {Name: "x", Endpoints: endpointsOf("https://%zz")},
-		"both credentials": {Name: "x", Credentials: Credentials{Username: "u", Password: "p", DockerConfig: "/x"}},
-		"both passwords":   {Name: "x", Credentials: Credentials{Username: "u", Password: "p", PasswordFile: "/x"}},
-		"no user":          {Name: "x", Credentials: Credentials{Password: "p"}},
-		"no password":      {Name: "x", Credentials: Credentials{Username: "u"}},
+		"both credentials": {Name: "x", Credentials: auth.Credentials{Username: "u", Password: "p", DockerConfig: "/x"}},
+		"both passwords":   {Name: "x", Credentials: auth.Credentials{Username: "u", Password: "p", PasswordFile: "/x"}},
+		"no user":          {Name: "x", Credentials: auth.Credentials{Password: "p"}},
+		"no password":      {Name: "x", Credentials: auth.Credentials{Username: "u"}},
 		"CA file":          {Name: "x", TLS: dial.TLS{CAFile: "/does/not/exist"}},
 		"client key":       {Name: "x", TLS: dial.TLS{CertFile: "/does/not/exist", KeyFile: "/does/not/exist"}},
 	}

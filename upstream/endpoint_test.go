@@ -10,6 +10,7 @@ import (
 
 	"forebay/internal/pull"
 	"forebay/test/hubtest"
+	"forebay/upstream/auth"
 )
 
 // standIn returns an endpoint that stands in under names of its own.
@@ -178,8 +179,8 @@ func TestWrongBytesOfAStandInAreFetchedElsewhere(t *testing.T) {
 func TestCredentialsStayWithTheirEndpoints(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, other, r, img := withStandIn(t, true, func(o *Options) {
-			o.Credentials = Credentials{Username: "someone", Password: "hub-password"}
-			o.Fallback = []Credentials{{Username: "second", Password: "second-password"}}
+			o.Credentials = auth.Credentials{Username: "someone", Password: "hub-password"}
+			o.Fallback = []auth.Credentials{{Username: "second", Password: "second-password"}}
 		})
 		// A registry that wants Basic is offered whatever belongs to it: here, nothing.
 		other.AddRule(hubtest.Rule{Do: hubtest.Challenge(`Basic realm="ecr.test"`)})
@@ -204,7 +205,7 @@ func TestM06SecondCredentialOnlyWhenTheFirstHasNoneLeft(t *testing.T) {
 		img := w.push(repoAlpine, "latest")
 		r := w.registry(func(o *Options) {
 			*o = trusting(*o, w.hub, "first", "first-secret")
-			o.Fallback = []Credentials{{Username: "second", Password: "second-secret"}}
+			o.Fallback = []auth.Credentials{{Username: "second", Password: "second-secret"}}
 		})
 		begun := time.Now()
 		for i := range 10 {
@@ -245,7 +246,7 @@ func TestM06SecondCredentialWhenTheFirstIsRefused(t *testing.T) {
 		w.push(repoAlpine, "latest")
 		r := w.registry(func(o *Options) {
 			*o = trusting(*o, w.hub, "first", "wrong")
-			o.Fallback = []Credentials{{Username: "second", Password: "second-secret"}}
+			o.Fallback = []auth.Credentials{{Username: "second", Password: "second-secret"}}
 		})
 		drain(t, r, 20)
 		if n := w.hub.Charged("second"); n != 20 {
@@ -269,7 +270,7 @@ func TestLimitIsToldRatherThanTheSecondsRefusal(t *testing.T) {
 		w.hub.PushImage("acme/app", "latest", hubtest.ImageSpec{})
 		r := w.registry(func(o *Options) {
 			*o = trusting(*o, w.hub, "acme", "acme-secret")
-			o.Fallback = []Credentials{{Username: "second", Password: "second-secret"}}
+			o.Fallback = []auth.Credentials{{Username: "second", Password: "second-secret"}}
 		})
 		if _, _, err := r.Manifest(t.Context(), "acme/app", "latest"); err != nil {
 			t.Fatal(err)

@@ -11,6 +11,7 @@ import (
 
 	"forebay/internal/pull"
 	"forebay/internal/wire"
+	"forebay/upstream/auth"
 	"forebay/upstream/dial"
 )
 
@@ -59,8 +60,6 @@ var (
 	errTooSlow = errors.New("no answer in time")
 	// errBasicRefused: the registry does not take the user name and password.
 	errBasicRefused = errors.New("it refuses the user name and password")
-	// errUntrustedRealm: the credentials may not be sent to the token server.
-	errUntrustedRealm = errors.New("credentials are not sent to a token server that is not trusted")
 	// errStalled ends a body of which no byte came for Timeouts.Stall.
 	errStalled = errors.New("no byte in time")
 )
@@ -114,7 +113,7 @@ func certificateFault(err error) bool {
 }
 
 // statusFailure classifies an answer that is no success, reads what it says and closes it.
-func (r *Registry) statusFailure(ctx context.Context, a *ask, resp *http.Response, g *grant) *failure {
+func (r *Registry) statusFailure(ctx context.Context, a *ask, resp *http.Response, g *auth.Grant) *failure {
 	doc, _ := r.readError(resp, g)
 	f := r.fail(a, kindOf(resp.StatusCode), nil)
 	f.err.Status, f.err.Code, f.err.Message = resp.StatusCode, doc.Code, doc.Message
@@ -138,7 +137,7 @@ func (r *Registry) statusFailure(ctx context.Context, a *ask, resp *http.Respons
 
 // readError reads and closes the body of an error answer. Secrets that the request
 // carried are taken out, since a hostile server may echo them.
-func (r *Registry) readError(resp *http.Response, g *grant) (wire.ErrorDoc, error) {
+func (r *Registry) readError(resp *http.Response, g *auth.Grant) (wire.ErrorDoc, error) {
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, errorBodyMax))
 	body, decodeErr := decoded(contentEncoding(resp.Header), body, errorBodyMax)
@@ -146,7 +145,7 @@ func (r *Registry) readError(resp *http.Response, g *grant) (wire.ErrorDoc, erro
 		return wire.ErrorDoc{}, decodeErr
 	}
 	doc := wire.ParseErrorDoc(body)
-	doc.Code, doc.Message = wire.Redact(g.hide(doc.Code)), wire.Redact(g.hide(doc.Message))
+	doc.Code, doc.Message = wire.Redact(g.Hide(doc.Code)), wire.Redact(g.Hide(doc.Message))
 	return doc, err
 }
 

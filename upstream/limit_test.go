@@ -341,7 +341,7 @@ func TestM08LowBelowTheReserve(t *testing.T) {
 		if r.Low() {
 			t.Error("Low after the window")
 		}
-		if b := r.Budget(); len(b) != 1 || b[0].Remaining != 0 || b[0].Credential != anonymousName {
+		if b := r.Budget(); len(b) != 1 || b[0].Remaining != 0 || b[0].Credential != "anonymous" {
 			t.Errorf("Budget = %+v", b)
 		}
 	})

@@ -20,6 +20,7 @@ import (
 	"forebay/internal/pull"
 	"forebay/internal/wire"
 	"forebay/test/hubtest"
+	"forebay/upstream/auth"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -48,7 +49,7 @@ func internet(context.Context, string, string) ([]netip.Addr, error) {
 
 // trusting adds the hub's token server to the trusted realms, and a user.
 func trusting(o Options, hub *hubtest.Hub, user, secret string) Options {
-	o.Credentials = Credentials{Username: user, Password: secret}
+	o.Credentials = auth.Credentials{Username: user, Password: secret}
 	o.TrustedRealms = []string{strings.TrimPrefix(strings.TrimPrefix(hub.URL(hubtest.RoleAuth), "http://"), "https://")}
 	return o
 }

@@ -12,6 +12,7 @@ import (
 
 	"forebay/internal/pull"
 	"forebay/test/hubtest"
+	"forebay/upstream/auth"
 )
 
 func TestECRAsksForBasicInPlainText(t *testing.T) {
@@ -190,7 +191,7 @@ func TestGitLabTokenServerIsTheParentDomain(t *testing.T) {
 	hub.AddRepo("acme/app", hubtest.RepoOpts{Private: true})
 	o := hubOptions(hub)
 	o.Name = "registry.gitlab.com"
-	o.Credentials = Credentials{Username: "acme", Password: "glpat-hunter2"} // and no trusted realm
+	o.Credentials = auth.Credentials{Username: "acme", Password: "glpat-hunter2"} // and no trusted realm
 	r := newRegistry(t, o)
 	wantPull(t, r, img)
 	hub.Advance(14 * time.Minute) // past four fifths: renewed in the background

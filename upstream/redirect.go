@@ -10,6 +10,7 @@ import (
 
 	"forebay/internal/pull"
 	"forebay/internal/wire"
+	"forebay/upstream/auth"
 )
 
 // hopsMax bounds the redirects of one request. Real registries need two.
@@ -26,7 +27,7 @@ func redirects(resp *http.Response) bool {
 
 // follow follows the redirect resp, the answer from u, and those after it. Credentials are
 // sent along only until a hop leaves the exact origin of the registry.
-func (r *Registry) follow(ctx context.Context, e *endpoint, a *ask, u *url.URL, resp *http.Response, g *grant) (*http.Response, *failure) {
+func (r *Registry) follow(ctx context.Context, e *endpoint, a *ask, u *url.URL, resp *http.Response, g *auth.Grant) (*http.Response, *failure) {
 	for range hopsMax {
 		location := resp.Header.Get("Location")
 		discard(resp)
@@ -63,7 +64,7 @@ func (r *Registry) follow(ctx context.Context, e *endpoint, a *ask, u *url.URL, 
 // targetFailure classifies the refusal of a redirect target. It is not the registry: a
 // 401 or 403 there says that a signed URL has expired, never that the content is
 // forbidden, and what it says about authentication is ignored.
-func (r *Registry) targetFailure(ctx context.Context, a *ask, u *url.URL, resp *http.Response, g *grant) *failure {
+func (r *Registry) targetFailure(ctx context.Context, a *ask, u *url.URL, resp *http.Response, g *auth.Grant) *failure {
 	f := r.statusFailure(ctx, a, resp, g)
 	f.err.Err = fmt.Errorf("%w: %s", errTarget, wire.Redact(u.Host))
 	switch f.err.Status {

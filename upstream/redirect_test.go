@@ -17,6 +17,7 @@ import (
 
 	"forebay/internal/pull"
 	"forebay/test/hubtest"
+	"forebay/upstream/auth"
 	"forebay/upstream/dial"
 )
 
@@ -88,7 +89,7 @@ func TestM40RedirectTargets(t *testing.T) {
 			hub.AddUser(hubtest.User{Name: "acme", Secrets: []string{"secret"}})
 			o := hubOptions(hub)
 			o.Lookup = hub.LookupNetIP
-			o.Credentials = Credentials{Username: "acme", Password: "secret"}
+			o.Credentials = auth.Credentials{Username: "acme", Password: "secret"}
 			r := newRegistry(t, o)
 			d, want := aBlob(t, hub)
 			hub.AddRule(hubtest.Rule{

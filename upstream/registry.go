@@ -1,8 +1,8 @@
 // Package upstream speaks to registries: challenge and token, redirects, ranges, retries,
 // and the choice of an endpoint.
 //
-// It promises that credentials go to the registry and to its trusted token server and
-// nowhere else, and that no address is dialled that the address policy forbids. Manifests
+// It promises that what a request authenticates with goes along no redirect, and that every
+// connection is made by package dial, and every credential used by package auth. Manifests
 // are verified here; blobs are not: whoever keeps or serves them must verify them.
 //
 // Every error is or wraps a [pull.Error], and none holds a secret or a signed URL.
@@ -34,8 +34,10 @@ import (
 
 	"forebay/internal/lane"
 	"forebay/internal/logkey"
+	"forebay/internal/pull"
 	"forebay/internal/registries"
 	"forebay/internal/wire"
+	"forebay/upstream/auth"
 	"forebay/upstream/dial"
 	"forebay/upstream/governor"
 )
@@ -47,10 +49,10 @@ type Options struct {
 	// Endpoints are tried in order, those that fail last. None means that of [registries.Find].
 	Endpoints []Endpoint
 
-	Credentials Credentials // zero: anonymous
+	Credentials auth.Credentials // zero: anonymous
 	// Fallback are further credentials, each used only while those before it are refused,
 	// may not be sent, or have no pulls left. The zero value among them is anonymous.
-	Fallback []Credentials
+	Fallback []auth.Credentials
 	// Reserve is the share of a pull limit below which [Registry.Low] is true. 0 means never.
 	Reserve float64
 	// LimitedWait bounds how long a limited request is held, which happens only if it may get
@@ -130,17 +132,18 @@ const (
 
 // Registry is one configured registry. Its methods may be called concurrently.
 type Registry struct {
-	opts      Options
-	endpoints []*endpoint
-	tokens    *tokens
-	locations *locations
-	own       *site   // of the registry itself; that of the first endpoint if all are stand-ins
-	sites     []*site // own and those of stand-ins
-	counts    counts
-	retries   *rate.Limiter
-	blobs     *lane.Lane
-	questions *lane.Lane // manifests, HEADs, lists
-	log       *zap.Logger
+	opts       Options
+	endpoints  []*endpoint
+	tokens     *auth.Tokens
+	tokenGates tokenGates
+	locations  *locations
+	own        *site   // of the registry itself; that of the first endpoint if all are stand-ins
+	sites      []*site // own and those of stand-ins
+	counts     counts
+	retries    *rate.Limiter
+	blobs      *lane.Lane
+	questions  *lane.Lane // manifests, HEADs, lists
+	log        *zap.Logger
 
 	stopping context.Context // done after Close: the life of token requests, which have no caller
 	stop     context.CancelFunc
@@ -158,12 +161,13 @@ func New(opts Options) (*Registry, error) {
 		opts.Endpoints = []Endpoint{{URL: known.Endpoint}}
 	}
 	r := &Registry{
-		opts:      opts,
-		locations: newLocations(opts.Now),
-		retries:   rate.NewLimiter(retriesPerSecond, retriesBurst),
-		blobs:     lane.New(opts.MaxConnections),
-		questions: lane.New(opts.MaxConnections),
-		log:       opts.Log.With(logkey.Upstream(opts.Name)),
+		opts:       opts,
+		locations:  newLocations(opts.Now),
+		tokenGates: tokenGates{now: opts.Now, gates: map[string]*governor.Gate{}},
+		retries:    rate.NewLimiter(retriesPerSecond, retriesBurst),
+		blobs:      lane.New(opts.MaxConnections),
+		questions:  lane.New(opts.MaxConnections),
+		log:        opts.Log.With(logkey.Upstream(opts.Name)),
 	}
 	for _, given := range opts.Endpoints {
 		if err := r.add(given, known); err != nil {
@@ -178,7 +182,11 @@ func New(opts Options) (*Registry, error) {
 	}
 	r.counts.measure()
 	r.stopping, r.stop = context.WithCancel(context.Background())
-	r.tokens = newTokens(r.stopping, &r.work, opts.Now)
+	r.tokens = auth.NewTokens(r.stopping, &r.work, auth.Options{
+		Upstream: opts.Name,
+		Patience: opts.Timeouts.Answer * 3 / 4, // so that those who wait hear why
+		Now:      opts.Now, Log: r.log,
+	})
 	return r, nil
 }
 
@@ -192,7 +200,7 @@ func (r *Registry) add(given Endpoint, known registries.Registry) error {
 	switch standIn := given.StandIn; {
 	case standIn != nil:
 		known = registries.Find(base.Host)
-		s, err = newSite(base, standIn, base.Host, []string{given.URL}, []Credentials{standIn.Credentials}, &r.opts)
+		s, err = newSite(base, standIn, base.Host, []string{given.URL}, []auth.Credentials{standIn.Credentials}, &r.opts)
 	case s == nil:
 		var urls []string
 		for _, e := range r.opts.Endpoints {
@@ -200,7 +208,7 @@ func (r *Registry) add(given Endpoint, known registries.Registry) error {
 				urls = append(urls, e.URL)
 			}
 		}
-		creds := append([]Credentials{r.opts.Credentials}, r.opts.Fallback...)
+		creds := append([]auth.Credentials{r.opts.Credentials}, r.opts.Fallback...)
 		s, err = newSite(base, nil, r.opts.Name, urls, creds, &r.opts)
 		r.own = s
 	}
@@ -214,6 +222,7 @@ func (r *Registry) add(given Endpoint, known registries.Registry) error {
 	if err != nil {
 		return err
 	}
+	e.realms.Ask = func(ctx context.Context, q *auth.Request) (*auth.Token, *pull.Error) { return r.askToken(ctx, e, q) }
 	e.site = s
 	e.cascade = r.opts.Instance != "" && mayCascade(base, r.opts.Name, given.StandIn != nil)
 	r.endpoints = append(r.endpoints, e)
@@ -264,7 +273,7 @@ func (r *Registry) Name() string { return r.opts.Name }
 // Bodies that are open stay open.
 func (r *Registry) Close() {
 	r.stop()
-	r.tokens.flights.Close()
+	r.tokens.Close()
 	r.work.Wait()
 	for _, e := range r.endpoints {
 		e.transport.CloseIdleConnections()
@@ -275,13 +284,13 @@ func (r *Registry) Close() {
 // endpoint is one base URL of a registry. Each has its own connections, so that one
 // that hangs holds up no other.
 type endpoint struct {
-	base      *url.URL // scheme, host, path without a slash at its end
-	trust     realmTrust
+	base      *url.URL    // scheme, host, path without a slash at its end
+	realms    auth.Realms // token servers that it may name
 	dialer    *dial.Dialer
 	transport *http.Transport // for the endpoint itself and its token server
 	outside   *http.Transport // for redirect targets, which must not see a client certificate
 	// challenge is how this endpoint wants us to authenticate; nil until it has said so.
-	challenge atomic.Pointer[challenge]
+	challenge atomic.Pointer[auth.Challenge]
 	site      *site
 	cascade   bool // it may be another Forebay
 	breaker   governor.Breaker
@@ -310,13 +319,14 @@ func parseBase(raw string) (*url.URL, error) {
 }
 
 func newEndpoint(base *url.URL, standIn bool, known registries.Registry, opts *Options) (_ *endpoint, err error) {
-	e := &endpoint{base: base, trust: newRealmTrust(base, known, opts.TrustedRealms)}
+	e := &endpoint{base: base}
 	if e.blobHeads, err = lru.New[string, struct{}](blobHeadRepositories); err != nil {
 		return nil, err
 	}
 	if e.dialer, err = dial.New(base, opts.dialing()); err != nil {
 		return nil, err
 	}
+	e.realms = auth.Realms{Trust: auth.NewTrust(base, known, opts.TrustedRealms), Vet: e.dialer.Vet}
 	if e.transport, err = e.dialer.Transport(); err != nil {
 		return nil, err
 	}

@@ -17,6 +17,7 @@ import (
 	"forebay/internal/logkey"
 	"forebay/internal/pull"
 	"forebay/internal/tracing"
+	"forebay/upstream/auth"
 )
 
 // A request goes down these steps, each of which may take the next one several times:
@@ -69,7 +70,7 @@ type answer struct {
 	*http.Response // its Body is a *body
 	endpoint       *endpoint
 	ask            *ask // as it was asked of the endpoint
-	grant          *grant
+	grant          *auth.Grant
 	url            *url.URL // of the first request, at the registry
 }
 
@@ -268,7 +269,7 @@ func (a *ask) answeredBy(status int) bool {
 
 // send makes one request and returns its answer, whatever its status. Its headers are
 // made here, from nothing: none of an earlier hop or of a client is ever passed on.
-func (r *Registry) send(ctx context.Context, e *endpoint, a *ask, k RequestKind, u *url.URL, g *grant) (*http.Response, *failure) {
+func (r *Registry) send(ctx context.Context, e *endpoint, a *ask, k RequestKind, u *url.URL, g *auth.Grant) (*http.Response, *failure) {
 	ctx, span := spanOf(ctx, a.method, k, u)
 	reused := false
 	trace := &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) { reused = info.Reused }}
@@ -287,9 +288,7 @@ func (r *Registry) send(ctx context.Context, e *endpoint, a *ask, k RequestKind,
 	if a.byteRange != "" {
 		req.Header.Set("Range", a.byteRange)
 	}
-	if g != nil {
-		req.Header.Set("Authorization", g.header)
-	}
+	g.Authorize(req)
 	r.setHops(ctx, e, req)
 	start := time.Now()
 	// A RoundTripper follows no redirect, keeps no cookie and adds no Referer.

@@ -1,7 +1,6 @@
 package upstream
 
 import (
-	"cmp"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -10,6 +9,7 @@ import (
 	"time"
 
 	"forebay/internal/pull"
+	"forebay/upstream/auth"
 	"forebay/upstream/governor"
 )
 
@@ -30,7 +30,7 @@ type StandIn struct {
 	From, To string
 	// Tags says that its tags and lists are as good as the registry's own.
 	Tags        bool
-	Credentials Credentials // its own; zero: anonymous
+	Credentials auth.Credentials // its own; zero: anonymous
 }
 
 // name returns the stand-in's name for a repository, if it carries it.
@@ -47,8 +47,7 @@ const (
 	abusePause    = time.Minute
 	abuseMost     = 15 * time.Minute
 	// slowDown is for a 429 of neither kind: too many requests a second, as at public.ecr.aws.
-	slowDown  = 5 * time.Second
-	tokenMost = 5 * time.Minute
+	slowDown = 5 * time.Second
 )
 
 // site is the endpoints that share limits: all of the registry, or one stand-in.
@@ -62,7 +61,7 @@ type site struct {
 
 // account is a credential at a site, with what it may still pull there.
 type account struct {
-	source identitySource
+	source auth.Source
 	who    atomic.Pointer[string] // name that was last used; nil before
 	given  string                 // name by the configuration
 	budget governor.Account
@@ -90,7 +89,7 @@ func (a *account) gate(q *ask) *governor.Gate {
 }
 
 // newSite returns the site of an endpoint, which uses the given credentials in their order.
-func newSite(base *url.URL, standIn *StandIn, name string, endpoints []string, creds []Credentials, opts *Options) (*site, error) {
+func newSite(base *url.URL, standIn *StandIn, name string, endpoints []string, creds []auth.Credentials, opts *Options) (*site, error) {
 	most := pullPauseMost
 	if opts.LimitedWait > 0 { // so that whoever is held sees a probe
 		most = max(min(most, opts.LimitedWait/2), pullPause)
@@ -101,7 +100,7 @@ func newSite(base *url.URL, standIn *StandIn, name string, endpoints []string, c
 		store: governor.NewGate(governor.Backoff{First: slowDown, Most: abuseMost}, opts.Now),
 	}
 	for i, c := range creds {
-		source, err := newSource(c, name, endpoints, opts.Now)
+		source, err := auth.NewSource(c, name, endpoints, opts.Now)
 		if err != nil && i > 0 {
 			err = fmt.Errorf("fallback %d: %w", i, err)
 		}
@@ -110,7 +109,7 @@ func newSite(base *url.URL, standIn *StandIn, name string, endpoints []string, c
 		}
 		s.accounts = append(s.accounts, &account{
 			source: source,
-			given:  cmp.Or(c.Username, c.DockerConfig, anonymousName),
+			given:  c.Name(),
 			pulls:  governor.NewGate(governor.Backoff{First: pullPause, Most: most}, opts.Now),
 			heads:  governor.NewGate(governor.Backoff{First: pullPause, Most: most}, opts.Now),
 		})

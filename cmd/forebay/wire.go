@@ -24,6 +24,7 @@ import (
 	"forebay/internal/wire"
 	"forebay/proxy"
 	"forebay/upstream"
+	"forebay/upstream/auth"
 	"forebay/upstream/dial"
 	"forebay/upstream/ecr"
 )
@@ -136,7 +137,7 @@ func (m *mirror) addIssuer(u *config.Upstream, o *upstream.Options) error {
 		return fmt.Errorf("upstreams.%s.credentials: %w", u.Name, err)
 	}
 	m.issuers = append(m.issuers, i)
-	o.Credentials = upstream.Credentials{Issuer: i}
+	o.Credentials = auth.Credentials{Issuer: i}
 	return nil
 }
 

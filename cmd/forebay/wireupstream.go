@@ -6,12 +6,13 @@ import (
 	"forebay/cache"
 	"forebay/config"
 	"forebay/upstream"
+	"forebay/upstream/auth"
 )
 
 // credentials returns an account as the registry's client takes it. A file is read again
 // when it changes, so it goes before what was read from it.
-func credentials(a config.Account) upstream.Credentials {
-	c := upstream.Credentials{Username: a.Username, DockerConfig: a.DockerConfig, PasswordFile: a.PasswordFile}
+func credentials(a config.Account) auth.Credentials {
+	c := auth.Credentials{Username: a.Username, DockerConfig: a.DockerConfig, PasswordFile: a.PasswordFile}
 	if c.PasswordFile == "" {
 		c.Password = a.Password.Reveal()
 	}

@@ -11,6 +11,7 @@ import (
 	"forebay/cache"
 	"forebay/config"
 	"forebay/upstream"
+	"forebay/upstream/auth"
 )
 
 // loadUpstream returns docker.io as a file with the given keys below it has it.
@@ -75,10 +76,10 @@ func TestKeysOfAnUpstreamReachTheRegistry(t *testing.T) {
       - https://registry-1.docker.io
       - {url: https://public.ecr.aws, rewrite: {from: library/, to: docker/library/}, tags: true, username: AWS, password: three}
 `), "test", nil)
-	if want := (upstream.Credentials{Username: "first", Password: "one"}); o.Credentials != want {
+	if want := (auth.Credentials{Username: "first", Password: "one"}); o.Credentials != want {
 		t.Errorf("Credentials = %v", o.Credentials)
 	}
-	if len(o.Fallback) != 2 || o.Fallback[0] != (upstream.Credentials{Username: "second", PasswordFile: file}) || o.Fallback[1] != (upstream.Credentials{}) {
+	if len(o.Fallback) != 2 || o.Fallback[0] != (auth.Credentials{Username: "second", PasswordFile: file}) || o.Fallback[1] != (auth.Credentials{}) {
 		t.Errorf("Fallback = %v, want the second with its file, then anonymous", o.Fallback)
 	}
 	if o.Reserve != 0.3 || o.LimitedWait != 5*time.Second {
@@ -87,7 +88,7 @@ func TestKeysOfAnUpstreamReachTheRegistry(t *testing.T) {
 	if len(o.Endpoints) != 2 || o.Endpoints[0] != (upstream.Endpoint{URL: "https://registry-1.docker.io"}) {
 		t.Fatalf("Endpoints = %v", o.Endpoints)
 	}
-	want := upstream.StandIn{From: "library/", To: "docker/library/", Tags: true, Credentials: upstream.Credentials{Username: "AWS", Password: "three"}}
+	want := upstream.StandIn{From: "library/", To: "docker/library/", Tags: true, Credentials: auth.Credentials{Username: "AWS", Password: "three"}}
 	if e := o.Endpoints[1]; e.URL != "https://public.ecr.aws" || e.StandIn == nil || *e.StandIn != want {
 		t.Errorf("stand-in = %v", e)
 	}

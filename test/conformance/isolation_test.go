@@ -14,13 +14,14 @@ import (
 	"forebay/test/hubtest"
 	"forebay/test/mirrortest"
 	"forebay/upstream"
+	"forebay/upstream/auth"
 )
 
 // withAccount starts a hub with a private repository, acme/secret, and a mirror whose
 // account may read it.
 func withAccount(t *testing.T, mo mirrortest.Options) (hub *hubtest.Hub, m *mirrortest.Mirror, c *client, secret *hubtest.Image) {
 	t.Helper()
-	hub, m, c = setupWith(t, hubtest.Options{}, mo, upstream.Options{Credentials: upstream.Credentials{Username: account, Password: password}})
+	hub, m, c = setupWith(t, hubtest.Options{}, mo, upstream.Options{Credentials: auth.Credentials{Username: account, Password: password}})
 	hub.AddUser(hubtest.User{Name: account, Secrets: []string{password}, Plan: hubtest.Unlimited()})
 	hub.AddRepo("acme/secret", hubtest.RepoOpts{Private: true})
 	secret = hub.PushImage("acme/secret", "latest", hubtest.ImageSpec{Platforms: []string{"linux/amd64", "linux/arm64"}})

@@ -14,6 +14,7 @@ import (
 	"forebay/test/hubtest"
 	"forebay/test/mirrortest"
 	"forebay/upstream"
+	"forebay/upstream/auth"
 )
 
 // crowdOf pulls an image as 100 clients at once, half for each platform.
@@ -308,8 +309,8 @@ func TestM06_SecondCredential(t *testing.T) {
 			for _, name := range []string{"first", "second"} {
 				h.AddUser(hubtest.User{Name: name, Secrets: []string{name + "-secret"}, Plan: hubtest.Plan{Limit: 4, Window: time.Hour}})
 			}
-			o.Credentials = upstream.Credentials{Username: "first", Password: "first-secret"}
-			o.Fallback = []upstream.Credentials{{Username: "second", Password: "second-secret"}}
+			o.Credentials = auth.Credentials{Username: "first", Password: "first-secret"}
+			o.Fallback = []auth.Credentials{{Username: "second", Password: "second-secret"}}
 		}})
 		for i := range 8 {
 			img := b.hub.PushImage("library/app", fmt.Sprint(i), hubtest.ImageSpec{Seed: uint64(i + 1)})

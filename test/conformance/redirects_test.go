@@ -15,6 +15,7 @@ import (
 	"forebay/test/hubtest"
 	"forebay/test/mirrortest"
 	"forebay/upstream"
+	"forebay/upstream/auth"
 )
 
 // The account of tests with credentials.
@@ -47,7 +48,7 @@ func public(t *testing.T, ho hubtest.Options, change func(*upstream.Options)) (*
 	ho.Named = true
 	hub := hubtest.New(t, ho)
 	hub.AddUser(hubtest.User{Name: account, Secrets: []string{password}, Plan: hubtest.Unlimited()})
-	uo := upstream.Options{Credentials: upstream.Credentials{Username: account, Password: password}, Lookup: internet}
+	uo := upstream.Options{Credentials: auth.Credentials{Username: account, Password: password}, Lookup: internet}
 	if change != nil {
 		change(&uo)
 	}
@@ -288,7 +289,7 @@ func TestM15_M16_M43_OtherRegistries(t *testing.T) {
 			hub.AddUser(hubtest.User{Name: account, Secrets: []string{password}, Plan: hubtest.Unlimited()})
 			var uo upstream.Options
 			if profile == hubtest.ECR {
-				uo.Credentials = upstream.Credentials{Username: account, Password: password}
+				uo.Credentials = auth.Credentials{Username: account, Password: password}
 			}
 			m := mirrortest.New(t, mirrortest.Options{Upstreams: map[string]mirrortest.Upstream{"reg.example": {Hub: hub, Registry: uo}}})
 			c := newClient(t)

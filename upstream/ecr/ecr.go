@@ -55,7 +55,7 @@ const (
 	lifeUnknown = time.Hour
 )
 
-// Issuer hands out the password of one registry. It satisfies upstream.Issuer.
+// Issuer hands out the password of one registry. It satisfies auth.Issuer.
 type Issuer struct {
 	opts Options
 	site Site

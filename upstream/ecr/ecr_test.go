@@ -21,6 +21,7 @@ import (
 	"forebay/internal/pull"
 	"forebay/test/hubtest"
 	"forebay/upstream"
+	"forebay/upstream/auth"
 )
 
 func write(t *testing.T, name, text string) {
@@ -359,7 +360,7 @@ func TestECRPasswordIsReplacedWhenTheRegistryRefusesIt(t *testing.T) {
 		hub.AddUser(hubtest.User{Name: "AWS", Secrets: []string{"password-1"}, Repos: []string{"acme/*"}})
 		r, err := upstream.New(upstream.Options{
 			Name: private, Endpoints: []upstream.Endpoint{{URL: hub.RegistryURL()}},
-			Credentials: upstream.Credentials{Issuer: a.issuer(private)},
+			Credentials: auth.Credentials{Issuer: a.issuer(private)},
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -408,7 +409,7 @@ func TestECRPublicWithAPassword(t *testing.T) {
 	hub.AddUser(hubtest.User{Name: "AWS", Secrets: []string{"password-1"}})
 	r, err := upstream.New(upstream.Options{
 		Name: Public, Endpoints: []upstream.Endpoint{{URL: hub.RegistryURL()}},
-		Credentials: upstream.Credentials{Issuer: a.issuer(Public)},
+		Credentials: auth.Credentials{Issuer: a.issuer(Public)},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -428,7 +429,7 @@ func TestFailureOfAmazonIsAFailureOfTheUpstream(t *testing.T) {
 	a.fail(func(w http.ResponseWriter) bool { w.WriteHeader(http.StatusServiceUnavailable); return true })
 	hub := hubtest.New(t, hubtest.Options{Profile: hubtest.ECR})
 	r, err := upstream.New(upstream.Options{
-		Name: private, Endpoints: []upstream.Endpoint{{URL: hub.RegistryURL()}}, Credentials: upstream.Credentials{Issuer: a.issuer(private)},
+		Name: private, Endpoints: []upstream.Endpoint{{URL: hub.RegistryURL()}}, Credentials: auth.Credentials{Issuer: a.issuer(private)},
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -15,7 +15,7 @@ import (
 
 	"forebay/internal/pull"
 	"forebay/test/hubtest"
-	"forebay/upstream"
+	"forebay/upstream/auth"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -25,7 +25,7 @@ const user, secret = "acme", "dckr_pat_hunter2"
 // options returns options for a hub, with its clock and with credentials.
 func options(hub *hubtest.Hub) Options {
 	o := Options{URL: hub.URL(hubtest.RoleHubAPI)}
-	o.Registry.Credentials = upstream.Credentials{Username: user, Password: secret}
+	o.Registry.Credentials = auth.Credentials{Username: user, Password: secret}
 	o.Registry.Dial, o.Registry.Now = hub.DialContext, hub.Now
 	if strings.HasPrefix(o.URL, "https:") {
 		o.Registry.TLS.RootCAs = hub.RootCAs()
@@ -115,7 +115,7 @@ func TestPrivateRepositoryNeedsTheAccount(t *testing.T) {
 		t.Errorf("Tag with credentials: %v", err)
 	}
 	o := options(hub)
-	o.Registry.Credentials = upstream.Credentials{}
+	o.Registry.Credentials = auth.Credentials{}
 	anonymous := newClient(t, o)
 	_, err := anonymous.Tag(t.Context(), "acme/secret", "v1")
 	wantKind(t, "Tag of a private repository", err, pull.NotFound)
@@ -342,7 +342,7 @@ func TestLimitedLoginIsNeverAnAbsence(t *testing.T) {
 func TestSpentBudgetIsNotAskedFor(t *testing.T) {
 	hub, _ := newHub(t, hubtest.Options{HubAPI: hubtest.HubAPIOptions{Limit: 3}})
 	o := options(hub)
-	o.Registry.Credentials = upstream.Credentials{}
+	o.Registry.Credentials = auth.Credentials{}
 	c := newClient(t, o)
 	if b := c.Budget(); b.Limit != -1 || b.Remaining != -1 {
 		t.Errorf("Budget before the first answer = %+v", b)
@@ -376,7 +376,7 @@ func TestRefusalOfTheAPI(t *testing.T) {
 	} {
 		hub, _ := newHub(t, hubtest.Options{HubAPI: hubtest.HubAPIOptions{Limit: 2, RetryAfter: style}})
 		o := options(hub)
-		o.Registry.Credentials = upstream.Credentials{}
+		o.Registry.Credentials = auth.Credentials{}
 		other := newClient(t, o)
 		c := newClient(t, o)
 		for range 2 {
@@ -405,7 +405,7 @@ func TestWaitsForTheBudgetIfToldTo(t *testing.T) {
 		hub := hubtest.New(t, hubtest.Options{InMemory: true, HubAPI: hubtest.HubAPIOptions{Limit: 2}})
 		fill(hub)
 		o := options(hub)
-		o.Registry.Credentials, o.MaxWait = upstream.Credentials{}, 2*time.Minute
+		o.Registry.Credentials, o.MaxWait = auth.Credentials{}, 2*time.Minute
 		c := newClient(t, o)
 		start := time.Now()
 		for range 5 {

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/net/http/httpguts"
 
 	"forebay/internal/pull"
-	"forebay/upstream"
+	"forebay/upstream/auth"
 )
 
 const (
@@ -107,7 +107,7 @@ func (c *Client) logIn(run *loginRun) {
 // other, since each failure counts against the account.
 func (c *Client) newToken(ctx context.Context) (string, error) {
 	const op = "log in"
-	user, password, err := upstream.Account(ctx, c.opts.Registry.Credentials, "docker.io")
+	user, password, err := auth.Account(ctx, c.opts.Registry.Credentials, "docker.io")
 	switch {
 	case err != nil:
 		return "", fail(pull.Unavailable, op, err)

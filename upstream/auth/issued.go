@@ -1,4 +1,4 @@
-package upstream
+package auth
 
 import (
 	"context"
@@ -18,13 +18,13 @@ type Issuer interface {
 // issuedSource makes identities of what an issuer hands out.
 type issuedSource struct{ from Issuer }
 
-func (s issuedSource) identity(ctx context.Context, renew bool) (identity, error) {
+func (s issuedSource) Identity(ctx context.Context, renew bool) (Identity, error) {
 	user, password, err := s.from.Issue(ctx, renew)
 	if err != nil {
-		return identity{}, wire.RedactError(err)
+		return Identity{}, wire.RedactError(err)
 	}
 	if user == "" || password == "" {
-		return identity{}, errors.New("nothing was handed out") // which must not mean anonymous
+		return Identity{}, errors.New("nothing was handed out") // which must not mean anonymous
 	}
 	return newIdentity(user, password, "", false), nil
 }

@@ -1,4 +1,4 @@
-package upstream
+package auth
 
 import (
 	"net/netip"
@@ -12,10 +12,10 @@ import (
 	"forebay/upstream/dial"
 )
 
-// realmTrust decides which token servers get an endpoint's credentials. A registry, or
+// Trust decides which token servers get an endpoint's credentials. A registry, or
 // whoever answers in its place, names its token server itself, so this is what stands
 // between a wrong answer and a stolen password (CVE-2026-33540 and its kin).
-type realmTrust struct {
+type Trust struct {
 	base *url.URL
 	// listed are hosts that the operator trusts, as host or host:port.
 	listed []string
@@ -23,8 +23,10 @@ type realmTrust struct {
 	known []string
 }
 
-func newRealmTrust(base *url.URL, known registries.Registry, listed []string) realmTrust {
-	t := realmTrust{base: base}
+// NewTrust returns what an endpoint at base of a well-known registry, or of none, may name, beside
+// the hosts that the operator listed.
+func NewTrust(base *url.URL, known registries.Registry, listed []string) Trust {
+	t := Trust{base: base}
 	for _, host := range listed {
 		t.listed = append(t.listed, strings.ToLower(host))
 	}
@@ -38,7 +40,7 @@ func newRealmTrust(base *url.URL, known registries.Registry, listed []string) re
 // an endpoint's own host when the endpoint itself is http), and to a host that is
 // listed, or known for this registry, or the endpoint's own, or of the same registrable
 // domain.
-func (t realmTrust) trusts(realm *url.URL) bool {
+func (t Trust) trusts(realm *url.URL) bool {
 	secure := realm.Scheme == "https"
 	if !secure && (realm.Scheme != "http" || t.base.Scheme != "http") {
 		return false

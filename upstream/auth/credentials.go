@@ -1,4 +1,4 @@
-package upstream
+package auth
 
 import (
 	"cmp"
@@ -36,11 +36,14 @@ type Credentials struct {
 
 // Format writes nothing of the credentials but the user name, for every verb.
 func (c Credentials) Format(f fmt.State, _ rune) {
-	_, _ = io.WriteString(f, "credentials of "+cmp.Or(c.Username, c.DockerConfig, anonymousName))
+	_, _ = io.WriteString(f, "credentials of "+c.Name())
 }
 
-// identity is who a request is made as. The zero value is anonymous.
-type identity struct {
+// Name tells people which credentials they are.
+func (c Credentials) Name() string { return cmp.Or(c.Username, c.DockerConfig, anonymousName) }
+
+// Identity is who a request is made as. The zero value is anonymous.
+type Identity struct {
 	id            string // tells identities apart without giving them away; "" is anonymous
 	user          string
 	secret        string
@@ -55,36 +58,40 @@ const (
 	secretMax = 64 << 10
 )
 
-func newIdentity(user, secret, registryToken string, refresh bool) identity {
+func newIdentity(user, secret, registryToken string, refresh bool) Identity {
 	if user == "" && secret == "" && registryToken == "" {
-		return identity{}
+		return Identity{}
 	}
 	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %q %t", user, secret, registryToken, refresh))
-	return identity{
+	return Identity{
 		id: hex.EncodeToString(sum[:16]), user: user, secret: secret,
 		refresh: refresh, registryToken: registryToken,
 	}
 }
 
-func (i identity) anonymous() bool { return i.id == "" }
+// Anonymous reports whether nobody is named.
+func (i Identity) Anonymous() bool { return i.id == "" }
 
-// name is for people: it is logged and shown.
-func (i identity) name() string {
-	if i.anonymous() {
+// Name is for people: it is logged and shown.
+func (i Identity) Name() string {
+	if i.Anonymous() {
 		return anonymousName
 	}
 	return cmp.Or(i.user, tokenUser)
 }
 
 // Format writes the name only, for every verb.
-func (i identity) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, i.name()) }
+func (i Identity) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, i.Name()) }
 
-// identitySource finds out who we are. renew says that its last identity was refused.
-type identitySource interface {
-	identity(ctx context.Context, renew bool) (identity, error)
+// Source finds out who we are.
+type Source interface {
+	// Identity returns who to be now. renew says that its last identity was refused.
+	Identity(ctx context.Context, renew bool) (Identity, error)
 }
 
-func newSource(c Credentials, name string, endpoints []string, now func() time.Time) (identitySource, error) {
+// NewSource returns who c says that we are at the registry of that name with those
+// endpoints. Nothing is read before it is asked.
+func NewSource(c Credentials, name string, endpoints []string, now func() time.Time) (Source, error) {
 	if c.Issuer != nil {
 		if c != (Credentials{Issuer: c.Issuer}) {
 			return nil, errors.New("credentials: those that are handed out need no others")
@@ -113,7 +120,7 @@ type fixedSource struct {
 
 	mu    sync.Mutex
 	stamp fileStamp // of the file when it was read
-	last  identity
+	last  Identity
 }
 
 // fileStamp tells versions of a file apart.
@@ -122,18 +129,18 @@ type fileStamp struct {
 	size     int64
 }
 
-func (s *fixedSource) identity(_ context.Context, renew bool) (identity, error) {
+func (s *fixedSource) Identity(_ context.Context, renew bool) (Identity, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.file == "" {
-		if s.last.anonymous() {
+		if s.last.Anonymous() {
 			s.last = newIdentity(s.user, s.secret, "", s.user == tokenUser)
 		}
 		return s.last, nil
 	}
 	info, err := os.Stat(s.file)
 	if err != nil {
-		return identity{}, fmt.Errorf("password file: %w", err)
+		return Identity{}, fmt.Errorf("password file: %w", err)
 	}
 	stamp := fileStamp{modified: info.ModTime(), size: info.Size()}
 	if stamp == s.stamp && !renew {
@@ -141,7 +148,7 @@ func (s *fixedSource) identity(_ context.Context, renew bool) (identity, error) 
 	}
 	secret, err := readSecret(s.file)
 	if err != nil {
-		return identity{}, err
+		return Identity{}, err
 	}
 	s.stamp, s.last = stamp, newIdentity(s.user, secret, "", s.user == tokenUser)
 	return s.last, nil
@@ -184,7 +191,7 @@ type keychainSource struct {
 
 	mu      sync.Mutex
 	running *keychainRun // a look-up in progress, or nil
-	last    identity
+	last    Identity
 	at      time.Time // when last was found
 	err     error     // of the last look-up, if it went wrong
 	errAt   time.Time
@@ -199,7 +206,7 @@ func newKeychainSource(path, name string, endpoints []string, now func() time.Ti
 	return &keychainSource{chain: configFile(path), resource: newResource(name, endpoints), now: now}
 }
 
-func (s *keychainSource) identity(ctx context.Context, renew bool) (identity, error) {
+func (s *keychainSource) Identity(ctx context.Context, renew bool) (Identity, error) {
 	s.mu.Lock()
 	age := s.now().Sub(s.at)
 	if !s.at.IsZero() && age < keychainFor && (!renew || age < keychainAgain) {
@@ -208,7 +215,7 @@ func (s *keychainSource) identity(ctx context.Context, renew bool) (identity, er
 	}
 	if s.err != nil && s.now().Sub(s.errAt) < keychainAgain {
 		defer s.mu.Unlock()
-		return identity{}, s.err
+		return Identity{}, s.err
 	}
 	run := s.running
 	if run == nil {
@@ -220,12 +227,12 @@ func (s *keychainSource) identity(ctx context.Context, renew bool) (identity, er
 	select {
 	case <-run.done:
 	case <-time.After(helperTimeout):
-		return identity{}, errors.New("docker config: the credential helper does not answer")
+		return Identity{}, errors.New("docker config: the credential helper does not answer")
 	case <-ctx.Done():
-		return identity{}, context.Cause(ctx)
+		return Identity{}, context.Cause(ctx)
 	}
 	if run.err != nil {
-		return identity{}, run.err
+		return Identity{}, run.err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -247,14 +254,14 @@ func (s *keychainSource) find(run *keychainRun) {
 	close(run.done)
 }
 
-func resolveKeychain(chain authn.Keychain, resource authn.Resource) (identity, error) {
+func resolveKeychain(chain authn.Keychain, resource authn.Resource) (Identity, error) {
 	auth, err := chain.Resolve(resource)
 	if err != nil {
-		return identity{}, err
+		return Identity{}, err
 	}
 	c, err := auth.Authorization()
 	if err != nil {
-		return identity{}, err
+		return Identity{}, err
 	}
 	if c.IdentityToken != "" {
 		return newIdentity(tokenUser, c.IdentityToken, "", true), nil
