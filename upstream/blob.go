@@ -35,7 +35,7 @@ func (r *Registry) StatBlob(ctx context.Context, repo string, d v1.Hash) (int64,
 	if err == nil {
 		first.blobHeads.Add(repo, struct{}{})
 		ans.Body.Close() // before the next request, which needs a place in the same lane
-		if ans.ContentLength >= 0 && contentEncoding(ans.Header) == "" {
+		if ans.ContentLength >= 0 && wire.ContentEncoding(ans.Header) == "" {
 			return ans.ContentLength, nil
 		}
 	} else if !headRefused(err) && (pull.KindOf(err) != pull.NotFound || first.blobHeads.Contains(repo)) {
@@ -76,7 +76,7 @@ func (r *Registry) statByRange(ctx context.Context, repo string, d v1.Hash) (int
 	}
 	defer ans.Body.Close()
 	if ans.StatusCode == http.StatusOK {
-		if contentEncoding(ans.Header) != "" {
+		if wire.ContentEncoding(ans.Header) != "" {
 			return -1, nil
 		}
 		return ans.ContentLength, nil
@@ -128,7 +128,7 @@ func (r *Registry) openWhole(ctx context.Context, a *ask) (*pull.Body, error) {
 	if err != nil {
 		return nil, err
 	}
-	if encoding := contentEncoding(ans.Header); encoding != "" {
+	if encoding := wire.ContentEncoding(ans.Header); encoding != "" {
 		ans.Body.Close()
 		return nil, r.broken(a, "the blob comes with content encoding %q", wire.Redact(encoding)).err
 	}
@@ -174,7 +174,7 @@ var errBadRange = errors.New("answer does not fit the range")
 
 // rangedBody makes the body of an answer to a request for [off, end).
 func rangedBody(ans *answer, off, end int64) (*pull.Body, error) {
-	if encoding := contentEncoding(ans.Header); encoding != "" {
+	if encoding := wire.ContentEncoding(ans.Header); encoding != "" {
 		return nil, errBadRange // the whole will be refused with a clear error
 	}
 	if ans.StatusCode == http.StatusOK {

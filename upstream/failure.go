@@ -140,7 +140,7 @@ func (r *Registry) statusFailure(ctx context.Context, a *ask, resp *http.Respons
 func (r *Registry) readError(resp *http.Response, g *auth.Grant) (wire.ErrorDoc, error) {
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, errorBodyMax))
-	body, decodeErr := decoded(contentEncoding(resp.Header), body, errorBodyMax)
+	body, decodeErr := wire.Decode(wire.ContentEncoding(resp.Header), body, errorBodyMax)
 	if decodeErr != nil {
 		return wire.ErrorDoc{}, decodeErr
 	}

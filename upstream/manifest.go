@@ -62,7 +62,7 @@ func headDescriptor(ans *answer, want v1.Hash) (v1.Descriptor, error) {
 	switch {
 	case !namesManifest(desc.MediaType):
 		return desc, fmt.Errorf("HEAD gives the content type %q", wire.Redact(string(desc.MediaType)))
-	case desc.Size <= 0 || contentEncoding(ans.Header) != "":
+	case desc.Size <= 0 || wire.ContentEncoding(ans.Header) != "":
 		return desc, errors.New("HEAD gives no size")
 	case want == v1.Hash{} && err != nil:
 		return desc, errors.New("HEAD gives no usable digest")

@@ -284,18 +284,6 @@ func FuzzManifestType(f *testing.F) {
 	})
 }
 
-func FuzzDecoded(f *testing.F) {
-	f.Add("gzip", []byte("\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff\x01\x00\x00\xff\xff\x00\x00\x00\x00\x00\x00\x00\x00"))
-	f.Add("identity, gzip", []byte("x"))
-	f.Fuzz(func(t *testing.T, encoding string, body []byte) {
-		const most = 1 << 10
-		got, err := decoded(encoding, body, most)
-		if err == nil && len(got) > most && len(got) > len(body) {
-			t.Errorf("decoded(%q, %d bytes) has %d bytes", encoding, len(body), len(got))
-		}
-	})
-}
-
 func TestGzipBombIsBounded(t *testing.T) {
 	hub, r := newHub(t, hubtest.Options{})
 	hub.PushImage(repoAlpine, "latest", hubtest.ImageSpec{})

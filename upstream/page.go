@@ -1,15 +1,12 @@
 package upstream
 
 import (
-	"bytes"
-	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
-	"strings"
 
 	"forebay/internal/pull"
 	"forebay/internal/wire"
@@ -59,7 +56,7 @@ func (r *Registry) fetchOnce(ctx context.Context, a *ask, most int) (*page, erro
 	if len(raw) > most {
 		return nil, r.broken(a, "the body has more than %d bytes", most).err
 	}
-	body, err := decoded(contentEncoding(ans.Header), raw, most)
+	body, err := wire.Decode(wire.ContentEncoding(ans.Header), raw, most)
 	if err != nil {
 		return nil, r.broken(a, "%w", err).err
 	}
@@ -83,57 +80,4 @@ func (p *page) next(a *ask) (*ask, error) {
 	further := *a
 	further.from, further.page = p.endpoint, u
 	return &further, nil
-}
-
-// contentEncoding returns how a body is encoded, all headers together; "" means that it
-// is not.
-func contentEncoding(h http.Header) string {
-	list := h.Values("Content-Encoding")
-	if len(list) == 1 && strings.EqualFold(list[0], "identity") {
-		return ""
-	}
-	return strings.Join(list, ",")
-}
-
-// encodingsMax bounds how often a body may be encoded. Twice has been seen.
-const encodingsMax = 2
-
-// decoded undoes a Content-Encoding, which we have asked not to be used. The result has
-// at most most bytes.
-func decoded(encoding string, body []byte, most int) ([]byte, error) {
-	if encoding == "" {
-		return body, nil
-	}
-	list := strings.Split(encoding, ",")
-	if len(list) > encodingsMax {
-		return nil, fmt.Errorf("content encoding %q is not supported", wire.Redact(encoding))
-	}
-	for i := len(list) - 1; i >= 0; i-- {
-		switch name := strings.ToLower(strings.TrimSpace(list[i])); name {
-		case "", "identity":
-		case "gzip", "x-gzip":
-			var err error
-			if body, err = gunzip(body, most); err != nil {
-				return nil, err
-			}
-		default:
-			return nil, fmt.Errorf("content encoding %q is not supported", wire.Redact(name))
-		}
-	}
-	return body, nil
-}
-
-func gunzip(body []byte, most int) ([]byte, error) {
-	z, err := gzip.NewReader(bytes.NewReader(body))
-	if err != nil {
-		return nil, errors.New("the body is not the gzip that it says it is")
-	}
-	plain, err := io.ReadAll(io.LimitReader(z, int64(most)+1))
-	switch {
-	case err != nil:
-		return nil, errors.New("the body is damaged gzip")
-	case len(plain) > most:
-		return nil, fmt.Errorf("the decoded body has more than %d bytes", most)
-	}
-	return plain, nil
 }

@@ -11,6 +11,7 @@ import (
 
 	"forebay/internal/logkey"
 	"forebay/internal/pull"
+	"forebay/internal/wire"
 	"forebay/upstream/auth"
 	"forebay/upstream/dial"
 	"forebay/upstream/governor"
@@ -120,7 +121,7 @@ func (r *Registry) askTokenOnce(ctx context.Context, e *endpoint, a *ask, q *aut
 	if len(body) > tokenReplyMax {
 		return nil, r.broken(a, "reply has more than %d bytes", tokenReplyMax)
 	}
-	if body, err = decoded(contentEncoding(resp.Header), body, tokenReplyMax); err != nil {
+	if body, err = wire.Decode(wire.ContentEncoding(resp.Header), body, tokenReplyMax); err != nil {
 		return nil, r.broken(a, "%w", err)
 	}
 	t, err := q.Token(body)

@@ -1,0 +1,15 @@
+package wire
+
+import "testing"
+
+func FuzzDecode(f *testing.F) {
+	f.Add("gzip", []byte("\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff\x01\x00\x00\xff\xff\x00\x00\x00\x00\x00\x00\x00\x00"))
+	f.Add("identity, gzip", []byte("x"))
+	f.Fuzz(func(t *testing.T, encoding string, body []byte) {
+		const most = 1 << 10
+		got, err := Decode(encoding, body, most)
+		if err == nil && len(got) > most && len(got) > len(body) {
+			t.Errorf("Decode(%q, %d bytes) has %d bytes", encoding, len(body), len(got))
+		}
+	})
+}
