@@ -41,6 +41,42 @@ func (o *operated) holds(repo, tag string, img *hubtest.Image) {
 	}
 }
 
+func TestWhatIsExportedIsForItsOwnerOnly(t *testing.T) {
+	o := newOperated(t, "")
+	o.hub.PushImage("library/app", "1", hubtest.ImageSpec{LayerSize: 3 << 20})
+	dir := t.TempDir()
+	// What is there from before must not stay open to others.
+	for _, name := range []string{"whole.tar", "whole.tar.part", "parts.tar.001", "parts.tar.volumes.tmp", "inventory", "inventory.part"} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	o.run(0, "export", "-o", filepath.Join(dir, "whole.tar"), "app:1", "--fetch")
+	o.run(0, "export", "-o", filepath.Join(dir, "more.tar"), "app:1", "--format", "docker-archive", "--platform", "linux/amd64")
+	o.run(0, "export", "-o", filepath.Join(dir, "parts.tar"), "app:1", "--split", "1MiB")
+	o.run(0, "inventory", "-o", filepath.Join(dir, "inventory"))
+	made, err := filepath.Glob(filepath.Join(dir, "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	volumes := 0
+	for _, name := range made {
+		info, err := os.Stat(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasPrefix(info.Name(), "parts.tar.0") {
+			volumes++
+		}
+		if info.Size() > 0 && info.Mode() != 0o600 {
+			t.Errorf("%s has mode %v, want 0600", info.Name(), info.Mode())
+		}
+	}
+	if volumes < 2 || len(made) < 8 {
+		t.Errorf("%d volumes among %q", volumes, made)
+	}
+}
+
 func TestBundleCarriesImagesToAMirrorWithoutALine(t *testing.T) {
 	o := newOperated(t, "")
 	app := o.hub.PushImage("library/app", "1", hubtest.ImageSpec{})

@@ -15,6 +15,17 @@ type Files struct {
 	at     int64
 }
 
+// Create makes a file that only its owner may read, or empties one. What it is for holds content of
+// private repositories, or names them; who carries it on is given it by its owner.
+func Create(name string) (*os.File, error) {
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err == nil {
+		// One that is left from before keeps its mode; file systems of removable disks have none.
+		_ = f.Chmod(0o600)
+	}
+	return f, err
+}
+
 // OpenFiles opens files to be read as one. The caller closes them.
 func OpenFiles(names []string) (_ *Files, err error) {
 	f := &Files{}

@@ -193,7 +193,7 @@ func (w *VolumeWriter) ready() error {
 	if w.n == volumesMost {
 		return fmt.Errorf("more than %d volumes: make them larger", volumesMost)
 	}
-	f, err := os.OpenFile(volumeName(w.base, w.n+1), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o644)
+	f, err := Create(volumeName(w.base, w.n+1))
 	if err != nil {
 		return err
 	}
@@ -266,10 +266,15 @@ func (w *VolumeWriter) save() error {
 		return err
 	}
 	name := w.base + RecordSuffix
-	if err := os.WriteFile(name+".tmp", append(text, '\n'), 0o644); err != nil {
+	f, err := Create(name + ".tmp")
+	if err != nil {
 		return err
 	}
-	return os.Rename(name+".tmp", name)
+	_, err = f.Write(append(text, '\n'))
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), name)
 }
 
 // measure returns what a volume's file holds.

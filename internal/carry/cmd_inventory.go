@@ -76,7 +76,7 @@ func writeWhole(name string, write func(io.Writer) error) error {
 		}
 		return f.Close()
 	}
-	f, err := os.OpenFile(name+partSuffix, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o644)
+	f, err := bundle.Create(name + partSuffix)
 	if err != nil {
 		return err
 	}
