@@ -436,6 +436,60 @@ func TestListsAreKept(t *testing.T) {
 	})
 }
 
+func TestCatalogLeavesOutWhatIsNobodysToKnow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := cachetest.NewRegistry()
+		upstreams := map[string]UpstreamOptions{}
+		for name, unlisted := range map[string]bool{"a.example": false, "b.example": true, "b.example:5000": false, "c.example": false} {
+			upstreams[name] = UpstreamOptions{Upstream: r, TagTTL: ttl, AccessTTL: time.Hour, Credentialed: true, Unlisted: unlisted}
+		}
+		c, err := Open(Options{Store: store.Options{Dir: t.TempDir(), MaxBytes: 64 << 20}, Upstreams: upstreams})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer closeCache(t, c)
+		for _, upstream := range []string{"a.example", "b.example", "b.example:5000", "c.example"} {
+			for i := range 5 {
+				name := fmt.Sprintf("team/app-%d", i)
+				r.Push(name, "latest", fmt.Appendf(nil, `{"schemaVersion":2,"layers":[],"x":%d}`, i))
+				if _, err := c.Manifest(t.Context(), Repo{Upstream: upstream, Name: name}, "latest", false); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		c.upstreams["a.example"].access.observe("team/app-1", &pull.Error{Kind: pull.Denied})
+		var want []string
+		for _, upstream := range []string{"a.example", "b.example:5000", "c.example"} {
+			for i := range 5 {
+				if upstream != "a.example" || i != 1 {
+					want = append(want, fmt.Sprintf("%s/team/app-%d", upstream, i))
+				}
+			}
+		}
+		for _, size := range []int{1, 2, 3, 7, 14, 15, 100} {
+			var got []string
+			after, more := "", true
+			for more {
+				var page []string
+				if page, more, err = c.Catalog(t.Context(), after, size); err != nil || len(page) > size || more && len(page) < size {
+					t.Fatalf("Catalog after %q = %v, %t, %v", after, page, more, err)
+				}
+				if got = append(got, page...); len(page) > 0 {
+					after = page[len(page)-1]
+				}
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("in pages of %d: %v, want %v", size, got, want)
+			}
+		}
+		for upstream, want := range map[string]bool{"a.example": true, "b.example": false, "none.example": false} {
+			if got := c.Lists(upstream); got != want {
+				t.Errorf("Lists(%s) = %t, want %t", upstream, got, want)
+			}
+		}
+	})
+}
+
 func TestServable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := cachetest.NewRegistry()

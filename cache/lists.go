@@ -218,18 +218,37 @@ func (c *Cache) decode(b []byte, to any) error {
 	return nil
 }
 
-// Catalog returns up to n names of repositories that have something kept, as
-// "docker.io/library/nginx", sorted, after the given one. more is whether there are others.
-func (c *Cache) Catalog(_ context.Context, after string, n int) (names []string, more bool, err error) {
-	repos, err := c.store.Index.Repositories(after, n+1)
-	if err != nil {
-		return nil, false, err
+// Catalog returns the names of at most n repositories that have something kept, sorted, from
+// the one after a name on, and whether there are more. Left out are those that are not to be
+// listed, and those to which access is refused.
+func (c *Cache) Catalog(ctx context.Context, after string, n int) (names []string, more bool, err error) {
+	for {
+		repos, err := c.store.Index.Repositories(after, n+1)
+		if err != nil || len(repos) == 0 {
+			return names, false, err
+		}
+		for _, r := range repos {
+			if !c.Lists(r.Upstream) {
+				after = r.Upstream + "/\xff" // behind all of its names
+				break
+			}
+			after = r.String()
+			if _, refused := c.upstreams[r.Upstream].access.state(r.Name); refused != nil {
+				continue
+			}
+			if len(names) == n {
+				return names, true, nil
+			}
+			names = append(names, after)
+		}
+		if err := ctx.Err(); err != nil {
+			return nil, false, err
+		}
 	}
-	for _, r := range repos {
-		names = append(names, r.String())
-	}
-	if len(names) > n {
-		return names[:n], true, nil
-	}
-	return names, false, nil
+}
+
+// Lists reports whether clients may be told names of repositories and tags of an upstream.
+func (c *Cache) Lists(upstream string) bool {
+	o, ok := c.upstreams[upstream]
+	return ok && !o.Unlisted
 }

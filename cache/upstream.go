@@ -79,9 +79,11 @@ type UpstreamOptions struct {
 	Trust string
 	// Credentialed is whether it is asked with credentials, so that others may read less.
 	Credentialed bool
-	OnGone       OnGone // what becomes of a tag that the upstream does not have any more
-	Offline      bool   // the upstream is never asked
-	Parallel     int    // connections per large blob; 0 means 4
+	// Unlisted keeps the names of its repositories and tags from clients who do not know them.
+	Unlisted bool
+	OnGone   OnGone // what becomes of a tag that the upstream does not have any more
+	Offline  bool   // the upstream is never asked
+	Parallel int    // connections per large blob; 0 means 4
 	// MaxConnections bounds the connections for blobs over all fills. Fills use at most
 	// half of it for connections beyond their first. 0 means 32.
 	MaxConnections int

@@ -197,7 +197,7 @@ func (d *decoder) checkEndpoints(path string, u *Upstream) {
 			d.checkAccount(at, &e.Account)
 		case own == "":
 			own = e.URL
-		case u.Credentialed() && !sameOwner(own, e.URL):
+		case u.named() && !sameOwner(own, e.URL):
 			fault(key, "%s would get the credentials for %s: if it is another registry, write {url: %s} in its place", e.URL, own, e.URL)
 		}
 	}

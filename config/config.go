@@ -51,6 +51,8 @@ type Config struct {
 	// Trusted are networks whose clients may say how a request is traced, and are told what is
 	// left of budgets. Default none.
 	Trusted []netip.Prefix
+	// Catalog says which names of repositories and tags clients are told. Default CatalogOwn.
+	Catalog Catalog
 	// Fallback says whether clients have another place to pull from. Default FallbackClients.
 	Fallback Fallback
 	// OnAbandon says what becomes of a download that no client waits for. Default AbandonFinish.
@@ -196,6 +198,16 @@ const (
 	FallbackNone    Fallback = "none"
 )
 
+// Catalog says which names of repositories and tags clients are told.
+type Catalog string
+
+// CatalogOff tells none, CatalogOwn those of upstreams that everybody can ask, CatalogOn all.
+const (
+	CatalogOff Catalog = "off"
+	CatalogOwn Catalog = "own"
+	CatalogOn  Catalog = "on"
+)
+
 // CredentialSource says where the credentials of an upstream come from.
 type CredentialSource string
 
@@ -288,6 +300,7 @@ func defaults() *Config {
 		ShutdownGrace:     30 * time.Second,
 		Hosts:             map[string]string{},
 		Fallback:          FallbackClients,
+		Catalog:           CatalogOwn,
 		OnAbandon:         AbandonFinish,
 		ScrubInterval:     30 * day,
 		RevalidateTimeout: 2 * time.Second,

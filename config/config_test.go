@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -140,6 +141,8 @@ http2: true
 shutdown_grace: 1m30s
 storage: {dir: /srv/forebay, max_size: 1.5TiB}
 hosts: {hub.mirror.lan: docker.io, "ghcr.mirror.lan:5000": ghcr.io}
+trusted_networks: [10.20.0.0/16]
+catalog: "off"
 fallback: none
 on_abandon: cancel
 revalidate_timeout: 500ms
@@ -200,8 +203,9 @@ upstreams:
 		AdminToken: NewSecret("a-token-from-a-file"), AdminTokenFile: passwordFile + "-admin",
 		Pins: []string{"nginx:1.27", "ghcr.io/owner/*:v[0-9]*"}, ScrubInterval: 7 * day,
 		Listen: "127.0.0.1:6000", TLS: TLS{certFile, keyFile}, HTTP2: true, ShutdownGrace: 90 * time.Second,
-		Storage:  Storage{Dir: "/srv/forebay", MaxSize: 3 << 39, S3: S3{SSE: SSEBucket, Uploads: 4}},
-		Hosts:    map[string]string{"hub.mirror.lan": "docker.io", "ghcr.mirror.lan:5000": "ghcr.io"},
+		Storage: Storage{Dir: "/srv/forebay", MaxSize: 3 << 39, S3: S3{SSE: SSEBucket, Uploads: 4}},
+		Hosts:   map[string]string{"hub.mirror.lan": "docker.io", "ghcr.mirror.lan:5000": "ghcr.io"},
+		Trusted: []netip.Prefix{netip.MustParsePrefix("10.20.0.0/16")}, Catalog: CatalogOff,
 		Fallback: FallbackNone, OnAbandon: AbandonCancel, RevalidateTimeout: 500 * time.Millisecond,
 		Log: Log{LevelDebug, LogJSON, false}, Cost: Cost{0.09, "EUR"}, File: c.File, Tracing: Tracing{Ratio: 0.1},
 		Limits: Limits{NewPerMinute: 7, Pulls: 8, Fills: 9, BytesPerSecond: 10 << 20},
@@ -227,7 +231,7 @@ upstreams:
 		}, defaultUpstream("ghcr.io")},
 	}
 	want.Upstreams[1].DockerConfig = folder + "/docker.json"
-	if diff := cmp.Diff(want, c, cmp.AllowUnexported(Secret{}), cmp.FilterPath(func(p cmp.Path) bool {
+	if diff := cmp.Diff(want, c, cmp.AllowUnexported(Secret{}), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }), cmp.FilterPath(func(p cmp.Path) bool {
 		return p.Last().String() == ".origins"
 	}, cmp.Ignore())); diff != "" {
 		t.Errorf("configuration (-want +got):\n%s", diff)

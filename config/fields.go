@@ -86,6 +86,8 @@ func (c *Config) fields() []field {
 		hostsField(&c.Hosts),
 		networksField("trusted_networks", &c.Trusted,
 			"Networks of clients that are believed. Of a mirror that has this one for its upstream: it is told what is left of the registry's budget, so that it spares the reserve, too. Of any client: its `traceparent` decides whether its request is traced, and in which trace. A proxy counts by its own address."),
+		choiceField("catalog", &c.Catalog, []Catalog{CatalogOff, CatalogOwn, CatalogOn},
+			"Which names clients are told that ask for lists: of repositories (`/v2/_catalog`) and of tags (`tags/list`). `own`: those of upstreams without credentials, which every client could find out on its own. `on`: those that came by credentials of the mirror, too. `off`: none. Repositories to which the mirror is refused access are never among them."),
 		choiceField("fallback", &c.Fallback, []Fallback{FallbackClients, FallbackNone},
 			"Whether clients have somewhere else to go when the upstream fails. `clients`: failures are answered so that dockerd, containerd and podman go on to the registry itself at once. `none`: failures are answered with their true status, for clients that pull from here only."),
 		choiceField("on_abandon", &c.OnAbandon, []OnAbandon{AbandonFinish, AbandonCancel},

@@ -6,6 +6,7 @@ import (
 	"math"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -59,10 +60,18 @@ const (
 	LimitedWait   Limited = "wait"
 )
 
-// Credentialed reports whether the registry is ever asked with credentials.
+// Credentialed reports whether the registry, or one that stands in for it, gives us more than it may
+// give others.
 func (u *Upstream) Credentialed() bool {
-	return u.Username != "" || u.DockerConfig != "" || u.Credentials == CredentialsAWS || len(u.FallbackCredentials) > 0
+	return u.named() || u.ClientCertFile != "" || slices.ContainsFunc(u.Endpoints, func(e Endpoint) bool { return e.Account.named() })
 }
+
+// named reports whether the registry itself is ever given a password.
+func (u *Upstream) named() bool {
+	return u.Credentials == CredentialsAWS || u.Account.named() || slices.ContainsFunc(u.FallbackCredentials, Account.named)
+}
+
+func (a Account) named() bool { return a != Account{} }
 
 // publicDomain is the trust domain of public registries that are asked anonymously. No
 // configured name can be it.

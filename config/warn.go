@@ -51,7 +51,7 @@ func (w *warner) listeners() {
 	}
 	var names []string
 	for i := range c.Upstreams {
-		if u := &c.Upstreams[i]; !u.Offline && u.secretive() {
+		if u := &c.Upstreams[i]; !u.Offline && u.Credentialed() {
 			names = append(names, u.Name)
 		}
 	}
@@ -60,19 +60,6 @@ func (w *warner) listeners() {
 			c.Listen, strings.Join(names, ", "))
 	}
 }
-
-// secretive reports whether the registry, or one that stands in for it, gives us more than it
-// gives everybody.
-func (u *Upstream) secretive() bool {
-	return u.named() || u.ClientCertFile != "" || slices.ContainsFunc(u.Endpoints, func(e Endpoint) bool { return e.Account.named() })
-}
-
-// named reports whether the registry itself is ever given a password.
-func (u *Upstream) named() bool {
-	return u.Credentials == CredentialsAWS || u.Account.named() || slices.ContainsFunc(u.FallbackCredentials, Account.named)
-}
-
-func (a Account) named() bool { return a != Account{} }
 
 // upstream warns of passwords that go out unencrypted.
 func (w *warner) upstream(u *Upstream) {

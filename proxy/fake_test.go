@@ -46,6 +46,7 @@ type fakeCache struct {
 	tags       []string
 	referrers  []json.RawMessage
 	catalog    []string
+	unlisted   string // an upstream
 	result     cache.Result
 	err        error // of everything, if set
 	troubled   bool
@@ -132,6 +133,8 @@ func (f *fakeCache) Referrers(ctx context.Context, repo cache.Repo, d v1.Hash) (
 	f.saw(repo.String() + "@" + d.String())
 	return &cache.Referrers{Manifests: f.referrers, Result: f.result}, f.err
 }
+
+func (f *fakeCache) Lists(upstream string) bool { return upstream != f.unlisted }
 
 func (f *fakeCache) Catalog(ctx context.Context, after string, n int) ([]string, bool, error) {
 	if f.err != nil {

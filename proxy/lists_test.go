@@ -253,6 +253,23 @@ func TestReferrersLinkKeepsFilter(t *testing.T) {
 	}
 }
 
+func TestTagsOfWhatCameByCredentialsAreNotListed(t *testing.T) {
+	f := &fakeCache{tags: []string{"secret-tag"}, unlisted: "ghcr.io"}
+	url := serve(t, newHandler(t, f, nil))
+	for path, want := range map[string]int{
+		"/v2/ghcr.io/owner/app/tags/list": 404, "/v2/owner/app/tags/list?ns=ghcr.io": 404, "/ghcr.io/v2/owner/app/tags/list?n=1": 404, "/v2/nginx/tags/list": 200,
+	} {
+		f.asked()
+		a := ask(t, "GET", url+path)
+		if a.StatusCode != want || strings.Contains(a.body, "secret-tag") != (want == 200) {
+			t.Errorf("GET %s = %d %s, want %d", path, a.StatusCode, a.body, want)
+		}
+		if asked := f.asked(); (asked != "") != (want == 200) {
+			t.Errorf("GET %s asks for %q", path, asked)
+		}
+	}
+}
+
 func TestCatalog(t *testing.T) {
 	f := &fakeCache{catalog: []string{"docker.io/a", "docker.io/library/nginx", "ghcr.io/owner/app", "ghcr.io/owner/b", "my.reg:5000/x"}}
 	base := serve(t, newHandler(t, f, nil))

@@ -32,6 +32,7 @@ type lists interface {
 	Tags(ctx context.Context, repo cache.Repo) (*cache.Listing, error)
 	Referrers(ctx context.Context, repo cache.Repo, d v1.Hash) (*cache.Referrers, error)
 	Catalog(ctx context.Context, after string, n int) (names []string, more bool, err error)
+	Lists(upstream string) bool
 }
 
 // blob is a blob opened for one answer, which must close it; see [cache.Blob].

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"net/http"
 	"slices"
 )
 
@@ -10,11 +11,18 @@ type tagList struct {
 	Tags []string `json:"tags"`
 }
 
+// errUnlisted is the answer for tags that are no client's to know: they came by credentials of ours.
+// A mirrored client asks the registry then, with its own.
+var errUnlisted = &refusal{http.StatusNotFound, "UNSUPPORTED", "this mirror lists no tags of what it may read by its credentials: its setting catalog decides that"}
+
 // tags lists a repository's tags: sorted, from after last, at most n.
 func (h *Handler) tags(x *exchange) error {
 	p, err := x.page(pageMost)
 	if err != nil {
 		return err
+	}
+	if !h.source.Lists(x.route.Upstream) {
+		return errUnlisted
 	}
 	list, err := h.source.Tags(&x.deadline, x.repo())
 	if err != nil {

@@ -69,7 +69,7 @@ func newMirror(c *config.Config, b build, log, access *zap.Logger) (_ *mirror, e
 		}
 		m.registries = append(m.registries, r)
 		aliases[u.Name] = u.Aliases
-		upstreams[u.Name] = upstreamOptions(u, r)
+		upstreams[u.Name] = upstreamOptions(u, r, c.Catalog)
 	}
 	if m.bucket, err = newBucket(c, version, log.Named("bucket")); err != nil {
 		return nil, err

@@ -31,7 +31,7 @@ func endpoints(u *config.Upstream) []upstream.Endpoint {
 	return list
 }
 
-func upstreamOptions(u *config.Upstream, r *upstream.Registry) cache.UpstreamOptions {
+func upstreamOptions(u *config.Upstream, r *upstream.Registry, lists config.Catalog) cache.UpstreamOptions {
 	o := cache.UpstreamOptions{
 		Upstream: r, TagTTL: u.TagTTL, RefreshAhead: u.RefreshMinPulls, Offline: u.Offline,
 		Parallel: u.Parallel, MaxConnections: u.MaxConnections, Trust: u.TrustDomain(), Credentialed: u.Credentialed(),
@@ -50,7 +50,8 @@ func upstreamOptions(u *config.Upstream, r *upstream.Registry) cache.UpstreamOpt
 	default:
 		o.StaleIfError = u.StaleIfError
 	}
-	if u.Credentialed() {
+	o.Unlisted = lists == config.CatalogOff || lists == config.CatalogOwn && o.Credentialed
+	if o.Credentialed {
 		o.AccessTTL = u.AccessTTL
 	}
 	if u.OnGone == config.GoneDrop {

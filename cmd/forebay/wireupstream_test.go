@@ -48,11 +48,11 @@ func TestKeysOfAnUpstreamReachTheCache(t *testing.T) {
 `, cache.UpstreamOptions{
 			TagRules:     []cache.TagRule{{Match: "*:v[0-9]*", TTL: cache.Forever}, {Match: "library/*:edge"}},
 			RefreshAhead: 9, StaleIfError: time.Nanosecond, OnGone: cache.Drop, AccessTTL: 2 * time.Hour, Offline: true,
-			Trust: "docker.io", Credentialed: true,
+			Trust: "docker.io", Credentialed: true, Unlisted: true,
 		}},
 		{"    stale_if_error: 7d\n    access_ttl: 2h\n", cache.UpstreamOptions{TagTTL: time.Minute, RefreshAhead: 3, StaleIfError: 7 * 24 * time.Hour, Trust: "*public"}},
 	} {
-		got := upstreamOptions(loadUpstream(t, test.keys), nil)
+		got := upstreamOptions(loadUpstream(t, test.keys), nil, config.CatalogOwn)
 		got.Upstream = nil
 		test.want.Parallel, test.want.MaxConnections = got.Parallel, got.MaxConnections
 		if diff := cmp.Diff(test.want, got); diff != "" {
