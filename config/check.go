@@ -242,8 +242,8 @@ func (d *decoder) checkWebhooks() {
 	if !webhookSecret.MatchString(c.Webhooks.Secret.Reveal()) {
 		d.add(c.origins[key], key, "cannot be a part of a URL or is easily guessed: use 16 to 256 letters, digits, - or _")
 	}
-	if c.AdminListen == "" {
-		d.add(c.origins[key], key, "needs the admin listener, and admin_listen is off")
+	if c.AdminListen == "" && !c.Webhooks.OnListen {
+		d.add(c.origins[key], key, "needs a listener, and admin_listen is off: turn it on, or set webhooks.on_listen")
 	}
 }
 

@@ -86,8 +86,9 @@ type Tracing struct {
 	Ratio       float64 // share of requests. Default 0.1
 }
 
-// Webhooks is how registries may tell of a push, at /webhooks/SECRET of AdminListen.
+// Webhooks is how registries may tell of a push, at /webhooks of AdminListen.
 type Webhooks struct {
+	OnListen   bool   // at Listen, too. Default false
 	Secret     Secret // from Secret or SecretFile; empty: no webhooks are received
 	SecretFile string
 }

@@ -216,7 +216,7 @@ func TestFaults(t *testing.T) {
 		{"webhooks: {secret: 'long enough but with spaces'}", `webhooks.secret: cannot be a part of a URL`},
 		{"webhooks: {secret_file: /none}", `webhooks.secret_file: open /none: no such file`},
 		{"webhooks: {secret: 0123456789abcdef, secret_file: /none}", `webhooks.secret_file: cannot be given together with secret`},
-		{"admin_listen: off\nwebhooks: {secret: 0123456789abcdef}", `webhooks.secret: needs the admin listener, and admin_listen is off`},
+		{"admin_listen: off\nwebhooks: {secret: 0123456789abcdef}", `webhooks.secret: needs a listener, and admin_listen is off`},
 		{"upstreams: {docker.io: , ghcr.io: {aliases: [index.docker.io]}}", `"index.docker.io" already means docker.io`},
 	} {
 		t.Run(tt.text, func(t *testing.T) {

@@ -186,8 +186,10 @@ func (t *Tracing) HeaderPairs() (map[string]string, error) {
 
 func (w *Webhooks) fields() []field {
 	return []field{
+		boolField("on_listen", &w.OnListen,
+			"Receives them at `listen`, too, so that `admin_listen` need not be reachable from where the registries are."),
 		secretField("secret", &w.Secret,
-			"Lets registries tell of a push, by a POST to /webhooks/SECRET of `admin_listen`: Docker Hub, GitHub, Quay, Harbor, ACR, ECR (EventBridge) and distribution. A tag that is known is then checked at once with one HEAD; nothing in the payload is believed. At least 16 letters, digits, `-` or `_`. Empty: off. Append `?upstream=NAME` for a registry that calls itself otherwise than in `upstreams`. Prefer `secret_file`."),
+			"Lets registries tell of a push, by a POST to /webhooks of `admin_listen`: Docker Hub, GitHub, Quay, Harbor, ACR, ECR (EventBridge) and distribution. A tag that is known is then checked at once with one HEAD; nothing in the payload is believed. At least 16 letters, digits, `-` or `_`. Empty: off. Who posts has to know it: as the key of the signature that GitHub sends (`X-Hub-Signature-256`), in the header `Authorization` (Harbor, ACR, EventBridge, distribution), or, where nothing else can be set, as the end of the path, /webhooks/SECRET, which proxies on the way may write down. Append `?upstream=NAME` for a registry that calls itself otherwise than in `upstreams`. Prefer `secret_file`."),
 		secretFileField("secret_file", &w.SecretFile, "File with that secret; a line break at its end is dropped."),
 	}
 }

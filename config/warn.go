@@ -43,11 +43,14 @@ func (w *warner) listeners() {
 			w.add("admin_listen", "the token comes to %s unencrypted: set admin_tls, or listen on a loopback address", c.AdminListen)
 		}
 		if !c.Webhooks.Secret.Empty() {
-			w.add("webhooks.secret", "it comes to %s unencrypted: set admin_tls, or have a proxy on this machine that speaks TLS", c.AdminListen)
+			w.add("webhooks.secret", "unless it signs, it comes to %s unencrypted: set admin_tls, or have a proxy on this machine that speaks TLS", c.AdminListen)
 		}
 	}
 	if OnLoopback(c.Listen) {
 		return
+	}
+	if c.Webhooks.OnListen && !c.Webhooks.Secret.Empty() && !c.TLS.Enabled() {
+		w.add("webhooks.on_listen", "unless it signs, the secret comes to %s unencrypted: set tls, or have a proxy on this machine that speaks TLS", c.Listen)
 	}
 	var names []string
 	for i := range c.Upstreams {

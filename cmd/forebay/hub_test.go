@@ -178,6 +178,23 @@ func TestWebhookMakesTheMirrorLookAtOnce(t *testing.T) {
 	}
 	hub.AssertClean(t) // nothing was called that the payload names
 
+	if status, err := hub.EmitWebhook(t.Context(), s.registry+"/webhooks/"+secret, "acme/app", "v1", hubtest.WebhookNormal); status == 202 || err != nil {
+		t.Errorf("webhook at listen, where none is received = %d, %v", status, err)
+	}
+
+	both := start(t, fmt.Sprintf("storage: {dir: %q}\nwebhooks: {on_listen: true, secret: %s}\nupstreams: {docker.io: {endpoints: [%q]}}\n", t.TempDir(), secret, hub.RegistryURL()))
+	for url, want := range map[string]int{both.registry + "/webhooks/" + secret: 202, both.admin + "/webhooks/" + secret: 202, both.registry + "/webhooks/wrong": 404, both.registry + "/webhooks": 404} {
+		if status, err := hub.EmitWebhook(t.Context(), url, "acme/app", "v1", hubtest.WebhookNormal); status != want || err != nil {
+			t.Errorf("webhook to %s = %d, %v; want %d", strings.ReplaceAll(url, secret, "SECRET"), status, err, want)
+		}
+	}
+	if status, body := get(t, both.registry+"/v2/acme/app/manifests/v1"); status != 200 {
+		t.Errorf("manifest beside webhooks = %d %s", status, body)
+	}
+	if status, _ := get(t, both.registry+"/api/v1/status"); status != 404 {
+		t.Errorf("the admin API at listen = %d, want 404", status)
+	}
+
 	off := start(t, fmt.Sprintf("storage: {dir: %q}\nupstreams: {docker.io: {endpoints: [%q]}}\n", t.TempDir(), hub.RegistryURL()))
 	if status, err := hub.EmitWebhook(t.Context(), off.admin+"/webhooks/"+secret, "acme/app", "v1", hubtest.WebhookNormal); status != 404 || err != nil {
 		t.Errorf("webhook where none are received = %d, %v; want 404", status, err)

@@ -102,9 +102,13 @@ func serve(ctx context.Context, c *config.Config, p command.Process) (err error)
 	}
 	ready := m.newReadiness(log)
 	m.watch(c, ready)
-	s, err := newServers(c, m.handler, admin.Options{
+	clients, webhooks := m.handler, newWebhooks(c, m.cache.Hint, log)
+	if c.Webhooks.OnListen {
+		clients = besides(clients, webhooks)
+	}
+	s, err := newServers(c, clients, admin.Options{
 		Ready: ready.ready, Ailing: m.cache.Store().Ailing, Metrics: m.metrics.Handler(), Profiles: c.AdminPprof, Version: b.version,
-		Webhooks: newWebhooks(c, m.cache.Hint, log), API: api, Page: dashboard,
+		Webhooks: webhooks, API: api, Page: dashboard,
 	}, ready, log)
 	if err != nil {
 		return err

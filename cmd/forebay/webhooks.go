@@ -35,6 +35,20 @@ func newWebhooks(c *config.Config, hint func(repo cache.Repo, tag string), log *
 	})
 }
 
+// besides serves webhooks, if there are any, beside what clients ask for.
+func besides(clients, webhooks http.Handler) http.Handler {
+	if webhooks == nil {
+		return clients
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if webhook.Is(r.URL.Path) {
+			webhooks.ServeHTTP(w, r)
+		} else {
+			clients.ServeHTTP(w, r)
+		}
+	})
+}
+
 // registryNames returns the name of the upstream for each name that its registry may
 // call itself by: the upstream's own, its aliases and the hosts of its endpoints.
 func registryNames(c *config.Config) map[string]string {

@@ -24,8 +24,8 @@ type Options struct {
 	Ailing  func() error
 	Metrics http.Handler // of /metrics
 	Version string
-	// Webhooks answers what is below /webhooks/; nil means that nothing is there. Registries
-	// post to it, with a secret in the path.
+	// Webhooks answers /webhooks and what is below it; nil means that nothing is there. Registries
+	// post to it, with a secret of its own.
 	Webhooks http.Handler
 	// API answers what is below /api/; nil means that nothing is there.
 	API *API
@@ -55,6 +55,7 @@ func New(o Options) http.Handler {
 	})
 	mux.Handle("GET /metrics", o.Metrics)
 	if o.Webhooks != nil {
+		mux.Handle("/webhooks", o.Webhooks)
 		mux.Handle("/webhooks/", o.Webhooks)
 	}
 	if o.API != nil {
@@ -79,7 +80,7 @@ func New(o Options) http.Handler {
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// Who posts to a webhook is elsewhere by its nature, and brings a secret of its own.
-		if o.Webhooks == nil || !strings.HasPrefix(r.URL.Path, "/webhooks/") {
+		if o.Webhooks == nil || r.URL.Path != "/webhooks" && !strings.HasPrefix(r.URL.Path, "/webhooks/") {
 			if err := o.API.guard.foreign(r); err != nil {
 				o.API.refuse(w, r, err)
 				return

@@ -227,11 +227,13 @@ func TestLoopbackAnswersOnlyThisMachineOrTheToken(t *testing.T) {
 func TestWebhooksComeFromElsewhere(t *testing.T) {
 	h := New(Options{Ready: func() error { return nil }, Metrics: figures(), API: openAPIFor(t, true, "0123456789abcdef"),
 		Webhooks: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusAccepted) })})
-	r := httptest.NewRequest(http.MethodPost, "http://hooks.example/webhooks/secret", strings.NewReader("{}"))
-	r.Header.Set("X-Forwarded-For", "192.0.2.60")
-	w := httptest.NewRecorder()
-	if h.ServeHTTP(w, r); w.Code != http.StatusAccepted {
-		t.Errorf("webhook through a proxy on this machine = %d, want it passed on", w.Code)
+	for path, want := range map[string]int{"/webhooks/secret": 202, "/webhooks": 202, "/webhooksx": 403, "/api/v1/webhooks/": 403, "//webhooks/": 403} {
+		r := httptest.NewRequest(http.MethodPost, "http://hooks.example"+path, strings.NewReader("{}"))
+		r.Header.Set("X-Forwarded-For", "192.0.2.60")
+		w := httptest.NewRecorder()
+		if h.ServeHTTP(w, r); w.Code != want {
+			t.Errorf("POST %s through a proxy on this machine = %d, want %d", path, w.Code, want)
+		}
 	}
 }
 

@@ -1,6 +1,9 @@
 package webhook
 
 import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
 	"io"
 	"net"
 	"net/http"
@@ -25,7 +28,7 @@ const secret = "correct-horse-battery"
 
 // receiver is a handler behind a real listener, and what it was told.
 type receiver struct {
-	url  string // without the secret
+	url  string // without the secret, with a slash at its end
 	logs *observer.ObservedLogs
 
 	mu    sync.Mutex
@@ -44,7 +47,7 @@ func newReceiver(t *testing.T) *receiver {
 	}})
 	server := httptest.NewServer(h)
 	t.Cleanup(server.Close)
-	r.url = server.URL + Path
+	r.url = server.URL + Path + "/"
 	return r
 }
 
@@ -54,12 +57,15 @@ func (r *receiver) told() []Tag {
 	return r.hints
 }
 
-// send makes one request and returns status and body of the answer.
-func send(t *testing.T, method, url, body string) (int, string) {
+// send makes one request and returns status and body of the answer; headers come in pairs.
+func send(t *testing.T, method, url, body string, headers ...string) (int, string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
+	}
+	for i := 0; i+1 < len(headers); i += 2 {
+		req.Header.Set(headers[i], headers[i+1])
 	}
 	transport := &http.Transport{DisableKeepAlives: true}
 	resp, err := transport.RoundTrip(req)
@@ -137,6 +143,67 @@ func TestOnlyTheSecretOpens(t *testing.T) {
 	}
 }
 
+func TestTheSecretCanBeInAHeaderOrSign(t *testing.T) {
+	const body = `{"docker_url":"quay.io/acme/app","updated_tags":["v1"]}`
+	sign := func(key, text string) string {
+		mac := hmac.New(sha256.New, []byte(key))
+		mac.Write([]byte(text))
+		return "sha256=" + hex.EncodeToString(mac.Sum(nil))
+	}
+	right := sign(secret, body)
+	for _, tt := range []struct {
+		path    string
+		headers []string
+		want    int
+	}{
+		{"", nil, 404},
+		{"", []string{"Authorization", secret}, 202}, // Harbor
+		{"", []string{"Authorization", "Bearer " + secret}, 202},
+		{"", []string{"Authorization", "bearer " + secret}, 202},
+		{"", []string{"Authorization", "Basic " + secret}, 404},
+		{"", []string{"Authorization", "Bearer " + secret + "x"}, 404},
+		{"", []string{"Authorization", "Bearer"}, 404},
+		{"", []string{"Authorization", "Bearer "}, 404},
+		{"", []string{signatureHeader, right}, 202},
+		{"", []string{signatureHeader, strings.ToUpper(right)}, 404},
+		{"", []string{signatureHeader, "sha256=" + strings.ToUpper(right[7:])}, 202},
+		{"", []string{signatureHeader, right[7:]}, 404},
+		{"", []string{signatureHeader, right[:len(right)-2]}, 404},
+		{"", []string{signatureHeader, "sha256="}, 404},
+		{"", []string{signatureHeader, "sha256=zz"}, 404},
+		{"", []string{signatureHeader, "sha1=" + right[7:]}, 404},
+		{"", []string{signatureHeader, sign("another secret of it", body)}, 404},
+		{"", []string{signatureHeader, sign(secret, body+" ")}, 404},
+		{"", []string{signatureHeader, sign("", body)}, 404},
+		{"", []string{signatureHeader, right, "Authorization", "Bearer wrong"}, 404},
+		{"", []string{signatureHeader, "sha256=00", "Authorization", "Bearer " + secret}, 202}, // the one is enough
+		{"wrong", []string{signatureHeader, right}, 404},
+		{"wrong", []string{"Authorization", "Bearer " + secret}, 404},
+		{secret, []string{"Authorization", "Bearer wrong"}, 202},
+	} {
+		r := newReceiver(t)
+		for _, slash := range []bool{true, false} {
+			url := r.url + tt.path
+			if !slash && tt.path == "" {
+				url = strings.TrimSuffix(url, "/")
+			}
+			before := len(r.told())
+			status, text := send(t, http.MethodPost, url, body, tt.headers...)
+			if got := len(r.told()) - before; status != tt.want || (got == 1) != (tt.want == 202) || strings.Contains(text, secret) {
+				t.Errorf("POST %s with %q = %d %s and %d hints, want %d", url, tt.headers, status, text, got, tt.want)
+			}
+		}
+	}
+}
+
+func TestOnlyWhatIsBelowThePathIsTheHandlers(t *testing.T) {
+	for path, want := range map[string]bool{"/webhooks": true, "/webhooks/": true, "/webhooks/x": true, "/webhooksx": false, "/v2/": false, "/": false, "": false} {
+		if got := Is(path); got != want {
+			t.Errorf("Is(%q) = %t", path, got)
+		}
+	}
+}
+
 func TestUpstreamCanBeNamedInTheQuery(t *testing.T) {
 	r := newReceiver(t)
 	send(t, http.MethodPost, r.url+secret+"?upstream=harbor.corp", `{"events":[{"action":"push","target":{"repository":"acme/app","tag":"v1"},"request":{"host":"10.0.0.7:8080"}}]}`)
@@ -171,7 +238,7 @@ func TestPayloadThatNeverEndsIsLeft(t *testing.T) {
 		done := make(chan error)
 		go func() { done <- server.Serve(&pipe{server: side, done: make(chan struct{})}) }()
 		start := time.Now()
-		if _, err := io.WriteString(client, "POST "+Path+secret+" HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{"); err != nil {
+		if _, err := io.WriteString(client, "POST "+Path+"/"+secret+" HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{"); err != nil {
 			t.Fatal(err)
 		}
 		answer, err := io.ReadAll(client)
