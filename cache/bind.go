@@ -38,7 +38,7 @@ func (c *Cache) resolve(ctx context.Context, o *origin, repo Repo, name string, 
 		return resolved{}, true, err
 	}
 	if since.IsZero() && !c.calls.resolves.Running(k) { // nothing is known of the tag
-		if err := c.limits.ask(ctx, repo); err != nil {
+		if err := c.limits.Ask(ctx, repo.Upstream, repo.Name); err != nil {
 			return resolved{}, false, err
 		}
 	}

@@ -24,6 +24,7 @@ import (
 	"forebay/cache/fill"
 	"forebay/cache/image"
 	"forebay/cache/store"
+	"forebay/internal/allowance"
 	"forebay/internal/flight"
 	"forebay/internal/lane"
 	"forebay/internal/pull"
@@ -80,7 +81,7 @@ type Options struct {
 	// CancelAbandoned ends a fill when its last reader leaves; what was fetched is kept
 	// for a later resume. By default fills finish.
 	CancelAbandoned bool
-	Limits          Limits // of one client
+	Limits          allowance.Limits // of one client
 	// Pins are patterns of "docker.io/library/nginx:1.27": images of tags that match are not evicted.
 	Pins []string
 }
@@ -102,7 +103,7 @@ type Cache struct {
 	fills  *fill.Set
 	calls  calls
 	known  known
-	limits limiter
+	limits *allowance.Clients
 	hints  hints
 	wanted wantedList
 	counts counts
@@ -181,7 +182,7 @@ func Open(o Options) (*Cache, error) {
 	}
 	c.calls.blobs.Abandons = true // a HEAD that nobody waits for is worth nothing
 	c.known = newKnown(o.NegativeTTL)
-	c.limits = newLimiter(o.Limits)
+	c.limits = allowance.New(o.Limits)
 	if c.images, err = image.New(kept, o.Pins, c.Configured); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}

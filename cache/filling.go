@@ -80,7 +80,7 @@ func (c *Cache) joinFill(ctx context.Context, from source, d v1.Hash, proven, ow
 			return nil, nil, &pull.Error{Kind: pull.Invalid, Upstream: from.repo.Upstream, Op: "get blob " + from.repo.Name + "@" + d.String(),
 				Message: "the upstream sent content with another digest twice in a row"}
 		}
-		ended, err := c.limits.beginFill(ctx, from.repo)
+		ended, err := c.limits.Begin(ctx, from.repo.Upstream, from.repo.Name)
 		if err != nil {
 			return nil, nil, err
 		}

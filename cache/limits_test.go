@@ -10,12 +10,13 @@ import (
 	"time"
 
 	"forebay/cache/store"
+	"forebay/internal/allowance"
 	"forebay/internal/pull"
 	"forebay/test/cachetest"
 )
 
 // openLimited opens a cache with limits.
-func openLimited(t *testing.T, r Upstream, l Limits) *Cache {
+func openLimited(t *testing.T, r Upstream, l allowance.Limits) *Cache {
 	t.Helper()
 	c, err := Open(Options{
 		Store: store.Options{Dir: t.TempDir()}, Limits: l,
@@ -39,7 +40,7 @@ func TestOneClientAsksForSoMuchThatIsNew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := cachetest.NewRegistry()
 		r.Push(hub.Name, "kept", cachetest.ManifestOf("kept"))
-		c := openLimited(t, r, Limits{NewPerMinute: 60})
+		c := openLimited(t, r, allowance.Limits{NewPerMinute: 60})
 		defer closeCache(t, c)
 		crawler, node := pull.WithClient(t.Context(), "10.0.0.66"), pull.WithClient(t.Context(), "10.0.0.7")
 		if _, err := c.Manifest(node, hub, "kept", false); err != nil {
@@ -90,7 +91,7 @@ func TestOneClientSpendsSoManyPulls(t *testing.T) {
 		for i := range 12 {
 			r.Push(hub.Name, strconv.Itoa(i), cachetest.ManifestOf(strconv.Itoa(i)))
 		}
-		c := openLimited(t, r, Limits{Pulls: 10})
+		c := openLimited(t, r, allowance.Limits{Pulls: 10})
 		defer closeCache(t, c)
 		ctx := pull.WithClient(t.Context(), "10.0.0.66")
 		for i := range 10 {
@@ -108,7 +109,7 @@ func TestOneClientSpendsSoManyPulls(t *testing.T) {
 		if _, err := c.Manifest(pull.WithClient(t.Context(), "10.0.0.7"), hub, "11", false); err != nil {
 			t.Errorf("another client: %v", err)
 		}
-		time.Sleep(pullWindow / 10)
+		time.Sleep(allowance.Window / 10)
 		if _, err := c.Manifest(ctx, hub, "10", false); err != nil {
 			t.Errorf("after its time: %v", err)
 		}
@@ -121,7 +122,7 @@ func TestOneClientSpendsSoManyPulls(t *testing.T) {
 func TestOneClientHasSoManyDownloads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := cachetest.NewRegistry()
-		c := openLimited(t, hanging{r, hub.Name}, Limits{Fills: 3})
+		c := openLimited(t, hanging{r, hub.Name}, allowance.Limits{Fills: 3})
 		defer closeCache(t, c)
 		ctx, leave := context.WithCancel(pull.WithClient(t.Context(), "10.0.0.66"))
 		defer leave()
@@ -139,7 +140,7 @@ func TestOneClientHasSoManyDownloads(t *testing.T) {
 		leave()
 		all.Wait()
 		synctest.Wait()
-		if n := c.limits.of(ctx).fills.Load(); n != 0 {
+		if n := c.limits.Running(ctx); n != 0 {
 			t.Errorf("%d downloads are counted when all have ended", n)
 		}
 	})

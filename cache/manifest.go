@@ -9,6 +9,7 @@ import (
 
 	"forebay/cache/index"
 	"forebay/cache/store"
+	"forebay/internal/allowance"
 	"forebay/internal/logkey"
 	"forebay/internal/manifest"
 	"forebay/internal/pull"
@@ -72,6 +73,17 @@ func (c *Cache) ask(ctx context.Context, o *origin, repo Repo, ref string) (reso
 	return resolved{desc: desc, bytes: b}, err
 }
 
+// spend takes a pull from what the client may have. The last of a registry's are for repositories
+// of which something has come here.
+func (c *Cache) spend(ctx context.Context, o *origin, repo Repo) error {
+	if pull.Client(ctx) != "" && o.atLastShare() {
+		if pulled, err := c.store.Index.Holds(repo); !pulled && err == nil {
+			return allowance.Refused(repo.Upstream, repo.Name, "what is left of its limit is for repositories that were pulled before", time.Minute)
+		}
+	}
+	return c.limits.Spend(ctx, repo.Upstream, repo.Name)
+}
+
 // getManifest asks the upstream for a manifest.
 func (c *Cache) getManifest(ctx context.Context, o *origin, repo Repo, ref string) (v1.Descriptor, []byte, error) {
 	desc, b, err := o.Upstream.Manifest(ctx, repo.Name, ref)
@@ -105,7 +117,7 @@ func (c *Cache) byDigest(ctx context.Context, o *origin, repo Repo, d v1.Hash, h
 			}
 			return &Manifest{Desc: desc, Result: Hit}, nil
 		}
-		if err := c.limits.ask(ctx, repo); err != nil {
+		if err := c.limits.Ask(ctx, repo.Upstream, repo.Name); err != nil {
 			return nil, err
 		}
 		// A HEAD is free: it proves the right, and moves no bytes.

@@ -104,7 +104,7 @@ func (c *Cache) headBlob(ctx context.Context, o *origin, repo Repo, d v1.Hash) (
 		return 0, false, err
 	}
 	if !c.calls.blobs.Running(key) {
-		if err := c.limits.ask(ctx, repo); err != nil {
+		if err := c.limits.Ask(ctx, repo.Upstream, repo.Name); err != nil {
 			return 0, false, err
 		}
 	}

@@ -14,6 +14,8 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/net/http/httpguts"
+
+	"forebay/config/unit"
 )
 
 // kind is the shape of a setting in YAML.
@@ -202,7 +204,7 @@ func (l *Limits) fields() []field {
 			"Requests in six hours that registries count as pulls. The last quarter of an upstream's `budget.reserve` goes only to repositories that are known here, whatever this says. 0: no limit."),
 		intField("fills", &l.Fills, 0, 1_000_000, "Downloads that a client has begun and that are in progress. 0: no limit."),
 		{name: "bytes_per_second", what: "a number of bytes, such as `100MiB`", doc: "Bytes that are sent to it in a second. 0: no limit.",
-			set: into(&l.BytesPerSecond, parseSize), get: func() []string { return []string{formatSize(l.BytesPerSecond)} }},
+			set: into(&l.BytesPerSecond, unit.ParseSize), get: func() []string { return []string{unit.FormatSize(l.BytesPerSecond)} }},
 	}
 }
 
@@ -331,17 +333,17 @@ func secretField(name string, p *Secret, doc string) field {
 func durationField(name string, p *time.Duration, least, most time.Duration, doc string) field {
 	return field{name: name, what: "a duration", doc: doc,
 		set: func(s string) error {
-			d, err := parseDuration(s)
+			d, err := unit.ParseDuration(s)
 			if err != nil {
 				return err
 			}
 			if d < least || d > most {
-				return fmt.Errorf("%s is out of range: use %s to %s", formatDuration(d), formatDuration(least), formatDuration(most))
+				return fmt.Errorf("%s is out of range: use %s to %s", unit.FormatDuration(d), unit.FormatDuration(least), unit.FormatDuration(most))
 			}
 			*p = d
 			return nil
 		},
-		get: func() []string { return []string{formatDuration(*p)} }}
+		get: func() []string { return []string{unit.FormatDuration(*p)} }}
 }
 
 // sizeLeast is the least max_size: a store that cannot hold a layer or two is a mistake.
@@ -354,12 +356,12 @@ func sizeField(name string, p *int64, least int64, doc string) field {
 				*p = 0
 				return nil
 			}
-			n, err := parseSize(s)
+			n, err := unit.ParseSize(s)
 			if err != nil {
 				return fmt.Errorf("%w, or auto", err)
 			}
 			if n < least {
-				return fmt.Errorf("%s is too small: use at least %s", formatSize(n), formatSize(least))
+				return fmt.Errorf("%s is too small: use at least %s", unit.FormatSize(n), unit.FormatSize(least))
 			}
 			*p = n
 			return nil
@@ -368,7 +370,7 @@ func sizeField(name string, p *int64, least int64, doc string) field {
 			if *p == 0 {
 				return []string{"auto"}
 			}
-			return []string{formatSize(*p)}
+			return []string{unit.FormatSize(*p)}
 		}}
 }
 

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"forebay/config/unit"
 )
 
 // FuzzLoad checks that no file makes Load panic or hang, that a fault always says
@@ -48,14 +50,14 @@ func FuzzValues(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		if d, err := parseDuration(s); err == nil {
-			if again, err := parseDuration(formatDuration(d)); err != nil || again != d {
-				t.Errorf("parseDuration(%q) = %d, written as %q, read as %d, %v", s, d, formatDuration(d), again, err)
+		if d, err := unit.ParseDuration(s); err == nil {
+			if again, err := unit.ParseDuration(unit.FormatDuration(d)); err != nil || again != d {
+				t.Errorf("unit.ParseDuration(%q) = %d, written as %q, read as %d, %v", s, d, unit.FormatDuration(d), again, err)
 			}
 		}
-		if n, err := parseSize(s); err == nil {
-			if again, err := parseSize(formatSize(n)); err != nil || again != n || n < 0 {
-				t.Errorf("parseSize(%q) = %d, written as %q, read as %d, %v", s, n, formatSize(n), again, err)
+		if n, err := unit.ParseSize(s); err == nil {
+			if again, err := unit.ParseSize(unit.FormatSize(n)); err != nil || again != n || n < 0 {
+				t.Errorf("unit.ParseSize(%q) = %d, written as %q, read as %d, %v", s, n, unit.FormatSize(n), again, err)
 			}
 		}
 		for name, parse := range map[string]func(string) (string, error){

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"forebay/config/unit"
 )
 
 // DefaultFile is read when no file is named, if it is there.
@@ -103,7 +105,7 @@ func readBounded(name string) ([]byte, error) {
 		return nil, err
 	}
 	if len(text) > fileMost {
-		return nil, fmt.Errorf("%q is larger than %s", name, formatSize(fileMost))
+		return nil, fmt.Errorf("%q is larger than %s", name, unit.FormatSize(fileMost))
 	}
 	return text, nil
 }

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"forebay/config/unit"
 )
 
 // S3 is a bucket behind the storage folder. It is off while Bucket is empty.
@@ -125,7 +127,7 @@ func (d *decoder) checkS3() {
 		fault("kms_key_id", "needs sse: aws:kms beside it")
 	}
 	if s.MaxAge != 0 && s.MaxAge < day {
-		fault("max_age", "%s is too short: use at least 1d, or 0 for never", formatDuration(s.MaxAge))
+		fault("max_age", "%s is too short: use at least 1d, or 0 for never", unit.FormatDuration(s.MaxAge))
 	}
 	if s.CAFile != "" {
 		switch text, err := readBounded(s.CAFile); {

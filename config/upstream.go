@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"forebay/config/unit"
 	"forebay/internal/registries"
 )
 
@@ -304,7 +305,7 @@ func parseForever(s string) (time.Duration, error) {
 	if s == "forever" {
 		return Forever, nil
 	}
-	d, err := parseDuration(s)
+	d, err := unit.ParseDuration(s)
 	if err != nil {
 		return 0, fmt.Errorf("%w, or forever", err)
 	}
@@ -318,7 +319,7 @@ func formatForever(d time.Duration) string {
 	case unsetTTL:
 		return ""
 	}
-	return formatDuration(d)
+	return unit.FormatDuration(d)
 }
 
 // percentField is a share, from 0 to 1, written as a percentage.

@@ -19,6 +19,7 @@ import (
 	"forebay/cache/upkeep"
 	"forebay/config"
 	"forebay/internal/activity"
+	"forebay/internal/allowance"
 	"forebay/internal/command"
 	"forebay/internal/metrics"
 	"forebay/internal/wire"
@@ -214,7 +215,7 @@ func openCache(c *config.Config, upstreams map[string]cache.UpstreamOptions, buc
 		RevalidateTimeout: c.RevalidateTimeout,
 		NegativeTTL:       negative,
 		CancelAbandoned:   c.OnAbandon == config.AbandonCancel,
-		Limits:            cache.Limits{NewPerMinute: c.Limits.NewPerMinute, Pulls: c.Limits.Pulls, Fills: c.Limits.Fills},
+		Limits:            allowance.Limits{NewPerMinute: c.Limits.NewPerMinute, Pulls: c.Limits.Pulls, Fills: c.Limits.Fills},
 	})
 	if err != nil {
 		return nil, openError(c, fmt.Errorf("open storage: %w", err))

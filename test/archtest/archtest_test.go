@@ -100,7 +100,7 @@ func (s source) at(node ast.Node) string {
 
 // leaf are the packages that every other may import.
 func leaf() []string {
-	return []string{"internal/pull", "internal/wire", "internal/logkey", "internal/sums", "internal/tally", "internal/tracing", "internal/statefile", "internal/flight", "internal/lane", "internal/manifest", "internal/registries"}
+	return []string{"internal/pull", "internal/wire", "internal/logkey", "internal/sums", "internal/tally", "internal/tracing", "internal/statefile", "internal/flight", "internal/lane", "internal/allowance", "internal/manifest", "internal/registries"}
 }
 
 // anything lets a package import all others.
@@ -110,7 +110,7 @@ const anything = "*"
 func importTable() map[string][]string {
 	return map[string][]string{
 		"cmd/forebay": {anything},
-		"config":      {"internal/registries", "internal/wire"},
+		"config":      {"internal/registries", "config/unit", "internal/wire"},
 
 		// The cache and its floors: each knows those below it.
 		"proxy":        append(leaf(), "cache", "cache/store"), // the latter its tests
@@ -143,6 +143,8 @@ func importTable() map[string][]string {
 
 		"internal/flight":     {},
 		"internal/lane":       {"internal/pull"},
+		"internal/allowance":  {"internal/pull"},
+		"config/unit":         {"internal/wire"},
 		"internal/manifest":   {"internal/wire"},
 		"internal/logkey":     {},
 		"internal/registries": {},
