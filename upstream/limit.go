@@ -52,7 +52,7 @@ func (k limitKind) String() string {
 // body: then the content type must do.
 func kindOfLimit(a *ask, h http.Header, doc wire.ErrorDoc) limitKind {
 	rate, ok := wire.ParseRateLimit(h)
-	structured := doc.Document || (a.method == http.MethodHead && strings.HasSuffix(contentType(h), "json"))
+	structured := doc.Document || (a.method == http.MethodHead && strings.HasSuffix(wire.MediaType(h.Get("Content-Type")), "json"))
 	switch {
 	case a.manifest && ok && rate.Remaining == 0:
 		return pullLimit

@@ -6,19 +6,24 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"forebay/internal/logkey"
+	"forebay/internal/manifest"
 	"forebay/internal/pull"
 	"forebay/internal/sums"
 	"forebay/internal/wire"
 )
 
-// manifestMax bounds a manifest, as registries do (OCI distribution specification,
-// "Pushing manifests": at least 4 MiB).
-const manifestMax = 4 << 20
+// acceptManifests is sent for every manifest, whatever the client can take: Docker Hub
+// and others convert or hide what a request does not list.
+var acceptManifests = strings.Join([]string{
+	string(types.OCIImageIndex), string(types.DockerManifestList),
+	string(types.OCIManifestSchema1), string(types.DockerManifestSchema2),
+}, ", ")
 
 // digestHeader names the digest of a manifest.
 const digestHeader = "Docker-Content-Digest"
@@ -56,11 +61,11 @@ func (r *Registry) Resolve(ctx context.Context, repo, ref string) (v1.Descriptor
 // headDescriptor reads a manifest's descriptor from headers. want is the digest that was
 // asked for, or zero.
 func headDescriptor(ans *answer, want v1.Hash) (v1.Descriptor, error) {
-	desc := v1.Descriptor{MediaType: types.MediaType(contentType(ans.Header)), Size: ans.ContentLength, Digest: want}
+	desc := v1.Descriptor{MediaType: types.MediaType(wire.MediaType(ans.Header.Get("Content-Type"))), Size: ans.ContentLength, Digest: want}
 	named := ans.Header.Get(digestHeader)
 	found, err := wire.ParseDigest(named)
 	switch {
-	case !namesManifest(desc.MediaType):
+	case !manifest.IsType(desc.MediaType):
 		return desc, fmt.Errorf("HEAD gives the content type %q", wire.Redact(string(desc.MediaType)))
 	case desc.Size <= 0 || wire.ContentEncoding(ans.Header) != "":
 		return desc, errors.New("HEAD gives no size")
@@ -95,7 +100,7 @@ func (r *Registry) manifestOnce(ctx context.Context, repo, ref string) (v1.Descr
 		return v1.Descriptor{}, nil, err
 	}
 	for try := 1; ; try++ {
-		p, err := r.fetch(ctx, a, manifestMax)
+		p, err := r.fetch(ctx, a, manifest.MaxBytes)
 		if err != nil {
 			return v1.Descriptor{}, nil, err
 		}
@@ -171,7 +176,7 @@ func verified(p *page, want v1.Hash) (v1.Descriptor, []byte, error) {
 	if expect != (v1.Hash{}) && digest != expect && digestOf(expect.Algorithm, p.raw) == expect {
 		body, digest = p.raw, expect // Content-Encoding described what is stored, not the transfer
 	}
-	mediaType, err := manifestType(p.header, body)
+	mediaType, err := manifest.TypeOf(p.header.Get("Content-Type"), body)
 	desc := v1.Descriptor{MediaType: mediaType, Digest: digest, Size: int64(len(body))}
 	if expect != (v1.Hash{}) && digest != expect {
 		mismatch := fmt.Errorf("%w: got %s, want %s", pull.ErrDigest, digest, expect)

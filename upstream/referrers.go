@@ -11,6 +11,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
+	"forebay/internal/manifest"
 	"forebay/internal/pull"
 	"forebay/internal/wire"
 )
@@ -87,7 +88,7 @@ func (r *Registry) preferred(a *ask) *endpoint {
 // readReferrers reads one page of the referrers API. Anything but an index, such as the
 // login page that Artifact Registry has redirected to, means that there is no such API.
 func (r *Registry) readReferrers(a *ask, p *page) ([]json.RawMessage, error) {
-	if got := contentType(p.header); got != string(types.OCIImageIndex) {
+	if got := wire.MediaType(p.header.Get("Content-Type")); got != string(types.OCIImageIndex) {
 		return nil, r.fail(a, pull.Unsupported, fmt.Errorf("content type %q is no index's", wire.Redact(got))).err
 	}
 	list, err := readIndex(p.body)
@@ -109,7 +110,7 @@ func (r *Registry) taggedReferrers(ctx context.Context, a *ask, repo string, d v
 	case err != nil:
 		return nil, err
 	}
-	if shapeOf(desc.MediaType) != indexShape {
+	if !manifest.IsIndexType(string(desc.MediaType)) {
 		return nil, r.broken(a, "tag %s is no index", tag).err
 	}
 	list, err := readIndex(body)

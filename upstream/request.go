@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
-	"strings"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -322,11 +321,4 @@ func discard(resp *http.Response) {
 		}
 	}
 	resp.Body.Close()
-}
-
-// contentType returns the media type of a Content-Type header, without parameters, in
-// lower case.
-func contentType(h http.Header) string {
-	t, _, _ := strings.Cut(h.Get("Content-Type"), ";")
-	return strings.ToLower(strings.TrimSpace(t))
 }

@@ -2,7 +2,8 @@
 //
 // It promises to read whatever clients can use, of every age and family, and never to
 // follow what an image says without a bound. Nothing of it is trusted: a digest that cannot
-// be one is passed over, and a name is for people.
+// be one is passed over, a name is for people, and a document that two clients could take for two
+// different things has no type ([TypeOf]).
 package manifest
 
 import (

@@ -1,24 +1,15 @@
-package upstream
+package manifest
 
 import (
 	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
-	"strings"
 
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"forebay/internal/wire"
 )
-
-// acceptManifests is sent for every manifest, whatever the client can take: Docker Hub
-// and others convert or hide what a request does not list.
-var acceptManifests = strings.Join([]string{
-	string(types.OCIImageIndex), string(types.DockerManifestList),
-	string(types.OCIManifestSchema1), string(types.DockerManifestSchema2),
-}, ", ")
 
 // ociArtifact was in a release candidate of OCI 1.1, and pushed by some tools.
 const ociArtifact types.MediaType = "application/vnd.oci.artifact.manifest.v1+json"
@@ -45,11 +36,11 @@ func shapeOf(t types.MediaType) shape {
 	return 0
 }
 
-// manifestType returns the media type of a manifest from its header, its own mediaType
+// TypeOf returns the media type of a manifest from its Content-Type, its own mediaType
 // and its structure, which must agree: a document that one client takes for an index
 // and another for an image is an attack (CVE-2021-41190).
-func manifestType(header http.Header, body []byte) (types.MediaType, error) {
-	claimed := types.MediaType(contentType(header))
+func TypeOf(contentType string, body []byte) (types.MediaType, error) {
+	claimed := types.MediaType(wire.MediaType(contentType))
 	if claimed == types.DockerManifestSchema1 || claimed == types.DockerManifestSchema1Signed {
 		return "", errors.New("it is a schema 1 manifest, which is not supported")
 	}
@@ -57,7 +48,7 @@ func manifestType(header http.Header, body []byte) (types.MediaType, error) {
 	if err != nil {
 		return "", err
 	}
-	if !namesManifest(claimed) {
+	if !IsType(claimed) {
 		if claimed != "" && !generic(claimed) {
 			return "", fmt.Errorf("content type %q is no manifest's", wire.Redact(string(claimed)))
 		}
@@ -74,7 +65,8 @@ func manifestType(header http.Header, body []byte) (types.MediaType, error) {
 	return claimed, nil
 }
 
-func namesManifest(t types.MediaType) bool { return shapeOf(t) != 0 }
+// IsType reports whether a media type is a manifest's or an index's.
+func IsType(t types.MediaType) bool { return shapeOf(t) != 0 }
 
 // generic reports whether a content type says nothing about what is in the document.
 func generic(t types.MediaType) bool {
