@@ -25,7 +25,7 @@ func (c *Cache) getTag(ctx context.Context, o *origin, repo Repo, name string) (
 		if err != nil {
 			return nil, err
 		}
-		return m, c.bind(repo, name, desc)
+		return m, c.bind(ctx, repo, name, desc)
 	})
 	return m, err
 }
@@ -59,22 +59,27 @@ func (c *Cache) resolve(ctx context.Context, o *origin, repo Repo, name string, 
 		if r.bytes == nil {
 			c.claim(o, repo, store.ManifestLink(r.desc))
 		}
-		err = c.bind(repo, name, r.desc)
+		err = c.bind(ctx, repo, name, r.desc)
 		r.stale = pull.TakeStale(&r.desc)
 		return r, err
 	})
 }
 
 // bind notes that a tag points to desc now, which gives no right to that. It is recorded when the
-// repository has a right to the manifest, or the tag is recorded already: anybody can ask for
-// any number of tags by HEAD, and those are kept in memory only, until their manifest comes. An
-// index that cannot be written does not keep the client from its answer.
-func (c *Cache) bind(repo Repo, name string, desc v1.Descriptor) error {
-	return c.BindAt(repo, name, desc, time.Now())
+// repository has a right to the manifest, the tag is recorded already, or the mirror wants it for
+// itself: any client can ask for any number of tags by HEAD, and those are kept in memory only,
+// until their manifest comes. An index that cannot be written does not keep the client from its
+// answer.
+func (c *Cache) bind(ctx context.Context, repo Repo, name string, desc v1.Descriptor) error {
+	return c.bindAt(repo, name, desc, time.Now(), pull.Client(ctx) == "")
 }
 
-// BindAt is bind for what was found at a time in the past.
-func (c *Cache) BindAt(repo Repo, name string, desc v1.Descriptor, now time.Time) error {
+// BindAt records what a tag was found to point to at a time in the past, by the operator's word.
+func (c *Cache) BindAt(repo Repo, name string, desc v1.Descriptor, at time.Time) error {
+	return c.bindAt(repo, name, desc, at, true)
+}
+
+func (c *Cache) bindAt(repo Repo, name string, desc v1.Descriptor, now time.Time, record bool) error {
 	stale := pull.TakeStale(&desc)
 	old, err := c.tag(repo, name)
 	if err != nil {
@@ -90,7 +95,7 @@ func (c *Cache) BindAt(repo Repo, name string, desc v1.Descriptor, now time.Time
 			c.moved(old, desc)
 		}
 	}
-	s.recorded = old != nil && old.recorded || c.store.Linked(repo, index.Manifest, desc.Digest)
+	s.recorded = record || old != nil && old.recorded || c.store.Linked(repo, index.Manifest, desc.Digest)
 	if s.recorded {
 		err = c.store.Record(func(b *index.Batch) error { return b.PutTag(repo, name, s.Tag) })
 	} else {

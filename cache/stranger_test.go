@@ -422,7 +422,7 @@ func TestTagsThatOnlyHeadsAskedForAreNotRecorded(t *testing.T) {
 	defer closeCache(t, c)
 	for range 2 {
 		for i := range 200 {
-			if _, err := c.Manifest(t.Context(), hub, "t"+strconv.Itoa(i), true); err != nil {
+			if _, err := c.Manifest(pull.WithClient(t.Context(), "10.0.0.66"), hub, "t"+strconv.Itoa(i), true); err != nil {
 				t.Fatal(err)
 			}
 		}

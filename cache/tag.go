@@ -217,7 +217,7 @@ func (r *tagRequest) confirm(ctx context.Context) error {
 			c.known.moved.add(name, err)
 			return resolved{}, err
 		}
-		return resolved{desc: desc}, c.bind(r.repo, r.name, desc)
+		return resolved{desc: desc}, c.bind(ctx, r.repo, r.name, desc)
 	})
 	if err != nil {
 		return err

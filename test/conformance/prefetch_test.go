@@ -251,6 +251,7 @@ func TestWantedListIsBoundedAndSurvives(t *testing.T) {
 	c := open()
 	ctx := onbehalf.WithClient(t.Context(), "10.0.0.1")
 	for i := range 10_050 {
+		ctx := onbehalf.WithClient(t.Context(), fmt.Sprintf("10.0.1.%d", i%20)) // one alone adds a tenth
 		name := fmt.Sprintf("library/%s-%d", strings.Repeat("x", 200), i)
 		if _, err := c.Manifest(ctx, cache.Repo{Upstream: "docker.io", Name: name}, "1", i%2 == 0); err == nil {
 			t.Fatal("it is served")
