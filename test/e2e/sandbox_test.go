@@ -31,16 +31,17 @@ const (
 )
 
 // hubHosts are the names of Docker Hub that a client or a mirror dials, each with
-// the loopback address to which it leads inside the sandbox (front_test.go).
+// the address of the loopback device to which it leads inside the sandbox (front_test.go). They
+// are not of 127.0.0.0/8, where the mirror would not believe that Docker Hub is.
 var hubHosts = []struct{ addr, name string }{
-	{"127.0.0.71", "registry-1.docker.io"},
-	{"127.0.0.72", "auth.docker.io"},
-	{"127.0.0.73", "production.cloudflare.docker.com"},
-	{"127.0.0.74", "docker-images-prod.6aa30f8b08e16409b46e0173d6de2f56.r2.cloudflarestorage.com"},
-	{"127.0.0.75", "production.cloudfront.docker.com"},
-	{"127.0.0.76", "index.docker.io"},
-	{"127.0.0.77", "docker.io"},
-	{"127.0.0.78", "hub.docker.com"},
+	{"203.0.113.71", "registry-1.docker.io"},
+	{"203.0.113.72", "auth.docker.io"},
+	{"203.0.113.73", "production.cloudflare.docker.com"},
+	{"203.0.113.74", "docker-images-prod.6aa30f8b08e16409b46e0173d6de2f56.r2.cloudflarestorage.com"},
+	{"203.0.113.75", "production.cloudfront.docker.com"},
+	{"203.0.113.76", "index.docker.io"},
+	{"203.0.113.77", "docker.io"},
+	{"203.0.113.78", "hub.docker.com"},
 }
 
 // inSandbox never returns in init, whose work it does.
@@ -179,7 +180,7 @@ func coverFile(work, path, text string) error {
 	return nil
 }
 
-// loopbackUp does what "ip link set lo up" does.
+// loopbackUp does what "ip link set lo up" does, and gives it the network of hubHosts.
 func loopbackUp() error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -194,5 +195,24 @@ func loopbackUp() error {
 		return err
 	}
 	ifr.SetUint16(ifr.Uint16() | unix.IFF_UP)
-	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, ifr)
+	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, ifr); err != nil {
+		return err
+	}
+	// "ip addr add 203.0.113.1/24 dev lo": all addresses of a network on it are its own.
+	for _, set := range []struct {
+		request uint
+		addr    []byte
+	}{{unix.SIOCSIFADDR, []byte{203, 0, 113, 1}}, {unix.SIOCSIFNETMASK, []byte{255, 255, 255, 0}}} {
+		alias, err := unix.NewIfreq("lo:1")
+		if err != nil {
+			return err
+		}
+		if err := alias.SetInet4Addr(set.addr); err != nil {
+			return err
+		}
+		if err := unix.IoctlIfreq(fd, set.request, alias); err != nil {
+			return err
+		}
+	}
+	return nil
 }
