@@ -9,6 +9,7 @@
 //
 //	blobs/<algorithm>/<2 hex>/<hex>     committed, mode 0444
 //	partial/<algorithm>-<hex>           a fill in progress or to be resumed
+//	partial/sha256-<random>@unnamed     content whose digest is not known yet; removed at Open
 //	partial/<algorithm>-<hex>.json      what that partial file holds, see [State]
 //	partial/*.tmp, partial/*.gone       on their way in and out; removed at Open
 //	forebay.lock                        held by the one process that uses the folder
@@ -130,7 +131,8 @@ func (s *Store) prepare() (err error) {
 // removeLeftovers removes temporary files. Nobody else writes here while we hold the lock.
 func (s *Store) removeLeftovers() (n int, err error) {
 	err = s.entries(partialDir, func(e fs.DirEntry) error {
-		if !strings.HasSuffix(e.Name(), tmpSuffix) && !strings.HasSuffix(e.Name(), goneSuffix) {
+		left := func(suffix string) bool { return strings.HasSuffix(e.Name(), suffix) }
+		if !left(tmpSuffix) && !left(goneSuffix) && !left("@"+unnamedOwner) {
 			return nil
 		}
 		n++

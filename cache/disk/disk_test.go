@@ -352,6 +352,45 @@ func TestDamagedMetadataStartsAfresh(t *testing.T) {
 	}
 }
 
+func TestUnnamedContentGetsItsNameAtTheEnd(t *testing.T) {
+	dir := t.TempDir()
+	s, err := disk.Open(dir, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := storetest.SHA256([]byte("x"))
+	for range 2 { // the second replaces the first, and one more stays as a kill leaves it
+		p, err := s.Unnamed()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := p.WriteAt([]byte("x"), 0); err != nil {
+			t.Fatal(err)
+		}
+		if err := p.CommitAs(v1.Hash{Algorithm: "sha256", Hex: "../../x"}, 1); err == nil {
+			t.Error("CommitAs of what is no digest works")
+		}
+		if err := p.CommitAs(d, 1); err != nil {
+			t.Fatal(err)
+		}
+		if b, err := s.Get(d, 10); err != nil || string(b) != "x" {
+			t.Errorf("Get = %q, %v", b, err)
+		}
+	}
+	if _, err := s.Unnamed(); err != nil {
+		t.Fatal(err)
+	}
+	if u, err := s.Usage(); err != nil || u.Partials != 1 {
+		t.Errorf("Usage = %+v, %v, want the file that is on its way", u, err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if u, err := open(t, dir).Usage(); err != nil || u.Partials != 0 || u.Blobs != 1 {
+		t.Errorf("Usage after a kill = %+v, %v, want the one blob", u, err)
+	}
+}
+
 func TestPartialKilledInCommitIsResumed(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir)

@@ -1,6 +1,8 @@
 package disk
 
 import (
+	"crypto/rand"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -84,6 +86,27 @@ func (s *Store) PartialOf(d v1.Hash, owner string) (*Partial, error) {
 		return nil, fmt.Errorf("open partial blob %s: %w", d, err)
 	}
 	return p, nil
+}
+
+// unnamedOwner is the owner of partial files whose digest is not known yet.
+const unnamedOwner = "unnamed"
+
+// Unnamed makes a partial file for content whose digest is found out as it comes: see
+// [Partial.CommitAs]. Until then it has a digest of nothing.
+func (s *Store) Unnamed() (*Partial, error) {
+	return s.PartialOf(v1.Hash{Algorithm: "sha256", Hex: fmt.Sprintf("%x", sha256.Sum256([]byte(rand.Text())))}, unnamedOwner)
+}
+
+// CommitAs is [Partial.Commit] of a file from [Store.Unnamed], as the blob d.
+func (p *Partial) CommitAs(d v1.Hash, size int64) error {
+	blob, err := blobName(d)
+	if err != nil {
+		return fmt.Errorf("commit blob: %w", err)
+	}
+	p.mu.Lock()
+	p.blob = blob
+	p.mu.Unlock()
+	return p.Commit(size)
 }
 
 // HasPartial is [Store.HasPartialOf] of nobody in particular.
