@@ -6,29 +6,21 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"slices"
 	"time"
 
-	"github.com/dustin/go-humanize"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
-	"forebay/cache/disk"
 	"forebay/cache/image"
 	"forebay/cache/index"
 	"forebay/cache/store"
 	"forebay/internal/logkey"
 	"forebay/internal/manifest"
 	"forebay/internal/sums"
-	"forebay/internal/wire"
 )
-
-// ErrContent means that content is not what it was said to be: its digest or its size is
-// another, or a manifest is none.
-var ErrContent = errors.New("content is not what it is said to be")
 
 // Held returns the size of content that is kept here, whoever holds it. It grants nothing:
 // it is for operators.
@@ -51,152 +43,6 @@ func (k *Keeper) Content(d v1.Hash) (*os.File, int64, error) {
 	return f, size, nil
 }
 
-// Expect says that content which is kept already is about to be named by an import, so
-// that it stays until then. It reports whether it is kept.
-func (k *Keeper) Expect(d v1.Hash) bool {
-	k.Store.Await(d) // first, so that it is not evicted in between
-	if _, ok := k.Store.DiskSize(d); ok {
-		return true
-	}
-	k.Store.EndAwait(d)
-	return false
-}
-
-// TakeIn stores the size bytes of r as the content d, once their digest is right. No
-// repository gets it by that: see [Keeper.Admit]. Content that is here already is not read
-// from r. The error is [ErrContent] when the bytes are others or not as many, and
-// [store.ErrNoRoom] when they do not fit.
-func (k *Keeper) TakeIn(ctx context.Context, d v1.Hash, size int64, r io.Reader) error {
-	if _, err := wire.ParseDigest(d.String()); err != nil {
-		return fmt.Errorf("take in: %w: %w", ErrContent, err)
-	}
-	if size < 0 {
-		return fmt.Errorf("take in %s: %w: its size is not known", d, ErrContent)
-	}
-	_, err := k.take(ctx, d, size, func(part *disk.Partial) (func() error, error) {
-		return func() error { return part.Commit(size) }, k.receive(ctx, part, size, r)
-	})
-	if errors.Is(err, store.ErrNoRoom) {
-		err = fmt.Errorf("%w: it has %s", err, humanize.IBytes(uint64(size)))
-	}
-	if err != nil {
-		return fmt.Errorf("take in %s: %w", d, err)
-	}
-	return nil
-}
-
-// take makes content of size bytes part of the store: write brings it to a partial file,
-// verifies it, and returns what publishes it. had is whether it was there before.
-func (k *Keeper) take(ctx context.Context, d v1.Hash, size int64, write func(*disk.Partial) (publish func() error, err error)) (had bool, err error) {
-	if k.Expect(d) {
-		return true, nil
-	}
-	k.Store.Await(d)
-	defer func() {
-		if err != nil {
-			k.Store.EndAwait(d)
-		}
-	}()
-	if err := k.Store.Room.Reserve(ctx, size); err != nil {
-		return false, err
-	}
-	defer k.Store.Room.Release(size)
-	part, err := k.claimPartial(ctx, d)
-	if err != nil || part == nil {
-		return part == nil, err
-	}
-	publish, err := write(part)
-	if err == nil {
-		err = k.Store.Take(d, size, publish)
-	}
-	if err != nil && !k.published(d) {
-		err = errors.Join(err, part.Discard())
-	}
-	return false, err
-}
-
-// published reports whether content is on the disk.
-func (k *Keeper) published(d v1.Hash) bool {
-	_, ok := k.Store.DiskSize(d)
-	return ok
-}
-
-// claimPartial returns the partial file of d. A fill that runs is waited for; when it has
-// brought the content, the file is nil.
-func (k *Keeper) claimPartial(ctx context.Context, d v1.Hash) (*disk.Partial, error) {
-	for {
-		if f := k.Cache.Filling(d); f != nil {
-			select {
-			case <-f.Done():
-			case <-ctx.Done():
-				return nil, ctx.Err()
-			}
-		}
-		part, err := k.Store.Disk.Partial(d)
-		switch {
-		case err == nil:
-			return part, nil
-		case !errors.Is(err, disk.ErrInUse):
-			return nil, err
-		}
-		if _, ok := k.Store.DiskSize(d); ok {
-			return nil, nil
-		}
-		select { // a fill that has just begun or ended, or another import
-		case <-time.After(claimAgain):
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
-}
-
-// claimAgain is how often a partial file is asked for that somebody else writes.
-const claimAgain = 20 * time.Millisecond
-
-// flushPiece is how many bytes are given to the disk at a time while more come.
-const flushPiece = 16 << 20
-
-// receive writes the bytes of r to a partial file and compares them with its digest. They
-// are hashed beside the writing.
-func (k *Keeper) receive(ctx context.Context, part *disk.Partial, size int64, r io.Reader) error {
-	if err := part.Truncate(0); err != nil {
-		return err
-	}
-	sum, err := sums.New(part.Digest().Algorithm)
-	if err != nil {
-		return err
-	}
-	defer sum.End()
-	var at, flushed int64
-	for at < size {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		buf := sum.Buffer()
-		n, err := io.ReadFull(r, buf[:min(int64(len(buf)), size-at)])
-		if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
-			return fmt.Errorf("read: %w", err)
-		}
-		if n == 0 || err != nil {
-			return fmt.Errorf("%w: it ends after %d of %d bytes", ErrContent, at+int64(n), size)
-		}
-		sum.Write(buf[:n])
-		if _, err := part.WriteAt(buf[:n], at); err != nil {
-			return err
-		}
-		if at += int64(n); at-flushed >= flushPiece {
-			if err := part.Flush(flushed, at-flushed); err != nil {
-				return err
-			}
-			flushed = at
-		}
-	}
-	if got := sum.Sum(); got != part.Digest() {
-		return fmt.Errorf("%w: it has the digest %s", ErrContent, got)
-	}
-	return nil
-}
-
 // Root is a manifest or an index with the name that it has in a repository.
 type Root struct {
 	Repo Repo
@@ -217,27 +63,29 @@ type Admitted struct {
 	Before    string   // what the tag pointed to, if that was something else
 	Platforms []string // of an index: those that are here
 	Omitted   []string // of an index: those that are not
-	// Missing are the things of those platforms that are not here, at most 100 one by one.
+	// Missing are the things of those platforms that the repository does not get, at most 100 one by one.
 	Missing      []image.Part
 	MissingCount int64
 	MissingBytes int64
-	Pinned       bool
 }
 
 // linksAtOnce bounds the links of one transaction of the index.
 const linksAtOnce = 1000
 
-// Admit gives a repository the right to an image whose content was taken in before, and
-// binds its tag as if the registry had confirmed it now: by the word of the operator, not
-// of the registry. What of the image is not here gets no link, and is told. Every manifest
-// on the way is compared with its digest, and every size with what its manifest says. The
-// tag is bound last. The error is [ErrContent] for an image that is not sound, and
-// [store.ErrNotKept] when its manifest is not here; nothing is bound then.
-func (k *Keeper) Admit(ctx context.Context, root Root) (*Admitted, error) {
-	if err := k.Cache.Configured(root.Repo); err != nil {
+// Admit gives a repository the right to an image, and binds its tag as if the registry had
+// confirmed it now: by the word of the operator, not of the registry. Linked is what the
+// import has brought, what a signature vouches for, and what the repository holds already.
+// All else that the image names is missing and is told, whether it is kept or not: else an
+// archive of two small files could get whatever it names. Every manifest on the way is compared
+// with its digest, and every size with what its manifest says. The tag is bound last. The
+// error is [ErrContent] for an image that is not sound, and [store.ErrNotKept] when its
+// manifest is missing; nothing is bound then.
+func (i *Import) Admit(ctx context.Context, root Root) (*Admitted, error) {
+	if err := i.k.Cache.Configured(root.Repo); err != nil {
 		return nil, err
 	}
-	a := admission{k: k, root: root, done: Admitted{Ref: root.Name(), Digest: root.Desc.Digest}}
+	defer i.use()()
+	a := admission{k: i.k, in: i, root: root, done: Admitted{Ref: root.Name(), Digest: root.Desc.Digest}}
 	if err := a.run(ctx); err != nil {
 		return nil, fmt.Errorf("admit %s: %w", root.Name(), err)
 	}
@@ -247,6 +95,7 @@ func (k *Keeper) Admit(ctx context.Context, root Root) (*Admitted, error) {
 // admission is one run of Admit.
 type admission struct {
 	k     *Keeper
+	in    *Import
 	root  Root
 	links []store.Link
 	docs  []*admittedDoc
@@ -264,7 +113,7 @@ type admittedDoc struct {
 
 func (a *admission) run(ctx context.Context) error {
 	k, repo := a.k, a.root.Repo
-	if _, ok := k.Store.DiskSize(a.root.Desc.Digest); !ok {
+	if _, ok := a.size(a.root.Desc.Digest); !ok {
 		return fmt.Errorf("its manifest is not here: %w", store.ErrNotKept)
 	}
 	root := manifest.Describe(a.root.Desc)
@@ -331,7 +180,15 @@ func (a *admission) bind() error {
 	return a.k.Cache.BindAt(a.root.Repo, a.root.Tag, desc, at)
 }
 
-// manifest takes in a manifest that is kept.
+// size returns the size of content that the repository may get, if it is on the disk.
+func (a *admission) size(d v1.Hash) (int64, bool) {
+	if !a.in.gives(a.root.Repo, d) {
+		return 0, false
+	}
+	return a.k.Store.DiskSize(d)
+}
+
+// manifest takes in a manifest that the repository may get.
 func (a *admission) manifest(n manifest.Node) (*manifest.Document, error) {
 	b, err := a.k.Store.Read(n.Digest, manifest.MaxBytes)
 	if err != nil {
@@ -359,7 +216,7 @@ func (a *admission) child(child manifest.Descriptor, _ bool) (bool, error) {
 	if !ok {
 		return false, fmt.Errorf("%w: an index names the digest %.100q", ErrContent, child.Digest)
 	}
-	_, kept := a.k.Store.DiskSize(d)
+	_, kept := a.size(d)
 	if name := child.Name(); name != "" && name != manifest.Attestation {
 		if kept {
 			a.done.Platforms = append(a.done.Platforms, name)
@@ -372,7 +229,7 @@ func (a *admission) child(child manifest.Descriptor, _ bool) (bool, error) {
 
 // blob takes in a configuration or a layer.
 func (a *admission) blob(_ manifest.Node, b manifest.Blob) error {
-	kept, ok := a.k.Store.DiskSize(b.Digest)
+	kept, ok := a.size(b.Digest)
 	if !ok {
 		a.done.MissingCount++
 		a.done.MissingBytes += max(b.Size, 0)

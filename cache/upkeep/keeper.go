@@ -41,6 +41,7 @@ type Keeper struct {
 
 	opts     Options
 	log      *zap.Logger
+	imports  imports
 	scrubbed atomic.Pointer[scrubState] // as of the last blob; nil while it is off
 }
 

@@ -33,6 +33,8 @@ const (
 	// scrubRate bounds how fast the background reads, in bytes per second, when
 	// nothing else is said: a tenth of what a single disk gives.
 	scrubRate = 16 << 20
+	// readBlock is what is read of a file at a time.
+	readBlock = 256 << 10
 	// scrubPage is how many blobs are listed at a time.
 	scrubPage = 256
 	// scrubSaveEvery is how often the position is written.

@@ -280,6 +280,76 @@ func TestDeltaCarriesWhatTheOtherSideLacks(t *testing.T) {
 	}
 }
 
+// A file that names what it does not bring grants nothing of it, by any way in.
+func TestImportGrantsOnlyWhatTheFileBrings(t *testing.T) {
+	o := newOperated(t, "")
+	private := o.hub.PushImage("team/private", "1", hubtest.ImageSpec{})
+	o.pull("team/private", "1", private.Blobs()...)
+	dir := t.TempDir()
+	layer := private.Blobs()[1]
+	own := fmt.Sprintf(`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":%q,"size":%d},`+
+		`"layers":[{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":%q,"size":%d}]}`, private.Blobs()[0].Digest, private.Blobs()[0].Size, layer.Digest, layer.Size)
+	writeLayout(t, dir+"/own.tar", "docker.io/library/own:1", []byte(own))
+	writeLayout(t, dir+"/named.tar", "docker.io/library/named:1", private.Raw)
+	text := read(t, dir+"/named.tar")
+	blob := bytes.Index(text, private.Raw)
+	if blob < 0 {
+		t.Fatal("the layout has no manifest")
+	}
+	// Only the file of the manifest gets another name, so that the index names what is not there.
+	digest := []byte("blobs/sha256/" + strings.TrimPrefix(hubtest.Digest(private.Raw), "sha256:"))
+	if err := exec.Command("tar", "--delete", "-f", dir+"/named.tar", "./"+string(digest)).Run(); err != nil {
+		t.Fatal(err)
+	}
+	refused := func(run func(code int, args ...string) (string, string), where string) {
+		t.Helper()
+		if _, stderr := run(1, "import", dir+"/named.tar"); !strings.Contains(stderr, "its manifest is neither in the file nor here") {
+			t.Errorf("%s: import of a name alone says: %s", where, stderr)
+		}
+		if _, stderr := run(0, "import", dir+"/own.tar"); !strings.Contains(stderr, "still missing are 2 things") {
+			t.Errorf("%s: import of a manifest alone says: %s", where, stderr)
+		}
+	}
+	refused(o.run, "server")
+	for _, path := range []string{"named/manifests/1", "named/manifests/" + hubtest.Digest(private.Raw), "own/blobs/" + layer.Digest, "named/blobs/" + layer.Digest} {
+		if status, _ := get(t, o.registry+"/v2/library/"+path); status == 200 {
+			t.Errorf("GET %s = 200 after an import that only named it", path)
+		}
+	}
+	o.holds("team/private", "1", private)
+	o.stop()
+	refused(func(code int, args ...string) (string, string) {
+		return o.runs(code, append(args, "--storage-dir", o.dir)...)
+	}, "folder")
+}
+
+func TestDeltaReliesOnOtherRepositoriesBySignatureOnly(t *testing.T) {
+	o := newOperated(t, "")
+	dir := t.TempDir()
+	o.hub.PushImage("library/base", "1", hubtest.ImageSpec{LayerSize: 1 << 20, Seed: 1})
+	app := o.hub.PushImage("library/app", "1", hubtest.ImageSpec{LayerSize: 1 << 20, Seed: 2}) // has a layer of the other
+	o.run(0, "export", "-o", dir+"/base.tar", "base:1", "--fetch")
+	there := offline(t, t.TempDir())
+	there.run(0, "import", dir+"/base.tar")
+	there.run(0, "inventory", "-o", dir+"/inv")
+	if b, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", dir+"/key").CombinedOutput(); err != nil {
+		t.Fatalf("ssh-keygen: %v %s (install openssh-client)", err, b)
+	}
+	out, _ := o.run(0, "export", "-o", dir+"/plain.tar", "app:1", "--fetch", "--lacking", dir+"/inv")
+	if !strings.Contains(out, "left out 1, 1.0 MiB") || !strings.Contains(out, "It is not signed: ") {
+		t.Errorf("export of a delta without a signature says: %s", out)
+	}
+	o.run(0, "export", "-o", dir+"/signed.tar", "app:1", "--lacking", dir+"/inv", "--sign", dir+"/key")
+	for _, name := range []string{"/plain.tar", "/signed.tar"} {
+		_, stderr := there.run(0, "import", dir+name)
+		if !strings.Contains(stderr, "docker.io/library/app:1: still missing are 1 thing, 1.0 MiB") || !strings.Contains(stderr, "import it with --verify") {
+			t.Errorf("import of %s says: %s", name, stderr)
+		}
+	}
+	there.run(0, "import", dir+"/signed.tar", "--verify", dir+"/key.pub")
+	there.holds("library/app", "1", app)
+}
+
 func TestSignedBundles(t *testing.T) {
 	dir := t.TempDir()
 	keygen := func(name, passphrase string) {

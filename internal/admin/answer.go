@@ -137,6 +137,8 @@ func bodyMostOf(r *http.Request) int64 {
 	switch r.URL.Path {
 	case prefix + "/prefetch", prefix + "/lock":
 		return listMost
+	case prefix + "/imports":
+		return proofMost
 	}
 	return bodyMost
 }

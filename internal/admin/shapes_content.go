@@ -72,6 +72,39 @@ type DigestList struct {
 	Digests []string `json:"digests"`
 }
 
+// ImportRequest begins an import.
+type ImportRequest struct {
+	// Signed is what a key that the operator trusts has signed: the images may rely on what
+	// it says to be here already.
+	Signed *SignedManifest `json:"signed,omitempty"`
+}
+
+// SignedManifest is the manifest of a bundle with its signature, which is verified.
+type SignedManifest struct {
+	Manifest  string `json:"manifest"`
+	Signature string `json:"signature"`
+	Key       string `json:"key"` // that must have made it, as OpenSSH writes it
+}
+
+// Import is an import that has begun.
+type Import struct {
+	ID string `json:"id"`
+}
+
+// LackingRequest asks what an import has to bring.
+type LackingRequest struct {
+	// Refs are images of the repositories that it is for: what all of them hold need not be
+	// brought. Without any, everything is to be.
+	Refs    []string `json:"refs,omitempty"`
+	Digests []string `json:"digests"`
+}
+
+// TakenIn says what an import has brought.
+type TakenIn struct {
+	Digest v1.Hash `json:"digest"`
+	Had    bool    `json:"had"` // it was kept already, and is the same
+}
+
 // AdmitRequest names an image whose content was taken in.
 type AdmitRequest struct {
 	Ref       string `json:"ref"`
@@ -90,7 +123,7 @@ type AdmitAnswer struct {
 	Before    string   `json:"before,omitempty"`    // what the tag pointed to, if that was something else
 	Platforms []string `json:"platforms,omitempty"` // of an index: those that are here
 	Omitted   []string `json:"left,omitempty"`      // of an index: those that are not
-	// Missing are the things of those platforms that are not here, at most 100 one by one.
+	// Missing are the things of those platforms that the repository does not get, at most 100 one by one.
 	Missing      []Part `json:"missing,omitempty"`
 	MissingCount int64  `json:"missing_count"`
 	MissingBytes int64  `json:"missing_bytes"`

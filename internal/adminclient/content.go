@@ -1,17 +1,13 @@
 package adminclient
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -21,12 +17,9 @@ import (
 	"forebay/internal/wire"
 )
 
-// A Client is a [bundle.Source] and a [bundle.Target]: content goes by the admin API of a
-// mirror that runs, and straight from and into a storage folder.
-var (
-	_ bundle.Source = (*Client)(nil)
-	_ bundle.Target = (*Client)(nil)
-)
+// A Client is a [bundle.Source]: content goes by the admin API of a mirror that runs, and
+// straight from a storage folder.
+var _ bundle.Source = (*Client)(nil)
 
 // Open returns kept content. Of a folder it is the file itself.
 func (c *Client) Open(ctx context.Context, d v1.Hash) (io.ReadCloser, error) {
@@ -72,69 +65,6 @@ func (c *Client) refusedBody(response *http.Response) error {
 	return c.refused(response, text)
 }
 
-// askedAtOnce is how many digests one question has; the API takes 400.
-const askedAtOnce = 400
-
-// Lacks asks which blobs are not kept yet.
-func (c *Client) Lacks(ctx context.Context, blobs []bundle.Blob) ([]bundle.Blob, error) {
-	var lacking []bundle.Blob
-	for some := range slices.Chunk(blobs, askedAtOnce) {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		gone := map[string]bool{}
-		var in, out admin.DigestList
-		for _, b := range some {
-			if c.Storage != nil {
-				gone[b.Digest.String()] = !c.Storage.Keeper.Expect(b.Digest)
-			}
-			in.Digests = append(in.Digests, b.Digest.String())
-		}
-		if c.Storage == nil {
-			if _, err := c.Ask(ctx, http.MethodPost, "/lacking", nil, in, &out); err != nil {
-				return nil, err
-			}
-		}
-		for _, d := range out.Digests {
-			gone[d] = true
-		}
-		for _, b := range some {
-			if gone[b.Digest.String()] {
-				lacking = append(lacking, b)
-			}
-		}
-	}
-	return lacking, nil
-}
-
-// TakeIn keeps content.
-func (c *Client) TakeIn(ctx context.Context, b bundle.Blob, r io.Reader) error {
-	if c.Storage != nil {
-		return c.Storage.Keeper.TakeIn(ctx, b.Digest, b.Size, r)
-	}
-	// A body of a known length that is empty must not be taken for one of unknown length.
-	body := io.Reader(io.LimitReader(r, b.Size))
-	if b.Size == 0 {
-		body = bytes.NewReader(nil)
-	}
-	request, err := c.request(ctx, http.MethodPost, "/content/"+b.Digest.String(), body)
-	if err != nil {
-		return err
-	}
-	request.ContentLength = b.Size
-	response, err := c.server.http.Do(request)
-	if err != nil {
-		if errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) {
-			err = fmt.Errorf("the server ended the transfer: see its log: %w", err)
-		}
-		return c.unreachable(ctx, err)
-	}
-	if response.StatusCode >= 300 {
-		return c.refusedBody(response)
-	}
-	return response.Body.Close()
-}
-
 // Contents lists what belongs to an image.
 func (c *Client) Contents(ctx context.Context, ref string, platforms []string, referrers bool) (*admin.Contents, error) {
 	q := url.Values{"ref": {ref}}
@@ -163,14 +93,6 @@ func (c *Client) Stored(ctx context.Context, fn func([]admin.Stored)) error {
 		}
 		q.Set("after", page.Next)
 	}
-}
-
-// Admit links an image.
-func (c *Client) Admit(ctx context.Context, i bundle.Image, pin bool) (*admin.AdmitAnswer, error) {
-	var out admin.AdmitAnswer
-	in := admin.AdmitRequest{Ref: i.Name, Digest: i.Digest.String(), MediaType: i.MediaType, Size: i.Size, Pin: pin}
-	_, err := c.Ask(ctx, http.MethodPost, "/admit", nil, in, &out)
-	return &out, err
 }
 
 // Complete fetches what is missing of an image and waits for it.

@@ -6,14 +6,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"os"
 	"path"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
-
-	"forebay/internal/sums"
 )
 
 // dockerEntry is one image of manifest.json, as docker save writes it
@@ -51,7 +48,7 @@ func (s *unpacking) other(f *file) error {
 			s.held += b.Size
 		}
 		s.files[f.name] = stored{blob: b, kind: kindOf(text)}
-		return s.takeIfLacking(f, b, bytes.NewReader(text))
+		return s.take(f, b, bytes.NewReader(text))
 	}
 	return s.layer(f)
 }
@@ -67,77 +64,18 @@ func layerName(base string) bool {
 	return false
 }
 
-// layer reads a file twice: for its digest, and then for its bytes. A file that cannot be
-// read twice is written to a temporary file the first time.
+// layer takes in a file whose digest is found out on the way: neither this side nor the
+// target holds more of it than a piece, but where it will stay.
 func (s *unpacking) layer(f *file) error {
-	sum, err := sums.New("sha256")
-	if err != nil {
-		return err
+	head := make([]byte, min(f.size, 4))
+	if _, err := io.ReadFull(f.r, head); err != nil {
+		return readError(f, err)
 	}
-	defer sum.End()
-	var copied *os.File
-	if f.again == nil {
-		if copied, err = os.CreateTemp("", "forebay-layer-"); err != nil {
-			return err
-		}
-		defer func() { _ = copied.Close() }()
-		if err := os.Remove(copied.Name()); err != nil { // it stays until it is closed
-			return err
-		}
-	}
-	kind, err := s.digest(f, sum, copied)
-	if err != nil {
-		return err
-	}
-	b := Blob{sum.Sum(), f.size}
-	s.files[f.name] = stored{blob: b, kind: kind}
-	var in io.Reader = copied
-	if f.again != nil {
-		in, err = f.again()
-	} else {
-		_, err = copied.Seek(0, io.SeekStart)
-	}
-	if err != nil {
-		return err
-	}
-	return s.takeIfLacking(f, b, in)
-}
-
-// digest reads a file to its end, into copied if that is not nil.
-func (s *unpacking) digest(f *file, sum *sums.Beside, copied *os.File) (kind compression, err error) {
-	for at := int64(0); at < f.size; {
-		if err := s.ctx.Err(); err != nil {
-			return kind, err
-		}
-		p := sum.Buffer()
-		n, err := io.ReadFull(f.r, p[:min(int64(len(p)), f.size-at)])
-		if err != nil {
-			return kind, readError(f, err)
-		}
-		if at == 0 {
-			kind = kindOf(p[:n])
-		}
-		at += int64(n)
-		sum.Write(p[:n])
-		if copied != nil {
-			if _, err := copied.Write(p[:n]); err != nil {
-				return kind, err
-			}
-		}
-	}
-	return kind, nil
-}
-
-func (s *unpacking) takeIfLacking(f *file, b Blob, r io.Reader) error {
-	lacking, err := s.Target.Lacks(s.ctx, []Blob{b})
-	if err != nil {
-		return err
-	}
-	if len(lacking) == 0 {
-		s.skip(b)
-		return nil
-	}
-	return s.take(f, b, r)
+	return s.brought(f, f.size, io.MultiReader(bytes.NewReader(head), f.r), func(r io.Reader) (bool, error) {
+		d, had, err := s.Target.TakeUnnamed(s.ctx, f.size, r)
+		s.files[f.name] = stored{blob: Blob{d, f.size}, kind: kindOf(head)}
+		return had, err
+	})
 }
 
 // dockerImages makes a manifest for each image of manifest.json. An archive of docker save
@@ -154,7 +92,7 @@ func (s *unpacking) dockerImages() ([]Image, error) {
 			return nil, fmt.Errorf("%s: %w", dockerName, err)
 		}
 		b := blobOf(text)
-		if err := s.takeIfLacking(&file{name: "made manifest", size: b.Size}, b, bytes.NewReader(text)); err != nil {
+		if err := s.take(&file{name: "made manifest", size: b.Size}, b, bytes.NewReader(text)); err != nil {
 			return nil, err
 		}
 		one := Image{Digest: b.Digest, MediaType: string(types.OCIManifestSchema1), Size: b.Size}

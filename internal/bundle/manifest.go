@@ -83,9 +83,9 @@ func (m *Manifest) Has() []Blob { return slices.Concat(m.Blobs, m.Assumed) }
 
 // Bounds of what is read into memory.
 const (
-	// manifestMost bounds a manifest. An entry has some 120 bytes: it is enough for half a
+	// ManifestMost bounds a manifest. An entry has some 120 bytes: it is enough for half a
 	// million of them.
-	manifestMost = 64 << 20
+	ManifestMost = 64 << 20
 	// imagesMost bounds the names of a bundle.
 	imagesMost = 100_000
 	// entriesMost bounds the files of an archive.
@@ -96,7 +96,7 @@ const (
 
 // ReadManifest reads and checks a manifest. Every error is an [ErrFormat] or r's.
 func ReadManifest(r io.Reader) (*Manifest, []byte, error) {
-	text, err := readMost(r, manifestMost)
+	text, err := readMost(r, ManifestMost)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read manifest of a bundle: %w", err)
 	}

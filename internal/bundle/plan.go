@@ -62,7 +62,7 @@ func (p *Plan) LeaveOut(blobs []Blob) {
 // Add plans an image with its referrers. The error may be [ErrOnePlatform].
 func (p *Plan) Add(c Contents) error {
 	p.image(c.Image)
-	repo := repositoryOf(c.Name)
+	repo := RepositoryOf(c.Name)
 	for _, r := range c.Referrers {
 		name := repo + "@" + r.Digest.String()
 		if r.Tag != "" {
@@ -129,8 +129,8 @@ func (p *Plan) part(part Part) {
 	}
 }
 
-// repositoryOf takes tag and digest from a name in full.
-func repositoryOf(name string) string {
+// RepositoryOf takes tag and digest from a name in full.
+func RepositoryOf(name string) string {
 	name, _, _ = strings.Cut(name, "@")
 	if colon := strings.LastIndexByte(name, ':'); colon > strings.LastIndexByte(name, '/') {
 		name = name[:colon]

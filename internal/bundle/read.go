@@ -25,9 +25,6 @@ type file struct {
 	size int64
 	link string // of a link in an archive of docker save: the name of the file that it stands for
 	r    io.Reader
-	// again begins to read the file once more, after r was read to its end; nil where that
-	// cannot be.
-	again func() (io.Reader, error)
 }
 
 // walk goes through the files of an archive or of a folder. next returns io.EOF after the last.
@@ -38,10 +35,8 @@ type walk interface {
 // tarWalk goes through a tar archive. It hands out nothing but plain files with harmless
 // names, each once.
 type tarWalk struct {
-	r      *tar.Reader
-	seek   io.ReadSeeker // what r reads from, if that can be read again; else nil
-	seen   map[[16]byte]struct{}
-	resume int64 // where the archive goes on after a file was read once more; 0 if none was
+	r    *tar.Reader
+	seen map[[16]byte]struct{}
 }
 
 // newTarWalk begins to read an archive, which may be compressed by zstd or gzip. done must
@@ -61,7 +56,7 @@ func newTarWalk(r io.Reader) (w *tarWalk, done func(), err error) {
 			return nil, nil, faultf("it is empty")
 		}
 		if kindOf(head[:n]) == noKind {
-			w.seek, w.r = s, tar.NewReader(s)
+			w.r = tar.NewReader(s)
 			return w, func() {}, nil
 		}
 	}
@@ -74,12 +69,6 @@ func newTarWalk(r io.Reader) (w *tarWalk, done func(), err error) {
 }
 
 func (w *tarWalk) next() (*file, error) {
-	if w.resume > 0 {
-		if _, err := w.seek.Seek(w.resume, io.SeekStart); err != nil {
-			return nil, err
-		}
-		w.resume = 0
-	}
 	for {
 		h, err := w.r.Next()
 		switch {
@@ -140,19 +129,6 @@ func (w *tarWalk) file(h *tar.Header) (*file, error) {
 		return nil, faultf("%q is said to have %d bytes", name, h.Size)
 	}
 	f.r = w.r
-	if w.seek != nil {
-		start, err := w.seek.Seek(0, io.SeekCurrent)
-		if err != nil {
-			return nil, err
-		}
-		f.again = func() (io.Reader, error) {
-			if _, err := w.seek.Seek(start, io.SeekStart); err != nil {
-				return nil, err
-			}
-			w.resume = start + h.Size
-			return io.LimitReader(w.seek, h.Size), nil
-		}
-	}
 	return f, nil
 }
 
@@ -278,10 +254,7 @@ func (w *dirWalk) next() (*file, error) {
 	if !os.SameFile(before, info) {
 		return nil, faultf("%q is no plain file", name)
 	}
-	return &file{name: name, size: info.Size(), r: f, again: func() (io.Reader, error) {
-		_, err := f.Seek(0, io.SeekStart)
-		return f, err
-	}}, nil
+	return &file{name: name, size: info.Size(), r: f}, nil
 }
 
 // blobOfName returns the digest that the name of a blob says.

@@ -11,6 +11,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"golang.org/x/crypto/ssh"
@@ -91,35 +92,38 @@ func armor(body []byte) []byte {
 	return b.Bytes()
 }
 
-// Verify checks a signature over the text of a manifest, which must be by one of the keys.
-// Every error is an [ErrSignature].
-func Verify(keys []ed25519.PublicKey, text, signature []byte) error {
-	if err := verify(keys, text, signature); err != nil {
-		return fmt.Errorf("%w: %w", ErrSignature, err)
-	}
-	return nil
+// Proof is the text of a manifest with a signature over it. It proves nothing before Check.
+type Proof struct {
+	Text      []byte
+	Signature []byte
+	Keys      []ed25519.PublicKey // of which one must have signed
 }
 
-func verify(keys []ed25519.PublicKey, text, signature []byte) error {
-	s, key, err := parseSignature(signature)
+// Check verifies the signature. It returns the key that made it; every error is an [ErrSignature].
+func (p Proof) Check() (ed25519.PublicKey, error) {
+	key, err := p.check()
 	if err != nil {
-		return err
+		return nil, fmt.Errorf("%w: %w", ErrSignature, err)
 	}
-	trusted := false
-	for _, k := range keys {
-		trusted = trusted || k.Equal(key)
+	return key, nil
+}
+
+func (p Proof) check() (ed25519.PublicKey, error) {
+	s, key, err := parseSignature(p.Signature)
+	if err != nil {
+		return nil, err
 	}
-	if !trusted {
-		return fmt.Errorf("it is by the key %s, which is not among those to verify with", fingerprint(key))
+	if !slices.ContainsFunc(p.Keys, func(k ed25519.PublicKey) bool { return k.Equal(key) }) {
+		return nil, fmt.Errorf("it is by the key %s, which is not among those to verify with", Fingerprint(key))
 	}
 	var made ssh.Signature
 	if err := ssh.Unmarshal(s.Signature, &made); err != nil || made.Format != ssh.KeyAlgoED25519 || len(made.Rest) > 0 {
-		return errors.New("it is no ed25519 signature")
+		return nil, errors.New("it is no ed25519 signature")
 	}
-	if !ed25519.Verify(key, messageOf(text), made.Blob) {
-		return errors.New("it is not over this manifest: one of the two was changed")
+	if !ed25519.Verify(key, messageOf(p.Text), made.Blob) {
+		return nil, errors.New("it is not over this manifest: one of the two was changed")
 	}
-	return nil
+	return key, nil
 }
 
 // parseSignature reads a signature, and the key that it names.
@@ -171,13 +175,22 @@ func ed25519Of(key ssh.PublicKey) (ed25519.PublicKey, error) {
 	return nil, fmt.Errorf("it is a key of type %s, want ed25519", key.Type())
 }
 
-// fingerprint returns what ssh-keygen -l shows of a key.
-func fingerprint(key ed25519.PublicKey) string {
+// Fingerprint returns what ssh-keygen -l shows of a key.
+func Fingerprint(key ed25519.PublicKey) string {
 	k, err := ssh.NewPublicKey(key)
 	if err != nil {
 		return "of an unknown form"
 	}
 	return ssh.FingerprintSHA256(k)
+}
+
+// PublicKeyText returns a key as [ParsePublicKeys] reads it.
+func PublicKeyText(key ed25519.PublicKey) string {
+	k, err := ssh.NewPublicKey(key)
+	if err != nil {
+		return ""
+	}
+	return string(ssh.MarshalAuthorizedKey(k))
 }
 
 // ParsePrivateKey reads an ed25519 key to sign with: of OpenSSH, or PKCS #8 in PEM. The

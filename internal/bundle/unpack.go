@@ -15,12 +15,18 @@ import (
 
 // Target takes what an archive holds.
 type Target interface {
-	// Lacks returns those of the blobs that are not there yet, and makes sure that the
+	// Begin is called once, before anything else. images are those of a bundle of ours; of
+	// other archives they are known when all is read, and nil. proof is what one of
+	// [Unpacking.Keys] has signed; nil without keys.
+	Begin(ctx context.Context, images []Image, proof *Proof) error
+	// Lacks returns those of the blobs that have to be brought, and makes sure that the
 	// others stay.
 	Lacks(ctx context.Context, blobs []Blob) ([]Blob, error)
 	// TakeIn keeps the bytes of r as b once they have its digest and its size, which must
-	// be checked.
-	TakeIn(ctx context.Context, b Blob, r io.Reader) error
+	// be checked, also when they are there already: had tells of that.
+	TakeIn(ctx context.Context, b Blob, r io.Reader) (had bool, err error)
+	// TakeUnnamed is TakeIn for size bytes whose digest is not known, and tells that by sha256.
+	TakeUnnamed(ctx context.Context, size int64, r io.Reader) (d v1.Hash, had bool, err error)
 }
 
 // Progress says how far the reading of an archive is.
@@ -53,7 +59,7 @@ type Unpacked struct {
 	Signed   bool      // by one of the keys
 	Taken    int64     // things that were taken in
 	Bytes    int64     // of these
-	Had      int64     // things that were there before
+	Had      int64     // things that were there before, brought once more or not
 	// Notes tell what is not as somebody may expect.
 	Notes []string
 }
@@ -217,7 +223,7 @@ func (s *unpacking) manifest(f *file) error {
 	if s.started {
 		return faultf("%s comes after content", f.name)
 	}
-	b, err := s.small(f, manifestMost)
+	b, err := s.small(f, ManifestMost)
 	if err != nil {
 		return err
 	}
@@ -236,15 +242,20 @@ func (s *unpacking) start() error {
 	}
 	s.started = true
 	m := s.out.Manifest
+	var proof *Proof
 	if len(s.Keys) > 0 {
-		if err := s.trust(); err != nil {
+		var err error
+		if proof, err = s.trust(); err != nil {
 			return err
 		}
 	}
 	if m == nil {
-		return nil
+		return s.Target.Begin(s.ctx, nil, nil)
 	}
 	if err := s.names(m.Images); err != nil {
+		return err
+	}
+	if err := s.Target.Begin(s.ctx, m.Images, proof); err != nil {
 		return err
 	}
 	lacking, err := s.Target.Lacks(s.ctx, m.Blobs)
@@ -259,18 +270,22 @@ func (s *unpacking) start() error {
 	return nil
 }
 
-func (s *unpacking) trust() error {
+// trust returns what one of the keys has signed.
+func (s *unpacking) trust() (*Proof, error) {
 	switch {
 	case s.out.Manifest == nil:
-		return fmt.Errorf("%w: it is no bundle of forebay, and only those are signed", ErrSignature)
+		return nil, fmt.Errorf("%w: it is no bundle of forebay, and only those are signed", ErrSignature)
 	case s.Signature == nil:
-		return fmt.Errorf("%w: it has none", ErrSignature)
+		return nil, fmt.Errorf("%w: it has none", ErrSignature)
 	}
-	if err := Verify(s.Keys, s.text, s.Signature); err != nil {
-		return err
+	proof := Proof{Text: s.text, Signature: s.Signature, Keys: s.Keys}
+	key, err := proof.Check()
+	if err != nil {
+		return nil, err
 	}
+	proof.Keys = []ed25519.PublicKey{key}
 	s.out.Signed = true
-	return nil
+	return &proof, nil
 }
 
 func (s *unpacking) names(images []Image) error {
@@ -324,17 +339,27 @@ func (s *unpacking) tell() {
 
 // take hands the bytes of a file to the target.
 func (s *unpacking) take(f *file, b Blob, r io.Reader) error {
+	return s.brought(f, b.Size, r, func(r io.Reader) (bool, error) { return s.Target.TakeIn(s.ctx, b, r) })
+}
+
+// brought has the size bytes of a file taken, and counts them.
+func (s *unpacking) brought(f *file, size int64, r io.Reader, take func(io.Reader) (had bool, err error)) error {
 	in := &tellReader{s: s, r: r}
-	if err := s.Target.TakeIn(s.ctx, b, in); err != nil {
+	had, err := take(in)
+	if err != nil {
 		if in.err != nil { // what the target makes of that says less
 			return readError(f, in.err)
 		}
 		return fmt.Errorf("%s: %w", f.name, err)
 	}
-	s.out.Taken++
-	s.out.Bytes += b.Size
+	if had {
+		s.out.Had++
+	} else {
+		s.out.Taken++
+		s.out.Bytes += size
+	}
 	s.at.Items++
-	s.at.Bytes += b.Size - in.n
+	s.at.Bytes += size - in.n
 	s.tell()
 	return nil
 }
@@ -360,10 +385,6 @@ func (t *tellReader) Read(p []byte) (int, error) {
 
 // foreign takes in a blob of an archive that another tool made.
 func (s *unpacking) foreign(f *file, b Blob) error {
-	lacking, err := s.Target.Lacks(s.ctx, []Blob{b})
-	if err != nil {
-		return err
-	}
 	in := f.r
 	head := make([]byte, min(f.size, 4))
 	if _, err := io.ReadFull(in, head); err != nil {
@@ -381,10 +402,6 @@ func (s *unpacking) foreign(f *file, b Blob) error {
 		in = bytes.NewReader(text)
 	}
 	s.files[f.name] = stored{blob: b, kind: kind}
-	if len(lacking) == 0 {
-		s.skip(b)
-		return nil
-	}
 	return s.take(f, b, in)
 }
 
@@ -546,10 +563,7 @@ func (s *unpacking) referring(images, unnamed []Image) []Image {
 		if s.As != "" {
 			repo = s.As
 		}
-		repo, _, _ = strings.Cut(repo, "@")
-		if colon := strings.LastIndexByte(repo, ':'); colon > strings.LastIndexByte(repo, '/') {
-			repo = repo[:colon]
-		}
+		repo = RepositoryOf(repo)
 		repos[repo] = true
 	}
 	if len(repos) > 1 || bareTag(images[0].Name) {

@@ -373,6 +373,9 @@ func (x *exporting) tell(o *adminclient.Client, done *exported) error {
 		text += fmt.Sprintf("; left out %s, %s, that the other side has", humanize.Comma(int64(done.LeftOut)), terminal.Bytes(done.LeftOutBytes))
 	}
 	fmt.Fprintln(to, text)
+	if done.LeftOut > 0 && !done.Signed {
+		fmt.Fprintln(to, "It is not signed: an image gets of what is left out only what its own repository holds there.")
+	}
 	if n := len(done.Volumes); n > 0 {
 		fmt.Fprintf(to, "%s of %s", terminal.Count(int64(n), "volume", "volumes"), terminal.Bytes(x.volume))
 		if done.Resumed > 0 {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -42,10 +43,12 @@ what docker save writes; compressed by zstd or gzip or not. Of a bundle in volum
 name one, or all of them.
 
 Every byte is compared with its digest, and nothing is visible before all of it has
-come. An import that was cut is run again: what is here already is not read twice.
+come. An import that was cut is run again: what is here already is not written twice.
 Images keep their names and tags; a name without a registry is of docker.io, or of
 --registry. An import is the operator's word: from then on those repositories serve
-what it brought, as if their registry had said so at that moment.
+what it brought, as if their registry had said so at that moment. What the file only
+names is missing, unless the repository holds it already, or the bundle is signed and
+--verify has a key for it.
 
 Asks the running server, or with --storage-dir fills a folder that no server uses.`,
 		Example: `  forebay import site.tar
@@ -61,7 +64,7 @@ Asks the running server, or with --storage-dir fills a folder that no server use
 	flags.StringArrayVar(&x.verify, "verify", nil, "file with ed25519 keys of OpenSSH or in PEM: refuse what none of them has signed; may be repeated")
 	flags.StringVar(&x.signature, "signature", "", "file with the signature, if it is neither in the bundle nor beside it")
 	flags.StringVar(&x.as, "as", "", "name of the image, for a file with one")
-	flags.StringVar(&x.registry, "registry", "", "registry of names that say none, such as ghcr.io (default docker.io)")
+	flags.StringVar(&x.registry, "registry", "", "registry of names that say none, and of those that begin with localhost/, such as ghcr.io (default docker.io)")
 	cmd.AddCommand(newImportRegistry(p))
 	return adminclient.OnServerOrFolder(p, cmd, adminclient.MayBeNew, func(ctx context.Context, o *adminclient.Client, args []string) error {
 		ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
@@ -96,7 +99,9 @@ func (x *importing) run(ctx context.Context, o *adminclient.Client, args []strin
 			return command.Usage(fmt.Errorf("--as: %w", err))
 		}
 	}
-	u := bundle.Unpacking{Target: o, Keys: keys, As: x.as, Names: func(_ context.Context, images []bundle.Image) error {
+	in := target{o.NewImport(), x, names}
+	defer in.End()
+	u := bundle.Unpacking{Target: in, Keys: keys, As: x.as, Names: func(_ context.Context, images []bundle.Image) error {
 		return x.checkNames(names, images)
 	}}
 	m := terminal.NewMeter(o.Stderr, o.AsJSON, "import", 0)
@@ -112,7 +117,9 @@ func (x *importing) run(ctx context.Context, o *adminclient.Client, args []strin
 	done := imported{Kind: read.Kind, Signed: read.Signed, Images: []admin.AdmitAnswer{}, Taken: read.Taken, Bytes: read.Bytes, Had: read.Had, Notes: read.Notes}
 	for _, image := range read.Images {
 		image.Name = x.fullName(names, image.Name)
-		answer, err := o.Admit(ctx, image, x.pin && !image.Refers)
+		answer, err := in.Admit(ctx, admin.AdmitRequest{
+			Ref: image.Name, Digest: image.Digest.String(), MediaType: image.MediaType, Size: image.Size, Pin: x.pin && !image.Refers,
+		})
 		switch {
 		case adminclient.IsCode(err, "not_kept"):
 			done.Refused = append(done.Refused, fmt.Sprintf("%s: its manifest is neither in the file nor here", image.Name))
@@ -124,7 +131,30 @@ func (x *importing) run(ctx context.Context, o *adminclient.Client, args []strin
 			done.Images = append(done.Images, *answer)
 		}
 	}
+	if m := read.Manifest; m != nil && len(m.Assumed) > 0 && !read.Signed && done.lacks() {
+		done.Notes = append(done.Notes, "it leaves out what this side has, and an image of a bundle that is not verified gets of that only what its own repository holds: sign it, and import it with --verify")
+	}
 	return x.tell(o, &done)
+}
+
+// lacks reports whether something of the images is missing.
+func (i *imported) lacks() bool {
+	return len(i.Refused) > 0 || slices.ContainsFunc(i.Images, func(a admin.AdmitAnswer) bool { return a.MissingCount > 0 })
+}
+
+// target is what takes the content of an archive, with the names that its images get.
+type target struct {
+	*adminclient.Import
+	x     *importing
+	names *wire.Registries
+}
+
+func (t target) Begin(ctx context.Context, images []bundle.Image, proof *bundle.Proof) error {
+	named := slices.Clone(images)
+	for i := range named {
+		named[i].Name = t.x.fullName(t.names, named[i].Name)
+	}
+	return t.Import.Begin(ctx, named, proof)
 }
 
 // hintName says how to name an image whose file does not.
@@ -239,13 +269,10 @@ func (x *importing) signatureOf(file string, record *bundle.Volumes) ([]byte, er
 func (x *importing) fullName(names *wire.Registries, name string) string {
 	first, rest, several := strings.Cut(name, "/")
 	switch {
-	case several && first == "localhost": // what podman and buildah call images of no registry
-		if x.registry != "" {
-			return x.registry + "/" + rest
-		}
-		return rest
 	case x.registry == "":
 		return name
+	case several && first == "localhost" && names.Names[first] == "": // what podman and buildah call images of no registry
+		return x.registry + "/" + rest
 	case several && (strings.ContainsAny(first, ".:") || names.Names[strings.ToLower(first)] != ""):
 		return name
 	}

@@ -41,7 +41,7 @@ delivery: remove that folder when all is well. Tags keep the age that they have 
 a tag past its time to live is confirmed by its registry at the next pull, and served
 as it is while that cannot be asked.
 
-An import that was cut is run again: what is here already is not read twice. The
+An import that was cut is run again: what a repository holds here is not read twice. The
 registry may run meanwhile; what it changes in that time may be missed.`,
 		Example: `  forebay import registry /var/lib/registry --storage-dir /var/lib/forebay
   forebay import registry /var/lib/registry --dry-run
@@ -101,7 +101,13 @@ func (x *adopting) run(ctx context.Context, o *adminclient.Client, dir string) e
 	if names.Names[x.upstream] == "" {
 		return command.Usage(fmt.Errorf("--upstream: %q is not configured: add it to upstreams, or name another", x.upstream))
 	}
-	t := takeover{adopting: x, Client: o, folder: folder, upstream: names.Names[x.upstream], done: takenOver{DryRun: x.dryRun}, meter: terminal.NewMeter(o.Stderr, o.AsJSON, "import", 0), seen: map[string]bool{}}
+	t := takeover{adopting: x, Client: o, in: o.NewImport(), folder: folder, upstream: names.Names[x.upstream], done: takenOver{DryRun: x.dryRun}, meter: terminal.NewMeter(o.Stderr, o.AsJSON, "import", 0), seen: map[string]bool{}}
+	if !x.dryRun {
+		if err := t.in.Begin(ctx, nil, nil); err != nil {
+			return err
+		}
+		defer t.in.End()
+	}
 	err = folder.Repositories(ctx, func(name string) error { return t.repository(ctx, name) },
 		func(name string) { t.done.fault("%s: not the name of a repository", name) })
 	t.meter.End()
@@ -118,6 +124,7 @@ func (x *adopting) run(ctx context.Context, o *adminclient.Client, dir string) e
 type takeover struct {
 	*adopting
 	*adminclient.Client
+	in       *adminclient.Import
 	folder   *regfolder.Folder
 	upstream string
 	done     takenOver
@@ -134,8 +141,21 @@ func (t *takeover) repository(ctx context.Context, name string) error {
 		t.done.fault("%s: %s", name, f)
 	}
 	t.done.Repositories++
+	lacking := map[string]bool{}
+	if !t.dryRun {
+		all := make([]bundle.Blob, len(found.Content))
+		for i, b := range found.Content {
+			all[i] = bundle.Blob(b)
+		}
+		if all, err = t.in.LacksFor(ctx, []string{t.upstream + "/" + name}, all); err != nil {
+			return err
+		}
+		for _, b := range all {
+			lacking[b.Digest.String()] = true
+		}
+	}
 	for _, b := range found.Content {
-		if err := t.content(ctx, name, b); err != nil {
+		if err := t.content(ctx, name, b, lacking[b.Digest.String()]); err != nil {
 			return err
 		}
 	}
@@ -147,9 +167,9 @@ func (t *takeover) repository(ctx context.Context, name string) error {
 	return nil
 }
 
-// content takes in one file. What is wrong with it does not end the import, but what is
+// content takes in one file, unless the repository has it. What is wrong with it does not end the import, but what is
 // wrong here does.
-func (t *takeover) content(ctx context.Context, name string, b regfolder.Blob) error {
+func (t *takeover) content(ctx context.Context, name string, b regfolder.Blob, lacking bool) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -168,7 +188,10 @@ func (t *takeover) content(ctx context.Context, name string, b regfolder.Blob) e
 		}
 		return nil
 	}
-	how, err := t.take(ctx, b)
+	how, err := upkeep.Had, error(nil)
+	if lacking {
+		how, err = t.take(ctx, b)
+	}
 	switch {
 	case errors.Is(err, upkeep.ErrContent), adminclient.IsCode(err, "bad_content"):
 		if first && len(t.done.Damaged) < faultsKept {
@@ -198,21 +221,12 @@ func (t *takeover) content(ctx context.Context, name string, b regfolder.Blob) e
 var errUnreadable = errors.New("cannot be read")
 
 func (t *takeover) take(ctx context.Context, b regfolder.Blob) (upkeep.Adopted, error) {
-	if t.Storage == nil {
-		lacking, err := t.Lacks(ctx, []bundle.Blob{{Digest: b.Digest, Size: b.Size}})
-		if err != nil || len(lacking) == 0 {
-			return upkeep.Had, err
-		}
-	}
 	f, size, err := t.folder.Blob(b.Digest)
 	if err != nil {
 		return "", fmt.Errorf("%s %w: %w", b.Digest, errUnreadable, err)
 	}
 	defer f.Close()
-	if t.Storage != nil {
-		return t.Storage.Keeper.Adopt(ctx, b.Digest, f, t.duplicate)
-	}
-	return upkeep.Copied, t.TakeIn(ctx, bundle.Blob{Digest: b.Digest, Size: size}, f)
+	return t.in.Adopt(ctx, bundle.Blob{Digest: b.Digest, Size: size}, f, t.duplicate)
 }
 
 // root gives the repository its right to an image, and binds its tag.
@@ -231,8 +245,7 @@ func (t *takeover) root(ctx context.Context, name string, root regfolder.Root) e
 	} else {
 		ref += "@" + root.Digest.String()
 	}
-	var answer admin.AdmitAnswer
-	_, err := t.Ask(ctx, "POST", "/admit", nil, admin.AdmitRequest{Ref: ref, Digest: root.Digest.String(), Confirmed: root.Seen}, &answer)
+	answer, err := t.in.Admit(ctx, admin.AdmitRequest{Ref: ref, Digest: root.Digest.String(), Confirmed: root.Seen})
 	switch {
 	case adminclient.IsCode(err, "not_kept"):
 		t.done.fault("%s: its manifest %s is not in the folder", ref, root.Digest)

@@ -154,7 +154,7 @@ func importTable() map[string][]string {
 		"internal/bundle":     leaf(),
 		"internal/pull":       {},
 		"internal/wire":       {"internal/registries"},
-		"internal/admin":      append(leaf(), "cache", "cache/image", "cache/store", "cache/upkeep", "cache/tier", "internal/activity", "internal/imageset", "internal/prefetch"),
+		"internal/admin":      append(leaf(), "cache", "cache/image", "cache/store", "cache/upkeep", "cache/tier", "internal/activity", "internal/bundle", "internal/imageset", "internal/prefetch"),
 		"internal/tally":      {},
 		"internal/tracing":    {},
 		"internal/metrics":    append(leaf(), "cache", "cache/event", "cache/store", "cache/upkeep", "cache/tier", "proxy", "upstream", "test/hubtest", "test/mirrortest"), // the last two its tests

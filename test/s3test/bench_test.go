@@ -223,11 +223,15 @@ func uploads(count int) error {
 		return err
 	}
 	k := upkeep.New(c, upkeep.Options{})
+	in, err := k.Begin(nil)
+	if err != nil {
+		return err
+	}
 	for i := range count {
 		content := func() io.Reader { return io.LimitReader(rand.NewChaCha8([32]byte{byte(i)}), size) }
 		d, _, err := v1.SHA256(content())
 		if err == nil {
-			err = k.TakeIn(context.Background(), d, size, content())
+			_, err = in.TakeIn(context.Background(), d, size, content())
 		}
 		if err != nil {
 			return err

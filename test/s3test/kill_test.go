@@ -52,7 +52,10 @@ func child() {
 	if err == nil {
 		go func() { _ = c.Run(context.Background()) }()
 		raw := noise(77, childSize)
-		err = upkeep.New(c, upkeep.Options{}).TakeIn(context.Background(), sha256(raw), childSize, bytes.NewReader(raw))
+		var in *upkeep.Import
+		if in, err = upkeep.New(c, upkeep.Options{}).Begin(nil); err == nil {
+			_, err = in.TakeIn(context.Background(), sha256(raw), childSize, bytes.NewReader(raw))
+		}
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
