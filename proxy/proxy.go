@@ -52,7 +52,8 @@ type Options struct {
 	Upstreams map[string][]string
 	// Hosts maps values of the Host header, with or without a port, to canonical names.
 	Hosts map[string]string
-	// Default is the upstream of a request that names none. Empty means docker.io.
+	// Default is the upstream of a request that names none. Empty means docker.io, or none when
+	// that is not mirrored.
 	Default  string
 	Fallback Fallback
 	// BytesPerSecond bounds what is sent to one client. 0 means no limit.
@@ -145,10 +146,10 @@ func orNop(log *zap.Logger) *zap.Logger {
 // registriesOf returns all names of registries that a request may use.
 func registriesOf(o Options) (wire.Registries, error) {
 	g := wire.Registries{Default: o.Default, Names: map[string]string{}, Hosts: map[string]string{}}
-	if g.Default == "" {
+	if _, ok := o.Upstreams[wire.Hub]; ok && g.Default == "" {
 		g.Default = wire.Hub
 	}
-	if _, ok := o.Upstreams[g.Default]; !ok {
+	if _, ok := o.Upstreams[g.Default]; !ok && g.Default != "" {
 		return g, fmt.Errorf("proxy: the default upstream %q is not configured", g.Default)
 	}
 	for canonical := range o.Upstreams {

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"errors"
 	"net/http"
 	"strings"
 	"testing"
@@ -9,6 +10,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"forebay/cache"
+	"forebay/internal/wire"
 )
 
 // aManifest is one that every client accepts as a whole.
@@ -139,10 +141,38 @@ func TestOtherMethodsAreRefused(t *testing.T) {
 	}
 }
 
+func TestMirrorWithoutDockerHubHasNoDefault(t *testing.T) {
+	h, err := New(Options{Cache: new(cache.Cache), Upstreams: map[string][]string{"ghcr.io": nil}, Hosts: map[string]string{"g.lan": "ghcr.io"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct{ host, path, ns, want string }{
+		{"m.lan", "/v2/a/b/manifests/1", "", ""},
+		{"m.lan", "/v2/alpine/manifests/1", "", ""},
+		{"m.lan", "/v2/a/b/manifests/1", "docker.io", ""},
+		{"m.lan", "/v2/a/b/manifests/1", "ghcr.io", "ghcr.io"},
+		{"m.lan", "/v2/ghcr.io/a/b/manifests/1", "", "ghcr.io"},
+		{"g.lan", "/v2/a/b/manifests/1", "", "ghcr.io"},
+	} {
+		query := ""
+		if tc.ns != "" {
+			query = "ns=" + tc.ns
+		}
+		route, fault := h.Registries().Route(tc.host, tc.path, query)
+		if (fault == nil) != (tc.want != "") || fault == nil && route.Upstream != tc.want {
+			t.Errorf("%+v: %q, %v", tc, route.Upstream, fault)
+		}
+		var why *wire.RouteError
+		if tc.want == "" && (!errors.As(fault, &why) || why.Fault != wire.UnknownRegistry) {
+			t.Errorf("%+v: %v, want an unknown registry", tc, fault)
+		}
+	}
+}
+
 func TestNewRefusesContradictions(t *testing.T) {
 	rows := map[string]Options{
 		"no cache":         {Upstreams: map[string][]string{"docker.io": nil}},
-		"no default":       {Upstreams: map[string][]string{"ghcr.io": nil}},
+		"no such default":  {Upstreams: map[string][]string{"ghcr.io": nil}, Default: "docker.io"},
 		"alias twice":      {Upstreams: map[string][]string{"docker.io": {"a.example"}, "ghcr.io": {"a.example"}}},
 		"alias is a name":  {Upstreams: map[string][]string{"docker.io": nil, "index.docker.io": nil}},
 		"upper case":       {Upstreams: map[string][]string{"docker.io": nil, "GHCR.io": nil}},

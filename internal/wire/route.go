@@ -95,7 +95,7 @@ func faultf(f Fault, format string, args ...any) *RouteError {
 // Registries are all names of registries that a request may use. A name that is not among
 // them is refused: nothing that a client sends is ever dialled.
 type Registries struct {
-	// Default is the canonical name of the registry of a request that names none.
+	// Default is the canonical name of the registry of a request that names none; "" refuses it.
 	Default string
 	// Names maps each name and alias, in lower case and with its port if it has one,
 	// to the canonical name.
@@ -204,6 +204,9 @@ func (g *Registries) locate(r *Route, host, named string) error {
 		// registry. Asking the default registry for it would tell a stranger our names.
 		if several && looksLikeHost(first) {
 			return unknown(first)
+		}
+		if g.Default == "" {
+			return faultf(UnknownRegistry, "the request names no registry, and %s is not mirrored here", Hub)
 		}
 		r.Upstream = g.Default
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/docker/cli/cli/config/types"
 	"github.com/google/go-containerregistry/pkg/authn"
 
+	"forebay/internal/registries"
 	"forebay/internal/wire"
 )
 
@@ -274,8 +275,9 @@ type registryResource []string
 
 func newResource(name string, endpoints []string) registryResource {
 	var keys registryResource
-	if name == "docker.io" {
-		keys = append(keys, authn.DefaultAuthKey, "docker.io", "index.docker.io")
+	if name == registries.Hub {
+		// docker login writes the first, podman and Kubernetes the second, helm another one.
+		keys = append(append(keys, authn.DefaultAuthKey, name), registries.HubAliases()...)
 	} else {
 		keys = append(keys, name)
 	}
@@ -317,7 +319,8 @@ func (c configFile) Resolve(resource authn.Resource) (authn.Authenticator, error
 		keys = registryResource{resource.RegistryStr()}
 	}
 	for _, key := range keys {
-		found, err := file.GetAuthConfig(key)
+		// Not GetAuthConfig, which takes every name of Docker Hub for the one that docker login writes.
+		found, err := file.GetCredentialsStore(key).Get(key)
 		if err != nil {
 			return nil, fmt.Errorf("credentials for %s: %w", key, err)
 		}

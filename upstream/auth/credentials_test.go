@@ -88,6 +88,24 @@ func TestDockerConfig(t *testing.T) {
 	}
 }
 
+// docker login, podman, Kubernetes' secrets and helm each write Docker Hub under another name.
+func TestDockerConfigKnowsDockerHubByAllItsNames(t *testing.T) {
+	auth := base64.StdEncoding.EncodeToString([]byte("hubuser:hubpass"))
+	for _, key := range []string{
+		"https://index.docker.io/v1/", "index.docker.io", "docker.io", "https://docker.io", "registry-1.docker.io",
+		"https://registry-1.docker.io/v2/", "registry.hub.docker.com",
+	} {
+		file := writeFile(t, "config.json", fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, key, auth))
+		source, err := NewSource(Credentials{DockerConfig: file}, "docker.io", []string{registries.Find("docker.io").Endpoint}, time.Now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := source.Identity(t.Context(), false); err != nil || got.user != "hubuser" || got.secret != "hubpass" {
+			t.Errorf("under %s: %q, %v", key, got.user, err)
+		}
+	}
+}
+
 func TestDockerConfigThatCannotBeReadFails(t *testing.T) {
 	for name, path := range map[string]string{
 		"missing":  filepath.Join(t.TempDir(), "config.json"),
