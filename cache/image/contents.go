@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -21,6 +22,7 @@ type Contents struct {
 	Digest    v1.Hash
 	MediaType string
 	Size      int64      // of the manifest itself
+	Confirmed time.Time  // when the registry said last that the tag points to it; zero without a tag
 	Platforms []string   // of an index: those that Parts are of
 	Omitted   []string   // of an index: those that were not asked for
 	Parts     []Part     // each thing once, manifests before what they lead to
@@ -50,6 +52,7 @@ func (i *Images) Contents(ctx context.Context, repo Repo, tag string, d v1.Hash,
 	if err := i.check(repo); err != nil {
 		return nil, err
 	}
+	var confirmed time.Time
 	if tag != "" {
 		t, ok, err := i.store.Index.Tag(repo, tag)
 		if err != nil {
@@ -58,13 +61,13 @@ func (i *Images) Contents(ctx context.Context, repo Repo, tag string, d v1.Hash,
 		if !ok {
 			return nil, fmt.Errorf("%s: %w", Name(repo, tag, d), store.ErrNotKept)
 		}
-		d = t.Desc.Digest
+		d, confirmed = t.Desc.Digest, t.CheckedAt
 	}
 	if !i.store.Linked(repo, index.Manifest, d) {
 		return nil, fmt.Errorf("%s: %w", Name(repo, tag, d), store.ErrNotKept)
 	}
 	w := listing{images: i, ctx: ctx, repo: repo, platforms: platforms, referrers: referrers, taken: map[string]bool{}, seen: map[v1.Hash]bool{}}
-	w.out = Contents{Ref: Name(repo, tag, d), Tag: tag, Digest: d, Parts: []Part{}}
+	w.out = Contents{Ref: Name(repo, tag, d), Tag: tag, Digest: d, Confirmed: confirmed, Parts: []Part{}}
 	walk := manifest.Walk{Manifest: w.manifest, Blob: w.blob, Platforms: platforms, Child: w.child}
 	if referrers {
 		walk.Referrers = w.refer

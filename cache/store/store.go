@@ -272,5 +272,8 @@ func (s *Store) Tell(e event.Event) {
 	s.opts.OnEvent(e)
 }
 
+// Dir returns the storage folder.
+func (s *Store) Dir() string { return s.opts.Dir }
+
 // MaxBytes returns what the folder may hold; 0 means any number of bytes.
 func (s *Store) MaxBytes() int64 { return s.opts.MaxBytes }

@@ -49,7 +49,8 @@ type Root struct {
 	Tag  string // empty for what is named by digest only
 	Desc v1.Descriptor
 	// Confirmed is when the registry said so last; the zero time means now. A tag that is
-	// older than its time to live is confirmed at the next pull, or served as stale.
+	// older than its time to live is confirmed at the next pull, or served as stale. One that
+	// was confirmed later here stays as it is, unless [ImportOptions.MayBeOlder].
 	Confirmed time.Time
 }
 
@@ -61,6 +62,7 @@ type Admitted struct {
 	Ref       string
 	Digest    v1.Hash
 	Before    string   // what the tag pointed to, if that was something else
+	Stays     string   // what the tag goes on to point to, since that was confirmed later
 	Platforms []string // of an index: those that are here
 	Omitted   []string // of an index: those that are not
 	// Missing are the things of those platforms that the repository does not get, at most 100 one by one.
@@ -78,13 +80,16 @@ const linksAtOnce = 1000
 // All else that the image names is missing and is told, whether it is kept or not: else an
 // archive of two small files could get whatever it names. Every manifest on the way is compared
 // with its digest, and every size with what its manifest says. The tag is bound last. The
-// error is [ErrContent] for an image that is not sound, and [store.ErrNotKept] when its
-// manifest is missing; nothing is bound then.
+// error is [ErrContent] for an image that is not sound, [store.ErrNotKept] when its manifest is
+// missing, and [ErrOlder] when a newer bundle came meanwhile; nothing is bound then.
 func (i *Import) Admit(ctx context.Context, root Root) (*Admitted, error) {
 	if err := i.k.Cache.Configured(root.Repo); err != nil {
 		return nil, err
 	}
 	defer i.use()()
+	if err := i.k.signers.check(i.opts.Signed, i.opts.MayBeOlder, true); err != nil {
+		return nil, fmt.Errorf("admit %s: %w", root.Name(), err)
+	}
 	a := admission{k: i.k, in: i, root: root, done: Admitted{Ref: root.Name(), Digest: root.Desc.Digest}}
 	if err := a.run(ctx); err != nil {
 		return nil, fmt.Errorf("admit %s: %w", root.Name(), err)
@@ -163,9 +168,6 @@ func (a *admission) bind() error {
 	if err != nil {
 		return err
 	}
-	if known && before.Desc.Digest != a.root.Desc.Digest {
-		a.done.Before = before.Desc.Digest.String()
-	}
 	desc := a.root.Desc
 	if len(a.docs) > 0 {
 		desc = a.docs[0].desc // with the media type and the size that it was found to have
@@ -174,8 +176,15 @@ func (a *admission) bind() error {
 	if at.IsZero() {
 		at = time.Now()
 	}
-	if known && before.CheckedAt.After(at) {
-		return nil // what is known here is newer
+	moves := known && before.Desc.Digest != a.root.Desc.Digest
+	if known && before.CheckedAt.After(at) && !(moves && a.in.opts.MayBeOlder) {
+		if moves {
+			a.done.Stays = before.Desc.Digest.String()
+		}
+		return nil
+	}
+	if moves {
+		a.done.Before = before.Desc.Digest.String()
 	}
 	return a.k.Cache.BindAt(a.root.Repo, a.root.Tag, desc, at)
 }

@@ -28,7 +28,11 @@ import (
 // begin begins an import, which ends with the test.
 func begin(t *testing.T, c *rig, vouched ...v1.Hash) *Import {
 	t.Helper()
-	in, err := c.Begin(vouched)
+	o := ImportOptions{}
+	if len(vouched) > 0 {
+		o.Signed = &Signed{Vouched: vouched}
+	}
+	in, err := c.Begin(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -457,5 +461,86 @@ func TestImportsEnd(t *testing.T) {
 		}
 		close(release)
 		done.Wait()
+	})
+}
+
+// Who carries signed bundles cannot bring an old one back.
+func TestOlderBundlesAreRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		c := openOffline(t, cachetest.NewRegistry(), dir)
+		old, middle, newest := manifestOf(), manifestOf(cachetest.DigestOf([]byte("middle"))), manifestOf(cachetest.DigestOf([]byte("newest")))
+		start := time.Now()
+		time.Sleep(10 * time.Hour)
+		at := func(hours int) time.Time { return start.Add(time.Duration(hours) * time.Hour) }
+		// take takes in a bundle of a key with one tag.
+		take := func(key, text string, made, confirmed time.Time, mayBeOlder bool) (*Admitted, error) {
+			t.Helper()
+			in, err := c.Begin(ImportOptions{Signed: &Signed{Key: key, Made: made}, MayBeOlder: mayBeOlder})
+			if err != nil {
+				return nil, err
+			}
+			defer in.End()
+			return in.Admit(t.Context(), Root{Repo: hub, Tag: "prod", Confirmed: confirmed, Desc: v1.Descriptor{Digest: put(t, in, text)}})
+		}
+		points := func(want string) {
+			t.Helper()
+			if tag, ok, err := c.Cache.Tag(hub, "prod"); err != nil || !ok || tag.Desc.Digest != cachetest.DigestOf([]byte(want)) {
+				t.Errorf("prod = %+v, %v, want %s", tag, err, cachetest.DigestOf([]byte(want)))
+			}
+		}
+		must := func(a *Admitted, err error) *Admitted {
+			t.Helper()
+			if err != nil {
+				t.Fatal(err)
+			}
+			return a
+		}
+		must(take("us", old, time.Time{}, at(1), false)) // of an earlier version
+		must(take("us", old, at(2), at(1), false))
+		must(take("us", middle, at(3), at(3), false))
+		must(take("us", newest, at(5), at(4), false))
+		points(newest)
+		for name, made := range map[string]time.Time{"an older one": at(2), "the one before": at(3), "one that does not say": {}} {
+			if _, err := take("us", old, made, at(1), false); !errors.Is(err, ErrOlder) {
+				t.Errorf("%s = %v, want ErrOlder", name, err)
+			}
+		}
+		must(take("us", newest, at(5), at(4), false))
+		if got := must(take("them", old, at(2), at(1), false)); got.Stays == "" || got.Before != "" {
+			t.Errorf("a tag of another key, confirmed before: %+v, want it told that it stays", got)
+		}
+		points(newest)
+		// The memory is in the folder.
+		closeCache(t, c)
+		c = openOffline(t, cachetest.NewRegistry(), dir)
+		if _, err := take("us", old, at(4), at(1), false); !errors.Is(err, ErrOlder) {
+			t.Errorf("after a restart = %v, want ErrOlder", err)
+		}
+		points(newest)
+		// One that had begun before a newer one came is refused, too.
+		late, err := c.Begin(ImportOptions{Signed: &Signed{Key: "us", Made: at(6)}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		must(take("us", newest, at(7), at(7), false))
+		if _, err := late.Admit(t.Context(), Root{Repo: hub, Tag: "prod", Confirmed: at(6), Desc: v1.Descriptor{Digest: put(t, late, middle)}}); !errors.Is(err, ErrOlder) {
+			t.Errorf("one that was overtaken = %v, want ErrOlder", err)
+		}
+		points(newest)
+		// By the operator's word the tag moves back, and what was newest stays known.
+		if got := must(take("us", middle, at(3), at(3), true)); got.Before == "" || got.Stays != "" {
+			t.Errorf("an older one that may be: %+v, want the tag moved", got)
+		}
+		points(middle)
+		if _, err := take("us", old, at(6), at(5), false); !errors.Is(err, ErrOlder) {
+			t.Errorf("after the operator went back = %v, want ErrOlder", err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, signedName), []byte("{"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := take("us", newest, at(9), at(9), false); err == nil || !strings.Contains(err.Error(), signedName) {
+			t.Errorf("with a damaged memory = %v, want its name", err)
+		}
 	})
 }

@@ -48,9 +48,9 @@ const (
 type Import struct {
 	ID string // for who calls from outside; cannot be guessed
 
-	k *Keeper
-	// vouched is what a verified signature says that this side has.
-	vouched map[v1.Hash]bool
+	k       *Keeper
+	opts    ImportOptions
+	vouched map[v1.Hash]bool // of opts
 
 	mu      sync.Mutex
 	brought map[v1.Hash]bool // guarded by mu
@@ -64,12 +64,23 @@ type imports struct {
 	open map[string]*Import // guarded by mu; by ID
 }
 
-// Begin begins an import. vouched is content that a signature, which the caller has verified,
-// says that its images rely on. The error may be [ErrBusy].
-func (k *Keeper) Begin(vouched []v1.Hash) (*Import, error) {
-	i := &Import{ID: rand.Text(), k: k, vouched: map[v1.Hash]bool{}, brought: map[v1.Hash]bool{}, used: time.Now()}
-	for _, d := range vouched {
-		i.vouched[d] = true
+// ImportOptions says what is known of an import.
+type ImportOptions struct {
+	Signed *Signed // nil for what is not signed, or was not verified
+	// MayBeOlder is whether it may be older than what was taken in, and move tags back.
+	MayBeOlder bool
+}
+
+// Begin begins an import. The error may be [ErrBusy] or [ErrOlder].
+func (k *Keeper) Begin(o ImportOptions) (*Import, error) {
+	if err := k.signers.check(o.Signed, o.MayBeOlder, false); err != nil {
+		return nil, fmt.Errorf("begin an import: %w", err)
+	}
+	i := &Import{ID: rand.Text(), k: k, opts: o, vouched: map[v1.Hash]bool{}, brought: map[v1.Hash]bool{}, used: time.Now()}
+	if o.Signed != nil {
+		for _, d := range o.Signed.Vouched {
+			i.vouched[d] = true
+		}
 	}
 	k.imports.mu.Lock()
 	defer k.imports.mu.Unlock()

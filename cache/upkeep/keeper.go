@@ -42,13 +42,14 @@ type Keeper struct {
 	opts     Options
 	log      *zap.Logger
 	imports  imports
+	signers  signers
 	scrubbed atomic.Pointer[scrubState] // as of the last blob; nil while it is off
 }
 
 // New returns the keeper of a cache, which is not yet in use. It starts nothing: the caller
 // starts Run once, beside the cache's.
 func New(c *cache.Cache, o Options) *Keeper {
-	k := &Keeper{Cache: c, Store: c.Store(), Images: c.Images(), opts: o, log: c.Store().Log}
+	k := &Keeper{Cache: c, Store: c.Store(), Images: c.Images(), opts: o, log: c.Store().Log, signers: newSigners(c.Store().Dir())}
 	k.Store.OnDamaged(func(d v1.Hash) {
 		if k.check(c.Life(), d, nil, nil).bad != nil {
 			k.refetch(c.Life(), d)

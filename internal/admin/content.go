@@ -98,6 +98,8 @@ func contentProblem(err error) *problem {
 		return &problem{http.StatusInsufficientStorage, "no_room", err.Error()}
 	case errors.Is(err, upkeep.ErrNoImport):
 		return &problem{http.StatusNotFound, "no_import", err.Error()}
+	case errors.Is(err, upkeep.ErrOlder):
+		return &problem{http.StatusConflict, "older", err.Error()}
 	case errors.Is(err, upkeep.ErrBusy):
 		return &problem{http.StatusTooManyRequests, "too_many_imports", err.Error()}
 	case errors.Is(err, bundle.ErrSignature):

@@ -32,17 +32,14 @@ func (a *API) beginImport(w http.ResponseWriter, r *http.Request) error {
 	if err := decode(r, &in); err != nil {
 		return err
 	}
-	var vouched []v1.Hash
+	o := upkeep.ImportOptions{MayBeOlder: in.AllowOlder}
 	if in.Signed != nil {
-		m, err := in.Signed.check()
-		if err != nil {
+		var err error
+		if o.Signed, err = in.Signed.check(); err != nil {
 			return err
 		}
-		for _, b := range m.Assumed {
-			vouched = append(vouched, b.Digest)
-		}
 	}
-	i, err := a.keeper.Begin(vouched)
+	i, err := a.keeper.Begin(o)
 	if err != nil {
 		return err
 	}
@@ -51,19 +48,20 @@ func (a *API) beginImport(w http.ResponseWriter, r *http.Request) error {
 }
 
 // check verifies the signature, and returns what it is over.
-func (s *SignedManifest) check() (*bundle.Manifest, error) {
+func (s *SignedManifest) check() (*upkeep.Signed, error) {
 	keys, err := bundle.ParsePublicKeys([]byte(s.Key))
 	if err != nil {
 		return nil, badRequest("key: %s", err)
 	}
-	if _, err := (bundle.Proof{Text: []byte(s.Manifest), Signature: []byte(s.Signature), Keys: keys}).Check(); err != nil {
+	key, err := bundle.Proof{Text: []byte(s.Manifest), Signature: []byte(s.Signature), Keys: keys}.Check()
+	if err != nil {
 		return nil, err
 	}
 	m, _, err := bundle.ReadManifest(strings.NewReader(s.Manifest))
 	if err != nil {
 		return nil, badRequest("manifest: %s", err)
 	}
-	return m, nil
+	return &upkeep.Signed{Key: bundle.Fingerprint(key), Made: m.Made, Vouched: each(m.Assumed, func(b bundle.Blob) v1.Hash { return b.Digest })}, nil
 }
 
 func (a *API) endImport(w http.ResponseWriter, r *http.Request) error {

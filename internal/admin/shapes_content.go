@@ -16,6 +16,7 @@ type Contents struct {
 	Digest    v1.Hash    `json:"digest"`
 	MediaType string     `json:"media_type"`
 	Size      int64      `json:"size"`                // of the manifest itself
+	Confirmed time.Time  `json:"confirmed,omitzero"`  // when the registry said last that the tag points to it
 	Platforms []string   `json:"platforms,omitempty"` // of an index: those that Parts are of
 	Omitted   []string   `json:"left,omitempty"`      // of an index: those that were not asked for
 	Parts     []Part     `json:"parts"`               // each thing once, manifests before what they lead to
@@ -24,7 +25,7 @@ type Contents struct {
 
 func contentsOf(c *image.Contents) Contents {
 	return Contents{
-		Ref: c.Ref, Tag: c.Tag, Digest: c.Digest, MediaType: c.MediaType, Size: c.Size,
+		Ref: c.Ref, Tag: c.Tag, Digest: c.Digest, MediaType: c.MediaType, Size: c.Size, Confirmed: c.Confirmed,
 		Platforms: c.Platforms, Omitted: c.Omitted, Parts: each(c.Parts, partOf), Referrers: each(c.Referrers, referrerOf),
 	}
 }
@@ -77,6 +78,8 @@ type ImportRequest struct {
 	// Signed is what a key that the operator trusts has signed: the images may rely on what
 	// it says to be here already.
 	Signed *SignedManifest `json:"signed,omitempty"`
+	// AllowOlder takes in what is older than what is here, and moves tags back.
+	AllowOlder bool `json:"allow_older,omitempty"`
 }
 
 // SignedManifest is the manifest of a bundle with its signature, which is verified.
@@ -121,6 +124,7 @@ type AdmitAnswer struct {
 	Ref       string   `json:"ref"`
 	Digest    v1.Hash  `json:"digest"`
 	Before    string   `json:"before,omitempty"`    // what the tag pointed to, if that was something else
+	Stays     string   `json:"stays,omitempty"`     // what the tag goes on to point to, since that was confirmed later
 	Platforms []string `json:"platforms,omitempty"` // of an index: those that are here
 	Omitted   []string `json:"left,omitempty"`      // of an index: those that are not
 	// Missing are the things of those platforms that the repository does not get, at most 100 one by one.
@@ -133,7 +137,7 @@ type AdmitAnswer struct {
 
 func admitAnswerOf(a *upkeep.Admitted) AdmitAnswer {
 	return AdmitAnswer{
-		Ref: a.Ref, Digest: a.Digest, Before: a.Before, Platforms: a.Platforms, Omitted: a.Omitted,
+		Ref: a.Ref, Digest: a.Digest, Before: a.Before, Stays: a.Stays, Platforms: a.Platforms, Omitted: a.Omitted,
 		Missing: each(a.Missing, partOf), MissingCount: a.MissingCount, MissingBytes: a.MissingBytes,
 	}
 }

@@ -22,6 +22,9 @@ import (
 // Import is one import into the mirror, which remembers there what it has brought. It is a
 // [bundle.Target]; its owner calls End.
 type Import struct {
+	// AllowOlder takes in what is older than what is there, and moves tags back.
+	AllowOlder bool
+
 	c    *Client
 	id   string
 	refs []string // see [admin.LackingRequest]
@@ -37,7 +40,7 @@ const refsMost = 16
 
 // Begin begins the import. images may be nil; their names are in full.
 func (i *Import) Begin(ctx context.Context, images []bundle.Image, proof *bundle.Proof) error {
-	var in admin.ImportRequest
+	in := admin.ImportRequest{AllowOlder: i.AllowOlder}
 	if proof != nil {
 		in.Signed = &admin.SignedManifest{Manifest: string(proof.Text), Signature: string(proof.Signature), Key: bundle.PublicKeyText(proof.Keys[0])}
 	}

@@ -51,8 +51,10 @@ type Packing struct {
 	// reader knows what to expect. Blobs are the rest.
 	Manifests, Blobs []Blob
 	Assumed          []Blob // not carried
-	// Sign makes a signature over the text of the manifest; nil for none.
+	// Sign makes a signature over the text of the manifest; nil for none. Made and the times of
+	// confirmation of the images are written for it only.
 	Sign func(text []byte) ([]byte, error)
+	Made time.Time
 	// Docker is manifest.json as docker save writes it; empty for none.
 	Docker []byte
 }
@@ -90,6 +92,12 @@ func New(p Packing) (*Archive, error) {
 		return nil, err
 	}
 	m := Manifest{Format: manifestFormat, Index: blobOf(index), Images: slices.Clone(p.Images)}
+	if p.Sign != nil {
+		m.Made = p.Made.UTC()
+	}
+	for i := range m.Images {
+		m.Images[i].Confirmed = m.Images[i].confirmed(p)
+	}
 	slices.SortFunc(m.Images, func(a, b Image) int { return strings.Compare(a.Name, b.Name) })
 	for _, list := range [][]Blob{p.Manifests, p.Blobs} {
 		m.Blobs = append(m.Blobs, sorted(list)...)
@@ -128,6 +136,36 @@ func New(p Packing) (*Archive, error) {
 	}
 	a.Size += endSize
 	return a, nil
+}
+
+// Redated returns a packing with the times of a bundle that was begun before: what a registry
+// said then of a tag that has not moved is as true.
+func (m *Manifest) Redated(p Packing) Packing {
+	p.Made, p.Images = m.Made, slices.Clone(p.Images)
+	then := make(map[string]Image, len(m.Images))
+	for _, i := range m.Images {
+		then[i.Name] = i
+	}
+	for i := range p.Images {
+		now := &p.Images[i]
+		was := then[now.Name]
+		if was.Digest == now.Digest && (now.Confirmed.IsZero() || was.Confirmed.Before(now.Confirmed)) {
+			now.Confirmed = was.Confirmed
+		}
+	}
+	return p
+}
+
+// confirmed returns when a tag was confirmed that is signed for: if nobody knows, as of an image
+// that a lock file names, it is the maker of the bundle who says so.
+func (i Image) confirmed(p Packing) time.Time {
+	switch {
+	case p.Sign == nil || strings.Contains(i.Name, "@"):
+		return time.Time{}
+	case i.Confirmed.IsZero():
+		return p.Made.UTC()
+	}
+	return i.Confirmed.UTC()
 }
 
 func (a *Archive) add(name string, b []byte) {

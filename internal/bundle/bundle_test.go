@@ -241,7 +241,7 @@ func TestVolumesGoOnWhereTheyWereCut(t *testing.T) {
 		for cut := int64(0); cut < a.Size; cut += 2_900_001 {
 			base := filepath.Join(t.TempDir(), "site.tar")
 			write := func(ctx context.Context, most int64) (int, error) {
-				v, from, err := NewVolumes(ctx, base, a.Digest, 1<<20, false, nil)
+				v, from, err := NewVolumes(ctx, base, a.Digest, 1<<20, false)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -294,7 +294,7 @@ func TestVolumesGoOnWhereTheyWereCut(t *testing.T) {
 func TestFindOfVolumes(t *testing.T) {
 	dir := t.TempDir()
 	base := filepath.Join(dir, "site.tar")
-	v, _, err := NewVolumes(t.Context(), base, blobOf(nil).Digest, 1<<20, false, nil)
+	v, _, err := NewVolumes(t.Context(), base, blobOf(nil).Digest, 1<<20, false)
 	if err != nil {
 		t.Fatal(err)
 	}

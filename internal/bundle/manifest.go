@@ -17,6 +17,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -49,6 +50,9 @@ type Image struct {
 	Size      int64    `json:"size"`                // of the manifest or index
 	Platforms []string `json:"platforms,omitempty"` // of an index: those that belong to the bundle
 	Left      []string `json:"left,omitempty"`      // of an index: those that do not
+	// Confirmed is when the registry last said that the tag points to it, or when somebody wrote
+	// down that it is to; zero for what has no tag, and while the bundle is not signed.
+	Confirmed time.Time `json:"confirmed,omitzero"`
 	// Refers says that it belongs to another image of the bundle, as a signature does.
 	Refers bool `json:"refers,omitempty"`
 }
@@ -56,6 +60,9 @@ type Image struct {
 // Manifest says what a bundle holds. It is a file of the archive and beside it.
 type Manifest struct {
 	Format string `json:"format"`
+	// Made is when the bundle was made, by the clock of who signed it: its serial among those of
+	// the key. Zero while it is not signed, so that the same content makes the same bytes.
+	Made time.Time `json:"made,omitzero"`
 	// Index is index.json of the archive, which binds the names in it to this manifest.
 	Index  Blob    `json:"index"`
 	Images []Image `json:"images"` // sorted by name

@@ -285,6 +285,9 @@ func (s *unpacking) trust() (*Proof, error) {
 	}
 	proof.Keys = []ed25519.PublicKey{key}
 	s.out.Signed = true
+	if s.out.Manifest.Made.IsZero() {
+		s.out.Notes = append(s.out.Notes, "an earlier version signed it without the time, so that nothing tells it from an older one")
+	}
 	return &proof, nil
 }
 

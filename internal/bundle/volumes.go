@@ -99,6 +99,55 @@ func parseVolumes(text []byte) (*Volumes, error) {
 	return &v, nil
 }
 
+// Begun is a bundle whose volumes were written in part, or as a whole.
+type Begun struct {
+	Manifest  *Manifest
+	Digest    v1.Hash // of the manifest
+	Signature []byte  // nil without one
+}
+
+// ReadBegun returns what was begun at base; nil when there is nothing to go on with.
+func ReadBegun(base string) *Begun {
+	record, err := ReadVolumes(base)
+	if err != nil || record.Compressed {
+		return nil
+	}
+	var names []string
+	for _, v := range record.Volumes {
+		names = append(names, filepath.Join(filepath.Dir(base), v.Name))
+	}
+	f, err := OpenFiles(names)
+	if err != nil {
+		return nil
+	}
+	defer func() { _ = f.Close() }() // only read from
+	w, done, err := newTarWalk(f)
+	if err != nil {
+		return nil
+	}
+	defer done()
+	b := &Begun{Digest: record.Manifest}
+	for range 3 { // the layout, the manifest, its signature
+		one, err := w.next()
+		if err != nil {
+			return nil
+		}
+		switch one.name {
+		case ownName:
+			b.Manifest, _, err = ReadManifest(one.r)
+		case signatureName:
+			b.Signature, err = readMost(one.r, signatureMost)
+		}
+		if err != nil {
+			return nil
+		}
+	}
+	if b.Manifest == nil {
+		return nil
+	}
+	return b
+}
+
 // VolumeWriter cuts what is written into files of one size. Its owner calls Finish, or
 // Abort.
 type VolumeWriter struct {
@@ -108,17 +157,16 @@ type VolumeWriter struct {
 	n      int // of the volume that is written; 0 before the first
 	file   *os.File
 	at     int64
-	made   func(Volume) // told of each volume; may be nil
 }
 
 // NewVolumes begins to write the bundle base of an archive in volumes of size bytes. What
 // an earlier run for the same archive has left whole is kept: from is where to go on.
 // A compressed archive, of which nobody knows how long its parts are, is written anew.
-func NewVolumes(ctx context.Context, base string, manifest v1.Hash, size int64, compressed bool, made func(Volume)) (w *VolumeWriter, from int64, err error) {
+func NewVolumes(ctx context.Context, base string, manifest v1.Hash, size int64, compressed bool) (w *VolumeWriter, from int64, err error) {
 	if size < VolumeLeast {
 		return nil, 0, fmt.Errorf("volumes of %d bytes are smaller than %d", size, VolumeLeast)
 	}
-	w = &VolumeWriter{base: base, made: made, record: Volumes{
+	w = &VolumeWriter{base: base, record: Volumes{
 		Format: volumesFormat, Name: filepath.Base(base), Manifest: manifest, Compressed: compressed, VolumeSize: size, Volumes: []Volume{},
 	}}
 	old, err := ReadVolumes(base)
@@ -218,9 +266,6 @@ func (w *VolumeWriter) finishVolume() error {
 		return err
 	}
 	w.record.Volumes = append(w.record.Volumes, v)
-	if w.made != nil {
-		w.made(v)
-	}
 	return w.save()
 }
 

@@ -6,6 +6,7 @@
 package carry
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -16,6 +17,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/dustin/go-humanize"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -162,8 +164,8 @@ func export(ctx context.Context, o *adminclient.Client, x exporting, args []stri
 	if err != nil {
 		return err
 	}
-	plan.Sign = sign
-	archive, err := bundle.New(*plan)
+	plan.Sign, plan.Made = sign, time.Now()
+	archive, err := x.archive(*plan)
 	if err != nil {
 		return err
 	}
@@ -178,6 +180,22 @@ func export(ctx context.Context, o *adminclient.Client, x exporting, args []stri
 		return err
 	}
 	return x.tell(o, &done)
+}
+
+// archive lays out what was planned. A signed bundle has the times of its making; one that is
+// written in volumes gets those of an earlier run, if it is the same otherwise, so that the
+// volumes that are whole are those of this one.
+func (x *exporting) archive(p bundle.Packing) (*bundle.Archive, error) {
+	if x.volume > 0 && p.Sign != nil {
+		begun := bundle.ReadBegun(x.output)
+		if begun != nil && begun.Signature != nil && begun.Manifest.Made.Before(p.Made) {
+			a, err := bundle.New(begun.Manifest.Redated(p))
+			if err != nil || a.Digest == begun.Digest && bytes.Equal(a.Signature, begun.Signature) {
+				return a, err
+			}
+		}
+	}
+	return bundle.New(p)
 }
 
 // plan gathers what belongs to the images, and fetches what is missing if it may.
@@ -217,6 +235,7 @@ func (x *exporting) plan(ctx context.Context, o *adminclient.Client, wanted []wa
 func contentsOf(w wantedImage, list *admin.Contents) bundle.Contents {
 	c := bundle.Contents{Image: bundle.Image{
 		Name: cmp.Or(w.name, list.Ref), Digest: list.Digest, MediaType: list.MediaType, Size: list.Size, Platforms: list.Platforms, Left: list.Omitted,
+		Confirmed: list.Confirmed,
 	}}
 	for _, p := range list.Parts {
 		c.Parts = append(c.Parts, bundle.Part{Blob: bundle.Blob{Digest: p.Digest, Size: p.Size}, Manifest: p.Role == "manifest", MediaType: p.MediaType})

@@ -26,7 +26,7 @@ import (
 
 // importing is what the command line asks of an import.
 type importing struct {
-	pin          bool
+	pin, older   bool
 	verify       []string
 	signature    string
 	as, registry string
@@ -50,6 +50,10 @@ what it brought, as if their registry had said so at that moment. What the file 
 names is missing, unless the repository holds it already, or the bundle is signed and
 --verify has a key for it.
 
+A signed bundle says when it was made and when its tags were confirmed. With --verify
+one that is older than another by the same key is refused, and no tag moves to what
+was confirmed earlier; --allow-older does both all the same.
+
 Asks the running server, or with --storage-dir fills a folder that no server uses.`,
 		Example: `  forebay import site.tar
   forebay import site.tar --verify release.pub --pin
@@ -63,6 +67,7 @@ Asks the running server, or with --storage-dir fills a folder that no server use
 	flags.BoolVar(&x.pin, "pin", false, "keep the images whole from now on")
 	flags.StringArrayVar(&x.verify, "verify", nil, "file with ed25519 keys of OpenSSH or in PEM: refuse what none of them has signed; may be repeated")
 	flags.StringVar(&x.signature, "signature", "", "file with the signature, if it is neither in the bundle nor beside it")
+	flags.BoolVar(&x.older, "allow-older", false, "take in a bundle that is older than one by the same key that was taken in, and move its tags back")
 	flags.StringVar(&x.as, "as", "", "name of the image, for a file with one")
 	flags.StringVar(&x.registry, "registry", "", "registry of names that say none, and of those that begin with localhost/, such as ghcr.io (default docker.io)")
 	cmd.AddCommand(newImportRegistry(p))
@@ -100,6 +105,7 @@ func (x *importing) run(ctx context.Context, o *adminclient.Client, args []strin
 		}
 	}
 	in := target{o.NewImport(), x, names}
+	in.AllowOlder = x.older
 	defer in.End()
 	u := bundle.Unpacking{Target: in, Keys: keys, As: x.as, Names: func(_ context.Context, images []bundle.Image) error {
 		return x.checkNames(names, images)
@@ -112,13 +118,13 @@ func (x *importing) run(ctx context.Context, o *adminclient.Client, args []strin
 		if ctx.Err() != nil {
 			return command.Hint(errors.New("interrupted: no image of it is visible"), "What has come stays for a day: run the same import again to go on.")
 		}
-		return hintName(err)
+		return hinted(err)
 	}
 	done := imported{Kind: read.Kind, Signed: read.Signed, Images: []admin.AdmitAnswer{}, Taken: read.Taken, Bytes: read.Bytes, Had: read.Had, Notes: read.Notes}
 	for _, image := range read.Images {
 		image.Name = x.fullName(names, image.Name)
 		answer, err := in.Admit(ctx, admin.AdmitRequest{
-			Ref: image.Name, Digest: image.Digest.String(), MediaType: image.MediaType, Size: image.Size, Pin: x.pin && !image.Refers,
+			Ref: image.Name, Digest: image.Digest.String(), MediaType: image.MediaType, Size: image.Size, Confirmed: image.Confirmed, Pin: x.pin && !image.Refers,
 		})
 		switch {
 		case adminclient.IsCode(err, "not_kept"):
@@ -126,7 +132,7 @@ func (x *importing) run(ctx context.Context, o *adminclient.Client, args []strin
 		case adminclient.IsCode(err, "bad_content"):
 			done.Refused = append(done.Refused, err.Error())
 		case err != nil:
-			return err
+			return hinted(err)
 		default:
 			done.Images = append(done.Images, *answer)
 		}
@@ -157,10 +163,12 @@ func (t target) Begin(ctx context.Context, images []bundle.Image, proof *bundle.
 	return t.Import.Begin(ctx, named, proof)
 }
 
-// hintName says how to name an image whose file does not.
-func hintName(err error) error {
+// hinted says what can be done about a file that is not taken in.
+func hinted(err error) error {
 	var nameless *bundle.NamelessError
 	switch {
+	case adminclient.IsCode(err, "older"):
+		return command.Hint(err, "If it is to be so, take it in with --allow-older, which moves its tags back.")
 	case !errors.As(err, &nameless):
 		return err
 	case nameless.Tag != "":
@@ -333,6 +341,9 @@ func (x *importing) tellPeople(o *adminclient.Client, done *imported) error {
 		if len(i.Omitted) > 0 {
 			fmt.Fprintf(o.Stdout, "%s: here for %s; not for %s\n", terminal.Printable(i.Ref), terminal.OrDash(strings.Join(i.Platforms, ", ")), terminal.Printable(strings.Join(i.Omitted, ", ")))
 		}
+		if i.Stays != "" {
+			fmt.Fprintf(o.Stderr, "%s stays at %s, which was confirmed later than what the file has\n", terminal.Printable(i.Ref), terminal.Printable(i.Stays))
+		}
 		if i.MissingCount > 0 {
 			fmt.Fprintf(o.Stderr, "%s: still missing are %s, %s\n", terminal.Printable(i.Ref), terminal.Count(i.MissingCount, "thing", "things"), terminal.Bytes(i.MissingBytes))
 		}
@@ -364,8 +375,11 @@ func importState(i admin.AdmitAnswer) string {
 	default:
 		words = append(words, "complete")
 	}
-	if i.Before != "" {
+	switch {
+	case i.Before != "":
 		words = append(words, "moved")
+	case i.Stays != "":
+		words = append(words, "tag not moved")
 	}
 	if i.Pinned {
 		words = append(words, "pinned")

@@ -267,7 +267,7 @@ func (x *exporting) pack(to io.Writer, write func(io.Writer) error) error {
 }
 
 func (x *exporting) writeVolumes(ctx context.Context, o *adminclient.Client, a *bundle.Archive, m *terminal.Meter, done *exported) error {
-	v, from, err := bundle.NewVolumes(ctx, x.output, a.Digest, x.volume, x.zstd, nil)
+	v, from, err := bundle.NewVolumes(ctx, x.output, a.Digest, x.volume, x.zstd)
 	if err != nil {
 		return err
 	}

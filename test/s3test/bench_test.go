@@ -223,7 +223,7 @@ func uploads(count int) error {
 		return err
 	}
 	k := upkeep.New(c, upkeep.Options{})
-	in, err := k.Begin(nil)
+	in, err := k.Begin(upkeep.ImportOptions{})
 	if err != nil {
 		return err
 	}

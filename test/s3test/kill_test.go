@@ -53,7 +53,7 @@ func child() {
 		go func() { _ = c.Run(context.Background()) }()
 		raw := noise(77, childSize)
 		var in *upkeep.Import
-		if in, err = upkeep.New(c, upkeep.Options{}).Begin(nil); err == nil {
+		if in, err = upkeep.New(c, upkeep.Options{}).Begin(upkeep.ImportOptions{}); err == nil {
 			_, err = in.TakeIn(context.Background(), sha256(raw), childSize, bytes.NewReader(raw))
 		}
 	}
