@@ -154,11 +154,7 @@ func TestMirrorWithoutDockerHubHasNoDefault(t *testing.T) {
 		{"m.lan", "/v2/ghcr.io/a/b/manifests/1", "", "ghcr.io"},
 		{"g.lan", "/v2/a/b/manifests/1", "", "ghcr.io"},
 	} {
-		query := ""
-		if tc.ns != "" {
-			query = "ns=" + tc.ns
-		}
-		route, fault := h.Registries().Route(tc.host, tc.path, query)
+		route, fault := h.Registries().Route(tc.host, tc.path, tc.ns)
 		if (fault == nil) != (tc.want != "") || fault == nil && route.Upstream != tc.want {
 			t.Errorf("%+v: %q, %v", tc, route.Upstream, fault)
 		}
