@@ -8,6 +8,7 @@ import (
 	"io"
 	"mime"
 	"mime/multipart"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -555,13 +556,15 @@ func TestT49_IdleConnectionsStayOpen(t *testing.T) {
 	const conns = 200
 	host := strings.TrimPrefix(m.URL, "http://")
 	request := "GET /v2/library/app/manifests/latest HTTP/1.1\r\nHost: " + host + "\r\n\r\n"
-	list := make([]*bufio.ReadWriter, conns)
+	list, opened := make([]*bufio.ReadWriter, conns), make([]net.Conn, conns)
 	for i := range list {
 		conn := rawGet(t, m.URL, "/v2/library/app/manifests/latest")
+		opened[i] = conn
 		list[i] = bufio.NewReadWriter(bufio.NewReader(conn), bufio.NewWriter(conn))
 	}
 	for round := range 3 {
 		for i, rw := range list {
+			_ = opened[i].SetDeadline(time.Now().Add(patience)) // for each request, not for all of them
 			if round > 0 {
 				if _, err := rw.WriteString(request); err != nil {
 					t.Fatalf("connection %d: %s", i, err)
