@@ -81,12 +81,16 @@ func (c *Cache) Blob(ctx context.Context, repo Repo, d v1.Hash) (*Blob, error) {
 	if err := c.admitBlob(ctx, o, repo, d); err != nil {
 		return nil, err
 	}
-	for try := 0; ; try++ {
+	for ended, again := 0, false; ; {
 		b, err := c.openBlob(ctx, o, repo, d)
-		// A damaged file, a wrong answer nobody has seen a byte of yet, a fill that ended as its
-		// last reader left and this one came, or one that went in a circle of mirrors by the way
-		// that another came: once more.
-		if err == nil || try > 0 || !errors.Is(err, sums.ErrMismatch) && !errors.Is(err, fill.ErrAbandoned) && !errors.Is(err, errOtherWay) {
+		switch {
+		case errors.Is(err, fill.ErrAbandoned) && ended < abandonedMost:
+			ended++ // it ended as this one came
+		case !again && (errors.Is(err, sums.ErrMismatch) || errors.Is(err, errOtherWay)):
+			// A damaged file, a wrong answer nobody has seen a byte of yet, or one that went in a
+			// circle of mirrors by the way that another came: once more.
+			again = true
+		default:
 			return b, err
 		}
 		if err := c.awaitEnd(ctx, o, repo, d); err != nil {
@@ -94,6 +98,9 @@ func (c *Cache) Blob(ctx context.Context, repo Repo, d v1.Hash) (*Blob, error) {
 		}
 	}
 }
+
+// abandonedMost is how often in a row a reader may come as a fill ends: each waits for the end.
+const abandonedMost = 8
 
 // awaitEnd waits until a fill of d has ended that nobody may come to any more, so that another
 // can begin.

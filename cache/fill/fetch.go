@@ -203,7 +203,7 @@ func (t *download) fetch(ctx context.Context, running *sync.WaitGroup, verdict <
 		select {
 		case err := <-verdict:
 			t.mu.Lock()
-			t.ending = err != nil
+			t.ending = failing(err)
 			t.mu.Unlock()
 			return err
 		case r := <-t.results:
@@ -260,7 +260,7 @@ func (t *download) take(r result) error {
 		// One odd answer is no reason to give up what is there.
 	case errors.Is(r.err, store.ErrUnkept), errors.Is(r.err, sums.ErrMismatch), t.state == waiting:
 		// The upstream has retried already what nobody answered, and all sources were asked.
-		t.ending = true
+		t.ending = failing(r.err)
 		return final(r.err)
 	case len(c.active) > 0 && r.moved == 0 && oneTooMany(r.err):
 		c.limit = 1
@@ -285,6 +285,10 @@ func (t *download) take(r result) error {
 	}
 	return nil
 }
+
+// failing reports whether err leaves nothing for who comes now: what our own disk refuses is sent
+// past it to him, too.
+func failing(err error) bool { return err != nil && !errors.Is(err, store.ErrUnkept) }
 
 // final returns the error of a fill that err ends. Where the upstream contradicts the
 // size that it told, perhaps to an earlier fill that this one goes on with, what is there
