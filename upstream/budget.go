@@ -77,7 +77,7 @@ func (r *Registry) AtLastShare() (last bool) {
 		if a.pulls.Closed() != nil || a.budget.Spent(now) {
 			continue
 		}
-		if !a.budget.AtReserve(lastShare*r.opts.Reserve, now) {
+		if !a.budget.AtLast(lastShare*r.opts.Reserve, now) {
 			return false
 		}
 		last = true

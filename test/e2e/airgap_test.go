@@ -106,13 +106,17 @@ func carried(t *testing.T, w *world, file string, args ...string) {
 func TestDeltaOverTheGap(t *testing.T) {
 	w := newWorld(t, worldOptions{mirror: mirrorOptions{}})
 	dir := stateDir(t)
+	// What another repository has here is linked by the word of a signature only.
+	if out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", filepath.Join(dir, "key")).CombinedOutput(); err != nil {
+		t.Fatalf("ssh-keygen: %v %s: install openssh-client", err, out)
+	}
 	first, second, inventory := filepath.Join(dir, "first.tar"), filepath.Join(dir, "second.tar"), filepath.Join(dir, "inv")
 	must(t, "export", "-o", first, plainOCI+":"+catalogueTag, "--fetch", "--config", w.mirror.file)
 	island := startIsland(t)
 	must(t, "import", first, "--config", island.file)
 	must(t, "inventory", "-o", inventory, "--config", island.file)
 	// Both have the layer of busybox in common.
-	must(t, "export", "-o", second, plainOCI+":"+catalogueTag, bigDocker+":"+catalogueTag, "--fetch", "--lacking", inventory, "--config", w.mirror.file)
+	must(t, "export", "-o", second, plainOCI+":"+catalogueTag, bigDocker+":"+catalogueTag, "--fetch", "--lacking", inventory, "--sign", filepath.Join(dir, "key"), "--config", w.mirror.file)
 	big := w.images[bigDocker]
 	changed := int64(len(big.bytes)) + int64(len(big.blobs[1].bytes)) + int64(len(big.blobs[2].bytes))
 	info, err := os.Stat(second)
@@ -123,7 +127,7 @@ func TestDeltaOverTheGap(t *testing.T) {
 	if float64(info.Size()) > 1.05*float64(changed) {
 		t.Errorf("the delta has %d bytes for %d that changed", info.Size(), changed)
 	}
-	must(t, "import", second, "--config", island.file)
+	must(t, "import", second, "--verify", filepath.Join(dir, "key.pub"), "--config", island.file)
 	for _, open := range []func(testing.TB, string) store{openDocker, openContainerd24, openPodman} {
 		s := open(t, island.addr)
 		pull(t, s, bigDocker+":"+catalogueTag, big)

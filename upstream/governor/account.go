@@ -112,6 +112,18 @@ func (a *Account) Low(reserve float64, now time.Time) bool { return a.lowAfter(0
 // AtReserve reports whether one more pull would take from the given share.
 func (a *Account) AtReserve(reserve float64, now time.Time) bool { return a.lowAfter(1, reserve, now) }
 
+// AtLast reports whether no more than the given share of the limit is left, in whole pulls: of a
+// small limit that is none.
+func (a *Account) AtLast(share float64, now time.Time) bool {
+	a.mu.Lock()
+	whole := 0.0
+	if a.said.Limit > 0 {
+		whole = math.Floor(share*float64(a.said.Limit)) / float64(a.said.Limit)
+	}
+	a.mu.Unlock()
+	return whole > 0 && a.lowAfter(1, whole, now)
+}
+
 // Spent reports whether nothing is known to remain.
 func (a *Account) Spent(now time.Time) bool {
 	return a.lowAfter(0, math.SmallestNonzeroFloat64, now)

@@ -25,6 +25,19 @@ func TestNothingSaidIsUnlimited(t *testing.T) {
 	}
 }
 
+func TestLastShareIsOfWholePulls(t *testing.T) {
+	for _, tc := range []struct {
+		limit, remaining int64
+		want             bool
+	}{{100, 6, false}, {100, 5, true}, {100, 1, true}, {20, 1, true}, {20, 2, false}, {10, 1, false}, {1, 1, false}} {
+		var a Account
+		a.See(said(tc.limit, tc.remaining, time.Hour), a.Asking(), time.Now())
+		if got := a.AtLast(0.05, time.Now()); got != tc.want {
+			t.Errorf("%d of %d left: %t, want %t", tc.remaining, tc.limit, got, tc.want)
+		}
+	}
+}
+
 func TestLow(t *testing.T) {
 	for _, test := range []struct {
 		what    string
