@@ -122,7 +122,8 @@ func (r *Room) Reserve(ctx context.Context, n int64) error {
 		return errNeverFits
 	}
 	r.reserved.Add(n)
-	if over := r.excess(); over > 0 && !r.makeRoom(over) {
+	// What would not fit if all were evicted is refused before anything is.
+	if over := r.excess(); over > 0 && (over > r.policy.Bytes() || !r.makeRoom(over)) {
 		r.reserved.Add(-n)
 		return ErrNoRoom
 	}

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -52,6 +53,18 @@ func TestSharesFollowWhatTheDiskLeaves(t *testing.T) {
 	s.Room.fit()
 	if got := s.Room.fitted; got < 1<<28 || got > 1<<32 {
 		t.Errorf("the policy was told %d bytes, want about a GiB: less is left than storage.max_size", got)
+	}
+}
+
+func TestNothingIsEvictedForWhatCannotFit(t *testing.T) {
+	s := open(t, Options{Dir: t.TempDir(), MinFree: 1})
+	<-s.Room.Loaded()
+	put(t, s, []byte("kept"))
+	if err := s.Room.Reserve(t.Context(), 1<<60); !errors.Is(err, ErrNoRoom) {
+		t.Errorf("Reserve of more than the disk has = %v, want ErrNoRoom", err)
+	}
+	if n, _ := s.Room.Counted(); n != 1 {
+		t.Errorf("%d files are kept, want the one that was", n)
 	}
 }
 

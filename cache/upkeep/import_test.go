@@ -258,8 +258,9 @@ func TestArrivedContentIsNeitherGarbageNorEvicted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := t.TempDir()
 		c := openOffline(t, cachetest.NewRegistry(), dir)
+		in := begin(t, c)
 		for _, text := range []string{"layer", "other"} {
-			d := put(t, begin(t, c), text)
+			d := put(t, in, text)
 			file := filepath.Join(dir, "blobs", "sha256", d.Hex[:2], d.Hex)
 			if err := os.Chtimes(file, time.Now(), time.Now()); err != nil { // the time of the bubble
 				t.Fatal(err)
@@ -280,6 +281,37 @@ func TestArrivedContentIsNeitherGarbageNorEvicted(t *testing.T) {
 			t.Errorf("Collect a day later = %+v, %v", got, err)
 		}
 	})
+}
+
+// Without bounds of the folder the file system's are the bound.
+func TestNothingIsWrittenThatTheDiskCannotHold(t *testing.T) {
+	c := openOffline(t, cachetest.NewRegistry(), t.TempDir())
+	in := begin(t, c)
+	unread := readerFunc(func([]byte) (int, error) { t.Error("it was read"); return 0, io.EOF })
+	_, _, err := in.TakeUnnamed(t.Context(), 1<<60, unread)
+	if !errors.Is(err, store.ErrNoRoom) || !strings.Contains(err.Error(), "are free on its file system: it has 1.0 EiB") {
+		t.Errorf("TakeUnnamed = %v, want store.ErrNoRoom with what is free", err)
+	}
+	if _, err := in.TakeIn(t.Context(), cachetest.DigestOf(nil), 1<<60, unread); !errors.Is(err, store.ErrNoRoom) {
+		t.Errorf("TakeIn = %v, want store.ErrNoRoom", err)
+	}
+}
+
+func TestEndOfAnImportGivesItsRoomBack(t *testing.T) {
+	c := openOffline(t, cachetest.NewRegistry(), t.TempDir())
+	<-c.store.Room.Loaded()
+	one, two := begin(t, c), begin(t, c)
+	put(t, one, "of both")
+	put(t, two, "of both")
+	put(t, one, "of one")
+	one.End()
+	if c.store.Room.Evict(1 << 30); len(onDisk(t, c)) != 1 || !onDisk(t, c)[cachetest.DigestOf([]byte("of both"))] {
+		t.Errorf("after the end of one import %d things stay, want what the other brought", len(onDisk(t, c)))
+	}
+	two.End()
+	if c.store.Room.Evict(1 << 30); len(onDisk(t, c)) != 0 {
+		t.Errorf("after the end of both %d things stay", len(onDisk(t, c)))
+	}
 }
 
 func TestReferrersTravelWithTheirImage(t *testing.T) {

@@ -127,11 +127,29 @@ func (k *Keeper) FindImport(id string) (*Import, error) {
 	return i, nil
 }
 
-// End ends an import. What it has brought and no image has got stays for a day.
+// End ends an import. What it has brought and no image has got stays as long as there is room:
+// a file that is refused is not to take that of others.
 func (i *Import) End() {
 	i.k.imports.mu.Lock()
 	defer i.k.imports.mu.Unlock()
 	delete(i.k.imports.open, i.ID)
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	for d := range i.brought {
+		if !i.k.imports.bringing(d) {
+			i.k.Store.EndAwait(d)
+		}
+	}
+}
+
+// bringing reports whether an import that has not ended has brought d. mu is held.
+func (all *imports) bringing(d v1.Hash) bool {
+	for _, i := range all.open {
+		if i.hasBrought(d) {
+			return true
+		}
+	}
+	return false
 }
 
 // use says that a call is in progress, until done.

@@ -1,10 +1,14 @@
 package main
 
 import (
+	"archive/tar"
 	"bytes"
+	"compress/gzip"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -559,6 +563,78 @@ func TestImportRefusesNamesBeforeItTakesAnythingIn(t *testing.T) {
 		t.Errorf("the renamed image = %d %s", status, body)
 	}
 }
+
+// An archive of docker save is unpacked where its layers will be: within the bounds of the storage
+// folder, and nowhere else.
+func TestArchiveOfDockerSaveStaysWithinTheFolder(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("TMPDIR", "/nonexistent")
+	const index = `[{"Config":"c.json","RepoTags":["app:1"],"Layers":["a/layer.tar"]}]`
+	// save writes an archive whose layer of size bytes is compressed away.
+	save := func(name string, size int64) string {
+		t.Helper()
+		f, err := os.Create(dir + "/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum := sha256.New()
+		if _, err := io.CopyN(sum, zeros{}, size); err != nil {
+			t.Fatal(err)
+		}
+		config := fmt.Sprintf(`{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":["sha256:%x"]}}`, sum.Sum(nil))
+		z := gzip.NewWriter(f)
+		w := tar.NewWriter(z)
+		for _, e := range []struct {
+			name string
+			size int64
+			r    io.Reader
+		}{
+			{"a/layer.tar", size, zeros{}}, {"c.json", int64(len(config)), strings.NewReader(config)},
+			{"manifest.json", int64(len(index)), strings.NewReader(index)},
+		} {
+			if err := w.WriteHeader(&tar.Header{Name: e.name, Size: e.size, Mode: 0o644}); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.CopyN(w, e.r, e.size); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := errors.Join(w.Close(), z.Close(), f.Close()); err != nil {
+			t.Fatal(err)
+		}
+		return f.Name()
+	}
+	small, bomb := save("small.tgz", 6<<20), save("bomb.tgz", 80<<20)
+	there := &operated{t: t, dir: t.TempDir()}
+	there.started = start(t, fmt.Sprintf("storage: {dir: %q, max_size: 32MiB, min_free: 1MiB}\nupstreams: {docker.io: {endpoints: [\"http://127.0.0.1:1\"], offline: true}}\n", there.dir))
+	there.run(0, "import", small)
+	if status, _ := get(t, there.registry+"/v2/library/app/manifests/1"); status != 200 {
+		t.Errorf("GET after the import = %d", status)
+	}
+	refused := func(stderr string) {
+		t.Helper()
+		if !strings.Contains(stderr, "no room in the store") || !strings.Contains(stderr, "it has 80 MiB") {
+			t.Errorf("import of a bomb says: %s", stderr)
+		}
+		if left, err := os.ReadDir(there.dir + "/partial"); err != nil || len(left) > 0 {
+			t.Errorf("partial files: %v, %v", left, err)
+		}
+	}
+	_, stderr := there.run(1, "import", bomb)
+	refused(stderr)
+	if status, _ := get(t, there.registry+"/v2/library/app/manifests/1"); status != 200 {
+		t.Errorf("GET after the bomb = %d", status)
+	}
+	there.stop()
+	file := write(t, "folder.yaml", fmt.Sprintf("storage: {dir: %q, max_size: 32MiB, min_free: 1MiB}\n", there.dir))
+	_, stderr = there.runs(1, "import", bomb, "--config", file, "--storage-dir", there.dir)
+	refused(stderr)
+}
+
+// zeros is a reader of zeros.
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
 // writeLayout writes an OCI image layout with one manifest, as other tools do.
 func writeLayout(t *testing.T, file, refName string, manifest []byte) {

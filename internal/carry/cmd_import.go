@@ -116,7 +116,7 @@ func (x *importing) run(ctx context.Context, o *adminclient.Client, args []strin
 	m.End()
 	if err != nil {
 		if ctx.Err() != nil {
-			return command.Hint(errors.New("interrupted: no image of it is visible"), "What has come stays for a day: run the same import again to go on.")
+			return command.Hint(errors.New("interrupted: no image of it is visible"), "What has come stays for a day, as long as there is room: run the same import again to go on.")
 		}
 		return hinted(err)
 	}
