@@ -203,3 +203,63 @@ func TestImportOfARegistryInRuins(t *testing.T) {
 		}
 	}
 }
+
+func TestStrayFilesAreNoFaultOfARegistry(t *testing.T) {
+	o := newOperated(t, "")
+	app := o.hub.PushImage("library/app", "1", hubtest.ImageSpec{})
+	old := oldRegistry{t, filepath.Join(t.TempDir(), "registry")}
+	old.image(o, "library/app", "1", app)
+	strays := []string{".DS_Store", "library/notes.txt", "library/app/_manifests/tags/.DS_Store", "library/app/_manifests/revisions/.DS_Store",
+		"library/app/_manifests/revisions/sha256/._x", "library/app/_layers/.DS_Store"}
+	for _, name := range strays {
+		old.write("repositories/"+name, "x")
+	}
+	if err := os.Mkdir(old.path("repositories/lost+found"), 0); err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(t.TempDir(), "new")
+	_, stderr := o.runs(0, "import", "registry", old.dir, "--storage-dir", dir)
+	for _, name := range strays[:5] {
+		if !strings.Contains(stderr, "Note: "+name+": not of a registry, and passed over.") {
+			t.Errorf("import does not tell of %s: %s", name, stderr)
+		}
+	}
+	offline(t, dir).holds("library/app", "1", app)
+	old.write("repositories/UPPER/_manifests/tags/1/current/link", "sha256:12")
+	if _, stderr := o.runs(1, "import", "registry", old.dir, "--storage-dir", filepath.Join(t.TempDir(), "other")); !strings.Contains(stderr, "UPPER: not the name") {
+		t.Errorf("import of a folder that can be no name says: %s", stderr)
+	}
+}
+
+// What the folder names, and does not have as it should be, is not taken from another repository.
+func TestRegistryGetsOnlyWhatItsFolderHas(t *testing.T) {
+	o := newOperated(t, "")
+	app := o.hub.PushImage("team/private", "1", hubtest.ImageSpec{})
+	o.pull("team/private", "1", app.Blobs()...)
+	old := oldRegistry{t, filepath.Join(t.TempDir(), "registry")}
+	old.image(o, "team/private", "1", app)
+	if err := os.Rename(old.path("repositories/team/private"), old.path("repositories/team/other")); err != nil {
+		t.Fatal(err)
+	}
+	blobs := app.Blobs()
+	old.write(dataOf(blobs[0].Digest), "rotten")
+	if err := os.Remove(old.path(dataOf(blobs[1].Digest))); err != nil {
+		t.Fatal(err)
+	}
+	get200 := func(base string, want ...bool) {
+		t.Helper()
+		for i, b := range blobs {
+			if status, _ := get(t, base+"/v2/team/other/blobs/"+b.Digest); (status == 200) != want[i] {
+				t.Errorf("GET of blob %d = %d", i, status)
+			}
+		}
+	}
+	if out, _ := o.run(1, "import", "registry", old.dir); !strings.Contains(out, "The images name 2 things more") {
+		t.Errorf("import into a server says: %s", out)
+	}
+	get200(o.registry, false, false, true)
+	o.stop()
+	if out, _ := o.runs(1, "import", "registry", old.dir, "--storage-dir", o.dir); !strings.Contains(out, "The images name 2 things more") {
+		t.Errorf("import into a folder says: %s", out)
+	}
+}

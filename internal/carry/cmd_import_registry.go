@@ -77,6 +77,7 @@ type takenOver struct {
 	// Damaged are files that do not have their digest, at most 1000.
 	Damaged []string `json:"damaged,omitempty"`
 	Faults  []string `json:"faults,omitempty"` // what could not be read or kept, at most 1000
+	Notes   []string `json:"notes,omitempty"`  // what was passed over, at most 1000
 }
 
 // faultsKept bounds what is remembered of a folder in ruins.
@@ -85,6 +86,13 @@ const faultsKept = 1000
 func (t *takenOver) fault(format string, args ...any) {
 	if len(t.Faults) < faultsKept {
 		t.Faults = append(t.Faults, fmt.Sprintf(format, args...))
+	}
+}
+
+// stray notes a file that no registry makes.
+func (t *takenOver) stray(name string) {
+	if len(t.Notes) < faultsKept {
+		t.Notes = append(t.Notes, name+": not of a registry, and passed over")
 	}
 }
 
@@ -108,8 +116,11 @@ func (x *adopting) run(ctx context.Context, o *adminclient.Client, dir string) e
 		}
 		defer t.in.End()
 	}
-	err = folder.Repositories(ctx, func(name string) error { return t.repository(ctx, name) },
-		func(name string) { t.done.fault("%s: not the name of a repository", name) })
+	err = folder.Visit(ctx, regfolder.Visitor{
+		Repository: func(name string) error { return t.repository(ctx, name) },
+		Odd:        func(name string) { t.done.fault("%s: not the name of a repository", name) },
+		Stray:      t.done.stray,
+	})
 	t.meter.End()
 	if ctx.Err() != nil {
 		return command.Hint(errors.New("interrupted"), "What was taken over stays: run the same import again to go on.")
@@ -139,6 +150,9 @@ func (t *takeover) repository(ctx context.Context, name string) error {
 	}
 	for _, f := range found.Faults {
 		t.done.fault("%s: %s", name, f)
+	}
+	for _, s := range found.Strays {
+		t.done.stray(s)
 	}
 	t.done.Repositories++
 	lacking := map[string]bool{}
@@ -277,6 +291,9 @@ func (t *takeover) tellPeople() error {
 	d := &t.done
 	for _, text := range append(d.Damaged, d.Faults...) {
 		fmt.Fprintf(t.Stderr, "%s\n", terminal.Printable(text))
+	}
+	for _, text := range d.Notes {
+		fmt.Fprintf(t.Stderr, "Note: %s.\n", terminal.Printable(text))
 	}
 	what := "taken over"
 	if d.DryRun {

@@ -81,6 +81,7 @@ type Repository struct {
 	// Content is all that its manifests lead to and that is in the folder, manifests first.
 	Content []Blob
 	Faults  []string // what could not be read, for people
+	Strays  []string // files that no registry makes, by their paths; no images are lost by them
 }
 
 // Blob is content in the folder.
@@ -89,13 +90,17 @@ type Blob struct {
 	Size   int64
 }
 
-// Repositories calls fn for the name of every repository, in order, and odd for names that
-// no repository can have.
-func (f *Folder) Repositories(ctx context.Context, fn func(name string) error, odd func(name string)) error {
-	return f.descend(ctx, "", 0, fn, odd)
+// Visitor is told of what is in a folder.
+type Visitor struct {
+	Repository func(name string) error // its error ends the visit
+	Odd        func(name string)       // of what no repository can be called
+	Stray      func(name string)       // a file among the repositories, as tools leave them
 }
 
-func (f *Folder) descend(ctx context.Context, name string, depth int, fn func(string) error, odd func(string)) error {
+// Visit tells of every repository, in order.
+func (f *Folder) Visit(ctx context.Context, v Visitor) error { return f.descend(ctx, "", 0, v) }
+
+func (f *Folder) descend(ctx context.Context, name string, depth int, v Visitor) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -105,8 +110,8 @@ func (f *Folder) descend(ctx context.Context, name string, depth int, fn func(st
 	}
 	if slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return e.Name() == "_manifests" }) {
 		if !wire.ValidRepository(name) {
-			odd(name)
-		} else if err := fn(name); err != nil {
+			v.Odd(name)
+		} else if err := v.Repository(name); err != nil {
 			return err
 		}
 	}
@@ -114,12 +119,15 @@ func (f *Folder) descend(ctx context.Context, name string, depth int, fn func(st
 		child := path.Join(name, e.Name())
 		switch {
 		case strings.HasPrefix(e.Name(), "_"):
+		case e.Type().IsRegular():
+			v.Stray(child)
 		case !e.IsDir():
-			odd(child) // also a link: the registry makes none
+			v.Odd(child) // a link may have been a repository: the registry makes none
+		case e.Name() == "lost+found": // of a file system, and for root alone
 		case depth >= depthMost:
-			odd(child)
+			v.Odd(child)
 		default:
-			if err := f.descend(ctx, child, depth+1, fn, odd); err != nil {
+			if err := f.descend(ctx, child, depth+1, v); err != nil {
 				return err
 			}
 		}
@@ -176,12 +184,24 @@ func (r *reading) fault(format string, args ...any) {
 	r.repo.Faults = append(r.repo.Faults, fmt.Sprintf(format, args...))
 }
 
+// stray notes an entry that is a file where a registry has folders only.
+func (r *reading) stray(dir string, e fs.DirEntry) bool {
+	if !e.Type().IsRegular() {
+		return false
+	}
+	r.repo.Strays = append(r.repo.Strays, strings.TrimPrefix(path.Join(dir, e.Name()), "repositories/"))
+	return true
+}
+
 func (r *reading) tags(dir string) {
 	entries, err := r.f.list(dir)
 	if err != nil {
 		r.fault("tags cannot be listed: %s", err)
 	}
 	for _, e := range entries {
+		if r.stray(dir, e) {
+			continue
+		}
 		if !wire.ValidTag(e.Name()) {
 			r.fault("%.200q is not the name of a tag", e.Name())
 			continue
@@ -202,12 +222,18 @@ func (r *reading) revisions(dir string) {
 		r.fault("manifests cannot be listed: %s", err)
 	}
 	for _, a := range algorithms {
+		if r.stray(dir, a) {
+			continue
+		}
 		entries, err := r.f.list(path.Join(dir, a.Name()))
 		if err != nil {
 			r.fault("manifests cannot be listed: %s", err)
 			continue
 		}
 		for _, e := range entries {
+			if r.stray(path.Join(dir, a.Name()), e) {
+				continue
+			}
 			named, err := wire.ParseDigest(a.Name() + ":" + e.Name())
 			if err != nil {
 				r.fault("%.200q is not the name of a manifest", a.Name()+"/"+e.Name())
