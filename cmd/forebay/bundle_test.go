@@ -549,6 +549,21 @@ func TestImportRefusesNamesBeforeItTakesAnythingIn(t *testing.T) {
 	if _, stderr := here.run(2, "import", file, "--as", "other.example.com/x"); !strings.Contains(stderr, "--as: ") {
 		t.Errorf("import --as of a registry that is not configured says: %s", stderr)
 	}
+	// What podman calls an image of no registry is none of Docker Hub's.
+	for _, name := range []string{"localhost/nginx:1", "localhost:5000/nginx:1"} {
+		writeLayout(t, file, name, raw)
+		if _, stderr := here.run(1, "import", file); !strings.Contains(stderr, "is not configured here") || !strings.Contains(stderr, "--as or --registry") {
+			t.Errorf("import of %s says: %s", name, stderr)
+		}
+	}
+	if status, _ := get(t, here.registry+"/v2/library/nginx/manifests/1"); status != 404 {
+		t.Errorf("nginx of Docker Hub = %d after the import of a local one", status)
+	}
+	writeLayout(t, file, "localhost/team/app:1", raw)
+	if out, _ := here.run(0, "import", file, "--registry", "docker.io"); !strings.Contains(out, "docker.io/team/app:1") {
+		t.Errorf("import with --registry says: %s", out)
+	}
+	writeLayout(t, file, "unknown.example.com/app:1", raw)
 	out, _ := here.run(0, "import", file, "--as", "renamed/app", "--json")
 	var done struct{ Images []admin.AdmitAnswer }
 	if err := json.Unmarshal([]byte(out), &done); err != nil || len(done.Images) != 1 || done.Images[0].Ref != "docker.io/renamed/app:1" {

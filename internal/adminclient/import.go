@@ -11,6 +11,7 @@ import (
 	"os"
 	"slices"
 	"syscall"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -64,8 +65,10 @@ func (i *Import) Begin(ctx context.Context, images []bundle.Image, proof *bundle
 // End ends the import, if it has begun.
 func (i *Import) End() {
 	if i.id != "" {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second) // also of one that was interrupted
+		defer cancel()
 		// The mirror forgets it by itself otherwise.
-		_, _ = i.c.Ask(context.Background(), http.MethodDelete, i.path(""), nil, nil, nil)
+		_, _ = i.c.Ask(ctx, http.MethodDelete, i.path(""), nil, nil, nil)
 	}
 }
 

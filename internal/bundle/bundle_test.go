@@ -399,20 +399,20 @@ func TestHostileArchivesAreRefused(t *testing.T) {
 		"hard link":                with(link(tar.TypeLink, "blobs/x", "oci-layout")),
 		"device":                   with(entryOf{tar.Header{Typeflag: tar.TypeChar, Name: "x", Devmajor: 1, Devminor: 3}, ""}),
 		"pipe":                     with(entryOf{tar.Header{Typeflag: tar.TypeFifo, Name: "x"}, ""}),
-		"twice":                    with(one),
-		"twice by another name":    with(plain("./"+one.Name, "one")),
+		"twice, and not the same":  with(wrong),
+		"hard link to a blob":      with(link(tar.TypeLink, "x", one.Name)),
 		"not in the manifest":      with(plain(blobName(blobOf([]byte("x")).Digest), "x")),
 		"strange file":             with(evil("extra")),
 		"wrong bytes":              {layout, manifest, indexEntry, doc, config, wrong, two},
 		"wrong size":               {layout, manifest, indexEntry, doc, config, short, two},
-		"unknown algorithm":        with(evil("blobs/md5/d41d8cd98f00b204e9800998ecf8427e")),
-		"no digest":                with(evil("blobs/sha256/xyz")),
 		"upper case":               with(plain(strings.ToUpper(one.Name), "one")),
 		"lacks a blob":             {layout, manifest, indexEntry, doc, config, one},
 		"lacks the index":          {layout, manifest, doc, config, one, two},
 		"another index":            {layout, manifest, plain(indexName, "{}"), doc, config, one, two},
 		"manifest after content":   {layout, indexEntry, doc, manifest, config, one, two},
-		"manifest twice":           {layout, manifest, manifest, indexEntry, doc, config, one, two},
+		"another manifest":         {layout, manifest, plain(ownName, string(a.Manifest)+"\n"), indexEntry, doc, config, one, two},
+		"another signature":        {layout, manifest, plain(signatureName, "a"), plain(signatureName, "b"), indexEntry, doc, config, one, two},
+		"two indexes":              with(plain(indexName, string(index)+"\n")),
 		"another layout version":   {plain(layoutName, `{"imageLayoutVersion":"2.0.0"}`), manifest, indexEntry, doc, config, one, two},
 		"newer format":             {layout, plain(ownName, strings.Replace(string(a.Manifest), "bundle/1", "bundle/2", 1))},
 		"manifest that is no JSON": {layout, plain(ownName, "{")},
@@ -431,6 +431,93 @@ func TestHostileArchivesAreRefused(t *testing.T) {
 		for name, r := range map[string]io.Reader{"file": bytes.NewReader(text[:n]), "stream": struct{ io.Reader }{bytes.NewReader(text[:n])}} {
 			if _, err := Unpack(t.Context(), r, Unpacking{Target: memory{}}); !errors.Is(err, ErrFormat) {
 				t.Errorf("%s cut after %d bytes: %v, want ErrFormat", name, n, err)
+			}
+		}
+	}
+}
+
+// What tools add to archives, and what tar itself makes of files, is no fault of an image.
+func TestExtrasOfToolsArePassedOver(t *testing.T) {
+	here := memory{}
+	layer, large := "layer", strings.Repeat("large layer ", 1<<19)
+	p := image(here, appName, layer, large)
+	index, _ := indexOf(p.Images)
+	whole := []entryOf{plain(layoutName, layoutText), plain(indexName, string(index))}
+	blobs := map[string]entryOf{}
+	for d, b := range here {
+		blobs[blobName(d)] = plain(blobName(d), string(b))
+		whole = append(slices.Clip(whole), blobs[blobName(d)])
+	}
+	a, err := New(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bundle := slices.Insert(slices.Clone(whole), 1, plain(ownName, string(a.Manifest)))
+	global := entryOf{tar.Header{Typeflag: tar.TypeXGlobalHeader, Name: "pax_global_header", PAXRecords: map[string]string{"comment": "x"}}, ""}
+	link := func(name, to string) entryOf {
+		return entryOf{tar.Header{Typeflag: tar.TypeLink, Name: name, Linkname: to}, ""}
+	}
+	without := func(name string, instead ...entryOf) []entryOf {
+		var all []entryOf
+		for _, e := range whole {
+			if e.Name != name {
+				all = append(all, e)
+			}
+		}
+		return append(all, instead...)
+	}
+	small, big := blobName(blobOf([]byte(layer)).Digest), blobName(blobOf([]byte(large)).Digest)
+	for name, tt := range map[string]struct {
+		entries []entryOf
+		notes   string
+	}{
+		"AppleDouble":             {append([]entryOf{plain("._index.json", "x"), plain("blobs/sha256/._"+small[13:], "x")}, whole...), "passed over: 2 of its files that some tool has left"},
+		"a bundle, too":           {append([]entryOf{plain("._index.json", "x")}, bundle...), "passed over: 1 of its files that some tool has left"},
+		".DS_Store":               {append(slices.Clip(whole), plain("blobs/sha256/.DS_Store", "x"), plain(".DS_Store", "x")), "passed over: 2 of its files that some tool has left"},
+		"no digest":               {append(slices.Clip(bundle), plain("blobs/sha256/xyz", "x"), plain("blobs/md5/d41d8cd98f00b204e9800998ecf8427e", "x")), "passed over: 2 of its files below blobs/ that no digest names"},
+		"pax global header":       {append([]entryOf{global}, whole...), ""},
+		"hard link":               {without(small, plain("a/x", layer), link(small, "a/x")), ""},
+		"hard link to much":       {without(big, plain("a/x", large), link("b", "./a/x"), link("./"+big, "b")), ""},
+		"hard link to the index":  {without(indexName, plain("a/x", string(index)), link(indexName, "a/x")), ""},
+		"hard link to nobody's":   {append(slices.Clip(whole), link("x", "y")), ""},
+		"twice":                   {append(slices.Clip(whole), blobs[small], blobs[big], whole[0], whole[1]), ""},
+		"twice by another name":   {append(slices.Clip(whole), plain("./"+small, layer)), ""},
+		"a bundle with all twice": {append(slices.Clip(bundle), bundle...), ""},
+	} {
+		there := memory{}
+		got, err := Unpack(t.Context(), bytes.NewReader(tarOf(t, tt.entries...)), Unpacking{Target: there})
+		if err != nil || len(got.Images) != 1 || strings.Join(got.Notes, "\n") != tt.notes {
+			t.Errorf("%s: Unpack = %+v, %v, want the notes %q", name, got, err, tt.notes)
+		}
+		for d := range here {
+			if !bytes.Equal(there[d], here[d]) {
+				t.Errorf("%s: %s did not come", name, d)
+			}
+		}
+	}
+	for name, entries := range map[string][]entryOf{
+		"a link to something else":        without(small, plain("a/x", large), link(small, "a/x")),
+		"a link to what is not there":     without(small, link(small, "a/x")),
+		"a link to what comes later":      without(small, link(small, "a/x"), plain("a/x", layer)),
+		"a link out":                      without(small, link(small, "../x")),
+		"one name for two things":         append(slices.Clip(whole), plain("a/x", "one"), plain("a/x", "two")),
+		"one name for two things, larger": append(slices.Clip(whole), plain("a/x", large), plain("a/x", large+"x")),
+	} {
+		if got, err := Unpack(t.Context(), bytes.NewReader(tarOf(t, entries...)), Unpacking{Target: memory{}}); !errors.Is(err, ErrFormat) {
+			t.Errorf("%s: Unpack = %+v, %v, want ErrFormat", name, got, err)
+		}
+	}
+}
+
+func TestOtherFormatsAreNamed(t *testing.T) {
+	for begin, want := range map[string]string{
+		"\xfd7zXZ\x00": "compressed by xz", "BZh91AY&SY": "compressed by bzip2", "\x04\x22\x4d\x18": "compressed by lz4",
+		"PK\x03\x04": "a zip archive", "7z\xbc\xaf\x27\x1c": "a 7z archive", "\n<!DOCTYPE html>": "a web page", "<html>": "a web page",
+	} {
+		text := []byte(begin + strings.Repeat("x", 600))
+		for name, r := range map[string]io.Reader{"file": bytes.NewReader(text), "stream": struct{ io.Reader }{bytes.NewReader(text)}} {
+			if _, err := Unpack(t.Context(), r, Unpacking{Target: memory{}}); !errors.Is(err, ErrFormat) || !strings.Contains(err.Error(), want) {
+				t.Errorf("Unpack of a %s that is %s = %v", name, want, err)
 			}
 		}
 	}

@@ -33,9 +33,6 @@ func (s *unpacking) other(f *file) error {
 		return nil
 	case base == "json" || strings.EqualFold(base, "version") || base == "repositories" || f.size == 0:
 		return nil // of docker before 1.10
-	case f.size > docMost && !layerName(base):
-		s.out.Notes = append(s.out.Notes, fmt.Sprintf("%q was passed over", f.name))
-		return nil
 	}
 	if f.size <= docMost {
 		text, err := s.small(f, docMost)
@@ -47,21 +44,21 @@ func (s *unpacking) other(f *file) error {
 			s.docs[b.Digest] = text
 			s.held += b.Size
 		}
-		s.files[f.name] = stored{blob: b, kind: kindOf(text)}
+		if err := s.store(f, stored{blob: b, kind: kindOf(text)}); err != nil {
+			return err
+		}
 		return s.take(f, b, bytes.NewReader(text))
 	}
 	return s.layer(f)
 }
 
-// layerName reports whether a file is called like a layer: layer.tar, HEX.tar,
-// HEX.tar.gz, or sha256:HEX with either.
-func layerName(base string) bool {
-	for _, suffix := range []string{".tar", ".tar.gz", ".tgz", ".tar.zst"} {
-		if strings.HasSuffix(base, suffix) {
-			return true
-		}
+// store notes what a file of the archive is.
+func (s *unpacking) store(f *file, is stored) error {
+	if before, twice := s.files[f.name]; twice && before != is {
+		return errTwice(f)
 	}
-	return false
+	s.files[f.name] = is
+	return nil
 }
 
 // layer takes in a file whose digest is found out on the way: neither this side nor the
@@ -73,7 +70,9 @@ func (s *unpacking) layer(f *file) error {
 	}
 	return s.brought(f, f.size, io.MultiReader(bytes.NewReader(head), f.r), func(r io.Reader) (bool, error) {
 		d, had, err := s.Target.TakeUnnamed(s.ctx, f.size, r)
-		s.files[f.name] = stored{blob: Blob{d, f.size}, kind: kindOf(head)}
+		if err == nil {
+			err = s.store(f, stored{blob: Blob{d, f.size}, kind: kindOf(head)})
+		}
 		return had, err
 	})
 }

@@ -35,11 +35,14 @@ const (
 // unpacked returns what is in r: decompressed, if it begins as zstd or gzip do. done must
 // be called when no more is read.
 func unpacked(r *bufio.Reader) (plain io.Reader, done func(), err error) {
-	head, err := r.Peek(4)
+	head, err := r.Peek(headLen)
 	if err != nil && len(head) == 0 {
 		if errors.Is(err, io.EOF) {
 			return nil, nil, faultf("it is empty")
 		}
+		return nil, nil, err
+	}
+	if err := unread(head); err != nil {
 		return nil, nil, err
 	}
 	in := &counter{r: r}
@@ -77,6 +80,29 @@ func kindOf(head []byte) compression {
 		return gzipKind
 	}
 	return noKind
+}
+
+// headLen is how much of a file tells what it is.
+const headLen = 16
+
+// unread returns what a file is that is taken for an archive by mistake; nil if it may be one.
+func unread(head []byte) error {
+	for magic, what := range map[string]string{
+		"\xfd7zXZ\x00": "compressed by xz", "1AY&SY": "compressed by bzip2", "\x04\x22\x4d\x18": "compressed by lz4",
+		"PK\x03\x04": "a zip archive", "7z\xbc\xaf\x27\x1c": "a 7z archive", "Rar!\x1a\x07": "a rar archive",
+	} {
+		begins := head
+		if bytes.HasPrefix(head, []byte("BZh")) && len(head) > 4 {
+			begins = head[4:] // behind the size of the blocks
+		}
+		if bytes.HasPrefix(begins, []byte(magic)) {
+			return faultf("it is %s: tar archives are read, as they are or compressed by zstd or gzip", what)
+		}
+	}
+	if text := bytes.ToLower(bytes.TrimLeft(head, "\xef\xbb\xbf \r\n\t")); bytes.HasPrefix(text, []byte("<!doctype")) || bytes.HasPrefix(text, []byte("<html")) {
+		return faultf("it is a web page, and no archive: what was downloaded may be the text of an error")
+	}
+	return nil
 }
 
 // counter counts what is read.

@@ -4,7 +4,6 @@ import (
 	"archive/tar"
 	"bufio"
 	"context"
-	"crypto/sha256"
 	"errors"
 
 	"io"
@@ -23,7 +22,7 @@ import (
 type file struct {
 	name string
 	size int64
-	link string // of a link in an archive of docker save: the name of the file that it stands for
+	link string // of a link: the name of the file of the archive that it stands for
 	r    io.Reader
 }
 
@@ -32,19 +31,19 @@ type walk interface {
 	next() (*file, error)
 }
 
-// tarWalk goes through a tar archive. It hands out nothing but plain files with harmless
-// names, each once.
+// tarWalk goes through a tar archive. It hands out nothing but plain files, and links to them,
+// with harmless names.
 type tarWalk struct {
-	r    *tar.Reader
-	seen map[[16]byte]struct{}
+	r     *tar.Reader
+	files int
 }
 
 // newTarWalk begins to read an archive, which may be compressed by zstd or gzip. done must
 // be called at the end.
 func newTarWalk(r io.Reader) (w *tarWalk, done func(), err error) {
-	w = &tarWalk{seen: map[[16]byte]struct{}{}}
+	w = &tarWalk{}
 	if s, ok := r.(io.ReadSeeker); ok {
-		head := make([]byte, 4)
+		head := make([]byte, headLen)
 		n, err := io.ReadFull(s, head)
 		if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
 			return nil, nil, err
@@ -54,6 +53,9 @@ func newTarWalk(r io.Reader) (w *tarWalk, done func(), err error) {
 		}
 		if n == 0 {
 			return nil, nil, faultf("it is empty")
+		}
+		if err := unread(head[:n]); err != nil {
+			return nil, nil, err
 		}
 		if kindOf(head[:n]) == noKind {
 			w.r = tar.NewReader(s)
@@ -93,6 +95,9 @@ func (w *tarWalk) next() (*file, error) {
 
 // file checks an entry. It returns nil for one that is passed over.
 func (w *tarWalk) file(h *tar.Header) (*file, error) {
+	if h.Typeflag == tar.TypeXGlobalHeader {
+		return nil, nil // of git archive and others: comments
+	}
 	name, err := cleanName(h.Name, h.Typeflag == tar.TypeDir)
 	if err != nil {
 		return nil, err
@@ -100,8 +105,8 @@ func (w *tarWalk) file(h *tar.Header) (*file, error) {
 	if h.Typeflag == tar.TypeDir {
 		return nil, nil
 	}
-	if err := w.once(name); err != nil {
-		return nil, err
+	if w.files++; w.files > entriesMost {
+		return nil, faultf("it has more than %d files", entriesMost)
 	}
 	for key := range h.PAXRecords {
 		if strings.HasPrefix(key, "GNU.sparse.") {
@@ -111,6 +116,10 @@ func (w *tarWalk) file(h *tar.Header) (*file, error) {
 	f := &file{name: name, size: h.Size}
 	switch h.Typeflag {
 	case tar.TypeReg:
+	case tar.TypeLink:
+		// As tar writes files that have two names. It is a name for an earlier file, no more.
+		f.link, err = cleanName(h.Linkname, false)
+		return f, err
 	case tar.TypeSymlink:
 		// docker save wrote links from one layer.tar to another. Such a link is a name for
 		// a file of the archive, and never a link on a disk.
@@ -130,21 +139,6 @@ func (w *tarWalk) file(h *tar.Header) (*file, error) {
 	}
 	f.r = w.r
 	return f, nil
-}
-
-// once refuses a name that was there before, and too many of them. It keeps a part of
-// their digests, which take less room than they do.
-func (w *tarWalk) once(name string) error {
-	sum := sha256.Sum256([]byte(name))
-	key := [16]byte(sum[:])
-	if _, twice := w.seen[key]; twice {
-		return faultf("it has %q twice", name)
-	}
-	if len(w.seen) >= entriesMost {
-		return faultf("it has more than %d files", entriesMost)
-	}
-	w.seen[key] = struct{}{}
-	return nil
 }
 
 // cleanName refuses names that lead out of the archive, or that no tool writes.
@@ -268,9 +262,9 @@ func blobOfName(name string) (v1.Hash, bool) {
 	return d, err == nil
 }
 
-// errBlobName explains a name below blobs/ that is none of a digest.
-func errBlobName(name string) error {
-	algorithm, hex, _ := strings.Cut(strings.TrimPrefix(name, blobsDir+"/"), "/")
-	_, err := wire.ParseDigest(algorithm + ":" + hex)
-	return faultf("%q: %w", name, errors.Join(err, nil))
+// leftBehind reports whether a file is one that tools leave behind wherever they have been.
+func leftBehind(name string) bool {
+	base := path.Base(name)
+	return strings.HasPrefix(base, "._") || strings.HasPrefix(name, "__MACOSX/") ||
+		slices.Contains([]string{".DS_Store", "Thumbs.db", "desktop.ini", ".directory"}, base)
 }

@@ -8,6 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"path"
+	"slices"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -96,7 +99,7 @@ func UnpackDir(ctx context.Context, dir string, u Unpacking) (*Unpacked, error) 
 }
 
 func unpack(ctx context.Context, w walk, u Unpacking) (*Unpacked, error) {
-	s := &unpacking{Unpacking: u, ctx: ctx, files: map[string]stored{}, docs: map[v1.Hash][]byte{}}
+	s := &unpacking{Unpacking: u, ctx: ctx, files: map[string]stored{}, docs: map[v1.Hash][]byte{}, passed: map[string]int{}}
 	for {
 		f, err := w.next()
 		if errors.Is(err, io.EOF) {
@@ -127,8 +130,10 @@ type unpacking struct {
 
 	text      []byte // of our manifest
 	started   bool   // with the content
-	lacking   set    // of our manifest's blobs
-	left      set    // of our manifest's blobs, those that have not come
+	listed    set    // our manifest's blobs
+	lacking   set    // of these, those that have to be brought
+	left      set    // of these, those that have not come
+	signature []byte // in the archive
 	index     []byte
 	docker    []byte
 	hasLayout bool
@@ -137,6 +142,8 @@ type unpacking struct {
 	files map[string]stored
 	docs  map[v1.Hash][]byte
 	held  int64
+
+	passed map[string]int // files that were passed over, by what is wrong with them
 }
 
 // stored is a file that was taken in.
@@ -147,6 +154,18 @@ type stored struct {
 }
 
 func (s *unpacking) file(f *file) (err error) {
+	if leftBehind(f.name) {
+		s.passed["that some tool has left"]++
+		return nil
+	}
+	if f.link != "" && s.out.Manifest != nil {
+		return faultf("%q is a link, which no bundle has", f.name)
+	}
+	if f.link != "" && path.Base(f.name) != "layer.tar" {
+		if f, err = s.resolve(f); f == nil {
+			return err
+		}
+	}
 	switch f.name {
 	case layoutName:
 		return s.layout(f)
@@ -156,7 +175,8 @@ func (s *unpacking) file(f *file) (err error) {
 		if s.started {
 			return faultf("%s comes after content", f.name)
 		}
-		s.Signature, err = s.small(f, signatureMost)
+		s.signature, err = s.again(f, s.signature, signatureMost)
+		s.Signature = s.signature
 		return err
 	}
 	if err := s.start(); err != nil {
@@ -164,13 +184,13 @@ func (s *unpacking) file(f *file) (err error) {
 	}
 	switch f.name {
 	case indexName:
-		s.index, err = s.small(f, indexMost)
+		s.index, err = s.again(f, s.index, indexMost)
 		if err == nil && s.out.Manifest != nil && blobOf(s.index) != s.out.Manifest.Index {
 			return faultf("%s is not the one that the manifest is about", f.name)
 		}
 		return err
 	case dockerName:
-		s.docker, err = s.small(f, indexMost)
+		s.docker, err = s.again(f, s.docker, indexMost)
 		return err
 	}
 	if strings.HasPrefix(f.name, blobsDir+"/") {
@@ -180,6 +200,43 @@ func (s *unpacking) file(f *file) (err error) {
 		return faultf("%q has no place in a bundle", f.name)
 	}
 	return s.other(f)
+}
+
+// again reads a file that is kept in memory. An archive may have it twice, as tar -r makes them,
+// but not as two different things.
+func (s *unpacking) again(f *file, before []byte, most int64) ([]byte, error) {
+	b, err := s.small(f, most)
+	if err == nil && before != nil && !bytes.Equal(before, b) {
+		err = errTwice(f)
+	}
+	return b, err
+}
+
+func errTwice(f *file) error { return faultf("it has %q twice, and not the same", f.name) }
+
+// resolve returns the file that a hard link stands for, under the name of the link, with its bytes
+// if they are in memory; nil for one that is done with.
+func (s *unpacking) resolve(f *file) (*file, error) {
+	to, err := s.stored(f.link)
+	if err != nil { // it may be one that nobody asks for
+		s.files[f.name] = stored{link: f.link}
+		if _, blob := blobOfName(f.name); !blob {
+			return nil, nil // who asks for it is told
+		}
+		return nil, faultf("%q is a link to %q, which does not come before it", f.name, f.link)
+	}
+	if d, blob := blobOfName(f.name); blob {
+		if to.blob.Digest != d {
+			return nil, faultf("%q is a link to %q, which has the digest %s", f.name, f.link, to.blob.Digest)
+		}
+		s.files[f.name] = to
+		return nil, nil // it was brought under its first name
+	}
+	if text, ok := s.docs[to.blob.Digest]; ok {
+		return &file{name: f.name, size: to.blob.Size, r: bytes.NewReader(text)}, nil
+	}
+	s.files[f.name] = to
+	return nil, nil
 }
 
 // small reads a file that is kept in memory.
@@ -220,12 +277,12 @@ func (s *unpacking) layout(f *file) error {
 // manifest reads the manifest of a bundle of ours, which comes before everything that it
 // is about.
 func (s *unpacking) manifest(f *file) error {
+	b, err := s.again(f, s.text, ManifestMost)
+	if err != nil || s.text != nil {
+		return err
+	}
 	if s.started {
 		return faultf("%s comes after content", f.name)
-	}
-	b, err := s.small(f, ManifestMost)
-	if err != nil {
-		return err
 	}
 	m, err := parseManifest(b)
 	if err != nil {
@@ -262,7 +319,7 @@ func (s *unpacking) start() error {
 	if err != nil {
 		return err
 	}
-	s.lacking, s.left = setOf(lacking), setOf(m.Blobs)
+	s.listed, s.lacking, s.left = setOf(m.Blobs), setOf(lacking), setOf(m.Blobs)
 	s.at.ItemsTotal = int64(len(m.Blobs))
 	for _, b := range m.Blobs {
 		s.at.BytesTotal += b.Size
@@ -302,16 +359,14 @@ func (s *unpacking) names(images []Image) error {
 func (s *unpacking) blob(f *file) error {
 	d, ok := blobOfName(f.name)
 	if !ok {
-		return errBlobName(f.name)
-	}
-	if f.r == nil {
-		return faultf("%q is a link", f.name)
+		s.passed["below "+blobsDir+"/ that no digest names"]++
+		return nil
 	}
 	b := Blob{d, f.size}
 	if s.out.Manifest == nil {
 		return s.foreign(f, b)
 	}
-	size, listed := s.left[d]
+	size, listed := s.listed[d]
 	if !listed {
 		return faultf("%q is not in the manifest", f.name)
 	}
@@ -412,6 +467,9 @@ func (s *unpacking) foreign(f *file, b Blob) error {
 func (s *unpacking) finish() error {
 	if err := s.start(); err != nil { // of an archive with nothing in it
 		return err
+	}
+	for _, what := range slices.Sorted(maps.Keys(s.passed)) {
+		s.out.Notes = append(s.out.Notes, fmt.Sprintf("passed over: %d of its files %s", s.passed[what], what))
 	}
 	m := s.out.Manifest
 	switch {
