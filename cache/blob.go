@@ -162,6 +162,9 @@ func decides(ctx context.Context, err error) bool {
 
 // runningBlob opens a blob that is arriving; nil when there is no fill of it.
 func (c *Cache) runningBlob(ctx context.Context, o *origin, repo Repo, d v1.Hash, proven bool) (*Blob, error) {
+	if c.fills.Of(d) == nil { // nearly always; the look that counts is that of Join
+		return nil, nil
+	}
 	from := source{repo: repo, origin: o, hops: pull.Hops(ctx)}
 	h, _, err := c.fills.Join(d, o.Trust, from.of(d, o.lane), proven, nil)
 	if h == nil || err != nil {
@@ -209,6 +212,11 @@ func (c *Cache) ready(ctx context.Context, repo Repo, h *fill.Holder, res Result
 		}
 	}()
 	size, err := h.Ready(ctx, smallBlob)
+	if said, ok := c.claimed(repo, index.Blob, h.Digest); err == nil && res == Joined && h.Repo != repo &&
+		ok && size >= 0 && said.Size >= 0 && said.Size != size && !c.store.Linked(repo, index.Blob, h.Digest) {
+		err = &pull.Error{Kind: pull.Invalid, Upstream: repo.Upstream, Op: "get blob " + repo.Name + "@" + h.Digest.String(),
+			Message: "its registry tells another size than the blob has"} // so that its word proves nothing
+	}
 	switch {
 	case err == nil:
 	case errors.Is(err, store.ErrUnkept):

@@ -216,20 +216,62 @@ func TestFillOfOneDomainIsNotSharedWithAnother(t *testing.T) {
 		s := &cachetest.Script{Pace: time.Millisecond}
 		s.Data, _ = cachetest.BlobOf(24<<20, 1)
 		d := r.Put(hub.Name, s)
-		c := openTwo(t, r, liar{cachetest.NewRegistry(), int64(len(s.Data))}, UpstreamOptions{})
-		var all sync.WaitGroup
-		all.Go(func() {
-			if _, err := readBlob(t.Context(), c, hub, d); err != nil {
-				t.Error(err)
+		// Within a domain the word must at least be right about the size.
+		for domain, size := range map[string]int64{"": int64(len(s.Data)), "shared": int64(len(s.Data)) + 1} {
+			c := openTwo(t, r, liar{cachetest.NewRegistry(), size}, UpstreamOptions{Trust: domain})
+			var all sync.WaitGroup
+			all.Go(func() {
+				if _, err := readBlob(t.Context(), c, hub, d); err != nil {
+					t.Error(err)
+				}
+			})
+			synctest.Wait()
+			if got, err := readBlob(t.Context(), c, ghcr, d); err == nil || len(got) > 0 {
+				t.Errorf("%d bytes of a fill of docker.io went out by the word of ghcr.io (%v)", len(got), err)
 			}
-		})
-		synctest.Wait()
-		if got, err := readBlob(t.Context(), c, ghcr, d); err == nil || len(got) > 0 {
-			t.Errorf("%d bytes of a fill of docker.io went out by the word of ghcr.io (%v)", len(got), err)
+			all.Wait()
+			closeCache(t, c)
 		}
-		all.Wait()
-		closeCache(t, c)
 	})
+}
+
+// What is kept is verified beside its first reading after a start, by a fill that sends it too.
+func TestVerificationIsNotSharedWithAnotherDomain(t *testing.T) {
+	r := cachetest.NewRegistry()
+	s := &cachetest.Script{}
+	s.Data, _ = cachetest.BlobOf(64<<20, 1)
+	d := r.Put(hub.Name, s)
+	dir := t.TempDir()
+	open := func() *Cache {
+		c, err := Open(Options{Store: store.Options{Dir: dir}, Upstreams: map[string]UpstreamOptions{
+			"docker.io": {Upstream: r}, "ghcr.io": {Upstream: liar{cachetest.NewRegistry(), int64(len(s.Data))}},
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	c := open()
+	if _, err := readBlob(t.Context(), c, hub, d); err != nil {
+		t.Fatal(err)
+	}
+	closeCache(t, c)
+	c = open()
+	defer closeCache(t, c)
+	if _, _, err := c.StatBlob(t.Context(), ghcr, d); err != nil {
+		t.Fatal(err) // it claims it
+	}
+	b, err := c.Blob(t.Context(), hub, d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	if b.File() != nil {
+		t.Fatal("what is kept is not being verified: the test shows nothing")
+	}
+	if got, err := readBlob(t.Context(), c, ghcr, d); err == nil || len(got) > 0 {
+		t.Errorf("%d bytes that are being verified for docker.io went out by the word of ghcr.io (%v)", len(got), err)
+	}
 }
 
 func TestUpstreamsOfOneDomainBelieveEachOther(t *testing.T) {

@@ -48,15 +48,16 @@ func (s *Set) live(d v1.Hash, fits func(*Fill) bool) *Fill {
 
 // Join holds the fill of d in domain that is running, or else starts the one that begin
 // returns, in a goroutine of its own; without begin there is none then. No other fill of both
-// begins meanwhile, and no look comes between the look at the fill and the hold of it. With
-// proven the repository of from may have the blob, and joins one that only verifies it too.
+// begins meanwhile, and nothing comes between the look at the fill and the hold of it. With
+// proven the repository of from may have what others of the domain bring. A kept file is verified
+// in the domain "", to which only those come who have a right to what is kept.
 // The error is begin's, store.ErrClosed after Close, or why the running fill cannot be held:
 // [ErrUnproven], [ErrAbandoned] while it ends without the blob (see [Fill.Done]), or what the
 // repository's registry said.
 func (s *Set) Join(d v1.Hash, domain string, from Source, proven bool, begin func() (f *Fill, run func(), err error)) (h *Holder, joined bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	f := s.live(d, func(f *Fill) bool { return f.Domain == domain || f.verifies && proven })
+	f := s.live(d, func(f *Fill) bool { return f.Domain == domain })
 	if f != nil {
 		h, err = f.hold(from, proven)
 		return h, true, err
