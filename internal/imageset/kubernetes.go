@@ -86,33 +86,19 @@ func (w *yamlWalk) mapping(n *yaml.Node, depth int) {
 // OpenShift's parameters), by their names.
 func parameters(n *yaml.Node) map[string][]string {
 	all := map[string][]string{}
-	seen := map[*yaml.Node]bool{}
-	var look func(n *yaml.Node, depth int)
-	look = func(n *yaml.Node, depth int) {
-		if n = follow(n); n == nil || seen[n] || depth > yamlDepth {
-			return
-		}
-		seen[n] = true
-		for k, v := range pairs(n) {
-			if (k.Value == "params" || k.Value == "parameters") && is(v, yaml.SequenceNode) {
-				for _, p := range items(v) {
-					name := text(value(p, "name"))
-					for _, key := range []string{"value", "default"} {
-						if s := text(value(p, key)); name != "" && s != "" && !slices.Contains(all[name], s) && len(all[name]) < variantsMax {
-							all[name] = append(all[name], s)
-						}
+	eachPair(func(k, v *yaml.Node) bool {
+		if (k.Value == "params" || k.Value == "parameters") && is(v, yaml.SequenceNode) {
+			for _, p := range items(v) {
+				name := text(value(p, "name"))
+				for _, key := range []string{"value", "default"} {
+					if s := text(value(p, key)); name != "" && s != "" && !slices.Contains(all[name], s) && len(all[name]) < variantsMax {
+						all[name] = append(all[name], s)
 					}
 				}
 			}
-			look(v, depth+1)
 		}
-		if is(n, yaml.SequenceNode) {
-			for _, child := range n.Content {
-				look(child, depth+1)
-			}
-		}
-	}
-	look(n, 0)
+		return true
+	}, n)
 	return all
 }
 

@@ -442,33 +442,18 @@ func (r *reader) bitbucket(root *yaml.Node) {
 			r.image(image, names, "", "name")
 		}
 	}
-	seen := map[*yaml.Node]bool{}
-	var walk func(n *yaml.Node, depth int)
-	walk = func(n *yaml.Node, depth int) {
-		if n = follow(n); n == nil || seen[n] || depth > yamlDepth {
-			return
+	eachPair(func(key, v *yaml.Node) bool {
+		switch {
+		case key.Value == "image":
+			r.image(v, names, "", "name")
+			return false
+		case key.Value == "pipe" && strings.HasPrefix(text(v), "docker://"):
+			r.image(v, names, "")
+		case key.Value == "pipe" && text(v) != "":
+			r.note(v.Line, fmt.Sprintf("pipe %q is an image of which the repository of the pipe says the name", clip(text(v))))
 		}
-		seen[n] = true
-		for key, v := range pairs(n) {
-			switch {
-			case key.Value == "image":
-				r.image(v, names, "", "name")
-				continue
-			case key.Value == "pipe" && strings.HasPrefix(text(v), "docker://"):
-				r.image(v, names, "")
-			case key.Value == "pipe" && text(v) != "":
-				r.note(v.Line, fmt.Sprintf("pipe %q is an image of which the repository of the pipe says the name", clip(text(v))))
-			}
-			walk(v, depth+1)
-		}
-		if is(n, yaml.SequenceNode) {
-			for _, child := range n.Content {
-				walk(child, depth+1)
-			}
-		}
-	}
-	walk(value(root, "definitions", "steps"), 0)
-	walk(value(root, "pipelines"), 0)
+		return true
+	}, value(root, "definitions", "steps"), value(root, "pipelines"))
 }
 
 // Google Cloud Build: what a step is called is its image.
@@ -508,41 +493,27 @@ func (r *reader) azure(root *yaml.Node) {
 		aliases[text(value(c, "container"))] = true
 		r.image(c, plain, "", "image")
 	}
-	seen := map[*yaml.Node]bool{}
-	var walk func(n *yaml.Node, depth int)
-	walk = func(n *yaml.Node, depth int) {
-		if n = follow(n); n == nil || seen[n] || depth > yamlDepth {
-			return
-		}
-		seen[n] = true
-		for key, v := range pairs(n) {
-			switch {
-			case key.Value == "resources", key.Value == "inputs", key.Value == "variables":
-				continue
-			case key.Value == "container" && !aliases[text(v)]:
-				if text(value(v, "alias")) == "" || has(v, "image") {
-					r.image(v, plain, "", "image")
-				}
-				continue
-			case key.Value == "services":
-				for _, service := range items(v) {
-					if !aliases[text(service)] {
-						r.image(service, plain, "", "image")
-					}
-				}
-				continue
-			case key.Value == "template" && text(v) != "":
-				r.note(v.Line, fmt.Sprintf("template %q is a file of its own, which is not followed", clip(text(v))))
+	eachPair(func(key, v *yaml.Node) bool {
+		switch {
+		case key.Value == "resources", key.Value == "inputs", key.Value == "variables":
+			return false
+		case key.Value == "container" && !aliases[text(v)]:
+			if text(value(v, "alias")) == "" || has(v, "image") {
+				r.image(v, plain, "", "image")
 			}
-			walk(v, depth+1)
-		}
-		if is(n, yaml.SequenceNode) {
-			for _, child := range n.Content {
-				walk(child, depth+1)
+			return false
+		case key.Value == "services":
+			for _, service := range items(v) {
+				if !aliases[text(service)] {
+					r.image(service, plain, "", "image")
+				}
 			}
+			return false
+		case key.Value == "template" && text(v) != "":
+			r.note(v.Line, fmt.Sprintf("template %q is a file of its own, which is not followed", clip(text(v))))
 		}
-	}
-	walk(root, 0)
+		return true
+	}, root)
 }
 
 // Development containers (containers.dev): features are artifacts in registries.

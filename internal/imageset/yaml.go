@@ -162,6 +162,32 @@ func pairs(n *yaml.Node) iter.Seq2[*yaml.Node, *yaml.Node] {
 	}
 }
 
+// eachPair calls fn for every key with its value at and below the roots, each mapping once, and
+// does not go into the value when fn says false.
+func eachPair(fn func(key, v *yaml.Node) (into bool), roots ...*yaml.Node) {
+	seen := map[*yaml.Node]bool{}
+	var walk func(n *yaml.Node, depth int)
+	walk = func(n *yaml.Node, depth int) {
+		if n = follow(n); n == nil || seen[n] || depth > yamlDepth {
+			return
+		}
+		seen[n] = true
+		for key, v := range pairs(n) {
+			if fn(key, v) {
+				walk(v, depth+1)
+			}
+		}
+		if is(n, yaml.SequenceNode) {
+			for _, child := range n.Content {
+				walk(child, depth+1)
+			}
+		}
+	}
+	for _, root := range roots {
+		walk(root, 0)
+	}
+}
+
 // value returns the value of a key of a mapping; nil if it has none. Of several keys it goes
 // down from one to the next.
 func value(n *yaml.Node, keys ...string) *yaml.Node {
