@@ -33,7 +33,13 @@ const ttl = time.Minute
 // test has closed it.
 func openCache(t *testing.T, r *cachetest.Registry, dir string) *Cache {
 	t.Helper()
-	c, err := Open(Options{Store: store.Options{Dir: dir}, Upstreams: map[string]UpstreamOptions{"docker.io": {Upstream: r, TagTTL: ttl}}})
+	return openOptions(t, Options{Store: store.Options{Dir: dir}, Upstreams: map[string]UpstreamOptions{"docker.io": {Upstream: r, TagTTL: ttl}}})
+}
+
+// openOptions opens a cache, which is closed with the test unless it was before.
+func openOptions(t *testing.T, o Options) *Cache {
+	t.Helper()
+	c, err := Open(o)
 	if err != nil {
 		t.Fatal(err)
 	}

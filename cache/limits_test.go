@@ -18,14 +18,10 @@ import (
 // openLimited opens a cache with limits.
 func openLimited(t *testing.T, r Upstream, l allowance.Limits) *Cache {
 	t.Helper()
-	c, err := Open(Options{
+	return openOptions(t, Options{
 		Store: store.Options{Dir: t.TempDir()}, Limits: l,
 		Upstreams: map[string]UpstreamOptions{"docker.io": {Upstream: r, TagTTL: Forever}},
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
 }
 
 func wantClientLimited(t *testing.T, what string, err error) {
@@ -162,15 +158,11 @@ func TestLastPullsAreForRepositoriesThatAreKnown(t *testing.T) {
 		t.Fatal(err)
 	}
 	closeCache(t, c)
-	c, err := Open(Options{Store: store.Options{Dir: dir}, Upstreams: map[string]UpstreamOptions{"docker.io": {Upstream: spent{r}}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer closeCache(t, c)
+	c = openOptions(t, Options{Store: store.Options{Dir: dir}, Upstreams: map[string]UpstreamOptions{"docker.io": {Upstream: spent{r}}}})
 	ctx := pull.WithClient(t.Context(), "10.0.0.7")
 	if _, err := c.Manifest(ctx, hub, "2", false); err != nil {
 		t.Errorf("a new tag of a repository that is known: %v", err)
 	}
-	_, err = c.Manifest(ctx, other, "1", false)
+	_, err := c.Manifest(ctx, other, "1", false)
 	wantClientLimited(t, "a repository that nobody has pulled", err)
 }

@@ -49,16 +49,7 @@ func openTwo(t *testing.T, docker, other Upstream, o UpstreamOptions) *Cache {
 	t.Helper()
 	a, b := o, o
 	a.Upstream, b.Upstream = docker, other
-	c, err := Open(Options{Store: store.Options{Dir: t.TempDir()}, Upstreams: map[string]UpstreamOptions{"docker.io": a, "ghcr.io": b}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if c.ctx.Err() == nil {
-			closeCache(t, c)
-		}
-	})
-	return c
+	return openOptions(t, Options{Store: store.Options{Dir: t.TempDir()}, Upstreams: map[string]UpstreamOptions{"docker.io": a, "ghcr.io": b}})
 }
 
 func TestReaderDoesNotGetTheVerdictOnAnotherRepository(t *testing.T) {
@@ -243,13 +234,9 @@ func TestVerificationIsNotSharedWithAnotherDomain(t *testing.T) {
 	d := r.Put(hub.Name, s)
 	dir := t.TempDir()
 	open := func() *Cache {
-		c, err := Open(Options{Store: store.Options{Dir: dir}, Upstreams: map[string]UpstreamOptions{
+		return openOptions(t, Options{Store: store.Options{Dir: dir}, Upstreams: map[string]UpstreamOptions{
 			"docker.io": {Upstream: r}, "ghcr.io": {Upstream: liar{cachetest.NewRegistry(), int64(len(s.Data))}},
 		}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return c
 	}
 	c := open()
 	if _, err := readBlob(t.Context(), c, hub, d); err != nil {
