@@ -1,0 +1,145 @@
+package bundle
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+)
+
+// Which images an archive has, and how they are called.
+
+// found names the images of another tool's archive.
+func (s *unpacking) found(images []Image) error {
+	if len(images) == 0 {
+		return faultf("it holds no image")
+	}
+	if len(images) > imagesMost {
+		return faultf("%d images are more than %d", len(images), imagesMost)
+	}
+	if s.As != "" {
+		if len(images) > 1 {
+			return fmt.Errorf("it holds %d images, and one name cannot be for all of them", len(images))
+		}
+		images[0].Name = withTag(s.As, images[0].Name)
+	}
+	names := map[string]bool{}
+	for i := range images {
+		one := &images[i]
+		if bareTag(one.Name) {
+			return &NamelessError{Digest: one.Digest, Tag: one.Name}
+		}
+		if one.Name == "" {
+			return &NamelessError{Digest: one.Digest}
+		}
+		if err := one.check(); err != nil {
+			return err
+		}
+		if names[one.Name] {
+			return faultf("it names %s twice", one.Name)
+		}
+		names[one.Name] = true
+	}
+	s.out.Images = images
+	return s.names(images)
+}
+
+// NamelessError is that an archive does not say what its image is called: [Unpacking.As] can.
+type NamelessError struct {
+	Digest v1.Hash
+	Tag    string // all that it says; "" for nothing
+}
+
+func (e *NamelessError) Error() string {
+	if e.Tag == "" {
+		return fmt.Sprintf("it does not say what its image %s is called", e.Digest)
+	}
+	return fmt.Sprintf("it does not say what its image %s is called, only that it is %q", e.Digest, e.Tag)
+}
+
+// bareTag reports whether a name is only a tag, as skopeo and oras write it.
+func bareTag(name string) bool { return name != "" && !strings.ContainsAny(name, "/:@") }
+
+// withTag gives the name as the tag that an archive knows, if it has none itself.
+func withTag(as, known string) string {
+	if strings.Contains(as[strings.LastIndexByte(as, '/')+1:], ":") || strings.Contains(as, "@") {
+		return as
+	}
+	if bareTag(known) {
+		return as + ":" + known
+	}
+	if i := strings.LastIndexByte(known, ':'); i > strings.LastIndexByte(known, '/') && !strings.Contains(known, "@") {
+		return as + known[i:]
+	}
+	return as
+}
+
+// layoutImages returns the images of index.json.
+func (s *unpacking) layoutImages() ([]Image, error) {
+	var index struct {
+		Manifests []struct {
+			MediaType    string            `json:"mediaType"`
+			Digest       v1.Hash           `json:"digest"`
+			Size         int64             `json:"size"`
+			ArtifactType string            `json:"artifactType"`
+			Annotations  map[string]string `json:"annotations"`
+		} `json:"manifests"`
+	}
+	if err := json.Unmarshal(s.index, &index); err != nil {
+		return nil, faultf("%s: %w", indexName, err)
+	}
+	var images []Image
+	var unnamed []Image
+	seen := map[string]bool{}
+	for _, m := range index.Manifests {
+		image := Image{Name: m.Annotations[imageNameAnnotation], Digest: m.Digest, MediaType: m.MediaType, Size: m.Size}
+		if image.Name == "" {
+			image.Name = m.Annotations[refNameAnnotation]
+		}
+		if err := (Blob{m.Digest, m.Size}).check(); err != nil {
+			return nil, faultf("%s: %w", indexName, err)
+		}
+		key := image.Name + "\x00" + image.Digest.String()
+		if seen[key] {
+			continue
+		}
+		seen[key] = true
+		if image.Name == "" {
+			unnamed = append(unnamed, image)
+		} else {
+			images = append(images, image)
+		}
+	}
+	if len(images) == 0 {
+		return unnamed, nil
+	}
+	return append(images, s.referring(images, unnamed)...), nil
+}
+
+// referring gives manifests without a name, which are signatures and the like, that of
+// the repository, if there is only one.
+func (s *unpacking) referring(images, unnamed []Image) []Image {
+	if len(unnamed) == 0 {
+		return nil
+	}
+	repos := map[string]bool{}
+	repo := ""
+	for _, i := range images {
+		repo = i.Name
+		if s.As != "" {
+			repo = s.As
+		}
+		repo = RepositoryOf(repo)
+		repos[repo] = true
+	}
+	if len(repos) > 1 || bareTag(images[0].Name) {
+		s.out.Notes = append(s.out.Notes, fmt.Sprintf("%d manifests without a name were left out", len(unnamed)))
+		return nil
+	}
+	for i := range unnamed {
+		unnamed[i].Name = repo + "@" + unnamed[i].Digest.String()
+		unnamed[i].Refers = true
+	}
+	return unnamed
+}
