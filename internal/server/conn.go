@@ -48,6 +48,11 @@ func (l *listener) accept() (tcp *net.TCPConn, left func(), err error) {
 			return nil, nil, err
 		}
 		left, ok := l.guests.enter(tcp.RemoteAddr())
+		if ok && l.guests.crowded() && hungUp(tcp) {
+			left()
+			_ = tcp.Close()
+			continue
+		}
 		if ok {
 			return tcp, left, nil
 		}

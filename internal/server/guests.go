@@ -16,6 +16,8 @@ const (
 	descriptorsKept = 512
 	// connectionsLeast is how many there may be, however few descriptors the process has.
 	connectionsLeast = 64
+	// crowd is how many connections there are before it is looked whether the next is worth reading.
+	crowd = 128
 )
 
 // connectionsMost returns how many connections of clients the process has descriptors for: each
@@ -65,4 +67,11 @@ func (g *guests) enter(from net.Addr) (left func(), ok bool) {
 			delete(g.by, addr)
 		}
 	}), true
+}
+
+// crowded reports whether there are so many that those who have left already are not let in.
+func (g *guests) crowded() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.all > crowd
 }
