@@ -43,15 +43,15 @@ type guests struct {
 }
 
 // enter counts a connection, until left is called, which may be done more than once. It
-// reports whether there is room for it.
-func (g *guests) enter(from net.Addr) (left func(), ok bool) {
+// reports whether there is room for it. A proxy, which connects for many, may have all of them.
+func (g *guests) enter(from net.Addr, proxy bool) (left func(), ok bool) {
 	var addr netip.Addr
 	if tcp, is := from.(*net.TCPAddr); is {
 		addr = tcp.AddrPort().Addr().Unmap()
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.all >= g.most || g.by[addr] >= max(g.most/2, 1) {
+	if g.all >= g.most || !proxy && addr.IsValid() && g.by[addr] >= max(g.most/2, 1) {
 		return nil, false
 	}
 	if g.by == nil {

@@ -67,7 +67,7 @@ func TestDescriptorsAreLeftForEverythingElse(t *testing.T) {
 		t.Errorf("connectionsMost = %d", n)
 	}
 	g := guests{most: 2}
-	left, ok := g.enter(&net.TCPAddr{IP: net.IPv4(10, 0, 0, 1)})
+	left, ok := g.enter(&net.TCPAddr{IP: net.IPv4(10, 0, 0, 1)}, false)
 	if !ok {
 		t.Fatal("no room for the first")
 	}
@@ -102,7 +102,7 @@ func TestWhoHasHungUpIsNotLetIn(t *testing.T) {
 	}
 	accept := func() net.Addr {
 		t.Helper()
-		_ = l.SetDeadline(time.Now().Add(patience))
+		_ = l.Listener.(*net.TCPListener).SetDeadline(time.Now().Add(patience))
 		c, err := l.Accept()
 		if err != nil {
 			t.Fatal(err)

@@ -12,7 +12,11 @@ const tcpCloseWait = 8
 
 // hungUp reports whether the client has closed its side before anything of it was read, as those
 // do who ask for thousands of things and wait for none of them.
-func hungUp(c *net.TCPConn) bool {
+func hungUp(s stream) bool {
+	c, is := s.(*net.TCPConn)
+	if !is {
+		return false
+	}
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return false
