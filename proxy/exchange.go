@@ -9,7 +9,6 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"forebay/cache"
-	"forebay/internal/pull"
 	"forebay/internal/wire"
 )
 
@@ -26,6 +25,8 @@ type exchange struct {
 	r          *http.Request
 	w          responseWriter
 	route      wire.Route
+	guest      Guest  // who the client is; zero without a gate
+	rule       string // that let it have what it asks for, or did not
 	client     wire.Client
 	mirrored   bool         // the client asks the registry itself when we fail
 	result     cache.Result // how it was answered
@@ -42,9 +43,6 @@ func newExchange(h *Handler, rw http.ResponseWriter, r *http.Request) *exchange 
 	x := &exchange{h: h, r: r, client: wire.ParseClient(r.UserAgent()), began: time.Now()}
 	x.w.wrap(rw, h.observe != nil)
 	x.deadline.parent, x.deadline.at, x.deadline.client = r.Context(), x.began.Add(headersWithin), r.RemoteAddr
-	if h.paces != nil {
-		x.w.ctx, x.w.pace = r.Context(), h.paces.of(pull.Client(&x.deadline))
-	}
 	x.w.Header()["Docker-Distribution-Api-Version"] = h.static.apiVersion
 	return x
 }

@@ -27,8 +27,7 @@ func (h *Handler) manifest(x *exchange) error {
 		return err
 	}
 	if !wire.Accepts(x.r.Header["Accept"], string(m.Desc.MediaType)) {
-		return &refusal{http.StatusNotFound, "MANIFEST_UNKNOWN",
-			fmt.Sprintf("the manifest is of type %s, which the Accept header does not allow", m.Desc.MediaType)}
+		return &Refusal{Status: http.StatusNotFound, Code: "MANIFEST_UNKNOWN", Message: fmt.Sprintf("the manifest is of type %s, which the Accept header does not allow", m.Desc.MediaType)}
 	}
 	if x.stays() && !x.head() && !h.source.Servable(&x.deadline, repo, m) {
 		return unavailable(x, "get manifest "+repo.Name, "its blobs are not all cached")

@@ -31,7 +31,7 @@ func (x *exchange) page(most int) (page, error) {
 	n, err := strconv.ParseUint(text, 10, 63)
 	if err != nil {
 		if !errors.Is(err, strconv.ErrRange) {
-			return p, &refusal{http.StatusBadRequest, "PAGINATION_NUMBER_INVALID", "n must be a number that is not negative"}
+			return p, &Refusal{Status: http.StatusBadRequest, Code: "PAGINATION_NUMBER_INVALID", Message: "n must be a number that is not negative"}
 		}
 		n = uint64(most)
 	}

@@ -13,7 +13,7 @@ type tagList struct {
 
 // errUnlisted is the answer for tags that are no client's to know: they came by credentials of ours.
 // A mirrored client asks the registry then, with its own.
-var errUnlisted = &refusal{http.StatusNotFound, "UNSUPPORTED", "this mirror lists no tags of what it may read by its credentials: its setting catalog decides that"}
+var errUnlisted = &Refusal{Status: http.StatusNotFound, Code: "UNSUPPORTED", Message: "this mirror lists no tags of what it may read by its credentials: its setting catalog decides that"}
 
 // tags lists a repository's tags: sorted, from after last, at most n.
 func (h *Handler) tags(x *exchange) error {
