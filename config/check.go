@@ -23,6 +23,7 @@ func (d *decoder) check() {
 	if c.AdminListen == "" && c.AdminTLS.Enabled() {
 		d.add(c.origins["admin_tls.cert_file"], "admin_tls", "is set although admin_listen is off: remove one of them")
 	}
+	d.checkFront()
 	d.checkWebhooks()
 	d.checkTracing()
 	d.checkAdminToken()

@@ -38,8 +38,10 @@ type field struct {
 	what    string // what is allowed, as a noun: "a duration"
 	doc     string // for the reference: what it does, what its default means
 	secret  bool
-	file    bool // the value is a file name: one in the file is relative to the file
-	private bool // of a file: what is in it is secret
+	file    bool   // the value is a file name: one in the file is relative to the file
+	plain   string // of a file: a word that is no file name
+	private bool   // of a file: what is in it is secret
+	lists   bool   // of a table: its values may be lists
 
 	set    func(text string) error // sets a scalar; adds one element of a list or table
 	clear  func()                  // empties a list or table
@@ -71,6 +73,12 @@ func (c *Config) fields() []field {
 			"Serves profiles of the running program below /debug/pprof/ of `admin_listen`, to whom the admin API answers."),
 		{name: "tls", kind: section, fields: c.TLS.fields("listen"),
 			doc: "Certificate of `listen`. Without one it speaks plain HTTP."},
+		clientCAField(&c.ClientCAFile),
+		authenticationField(&c.Authentication),
+		listenersField(&c.Listeners),
+		{name: "auth", kind: section, fields: c.Auth.fields(), doc: "How clients prove who they are."},
+		accessField(&c.Access),
+		auditField(&c.Audit),
 		{name: "admin_tls", kind: section, fields: c.AdminTLS.fields("admin_listen"),
 			doc: "Certificate of `admin_listen`. Without one it speaks plain HTTP."},
 		boolField("http2", &c.HTTP2,

@@ -46,6 +46,9 @@ func (w *warner) listeners() {
 			w.add("webhooks.secret", "unless it signs, it comes to %s unencrypted: set admin_tls, or have a proxy on this machine that speaks TLS", c.AdminListen)
 		}
 	}
+	for _, key := range c.plainDoors() {
+		w.add(key, "passwords and tokens of clients come in unencrypted: set tls, or have a proxy on this machine that speaks TLS")
+	}
 	if OnLoopback(c.Listen) {
 		return
 	}
@@ -58,8 +61,8 @@ func (w *warner) listeners() {
 			names = append(names, u.Name)
 		}
 	}
-	if len(names) > 0 {
-		w.add("listen", "whoever reaches %s can pull what the credentials of %s may read: let only those reach it who may, or listen on a loopback address",
+	if len(names) > 0 && !c.Restricted() {
+		w.add("listen", "whoever reaches %s can pull what the credentials of %s may read: say who may by access, let only those reach it, or listen on a loopback address",
 			c.Listen, strings.Join(names, ", "))
 	}
 }
