@@ -30,6 +30,9 @@ func (m *mirror) run(ctx context.Context) error {
 // observe takes in a request that was answered.
 func (m *mirror) observe(r *proxy.Request) {
 	m.metrics.Observe(r)
+	if m.audit != nil {
+		m.audit.Observe(r)
+	}
 	q := activity.Request{
 		Client: r.Client, UserAgent: r.UserAgent, Upstream: r.Upstream, Repository: r.Repository,
 		Result: string(r.Result), Bytes: r.Bytes,

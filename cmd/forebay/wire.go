@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"net/http"
 	"net/url"
 	"sync"
 
@@ -20,6 +19,7 @@ import (
 	"forebay/config"
 	"forebay/internal/activity"
 	"forebay/internal/allowance"
+	"forebay/internal/audit"
 	"forebay/internal/command"
 	"forebay/internal/metrics"
 	"forebay/internal/wire"
@@ -35,7 +35,7 @@ import (
 type mirror struct {
 	cache      *cache.Cache
 	keeper     *upkeep.Keeper // of the cache
-	handler    http.Handler
+	handler    *proxy.Handler
 	names      *wire.Registries
 	registries []*upstream.Registry
 	issuers    []*ecr.Issuer
@@ -44,6 +44,7 @@ type mirror struct {
 	activity   *activity.Recorder
 	metrics    *metrics.Metrics
 	traces     *traces    // nil when they are off
+	audit      *audit.Log // nil when there is none
 	bucket     *s3.Bucket // nil when there is none
 }
 
@@ -125,6 +126,9 @@ func (m *mirror) Close() error {
 		m.bucket.Close()
 	}
 	m.traces.close()
+	if m.audit != nil {
+		err = errors.Join(err, m.audit.Close())
+	}
 	return err
 }
 

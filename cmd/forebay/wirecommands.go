@@ -21,6 +21,7 @@ func newProgram(p command.Process) operate.Program {
 				return openFolder(c, p, b, mayBeNew)
 			},
 		},
+		Explain: explain,
 		RegistryOptions: func(u *config.Upstream, log config.Log) upstream.Options {
 			return registryOptions(u, b.version, newLogger(log, p.Stderr))
 		},

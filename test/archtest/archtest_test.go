@@ -160,6 +160,10 @@ func importTable() map[string][]string {
 		"internal/metrics":    append(leaf(), "cache", "cache/event", "cache/store", "cache/upkeep", "cache/tier", "proxy", "upstream", "test/hubtest", "test/mirrortest"), // the last two its tests
 		"internal/server":     {"internal/logkey"},
 		"internal/webhook":    leaf(),
+		// Who a client is, and what it may have.
+		"internal/authn":  {"internal/logkey"},
+		"internal/audit":  {"internal/logkey", "internal/wire", "proxy"},
+		"internal/access": {"internal/authn", "internal/wire", "proxy"},
 		// Files that name images.
 		"internal/imageset": leaf(),
 		"internal/prefetch": append(leaf(), "cache", "cache/store", "cache/upkeep", "internal/imageset"),
@@ -169,7 +173,7 @@ func importTable() map[string][]string {
 		// What all commands share, how they reach a mirror, what they print, and those of the operator.
 		"internal/command":     {"config"},
 		"internal/adminclient": append(leaf(), "cache/upkeep", "config", "internal/admin", "internal/bundle", "internal/command", "internal/server", "internal/terminal"),
-		"internal/operate": append(leaf(), "cache/image", "cache/upkeep", "config", "upstream", "upstream/hubapi", "internal/admin", "internal/adminclient",
+		"internal/operate": append(leaf(), "cache/image", "cache/upkeep", "config", "config/unit", "upstream", "upstream/hubapi", "internal/access", "internal/admin", "internal/adminclient", "internal/authn",
 			"internal/carry", "internal/command", "internal/imageset", "internal/prefetch", "internal/terminal"),
 		"internal/carry": append(leaf(), "cache/upkeep", "internal/admin", "internal/adminclient", "internal/bundle", "internal/command", "internal/imageset",
 			"internal/regfolder", "internal/terminal"),
