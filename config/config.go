@@ -83,6 +83,7 @@ type Config struct {
 	File string
 
 	origins map[string]Origin // by key path; no entry for a default
+	foreign []Fault           // variables that begin with FOREBAY_ and mean nothing
 }
 
 // Tracing is where traces of requests go.

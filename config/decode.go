@@ -277,6 +277,10 @@ func (d *decoder) upstreams(n *yaml.Node) {
 			d.add(d.at(key), path, "%s", err)
 			return
 		}
+		if path = join("upstreams", name); d.config.Upstream(name) != nil {
+			d.add(d.at(key), path, "is already set: %q is another spelling", clip(key.Value))
+			return
+		}
 		u := defaultUpstream(name)
 		d.config.origins[path] = d.at(key)
 		if !null(value) {

@@ -497,9 +497,11 @@ func hostsField(p *map[string]string) field {
 			if upstream == "" {
 				return errors.New("has no upstream: name one, such as docker.io")
 			}
-			if _, err := parseHost(host); err != nil {
+			host, err := parseHost(host)
+			if err != nil {
 				return err
 			}
+			host = strings.TrimSuffix(strings.TrimSuffix(host, ":443"), ":80") // clients leave out the port of their scheme
 			if _, twice := (*p)[host]; twice {
 				return fmt.Errorf("%q is there twice", clip(host))
 			}

@@ -90,8 +90,9 @@ A flag has precedence over a variable, a variable over the file, the file over t
 * ` + "`upstreams`" + ` names the registries that are mirrored and replaces the default ones, which are docker.io,
   gcr.io, ghcr.io, mcr.microsoft.com, public.ecr.aws, quay.io and registry.k8s.io, all anonymous. List docker.io too if you want it.
   ` + "`FOREBAY_UPSTREAMS=docker.io,ghcr.io`" + ` does the same; a registry that the file also names keeps its settings from there.
-* An unknown key or variable and a bad value are refused at start, all at once, each with its line.
-  Variables that Kubernetes sets for a service named "forebay" are not taken for settings.
+* An unknown key and a bad value are refused at start, all at once, each with its line, and so is a variable that is a
+  setting but for a slip. Variables that Kubernetes and docker set for a service named "forebay" are not taken for settings; of
+  others that mean nothing there is a warning.
 
 ` + "`forebay config check FILE`" + ` tells whether a file is right. ` + "`forebay config print`" + ` shows the values in
 effect and where each comes from, with passwords masked; a masked password stays masked when the output is used as a file.

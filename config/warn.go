@@ -9,11 +9,11 @@ import (
 	"strings"
 )
 
-// Warnings returns what works and gives away what is secret: passwords and tokens that go over plain
-// HTTP, credentials that serve whoever reaches the listener, and files with secrets that others
-// can read. None of them holds a secret.
+// Warnings returns what works and may not be meant: passwords and tokens that go over plain
+// HTTP, credentials that serve whoever reaches the listener, files with secrets that others
+// can read, and variables that mean nothing. None of them holds a secret.
 func (c *Config) Warnings() []Fault {
-	w := warner{config: c}
+	w := warner{config: c, collector: collector{faults: slices.Clone(c.foreign)}}
 	w.listeners()
 	for i := range c.Upstreams {
 		w.upstream(&c.Upstreams[i])

@@ -32,8 +32,9 @@ func newConfigCheck(p command.Process) *cobra.Command {
 		Short: "Tell whether the configuration is right",
 		Long: `Checks the file, and with it the environment and the flags, just as "forebay serve"
 does at its start. All faults are told at once, each with its line and with what is
-allowed. What works and gives away what is secret is warned of: passwords over plain
-HTTP, credentials that serve whoever reaches the listener, files that others can read.
+allowed. What works and may not be meant is warned of: passwords over plain HTTP,
+credentials that serve whoever reaches the listener, secret files that others can read,
+variables that mean nothing.
 Nothing is contacted and nothing is changed, but with --online: then the bucket of
 storage.s3 is tried with an object that is put, read and removed again.`,
 		Example: `  forebay config check

@@ -72,7 +72,7 @@ func serve(ctx context.Context, c *config.Config, p command.Process) (err error)
 	log.Info("starting", zap.String("version", b.version), zap.String("revision", b.revision), zap.String("config", c.File))
 	limitMemory(p.Env, log)
 	for _, w := range c.Warnings() {
-		log.Warn("setting gives away what is secret", zap.String("key", w.Key), zap.String("why", w.Problem), zap.Stringer("where", w.Where))
+		log.Warn("setting may not be meant", zap.String("key", w.Key), zap.String("why", w.Problem), zap.Stringer("where", w.Where))
 	}
 
 	access, flush := newAccessLogger(c.Log, p.Stderr)
