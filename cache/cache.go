@@ -12,7 +12,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -92,9 +91,8 @@ type Cache struct {
 	log        *zap.Logger
 	store      *store.Store
 	images     *image.Images
-	upstreams  map[string]*origin
+	upstreams  atomic.Pointer[map[string]*origin] // see origins
 	bucketLane *lane.Lane
-	oneDomain  bool // all upstreams trust each other, or there is one
 
 	ctx  context.Context // life of fills and upstream calls; ended by Close
 	stop context.CancelFunc
@@ -170,8 +168,7 @@ func Open(o Options) (*Cache, error) {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	c := &Cache{
-		opts: o, log: kept.Log, store: kept, ctx: ctx, stop: stop,
-		upstreams: make(map[string]*origin, len(o.Upstreams)), bucketLane: lane.New(bucketLanes),
+		opts: o, log: kept.Log, store: kept, ctx: ctx, stop: stop, bucketLane: lane.New(bucketLanes),
 	}
 	c.fills = fill.NewSet(&c.wg)
 	c.calls = calls{
@@ -190,16 +187,9 @@ func Open(o Options) (*Cache, error) {
 		Filling: func(d v1.Hash) bool { return c.fills.Of(d) != nil }, Busy: c.fills.Busy,
 		Pinned: c.images.Pins.Pinned, Gather: c.images.Pins.Gather,
 	})
-	for name, u := range o.Upstreams {
-		if c.upstreams[name], err = c.newOrigin(name, u); err != nil {
-			return nil, errors.Join(fmt.Errorf("upstream %s: %w", name, err), c.Close())
-		}
-	}
-	c.oneDomain = true
-	for _, a := range c.upstreams {
-		for _, b := range c.upstreams {
-			c.oneDomain = c.oneDomain && a.Trust == b.Trust
-		}
+	c.upstreams.Store(&map[string]*origin{})
+	if err := c.Configure(o.Upstreams, o.Limits); err != nil {
+		return nil, errors.Join(err, c.Close())
 	}
 	c.openWanted()
 	return c, nil

@@ -233,7 +233,7 @@ func (c *Cache) Catalog(ctx context.Context, after string, n int) (names []strin
 				break
 			}
 			after = r.String()
-			if _, refused := c.upstreams[r.Upstream].access.state(r.Name); refused != nil {
+			if _, refused := c.origins()[r.Upstream].access.state(r.Name); refused != nil {
 				continue
 			}
 			if len(names) == n {
@@ -249,6 +249,6 @@ func (c *Cache) Catalog(ctx context.Context, after string, n int) (names []strin
 
 // Lists reports whether clients may be told names of repositories and tags of an upstream.
 func (c *Cache) Lists(upstream string) bool {
-	o, ok := c.upstreams[upstream]
+	o, ok := c.origins()[upstream]
 	return ok && !o.Unlisted
 }

@@ -3,6 +3,7 @@ package cache
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -80,7 +81,7 @@ func (c *Cache) cameWithin(o *origin, repo Repo, d v1.Hash, others bool) bool {
 	})
 	// After the loss of the index, and in a bucket, there is content of which nobody knows
 	// whose it was. It can be of no other domain if there is none.
-	return errors.Is(err, errFound) || err == nil && !known && c.oneDomain
+	return errors.Is(err, errFound) || err == nil && !known && c.oneDomain()
 }
 
 // keptWithin reports whether d is kept, and came within the trust domain of o.
@@ -91,10 +92,20 @@ func (c *Cache) keptWithin(o *origin, repo Repo, d v1.Hash) bool {
 
 // domain returns the trust domain of an upstream, which may not be configured any more.
 func (c *Cache) domain(upstream string) string {
-	if o := c.upstreams[upstream]; o != nil {
+	if o := c.origins()[upstream]; o != nil {
 		return o.Trust
 	}
 	return upstream
+}
+
+// oneDomain reports whether all upstreams trust each other, or there is one.
+func (c *Cache) oneDomain() bool {
+	var domains []string
+	for _, o := range c.origins() {
+		domains = append(domains, o.Trust)
+	}
+	slices.Sort(domains)
+	return len(slices.Compact(domains)) <= 1
 }
 
 // headBlob asks by HEAD whether repo holds the blob d, once for all who wait.

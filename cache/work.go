@@ -36,7 +36,7 @@ func (c *Cache) Configured(repo Repo) error {
 
 // MayAsk reports whether the registry of a repository is configured, and may be asked.
 func (c *Cache) MayAsk(repo Repo) bool {
-	o := c.upstreams[repo.Upstream]
+	o := c.origins()[repo.Upstream]
 	return o != nil && !o.Offline
 }
 

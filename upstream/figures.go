@@ -92,7 +92,7 @@ type Figures struct {
 
 // Figures returns what was counted. It is cheap.
 func (r *Registry) Figures() Figures {
-	c := &r.counts
+	c := r.counts
 	f := Figures{
 		Pulls: c.pulls.Load(), Bytes: c.bytes.Load(), Failovers: c.failovers.Load(), Probes: c.probes.Load(),
 		Limited: c.limited(true), Transfers: r.blobs.Used(), Questions: r.questions.Used(),
@@ -115,12 +115,12 @@ type counts struct {
 	limits            [gateClosed + 1]atomic.Int64
 }
 
-// measure makes room for latencies.
-func (c *counts) measure() {
-	bounds := tally.Latencies()
+func newCounts() *counts {
+	c, bounds := &counts{}, tally.Latencies()
 	for k := range c.latencies {
 		c.latencies[k] = tally.NewHistogram(bounds)
 	}
+	return c
 }
 
 // request notes one request that began at start. resp is nil when there was no answer.

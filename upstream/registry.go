@@ -83,6 +83,9 @@ type Options struct {
 	UserAgent string
 	Log       *zap.Logger // nil means no logging
 	Names     Names
+	// Replaces is the registry in whose place this one comes, with other settings: its figures
+	// go on. nil for none.
+	Replaces *Registry
 	// Now replaces the clock for the life of tokens and credentials.
 	Now func() time.Time
 }
@@ -139,7 +142,7 @@ type Registry struct {
 	locations  *locations
 	own        *site   // of the registry itself; that of the first endpoint if all are stand-ins
 	sites      []*site // own and those of stand-ins
-	counts     counts
+	counts     *counts
 	retries    *rate.Limiter
 	blobs      *lane.Lane
 	questions  *lane.Lane // manifests, HEADs, lists
@@ -180,7 +183,9 @@ func New(opts Options) (*Registry, error) {
 	if r.own == nil {
 		r.own = r.sites[0]
 	}
-	r.counts.measure()
+	if r.counts = newCounts(); opts.Replaces != nil {
+		r.counts = opts.Replaces.counts
+	}
 	r.stopping, r.stop = context.WithCancel(context.Background())
 	r.tokens = auth.NewTokens(r.stopping, &r.work, auth.Options{
 		Upstream: opts.Name,
