@@ -328,10 +328,7 @@ func (d *decoder) checkNames() {
 			owner[alias] = u.Name
 		}
 	}
-	names := make([]string, len(c.Upstreams))
-	for i, u := range c.Upstreams {
-		names[i] = u.Name
-	}
+	names := c.UpstreamNames()
 	for _, pair := range pairs(c.Hosts) {
 		host, name, _ := strings.Cut(pair, "=")
 		if !slices.Contains(names, name) {

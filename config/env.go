@@ -129,11 +129,7 @@ func (d *decoder) unknownVariable(at Origin, settings map[string][]setting) {
 	switch {
 	case strings.HasPrefix(at.Name, envPrefix+"UPSTREAMS_"):
 		if hint == "" {
-			names := make([]string, len(d.config.Upstreams))
-			for i, u := range d.config.Upstreams {
-				names[i] = u.Name
-			}
-			hint = ": name the registry in FOREBAY_UPSTREAMS or in the file; there are " + strings.Join(names, ", ")
+			hint = ": name the registry in FOREBAY_UPSTREAMS or in the file; there are " + strings.Join(d.config.UpstreamNames(), ", ")
 		}
 		d.add(at, "", "is for no key of a registry that is configured%s", hint)
 	case hint != "":

@@ -180,7 +180,7 @@ func TestFaults(t *testing.T) {
 		{"upstreams: {docker.io: {tag_rules: [{match: a}]}}", `tag_rules[1]: needs match and ttl`},
 		{"upstreams: {docker.io: {tag_rules: ['a:b']}}", `tag_rules: "a:b" is not a rule`},
 		{"upstreams: {docker.io: {tag_rules: [{match: 'a[b', ttl: 1s}]}}", `tag_rules[1].match: "a[b" has a [ without its ]`},
-		{"upstreams: {docker.io: {tag_rules: [{match: 'a[z-a]', ttl: 1s}]}}", `has a set that means nothing`},
+		{"upstreams: {docker.io: {tag_rules: [{match: 'a[z-a]', ttl: 1s}]}}", `a set between them that means nothing`},
 		{"upstreams: {docker.io: {tag_rules: {match: a}}}", `tag_rules: is a mapping: a list of mappings`},
 		{"upstreams: {docker.io: {stale_if_error: never}}", `or forever`},
 		{"upstreams: {docker.io: {budget: {reserve: 0.2}}}", `budget.reserve: "0.2" is not usable: use a percentage`},

@@ -35,13 +35,13 @@ const (
 type field struct {
 	name    string
 	kind    kind
-	what    string // what is allowed, as a noun: "a duration"
-	doc     string // for the reference: what it does, what its default means
-	secret  bool
-	file    bool   // the value is a file name: one in the file is relative to the file
-	plain   string // of a file: a word that is no file name
-	private bool   // of a file: what is in it is secret
-	lists   bool   // of a table: its values may be lists
+	what    string        // what is allowed, as a noun: "a duration"
+	doc     string        // for the reference: what it does, what its default means
+	secret  func() string // of a secret: what get does not tell
+	file    bool          // the value is a file name: one in the file is relative to the file
+	plain   string        // of a file: a word that is no file name
+	private bool          // of a file: what is in it is secret
+	lists   bool          // of a table: its values may be lists
 
 	set    func(text string) error // sets a scalar; adds one element of a list or table
 	clear  func()                  // empties a list or table
@@ -327,7 +327,7 @@ func into[T any](p *T, parse func(string) (T, error)) func(string) error {
 }
 
 func secretField(name string, p *Secret, doc string) field {
-	return field{name: name, what: "a text", doc: doc, secret: true,
+	return field{name: name, what: "a text", doc: doc, secret: p.Reveal,
 		set: func(s string) error {
 			if _, err := parsePlain(s); err != nil {
 				return err

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"forebay/internal/wire"
 )
 
 // Listener is a way in to the registry API.
@@ -265,7 +267,7 @@ func parseWhat(s string) (string, error) {
 	if s == "" || len(s) > 512 || strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789_./:-*?[]") != "" {
 		return "", fmt.Errorf("%q is not a pattern of repositories: %s", clip(s), allowed)
 	}
-	if !setsClosed(s) {
+	if _, err := wire.CompilePattern(s); err != nil || strings.Count(s, "[") != strings.Count(s, "]") {
 		return "", fmt.Errorf("%q has no set of characters between [ and ]: %s", clip(s), allowed)
 	}
 	first, _, _ := strings.Cut(s, "/")

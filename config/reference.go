@@ -1,10 +1,14 @@
 package config
 
 import (
+	_ "embed" // for what comes before the keys
 	"fmt"
 	"io"
 	"strings"
 )
+
+//go:embed reference_head.md
+var referenceHead string
 
 // Reference writes a description of every key, in Markdown, with the default and the
 // environment variable of each.
@@ -34,6 +38,9 @@ func referenceSection(b *strings.Builder, path string, fields []field) {
 			fmt.Fprintf(b, "* Default: `%s`\n", texts)
 		}
 		fmt.Fprintf(b, "* Variable: `%s`%s\n", Variable(at), onlyTexts(f))
+		if Live(at) && !strings.HasPrefix(at, "upstreams.") {
+			b.WriteString("* Change: at SIGHUP\n")
+		}
 		referenceRecord(b, "", f)
 	}
 }
@@ -76,26 +83,3 @@ func (f field) example() string {
 	}
 	return ""
 }
-
-const referenceHead = "# Configuration\n" + `
-Every setting has a default, so no configuration is needed. Each can be given in one
-YAML file, as an environment variable, and the common ones as flags of ` + "`forebay serve`" + `.
-A flag has precedence over a variable, a variable over the file, the file over the default.
-
-* The file is the one that ` + "`--config`" + ` or ` + "`FOREBAY_CONFIG`" + ` names, else ` + "`" + DefaultFile + "`" + ` if it is there.
-* The variable of a key is ` + "`FOREBAY_`" + ` and the key's path in capitals, with an underscore for every
-  character that is no letter or digit: ` + "`upstreams.docker.io.username`" + ` is ` + "`FOREBAY_UPSTREAMS_DOCKER_IO_USERNAME`" + `.
-  Elements of lists are separated by commas, and so are the HOST=UPSTREAM pairs of ` + "`FOREBAY_HOSTS`" + `. An empty variable counts as not set.
-* A password can be in a file of its own: ` + "`password_file`" + `, or ` + "`FOREBAY_UPSTREAMS_DOCKER_IO_PASSWORD_FILE`" + `.
-* ` + "`upstreams`" + ` names the registries that are mirrored and replaces the default ones, which are docker.io,
-  gcr.io, ghcr.io, mcr.microsoft.com, public.ecr.aws, quay.io and registry.k8s.io, all anonymous. List docker.io too if you want it.
-  ` + "`FOREBAY_UPSTREAMS=docker.io,ghcr.io`" + ` does the same; a registry that the file also names keeps its settings from there.
-* An unknown key and a bad value are refused at start, all at once, each with its line, and so is a variable that is a
-  setting but for a slip. Variables that Kubernetes and docker set for a service named "forebay" are not taken for settings; of
-  others that mean nothing there is a warning.
-
-` + "`forebay config check FILE`" + ` tells whether a file is right. ` + "`forebay config print`" + ` shows the values in
-effect and where each comes from, with passwords masked; a masked password stays masked when the output is used as a file.
-
-This page is made by ` + "`go test ./config -run TestReference -update`" + `.
-`

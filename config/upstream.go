@@ -13,6 +13,7 @@ import (
 
 	"forebay/config/unit"
 	"forebay/internal/registries"
+	"forebay/internal/wire"
 )
 
 // Endpoint is a base URL of a registry, or of another registry that stands in for it.
@@ -359,18 +360,8 @@ func parseMatch(s string) (string, error) {
 	if _, err := parsePlain(s); err != nil {
 		return "", err
 	}
-	for rest := s; ; {
-		_, after, found := strings.Cut(rest, "[")
-		if !found {
-			return s, nil
-		}
-		set, after, found := strings.Cut(after, "]")
-		if !found || set == "" {
-			return "", fmt.Errorf("%q has a [ without its ]", clip(s))
-		}
-		if _, err := regexp.Compile("[" + set + "]"); err != nil {
-			return "", fmt.Errorf("%q has a set that means nothing: [%s]", clip(s), clip(set))
-		}
-		rest = after
+	if _, err := wire.CompilePattern(s); err != nil {
+		return "", fmt.Errorf("%q has a [ without its ], or a set between them that means nothing", clip(s))
 	}
+	return s, nil
 }

@@ -213,32 +213,13 @@ func parsePinPattern(s string) (string, error) {
 	if len(s) > 512 || strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./:-*?[]") != "" {
 		return "", fmt.Errorf("%q is not a pattern of image names: %s", clip(s), allowed)
 	}
-	if !setsClosed(s) {
+	if _, err := wire.CompilePattern(s); err != nil || strings.Count(s, "[") != strings.Count(s, "]") {
 		return "", fmt.Errorf("%q has no set of characters between [ and ]: %s", clip(s), allowed)
 	}
 	if !strings.ContainsAny(s[strings.LastIndexByte(s, '/')+1:], ":*") {
 		return "", fmt.Errorf("%q names no tag: add one, or :* for all tags", clip(s))
 	}
 	return s, nil
-}
-
-// setsClosed reports whether every [ begins a set of characters that ends.
-func setsClosed(s string) bool {
-	for s != "" {
-		_, after, found := strings.Cut(s, "[")
-		if !found {
-			return !strings.Contains(s, "]")
-		}
-		set, rest, closed := strings.Cut(after, "]")
-		if !closed {
-			return false
-		}
-		if _, err := regexp.Compile("[" + set + "]"); err != nil || strings.Contains(set, "[") {
-			return false
-		}
-		s = rest
-	}
-	return true
 }
 
 // absolute returns file as seen from folder, or "" for "".

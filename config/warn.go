@@ -93,7 +93,7 @@ func (w *warner) files() {
 	inFile := ""
 	check := func(path string, f field) {
 		switch {
-		case f.secret && f.get()[0] != "" && c.origins[path].source == fromFile:
+		case f.secret != nil && f.get()[0] != "" && c.origins[path].source == fromFile:
 			inFile = cmp.Or(inFile, path)
 		case f.private && f.get()[0] != "":
 			w.file(path, f.get()[0])
@@ -139,6 +139,7 @@ func walk(path string, fields []field, fn func(path string, f field)) {
 		case section:
 			walk(at, f.fields, fn)
 		case records:
+			fn(at, f)
 			for i, e := range f.elements() {
 				walk(nth(at, i), e.fields, fn)
 			}
