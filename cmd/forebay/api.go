@@ -62,10 +62,8 @@ const spendersMost = 20
 
 // registryStatus tells what is known of a registry's limits and endpoints.
 func (m *mirror) registryStatus(name string) admin.RegistryStatus {
-	for _, r := range m.registries {
-		if s := r.Status(); s.Upstream == name {
-			return statusOf(s)
-		}
+	if r := m.front.Load().client(name); r.Registry != nil {
+		return statusOf(r.Status())
 	}
 	return admin.RegistryStatus{}
 }

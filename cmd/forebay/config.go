@@ -61,7 +61,7 @@ storage.s3 is tried with an object that is put, read and removed again.`,
 		if name == "" {
 			name = "no file: the defaults"
 		}
-		_, err = fmt.Fprintf(p.Stdout, "%s: right; mirrors %s\n", name, strings.Join(upstreamNames(c), ", "))
+		_, err = fmt.Fprintf(p.Stdout, "%s: right; mirrors %s\n", name, strings.Join(c.UpstreamNames(), ", "))
 		return err
 	}
 	return cmd
@@ -96,12 +96,4 @@ func newConfigReference(p command.Process) *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE:  func(*cobra.Command, []string) error { return config.Reference(p.Stdout) },
 	}
-}
-
-func upstreamNames(c *config.Config) []string {
-	names := make([]string, len(c.Upstreams))
-	for i, u := range c.Upstreams {
-		names[i] = u.Name
-	}
-	return names
 }

@@ -1,131 +1,105 @@
 package main
 
 import (
-	"fmt"
 	"net/http"
-	"os"
+	"slices"
+	"strings"
 
-	"go.uber.org/zap"
-
+	"forebay/cache"
 	"forebay/config"
-	"forebay/internal/access"
-	"forebay/internal/audit"
 	"forebay/internal/authn"
 	"forebay/internal/command"
+	"forebay/internal/wire"
 	"forebay/proxy"
+	"forebay/upstream"
+	"forebay/upstream/ecr"
 )
 
-// newRules returns who may pull what.
-func newRules(c *config.Config) (*access.Rules, error) {
-	credentialed := map[string]bool{}
+// front is the part of a mirror that another configuration replaces: the clients of the registries,
+// and what answers requests. It is not changed once a request is answered by it.
+type front struct {
+	settings *config.Config
+	clients  []registryClient
+	handler  *proxy.Handler
+	auth     *authn.Authenticator // nil where clients are not told apart
+	doors    []http.Handler       // what each listener serves; none in a command
+}
+
+// registryClient is what asks a registry.
+type registryClient struct {
+	*upstream.Registry
+	issuer *ecr.Issuer // nil where nobody hands out credentials
+}
+
+func (r registryClient) Close() {
+	r.Registry.Close()
+	if r.issuer != nil {
+		r.issuer.Close()
+	}
+}
+
+// newFront returns the front for c without its handler, and how the cache uses its registries. What
+// c says of a registry as was did is asked by the same client, which knows its limits.
+func (m *mirror) newFront(c *config.Config, was *front) (*front, map[string]cache.UpstreamOptions, error) {
+	f := &front{settings: c}
+	var differing []string
+	if was != nil {
+		differing = was.settings.Differing(c)
+	}
+	upstreams := make(map[string]cache.UpstreamOptions, len(c.Upstreams))
 	for i := range c.Upstreams {
-		credentialed[c.Upstreams[i].Name] = c.Upstreams[i].Credentialed()
-	}
-	var list []access.Rule
-	for _, r := range c.Access {
-		list = append(list, access.Rule(r))
-	}
-	return access.NewRules(list, func(upstream string) bool { return !credentialed[upstream] })
-}
-
-// newAudit returns the audit log; nil when there is none.
-func newAudit(c *config.Config, log *zap.Logger) (*audit.Log, error) {
-	switch c.Audit {
-	case "":
-		return nil, nil
-	case config.AuditStdout:
-		return audit.ToStream(os.Stdout, log), nil
-	default:
-		l, err := audit.ToFile(c.Audit, log)
-		if err != nil {
-			return nil, command.Hint(err, "Let "+whoami()+" write there, or name another file with audit.")
-		}
-		return l, nil
-	}
-}
-
-// newAuthenticator returns how clients prove who they are.
-func newAuthenticator(c *config.Config, log *zap.Logger) (*authn.Authenticator, error) {
-	o := authn.Options{
-		HtpasswdFile: c.Auth.HtpasswdFile, TokensFile: c.Auth.TokensFile, Networks: c.Auth.Networks, Groups: c.Auth.Groups, Log: log,
-	}
-	for _, i := range c.Auth.Issuers {
-		o.Issuers = append(o.Issuers, authn.Issuer(i))
-	}
-	return authn.New(o)
-}
-
-// clientsOf returns what each listener of the registry API serves, in the order of c.Doors. Where
-// clients are not told apart, that is the handler as it is.
-func clientsOf(c *config.Config, h *proxy.Handler, log *zap.Logger) ([]http.Handler, error) {
-	doors := c.Doors()
-	all := make([]http.Handler, len(doors))
-	if !c.Restricted() {
-		for i, l := range doors {
-			all[i] = http.Handler(h)
-			if len(l.Upstreams) > 0 {
-				all[i] = h.Behind(&access.Door{Upstreams: l.Upstreams})
+		u := &c.Upstreams[i]
+		r := was.client(u.Name)
+		if r.Registry == nil || asksOtherwise(u, differing) {
+			o := registryOptions(u, m.build.version, m.log.Named("upstream"))
+			o.Instance, o.Ours, o.Replaces = m.instance, &m.ours, r.Registry
+			var err error
+			if r.issuer, err = newIssuer(u, &o); err != nil {
+				return nil, nil, command.Usage(err)
+			}
+			if r.Registry, err = upstream.New(o); err != nil {
+				return nil, nil, command.Usage(err)
 			}
 		}
-		return all, nil
+		f.clients = append(f.clients, r)
+		upstreams[u.Name] = upstreamOptions(u, r.Registry, c.Catalog)
 	}
-	rules, err := newRules(c)
-	if err != nil {
-		return nil, command.Usage(err)
-	}
-	auth, err := newAuthenticator(c, log)
-	if err != nil {
-		return nil, command.Usage(fmt.Errorf("auth: %w", err))
-	}
-	for i, l := range doors {
-		door := &access.Door{Auth: auth, Mode: modeOf(l.Authentication), Rules: rules, Upstreams: l.Upstreams, Trusted: c.Trusted}
-		all[i] = withTokens(h.Behind(door), door)
-	}
-	return all, nil
+	return f, upstreams, nil
 }
 
-func modeOf(a config.Authentication) access.Mode {
-	switch a {
-	case config.AuthRequired:
-		return access.Required
-	case config.AuthOptional:
-		return access.Optional
-	default:
-		return access.Open
+// client returns the client of a registry; the zero value for none.
+func (f *front) client(name string) registryClient {
+	if f == nil {
+		return registryClient{}
 	}
+	i := slices.IndexFunc(f.clients, func(r registryClient) bool { return r.Name() == name })
+	if i < 0 {
+		return registryClient{}
+	}
+	return f.clients[i]
 }
 
-// withTokens serves the token endpoint beside what clients ask for.
-func withTokens(clients http.Handler, door *access.Door) http.Handler {
-	if door.Mode == access.Open {
-		return clients
+// asksOtherwise reports whether another client is needed for a registry, of whose keys some differ,
+// or whose files may: those that clients read once.
+func asksOtherwise(u *config.Upstream, differing []string) bool {
+	cached := []string{ // what only the cache goes by
+		"aliases", "tag_ttl", "tag_rules", "refresh_ahead", "stale_if_error", "on_gone", "access_ttl", "offline", "parallel", "trust",
 	}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if access.IsToken(r) {
-			door.ServeHTTP(w, r)
-		} else {
-			clients.ServeHTTP(w, r)
-		}
+	return u.CAFile != "" || u.ClientCertFile != "" || u.DockerConfig != "" || slices.ContainsFunc(differing, func(key string) bool {
+		key, of := strings.CutPrefix(key, "upstreams."+u.Name+".")
+		end := strings.IndexAny(key+".", ".[")
+		return of && !slices.Contains(cached, key[:end])
 	})
 }
 
-// explain serves [operate.Explain].
-func explain(c *config.Config, id authn.Identity, image string) (d access.Decision, name string, err error) {
-	aliases := map[string][]string{}
-	for i := range c.Upstreams {
-		aliases[c.Upstreams[i].Name] = c.Upstreams[i].Aliases
+// names returns what names of images mean.
+func (m *mirror) names() *wire.Registries { return m.front.Load().handler.Registries() }
+
+func (m *mirror) registries() []*upstream.Registry {
+	clients := m.front.Load().clients
+	all := make([]*upstream.Registry, len(clients))
+	for i, r := range clients {
+		all[i] = r.Registry
 	}
-	names, err := proxy.NamesOf(proxy.Options{Upstreams: aliases, Hosts: c.Hosts})
-	if err != nil {
-		return d, "", err
-	}
-	ref, err := names.Reference(image)
-	if err != nil {
-		return d, "", err
-	}
-	rules, err := newRules(c)
-	if err != nil {
-		return d, "", err
-	}
-	return rules.Decide(id, ref.Upstream, ref.Repository), ref.Name(), nil
+	return all
 }

@@ -59,14 +59,19 @@ All settings are described by "forebay config reference".`,
 		defer stop()
 		// After the first signal the default comes back, so that the second one kills.
 		context.AfterFunc(ctx, stop)
-		return serve(ctx, c, p)
+		hangups := make(chan os.Signal, 1) // one more, while another is followed, is enough
+		signal.Notify(hangups, syscall.SIGHUP)
+		defer signal.Stop(hangups)
+		return serve(ctx, c, func() (*config.Config, error) { return load("") }, hangups, p)
 	}
 	return cmd
 }
 
-// serve runs a mirror until ctx is done and everything has stopped.
-func serve(ctx context.Context, c *config.Config, p command.Process) (err error) {
-	log := newLogger(c.Log, p.Stderr)
+// serve runs a mirror until ctx is done and everything has stopped. At each of hangups it reads the
+// configuration again, by load.
+func serve(ctx context.Context, c *config.Config, load func() (*config.Config, error), hangups <-chan os.Signal, p command.Process) (err error) {
+	l := newLogs(c.Log, p.Stderr)
+	log := l.log
 	defer func() { _ = log.Sync() }() // a terminal cannot be synced
 	b := thisBuild()
 	log.Info("starting", zap.String("version", b.version), zap.String("revision", b.revision), zap.String("config", c.File))
@@ -75,9 +80,10 @@ func serve(ctx context.Context, c *config.Config, p command.Process) (err error)
 		log.Warn("setting may not be meant", zap.String("key", w.Key), zap.String("why", w.Problem), zap.Stringer("where", w.Where))
 	}
 
-	access, flush := newAccessLogger(c.Log, p.Stderr)
+	var flush func() error
+	l.access, flush = newAccessLogger(c.Log, p.Stderr)
 	defer func() { err = errors.Join(err, flush()) }()
-	m, err := newMirror(c, b, log, access)
+	m, err := newMirror(c, b, l)
 	if err != nil {
 		return err
 	}
@@ -107,12 +113,12 @@ func serve(ctx context.Context, c *config.Config, p command.Process) (err error)
 		return err
 	}
 	ready := m.newReadiness(log)
-	m.watch(c, ready)
-	webhooks := newWebhooks(c, m.cache.Hint, log)
-	clients, err := clientsOf(c, m.handler, log.Named("auth"))
-	if err != nil {
+	m.watch(ready)
+	webhooks := newWebhooks(m)
+	if err := m.front.Load().openDoors(c, nil, log.Named("auth")); err != nil {
 		return err
 	}
+	clients := m.clients(c)
 	if c.Webhooks.OnListen {
 		clients[0] = besides(clients[0], webhooks)
 	}
@@ -127,7 +133,8 @@ func serve(ctx context.Context, c *config.Config, p command.Process) (err error)
 		m.ours.Add(one.Addr())
 	}
 	tellClients(c, p, s.registries[0].Addr(), log)
-	return s.run(ctx, m.run, sets.Run)
+	reload := reloader{m, api, load}
+	return s.run(ctx, m.run, sets.Run, func(ctx context.Context) error { return reload.run(ctx, hangups) })
 }
 
 // servers are all listeners.
@@ -249,5 +256,5 @@ func tellClients(c *config.Config, p command.Process, addr net.Addr, log *zap.Lo
 		fmt.Fprint(p.Stderr, clientHints(c, addr, hostname))
 		return
 	}
-	log.Info("point clients here", zap.String("registry-mirrors", baseURL(c, addr)), zap.Strings("upstreams", upstreamNames(c)))
+	log.Info("point clients here", zap.String("registry-mirrors", baseURL(c, addr)), zap.Strings("upstreams", c.UpstreamNames()))
 }

@@ -56,7 +56,9 @@ func openAPIFor(t *testing.T, loopback bool, token string) *API {
 	}
 	a, err := NewAPI(APIOptions{
 		Keeper: upkeep.New(c, upkeep.Options{}), Version: "v1", Loopback: loopback, Token: token,
-		Registries: &wire.Registries{Default: wire.Hub, Names: map[string]string{wire.Hub: wire.Hub}},
+		Registries: func() *wire.Registries {
+			return &wire.Registries{Default: wire.Hub, Names: map[string]string{wire.Hub: wire.Hub}}
+		},
 	})
 	if err != nil {
 		t.Fatal(err)

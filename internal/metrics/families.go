@@ -53,7 +53,7 @@ func (f *families) histogram(name, help string, labels ...string) *Family {
 func newFamilies() (f families) {
 	f.build = f.gauge("build_info", "Always 1; the labels say which build this is.", "version", "revision", "go_version")
 	f.ready = f.gauge("ready", "1 while the mirror takes traffic, as /readyz says.")
-	f.events = f.counter("events_total", "What happened to what is kept and to the upstreams, by kind: tag_moved, evicted, degraded, upstream_failing and so on.", "kind")
+	f.events = f.counter("events_total", "What happened to what is kept and to the upstreams, by kind: tag_moved, evicted, degraded, upstream_failing, config_reloaded, config_refused and so on.", "kind")
 	f.ofClients()
 	f.ofUpstreams()
 	f.ofBudgets()
