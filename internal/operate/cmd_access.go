@@ -224,6 +224,9 @@ func newAccess(p command.Process, explain Explain) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "access",
 		Short: "Tell who may pull what",
+		Long: `Who may pull what is said by auth and access in the configuration: who a client is, and
+the first rule that matches it and the repository. What a client may not have looks to it
+as if it did not exist.`,
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
