@@ -3,10 +3,9 @@ package config
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"forebay/internal/registries"
 	"net"
 	"net/url"
-	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -153,11 +152,7 @@ func (d *decoder) checkAccount(path string, a *Account) {
 		fault("docker_config", "cannot be given together with username: remove one of them")
 	}
 	if a.DockerConfig != "" {
-		name := a.DockerConfig
-		if info, err := os.Stat(name); err == nil && info.IsDir() {
-			name = filepath.Join(name, "config.json")
-		}
-		if _, err := readBounded(name); err != nil {
+		if _, err := readBounded(registries.LoginFile(a.DockerConfig)); err != nil {
 			fault("docker_config", "%s", err)
 		}
 	}

@@ -194,7 +194,7 @@ func (a *Account) fields() []field {
 		textField("username", &a.Username, "User for the registry or its token server. Without one pulls are anonymous."),
 		secretField("password", &a.Password, "Password or access token of `username`. Prefer `password_file`."),
 		secretFileField("password_file", &a.PasswordFile, "File with the password; a line break at its end is dropped."),
-		secretFileField("docker_config", &a.DockerConfig, "A docker config.json, or the folder of one, to take credentials from, credential helpers included, in place of `username`."),
+		secretFileField("docker_config", &a.DockerConfig, "A file or its folder to take credentials from, in place of `username`: docker's config.json with its credential helpers, podman's auth.json, a mounted pull secret of Kubernetes, or the Secret as YAML or JSON. Keys for a part of the registry (`quay.io/team`) serve the repositories below it. Nothing in it for this registry is warned of at start."),
 	}
 }
 

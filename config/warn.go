@@ -2,9 +2,9 @@ package config
 
 import (
 	"cmp"
+	"forebay/internal/registries"
 	"net/url"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 )
@@ -110,11 +110,8 @@ func (w *warner) files() {
 
 // file warns if others can read a file. One that cannot be looked at is somebody else's to tell.
 func (w *warner) file(path, name string) {
+	name = registries.LoginFile(name) // the one key that may name a folder is docker_config
 	info, err := os.Stat(name)
-	if err == nil && info.IsDir() {
-		name = filepath.Join(name, "config.json") // the one key that may name a folder is docker_config
-		info, err = os.Stat(name)
-	}
 	if err != nil {
 		return
 	}

@@ -149,7 +149,7 @@ func (r *Registry) renewed(ctx context.Context, e *endpoint, a *ask, g *auth.Gra
 // grant makes what a challenge asks for from our credentials; nil means that there are
 // none. renew says that the source of the credentials must be looked at again.
 func (r *Registry) grant(ctx context.Context, e *endpoint, a *ask, c *auth.Challenge, renew bool) (*auth.Grant, *failure) {
-	who, err := a.who.source.Identity(ctx, renew)
+	who, err := a.who.source.Identity(ctx, a.repo, renew)
 	if err != nil {
 		return nil, r.fail(a, pull.Unavailable, fmt.Errorf("credentials: %w", err))
 	}

@@ -25,6 +25,7 @@ type reloader struct {
 // run reads the configuration again at each signal, until ctx is done.
 func (l *reloader) run(ctx context.Context, signals <-chan os.Signal) error {
 	for {
+		tellOfStrangers(ctx, l.mirror.front.Load().settings, l.mirror.log)
 		select {
 		case <-signals:
 			l.reload()

@@ -207,3 +207,20 @@ upstreams:
 		t.Errorf("what is the same differs: %s", diff)
 	}
 }
+
+func TestStartTellsOfADockerConfigForOtherRegistries(t *testing.T) {
+	logins := write(t, "config.json", `{"auths":{"quay.io":{"username":"u","password":"hunter2"}}}`)
+	yaml := fmt.Sprintf("storage: {dir: %q}\nupstreams: {ghcr.io: {docker_config: %q}, quay.io: {docker_config: %[2]q}}\n", t.TempDir(), logins)
+	s := start(t, yaml)
+	deadline := time.Now().Add(30 * time.Second)
+	const said = `"msg":"docker_config has no credentials for its registry","upstream":"ghcr.io"`
+	for !strings.Contains(s.stderr.String(), said) {
+		if time.Now().After(deadline) {
+			t.Fatalf("log lacks %s:\n%s", said, s.stderr)
+		}
+		<-time.After(5 * time.Millisecond)
+	}
+	if log := s.stderr.String(); strings.Count(log, "docker_config has no") != 1 || strings.Contains(log, "hunter2") {
+		t.Errorf("told of the wrong registry, or of a password:\n%s", log)
+	}
+}
