@@ -52,22 +52,11 @@ func (m *Manifest) unconfirmed() *Manifest {
 	return n
 }
 
-// ask resolves ref by HEAD, or by GET where HEAD does not work.
+// ask resolves ref by HEAD, or by GET where HEAD does not work or cannot be believed.
 func (c *Cache) ask(ctx context.Context, o *origin, repo Repo, ref string) (resolved, error) {
 	desc, err := o.Upstream.Resolve(ctx, repo.Name, ref)
-	if err == nil {
-		o.health.heads.Store(true)
-		return resolved{desc: desc}, nil
-	}
-	switch pull.KindOf(err) {
-	case pull.Unsupported:
-	case pull.NotFound:
-		// A registry whose HEAD never worked may say 404 to all of them.
-		if o.health.heads.Load() {
-			return resolved{}, err
-		}
-	default:
-		return resolved{}, err
+	if pull.KindOf(err) != pull.Unsupported && pull.DetailOf(err) != pull.HeadOnly {
+		return resolved{desc: desc}, err
 	}
 	desc, b, err := c.getManifest(ctx, o, repo, ref)
 	return resolved{desc: desc, bytes: b}, err

@@ -173,8 +173,7 @@ const (
 // health remembers whether an upstream answered lately, and makes events of that. It never
 // stops a request: it only tells clients that cannot fall back half-way whether to begin at all.
 type health struct {
-	last  atomic.Int64 // Unix nanoseconds of the last word from the upstream, negative when it was a failure
-	heads atomic.Bool  // a HEAD of a manifest worked once
+	last atomic.Int64 // Unix nanoseconds of the last word from the upstream, negative when it was a failure
 
 	tell         func(event.Event)
 	failedAt     atomic.Int64 // Unix nanoseconds of the last event.UpstreamFailing

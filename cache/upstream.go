@@ -36,7 +36,7 @@ type Budget interface {
 type Content interface {
 	// Resolve asks what ref (a tag or a digest) points to, by HEAD, which no registry
 	// counts as a pull. The descriptor has media type, digest and size. The kind is
-	// pull.Unsupported when the registry refuses HEAD or names no digest.
+	// pull.Unsupported, or the detail pull.HeadOnly, when only a GET can tell.
 	Resolve(ctx context.Context, repo, ref string) (v1.Descriptor, error)
 	// Manifest fetches the manifest ref by GET, which registries count as a pull. The
 	// bytes have the digest of the manifest.Descriptor, and it is ref when ref is a digest.

@@ -106,7 +106,7 @@ func (r *Registry) judge401(ctx context.Context, e *endpoint, a *ask, resp *http
 	case want == nil && g == nil:
 		// gcr.io has named its realm only at the ping.
 		if want = r.ping(ctx, e, a); want == nil {
-			refusal.err.Err = errors.New("it says neither Bearer nor Basic")
+			refusal.err.Err = errNoScheme
 			return verdict{}, refusal
 		}
 	case want == nil:

@@ -54,6 +54,8 @@ func (f *failure) sick() bool {
 var (
 	// errNoRight: the token is good but does not cover this. Nothing else is worth trying.
 	errNoRight = errors.New("the identity has no right to it")
+	// errNoScheme: a 401 does not say how to authenticate.
+	errNoScheme = errors.New("it says neither Bearer nor Basic")
 	// errTarget: the answer came from a redirect target, not from the registry itself.
 	errTarget = errors.New("a redirect target refused")
 	// errTooSlow ends a request that has had no answer in Timeouts.Answer.

@@ -17,7 +17,7 @@ func gets(hub *hubtest.Hub, status int) int {
 	return hub.Count(hubtest.Query{Role: hubtest.RoleRegistry, Method: http.MethodGet, Route: hubtest.RouteManifest, Status: status})
 }
 
-func heads(hub *hubtest.Hub) int {
+func headsSeen(hub *hubtest.Hub) int {
 	return hub.Count(hubtest.Query{Role: hubtest.RoleRegistry, Method: http.MethodHead, Route: hubtest.RouteManifest})
 }
 
@@ -43,7 +43,7 @@ func TestM04PullLimitPausesPullsOnly(t *testing.T) {
 		if e.Status != 429 || e.Code != "TOOMANYREQUESTS" || e.RetryAfter < pullPause || !strings.Contains(e.Message, "next try at") {
 			t.Errorf("error is %+v, want one that says when to come back", e)
 		}
-		start, headsBefore := time.Now(), heads(w.hub)
+		start, headsBefore := time.Now(), headsSeen(w.hub)
 		for time.Since(start) < 50*time.Minute {
 			var wg sync.WaitGroup
 			for range 20 {
@@ -61,7 +61,7 @@ func TestM04PullLimitPausesPullsOnly(t *testing.T) {
 		if n := gets(w.hub, 429); n != 1 {
 			t.Errorf("hub refused %d GETs, want 1", n)
 		}
-		if n := heads(w.hub) - headsBefore; n < 40 || n > 60 {
+		if n := headsSeen(w.hub) - headsBefore; n < 40 || n > 60 {
 			t.Errorf("hub saw %d probes in 50 minutes, want about one a minute", n)
 		}
 		if _, err := r.Resolve(t.Context(), repoAlpine, "latest"); err != nil {
@@ -94,8 +94,8 @@ func TestPullLimitIsKeptAsLongAsItSays(t *testing.T) {
 				wantKind(t, "Manifest", err, pull.Limited)
 				time.Sleep(time.Minute)
 			}
-			if n := gets(w.hub, 429); n != 1 || heads(w.hub) != 0 {
-				t.Errorf("style %q: hub refused %d GETs and saw %d probes, want 1 and 0", style, n, heads(w.hub))
+			if n := gets(w.hub, 429); n != 1 || headsSeen(w.hub) != 0 {
+				t.Errorf("style %q: hub refused %d GETs and saw %d probes, want 1 and 0", style, n, headsSeen(w.hub))
 			}
 			time.Sleep(2 * time.Minute)
 			drain(t, r, 1)

@@ -28,7 +28,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	lru "github.com/hashicorp/golang-lru/v2"
 	"go.uber.org/zap"
 	"golang.org/x/time/rate"
 
@@ -40,6 +39,7 @@ import (
 	"forebay/upstream/auth"
 	"forebay/upstream/dial"
 	"forebay/upstream/governor"
+	"forebay/upstream/heads"
 )
 
 // Options configures a [Registry]. Name is required.
@@ -140,6 +140,7 @@ type Registry struct {
 	tokens     *auth.Tokens
 	tokenGates tokenGates
 	locations  *locations
+	heads      *heads.Memory
 	own        *site   // of the registry itself; that of the first endpoint if all are stand-ins
 	sites      []*site // own and those of stand-ins
 	counts     *counts
@@ -166,6 +167,7 @@ func New(opts Options) (*Registry, error) {
 	r := &Registry{
 		opts:       opts,
 		locations:  newLocations(opts.Now),
+		heads:      heads.New(opts.Now),
 		tokenGates: tokenGates{now: opts.Now, gates: map[string]*governor.Gate{}},
 		retries:    rate.NewLimiter(retriesPerSecond, retriesBurst),
 		blobs:      lane.New(opts.MaxConnections),
@@ -299,10 +301,6 @@ type endpoint struct {
 	site      *site
 	cascade   bool // it may be another Forebay
 	breaker   governor.Breaker
-	// noBlobHead is the time (Unix nanoseconds) until which sizes are asked for by GET.
-	noBlobHead atomic.Int64
-	// blobHeads are the repositories of which it has answered a HEAD of a blob.
-	blobHeads *lru.Cache[string, struct{}]
 	// noReferrers is the time (Unix nanoseconds) until which only the tag schema is asked.
 	noReferrers atomic.Int64
 }
@@ -325,9 +323,6 @@ func parseBase(raw string) (*url.URL, error) {
 
 func newEndpoint(base *url.URL, standIn bool, known registries.Registry, opts *Options) (_ *endpoint, err error) {
 	e := &endpoint{base: base}
-	if e.blobHeads, err = lru.New[string, struct{}](blobHeadRepositories); err != nil {
-		return nil, err
-	}
 	if e.dialer, err = dial.New(base, opts.dialing()); err != nil {
 		return nil, err
 	}

@@ -41,6 +41,8 @@ type ask struct {
 	blob   v1.Hash // the blob that it is for; zero for everything else
 	// byteRange is the Range header; "" asks without.
 	byteRange string
+	// unless is an ETag: content that has it is not to be sent.
+	unless string
 
 	manifest bool // it is for a manifest
 	byDigest bool // it names a digest, so that it does not matter who answers
@@ -62,9 +64,9 @@ type ask struct {
 func (a *ask) path() string { return "/v2/" + a.repo + a.tail }
 
 // charged reports whether registries count the request as a pull.
-func (a *ask) charged() bool { return a.manifest && a.method == http.MethodGet }
+func (a *ask) charged() bool { return a.manifest && a.method == http.MethodGet && a.unless == "" }
 
-// answer is a response with what was asked for: 200, or 206 or 416 if a range was.
+// answer is a response with what was asked for: 200, 206 or 416 if a range was, 304 if it may be.
 type answer struct {
 	*http.Response // its Body is a *body
 	endpoint       *endpoint
@@ -262,6 +264,8 @@ func (a *ask) answeredBy(status int) bool {
 		return true
 	case http.StatusPartialContent, http.StatusRequestedRangeNotSatisfiable:
 		return a.byteRange != ""
+	case http.StatusNotModified:
+		return a.unless != ""
 	}
 	return false
 }
@@ -286,6 +290,9 @@ func (r *Registry) send(ctx context.Context, e *endpoint, a *ask, k RequestKind,
 	}
 	if a.byteRange != "" {
 		req.Header.Set("Range", a.byteRange)
+	}
+	if a.unless != "" {
+		req.Header.Set("If-None-Match", a.unless)
 	}
 	g.Authorize(req)
 	r.setHops(ctx, e, req)

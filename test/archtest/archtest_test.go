@@ -133,11 +133,12 @@ func importTable() map[string][]string {
 		// Its tests run the conformance suite, and a disk in front of it.
 		"cache/s3":        append(leaf(), "test/storetest", "cache/disk", "cache/index", "cache/tier", "test/s3test"),
 		"test/storetest":  append(leaf(), "cache", "cache/disk", "cache/index"),
-		"upstream":        append(leaf(), "upstream/auth", "upstream/dial", "upstream/governor"),
+		"upstream":        append(leaf(), "upstream/auth", "upstream/dial", "upstream/governor", "upstream/heads"),
 		"upstream/hubapi": append(leaf(), "upstream", "upstream/auth", "upstream/dial"),
 		"upstream/ecr":    append(leaf(), "upstream", "upstream/auth"), // its tests do
 
 		"upstream/governor": {"internal/wire"},
+		"upstream/heads":    {},
 		"upstream/auth":     append(leaf(), "upstream/dial"),
 		"upstream/dial":     {"internal/registries", "internal/wire"},
 
