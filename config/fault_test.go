@@ -194,6 +194,8 @@ func TestFaults(t *testing.T) {
 		{"upstreams: {docker.io: {endpoints: ['ftp://x']}}", `has no usable scheme`},
 		{"upstreams: {docker.io: {endpoints: ['https://']}}", `has no host`},
 		{"upstreams: {docker.io: {endpoints: ['https://a/v2/']}}", `"https://a/v2/" ends in /v2, which is added by itself: write "https://a"`},
+		{"upstreams: {docker.io: {endpoints: ['https://a/v2/cache']}}", `"https://a/v2/cache" names repositories behind /v2/: write {url: "https://a", rewrite: {to: "cache/"}, tags: true}`},
+		{"upstreams: {docker.io: {endpoints: ['https://a/x/v2/b/c/']}}", `{url: "https://a/x", rewrite: {to: "b/c/"}, tags: true}`},
 		{"upstreams: {docker.io: {endpoints: ['https://a/b/v2']}}", `write "https://a/b"`},
 		{"upstreams: {docker.io: {endpoints: ['https://a/b/../c']}}", `has an unusual path`},
 		{"upstreams: {docker.io: {endpoints: ['https://a/%2e%2e/c']}}", `has an unusual path`},

@@ -121,6 +121,10 @@ func parseEndpoint(s string) (string, error) {
 	if before, ok := strings.CutSuffix(base, "/v2"); ok {
 		return "", fmt.Errorf("%q ends in /v2, which is added by itself: write %q", clip(s), u.Scheme+"://"+u.Host+before)
 	}
+	if before, behind, ok := strings.Cut(base, "/v2/"); ok { // as containerd's hosts.toml has it with override_path
+		return "", fmt.Errorf("%q names repositories behind /v2/: write {url: %q, rewrite: {to: %q}, tags: true}, with credentials of its own if it needs them",
+			clip(s), u.Scheme+"://"+u.Host+before, behind+"/")
+	}
 	if !endpointPath.MatchString(base) || path.Clean("/"+base) != "/"+strings.TrimPrefix(base, "/") {
 		return "", fmt.Errorf("%q has an unusual path: %s", clip(s), allowed)
 	}

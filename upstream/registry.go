@@ -28,12 +28,12 @@ import (
 	"sync/atomic"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
 	"go.uber.org/zap"
 	"golang.org/x/time/rate"
 
 	"forebay/internal/lane"
 	"forebay/internal/logkey"
-	"forebay/internal/pull"
 	"forebay/internal/registries"
 	"forebay/internal/wire"
 	"forebay/upstream/auth"
@@ -225,11 +225,11 @@ func (r *Registry) add(given Endpoint, known registries.Registry) error {
 	if !slices.Contains(r.sites, s) {
 		r.sites = append(r.sites, s)
 	}
-	e, err := newEndpoint(base, given.StandIn != nil, known, &r.opts)
+	e, err := newEndpoint(base, given.StandIn != nil, &r.opts)
 	if err != nil {
 		return err
 	}
-	e.realms.Ask = func(ctx context.Context, q *auth.Request) (*auth.Token, *pull.Error) { return r.askToken(ctx, e, q) }
+	e.realms = r.realms(e, e.transport, auth.NewTrust(base, known, r.opts.TrustedRealms))
 	e.site = s
 	e.cascade = r.opts.Instance != "" && mayCascade(base, r.opts.Name, given.StandIn != nil)
 	r.endpoints = append(r.endpoints, e)
@@ -291,16 +291,20 @@ func (r *Registry) Close() {
 // endpoint is one base URL of a registry. Each has its own connections, so that one
 // that hangs holds up no other.
 type endpoint struct {
-	base      *url.URL    // scheme, host, path without a slash at its end
-	realms    auth.Realms // token servers that it may name
+	base      *url.URL     // scheme, host, path without a slash at its end
+	realms    *auth.Realms // token servers that it may name
 	dialer    *dial.Dialer
 	transport *http.Transport // for the endpoint itself and its token server
 	outside   *http.Transport // for redirect targets, which must not see a client certificate
 	// challenge is how this endpoint wants us to authenticate; nil until it has said so.
 	challenge atomic.Pointer[auth.Challenge]
-	site      *site
-	cascade   bool // it may be another Forebay
-	breaker   governor.Breaker
+	// met are the challenges that let us through, by repository: behind one endpoint may be several
+	// registries, or one that has other names.
+	met     *lru.Cache[string, *auth.Challenge]
+	renames atomic.Bool // it has other names
+	site    *site
+	cascade bool // it may be another Forebay
+	breaker governor.Breaker
 	// noReferrers is the time (Unix nanoseconds) until which only the tag schema is asked.
 	noReferrers atomic.Int64
 }
@@ -321,12 +325,14 @@ func parseBase(raw string) (*url.URL, error) {
 	return &url.URL{Scheme: base.Scheme, Host: strings.ToLower(base.Host), Path: strings.TrimSuffix(base.Path, "/")}, nil
 }
 
-func newEndpoint(base *url.URL, standIn bool, known registries.Registry, opts *Options) (_ *endpoint, err error) {
+func newEndpoint(base *url.URL, standIn bool, opts *Options) (_ *endpoint, err error) {
 	e := &endpoint{base: base}
+	if e.met, err = lru.New[string, *auth.Challenge](challengesKept); err != nil {
+		return nil, err
+	}
 	if e.dialer, err = dial.New(base, opts.dialing()); err != nil {
 		return nil, err
 	}
-	e.realms = auth.Realms{Trust: auth.NewTrust(base, known, opts.TrustedRealms), Vet: e.dialer.Vet}
 	if e.transport, err = e.dialer.Transport(); err != nil {
 		return nil, err
 	}
