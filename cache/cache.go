@@ -56,9 +56,10 @@ type Manifest struct {
 	StaleFor time.Duration
 }
 
-// Listing is a sorted list of tags.
+// Listing is a list of tags: all of them, or a page.
 type Listing struct {
-	Tags   []string // shared, sorted, must not be changed
+	Tags   []string // shared, must not be changed; all are sorted, a page is as the upstream gave it
+	Next   string   // query of the page after this one; "" if there is none
 	Result Result
 }
 

@@ -45,6 +45,26 @@ func (c *Cache) Tags(ctx context.Context, repo Repo) (*Listing, error) {
 	return &Listing{Tags: tags, Result: res}, nil
 }
 
+// TagsPage returns one page of the tags of repo, as the upstream gives it for a query, for a client who
+// cannot wait until all are known.
+func (c *Cache) TagsPage(ctx context.Context, repo Repo, query string) (*Listing, error) {
+	o, err := c.origin(repo)
+	if err != nil {
+		return nil, err
+	}
+	if o.Offline {
+		return nil, offlineError(repo)
+	}
+	if _, refused := o.access.state(repo.Name); refused != nil {
+		return nil, refused
+	}
+	if err := c.limits.Ask(ctx, repo.Upstream, repo.Name); err != nil {
+		return nil, err
+	}
+	tags, next, err := o.Upstream.TagsPage(ctx, repo.Name, query)
+	return &Listing{Tags: tags, Next: next, Result: Passed}, err
+}
+
 // freshList reports whether a list that was given at a time is served without asking.
 func (c *Cache) freshList(o *origin, repo Repo, at time.Time) bool {
 	proven, refused := o.access.state(repo.Name)

@@ -157,6 +157,12 @@ func (n observed) Tags(ctx context.Context, repo string) ([]string, error) {
 	return tags, err
 }
 
+func (n observed) TagsPage(ctx context.Context, repo, query string) ([]string, string, error) {
+	tags, next, err := n.Upstream.TagsPage(ctx, repo, query)
+	n.observe(ctx, repo, err)
+	return tags, next, err
+}
+
 func (n observed) Referrers(ctx context.Context, repo string, d v1.Hash) ([]json.RawMessage, error) {
 	list, err := n.Upstream.Referrers(ctx, repo, d)
 	n.observe(ctx, repo, err)

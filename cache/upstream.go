@@ -54,6 +54,9 @@ type Content interface {
 type Discovery interface {
 	// Tags returns all tags of repo, in the upstream's order.
 	Tags(ctx context.Context, repo string) ([]string, error)
+	// TagsPage returns the tags that the upstream gives for a query, and the query of the page after
+	// them; "" if there is none.
+	TagsPage(ctx context.Context, repo, query string) (tags []string, next string, err error)
 	// Referrers returns the descriptors of all manifests whose subject is d, unfiltered,
 	// each as the bytes the upstream gave. It tries the referrers API and then the tag
 	// schema; no referrers is an empty list, and only if the upstream said so.

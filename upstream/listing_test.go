@@ -23,14 +23,28 @@ func TestTagsOfAllPages(t *testing.T) {
 		hub.MoveTag(repoAlpine, tag, img.Digest)
 		want = append(want, tag)
 	}
-	for _, paging := range []hubtest.TagsPaging{hubtest.PagingIgnore, hubtest.PagingLink, hubtest.PagingAbsolute} {
+	for _, paging := range []hubtest.TagsPaging{
+		hubtest.PagingIgnore, hubtest.PagingLink, hubtest.PagingAbsolute, hubtest.PagingForeign,
+		hubtest.PagingInner, hubtest.PagingBare, hubtest.PagingRelative, hubtest.PagingNoRel,
+	} {
 		hub.Set(func(o *hubtest.Options) { o.TagsPaging = paging })
 		got, err := r.Tags(t.Context(), repoAlpine)
 		if err != nil || !slices.Equal(got, want) {
 			t.Errorf("paging %q: Tags = %d tags, %v; want %d", paging, len(got), err, len(want))
 		}
+		var pages []string
+		for query := "n=700"; query != ""; {
+			var page []string
+			if page, query, err = r.TagsPage(t.Context(), repoAlpine, query); err != nil {
+				t.Fatalf("paging %q: TagsPage: %v", paging, err)
+			}
+			pages = append(pages, page...)
+		}
+		if !slices.Equal(pages, want) {
+			t.Errorf("paging %q: the pages have %d tags, want %d", paging, len(pages), len(want))
+		}
 	}
-	for _, paging := range []hubtest.TagsPaging{hubtest.PagingForeign, hubtest.PagingLoop} {
+	for _, paging := range []hubtest.TagsPaging{hubtest.PagingNothing, hubtest.PagingLoop, hubtest.PagingBroken} {
 		hub.Set(func(o *hubtest.Options) { o.TagsPaging = paging })
 		_, err := r.Tags(t.Context(), repoAlpine)
 		wantKind(t, fmt.Sprintf("Tags with paging %q", paging), err, pull.Invalid)

@@ -63,21 +63,25 @@ func (r *Registry) fetchOnce(ctx context.Context, a *ask, most int) (*page, erro
 	return &page{header: ans.Header, body: body, raw: raw, endpoint: ans.endpoint, url: ans.url}, nil
 }
 
-// next returns the ask for the page after p, or nil if p is the last. A link that leaves
-// the registry's origin is refused: what came so far would look like everything.
+// next returns the ask for the page after p, or nil if p is the last. Of the link only the query counts: that of
+// Nexus and Artifactory has their inner path, and that of a registry behind a proxy its inner host. A link
+// that cannot be used is an error: what came so far would look like everything.
 func (p *page) next(a *ask) (*ask, error) {
-	link, ok := wire.NextLink(p.header.Values("Link"))
-	if !ok {
+	link, err := wire.NextLink(p.header.Values("Link"))
+	if err != nil {
+		return nil, err
+	}
+	if link == "" {
 		return nil, nil
 	}
 	u, err := resolve(p.url, link)
 	if err != nil {
 		return nil, fmt.Errorf("link to the next page: %w", err)
 	}
-	if !p.endpoint.sameOrigin(u) || u.User != nil || u.Fragment != "" {
-		return nil, fmt.Errorf("link to the next page leads to %s", wire.Redact(u.Host))
+	if u.RawQuery == "" {
+		return nil, fmt.Errorf("link to the next page leads to %s", wire.Redact(u.Host+u.Path))
 	}
 	further := *a
-	further.from, further.page = p.endpoint, u
+	further.from, further.query = p.endpoint, u.RawQuery
 	return &further, nil
 }

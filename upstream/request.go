@@ -55,10 +55,8 @@ type ask struct {
 	who   *account  // set by atEndpoint
 	start time.Time // set by retrying
 
-	// from pins a further page of a listing: the endpoint that gave the first, and the
-	// URL that it named.
+	// from pins a further page of a listing to the endpoint that gave the first.
 	from *endpoint
-	page *url.URL
 }
 
 func (a *ask) path() string { return "/v2/" + a.repo + a.tail }
@@ -233,10 +231,7 @@ func (r *Registry) revisit(ctx context.Context, e *endpoint, a *ask) *answer {
 
 // atRegistry asks the registry, authenticates as it wishes, and follows where it points.
 func (r *Registry) atRegistry(ctx context.Context, e *endpoint, a *ask) (*answer, *failure) {
-	u := a.page
-	if u == nil {
-		u = e.url(a.path(), a.query)
-	}
+	u := e.url(a.path(), a.query)
 	since := a.who.budget.Asking()
 	resp, g, fail := r.authenticated(ctx, e, a, u)
 	if fail != nil {

@@ -37,6 +37,9 @@ func (silent) OpenBlob(context.Context, string, v1.Hash, int64, int64) (*pull.Bo
 	return nil, nothing("open")
 }
 func (silent) Tags(context.Context, string) ([]string, error) { return nil, nothing("tags") }
+func (silent) TagsPage(context.Context, string, string) ([]string, string, error) {
+	return nil, "", nothing("tags")
+}
 
 func (silent) Low() bool { return false }
 
