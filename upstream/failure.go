@@ -20,6 +20,9 @@ type failure struct {
 	err      *pull.Error
 	remedies remedy
 	limit    limitKind // what a 429 limits
+	// untold: the registry tells of no limit but by that 429, which may say what it allows in a minute.
+	untold  bool
+	allowed int
 	// standIn says that a stand-in has failed, which says nothing about the registry.
 	standIn bool
 	// atWork says that the endpoint does its work, whatever the error: it told what it, or
@@ -123,7 +126,11 @@ func (r *Registry) statusFailure(ctx context.Context, a *ask, resp *http.Respons
 	f.err.RetryAfter = wire.ParseRetryAfter(resp.Header, doc.Message, r.opts.Now())
 	f.remedies = remediesFor(resp.StatusCode)
 	if resp.StatusCode == http.StatusTooManyRequests {
-		f.limit = kindOfLimit(a, resp.Header, doc)
+		f.limit, f.untold = kindOfLimit(a, resp.Header, doc)
+		f.allowed = wire.ParseAllowed(doc.Message)
+		if f.untold && f.err.RetryAfter > 0 && f.err.RetryAfter <= politeWait {
+			f.remedies |= tryAgain // GHCR means less than a millisecond
+		}
 		if f.err.RetryAfter == 0 {
 			f.err.RetryAfter = wire.ParseRateLimitReset(resp.Header, r.opts.Now())
 		}

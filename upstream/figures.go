@@ -137,7 +137,7 @@ func (c *counts) request(k RequestKind, resp *http.Response, start time.Time) {
 // only what was.
 func (c *counts) limited(zeros bool) map[string]int64 {
 	all := map[string]int64{}
-	for _, k := range []limitKind{pullLimit, allLimit, slowLimit, storeLimit, tokenLimit} {
+	for _, k := range []limitKind{pullLimit, allLimit, slowLimit, storeLimit, tokenLimit, repoLimit} {
 		if n := c.limits[k].Load(); n > 0 || zeros {
 			all[k.String()] = n
 		}

@@ -138,7 +138,7 @@ type Registry struct {
 	opts       Options
 	endpoints  []*endpoint
 	tokens     *auth.Tokens
-	tokenGates tokenGates
+	tokenGates *governor.Gates // of token servers, by "host:port"
 	locations  *locations
 	heads      *heads.Memory
 	own        *site   // of the registry itself; that of the first endpoint if all are stand-ins
@@ -168,7 +168,7 @@ func New(opts Options) (*Registry, error) {
 		opts:       opts,
 		locations:  newLocations(opts.Now),
 		heads:      heads.New(opts.Now),
-		tokenGates: tokenGates{now: opts.Now, gates: map[string]*governor.Gate{}},
+		tokenGates: governor.NewGates(governor.Backoff{First: slowDown, Most: tokenMost}, opts.Now),
 		retries:    rate.NewLimiter(retriesPerSecond, retriesBurst),
 		blobs:      lane.New(opts.MaxConnections),
 		questions:  lane.New(opts.MaxConnections),

@@ -163,8 +163,7 @@ func (r *Registry) withAccount(ctx context.Context, e *endpoint, a *ask) (*answe
 	}
 	gate := a.who.gate(a)
 	if p.own, err = gate.Enter(ctx); err != nil {
-		p.all.Unclear()
-		p.store.Unclear()
+		p.unclear()
 		fail := r.notSent(ctx, a, err)
 		fail.remedies |= tryAccount
 		return nil, fail
@@ -187,6 +186,8 @@ func (r *Registry) withAccount(ctx context.Context, e *endpoint, a *ask) (*answe
 			r.tellWhen(fail, e.site.all)
 		case storeLimit:
 			r.tellWhen(fail, e.site.store)
+		case repoLimit:
+			r.tellWhen(fail, e.site.repos.Of(a.repo))
 		}
 	}
 	return ans, fail

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
-	"sync"
 	"time"
 
 	"forebay/internal/logkey"
@@ -14,7 +12,6 @@ import (
 	"forebay/internal/wire"
 	"forebay/upstream/auth"
 	"forebay/upstream/dial"
-	"forebay/upstream/governor"
 )
 
 const (
@@ -23,27 +20,6 @@ const (
 	// tokenMost is the longest pause after a 429 of a token server.
 	tokenMost = 5 * time.Minute
 )
-
-// tokenGates are the gates of token servers, by "host:port". They are few.
-type tokenGates struct {
-	now func() time.Time
-
-	mu    sync.Mutex
-	gates map[string]*governor.Gate
-}
-
-// of returns the gate of a token server.
-func (t *tokenGates) of(realm *url.URL) *governor.Gate {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	host := dial.HostPort(realm)
-	g := t.gates[host]
-	if g == nil {
-		g = governor.NewGate(governor.Backoff{First: slowDown, Most: tokenMost}, t.now)
-		t.gates[host] = g
-	}
-	return g
-}
 
 // realms returns the token servers that may be asked over t, on the way to e.
 func (r *Registry) realms(e *endpoint, t *http.Transport, trust auth.Trust) *auth.Realms {
@@ -73,7 +49,7 @@ func (r *Registry) askToken(ctx context.Context, over *http.Transport, s *auth.R
 
 // askTokenLimited asks the token server once, unless it limits us.
 func (r *Registry) askTokenLimited(ctx context.Context, over *http.Transport, s *auth.Realms, a *ask, q *auth.Request) (*auth.Token, *failure) {
-	gate := r.tokenGates.of(q.Realm)
+	gate := r.tokenGates.Of(dial.HostPort(q.Realm))
 	pass, err := gate.Enter(ctx)
 	if err != nil {
 		return nil, r.notSent(ctx, a, err)
