@@ -80,7 +80,7 @@ func (h *Handler) listTags(x *exchange, p page) (*cache.Listing, error) {
 	defer cancel()
 	if next, ok := x.query("next"); ok {
 		if _, err := url.ParseQuery(next); err != nil || len(next) > pageQueryMost {
-			return nil, &refusal{http.StatusBadRequest, "UNSUPPORTED", "next must come from the Link of a page"}
+			return nil, &Refusal{Status: http.StatusBadRequest, Code: "UNSUPPORTED", Message: "next must come from the Link of a page"}
 		}
 		return h.source.TagsPage(ctx, x.repo(), next)
 	}

@@ -148,6 +148,9 @@ func (r *Registry) statusFailure(ctx context.Context, a *ask, resp *http.Respons
 // carried are taken out, since a hostile server may echo them.
 func (r *Registry) readError(resp *http.Response, g *auth.Grant) (wire.ErrorDoc, error) {
 	defer resp.Body.Close()
+	if resp.StatusCode < 300 {
+		return wire.ErrorDoc{}, nil // content, though not what was asked for
+	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, errorBodyMax))
 	body, decodeErr := wire.Decode(wire.ContentEncoding(resp.Header), body, errorBodyMax)
 	if decodeErr != nil {

@@ -20,11 +20,17 @@ import (
 )
 
 // acceptManifests is sent for every manifest, whatever the client can take: Docker Hub
-// and others convert or hide what a request does not list.
-var acceptManifests = strings.Join([]string{
-	string(types.OCIImageIndex), string(types.DockerManifestList),
-	string(types.OCIManifestSchema1), string(types.DockerManifestSchema2),
-}, ", ")
+// and others convert or hide what a request does not list. "*/*" comes last, as containerd has
+// it, for registries that hide what they do not know.
+var acceptManifests = strings.Join(append(manifest.Types(), "*/*"), ", ")
+
+// acceptable returns what is sent for the clients of ctx.
+func acceptable(ctx context.Context) string {
+	if more := pull.Accept(ctx); more != "" {
+		return more + ", " + acceptManifests
+	}
+	return acceptManifests
+}
 
 // digestHeader names the digest of a manifest.
 const digestHeader = "Docker-Content-Digest"
@@ -37,6 +43,7 @@ func (r *Registry) Resolve(ctx context.Context, repo, ref string) (v1.Descriptor
 	if err != nil {
 		return v1.Descriptor{}, err
 	}
+	a.accept = acceptable(ctx)
 	worth := r.heads.Worth(repo, a.what())
 	if worth == heads.Useless {
 		return r.unchanged(ctx, a, ref)
@@ -140,6 +147,7 @@ func (r *Registry) manifestOnce(ctx context.Context, repo, ref string) (v1.Descr
 	if err != nil {
 		return v1.Descriptor{}, nil, err
 	}
+	a.accept = acceptable(ctx)
 	for try := 1; ; try++ {
 		p, err := r.fetch(ctx, a, manifest.MaxBytes)
 		if err != nil {
@@ -157,7 +165,11 @@ func (r *Registry) manifestOnce(ctx context.Context, repo, ref string) (v1.Descr
 			return desc, body, nil
 		}
 		if !errors.Is(err, pull.ErrDigest) {
-			return v1.Descriptor{}, nil, r.broken(a, "%w", err).err
+			f := r.broken(a, "%w", err)
+			if f.err.Message = err.Error(); want != (v1.Hash{}) || p.header.Get(digestHeader) != "" {
+				f.err.Detail = pull.Refused // its digest is right: no page of a proxy on the way
+			}
+			return v1.Descriptor{}, nil, f.err
 		}
 		named, _ := wire.ParseDigest(p.header.Get(digestHeader))
 		switch {
@@ -196,7 +208,7 @@ func (r *Registry) manifestAsk(method, repo, ref string) (*ask, v1.Hash, error) 
 	}
 	a := &ask{
 		op: verb + " manifest " + repo + separator + ref, method: method, repo: repo,
-		tail: "/manifests/" + ref, accept: acceptManifests, manifest: true, byDigest: err == nil,
+		tail: "/manifests/" + ref, manifest: true, byDigest: err == nil,
 	}
 	if err := validRepo(repo); err != nil {
 		return nil, want, r.broken(a, "%w", err).err
@@ -231,6 +243,9 @@ func verified(p *page, want v1.Hash) (v1.Descriptor, []byte, error) {
 	}
 	mediaType, err := manifest.TypeOf(p.header.Get("Content-Type"), body)
 	desc := v1.Descriptor{MediaType: mediaType, Digest: digest, Size: int64(len(body))}
+	if mediaType == types.DockerManifestSchema1Signed && expect != (v1.Hash{}) && digest != expect {
+		return desc, body, errors.New("its digest leaves out the signatures of Docker's first schema: it cannot be kept by it")
+	}
 	if expect != (v1.Hash{}) && digest != expect {
 		mismatch := fmt.Errorf("%w: got %s, want %s", pull.ErrDigest, digest, expect)
 		return desc, body, errors.Join(mismatch, err)

@@ -16,6 +16,7 @@ import (
 	"forebay/internal/logkey"
 	"forebay/internal/pull"
 	"forebay/internal/tracing"
+	"forebay/internal/wire"
 	"forebay/upstream/auth"
 )
 
@@ -266,6 +267,20 @@ func (a *ask) answeredBy(status int) bool {
 	return false
 }
 
+// whole reports whether an answer is as good as a 200: a 203, which somebody on the way has
+// changed (RFC 9110, 15.3.4) and whose digest is looked at like any other's; or a 206 with all of
+// it, as some CDNs send what nobody asked for in ranges.
+func (a *ask) whole(resp *http.Response) bool {
+	switch resp.StatusCode {
+	case http.StatusNonAuthoritativeInfo:
+		return true
+	case http.StatusPartialContent:
+		span, err := wire.ParseContentRange(resp.Header.Get("Content-Range"))
+		return a.byteRange == "" && err == nil && span.Start == 0 && span.End == span.Size && (resp.ContentLength < 0 || resp.ContentLength == span.Size)
+	}
+	return false
+}
+
 // send makes one request and returns its answer, whatever its status. Its headers are
 // made here, from nothing: none of an earlier hop or of a client is ever passed on.
 func (r *Registry) send(ctx context.Context, e *endpoint, a *ask, k RequestKind, u *url.URL, g *auth.Grant) (*http.Response, *failure) {
@@ -307,6 +322,9 @@ func (r *Registry) send(ctx context.Context, e *endpoint, a *ask, k RequestKind,
 		return nil, fail
 	}
 	endSpan(span, resp, nil)
+	if a.whole(resp) {
+		resp.StatusCode = http.StatusOK
+	}
 	r.log.Debug("upstream answered", logkey.Op(a.op), logkey.Host(u.Host), logkey.Status(resp.StatusCode), logkey.Took(time.Since(start)))
 	return resp, nil
 }

@@ -39,6 +39,15 @@ func familyOf(t types.MediaType) (f family, known bool) {
 	return unclear, artifactType.MatchString(string(t))
 }
 
+// Types are the media types of manifests that registries are asked for.
+func Types() []string {
+	return []string{
+		string(types.OCIImageIndex), string(types.DockerManifestList),
+		string(types.OCIManifestSchema1), string(types.DockerManifestSchema2),
+		"application/vnd.oci.artifact.manifest.v1+json", "application/vnd.cncf.oras.artifact.manifest.v1+json",
+	}
+}
+
 // artifactType is a media type of somebody's own that is a manifest's by its name.
 var artifactType = regexp.MustCompile(`^application/vnd\.[a-z0-9._-]{0,200}\b(manifest|index)\b[a-z0-9._-]{0,50}\+json$`)
 

@@ -79,6 +79,9 @@ const (
 	// HeadOnly: it is the word of a HEAD, which some registries refuse, or answer with 404, for
 	// content that they have. Only a GET tells.
 	HeadOnly
+	// Refused: the content is what the registry means it to be, and we do not pass it on: a
+	// manifest that is too large, or no manifest. Another try brings the same.
+	Refused
 	// ClientLimited: it is a bound of ours for one client. The registry limits nobody.
 	ClientLimited
 )
