@@ -23,6 +23,7 @@ import (
 	"forebay/cache/fill"
 	"forebay/cache/image"
 	"forebay/cache/store"
+	"forebay/cache/wanted"
 	"forebay/internal/allowance"
 	"forebay/internal/flight"
 	"forebay/internal/lane"
@@ -104,7 +105,7 @@ type Cache struct {
 	known  known
 	limits *allowance.Clients
 	hints  hints
-	wanted wantedList
+	wanted *wanted.List
 	counts counts
 }
 
@@ -240,8 +241,8 @@ func (c *Cache) Close() error {
 	c.stop()
 	c.wg.Wait()
 	var err error
-	if c.wanted.file != "" {
-		err = c.wanted.write()
+	if c.wanted != nil { // it was opened whole
+		err = c.wanted.Write()
 	}
 	return errors.Join(err, c.store.Close())
 }

@@ -115,16 +115,17 @@ func importTable() map[string][]string {
 		// The cache and its floors: each knows those below it.
 		"proxy":        append(leaf(), "cache", "cache/store"), // the latter its tests
 		"cache/upkeep": append(leaf(), "cache", "cache/image", "cache/store", "cache/event", "cache/disk", "cache/index", "cache/tier"),
-		"cache":        append(leaf(), "cache/image", "cache/fill", "cache/store", "cache/event", "cache/disk", "cache/index", "cache/tier"),
+		"cache":        append(leaf(), "cache/image", "cache/fill", "cache/store", "cache/event", "cache/disk", "cache/index", "cache/tier", "cache/wanted"),
 		"cache/image":  append(leaf(), "cache/store", "cache/event", "cache/index"),
 		"cache/fill":   append(leaf(), "cache/store", "cache/disk"),
 		"cache/store":  append(leaf(), "cache/event", "cache/disk", "cache/evict", "cache/index", "cache/tier"),
 		"cache/event":  {"cache/index"},
 
-		"cache/disk":  leaf(),
-		"cache/evict": {},
-		"cache/index": append(leaf(), "cache/index/blocks", "cache/index/durable", "cache/index/journal", "cache/index/row"),
-		"cache/tier":  append(leaf(), "cache/disk", "cache/index"),
+		"cache/disk":   leaf(),
+		"cache/evict":  {},
+		"cache/wanted": {"internal/statefile"},
+		"cache/index":  append(leaf(), "cache/index/blocks", "cache/index/durable", "cache/index/journal", "cache/index/row"),
+		"cache/tier":   append(leaf(), "cache/disk", "cache/index"),
 		// What the index is made of; nobody else needs it.
 		"cache/index/blocks":  {"cache/index/durable", "internal/logkey"},
 		"cache/index/durable": {},
