@@ -41,8 +41,9 @@ func (e *Refusal) Error() string {
 
 // The refusals that always read the same.
 var (
-	errMethod = &Refusal{Status: http.StatusMethodNotAllowed, Code: "UNSUPPORTED", Message: "this is a read-only mirror: only GET and HEAD are supported"}
-	errRange  = &Refusal{Status: http.StatusRequestedRangeNotSatisfiable, Code: "SIZE_INVALID", Message: "the range lies outside of the blob"}
+	errMethod  = &Refusal{Status: http.StatusMethodNotAllowed, Code: "UNSUPPORTED", Message: "this is a read-only mirror: only GET and HEAD are supported"}
+	errChanged = &Refusal{Status: http.StatusPreconditionFailed, Code: "UNSUPPORTED", Message: "the content is not what If-Match asks for"}
+	errRange   = &Refusal{Status: http.StatusRequestedRangeNotSatisfiable, Code: "SIZE_INVALID", Message: "the range lies outside of the blob"}
 )
 
 // reply is an error as it goes out.

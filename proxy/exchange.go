@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"time"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"go.opentelemetry.io/otel/trace"
 
 	"forebay/cache"
@@ -78,6 +79,15 @@ func (x *exchange) stays() bool { return x.mirrored && x.client.Image() }
 
 // clientLeft reports whether nobody waits for the answer any more.
 func (x *exchange) clientLeft() bool { return x.r.Context().Err() != nil }
+
+// unlessMatch returns a refusal when the client wants to go on only with other content than
+// that of the digest (RFC 9110, 13.1.1).
+func (x *exchange) unlessMatch(d v1.Hash) error {
+	if values := x.r.Header["If-Match"]; len(values) > 0 && !wire.NamesETag(values, d.String()) {
+		return errChanged
+	}
+	return nil
+}
 
 // notModified answers a client that has the content already.
 func (x *exchange) notModified() error {

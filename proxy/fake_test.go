@@ -52,6 +52,7 @@ type fakeCache struct {
 	err        error // of everything, if set
 	troubled   bool
 	unservable bool
+	accept     string // types beyond the usual, of the last request for a manifest
 
 	mu    sync.Mutex
 	calls []string
@@ -74,6 +75,7 @@ func (f *fakeCache) asked() string {
 
 func (f *fakeCache) Manifest(ctx context.Context, repo cache.Repo, ref string, headOnly bool) (*cache.Manifest, error) {
 	f.saw(repo.String() + ":" + ref)
+	f.accept = pull.Accept(ctx)
 	if f.err != nil {
 		return nil, f.err
 	}

@@ -22,14 +22,14 @@ import (
 // acceptManifests is sent for every manifest, whatever the client can take: Docker Hub
 // and others convert or hide what a request does not list. "*/*" comes last, as containerd has
 // it, for registries that hide what they do not know.
-var acceptManifests = strings.Join(append(manifest.Types(), "*/*"), ", ")
+var acceptManifests = strings.Join(manifest.Types(), ", ")
 
 // acceptable returns what is sent for the clients of ctx.
 func acceptable(ctx context.Context) string {
 	if more := pull.Accept(ctx); more != "" {
-		return more + ", " + acceptManifests
+		return acceptManifests + ", " + more + ", */*"
 	}
-	return acceptManifests
+	return acceptManifests + ", */*"
 }
 
 // digestHeader names the digest of a manifest.

@@ -39,7 +39,7 @@ type Document struct {
 }
 
 // byteOrderMark is put before UTF-8 by some tools.
-var byteOrderMark = []byte("\xef\xbb\xbf")
+const byteOrderMark = "\xef\xbb\xbf"
 
 // Descriptor is how a document names content.
 type Descriptor struct {
@@ -63,7 +63,7 @@ type Platform struct {
 // Parse reads a document. ok is false for what is none.
 func Parse(b []byte) (m *Document, ok bool) {
 	m = &Document{}
-	if err := json.Unmarshal(bytes.TrimPrefix(b, byteOrderMark), m); err != nil {
+	if err := json.Unmarshal(bytes.TrimPrefix(b, []byte(byteOrderMark)), m); err != nil {
 		return nil, false
 	}
 	return m, true

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -46,6 +47,29 @@ func Types() []string {
 		string(types.OCIManifestSchema1), string(types.DockerManifestSchema2),
 		"application/vnd.oci.artifact.manifest.v1+json", "application/vnd.cncf.oras.artifact.manifest.v1+json",
 	}
+}
+
+// moreMost bounds the types that a client may add to those.
+const moreMost = 8
+
+// MoreTypes returns which types of manifests the values of an Accept header name beyond [Types],
+// as a part of such a header: each once, sorted. Of Docker's first schema registries need no
+// asking: they give it where they have nothing else.
+func MoreTypes(accept []string) string {
+	var more []string
+	for _, list := range accept {
+		for item := range strings.SplitSeq(list, ",") {
+			if len(more) == moreMost || !strings.Contains(item, "application/vnd.") {
+				continue
+			}
+			t := types.MediaType(wire.MediaType(item))
+			if f, known := familyOf(t); known && f == unclear && !slices.Contains(Types(), string(t)) {
+				more = append(more, string(t))
+			}
+		}
+	}
+	slices.Sort(more)
+	return strings.Join(slices.Compact(more), ", ")
 }
 
 // artifactType is a media type of somebody's own that is a manifest's by its name.
@@ -110,7 +134,7 @@ type inspected struct {
 // clients, would take "Layers" for "layers", and others would not.
 func inspect(body []byte) (d inspected, err error) {
 	var doc map[string]json.RawMessage
-	if err := json.Unmarshal(bytes.TrimPrefix(body, byteOrderMark), &doc); err != nil || doc == nil {
+	if err := json.Unmarshal(bytes.TrimPrefix(body, []byte(byteOrderMark)), &doc); err != nil || doc == nil {
 		return d, errors.New("the document is no manifest")
 	}
 	for key := range doc {

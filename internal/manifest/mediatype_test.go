@@ -2,6 +2,7 @@ package manifest
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -111,6 +112,31 @@ func TestTypeOf(t *testing.T) {
 		got, err := TypeOf(test.header, []byte(test.body))
 		if string(got) != test.want || (err == nil) != (test.want != "") {
 			t.Errorf("TypeOf(%q, %.80q) = %q, %v; want %q", test.header, test.body, got, err, test.want)
+		}
+	}
+}
+
+func TestMoreTypes(t *testing.T) {
+	var many []string
+	for i := range 20 {
+		many = append(many, fmt.Sprintf("application/vnd.n%d.manifest+json", i))
+	}
+	for _, row := range []struct {
+		accept []string
+		want   string
+	}{
+		{nil, ""},
+		{[]string{"*/*"}, ""},
+		{Types(), ""},
+		{[]string{"application/vnd.docker.distribution.manifest.v1+prettyjws, application/vnd.docker.distribution.manifest.v1+json"}, ""},
+		{[]string{"application/vnd.oci.image.config.v1+json, application/json"}, ""},
+		{[]string{"application/vnd.b.manifest+json;q=0.1, application/vnd.a.index.v2+json", "APPLICATION/vnd.b.manifest+json, application/vnd.b.manifest+json"},
+			"application/vnd.a.index.v2+json, application/vnd.b.manifest+json"},
+		{[]string{"application/vnd.a.manifest\r\nX: y+json, application/vnd.a b.manifest+json"}, ""},
+		{many, strings.Join(many[:8], ", ")},
+	} {
+		if got := MoreTypes(row.accept); got != row.want {
+			t.Errorf("MoreTypes(%q) = %q, want %q", row.accept, got, row.want)
 		}
 	}
 }
