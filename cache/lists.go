@@ -194,12 +194,10 @@ func (c *Cache) list(ctx context.Context, o *origin, repo Repo, doc document, ol
 			return nil, err
 		}
 		b, err := c.askList(ctx, repo, doc)
-		if err != nil {
-			c.remember(k, err)
-		}
+		c.remember(k, err)
 		return b, err
 	})
-	if err != nil {
+	if err = c.orAbsent(o, k, err); err != nil {
 		if ok && ctx.Err() == nil && (errors.Is(err, context.DeadlineExceeded) || pull.Failing(err)) {
 			c.log.Warn("stale list served", logkey.Upstream(repo.Upstream), logkey.Repository(repo.Name), logkey.Err(err))
 			return Stale, c.decode(kept, to)
