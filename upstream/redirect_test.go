@@ -225,7 +225,7 @@ func TestM42OnlyOurHeadersAreSent(t *testing.T) {
 	}
 	close(seen)
 	want := []http.Header{
-		{"User-Agent": {"forebay"}, "Accept-Encoding": {"identity"}, "Accept": {acceptManifests}},
+		{"User-Agent": {"forebay"}, "Accept-Encoding": {"identity"}, "Accept": {acceptManifests + ", */*"}},
 		{"User-Agent": {"forebay"}, "Accept-Encoding": {"identity"}, "Range": {"bytes=5-9"}},
 		{"User-Agent": {"forebay"}, "Accept-Encoding": {"identity"}, "Range": {"bytes=5-9"}},
 	}
