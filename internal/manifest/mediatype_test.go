@@ -157,6 +157,27 @@ func TestBlobsOfEveryAge(t *testing.T) {
 	}
 }
 
+// What a client accepts goes to registries, so that it must be types and nothing else.
+func FuzzMoreTypes(f *testing.F) {
+	f.Add("application/vnd.a.manifest+json;q=0.1, application/vnd.b.index+json")
+	f.Add("application/vnd.a.manifest\r\nAuthorization: x+json, */*")
+	f.Fuzz(func(t *testing.T, accept string) {
+		more := MoreTypes([]string{accept, accept})
+		if more == "" {
+			return
+		}
+		list := strings.Split(more, ", ")
+		if len(list) > moreMost {
+			t.Errorf("MoreTypes(%q) = %d types", accept, len(list))
+		}
+		for _, one := range list {
+			if !artifactType.MatchString(one) {
+				t.Errorf("MoreTypes(%q) has %q", accept, one)
+			}
+		}
+	})
+}
+
 func FuzzTypeOf(f *testing.F) {
 	f.Add("application/vnd.oci.image.index.v1+json", []byte(`{"manifests":[]}`))
 	f.Add("", []byte(`{"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{},"layers":[]}`))

@@ -64,8 +64,11 @@ func TestAccepts(t *testing.T) {
 func FuzzConditional(f *testing.F) {
 	f.Add(`W/"x", *`, "application/json;q=0.1, */*")
 	f.Add(`"`, ";q=,,=;")
+	f.Add(`W/"`+digestA+`", "`+digestA+`"`, "application/vnd.cncf.oras.artifact.manifest.v1+json;q=0.5, application/vnd.docker.distribution.manifest.v1+prettyjws")
 	f.Fuzz(func(t *testing.T, etags, accept string) {
-		MatchesETag([]string{etags}, digestA)
+		if NamesETag([]string{etags}, digestA) && !MatchesETag([]string{etags}, digestA) {
+			t.Errorf("%q names a digest by the strong comparison and not by the weak one", etags)
+		}
 		if !Accepts([]string{accept, "*/*"}, "application/json") {
 			t.Errorf("Accepts(%q, */*) = false, want true", accept)
 		}
