@@ -46,7 +46,7 @@ func FuzzLoad(f *testing.F) {
 
 // FuzzValues checks that what the parsers of single values accept is what they write.
 func FuzzValues(f *testing.F) {
-	for _, s := range []string{"1d2h3m4.5s", "0", "1.5TiB", "7GB", "docker.io:5000", "https://a.b:5000/", "http://u:p@h", "[::1]:5000", "a=b"} {
+	for _, s := range []string{"1d2h3m4.5s", "0", "1.5TiB", "7GB", "docker.io:5000", "https://a.b:5000/", "http://u:p@h", "[::1]:5000", "::1", "[fe80::1%e]:1", "http://[2001:DB8::1]:5", "a=b"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

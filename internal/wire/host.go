@@ -10,7 +10,7 @@ import (
 // (RFC 6874, section 1), and clients do not send it.
 func Host(s string) (host, port string) {
 	host = strings.ToLower(s)
-	if i := strings.LastIndexByte(host, ':'); i >= 0 && strings.Count(host, ":") == 1 || i > 0 && host[i-1] == ']' {
+	if i := strings.LastIndexByte(host, ':'); i >= 0 && strings.Count(host, ":") == 1 || i > 0 && host[0] == '[' && host[i-1] == ']' {
 		host, port = host[:i], host[i+1:]
 	}
 	bare := host

@@ -1,6 +1,25 @@
 package wire
 
-import "testing"
+import (
+	"net/netip"
+	"strings"
+	"testing"
+)
+
+func FuzzHost(f *testing.F) {
+	for _, s := range []string{"a.b:1", "[::1]:5000", "::1", "[fe80::1%25e]:1", "[[::]]", "a:b:c", "[1.2.3.4]", "%", "]:"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		host, port := Host(s)
+		if a, err := netip.ParseAddr(strings.Trim(host, "[]")); err != nil || host != "["+a.String()+"]" {
+			return
+		}
+		if again, none := Host(host); again != host || none != "" {
+			t.Errorf("Host(%q) = %q %q, which reads as %q %q", s, host, port, again, none)
+		}
+	})
+}
 
 func TestHost(t *testing.T) {
 	for in, want := range map[string][2]string{

@@ -91,7 +91,11 @@ func (g *Registries) routeOf(name string) (Route, error) {
 	case several && first != lower:
 		return r, unknown(first)
 	}
-	return r, g.locate(&r, host, "")
+	err := g.locate(&r, host, "")
+	if second, _, _ := strings.Cut(remainder, "/"); err != nil && g.Names[second] != "" { // as in a path of a mirror
+		err = faultf(UnknownRegistry, "registry %q is not configured here, and no name of this mirror by its hosts", clip(first))
+	}
+	return r, err
 }
 
 // withoutScheme takes off what some programs write before the name of an image in a

@@ -100,6 +100,7 @@ func TestReferencesThatMeanNothingAreRefused(t *testing.T) {
 		"Nginx":                           {BadName, "not a valid image name"},
 		"ghcr.io":                         {BadName, "is a registry"},
 		"quay.io/x/y":                     {UnknownRegistry, "not configured"},
+		"other.lan:5000/ghcr.io/o/a:1":    {UnknownRegistry, "no name of this mirror by its hosts"},
 		"localhost/x":                     {UnknownRegistry, "not configured"},
 		"QUAY/x":                          {UnknownRegistry, "not configured"},
 		"a//b":                            {BadName, "not a valid image name"},

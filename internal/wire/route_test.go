@@ -206,6 +206,8 @@ func FuzzRoute(f *testing.F) {
 	f.Add("", "/my.reg:5000/v2/a/tags/list", "my.reg:5000")
 	f.Add("", "/v2/a/manifests/tags/referrers/sha256%3A"+hexA, "")
 	f.Add("", "/v2/../%2e%2e//manifests/x", "169.254.169.254")
+	f.Add("[2001:db8::1]:5000", "/v2/%5B2001:db8::5%5D:5000/a/manifests/1", "[2001:DB8:0::5]:5000")
+	f.Add("[fe80::1%25eth0]", "/[::1/v2/", "[[::1]]:1")
 	g := testRegistries()
 	f.Fuzz(func(t *testing.T, host, path, ns string) {
 		r, err := g.Route(host, path, ns)
