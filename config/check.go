@@ -3,7 +3,6 @@ package config
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"forebay/internal/registries"
 	"net"
 	"net/url"
 	"regexp"
@@ -11,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/net/publicsuffix"
+
+	"forebay/internal/registries"
 )
 
 // check reads the files that hold secrets and finds what is wrong between keys.
@@ -30,8 +31,20 @@ func (d *decoder) check() {
 	for i := range c.Upstreams {
 		d.checkUpstream(&c.Upstreams[i])
 	}
+	for i := range c.Upstreams {
+		c.logIn(&c.Upstreams[i])
+	}
 	d.checkNames()
 	d.checkPrefetch()
+}
+
+// logIn gives an upstream without an account those of the registry whose credentials it takes.
+func (c *Config) logIn(u *Upstream) {
+	known := registries.Find(u.Name)
+	from := c.Upstream(known.LogsInAs)
+	if from != nil && !u.named() && slices.Equal(u.Endpoints, []Endpoint{{URL: known.Endpoint}}) {
+		u.Account, u.FallbackCredentials = from.Account, from.FallbackCredentials
+	}
 }
 
 // adminTokenLeast keeps the admin token from being guessed.

@@ -175,6 +175,7 @@ type Upstream struct {
 	FirstByteTimeout time.Duration // until the headers of an answer
 	StallTimeout     time.Duration // without a byte of a body
 
+	Bandwidth     int64         // bytes a second at most; 0: no bound
 	AddressFamily AddressFamily // which addresses are connected to. Default AnyFamily
 
 	CAFile         string // PEM certificates to trust beside the system's

@@ -499,3 +499,24 @@ upstreams:
 		t.Errorf("by variables: upstream %+v, hosts %v", u, c.Hosts)
 	}
 }
+
+// TestHardenedImagesLogInAsDockerHub: dhi.io takes docker.io's credentials, unless it has its own.
+func TestHardenedImagesLogInAsDockerHub(t *testing.T) {
+	for text, want := range map[string]string{
+		"upstreams: {docker.io: {username: u, password: p}, dhi.io: {}}":                                         "u",
+		"upstreams: {docker.io: {username: u, password: p}, dhi.io: {username: v, password: p}}":                 "v",
+		"upstreams: {docker.io: {username: u, password: p}, dhi.io: {endpoints: ['https://elsewhere.example']}}": "",
+		"upstreams: {docker.io: {username: u, password: p}, ghcr.io: {}, dhi.io: {}}":                            "u",
+		"upstreams: {docker.io: {}, dhi.io: {}}":                                                                 "",
+		"upstreams: {dhi.io: {}}":                                                                                "",
+	} {
+		c := mustLoad(t, text)
+		u := c.Upstream("dhi.io")
+		if u.Account.Username != want || u.Credentialed() != (want != "") {
+			t.Errorf("%s: dhi.io is asked as %q, want %q", text, u.Account.Username, want)
+		}
+		if g := c.Upstream("ghcr.io"); g != nil && g.Credentialed() {
+			t.Errorf("%s: ghcr.io has credentials too", text)
+		}
+	}
+}

@@ -246,6 +246,7 @@ func (u *Upstream) connectionFields() []field {
 	return []field{
 		intField("parallel", &u.Parallel, 1, 32, "Connections for one large blob."),
 		intField("max_connections", &u.MaxConnections, 1, 1024, "Connections to this registry, all together."),
+		sizeField("bandwidth", &u.Bandwidth, 128<<10, "Bytes a second that come from this registry at most, over all connections; `auto`: no bound."),
 		durationField("connect_timeout", &u.ConnectTimeout, time.Millisecond, time.Minute, "Longest wait for a TCP connection."),
 		durationField("tls_timeout", &u.TLSTimeout, time.Millisecond, time.Minute, "Longest wait for a TLS handshake."),
 		durationField("first_byte_timeout", &u.FirstByteTimeout, time.Millisecond, 20*time.Second,
@@ -310,7 +311,7 @@ func secretFileField(name string, p *string, doc string) field {
 
 func proxyField(p *string) field {
 	return field{name: "proxy", what: "a URL",
-		doc: "HTTP proxy for this registry, its token server and its redirects. Empty: none.",
+		doc: "Proxy for this registry, its token server and its redirects: `http://`, `https://` or `socks5://`. It resolves all names. Empty: what the variables HTTPS_PROXY, HTTP_PROXY and NO_PROXY say for each host, and no proxy without them.",
 		set: into(p, parseProxy), get: func() []string { return []string{*p} }}
 }
 

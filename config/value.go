@@ -131,13 +131,13 @@ func parseEndpoint(s string) (string, error) {
 	return u.Scheme + "://" + u.Host + base, nil
 }
 
-// parseProxy checks the URL of an HTTP proxy.
+// parseProxy checks the URL of a proxy.
 func parseProxy(s string) (string, error) {
-	const allowed = "use http:// or https://, a host and a port, such as http://proxy.example.com:3128"
+	const allowed = "use http://, https:// or socks5://, a host and a port, such as http://proxy.example.com:3128"
 	if s == "" {
 		return "", nil
 	}
-	u, err := parseURL(s, allowed)
+	u, err := parseURL(s, allowed, "socks5", "socks5h")
 	if err != nil {
 		return "", err
 	}
@@ -150,7 +150,7 @@ func parseProxy(s string) (string, error) {
 	return u.Scheme + "://" + u.Host, nil
 }
 
-func parseURL(s, allowed string) (*url.URL, error) {
+func parseURL(s, allowed string, schemes ...string) (*url.URL, error) {
 	if s == "" {
 		return nil, fmt.Errorf("is empty: %s", allowed)
 	}
@@ -160,7 +160,7 @@ func parseURL(s, allowed string) (*url.URL, error) {
 		return nil, fmt.Errorf("%q is not a URL: %s", urlClip(s), allowed)
 	}
 	switch {
-	case u.Scheme != "http" && u.Scheme != "https":
+	case u.Scheme != "http" && u.Scheme != "https" && !slices.Contains(schemes, u.Scheme):
 		return nil, fmt.Errorf("%q has no usable scheme: %s", urlClip(s), allowed)
 	case u.Opaque != "" || u.Hostname() == "":
 		return nil, fmt.Errorf("%q has no host: %s", urlClip(s), allowed)

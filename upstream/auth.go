@@ -185,19 +185,24 @@ func (r *Registry) grant(ctx context.Context, e *endpoint, a *ask, c *auth.Chall
 		g, err = r.tokens.Grant(ctx, e.realms, other, who, a.repo)
 	}
 	if err != nil {
-		return nil, r.grantFailure(ctx, a, err)
+		return nil, r.grantFailure(ctx, e, a, err)
 	}
 	return g, nil
 }
 
 // grantFailure classifies the error of a grant.
-func (r *Registry) grantFailure(ctx context.Context, a *ask, err error) *failure {
+func (r *Registry) grantFailure(ctx context.Context, e *endpoint, a *ask, err error) *failure {
+	var untrusted *auth.UntrustedError
 	var misfit *auth.MisfitError
 	var from *pull.Error
 	switch {
-	case errors.Is(err, auth.ErrUntrusted):
-		f := r.broken(a, "%w: list it in %s if it is right", err, r.opts.Names.TrustedRealms)
+	case errors.As(err, &untrusted):
+		f := r.broken(a, "%w", auth.ErrUntrusted)
+		f.err.Message = fmt.Sprintf("the token server %s is not trusted with the credentials: list it in %s if it is right", untrusted.Host, r.opts.Names.TrustedRealms)
 		f.remedies |= tryAccount
+		if old := e.distrusted.Swap(&untrusted.Host); old == nil || *old != untrusted.Host {
+			r.log.Warn("token server is not trusted", logkey.Host(untrusted.Host), logkey.User(a.who.name()), logkey.Setting(r.opts.Names.TrustedRealms))
+		}
 		return f
 	case errors.As(err, &misfit):
 		return r.broken(a, "%w", err)

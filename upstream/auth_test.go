@@ -10,6 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
 	"forebay/internal/pull"
 	"forebay/test/hubtest"
 	"forebay/upstream/auth"
@@ -90,12 +93,22 @@ func TestUntrustedRealmIsNamed(t *testing.T) {
 	o.Credentials = auth.Credentials{Username: "acme", Password: "secret"}
 	hub.AddUser(hubtest.User{Name: "acme", Secrets: []string{"secret"}})
 	hub.PushImage("library/alpine", "latest", hubtest.ImageSpec{})
+	o.Names.TrustedRealms = "upstreams.docker.io.trusted_realms"
+	core, logged := observer.New(zap.WarnLevel)
+	o.Log = zap.New(core)
 	r := newRegistry(t, o)
-	_, err := r.Resolve(t.Context(), "library/alpine", "latest")
-	e := wantKind(t, "Resolve", err, pull.Invalid)
 	host := strings.TrimPrefix(hub.URL(hubtest.RoleAuth), "http://")
-	if !strings.Contains(e.Error(), host) || !strings.Contains(e.Error(), "list it in the trusted realms") {
-		t.Errorf("error does not name %s and the trusted realms: %v", host, e)
+	for range 3 {
+		_, err := r.Resolve(t.Context(), "library/alpine", "latest")
+		e := wantKind(t, "Resolve", err, pull.Invalid)
+		// The message is what clients are told.
+		if !strings.Contains(e.Message, host) || !strings.Contains(e.Message, "list it in upstreams.docker.io.trusted_realms") {
+			t.Errorf("message does not name %s and the setting: %v", host, e)
+		}
+	}
+	warned := logged.FilterMessage("token server is not trusted").All()
+	if len(warned) != 1 || warned[0].ContextMap()["host"] != host || warned[0].ContextMap()["setting"] != o.Names.TrustedRealms {
+		t.Errorf("the log warns by %v, want once, of %s", warned, host)
 	}
 	if n := hub.TokenRequests(); n != 0 {
 		t.Errorf("hub saw %d token requests, want 0", n)

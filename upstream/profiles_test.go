@@ -13,11 +13,11 @@ import (
 func TestM16EveryRegistry(t *testing.T) {
 	profiles := []hubtest.Profile{
 		hubtest.DockerHub, hubtest.Plain, hubtest.GHCR, hubtest.Quay, hubtest.GAR, hubtest.K8s,
-		hubtest.ECR, hubtest.ECRPublic, hubtest.MCR, hubtest.ACR, hubtest.GitLab,
+		hubtest.ECR, hubtest.ECRPublic, hubtest.MCR, hubtest.ACR, hubtest.GitLab, hubtest.DHI,
 	}
 	for _, profile := range profiles {
 		for _, anonymous := range []bool{true, false} {
-			if anonymous && profile == hubtest.ECR {
+			if anonymous && (profile == hubtest.ECR || profile == hubtest.DHI) {
 				continue // nothing there is public
 			}
 			t.Run(string(profile)+" "+map[bool]string{true: "anonymous", false: "user"}[anonymous], func(t *testing.T) {

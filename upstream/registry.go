@@ -30,6 +30,7 @@ import (
 
 	lru "github.com/hashicorp/golang-lru/v2"
 	"go.uber.org/zap"
+	"golang.org/x/net/http/httpproxy"
 	"golang.org/x/time/rate"
 
 	"forebay/internal/lane"
@@ -61,12 +62,14 @@ type Options struct {
 	// TrustedRealms are hosts ("auth.example.com", with a port if it is not the scheme's)
 	// of token servers that may get the credentials beside those of the built-in rule.
 	TrustedRealms []string
-	// AllowPrivate, Ours, TLS, Proxy, Family, Dial and Lookup say how connections are made: see
+	// AllowPrivate to Lookup say how connections are made: see
 	// [dial.Options].
 	AllowPrivate bool
 	Ours         *dial.Ours
 	TLS          dial.TLS
 	Proxy        *url.URL
+	Environment  *httpproxy.Config
+	Bandwidth    *rate.Limiter
 	Family       dial.Family
 	Dial         func(ctx context.Context, network, addr string) (net.Conn, error)
 	Lookup       func(ctx context.Context, network, host string) ([]netip.Addr, error)
@@ -260,7 +263,7 @@ func (o *Options) setDefaults() {
 // dialing returns how connections are made.
 func (o *Options) dialing() dial.Options {
 	return dial.Options{
-		AllowPrivate: o.AllowPrivate, AllowPrivateName: o.Names.AllowPrivate, Ours: o.Ours, TLS: o.TLS, Proxy: o.Proxy, Family: o.Family,
+		AllowPrivate: o.AllowPrivate, AllowPrivateName: o.Names.AllowPrivate, Ours: o.Ours, TLS: o.TLS, Proxy: o.Proxy, Environment: o.Environment, Bandwidth: o.Bandwidth, Family: o.Family,
 		Connect: o.Timeouts.Connect, Handshake: o.Timeouts.TLS, FirstByte: o.Timeouts.FirstByte, IdleConns: o.MaxConnections,
 		Dial: o.Dial, Lookup: o.Lookup,
 	}
@@ -300,11 +303,12 @@ type endpoint struct {
 	challenge atomic.Pointer[auth.Challenge]
 	// met are the challenges that let us through, by repository: behind one endpoint may be several
 	// registries, or one that has other names.
-	met     *lru.Cache[string, *auth.Challenge]
-	renames atomic.Bool // it has other names
-	site    *site
-	cascade bool // it may be another Forebay
-	breaker governor.Breaker
+	met        *lru.Cache[string, *auth.Challenge]
+	renames    atomic.Bool            // it has other names
+	distrusted atomic.Pointer[string] // the token server that the log warned of
+	site       *site
+	cascade    bool // it may be another Forebay
+	breaker    governor.Breaker
 	// noReferrers is the time (Unix nanoseconds) until which only the tag schema is asked.
 	noReferrers atomic.Int64
 }

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 
 	"go.uber.org/zap"
+	"golang.org/x/net/http/httpproxy"
 
 	"forebay/cache"
 	"forebay/cache/event"
@@ -138,10 +139,12 @@ func registryOptions(u *config.Upstream, version string, log *zap.Logger) upstre
 		Credentials:   credentials(u.Account),
 		Reserve:       u.Reserve,
 		TrustedRealms: u.TrustedRealms,
-		Names:         upstream.Names{TrustedRealms: "trusted_realms", MaxConnections: "max_connections", AllowPrivate: "allow_private"},
+		Names:         upstream.Names{TrustedRealms: "upstreams." + u.Name + ".trusted_realms", MaxConnections: "max_connections", AllowPrivate: "allow_private"},
 		AllowPrivate:  u.AllowPrivate,
 		TLS:           dial.TLS{CAFile: u.CAFile, CertFile: u.ClientCertFile, KeyFile: u.ClientKeyFile},
 		Proxy:         proxyURL(u),
+		Environment:   httpproxy.FromEnvironment(),
+		Bandwidth:     dial.NewBandwidth(u.Bandwidth),
 		Family:        family(u.AddressFamily),
 		Timeouts: upstream.Timeouts{
 			Connect: u.ConnectTimeout, TLS: u.TLSTimeout, FirstByte: u.FirstByteTimeout, Stall: u.StallTimeout,

@@ -68,6 +68,9 @@ func RetryAfter(d time.Duration) zap.Field { return zap.Float64("retry_after_s",
 // PerMinute is how many requests an upstream is sent in a minute.
 func PerMinute(n int) zap.Field { return zap.Int("per_minute", n) }
 
+// Setting is the key of the configuration that decides it.
+func Setting(key string) zap.Field { return zap.String("setting", key) }
+
 // Count is a number of things.
 func Count(n int) zap.Field { return zap.Int("count", n) }
 

@@ -25,6 +25,8 @@ type Registry struct {
 	// endpoint's own host or registrable domain. Registries on shared domains
 	// (*.azurecr.io, *.pkg.dev) would make that rule too wide.
 	Realms []string
+	// LogsInAs is a registry whose credentials it takes.
+	LogsInAs string
 	// Mirrored says that it is mirrored when the configuration names no registry.
 	Mirrored bool
 }
@@ -49,6 +51,13 @@ func known() []Registry {
 		own("registry.k8s.io"), // asks for no token; manifests redirect to *.pkg.dev
 		own("mcr.microsoft.com"),
 		own("public.ecr.aws"),
+		{
+			// Docker Hardened Images: nothing without a login, which is that of Docker Hub.
+			Name:     "dhi.io",
+			Endpoint: "https://dhi.io",
+			Realms:   []string{"dhi.io", "auth.docker.io"},
+			LogsInAs: Hub,
+		},
 		{
 			Name:     "registry.gitlab.com",
 			Endpoint: "https://registry.gitlab.com",

@@ -13,6 +13,7 @@ func TestFind(t *testing.T) {
 		{"registry-1.docker.io", "docker.io", "https://registry-1.docker.io", "auth.docker.io"},
 		{"registry.hub.docker.com", "docker.io", "https://registry-1.docker.io", "auth.docker.io"},
 		{"Docker.IO", "docker.io", "https://registry-1.docker.io", "auth.docker.io"},
+		{"dhi.io", "dhi.io", "https://dhi.io", "dhi.io,auth.docker.io"},
 		{"ghcr.io", "ghcr.io", "https://ghcr.io", "ghcr.io"},
 		{"registry.gitlab.com", "registry.gitlab.com", "https://registry.gitlab.com", "gitlab.com"},
 		{"europe-docker.pkg.dev", "europe-docker.pkg.dev", "https://europe-docker.pkg.dev", "europe-docker.pkg.dev"},

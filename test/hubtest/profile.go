@@ -36,6 +36,9 @@ const (
 	ACR Profile = "acr"
 	// GitLab: the realm is on another host with another path; CDNs forbid caching.
 	GitLab Profile = "gitlab"
+	// DHI is dhi.io: Docker Hub's service behind a realm of its own, nothing without a login, and no
+	// challenge for a bad token.
+	DHI Profile = "dhi"
 )
 
 // profile is how a registry differs from Docker Hub.
@@ -47,6 +50,7 @@ type profile struct {
 	openPing  bool // /v2/ is 200 without a token
 	openScope bool // any good token pulls anything public
 	basic     bool // Basic instead of tokens
+	login     bool // what is public is so for those who log in
 
 	manifestsElsewhere bool // manifest requests are redirected to RoleSub
 	doubleSlash        bool // in the path of signed URLs
@@ -91,6 +95,10 @@ func profiles() map[Profile]*profile {
 		ACR: {
 			service: "acr", realmPath: "/oauth2/token", ownRealm: true,
 			shape: func(body map[string]any) { keepOnly(body, "access_token", "refresh_token") },
+		},
+		DHI: {
+			service: tokenAudience, realmPath: "/token", ownRealm: true, login: true,
+			badToken: func() *Reply { return unauthorized(nil) },
 		},
 		GitLab: {service: "container_registry", realmPath: "/jwt/auth", cdnCacheControl: "private, max-age=0"},
 	}

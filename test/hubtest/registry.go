@@ -129,6 +129,8 @@ func (h *Hub) refuse(x *exchange) *Reply {
 		return h.challenge(x, "pull", "invalid_token")
 	case p.openScope && exists && !opts.Private:
 		return nil
+	case p.login && x.claim.Subject == "":
+		return h.challenge(x, "pull", "insufficient_scope")
 	case x.claim.Narrow:
 		a := h.challenge(x, "pull", "insufficient_scope")
 		a.SetBody(errorDocument("UNAUTHORIZED", "access token has insufficient scopes", nil))

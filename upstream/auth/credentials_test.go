@@ -66,6 +66,7 @@ func TestDockerConfig(t *testing.T) {
 		direct             string
 	}{
 		{"docker.io", "hubuser", "hubpass", false, ""},
+		{"dhi.io", "hubuser", "hubpass", false, ""},
 		{"ghcr.io", "ghuser", "gh:pass", false, ""},
 		{"corp.example:5000", tokenUser, "identity", true, ""},
 		{"token.example", "", "", false, "direct"},

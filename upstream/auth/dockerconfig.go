@@ -57,6 +57,9 @@ func registryNames(name string, endpoints []string) []string {
 			keys = append(keys, u.Host)
 		}
 	}
+	if as := registries.Find(name).LogsInAs; as != "" {
+		keys = append(keys, registryNames(as, nil)...)
+	}
 	return keys
 }
 

@@ -99,6 +99,14 @@ type Realms struct {
 // ErrUntrusted says that the credentials may not be sent to a token server.
 var ErrUntrusted = errors.New("credentials are not sent to a token server that is not trusted")
 
+// UntrustedError is an [ErrUntrusted] that names the token server.
+type UntrustedError struct{ Host string }
+
+func (e *UntrustedError) Error() string { return ErrUntrusted.Error() + ": " + e.Host }
+
+// Is makes it an ErrUntrusted.
+func (e *UntrustedError) Is(target error) bool { return target == ErrUntrusted }
+
 // MisfitError says why a challenge cannot be met with our credentials. Nothing was sent.
 type MisfitError struct{ Err error }
 
@@ -136,7 +144,7 @@ func (t *Tokens) Grant(ctx context.Context, s *Realms, c *Challenge, who Identit
 }
 
 func untrusted(realm *url.URL) error {
-	return fmt.Errorf("%w: %s", ErrUntrusted, wire.Redact(realm.Host))
+	return &UntrustedError{wire.Redact(realm.Host)}
 }
 
 func basic(c *Challenge, who Identity) (*Grant, error) {

@@ -18,10 +18,14 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/net/http/httpproxy"
+	"golang.org/x/time/rate"
 
 	"forebay/internal/registries"
 	"forebay/internal/wire"
@@ -44,10 +48,13 @@ type Options struct {
 	Ours *Ours
 
 	TLS TLS
-	// Proxy is an HTTP or HTTPS proxy for everything, with its user if it has one. nil means
-	// none; the environment is not looked at. A proxy resolves names itself, so that only
-	// addresses written in URLs are checked here.
+	// Proxy is a proxy for everything (http, https or socks5), with its user if it has one. nil means what
+	// Environment says. A proxy resolves names itself, so that only addresses written in URLs are checked here.
 	Proxy *url.URL
+	// Environment are the proxies that HTTP_PROXY, HTTPS_PROXY and NO_PROXY name; nil means none.
+	Environment *httpproxy.Config
+	// Bandwidth bounds what is read from all connections, in bytes a second; nil means no bound.
+	Bandwidth *rate.Limiter
 	// Family restricts the addresses that are dialled, the proxy's included.
 	Family Family
 
@@ -71,6 +78,10 @@ type Dialer struct {
 	opts Options
 	// own are the "host:port" that the operator has configured: they may be private.
 	own map[string]bool
+	// proxies are the "host:port" of proxies: they may be anywhere.
+	proxies map[string]bool
+	// proxyFor returns the proxy for a URL, or nil.
+	proxyFor func(*url.URL) (*url.URL, error)
 	// reach is the worst class of address that redirects and token servers may have.
 	reach addressClass
 	// inside: its name is one that networks use inside.
@@ -86,23 +97,54 @@ func New(base *url.URL, opts Options) (*Dialer, error) {
 	default:
 		return nil, fmt.Errorf("address family %q is not ipv4 or ipv6", opts.Family)
 	}
-	p := opts.Proxy
-	if p != nil && (p.Hostname() == "" || (p.Scheme != "http" && p.Scheme != "https")) {
-		return nil, fmt.Errorf("proxy %q is no http or https URL", p.Redacted())
+	d := &Dialer{base: base, opts: opts, own: map[string]bool{}, proxies: map[string]bool{}, reach: reachOf(base.Hostname())}
+	if err := d.useProxies(); err != nil {
+		return nil, err
 	}
-	d := &Dialer{base: base, opts: opts, own: map[string]bool{}, reach: reachOf(base.Hostname())}
 	d.inside = d.reach == privateAddress
 	if opts.AllowPrivate {
 		d.reach = max(d.reach, privateAddress)
 	}
-	if p != nil {
+	if opts.Proxy != nil {
 		// All names are resolved by the proxy, which therefore is all that is dialled.
-		d.own[HostPort(p)] = true
 		return d, nil
 	}
 	d.own[HostPort(base)] = true
 	d.neverPrivate = registries.WellKnown(base.Hostname()) && !opts.AllowPrivate
 	return d, nil
+}
+
+// useProxies finds out which proxies there are.
+func (d *Dialer) useProxies() error {
+	d.proxyFor = func(*url.URL) (*url.URL, error) { return d.opts.Proxy, nil }
+	if p := d.opts.Proxy; p != nil {
+		if !usableProxy(p) {
+			return fmt.Errorf("proxy %q is no http, https or socks5 URL", p.Redacted())
+		}
+		d.proxies[HostPort(p)] = true
+		return nil
+	}
+	if d.opts.Environment == nil {
+		return nil
+	}
+	d.proxyFor = d.opts.Environment.ProxyFunc()
+	anywhere := *d.opts.Environment
+	anywhere.NoProxy = ""
+	for scheme, given := range map[string]string{"http": anywhere.HTTPProxy, "https": anywhere.HTTPSProxy} {
+		if given == "" {
+			continue
+		}
+		p, err := anywhere.ProxyFunc()(&url.URL{Scheme: scheme, Host: "registry.example"})
+		if err != nil || p == nil || !usableProxy(p) {
+			return fmt.Errorf("%s_PROXY of the environment is no http, https or socks5 URL", strings.ToUpper(scheme)) // which may hold a password
+		}
+		d.proxies[HostPort(p)] = true
+	}
+	return nil
+}
+
+func usableProxy(p *url.URL) bool {
+	return p.Hostname() != "" && slices.Contains([]string{"http", "https", "socks5", "socks5h"}, p.Scheme)
 }
 
 // Vet reports why a URL that the registry named must not be visited. The address behind
@@ -142,13 +184,21 @@ func (d *Dialer) Vet(u *url.URL) error {
 
 // DialContext connects to addr, "host:port", if the policy allows the address behind it.
 func (d *Dialer) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
+	conn, err := d.dial(ctx, network, addr)
+	if err != nil || d.opts.Bandwidth == nil {
+		return conn, err
+	}
+	return &slowConn{Conn: conn, limit: d.opts.Bandwidth, closed: make(chan struct{})}, nil
+}
+
+func (d *Dialer) dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.opts.Connect)
 	defer cancel()
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		return nil, err
 	}
-	own := d.own[strings.ToLower(addr)]
+	own := mine{endpoint: d.own[strings.ToLower(addr)], proxy: d.proxies[strings.ToLower(addr)]}
 	network += d.opts.Family.suffix()
 	if d.opts.Lookup == nil {
 		return d.dialName(ctx, network, host, port, own)
@@ -162,7 +212,7 @@ func (d *Dialer) DialContext(ctx context.Context, network, addr string) (net.Con
 
 // dialName lets the operating system resolve, and checks each address just before the
 // connection is made. A Dial of ours is checked by where it got to.
-func (d *Dialer) dialName(ctx context.Context, network, host, port string, own bool) (net.Conn, error) {
+func (d *Dialer) dialName(ctx context.Context, network, host, port string, own mine) (net.Conn, error) {
 	if a, err := netip.ParseAddr(host); err == nil {
 		if err := d.check(withPort(a, port), own); err != nil {
 			return nil, err
@@ -194,7 +244,7 @@ func (d *Dialer) dialName(ctx context.Context, network, host, port string, own b
 }
 
 // dialAny tries the addresses of host in order.
-func (d *Dialer) dialAny(ctx context.Context, network, host, port string, addrs []netip.Addr, own bool) (net.Conn, error) {
+func (d *Dialer) dialAny(ctx context.Context, network, host, port string, addrs []netip.Addr, own mine) (net.Conn, error) {
 	last := fmt.Errorf("lookup %s: no address", host)
 	for _, a := range addrs {
 		if last = d.check(withPort(a, port), own); last != nil {
@@ -229,17 +279,20 @@ func withPort(a netip.Addr, port string) netip.AddrPort {
 	return netip.AddrPortFrom(a, uint16(n))
 }
 
+// mine says which of the addresses that the operator has configured is dialled, if it is one.
+type mine struct{ endpoint, proxy bool }
+
 // check applies the policy to an address about to be dialled.
-func (d *Dialer) check(to netip.AddrPort, own bool) error {
+func (d *Dialer) check(to netip.AddrPort, own mine) error {
 	a := to.Addr()
 	switch class := classify(a); {
 	case !d.opts.Family.has(a):
 		return fmt.Errorf("%w: %s is not %s", ErrRefused, a, d.opts.Family)
 	case class == neverAddress:
 		return fmt.Errorf("%w: %s", ErrRefused, a)
-	case own && d.opts.Proxy != nil:
+	case own.proxy:
 		return nil
-	case own && (class <= d.reach || class == privateAddress && !d.neverPrivate || class == loopbackAddress && d.inside):
+	case own.endpoint && (class <= d.reach || class == privateAddress && !d.neverPrivate || class == loopbackAddress && d.inside):
 		return nil
 	case d.opts.Ours.has(to):
 		return fmt.Errorf("%w: %s is our own", ErrRefused, to)

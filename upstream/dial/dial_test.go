@@ -152,7 +152,7 @@ func TestWhereAnEndpointLeadsIsConfigured(t *testing.T) {
 		}
 		// What was reached changes nothing.
 		for range 2 {
-			if err := d.check(at(tc.to), tc.own); (err == nil) != tc.allowed {
+			if err := d.check(at(tc.to), mine{endpoint: tc.own}); (err == nil) != tc.allowed {
 				t.Errorf("%s, allow_private %t, to %s (own %t): %v, want allowed %t", tc.endpoint, tc.private, tc.to, tc.own, err, tc.allowed)
 			}
 		}

@@ -11,8 +11,11 @@ func HostPort(u *url.URL) string {
 	port := u.Port()
 	if port == "" {
 		port = "443"
-		if u.Scheme == "http" {
+		switch u.Scheme {
+		case "http":
 			port = "80"
+		case "socks5", "socks5h":
+			port = "1080"
 		}
 	}
 	return net.JoinHostPort(strings.ToLower(u.Hostname()), port)

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"net/http"
+	"net/url"
 	"os"
 	"time"
 )
@@ -39,9 +40,7 @@ func (d *Dialer) Transport() (*http.Transport, error) {
 			PingTimeout:     opts.FirstByte / 2,
 		},
 	}
-	if opts.Proxy != nil {
-		t.Proxy = http.ProxyURL(opts.Proxy)
-	}
+	t.Proxy = func(req *http.Request) (*url.URL, error) { return d.proxyFor(req.URL) }
 	return t, nil
 }
 
