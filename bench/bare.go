@@ -8,6 +8,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httputil"
+	"net/url"
 	"sync"
 )
 
@@ -43,7 +45,46 @@ func runBare(in io.Reader, out io.Writer) error {
 			served.Go(func() { _ = server.Serve(ln) }) // until Close
 			return ln.Addr().String(), nil
 		}),
+		"pass": method(func(to passTo) (string, error) {
+			if server.Handler != nil {
+				return "", errors.New("it serves already")
+			}
+			var err error
+			if server.Handler, err = to.handler(); err != nil {
+				return "", err
+			}
+			served.Go(func() { _ = server.Serve(ln) }) // until Close
+			return ln.Addr().String(), nil
+		}),
 	})
+}
+
+// passTo is a registry that requests are passed on to.
+type passTo struct{ URL, Token string }
+
+// handler is a proxy that keeps nothing and verifies nothing. It goes where the registry
+// redirects to, as the client would have to, and as a mirror does.
+func (p passTo) handler() (http.Handler, error) {
+	at, err := url.Parse(p.URL)
+	if err != nil {
+		return nil, err
+	}
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64, DisableCompression: true}}
+	return &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(at)
+			r.Out.Header.Set("Authorization", "Bearer "+p.Token)
+		},
+		Transport: following{client},
+	}, nil
+}
+
+// following is a transport that follows redirects.
+type following struct{ *http.Client }
+
+func (f following) RoundTrip(r *http.Request) (*http.Response, error) {
+	r.RequestURI = "" // as Do wants it
+	return f.Do(r)
 }
 
 func bareHandler(pages map[string]page) http.Handler {
@@ -72,7 +113,20 @@ func startBare(ctx context.Context, dir string, pages []page) (*bare, error) {
 	if err != nil {
 		return nil, err
 	}
-	addr, err := ask[string](c, "serve", pages)
+	return serving(c, "serve", pages)
+}
+
+// startPassing starts a bare proxy in front of the hub.
+func startPassing(ctx context.Context, dir string, to *hub) (*bare, error) {
+	c, err := startChild(ctx, childBare, dir, anyCPU)
+	if err != nil {
+		return nil, err
+	}
+	return serving(c, "pass", passTo{to.url, to.token})
+}
+
+func serving(c *child, how string, with any) (*bare, error) {
+	addr, err := ask[string](c, how, with)
 	if err != nil {
 		return nil, errors.Join(err, c.stop())
 	}

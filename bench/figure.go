@@ -30,6 +30,8 @@ func figures() []figure {
 		{"manifest", "cached manifest against a bare net/http handler", measureManifest},
 		{"memory-cached", "memory with 500 concurrent cached downloads", measureMemoryCached},
 		{"memory-cold", "memory with 16 cold 64 MiB blobs at once", measureMemoryCold},
+		{"small", "small cold blobs, one after the other, against the hub itself", measureSmall},
+		{"small-images", "many cold images of small objects against a net/http proxy that keeps nothing", measureSmallImages},
 		{"cold", "one client of a cold blob against the hub itself", measureCold},
 		{"cold-limited", "cold blob from a CDN of 16 MiB/s a connection", measureColdLimited},
 		{"first-byte", "first byte of a cold blob against the hub's own", measureFirstByte},

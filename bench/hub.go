@@ -57,6 +57,14 @@ func runHub(in io.Reader, out io.Writer) error {
 			img := h.PushImage(repository, tag, hubtest.ImageSpec{Layers: 8, LayerSize: kib})
 			return taggedImage{tag, img.Digest}, nil
 		}),
+		"image": method(func(n newImage) (image, error) {
+			img := h.PushImage(repository, n.Tag, hubtest.ImageSpec{Layers: n.Layers, LayerSize: n.LayerSize})
+			made := image{Paths: []string{"/v2/" + repository + "/manifests/" + n.Tag}}
+			for _, d := range img.Blobs() {
+				made.Paths = append(made.Paths, "/v2/"+repository+"/blobs/"+d.Digest)
+			}
+			return made, nil
+		}),
 		"sent": method(func(digest string) (int64, error) { return h.BlobBytes(digest), nil }),
 	})
 }
@@ -66,6 +74,12 @@ type hubAddress struct{ Registry, Auth string }
 type virtualBlob struct {
 	Seed uint64
 	Size int64
+}
+
+type newImage struct {
+	Tag       string
+	Layers    int
+	LayerSize int64
 }
 
 type taggedImage struct{ Tag, Digest string }

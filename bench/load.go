@@ -11,6 +11,7 @@ func loadMethods() methods {
 	return methods{
 		"fetch":  method(fetchAll),
 		"hammer": method(hammer.run),
+		"pull":   method(pulls.run),
 	}
 }
 
