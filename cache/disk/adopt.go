@@ -38,7 +38,7 @@ func (p *Partial) CommitLink(src *os.File) error {
 }
 
 func (p *Partial) link(src *os.File) error {
-	s, tmp := p.s, p.name+".link"+tmpSuffix
+	s, tmp, folders := p.s, p.name+".link"+tmpSuffix, map[string]bool{}
 	info, err := src.Stat()
 	if err != nil {
 		return err
@@ -53,11 +53,12 @@ func (p *Partial) link(src *os.File) error {
 	if mode := info.Mode().Perm() &^ 0o222; err == nil && mode != info.Mode().Perm() {
 		err = s.chmod(tmp, mode)
 	}
-	if err == nil {
-		err = s.makeShard(path.Dir(p.blob))
+	blob, nerr := blobName(p.as)
+	if err = errors.Join(err, nerr); err == nil {
+		err = s.makeShard(path.Dir(blob), folders)
 	}
 	if err == nil {
-		err = s.rename(tmp, p.blob)
+		err = s.rename(tmp, blob)
 	}
 	if err != nil {
 		return errors.Join(err, s.removeIfThere(tmp))
@@ -66,8 +67,11 @@ func (p *Partial) link(src *os.File) error {
 	if err := s.removeIfThere(tmp); err != nil {
 		return err
 	}
-	if err := s.syncDir(path.Dir(p.blob)); err != nil {
-		return errors.Join(err, s.removeIfThere(p.blob))
+	folders[path.Dir(blob)] = true
+	for folder := range folders {
+		if err := s.syncDir(folder); err != nil {
+			return errors.Join(err, s.removeIfThere(blob))
+		}
 	}
 	return nil
 }

@@ -33,6 +33,7 @@ var (
 	layer  = bytes.Repeat([]byte("0123456789abcdef"), 1000)
 	parked = bytes.Repeat([]byte("parked"), 1000)
 	layer5 = bytes.Repeat([]byte("fill of a sha512 blob"), 500)
+	sealed = bytes.Repeat([]byte("sealed"), 1000)
 )
 
 // child is the process that gets killed.
@@ -69,9 +70,10 @@ func child(dir string) int {
 
 // work does everything that changes the disk, saying what it has done.
 func work(s *disk.Store, say func(string)) error {
-	d := storetest.SHA256([]byte(manifest))
-	if err := s.Put(d, []byte(manifest)); err != nil {
-		return err
+	for _, text := range smalls() { // so many that they settle by one sync
+		if err := s.Put(storetest.SHA256([]byte(text)), []byte(text)); err != nil {
+			return err
+		}
 	}
 	say("put")
 	if err := fill(s, storetest.SHA256(layer), layer, "commit", say); err != nil {
@@ -83,6 +85,14 @@ func work(s *disk.Store, say func(string)) error {
 	if err := fill(s, storetest.SHA256(layer), layer, "again", say); err != nil {
 		return err
 	}
+	if err := seal(s, sealed); err != nil {
+		return err
+	}
+	say("sealed")
+	if err := settle(s); err != nil {
+		return err
+	}
+	say("settled")
 	p, err := s.Partial(storetest.SHA256(parked))
 	if err != nil {
 		return err
@@ -130,14 +140,41 @@ func fill(s *disk.Store, d v1.Hash, b []byte, name string, say func(string)) err
 	return nil
 }
 
+// seal fills a blob and seals it.
+func seal(s *disk.Store, b []byte) error {
+	p, err := s.Partial(storetest.SHA256(b))
+	if err != nil {
+		return err
+	}
+	if _, err = p.WriteAt(b, 0); err == nil {
+		err = p.Seal(int64(len(b)))
+	}
+	if err != nil {
+		return errors.Join(err, p.Discard())
+	}
+	return nil
+}
+
+// smalls are the contents that are put.
+func smalls() (all []string) {
+	for n := range 9 {
+		all = append(all, strings.Repeat(manifest, n+1))
+	}
+	return all
+}
+
 // whole are the blobs that may be there, with all their bytes.
 func whole() map[v1.Hash][]byte {
-	return map[v1.Hash][]byte{
-		storetest.SHA256([]byte(manifest)): []byte(manifest),
-		storetest.SHA256([]byte(settled)):  []byte(settled),
-		storetest.SHA256(layer):            layer,
-		storetest.SHA512(layer5):           layer5,
+	all := map[v1.Hash][]byte{
+		storetest.SHA256([]byte(settled)): []byte(settled),
+		storetest.SHA256(layer):           layer,
+		storetest.SHA512(layer5):          layer5,
+		storetest.SHA256(sealed):          sealed,
 	}
+	for _, text := range smalls() {
+		all[storetest.SHA256([]byte(text))] = []byte(text)
+	}
+	return all
 }
 
 func TestKilledAtAnyStepNothingPartialLooksWhole(t *testing.T) {
@@ -189,14 +226,17 @@ func checkAfterCrash(t *testing.T, when, dir string, said []string) {
 	if err != nil {
 		t.Errorf("%s: Walk: %v", when, err)
 	}
-	for word, d := range map[string]v1.Hash{
-		"put":       storetest.SHA256([]byte(manifest)),
-		"commit":    storetest.SHA256(layer),
-		"commit512": storetest.SHA512(layer5),
-	} {
+	must := map[v1.Hash]string{storetest.SHA256(layer): "commit", storetest.SHA512(layer5): "commit512", storetest.SHA256(sealed): "settled"}
+	for _, text := range smalls() {
+		must[storetest.SHA256([]byte(text))] = "put"
+	}
+	for d, word := range must {
 		if _, err := s.Stat(d); err != nil && slices.Contains(said, word) {
 			t.Errorf("%s: what was committed is lost: %v", when, err)
 		}
+	}
+	if slices.Contains(said, "sealed") {
+		checkSealed(t, when, s)
 	}
 	if _, err := s.Stat(storetest.SHA256([]byte(settled))); err == nil == slices.Contains(said, "removed") {
 		t.Errorf("%s: Stat of the settled blob: %v", when, err)
@@ -208,10 +248,30 @@ func checkAfterCrash(t *testing.T, when, dir string, said []string) {
 	checkClean(t, when, dir)
 }
 
+// checkSealed looks for content that was sealed: if it has not settled, a fill finds all of it.
+func checkSealed(t *testing.T, when string, s *disk.Store) {
+	t.Helper()
+	d := storetest.SHA256(sealed)
+	if _, err := s.Stat(d); err == nil {
+		return
+	}
+	p, err := s.Partial(d)
+	if err != nil {
+		t.Errorf("%s: Partial: %v", when, err)
+		return
+	}
+	if state, ok := p.Meta(); !ok || !slices.Equal(state.Have, [][2]int64{{0, int64(len(sealed))}}) {
+		t.Errorf("%s: what was sealed is lost: there is %v", when, state)
+	}
+	if err := p.Release(); err != nil {
+		t.Errorf("%s: Release: %v", when, err)
+	}
+}
+
 // checkPartials resumes what was left, as fills do.
 func checkPartials(t *testing.T, when string, s *disk.Store) {
 	t.Helper()
-	for _, b := range [][]byte{layer, parked} {
+	for _, b := range [][]byte{layer, parked, sealed} {
 		p, err := s.Partial(storetest.SHA256(b))
 		if err != nil {
 			t.Errorf("%s: Partial: %v", when, err)
@@ -279,7 +339,7 @@ func allSaid(err error) []string {
 	if err != nil {
 		return nil
 	}
-	return []string{"put", "commit", "commit512", "removed"}
+	return []string{"put", "commit", "commit512", "settled", "removed"}
 }
 
 // event is a step as the store took it.
@@ -299,7 +359,7 @@ func TestNamesAppearOnlyAfterTheirBytesAreSynced(t *testing.T) {
 	if err := work(s, func(string) { log = append(log, event{"done", ""}) }); err != nil {
 		t.Fatal(err)
 	}
-	var renames int
+	var renames, together int
 	for i, e := range log {
 		if e.step != disk.StepRename || !strings.HasPrefix(e.name, "blobs/") {
 			continue
@@ -309,14 +369,17 @@ func TestNamesAppearOnlyAfterTheirBytesAreSynced(t *testing.T) {
 			t.Errorf("rename to %s comes after a write that was not synced", e.name)
 		}
 		after := log[i+1:]
-		synced := slices.Index(after, event{disk.StepSyncDir, filepath.Dir(e.name)})
+		alone := slices.Index(after, event{disk.StepSyncDir, filepath.Dir(e.name)})
+		all := slices.Index(after, event{disk.StepSyncAll, "."})
 		done := slices.Index(after, event{"done", ""})
-		if synced < 0 || done < synced {
+		if all >= 0 && all < done {
+			together++
+		} else if alone < 0 || done < alone {
 			t.Errorf("commit of %s returned before its folder was synced", e.name)
 		}
 	}
-	if renames != 4 {
-		t.Errorf("saw %d renames to blobs, want 4", renames)
+	if renames != len(smalls())+4 || together != len(smalls())+1 {
+		t.Errorf("saw %d renames to blobs, %d of them synced by one call; want %d, and all that settles", renames, together, len(smalls())+4)
 	}
 }
 
@@ -387,7 +450,7 @@ func TestUnsyncedNameIsTakenBack(t *testing.T) {
 	if err := p.Discard(); err != nil {
 		t.Error(err)
 	}
-	if err := s.Put(d, layer); !errors.Is(err, syscall.EIO) {
+	if err := errors.Join(s.Put(d, layer), settle(s)); !errors.Is(err, syscall.EIO) {
 		t.Errorf("Put: %v, want %v", err, syscall.EIO)
 	}
 	// Nobody would index the blob, so that it would never be evicted.

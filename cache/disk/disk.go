@@ -11,17 +11,17 @@
 //	partial/<algorithm>-<hex>           a fill in progress or to be resumed
 //	partial/sha256-<random>@unnamed     content whose digest is not known yet; removed at Open
 //	partial/<algorithm>-<hex>.json      what that partial file holds, see [State]
+//	partial/<algorithm>-<hex>.<n>.whole content that is to be synced and named; see settle.go
 //	partial/*.tmp, partial/*.gone       on their way in and out; removed at Open
 //	forebay.lock                        held by the one process that uses the folder
 //
 // Every access goes through an [os.Root], so that a link in the folder never leads out of it.
 //
-// Lock order: Partial.mu, then Store.mu.
+// Lock order: Store.settling, then Partial.mu, then Store.mu.
 package disk
 
 import (
 	"bytes"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -31,12 +31,12 @@ import (
 	"path"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"go.uber.org/zap"
 
 	"forebay/internal/logkey"
-	"forebay/internal/sums"
 	"forebay/internal/wire"
 )
 
@@ -73,10 +73,15 @@ type Store struct {
 	lock  *os.File
 	log   *zap.Logger
 	fault Fault
+	puts  atomic.Int64 // so that no two files that are put have the same name
 
-	mu     sync.Mutex
-	inUse  map[part]bool   // guarded by mu; partial files that a Partial owns
-	shards map[string]bool // guarded by mu; folders below blobs/ known to exist and to be synced
+	settling sync.Mutex // one group at a time
+
+	mu             sync.Mutex
+	inUse          map[part]bool          // guarded by mu; partial files that a Partial owns
+	shards         map[string]bool        // guarded by mu; folders below blobs/ known to exist and to be synced
+	unsettled      map[v1.Hash]*unsettled // guarded by mu
+	unsettledBytes int64                  // guarded by mu
 }
 
 // Open makes the folder dir ready and locks it for this process. A folder that another
@@ -93,7 +98,7 @@ func Open(dir string, log *zap.Logger) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open store %q: %w", dir, err)
 	}
-	s := &Store{dir: dir, root: root, log: log, inUse: map[part]bool{}, shards: map[string]bool{}}
+	s := &Store{dir: dir, root: root, log: log, inUse: map[part]bool{}, shards: map[string]bool{}, unsettled: map[v1.Hash]*unsettled{}}
 	if err := s.prepare(); err != nil {
 		_ = s.Close()
 		return nil, fmt.Errorf("open store %q: %w", dir, err)
@@ -125,7 +130,10 @@ func (s *Store) prepare() (err error) {
 	if n > 0 {
 		s.log.Info("leftovers removed", logkey.Path(s.dir), logkey.Count(n))
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return s.takeUnsettled()
 }
 
 // removeLeftovers removes temporary files. Nobody else writes here while we hold the lock.
@@ -141,10 +149,11 @@ func (s *Store) removeLeftovers() (n int, err error) {
 	return n, err
 }
 
-// Close unlocks the folder. Files that were handed out stay open; every Partial should
-// have ended before.
+// Close settles and unlocks the folder. Files that were handed out stay open; every Partial
+// should have ended before.
 func (s *Store) Close() error {
-	err := s.root.Close()
+	_, err := s.Settle()
+	err = errors.Join(err, s.root.Close())
 	for _, f := range []*os.File{s.top, s.lock} {
 		if f != nil {
 			err = errors.Join(err, f.Close())
@@ -160,15 +169,26 @@ func (s *Store) Close() error {
 // The error is [fs.ErrNotExist] when there is no such blob, also when something that is
 // not a file has its name: a Commit puts the blob back in its place.
 func (s *Store) Blob(d v1.Hash) (*os.File, int64, error) {
-	name, err := blobName(d)
-	if err != nil {
-		return nil, 0, fmt.Errorf("open blob: %w", err)
-	}
-	f, info, err := s.openRegular(name, os.O_RDONLY)
+	f, info, err := s.openBlob(d)
 	if err != nil {
 		return nil, 0, fmt.Errorf("open blob %s: %w", d, err)
 	}
 	return f, info.Size(), nil
+}
+
+// openBlob opens content, which may not have settled.
+func (s *Store) openBlob(d v1.Hash) (*os.File, fs.FileInfo, error) {
+	name, err := blobName(d)
+	if err != nil {
+		return nil, nil, err
+	}
+	if u := s.unsettledOf(d); u != nil {
+		f, info, err := s.openRegular(u.name, os.O_RDONLY)
+		if !errors.Is(err, fs.ErrNotExist) {
+			return f, info, err
+		}
+	}
+	return s.openRegular(name, os.O_RDONLY)
 }
 
 // Stat returns the size of a committed blob, with the errors of Blob.
@@ -176,6 +196,9 @@ func (s *Store) Stat(d v1.Hash) (int64, error) {
 	name, err := blobName(d)
 	if err != nil {
 		return 0, fmt.Errorf("stat blob: %w", err)
+	}
+	if u := s.unsettledOf(d); u != nil {
+		return u.size, nil
 	}
 	info, err := s.root.Lstat(name)
 	if err != nil {
@@ -190,39 +213,15 @@ func (s *Store) Stat(d v1.Hash) (int64, error) {
 // Get returns the bytes of a committed blob of at most limit bytes, with the errors of Blob.
 // They are not checked against the digest.
 func (s *Store) Get(d v1.Hash, limit int64) ([]byte, error) {
-	name, err := blobName(d)
-	if err != nil {
-		return nil, fmt.Errorf("read blob: %w", err)
+	f, info, err := s.openBlob(d)
+	if err == nil {
+		defer f.Close()
+		var b []byte
+		if b, err = readLimited(f, info, limit); err == nil {
+			return b, nil
+		}
 	}
-	b, err := s.readSmall(name, limit)
-	if err != nil {
-		return nil, fmt.Errorf("read blob %s: %w", d, err)
-	}
-	return b, nil
-}
-
-// Put commits b under d. It is meant for small things such as manifests, and does nothing
-// when the same bytes are there already. The error is [ErrMismatch] when b does not have
-// the digest d.
-func (s *Store) Put(d v1.Hash, b []byte) error {
-	name, err := blobName(d)
-	if err != nil {
-		return fmt.Errorf("put blob: %w", err)
-	}
-	if got, err := sums.Of(d.Algorithm, b); err != nil || got != d {
-		return fmt.Errorf("put blob %s: %w: it has %s", d, ErrMismatch, got.Hex)
-	}
-	if s.holds(name, b) {
-		return nil
-	}
-	tmp := part{digest: d}.name() + "." + rand.Text() + tmpSuffix
-	if err := s.writeFile(tmp, b, true); err != nil {
-		return fmt.Errorf("put blob %s: %w", d, errors.Join(err, s.removeIfThere(tmp)))
-	}
-	if err := s.publish(tmp, name); err != nil {
-		return fmt.Errorf("put blob %s: %w", d, errors.Join(err, s.removeIfThere(tmp)))
-	}
-	return nil
+	return nil, fmt.Errorf("read blob %s: %w", d, err)
 }
 
 // Remove removes a committed blob. Removing what is not there is no error.
@@ -231,7 +230,7 @@ func (s *Store) Remove(d v1.Hash) error {
 	if err != nil {
 		return fmt.Errorf("remove blob: %w", err)
 	}
-	if err := s.removeIfThere(name); err != nil {
+	if err := errors.Join(s.removeUnsettled(d), s.removeIfThere(name)); err != nil {
 		return fmt.Errorf("remove blob %s: %w", d, err)
 	}
 	return nil
@@ -250,61 +249,6 @@ func (s *Store) holds(name string, b []byte) bool {
 	}
 	have, err := io.ReadAll(io.LimitReader(f, info.Size()+1))
 	return err == nil && bytes.Equal(have, b)
-}
-
-// publish renames the synced file tmp to a blob name for good. When the last step, the
-// sync of the folder, does not work, the blob is taken back: a caller that sees an error
-// does not index the blob, and an unindexed file would stay for ever.
-func (s *Store) publish(tmp, name string) error {
-	shard := path.Dir(name)
-	if err := s.chmod(tmp, blobMode); err != nil {
-		return err
-	}
-	if err := s.makeShard(shard); err != nil {
-		return err
-	}
-	if err := s.rename(tmp, name); err != nil {
-		// A folder has the name. An empty one is nobody's.
-		if info, lerr := s.root.Lstat(name); lerr != nil || !info.IsDir() || s.removeIfThere(name) != nil {
-			return err
-		}
-		if err := s.rename(tmp, name); err != nil {
-			return err
-		}
-	}
-	if err := s.syncDir(shard); err != nil {
-		return errors.Join(err, s.removeIfThere(name))
-	}
-	return nil
-}
-
-// makeShard makes the folder of a blob and syncs its entry in the parent.
-func (s *Store) makeShard(shard string) error {
-	s.mu.Lock()
-	known := s.shards[shard]
-	s.mu.Unlock()
-	if known {
-		// An operator may have removed empty folders. Lstat is cheap compared with the syncs.
-		if _, err := s.root.Lstat(shard); err == nil {
-			return nil
-		}
-	}
-	err := s.mkdir(shard)
-	if errors.Is(err, fs.ErrNotExist) { // somebody removed more than one folder
-		if err = s.root.MkdirAll(path.Dir(shard), dirMode); err == nil {
-			err = errors.Join(s.syncDir("."), s.syncDir(blobsDir), s.mkdir(shard))
-		}
-	}
-	if err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	if err := s.syncDir(path.Dir(shard)); err != nil {
-		return err
-	}
-	s.mu.Lock()
-	s.shards[shard] = true
-	s.mu.Unlock()
-	return nil
 }
 
 // openRegular opens name if it is a regular file itself, not by way of a link.

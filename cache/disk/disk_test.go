@@ -28,8 +28,20 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// adapter gives a Store the types of the conformance suite.
-type adapter struct{ *disk.Store }
+// adapter gives a Store the types of the conformance suite. With seals fills are sealed.
+type adapter struct {
+	*disk.Store
+	seals bool
+}
+
+func (a adapter) Put(d v1.Hash, b []byte) error {
+	return errors.Join(a.Store.Put(d, b), settle(a.Store))
+}
+
+func settle(s *disk.Store) error {
+	_, err := s.Settle()
+	return err
+}
 
 func (a adapter) Blob(d v1.Hash) (io.ReadSeekCloser, int64, error) {
 	f, n, err := a.Store.Blob(d)
@@ -44,10 +56,20 @@ func (a adapter) Partial(d v1.Hash) (storetest.Partial, error) {
 	if err != nil {
 		return nil, err
 	}
-	return partialAdapter{p}, nil
+	return partialAdapter{p, a}, nil
 }
 
-type partialAdapter struct{ *disk.Partial }
+type partialAdapter struct {
+	*disk.Partial
+	of adapter
+}
+
+func (a partialAdapter) Commit(size int64) error {
+	if !a.of.seals {
+		return a.Partial.Commit(size)
+	}
+	return errors.Join(a.Seal(size), settle(a.of.Store))
+}
 
 func (a partialAdapter) OpenReader() (io.ReadSeekCloser, error) {
 	f, err := a.Partial.OpenReader()
@@ -58,13 +80,17 @@ func (a partialAdapter) OpenReader() (io.ReadSeekCloser, error) {
 }
 
 func TestConformance(t *testing.T) {
-	storetest.TestStore(t, func(t *testing.T, dir string) storetest.Store {
-		s, err := disk.Open(dir, nil)
-		if err != nil {
-			t.Fatalf("Open: %v", err)
-		}
-		return adapter{s}
-	})
+	for name, seals := range map[string]bool{"committed": false, "sealed": true} {
+		t.Run(name, func(t *testing.T) {
+			storetest.TestStore(t, func(t *testing.T, dir string) storetest.Store {
+				s, err := disk.Open(dir, nil)
+				if err != nil {
+					t.Fatalf("Open: %v", err)
+				}
+				return adapter{s, seals}
+			})
+		})
+	}
 }
 
 func open(t testing.TB, dir string) *disk.Store {
@@ -88,7 +114,7 @@ func partialPath(dir string, d v1.Hash) string {
 func put(t testing.TB, s *disk.Store, content string) v1.Hash {
 	t.Helper()
 	d := storetest.SHA256([]byte(content))
-	if err := s.Put(d, []byte(content)); err != nil {
+	if err := errors.Join(s.Put(d, []byte(content)), settle(s)); err != nil {
 		t.Fatalf("Put: %v", err)
 	}
 	return d
@@ -247,7 +273,7 @@ func TestFolderInPlaceOfABlob(t *testing.T) {
 	if _, _, err := s.Blob(d); !errors.Is(err, disk.ErrForeign) {
 		t.Errorf("Blob: %v, want %v", err, disk.ErrForeign)
 	}
-	if err := s.Put(d, []byte("x")); err == nil {
+	if err := errors.Join(s.Put(d, []byte("x")), settle(s)); err == nil {
 		t.Error("Put over a folder works, want an error")
 	}
 	if left, err := os.ReadDir(filepath.Join(dir, "partial")); err != nil || len(left) > 0 {

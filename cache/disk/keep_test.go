@@ -74,6 +74,9 @@ func TestQuarantineTakesOnlyTheFileThatWasRead(t *testing.T) {
 		if err := s.Put(d, []byte("content")); err != nil {
 			t.Fatal(err)
 		}
+		if _, err := s.Settle(); err != nil {
+			t.Fatal(err)
+		}
 		f, _, err := s.Blob(d)
 		if err != nil {
 			t.Fatal(err)

@@ -44,17 +44,18 @@ type phase uint8
 
 const (
 	filling phase = iota
+	sealed        // whole, and to settle
 	committed
-	ended // discarded, released, or the commit was taken back
+	ended // discarded, released, or lost
 )
 
 // Partial is a blob that is being filled. Its owner must end it with exactly one successful
 // Commit, Discard or Release; later ends do nothing. All methods may be called concurrently.
 type Partial struct {
 	s    *Store
-	part        // which it is
-	name string // of the partial file
-	blob string // of the committed file
+	part         // which it is
+	name string  // of the partial file
+	as   v1.Hash // what it is committed as
 	file *os.File
 
 	mu      sync.Mutex
@@ -72,15 +73,14 @@ func (s *Store) Partial(d v1.Hash) (*Partial, error) { return s.PartialOf(d, "")
 // Different owners never see each other's bytes. The error is [ErrInUse] while another
 // Partial of d and owner lives.
 func (s *Store) PartialOf(d v1.Hash, owner string) (*Partial, error) {
-	blob, err := blobName(d)
-	if err != nil {
+	if _, err := blobName(d); err != nil {
 		return nil, fmt.Errorf("open partial blob: %w", err)
 	}
 	which := part{d, owner}
 	if !s.claim(which) {
 		return nil, fmt.Errorf("open partial blob %s: %w", d, ErrInUse)
 	}
-	p := &Partial{s: s, part: which, name: which.name(), blob: blob}
+	p := &Partial{s: s, part: which, name: which.name(), as: d}
 	if err := p.open(); err != nil {
 		s.unclaim(which)
 		return nil, fmt.Errorf("open partial blob %s: %w", d, err)
@@ -99,12 +99,11 @@ func (s *Store) Unnamed() (*Partial, error) {
 
 // CommitAs is [Partial.Commit] of a file from [Store.Unnamed], as the blob d.
 func (p *Partial) CommitAs(d v1.Hash, size int64) error {
-	blob, err := blobName(d)
-	if err != nil {
+	if _, err := blobName(d); err != nil {
 		return fmt.Errorf("commit blob: %w", err)
 	}
 	p.mu.Lock()
-	p.blob = blob
+	p.as = d
 	p.mu.Unlock()
 	return p.Commit(size)
 }
@@ -150,7 +149,7 @@ func (p *Partial) open() error {
 	if err := errors.Join(p.s.removeIfThere(p.metaName()), p.s.removeIfThere(p.name)); err != nil {
 		return err
 	}
-	p.file, err = p.s.create(p.name)
+	p.file, err = p.s.create(p.name, partialMode)
 	return err
 }
 
@@ -261,17 +260,16 @@ func (s *Store) replaceFile(name string, b []byte) error {
 // OpenReader opens the blob's file once more, with an offset of its own; the caller closes
 // it. It works while the blob is filled and after it was committed (until it is removed).
 func (p *Partial) OpenReader() (*os.File, error) {
-	p.mu.Lock() // so that Commit does not rename the file meanwhile
-	defer p.mu.Unlock()
-	name := p.name
-	switch p.phase {
-	case filling:
-	case committed:
-		name = p.blob
-	default:
+	p.mu.Lock()
+	at, as := p.phase, p.as
+	p.mu.Unlock()
+	if at == ended {
 		return nil, fmt.Errorf("read partial blob %s: %w", p.digest, fs.ErrClosed)
 	}
-	f, _, err := p.s.openRegular(name, os.O_RDONLY)
+	f, _, err := p.s.openRegular(p.name, os.O_RDONLY)
+	if errors.Is(err, fs.ErrNotExist) { // it was renamed
+		f, _, err = p.s.openBlob(as)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read partial blob %s: %w", p.digest, err)
 	}
@@ -287,22 +285,50 @@ func (p *Partial) OpenReader() (*os.File, error) {
 // works only if the error came before the file was renamed. An error of the sync is final,
 // since the kernel may have dropped the bytes and reports that once.
 func (p *Partial) Commit(size int64) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.phase == committed {
-		return nil
+	err := p.seal(size)
+	if err == nil {
+		u := &unsettled{digest: p.as, file: p.file, name: p.name, size: size, part: p, waited: true}
+		if err = p.s.settle([]*unsettled{u})[u]; err != nil {
+			p.unseal()
+		}
 	}
-	if err := p.commit(size); err != nil {
+	if err != nil && !errors.Is(err, errCommitted) {
 		return fmt.Errorf("commit blob %s: %w", p.digest, err)
 	}
 	return nil
 }
 
-func (p *Partial) commit(size int64) error {
-	if p.phase == ended {
-		return fs.ErrClosed
+// Seal is Commit, but that the blob survives a kill at once and a loss of power only when it has
+// settled. After an error the Partial still has to be ended; what is lost later ends by itself.
+func (p *Partial) Seal(size int64) error {
+	if err := p.seal(size); err != nil {
+		if errors.Is(err, errCommitted) {
+			return nil
+		}
+		return fmt.Errorf("seal blob %s: %w", p.digest, err)
 	}
-	if p.syncErr != nil {
+	// That it is whole is noted for a fill after a kill, which then fetches nothing. Without
+	// room for the note it is fetched again.
+	if b, err := json.Marshal(State{Size: size, Have: [][2]int64{{0, size}}}); err == nil {
+		_ = p.s.replaceFile(p.metaName(), b)
+	}
+	p.s.take(&unsettled{digest: p.digest, file: p.file, name: p.name, size: size, part: p})
+	return nil
+}
+
+// errCommitted: there is nothing more to do.
+var errCommitted = errors.New("is committed")
+
+// seal says that the file is whole.
+func (p *Partial) seal(size int64) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.phase == committed, p.phase == sealed:
+		return errCommitted
+	case p.phase == ended:
+		return fs.ErrClosed
+	case p.syncErr != nil:
 		return p.syncErr
 	}
 	info, err := p.file.Stat()
@@ -312,19 +338,31 @@ func (p *Partial) commit(size int64) error {
 	if info.Size() != size {
 		return fmt.Errorf("%w: the file has %d bytes, %d were verified", ErrMismatch, info.Size(), size)
 	}
-	if err := p.s.sync(p.file, p.name); err != nil {
-		p.syncErr = err
-		return err
-	}
-	if err := p.s.publish(p.name, p.blob); err != nil {
-		return err
-	}
-	p.phase = committed
-	p.s.unclaim(p.part)
-	// Neither failure can harm the blob; metadata without its file is swept.
-	_ = p.file.Close()
-	_ = p.s.removeIfThere(p.metaName())
+	p.phase = sealed
 	return nil
+}
+
+func (p *Partial) unseal() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.phase = filling
+}
+
+func (p *Partial) failedSync(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.syncErr = err
+}
+
+// hasSettled ends a sealed Partial, whose file is closed.
+func (p *Partial) hasSettled(well bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.phase = ended; well {
+		p.phase = committed
+	}
+	_ = p.s.removeIfThere(p.metaName()) // metadata without its file is swept
+	p.s.unclaim(p.part)
 }
 
 // Discard closes and removes the partial file. After a Commit it does nothing.

@@ -22,6 +22,7 @@ const (
 	StepMkdir    Step = "mkdir"
 	StepRename   Step = "rename"
 	StepSyncDir  Step = "syncdir"
+	StepSyncAll  Step = "syncall"
 	StepRemove   Step = "remove"
 )
 
@@ -44,11 +45,11 @@ func (s *Store) before(step Step, name string) error {
 }
 
 // create opens a new file for reading and writing. It is an error if the name is taken.
-func (s *Store) create(name string) (*os.File, error) {
+func (s *Store) create(name string, mode fs.FileMode) (*os.File, error) {
 	if err := s.before(StepCreate, name); err != nil {
 		return nil, err
 	}
-	return s.root.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, partialMode)
+	return s.root.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, mode)
 }
 
 func (s *Store) writeAt(f *os.File, name string, b []byte, off int64) (int, error) {
@@ -71,6 +72,23 @@ func (s *Store) sync(f *os.File, name string) error {
 		return err
 	}
 	return fdatasync(f)
+}
+
+// syncAll makes all that was written and named before survive a loss of power, if the file
+// system lets that be done by one call. Of files that it could not write only wasSynced tells.
+func (s *Store) syncAll() error {
+	if err := s.before(StepSyncAll, "."); err != nil {
+		return err
+	}
+	return syncFileSystem(s.top)
+}
+
+// wasSynced returns why the bytes of f did not survive a syncAll, or nil.
+func (s *Store) wasSynced(f *os.File, name string) error {
+	if err := s.before(StepSync, name); err != nil {
+		return err
+	}
+	return writeBackError(f)
 }
 
 func (s *Store) chmod(name string, mode fs.FileMode) error {
@@ -120,7 +138,7 @@ func (s *Store) syncDir(name string) error {
 
 // writeFile writes a new file, synced if durable.
 func (s *Store) writeFile(name string, b []byte, durable bool) error {
-	f, err := s.create(name)
+	f, err := s.create(name, partialMode)
 	if err != nil {
 		return err
 	}
@@ -138,8 +156,13 @@ func (s *Store) readSmall(name string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
+	return readLimited(f, info, limit)
+}
+
+// readLimited reads an open file of at most limit bytes.
+func readLimited(f *os.File, info fs.FileInfo, limit int64) ([]byte, error) {
 	if info.Size() > limit {
-		return nil, fmt.Errorf("%q has %d bytes, at most %d are read", name, info.Size(), limit)
+		return nil, fmt.Errorf("%q has %d bytes, at most %d are read", f.Name(), info.Size(), limit)
 	}
 	return io.ReadAll(io.LimitReader(f, limit))
 }

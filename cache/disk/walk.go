@@ -230,7 +230,7 @@ func (s *Store) Free() (free, total uint64, err error) {
 }
 
 // OtherBytes returns the space that the disk has given to all below the folder that is
-// neither a committed blob nor a partial file in use: index, journal, parked fills. What cannot be
+// neither a blob nor a partial file in use: index, journal, parked fills. What cannot be
 // read, such as the lost+found of a file system, is not counted; the error names it.
 func (s *Store) OtherBytes() (int64, error) {
 	var n int64
@@ -239,7 +239,7 @@ func (s *Store) OtherBytes() (int64, error) {
 		if err == nil && name == blobsDir {
 			return fs.SkipDir
 		}
-		if err == nil && e.Type().IsRegular() && !s.usedPartial(name) {
+		if err == nil && e.Type().IsRegular() && !s.usedPartial(name) && !(path.Dir(name) == partialDir && strings.HasSuffix(name, wholeSuffix)) {
 			var info fs.FileInfo
 			if info, err = e.Info(); err == nil {
 				n += allocated(info)
