@@ -20,10 +20,6 @@ import (
 	"forebay/internal/tracing"
 )
 
-// smallBlob is the size up to which a blob is verified whole before its first byte goes
-// out, so that its failure is a status and not a short body.
-const smallBlob = 1 << 20
-
 // Blob is a blob opened for one reader, who must call Close. It is complete on disk
 // (File is not nil) or still arriving (use Send).
 type Blob struct {
@@ -177,7 +173,7 @@ func (c *Cache) runningBlob(ctx context.Context, o *origin, repo Repo, d v1.Hash
 // of no use.
 func (c *Cache) missingBlob(ctx context.Context, o *origin, repo Repo, d v1.Hash, right, claimed, asked bool) (*Blob, error) {
 	_, stored := c.store.BucketSize(d)
-	stored = stored && right
+	stored = right && (stored || o.Offline && c.store.Disk.HasWholeOf(d, o.Trust))
 	if o.Offline && !stored {
 		return nil, c.offlineMiss(ctx, repo, "", d, true)
 	}
@@ -209,7 +205,7 @@ func (c *Cache) ready(ctx context.Context, repo Repo, h *fill.Holder, res Result
 			h.LetGo()
 		}
 	}()
-	size, err := h.Ready(ctx, smallBlob)
+	size, err := h.Ready(ctx, fill.Small)
 	if said, ok := c.claimed(repo, index.Blob, h.Digest); err == nil && res == Joined && h.Repo != repo &&
 		ok && size >= 0 && said.Size >= 0 && said.Size != size && !c.store.Linked(repo, index.Blob, h.Digest) {
 		err = &pull.Error{Kind: pull.Invalid, Upstream: repo.Upstream, Op: "get blob " + repo.Name + "@" + h.Digest.String(),

@@ -101,6 +101,7 @@ type Cache struct {
 	wg   sync.WaitGroup // fills and upstream calls
 
 	fills  *fill.Set
+	memory *fill.Memory
 	calls  calls
 	known  known
 	limits *allowance.Clients
@@ -140,6 +141,8 @@ type counts struct {
 }
 
 const (
+	// fillMemory is what small blobs may take, all together, until they are kept and sent.
+	fillMemory = 16 << 20
 	// tagEntries bounds the tags in memory; each takes a few hundred bytes.
 	tagEntries = 16384
 	// troubleFor is how long the manifests of a repository whose fill failed answer 503
@@ -172,7 +175,7 @@ func Open(o Options) (*Cache, error) {
 	c := &Cache{
 		opts: o, log: kept.Log, store: kept, ctx: ctx, stop: stop, bucketLane: lane.New(bucketLanes),
 	}
-	c.fills = fill.NewSet(&c.wg)
+	c.fills, c.memory = fill.NewSet(&c.wg), fill.NewMemory(fillMemory)
 	c.calls = calls{
 		resolves:  callsOf[resolved](c),
 		manifests: callsOf[*Manifest](c),

@@ -16,6 +16,7 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"forebay/cache/fill"
 	"forebay/cache/store"
 	"forebay/internal/pull"
 	"forebay/test/cachetest"
@@ -330,7 +331,7 @@ func TestRottenBlobIsNeverServedWhole(t *testing.T) {
 			if err == nil && !bytes.Equal(got, s.Data) {
 				t.Fatalf("first reader got %d wrong bytes and no error", len(got))
 			}
-			if size <= smallBlob && err != nil {
+			if size <= fill.Small && err != nil {
 				t.Errorf("small blob = %v, want it fetched again at once", err)
 			}
 			got, err = readBlob(t.Context(), c, hub, d)

@@ -212,6 +212,7 @@ func TestStoreThatRefusesIsToldAsDegradedUntilItTakesAgain(t *testing.T) {
 	}
 	c.store.Disk.SetFault(nil)
 	serve("d")
+	settle(t, c)
 	wantKinds(t, told, "of a disk with room again", event.Recovered)
 	if list := c.store.Troubles(); len(list) != 0 {
 		t.Errorf("Troubles = %+v after it took something, want none", list)

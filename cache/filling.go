@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"os"
 	"sync/atomic"
 	"time"
 
@@ -53,9 +52,9 @@ func (s source) open(ctx context.Context, d v1.Hash, off, end int64) (*pull.Body
 		if body, err := s.bucket.open(ctx, d, off, end); body != nil || err != nil {
 			return body, err
 		}
-		if s.origin.Offline {
-			return nil, offlineError(s.repo)
-		}
+	}
+	if s.origin.Offline {
+		return nil, offlineError(s.repo)
 	}
 	return s.origin.Upstream.OpenBlob(pull.WithHops(ctx, s.hops), s.repo.Name, d, off, end)
 }
@@ -101,7 +100,7 @@ func (c *Cache) joinFill(ctx context.Context, from source, d v1.Hash, proven, ow
 // newFill makes the fill of d, which run runs to its end.
 func (c *Cache) newFill(ctx context.Context, from source, d v1.Hash) (f *fill.Fill, run func(), res Result, err error) {
 	o := fill.Options{
-		Digest: d, Domain: from.origin.Trust, Parallel: from.origin.Parallel, SizeGuess: -1, Room: c.store.Room, MaxBytes: c.store.MaxBytes(),
+		Digest: d, Domain: from.origin.Trust, Parallel: from.origin.Parallel, SizeGuess: -1, Room: c.store.Room, Memory: c.memory, MaxBytes: c.store.MaxBytes(),
 		Partial:         func() (*disk.Partial, error) { return c.store.Disk.PartialOf(d, from.origin.Trust) },
 		Resumes:         c.store.Disk.HasPartialOf(d, from.origin.Trust),
 		CancelAbandoned: c.opts.CancelAbandoned, Counts: &c.counts.fills, Log: c.log,
@@ -152,9 +151,16 @@ type fillOwner struct {
 	digest v1.Hash
 }
 
-// Commit makes a verified blob part of the store: synced and renamed, then indexed.
-func (o fillOwner) Commit(repos []Repo, part *disk.Partial, file *os.File, size int64) error {
-	err := o.c.store.CommitBlob(part, file, size, repos...)
+// Admit waits while too much is not on the disk yet.
+func (o fillOwner) Admit() { o.c.store.Admit() }
+
+// Keep makes a verified blob part of the store.
+func (o fillOwner) Keep(repos []Repo, c fill.Content) (err error) {
+	if c.Part == nil {
+		err = o.c.store.KeepBytes(o.digest, c.Bytes, repos...)
+	} else {
+		err = o.c.store.KeepFile(c.Part, c.File, c.Size, repos...)
+	}
 	if err == nil {
 		for _, repo := range repos {
 			o.c.known.wrong.remove(blobKey(repo, o.digest))

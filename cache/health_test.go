@@ -83,6 +83,7 @@ func TestClientsAreServedWhileTheDiskFails(t *testing.T) {
 // checkCounts compares what the index counts with the files.
 func checkCounts(t *testing.T, c *Cache) {
 	t.Helper()
+	settle(t, c)
 	u, err := c.store.Disk.Usage()
 	if err != nil {
 		t.Fatal(err)

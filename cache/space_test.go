@@ -95,6 +95,7 @@ func TestFolderStaysWithinItsBound(t *testing.T) {
 	if n := c.store.Figures().EvictedBlobs; n == 0 || worst < most/2 {
 		t.Errorf("%d evicted with at most %d bytes kept, want a full folder", n, worst)
 	}
+	settle(t, c)
 	_, before := c.store.Room.Counted()
 	closeCache(t, c)
 	// After a restart the same is known to be kept.

@@ -322,6 +322,7 @@ func TestHungUpRequestsLeaveNothingBehind(t *testing.T) {
 		if _, err := readBlob(t.Context(), c, hub, d); err != nil {
 			t.Fatal(err)
 		}
+		settle(t, c)
 		ctx, hangUp := context.WithCancel(pull.WithClient(t.Context(), "10.0.0.66"))
 		var all sync.WaitGroup
 		for i := range 10_000 {

@@ -230,7 +230,11 @@ func (s *Store) Remove(d v1.Hash) error {
 	if err != nil {
 		return fmt.Errorf("remove blob: %w", err)
 	}
-	if err := errors.Join(s.removeUnsettled(d), s.removeIfThere(name)); err != nil {
+	fills, err := s.removeUnsettled(d)
+	if err = errors.Join(err, s.removeIfThere(name)); fills {
+		_, _ = s.Settle() // gives its partial file back; what is lost of others is told of at their next use
+	}
+	if err != nil {
 		return fmt.Errorf("remove blob %s: %w", d, err)
 	}
 	return nil

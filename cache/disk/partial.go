@@ -120,6 +120,17 @@ func (s *Store) HasPartialOf(d v1.Hash, owner string) bool {
 	return err == nil
 }
 
+// HasWholeOf reports whether a fill of d by owner left all of the blob, as after a kill that came
+// before it had settled.
+func (s *Store) HasWholeOf(d v1.Hash, owner string) bool {
+	if _, err := blobName(d); err != nil {
+		return false
+	}
+	p := &Partial{s: s, name: part{d, owner}.name()}
+	state, err := p.readMeta()
+	return err == nil && state.Size >= 0 && len(state.Have) == 1 && state.Have[0] == [2]int64{0, state.Size}
+}
+
 func (s *Store) claim(p part) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -280,8 +280,9 @@ func (s *Store) isRemoved(u *unsettled) bool {
 }
 
 // removeUnsettled removes content that has not settled. What is settling just now loses its
-// file, or has the name already that its caller removes after this.
-func (s *Store) removeUnsettled(d v1.Hash) error {
+// file, or has the name already that its caller removes after this. fills is whether the file is
+// one of a fill, which is in use until a settling is over.
+func (s *Store) removeUnsettled(d v1.Hash) (fills bool, err error) {
 	s.mu.Lock()
 	u := s.unsettled[d]
 	if u != nil {
@@ -289,9 +290,9 @@ func (s *Store) removeUnsettled(d v1.Hash) error {
 	}
 	s.mu.Unlock()
 	if u == nil {
-		return nil
+		return false, nil
 	}
-	return s.removeIfThere(u.name)
+	return u.part != nil, s.removeIfThere(u.name)
 }
 
 // takeUnsettled takes in what was put before a kill and had not settled. A loss of power may

@@ -57,6 +57,10 @@ const (
 	// flushEvery is how many bytes are written before the kernel is told to write them
 	// back, so that the sync before the commit finds little to do.
 	flushEvery = 8 << 20
+	// Small is up to how many bytes a blob arrives in memory, if there is room for it. It is
+	// verified whole before its first byte goes out, so that its failure is a status and not a
+	// short body.
+	Small = 1 << 20
 	// saveEvery is how often the state of a partial fill is noted: what a killed process
 	// may lose of it.
 	saveEvery = 500 * time.Millisecond
@@ -87,17 +91,31 @@ type Options struct {
 	MaxBytes  int64 // larger blobs are not kept; 0 means no limit
 	// Room is where what is written is reserved; nil means without bounds.
 	Room *store.Room
+	// Memory is where what is small arrives; nil means in files, like all else.
+	Memory *Memory
 	// CancelAbandoned ends the fill when nobody holds it any more.
 	CancelAbandoned bool
 	Counts          *Counts     // nil when nobody counts
 	Log             *zap.Logger // nil means no logging
 }
 
-// Owner is told how a fill went before its readers are.
+// Content is a verified blob: in a partial file, or in memory.
+type Content struct {
+	Part  *disk.Partial // nil for one in memory
+	File  *os.File      // of Part, as it was verified
+	Bytes []byte
+	Size  int64
+}
+
+// Owner is told how a fill went.
 type Owner interface {
-	// Commit makes the verified blob part of the store, before its last bytes go out, for the
-	// repositories that have proven that they hold it. It calls part.Commit, which closes file.
-	Commit(repos []store.Repo, part *disk.Partial, file *os.File, size int64) error
+	// Admit waits, before its readers get the last byte of a verified blob, as long as so many
+	// others are not on the disk yet that no more should be given out.
+	Admit()
+	// Keep makes a verified blob part of the store, for the repositories that have proven that
+	// they hold it. Its readers have got it all by then. A Part must be sealed or committed, which
+	// takes File over.
+	Keep(repos []store.Repo, c Content) error
 	// Failed learns why there is no blob by the source of a repository: because of that, or of
 	// our own disk, or of what came. gave is whether any of what came was its.
 	Failed(repo store.Repo, gave bool, err error)
@@ -114,7 +132,8 @@ type download struct {
 	reserving sync.Mutex
 	reserved  int64 // bytes; guarded by reserving until the workers have ended
 	results   chan result
-	fruitless int // attempts in a row without progress
+	readBack  chan error // how reading back what came before its turn ended
+	fruitless int        // attempts in a row without progress
 	pausing   bool
 	resume    <-chan time.Time
 	saved     [][2]int64 // ranges noted last
@@ -140,8 +159,8 @@ func newDownload(o Options, s sizing) (*download, error) {
 		return nil, err
 	}
 	o.Parallel = max(o.Parallel, 1)
-	d := &download{Fill: f, opts: o, sizing: s, results: make(chan result)}
-	f.mismatched, f.connections.near, f.reopen = o.Owner.Mismatched, s.near, d.openReader
+	d := &download{Fill: f, opts: o, sizing: s, results: make(chan result), readBack: make(chan error)}
+	f.mismatched, f.connections.near, f.reopen, f.memory = o.Owner.Mismatched, s.near, d.openReader, o.Memory
 	return d, nil
 }
 
@@ -152,22 +171,28 @@ func (t *download) run(ctx context.Context) error {
 	if t.opts.Resumes {
 		t.preparing.Do(t.prepare) // what is there decides what is asked for
 	}
-	verdict := make(chan error, 1)
-	running.Go(func() { verdict <- t.follow(ctx) })
-	err := t.fetch(ctx, &running, verdict)
+	err := t.fetch(ctx, &running)
 	stop()
 	running.Wait()
 	t.finish(err)
 	if t.opts.Room != nil {
 		t.opts.Room.Release(t.reserved)
 	}
-	t.counts.ended(t.err)
-	return t.err
+	t.counts.ended(cmp.Or(t.err, t.lost))
+	return cmp.Or(t.err, t.lost)
 }
 
-// prepare opens the partial file and takes over what an earlier fill left.
+// prepare makes the place for what comes: memory, or the partial file with what an earlier fill
+// left.
 func (t *download) prepare() {
 	defer close(t.ready)
+	t.mu.Lock()
+	size := t.size
+	t.mu.Unlock()
+	if size >= 0 && size <= Small && !t.opts.Resumes && t.opts.Memory.take(size) {
+		t.mem = make([]byte, size)
+		return
+	}
 	part, err := t.opts.Partial()
 	if err != nil {
 		t.partErr = fmt.Errorf("%w: %w", store.ErrUnkept, err)
@@ -183,29 +208,42 @@ func (t *download) prepare() {
 	}
 }
 
-// openReader opens the partial file for one reader, once it is there.
+// openReader opens the partial file for one reader, once it is there. Of what is in memory there
+// is none.
 func (t *download) openReader() (*os.File, error) {
 	<-t.ready
-	if t.partErr != nil {
+	if t.partErr != nil || t.mem != nil {
 		return nil, t.partErr
 	}
 	return t.part.OpenReader()
 }
 
-// fetch starts workers until the hasher has spoken or nothing more can be got.
-func (t *download) fetch(ctx context.Context, running *sync.WaitGroup, verdict <-chan error) error {
+// fetch starts workers until the blob is whole or nothing more can be got.
+func (t *download) fetch(ctx context.Context, running *sync.WaitGroup) error {
 	tick := time.NewTicker(saveEvery)
 	defer tick.Stop()
-	for {
+	for reading := false; ; {
+		if whole, err := t.judge(); whole {
+			return t.over(err)
+		}
 		if !t.pausing {
 			t.start(ctx, running)
 		}
+		if !reading && t.isBehind() {
+			reading = true
+			running.Go(func() {
+				err := t.catchUp(ctx)
+				select {
+				case t.readBack <- err:
+				case <-ctx.Done():
+				}
+			})
+		}
 		select {
-		case err := <-verdict:
-			t.mu.Lock()
-			t.ending = failing(err)
-			t.mu.Unlock()
-			return err
+		case err := <-t.readBack:
+			if reading = false; err != nil {
+				return t.over(err)
+			}
 		case r := <-t.results:
 			if err := t.take(r); err != nil {
 				return err
@@ -222,6 +260,20 @@ func (t *download) fetch(ctx context.Context, running *sync.WaitGroup, verdict <
 			return store.ErrClosed
 		}
 	}
+}
+
+// over says what a fill has come to, so that nobody comes to what ends without the blob.
+func (t *download) over(err error) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.ending = failing(err)
+	return err
+}
+
+func (t *download) isBehind() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.behind()
 }
 
 // start opens as many connections as the plan has work for.
@@ -303,9 +355,9 @@ func final(err error) error {
 // save notes the state of the partial fill for a restart, if it has changed.
 func (t *download) save() {
 	t.mu.Lock()
-	if len(t.have) == 0 {
+	if len(t.have) == 0 || t.mem != nil {
 		t.mu.Unlock()
-		return // there may be no file yet
+		return // there may be no file yet, or there is none
 	}
 	s := disk.State{Size: t.size, Have: slices.Clone([][2]int64(t.have))}
 	t.mu.Unlock()
@@ -318,20 +370,17 @@ func (t *download) save() {
 	}
 }
 
-// finish commits, keeps or drops the partial file, then ends the fill.
+// finish keeps or drops what came, and ends the fill.
 func (t *download) finish(err error) {
 	t.preparing.Do(func() { // nothing has come, and readers must not wait for a file
 		t.partErr = fs.ErrClosed
 		close(t.ready)
 	})
 	if err == nil {
-		if err = t.opts.Owner.Commit(t.proven(), t.part, t.file, t.size); err == nil {
-			t.tellFailed(nil)
-			t.end(nil)
-			return
-		}
-		t.log.Error("blob not kept", logkey.Digest(t.Digest), logkey.Err(err))
-		err = fmt.Errorf("%w: %w", store.ErrUnkept, err)
+		t.opts.Owner.Admit()
+		t.settled(nil)
+		t.keep()
+		return
 	}
 	switch {
 	case errors.Is(err, sums.ErrMismatch):
@@ -350,7 +399,32 @@ func (t *download) finish(err error) {
 		}
 	}
 	t.tellFailed(err)
+	t.settled(err)
+	t.end(nil)
+	t.giveBack()
+}
+
+// keep makes the verified blob part of the store.
+func (t *download) keep() {
+	err := t.opts.Owner.Keep(t.proven(), Content{Part: t.part, File: t.file, Bytes: t.mem, Size: t.size})
+	if err != nil {
+		t.log.Error("blob not kept", logkey.Digest(t.Digest), logkey.Err(err))
+		err = fmt.Errorf("%w: %w", store.ErrUnkept, err)
+		defer t.drop() // readers have what they need
+	}
+	t.tellFailed(err)
 	t.end(err)
+	t.giveBack()
+}
+
+// giveBack gives the memory of a fill that has ended back, once nobody reads it.
+func (f *Fill) giveBack() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.ended && f.holders == 0 && f.mem != nil && f.memory != nil {
+		f.memory.give(int64(len(f.mem)))
+		f.memory = nil
+	}
 }
 
 // proven returns the repositories that may have the blob.

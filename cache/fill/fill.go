@@ -6,9 +6,12 @@
 //
 // A fill is in one of these states, and never goes back:
 //
-//	waiting ──▶ arriving ──▶ verified   the digest is right and the blob is kept
+//	waiting ──▶ arriving ──▶ verified   the digest is right: readers get all of it
 //	   │           ├───────▶ unkept     our disk refused it: readers are served past it
 //	   └───────────┴───────▶ failed     readers get what is there, and end short
+//
+// A verified one is kept after its readers have got its last byte, and goes on until then: who
+// comes in between finds it. What is small arrives in memory, all else in a partial file.
 //
 // Waiting ends with the first answer of a source, of which there may be several: the same blob
 // of different repositories, each with its readers. When one fails the next goes on, and only
@@ -19,6 +22,7 @@
 package fill
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -53,14 +57,15 @@ type state uint8
 const (
 	waiting state = iota
 	arriving
-	verified // from here on the fill has ended
+	verified // from here on nothing more arrives
 	unkept
 	failed
 )
 
 // Fill is one blob on its way to the disk, or a kept one that is being verified. Workers
-// write ranges of it, one hasher follows the contiguous prefix, and readers follow at their
-// own pace through files of their own.
+// write ranges of it. Whoever has the bytes that follow what is hashed in hand hashes them;
+// what came before its turn is read back. Readers follow at their own pace, through files of
+// their own.
 type Fill struct {
 	Digest v1.Hash
 	Domain string     // within which readers share it; "" while a kept file is only verified
@@ -73,18 +78,22 @@ type Fill struct {
 	// mismatched is told of wrong content that was passed through; nil when nobody counts.
 	mismatched func(store.Repo, error)
 
-	target      // what it writes to and its readers read from
+	target              // what it writes to and its readers read from
+	memory      *Memory // that mem is of, until it is given back; guarded by mu
 	done        chan struct{}
 	kick        chan struct{} // capacity 1: a reader wants bytes that nobody is fetching
 	connections connections   // guarded by mu
 
 	mu      sync.Mutex
 	state   state
-	err     error     // why it is unkept or failed
-	size    int64     // -1 while unknown
-	have    spans     // ranges written to the file
-	hashed  int64     // length of the prefix in sum
-	sum     hash.Hash // used by the hasher alone until the fill has ended
+	err     error // why it is unkept or failed
+	ended   bool  // done is closed
+	lost    error // why a verified one was not kept
+	size    int64 // -1 while unknown
+	have    spans // ranges written to the file
+	hashed  int64 // length of the prefix in sum
+	hashing bool  // somebody uses sum, who is the only one then
+	sum     hash.Hash
 	readers map[*reader]struct{}
 	sources []*source // to be asked in this order; not empty
 	attempt *attempt  // at the first answer; nil when none is going on
@@ -94,11 +103,12 @@ type Fill struct {
 	changed signal
 }
 
-// target is the file of a fill.
+// target is where a fill goes: memory, or a file.
 type target struct {
+	mem     []byte        // as long as the blob; nil for a file. Set before ready is closed
 	part    *disk.Partial // nil when a kept file is verified, and before ready is closed
 	file    *os.File      // what workers write and the hasher reads; owned by the fill
-	ready   chan struct{} // closed when part and file are there, or partErr
+	ready   chan struct{} // closed when mem, or part and file are there, or partErr
 	partErr error         // why there is no part
 	reopen  func() (*os.File, error)
 }
@@ -145,14 +155,15 @@ func (f *Fill) Done() <-chan struct{} { return f.done }
 func (f *Fill) State() (size int64, ended bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.size, f.state >= verified, f.err
+	return f.size, f.ended, f.err
 }
 
-// Arrived returns how many bytes are there, and how the fill ended if it has.
+// Arrived returns how many bytes are there, and why the blob is not kept, if the fill has ended
+// so.
 func (f *Fill) Arrived() (int64, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.have.total(), f.err
+	return f.have.total(), cmp.Or(f.err, f.lost)
 }
 
 // Ending reports whether the fill ends, or has ended, without the blob.
@@ -194,9 +205,11 @@ func (f *Fill) setSize(size, most int64) error {
 	return nil
 }
 
-// end finishes the fill: err nil means verified and kept. It is called once.
-func (f *Fill) end(err error) {
+// settled says how the fill came out: err nil means verified. It is called once, and tells those
+// who wait.
+func (f *Fill) settled(err error) {
 	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.setArriving()
 	f.err = err
 	switch {
@@ -209,6 +222,12 @@ func (f *Fill) end(err error) {
 	}
 	f.changed.all()
 	f.changed.stop()
+}
+
+// end ends the fill after settled; lost is why a verified blob was not kept.
+func (f *Fill) end(lost error) {
+	f.mu.Lock()
+	f.ended, f.lost = true, lost
 	f.mu.Unlock()
 	close(f.done)
 }
@@ -247,5 +266,5 @@ func (f *Fill) Status() (s Status, running bool) {
 			s.Waiting++
 		}
 	}
-	return s, f.state < verified
+	return s, !f.ended
 }

@@ -48,11 +48,11 @@ type rigOptions struct {
 // keeper commits and remembers nothing.
 type keeper struct{}
 
-func (keeper) Commit(_ []store.Repo, part *disk.Partial, _ *os.File, size int64) error {
-	return part.Commit(size)
-}
-func (keeper) Failed(store.Repo, bool, error) {}
-func (keeper) Mismatched(store.Repo, error)   {}
+func (keeper) Admit() {}
+
+func (keeper) Keep(_ []store.Repo, c Content) error { return c.Part.Commit(c.Size) }
+func (keeper) Failed(store.Repo, bool, error)       {}
+func (keeper) Mismatched(store.Repo, error)         {}
 
 func startRig(t *testing.T, s *cachetest.Script, d v1.Hash, o rigOptions) *rig {
 	t.Helper()

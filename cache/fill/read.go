@@ -37,10 +37,11 @@ func (f *Holder) Send(ctx context.Context, w io.Writer, off, end int64) (n int64
 		return 0, err
 	case past:
 		return f.pass(ctx, w, nil, off, end)
-	}
-	defer file.Close()
-	if _, err := file.Seek(off, io.SeekStart); err != nil {
-		return 0, fmt.Errorf("read blob %s: %w", f.Digest, err)
+	case file != nil:
+		defer file.Close()
+		if _, err := file.Seek(off, io.SeekStart); err != nil {
+			return 0, fmt.Errorf("read blob %s: %w", f.Digest, err)
+		}
 	}
 	r := f.addReader()
 	defer f.removeReader(r)
@@ -53,9 +54,7 @@ func (f *Holder) Send(ctx context.Context, w io.Writer, off, end int64) (n int64
 		if err != nil || until == pos {
 			return pos - off, err // an error, or the blob's end
 		}
-		// CopyN hands the file itself to w, so that the kernel copies it. It must not
-		// see more than what is there: sendfile does not wait for a growing file.
-		m, err := io.CopyN(w, file, min(until, end)-pos)
+		m, err := f.copyTo(w, file, pos, min(until, end))
 		pos += m
 		if err != nil {
 			return pos - off, fmt.Errorf("send blob %s: %w", f.Digest, err)
@@ -64,11 +63,26 @@ func (f *Holder) Send(ctx context.Context, w io.Writer, off, end int64) (n int64
 	return end - off, nil
 }
 
-// openFile opens the file for one reader. past is whether there is none and the blob is to
+// copyTo writes the bytes [pos, until), which are there, to w. file is at pos, and nil for what is
+// in memory.
+func (f *Fill) copyTo(w io.Writer, file *os.File, pos, until int64) (int64, error) {
+	if file == nil {
+		n, err := w.Write(f.mem[pos:until])
+		return int64(n), err
+	}
+	// CopyN hands the file itself to w, so that the kernel copies it. It must not see more than
+	// what is there: sendfile does not wait for a growing file.
+	return io.CopyN(w, file, until-pos)
+}
+
+// openFile opens the file for one reader, nil for what is in memory. past is whether there is none and the blob is to
 // be sent past the disk: that did not keep it or does not give it, or it was evicted or
 // purged since the reader came.
 func (f *Fill) openFile(ctx context.Context) (file *os.File, past bool, err error) {
 	file, err = f.reopen()
+	if err == nil {
+		return file, false, nil
+	}
 	if errors.Is(err, store.ErrUnkept) || store.CauseOf(err) != "" || errors.Is(err, fs.ErrClosed) {
 		select {
 		case <-f.done: // it ends for the same reason, has failed, or there are descriptors then

@@ -93,6 +93,7 @@ func (h *Holder) LetGo() {
 	h.holders--
 	h.mu.Unlock()
 	h.nudge()
+	h.giveBack()
 }
 
 // Ready waits until the blob's first answer is in and the holder may have it, and for a blob

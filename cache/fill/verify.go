@@ -12,55 +12,65 @@ import (
 	"forebay/internal/sums"
 )
 
-// follow hashes the contiguous prefix as it grows and returns nil when the whole blob has
-// the right digest, sums.ErrMismatch when it has not. It is the only one that uses sum.
-func (f *Fill) follow(ctx context.Context) error {
-	block := (*[]byte)(nil)
-	defer func() {
-		if block != nil {
-			buffers.Put(block)
-		}
-	}()
-	for {
-		until, whole, err := f.awaitPrefix(ctx)
-		if err != nil {
-			return err
-		}
-		if whole {
-			return sums.CheckHash(f.Digest, f.sum)
-		}
-		if block == nil { // not before something has come: many may wait for that
-			block = buffers.Get().(*[]byte)
-		}
-		for pos := f.hashed; pos < until; {
-			n, err := f.file.ReadAt((*block)[:min(until-pos, readBlock)], pos)
-			if n == 0 {
-				return fmt.Errorf("read back %s: %w: %w", f.Digest, store.ErrUnkept, err)
-			}
-			f.sum.Write((*block)[:n])
-			pos += int64(n)
-			f.mu.Lock()
-			f.hashed = pos
-			f.mu.Unlock()
-		}
+// hash hashes b, which is there from pos on, if it follows what is hashed. It reports whether
+// something that is there is not hashed and has to be read back. f.mu is held, and given back
+// meanwhile.
+func (f *Fill) hash(b []byte, pos int64) (behind bool) {
+	if !f.hashing && pos == f.hashed {
+		f.hashing = true
+		f.mu.Unlock()
+		f.sum.Write(b)
+		f.mu.Lock()
+		f.hashed, f.hashing = pos+int64(len(b)), false
 	}
+	return f.behind()
 }
 
-// awaitPrefix waits until the prefix is longer than what is hashed, or all is hashed.
-func (f *Fill) awaitPrefix(ctx context.Context) (until int64, whole bool, err error) {
+// behind reports whether something is there that is not hashed, and nobody hashes. f.mu is held.
+func (f *Fill) behind() bool { return !f.hashing && f.have.until(f.hashed) > f.hashed }
+
+// catchUp hashes what is there and is not hashed, unless somebody else is at it.
+func (f *Fill) catchUp(ctx context.Context) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for {
-		if until = f.have.until(0); until > f.hashed {
-			return until, false, nil
-		}
-		if f.size >= 0 && f.hashed >= f.size {
-			return until, true, nil
-		}
-		if err := f.changed.wait(ctx); err != nil {
-			return 0, false, err
-		}
+	if !f.behind() {
+		return nil
 	}
+	f.hashing = true
+	defer func() { f.hashing = false }()
+	block := buffers.Get().(*[]byte)
+	defer buffers.Put(block)
+	for until := f.have.until(f.hashed); until > f.hashed && ctx.Err() == nil; until = f.have.until(f.hashed) {
+		pos := f.hashed
+		f.mu.Unlock()
+		n, err := f.readAt((*block)[:min(until-pos, readBlock)], pos)
+		f.sum.Write((*block)[:n])
+		f.mu.Lock()
+		if n == 0 {
+			return fmt.Errorf("read back %s: %w: %w", f.Digest, store.ErrUnkept, err)
+		}
+		f.hashed = pos + int64(n)
+	}
+	return ctx.Err()
+}
+
+// readAt reads what is there.
+func (f *Fill) readAt(b []byte, pos int64) (int, error) {
+	if f.mem != nil {
+		return copy(b, f.mem[pos:]), nil
+	}
+	return f.file.ReadAt(b, pos)
+}
+
+// judge reports whether all is hashed, and then whether it has the digest: nil, or
+// sums.ErrMismatch.
+func (f *Fill) judge() (whole bool, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.hashing || f.size < 0 || f.hashed < f.size {
+		return false, nil
+	}
+	return true, sums.CheckHash(f.Digest, f.sum)
 }
 
 // Verification verifies a kept file beside its first reading. All fields are required.
@@ -89,9 +99,13 @@ func Verify(v Verification) (f *Fill, run func(context.Context), err error) {
 	f.size, f.have = v.Size, spans{{0, v.Size}}
 	f.setArriving()
 	return f, func(ctx context.Context) {
-		err := f.follow(ctx)
+		err := f.catchUp(ctx)
+		if err == nil {
+			_, err = f.judge() // of all that is hashed
+		}
 		v.Judged(err)
 		f.file.Close()
-		f.end(err)
+		f.settled(err)
+		f.end(nil)
 	}, nil
 }

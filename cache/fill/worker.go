@@ -82,7 +82,7 @@ func (t *download) work(ctx context.Context, w *worker) (moved int64, err error)
 		if err != nil {
 			return moved, err
 		}
-		if unflushed += int64(n); unflushed >= flushEvery {
+		if unflushed += int64(n); unflushed >= flushEvery && t.part != nil {
 			_ = t.part.Flush(pos-unflushed, unflushed) // advice; the sync before the commit decides
 			unflushed = 0
 		}
@@ -194,7 +194,7 @@ func (t *download) write(w *worker, pos int64, b []byte) (stored int64, more boo
 			break
 		}
 		t.mu.Unlock()
-		_, err := t.part.WriteAt(b[from-pos:to-pos], from)
+		err := t.writeAt(b[from-pos:to-pos], from)
 		t.mu.Lock()
 		if err != nil {
 			return stored, false, fmt.Errorf("write %s: %w: %w", t.Digest, store.ErrUnkept, err)
@@ -203,6 +203,9 @@ func (t *download) write(w *worker, pos int64, b []byte) (stored int64, more boo
 		stored += to - from
 		w.moved += to - from
 		t.changed.soon()
+		if t.hash(b[from-pos:to-pos], from) {
+			t.nudge()
+		}
 		from = to
 	}
 	w.pos = max(w.pos, min(last, w.end))
@@ -210,6 +213,15 @@ func (t *download) write(w *worker, pos int64, b []byte) (stored int64, more boo
 		w.pos = w.end
 	}
 	return stored, w.pos < w.end, nil
+}
+
+func (t *download) writeAt(b []byte, pos int64) error {
+	if t.mem != nil {
+		copy(t.mem[pos:], b)
+		return nil
+	}
+	_, err := t.part.WriteAt(b, pos)
+	return err
 }
 
 // makesWay gives up the rest of the claim of w when others wait for a connection: the rest

@@ -257,7 +257,7 @@ func (p *Pins) put(repo Repo, tag string, d v1.Hash, platforms []string) (*Pin, 
 	}
 	pin := &all[at]
 	if pin.Held {
-		return pin, p.store.Index.Sync()
+		return pin, p.store.Settle()
 	}
 	err = p.store.Update(func(b *index.Batch) error {
 		if replaced {

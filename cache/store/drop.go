@@ -112,6 +112,7 @@ func (s *Store) Condemn(d v1.Hash, f *os.File, why error) (quarantine string) {
 		f = file
 	}
 	s.damaged.Add(1)
+	_ = s.settle() // so that the file has the name that it is taken from
 	taken, kept, err := s.Disk.Quarantine(d, f, s.quarantineLimit())
 	if taken {
 		err = errors.Join(err, s.Gone(d))

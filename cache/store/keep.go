@@ -66,14 +66,40 @@ func (s *Store) LinkOf(repo Repo, k index.Kind, d v1.Hash) (index.Link, bool) {
 	return link, ok
 }
 
-// CommitBlob makes a verified partial file part of the store, and links it to repos. file is
-// the partial file that was verified; Commit closes it.
-func (s *Store) CommitBlob(part *disk.Partial, file *os.File, size int64, repos ...Repo) error {
-	d, written := part.Digest(), StampOf(file)
-	if err := part.Commit(size); err != nil {
+// KeepFile makes a verified partial file part of the store, and links it to repos. file is the
+// partial file that was verified; it is closed when it has settled.
+func (s *Store) KeepFile(part *disk.Partial, file *os.File, size int64, repos ...Repo) error {
+	written := StampOf(file)
+	if err := part.Seal(size); err != nil {
 		return err
 	}
-	s.Wrote(nil)
+	return s.kept(part.Digest(), size, written, repos)
+}
+
+// KeepBytes makes a verified blob part of the store, and links it to repos.
+func (s *Store) KeepBytes(d v1.Hash, b []byte, repos ...Repo) error {
+	written, err := s.put(d, b)
+	if err != nil {
+		return err
+	}
+	return s.kept(d, int64(len(b)), written, repos)
+}
+
+func (s *Store) put(d v1.Hash, b []byte) (Stamp, error) {
+	if err := s.Disk.Put(d, b); err != nil {
+		return 0, err
+	}
+	f, _, err := s.Disk.Blob(d)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	return StampOf(f), nil
+}
+
+// kept takes in a blob that is to settle.
+func (s *Store) kept(d v1.Hash, size int64, written Stamp, repos []Repo) error {
+	s.settleSoon()
 	s.SetVerified(d, written)
 	return s.recordFile(d, size, evict.Blob, time.Now(), func(b *index.Batch) error {
 		var errs []error
@@ -150,9 +176,12 @@ func (s *Store) SizeGuess(repo Repo, d v1.Hash) (int64, bool) { return s.sizes.G
 func (s *Store) PutManifest(repo Repo, desc v1.Descriptor, b []byte) (*Manifest, error) {
 	desc.Size = int64(len(b))
 	m := s.manifest(repo, desc, b)
+	s.Admit()
 	err := s.Disk.Put(desc.Digest, b)
-	s.Wrote(err)
-	if err == nil {
+	if err != nil {
+		s.Wrote(err)
+	} else {
+		s.settleSoon()
 		err = s.recordFile(desc.Digest, desc.Size, evict.Manifest, time.Now(), func(b *index.Batch) error { return PutLinks(b, repo, ManifestLink(desc)) })
 	}
 	s.keepInMemory(repo, m)

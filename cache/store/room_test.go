@@ -97,7 +97,7 @@ func TestFileWithoutRecordIsKnownAfterACrash(t *testing.T) {
 	s := open(t, Options{Dir: dir, MaxBytes: 64 << 20})
 	put(t, s, []byte("recorded"))
 	left := []byte("left behind")
-	if err := s.Disk.Put(cachetest.DigestOf(left), left); err != nil {
+	if err := errors.Join(s.Disk.Put(cachetest.DigestOf(left), left), s.Settle()); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.CopyFS(crashed, os.DirFS(dir)); err != nil { // as a kill leaves it

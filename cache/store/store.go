@@ -99,10 +99,11 @@ type Store struct {
 	awaited     awaited
 	damaged     atomic.Int64 // blobs that were found not to have their digest any more
 	health      health
+	willSettle  atomic.Bool // a settling is due
 
 	ctx  context.Context // ended by Stop
 	stop context.CancelFunc
-	wg   sync.WaitGroup // of looks at the disk, and the loading
+	wg   sync.WaitGroup // of looks at the disk, the loading, and what settles
 
 	mu       sync.Mutex
 	verified map[ShortDigest]Stamp // guarded by mu; blobs whose digest was computed since the start

@@ -48,7 +48,7 @@ func put(t *testing.T, s *Store, content []byte) v1.Hash {
 	if _, err := part.WriteAt(content, 0); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.CommitBlob(part, part.File(), int64(len(content)), hub); err != nil {
+	if err := s.KeepFile(part, part.File(), int64(len(content)), hub); err != nil {
 		t.Fatal(err)
 	}
 	return d
@@ -106,6 +106,9 @@ func causes(s *Store) (all []string) {
 // checkCounts compares what the index counts, and what the bounds are kept by, with the files.
 func checkCounts(t *testing.T, s *Store) {
 	t.Helper()
+	if err := s.Settle(); err != nil {
+		t.Errorf("Settle: %v", err)
+	}
 	u, err := s.Disk.Usage()
 	if err != nil {
 		t.Fatal(err)

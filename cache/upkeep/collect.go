@@ -66,7 +66,7 @@ type collection struct {
 // files removes the files that nobody holds, and records those that are held and unknown.
 func (g *collection) files(ctx context.Context) error {
 	old := time.Now().Add(-collectAge)
-	return g.k.Store.Disk.Walk(func(d v1.Hash, size int64, modTime time.Time) error {
+	return g.k.Store.Walk(func(d v1.Hash, size int64, modTime time.Time) error {
 		g.progress.items.Add(1)
 		if err := ctx.Err(); err != nil {
 			return err

@@ -85,7 +85,7 @@ func (k *Keeper) Prefetch(ctx context.Context, q Request, tell func(Progress)) (
 	f := k.newFetching(q, sparing)
 	done := f.progress.report(tell)
 	err := f.prefetch(ctx)
-	f.blobs.Wait()
+	f.settle()
 	done()
 	if ctx.Err() != nil {
 		err = ctx.Err()
@@ -128,7 +128,7 @@ func (k *Keeper) Repair(ctx context.Context, repo Repo, tag string, d v1.Hash, p
 	}
 	done := f.progress.report(tell)
 	err = f.walk(ctx, root)
-	f.blobs.Wait()
+	f.settle()
 	done()
 	if ctx.Err() != nil {
 		err = ctx.Err()
@@ -503,6 +503,17 @@ func (f *fetching) fetchBlob(ctx context.Context, b manifest.Blob) {
 			f.result.Bytes += arrived
 		}
 		return
+	}
+}
+
+// settle waits for the blobs, and until all is on the disk.
+func (f *fetching) settle() {
+	f.blobs.Wait()
+	if f.q.DryRun {
+		return
+	}
+	if err := f.k.Store.Settle(); err != nil {
+		f.failed(f.q.Digest, err)
 	}
 }
 

@@ -92,6 +92,9 @@ func (i *Import) Admit(ctx context.Context, root Root) (*Admitted, error) {
 	if err := a.run(ctx); err != nil {
 		return nil, fmt.Errorf("admit %s: %w", root.Name(), err)
 	}
+	if err := i.k.Store.Settle(); err != nil { // what was here already may have come a moment ago
+		return nil, fmt.Errorf("admit %s: %w", root.Name(), err)
+	}
 	return &a.done, nil
 }
 

@@ -3,7 +3,6 @@ package upkeep
 import (
 	"io"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -91,7 +90,7 @@ func read(t *testing.T, c *rig, repo Repo, ref string, blobs ...v1.Hash) {
 		}
 		b.Close()
 	}
-	synctest.Wait()
+	settle(t, c)
 }
 
 func states(i *image.Image) (all []string) {
@@ -114,7 +113,7 @@ func inspect(t *testing.T, c *rig, repo Repo, tag string) *image.Image {
 func onDisk(t *testing.T, c *rig) map[v1.Hash]bool {
 	t.Helper()
 	all := map[v1.Hash]bool{}
-	err := c.store.Disk.Walk(func(d v1.Hash, _ int64, _ time.Time) error {
+	err := c.store.Walk(func(d v1.Hash, _ int64, _ time.Time) error {
 		all[d] = true
 		return nil
 	})
@@ -124,9 +123,20 @@ func onDisk(t *testing.T, c *rig) map[v1.Hash]bool {
 	return all
 }
 
+// settle waits until what was served is on the disk.
+func settle(t *testing.T, c *rig) {
+	t.Helper()
+	for start := time.Now(); len(c.Fills()) > 0 && time.Since(start) < time.Minute; <-time.After(time.Millisecond) {
+	}
+	if err := c.store.Settle(); err != nil {
+		t.Errorf("Settle: %v", err)
+	}
+}
+
 // agrees checks that index, evictor and disk count the same.
 func agrees(t *testing.T, c *rig) {
 	t.Helper()
+	settle(t, c)
 	usage, err := c.store.Disk.Usage()
 	if err != nil {
 		t.Fatal(err)
@@ -135,7 +145,7 @@ func agrees(t *testing.T, c *rig) {
 		t.Errorf("index counts %d blobs of %d bytes, the disk has %d of %d", n.Blobs, n.Bytes, usage.Blobs, usage.BlobBytes)
 	}
 	var want int64
-	err = c.store.Disk.Walk(func(_ v1.Hash, size int64, _ time.Time) error {
+	err = c.store.Walk(func(_ v1.Hash, size int64, _ time.Time) error {
 		want += (size + 4095) / 4096 * 4096 // in blocks
 		return nil
 	})

@@ -77,7 +77,7 @@ func (k *Keeper) Verify(ctx context.Context, repair bool, tell func(Progress)) (
 	done := count.report(tell)
 	defer done()
 	result := &Verified{Damaged: []BadBlob{}}
-	err := k.Store.Disk.Walk(func(d v1.Hash, _ int64, _ time.Time) error {
+	err := k.Store.Walk(func(d v1.Hash, _ int64, _ time.Time) error {
 		v := k.check(ctx, d, nil, func(n int) { count.bytes.Add(int64(n)) })
 		if err := ctx.Err(); err != nil {
 			return err
