@@ -270,6 +270,7 @@ func TestOperatorVerifies(t *testing.T) {
 		t.Errorf("verify of what rotted: %s", stderr)
 	}
 	o.pull("library/alpine", "1", image.Blobs()...)
+	o.shows("verify", "0 are damaged")
 	rot()
 	o.shows("verify --repair", "1 is damaged, 1 fetched again")
 	o.shows("stats", "Damaged:", "2 since the start; in quarantine 1 file")

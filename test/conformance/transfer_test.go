@@ -132,6 +132,7 @@ func TestT11_FilesTruncatedWhileRunning(t *testing.T) {
 			for range 2 {
 				c.get(m.URL, path).assertBlob(t, digest, raw)
 			}
+			m.Settle()
 			damage(t, blobFile(m, digest), damages()[name])
 			c.get(m.URL, path).assertNeverWrong(t, raw)
 			if a := c.head(m.URL, path); a.Status == http.StatusOK && a.Length != int64(len(raw)) {

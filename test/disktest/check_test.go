@@ -22,16 +22,18 @@ type said []string
 
 func (s said) has(word string) bool { return slices.Contains(s, word) }
 
-// durable returns what no loss of power takes back: what was done before the last act of an
-// operator, who is told that it is done when it is on the disk.
-func (s said) durable() said {
+// durable returns what no loss of power takes back: acts of an operator, who is told that they
+// are done when they are on the disk, and what was done before something was reported kept.
+func (s said) durable() (sure said) {
 	for i, word := range slices.Backward(s) {
 		switch word {
-		case "pin", "unpin", "purge b", "purge digest", "purge repository", "closed":
-			return s[:i+1]
+		case "pin", "prefetch", "closed":
+			return append(sure, s[:i+1]...)
+		case "unpin", "purge b", "purge digest", "purge repository":
+			sure = append(sure, word)
 		}
 	}
-	return nil
+	return sure
 }
 
 // expect is what must be found of an image.
@@ -199,6 +201,10 @@ func (w *world) checkImages(t *testing.T, when string, c *cache.Cache, all, sure
 // checkCounters compares what the cache counts with what is on the disk.
 func checkCounters(t *testing.T, when, dir string, c *cache.Cache) {
 	t.Helper()
+	keptForAKill(t.Context(), c)
+	if err := c.Store().Settle(); err != nil {
+		t.Errorf("%s: Settle: %v", when, err)
+	}
 	var files, bytes int64
 	walkBlobs(t, dir, func(_ string, _ v1.Hash, size int64) {
 		files++

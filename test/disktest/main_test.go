@@ -24,12 +24,13 @@ const (
 
 // jobs are what a child process may do. It returns its exit status.
 var jobs = map[string]func() int{
-	"work":  workUntilKilled,
-	"crowd": serveWithFewFiles,
-	"fill":  fillTheDisk,
-	"bad":   readBadDisk,
-	"large": measureLarge,
-	"index": changeIndex,
+	"work":   workUntilKilled,
+	"moment": pullUntilKilled,
+	"crowd":  serveWithFewFiles,
+	"fill":   fillTheDisk,
+	"bad":    readBadDisk,
+	"large":  measureLarge,
+	"index":  changeIndex,
 }
 
 func TestMain(m *testing.M) {

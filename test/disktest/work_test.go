@@ -126,6 +126,7 @@ func (w *world) work(c *cache.Cache, dir string, say func(string)) error {
 		if err := fn(); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
+		keptForAKill(ctx, c)
 		say(name)
 		return nil
 	}
@@ -146,7 +147,7 @@ func (w *world) work(c *cache.Cache, dir string, say func(string)) error {
 			_, err := keeperOf(c).PurgeImage(ctx, w.b.repoOf(), "1", v1.Hash{}, false)
 			return err
 		}},
-		{"corrupt", func() error { return corrupt(dir, w.multi.blobs[1]) }},
+		{"corrupt", func() error { return errors.Join(c.Store().Settle(), corrupt(dir, w.multi.blobs[1])) }},
 		{"quarantined", func() error {
 			done, err := keeperOf(c).Verify(ctx, false, nil)
 			if err == nil && done.Faults != 1 {
@@ -163,12 +164,17 @@ func (w *world) work(c *cache.Cache, dir string, say func(string)) error {
 			if err := pullImage(short, c, w.half); err == nil {
 				return errors.New("half a blob was taken for a whole")
 			}
-			for len(c.Fills()) > 0 && ctx.Err() == nil { // nobody wants it any more: it ends, and is kept
-				runtime.Gosched()
-			}
+			keptForAKill(ctx, c) // nobody wants it any more: it ends, and is kept
 			return ctx.Err()
 		}},
 		{"resumed", pulls(w.half)},
+		{"prefetch", func() error {
+			got, err := keeperOf(c).Prefetch(ctx, upkeep.Request{Repo: w.half.repoOf(), Tag: w.half.tag, Platforms: []string{"all"}}, nil)
+			if err == nil && len(got.Failed) > 0 {
+				err = fmt.Errorf("failed: %+v", got.Failed)
+			}
+			return err
+		}},
 		{"gc", func() error {
 			_, err := keeperOf(c).Collect(ctx, false, nil)
 			return err
@@ -201,6 +207,14 @@ func (w *world) work(c *cache.Cache, dir string, say func(string)) error {
 		}
 	}
 	return nil
+}
+
+// keptForAKill waits until what was given out is kept, which follows at once: what comes after
+// that is lost only with the power. That it does follow at once is TestKillCostsTheLastMoment.
+func keptForAKill(ctx context.Context, c *cache.Cache) {
+	for len(c.Fills()) > 0 && ctx.Err() == nil {
+		runtime.Gosched()
+	}
 }
 
 func (s *source) setCut(d v1.Hash, cut bool) {

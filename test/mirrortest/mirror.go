@@ -138,6 +138,19 @@ func (m *Mirror) RestartWith(change func(*Options)) {
 	m.Start()
 }
 
+// Settle waits until all that was served so far is on the disk under its name.
+func (m *Mirror) Settle() {
+	m.t.Helper()
+	for start := time.Now(); len(m.Cache().Fills()) > 0; <-time.After(time.Millisecond) {
+		if time.Since(start) > time.Minute {
+			m.t.Fatal("fills do not end")
+		}
+	}
+	if err := m.Cache().Store().Settle(); err != nil {
+		m.t.Errorf("settle: %s", err)
+	}
+}
+
 // Crash starts the mirror again from what its folder holds at this moment, as after a
 // kill -9: nothing is written back and no fill is ended in good order. Clients see their
 // connections close, unless there is a Grace.

@@ -160,6 +160,7 @@ func (w *world) settled(m *mirrortest.Mirror) {
 // drop takes a blob's file from the mirror's folder, as an eviction does.
 func drop(t testing.TB, m *mirrortest.Mirror, digest string) {
 	t.Helper()
+	m.Settle()
 	d := hash(t, digest)
 	if err := os.Remove(filepath.Join(m.Dir, "blobs", d.Algorithm, d.Hex[:2], d.Hex)); err != nil {
 		t.Fatal(err)
@@ -473,6 +474,7 @@ func TestDiskAsHotTier(t *testing.T) {
 		w.pull(w.m, blobPath("library/app", d), "", raw)
 		w.settled(w.m)
 	}
+	w.m.Settle()
 	onDisk := 0
 	_ = filepath.WalkDir(filepath.Join(w.m.Dir, "blobs"), func(_ string, e fs.DirEntry, err error) error {
 		if err == nil && e.Type().IsRegular() {
@@ -590,6 +592,7 @@ func TestRedirect(t *testing.T) {
 }
 
 func drop2(m *mirrortest.Mirror, digest string) {
+	m.Settle()
 	_ = os.Remove(filepath.Join(m.Dir, "blobs", "sha256", digest[7:9], digest[7:]))
 }
 
