@@ -197,10 +197,14 @@ func (s *Store) Stat(d v1.Hash) (int64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("stat blob: %w", err)
 	}
+	var info fs.FileInfo
+	err = fs.ErrNotExist
 	if u := s.unsettledOf(d); u != nil {
-		return u.size, nil
+		info, err = s.root.Lstat(u.name)
 	}
-	info, err := s.root.Lstat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		info, err = s.root.Lstat(name)
+	}
 	if err != nil {
 		return 0, fmt.Errorf("stat blob %s: %w", d, err)
 	}

@@ -271,15 +271,14 @@ func (s *Store) replaceFile(name string, b []byte) error {
 // OpenReader opens the blob's file once more, with an offset of its own; the caller closes
 // it. It works while the blob is filled and after it was committed (until it is removed).
 func (p *Partial) OpenReader() (*os.File, error) {
-	p.mu.Lock()
-	at, as := p.phase, p.as
-	p.mu.Unlock()
-	if at == ended {
+	p.mu.Lock() // so that it does not end meanwhile
+	defer p.mu.Unlock()
+	if p.phase == ended {
 		return nil, fmt.Errorf("read partial blob %s: %w", p.digest, fs.ErrClosed)
 	}
 	f, _, err := p.s.openRegular(p.name, os.O_RDONLY)
 	if errors.Is(err, fs.ErrNotExist) { // it was renamed
-		f, _, err = p.s.openBlob(as)
+		f, _, err = p.s.openBlob(p.as)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read partial blob %s: %w", p.digest, err)
@@ -365,15 +364,13 @@ func (p *Partial) failedSync(err error) {
 	p.syncErr = err
 }
 
-// hasSettled ends a sealed Partial, whose file is closed.
+// hasSettled ends a sealed Partial.
 func (p *Partial) hasSettled(well bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.phase = ended; well {
 		p.phase = committed
 	}
-	_ = p.s.removeIfThere(p.metaName()) // metadata without its file is swept
-	p.s.unclaim(p.part)
 }
 
 // Discard closes and removes the partial file. After a Commit it does nothing.

@@ -10,6 +10,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"syscall"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -109,7 +110,7 @@ func (s *Store) Unsettled() (files int, bytes int64) {
 }
 
 // Settle makes all that was put or sealed before it is called survive a loss of power. It
-// returns what the disk has lost, which is not there any more, and why. Those who call it at
+// returns what the disk has lost, which is not there any more, and what went wrong. Those who call it at
 // the same time wait for each other.
 func (s *Store) Settle() (lost []v1.Hash, err error) {
 	s.settling.Lock()
@@ -118,10 +119,18 @@ func (s *Store) Settle() (lost []v1.Hash, err error) {
 	group := slices.Collect(maps.Values(s.unsettled))
 	s.mu.Unlock()
 	for u, fault := range s.settle(group) {
-		lost = append(lost, u.digest)
+		if !passes(fault) {
+			lost = append(lost, u.digest)
+		}
 		err = errors.Join(err, fmt.Errorf("commit blob %s: %w", u.digest, fault))
 	}
 	return lost, err
+}
+
+// passes reports whether a fault is one of the process and not of the disk: too many open files.
+// What could not be named for that stays unsettled.
+func passes(fault error) bool {
+	return errors.Is(fault, syscall.EMFILE) || errors.Is(fault, syscall.ENFILE)
 }
 
 // settle syncs and names the files of a group. It returns what was lost.
@@ -182,7 +191,7 @@ func (s *Store) nameFiles(group []*unsettled, faults map[*unsettled]error) {
 		err = errors.Join(err, s.syncDir(parent))
 	}
 	for shard, files := range named {
-		if err := errors.Join(err, s.syncDir(shard)); err != nil {
+		if err := errors.Join(err, s.syncDir(shard)); err != nil && (!passes(err) || s.syncAll() != nil) {
 			for _, u := range files {
 				faults[u] = errors.Join(err, s.removeIfThere(path.Join(shard, u.digest.Hex)))
 			}
@@ -254,8 +263,8 @@ func (s *Store) knowShards(named map[string][]*unsettled) {
 
 // hasSettled takes off what has settled, or was lost.
 func (s *Store) hasSettled(u *unsettled, fault error) {
-	if u.waited && fault != nil {
-		return // its owner ends it
+	if fault != nil && (u.waited || passes(fault)) {
+		return // its owner ends it, or it settles later
 	}
 	s.mu.Lock()
 	if s.unsettled[u.digest] == u {
@@ -263,13 +272,17 @@ func (s *Store) hasSettled(u *unsettled, fault error) {
 		s.unsettledBytes -= u.size
 	}
 	s.mu.Unlock()
+	if u.part != nil {
+		u.part.hasSettled(fault == nil)
+	}
 	// None of these failures can harm a blob. What is left is swept, or taken in at the next start.
 	_ = u.file.Close()
 	if fault != nil {
 		_ = s.removeIfThere(u.name)
 	}
 	if u.part != nil {
-		u.part.hasSettled(fault == nil)
+		_ = s.removeIfThere(u.part.metaName())
+		s.unclaim(u.part.part)
 	}
 }
 

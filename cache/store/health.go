@@ -190,7 +190,9 @@ func (s *Store) Probe() {
 		if err == nil && s.Room.excess() > 0 {
 			err = ErrNoRoom
 		}
-		s.Wrote(err)
+		if s.Wrote(err); err == nil {
+			_ = s.settle() // was told of
+		}
 	}
 	if !s.health.records.broken.Load() {
 		return
