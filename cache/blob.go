@@ -18,6 +18,7 @@ import (
 	"forebay/internal/pull"
 	"forebay/internal/sums"
 	"forebay/internal/tracing"
+	"forebay/internal/wire"
 )
 
 // Blob is a blob opened for one reader, who must call Close. It is complete on disk
@@ -36,9 +37,10 @@ type Blob struct {
 func (b *Blob) File() *os.File { return b.file }
 
 // Send writes the bytes [off, end) to w as they arrive, end -1 being the blob's end.
-// It returns how many it wrote, and nil only when that is all of them. The blob's last
-// byte is not written before the digest of the whole is right. After an error w has a
-// prefix: the caller must end its body short.
+// It returns how many it wrote, and nil only when that is all of them. The last byte of the
+// whole, or up to an end of -1, is not written before the digest of the whole is right; another
+// piece is, since who asks for it verifies it. After an error w has a prefix: the caller must
+// end its body short.
 func (b *Blob) Send(ctx context.Context, w io.Writer, off, end int64) (int64, error) {
 	if end < 0 {
 		end = fill.ToEnd
@@ -68,8 +70,9 @@ func (b *Blob) Close() error {
 var errOtherWay = errors.New("asked on behalf of another")
 
 // Blob opens the blob d of repo for reading: from the disk, from a fill in progress, or
-// from a new one. It returns when the blob's size is known, or that it cannot be.
-func (c *Cache) Blob(ctx context.Context, repo Repo, d v1.Hash) (*Blob, error) {
+// from a new one. It returns when the blob's size is known, or that it cannot be. ranges are all
+// that is wanted of it; none means the whole.
+func (c *Cache) Blob(ctx context.Context, repo Repo, d v1.Hash, ranges ...wire.ByteRange) (*Blob, error) {
 	o, err := c.origin(repo)
 	if err != nil {
 		return nil, err
@@ -77,8 +80,9 @@ func (c *Cache) Blob(ctx context.Context, repo Repo, d v1.Hash) (*Blob, error) {
 	if err := c.admitBlob(ctx, o, repo, d); err != nil {
 		return nil, err
 	}
+	from := source{repo: repo, origin: o, hops: pull.Hops(ctx), ranges: ranges}
 	for ended, again := 0, false; ; {
-		b, err := c.openBlob(ctx, o, repo, d)
+		b, err := c.openBlob(ctx, from, d)
 		switch {
 		case errors.Is(err, fill.ErrAbandoned) && ended < abandonedMost:
 			ended++ // it ended as this one came
@@ -118,16 +122,17 @@ const blobLooks = 4
 
 // openBlob is one try of Blob. What others do in between is seen by the steps themselves, each
 // of which takes a fill or a file only with the right to it: then it looks again.
-func (c *Cache) openBlob(ctx context.Context, o *origin, repo Repo, d v1.Hash) (b *Blob, err error) {
+func (c *Cache) openBlob(ctx context.Context, from source, d v1.Hash) (b *Blob, err error) {
+	o, repo := from.origin, from.repo
 	var headErr error // of a HEAD that says nothing of the blob
 	for range blobLooks {
 		right, claimed := c.right(o, repo, index.Blob, d)
-		b, err = c.runningBlob(ctx, o, repo, d, claimed)
+		b, err = c.runningBlob(ctx, from, d, claimed)
 		if b == nil && err == nil && right {
 			b, err = c.keptBlob(ctx, o, repo, d)
 		}
 		if b == nil && err == nil {
-			b, err = c.missingBlob(ctx, o, repo, d, right, claimed, headErr != nil)
+			b, err = c.missingBlob(ctx, from, d, right, claimed, headErr != nil)
 		}
 		switch {
 		case errors.Is(err, fill.ErrUnproven) && headErr != nil:
@@ -157,21 +162,21 @@ func decides(ctx context.Context, err error) bool {
 }
 
 // runningBlob opens a blob that is arriving; nil when there is no fill of it.
-func (c *Cache) runningBlob(ctx context.Context, o *origin, repo Repo, d v1.Hash, proven bool) (*Blob, error) {
+func (c *Cache) runningBlob(ctx context.Context, from source, d v1.Hash, proven bool) (*Blob, error) {
 	if c.fills.Of(d) == nil { // nearly always; the look that counts is that of Join
 		return nil, nil
 	}
-	from := source{repo: repo, origin: o, hops: pull.Hops(ctx)}
-	h, _, err := c.fills.Join(d, o.Trust, from.of(d, o.lane), proven, nil)
+	h, _, err := c.fills.Join(d, from.origin.Trust, from.of(d, from.origin.lane), proven, nil)
 	if h == nil || err != nil {
 		return nil, err
 	}
-	return c.ready(ctx, repo, h, Joined)
+	return c.ready(ctx, from.repo, h, Joined)
 }
 
 // missingBlob opens a blob that is not to be had here, by a fill. asked is whether a HEAD was
 // of no use.
-func (c *Cache) missingBlob(ctx context.Context, o *origin, repo Repo, d v1.Hash, right, claimed, asked bool) (*Blob, error) {
+func (c *Cache) missingBlob(ctx context.Context, from source, d v1.Hash, right, claimed, asked bool) (*Blob, error) {
+	o, repo := from.origin, from.repo
 	_, stored := c.store.BucketSize(d)
 	stored = right && (stored || o.Offline && c.store.Disk.HasWholeOf(d, o.Trust))
 	if o.Offline && !stored {
@@ -185,7 +190,7 @@ func (c *Cache) missingBlob(ctx context.Context, o *origin, repo Repo, d v1.Hash
 		// A HEAD is free, and anybody can make up a digest. It proves what is here already, too.
 		return nil, fill.ErrUnproven
 	}
-	h, res, err := c.joinFill(ctx, source{repo: repo, origin: o, hops: pull.Hops(ctx)}, d, claimed, asked)
+	h, res, err := c.joinFill(ctx, from, d, claimed, asked)
 	if err != nil {
 		return nil, err
 	}

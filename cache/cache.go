@@ -82,7 +82,10 @@ type Options struct {
 	// CancelAbandoned ends a fill when its last reader leaves; what was fetched is kept
 	// for a later resume. By default fills finish.
 	CancelAbandoned bool
-	Limits          allowance.Limits // of one client
+	// OnlyRanges fetches of a blob of which only ranges are asked for nothing but those, and keeps
+	// them for a day after the last use. By default the whole is fetched.
+	OnlyRanges bool
+	Limits     allowance.Limits // of one client
 	// Pins are patterns of "docker.io/library/nginx:1.27": images of tags that match are not evicted.
 	Pins []string
 }

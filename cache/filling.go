@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -20,6 +21,7 @@ import (
 	"forebay/internal/pull"
 	"forebay/internal/sums"
 	"forebay/internal/tracing"
+	"forebay/internal/wire"
 )
 
 const (
@@ -37,13 +39,34 @@ const (
 type source struct {
 	repo   Repo
 	origin *origin
-	hops   string      // mirrors that the request came through which began the fill
-	bucket *fromBucket // asked first; nil when the bucket has not got it
+	hops   string           // mirrors that the request came through which began the fill
+	ranges []wire.ByteRange // all that is wanted; none means the whole
+	bucket *fromBucket      // asked first; nil when the bucket has not got it
 }
 
 // of returns the source of the blob d, whose connections have places in l.
 func (s source) of(d v1.Hash, l *lane.Lane) fill.Source {
-	return fill.Source{Repo: s.repo, Lane: l, Open: func(ctx context.Context, off, end int64) (*pull.Body, error) { return s.open(ctx, d, off, end) }}
+	open := func(ctx context.Context, off, end int64) (*pull.Body, error) { return s.open(ctx, d, off, end) }
+	toEnd := func(r wire.ByteRange) bool { return r.First >= 0 && r.Last < 0 }
+	return fill.Source{Repo: s.repo, Lane: l, Open: open, Piece: len(s.ranges) > 0 && !slices.ContainsFunc(s.ranges, toEnd)}
+}
+
+// sourceOf is of, with where the first piece is that is wanted, in a blob whose size a manifest
+// or the registry told.
+func (c *Cache) sourceOf(s source, d v1.Hash, l *lane.Lane) fill.Source {
+	from := s.of(d, l)
+	if !from.Piece {
+		return from
+	}
+	size, ok := c.store.SizeGuess(s.repo, d)
+	if said, claimed := c.claimed(s.repo, index.Blob, d); claimed && !ok {
+		size = said.Size
+	}
+	if size > 0 {
+		from.Size = size
+		from.At, from.End, _ = s.ranges[0].Resolve(size)
+	}
+	return from
 }
 
 // open asks for the bytes [off, end) of d, see [Content].
@@ -68,7 +91,7 @@ var errCommitted = errors.New("blob is there already")
 // go along: the fill belongs to nobody. The error is errCommitted when the blob has come
 // within the domain since its caller looked.
 func (c *Cache) joinFill(ctx context.Context, from source, d v1.Hash, proven, own bool) (*fill.Holder, Result, error) {
-	res, src := Joined, from.of(d, from.origin.lane)
+	res, src := Joined, c.sourceOf(from, d, from.origin.lane)
 	h, _, err := c.fills.Join(d, from.origin.Trust, src, proven, func() (*fill.Fill, func(), error) {
 		if _, kept := c.store.DiskSize(d); kept && !own && c.cameWithin(from.origin, from.repo, d, true) {
 			if said, ok := c.claimed(from.repo, index.Blob, d); !proven || !ok || c.claim(from.origin, from.repo, said) {
@@ -103,7 +126,7 @@ func (c *Cache) newFill(ctx context.Context, from source, d v1.Hash) (f *fill.Fi
 		Digest: d, Domain: from.origin.Trust, Parallel: from.origin.Parallel, SizeGuess: -1, Room: c.store.Room, Memory: c.memory, MaxBytes: c.store.MaxBytes(),
 		Partial:         func() (*disk.Partial, error) { return c.store.Disk.PartialOf(d, from.origin.Trust) },
 		Resumes:         c.store.Disk.HasPartialOf(d, from.origin.Trust),
-		CancelAbandoned: c.opts.CancelAbandoned, Counts: &c.counts.fills, Log: c.log,
+		CancelAbandoned: c.opts.CancelAbandoned, OnlyPieces: c.opts.OnlyRanges, Counts: &c.counts.fills, Log: c.log,
 	}
 	if size, ok := c.store.SizeGuess(from.repo, d); ok {
 		o.SizeGuess = size
@@ -114,7 +137,7 @@ func (c *Cache) newFill(ctx context.Context, from source, d v1.Hash) (f *fill.Fi
 		places = c.bucketLane
 		o.AtOnce, o.Parallel, o.SizeGuess, res = true, bucketParallel, from.bucket.size, Hit
 	}
-	o.Source, o.Owner = from.of(d, places), fillOwner{c, from.bucket, d}
+	o.Source, o.Owner = c.sourceOf(from, d, places), fillOwner{c, from.bucket, d}
 	f, download, err := fill.New(o)
 	if err != nil {
 		return nil, nil, "", err

@@ -86,7 +86,7 @@ func (f *fakeCache) Manifest(ctx context.Context, repo cache.Repo, ref string, h
 	return &m, nil
 }
 
-func (f *fakeCache) openBlob(ctx context.Context, repo cache.Repo, d v1.Hash) (blob, error) {
+func (f *fakeCache) openBlob(ctx context.Context, repo cache.Repo, d v1.Hash, _ ...wire.ByteRange) (blob, error) {
 	f.saw(repo.String() + "@" + d.String())
 	if f.err != nil {
 		return nil, f.err
@@ -109,7 +109,7 @@ type opening struct {
 	open func(ctx context.Context, repo cache.Repo) (blob, error)
 }
 
-func (o opening) openBlob(ctx context.Context, repo cache.Repo, _ v1.Hash) (blob, error) {
+func (o opening) openBlob(ctx context.Context, repo cache.Repo, _ v1.Hash, _ ...wire.ByteRange) (blob, error) {
 	return o.open(ctx, repo)
 }
 

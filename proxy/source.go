@@ -8,6 +8,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"forebay/cache"
+	"forebay/internal/wire"
 )
 
 // source is what the handler serves from: a cache, in the tests of this package a fake.
@@ -21,7 +22,7 @@ type source interface {
 type content interface {
 	Manifest(ctx context.Context, repo cache.Repo, ref string, headOnly bool) (*cache.Manifest, error)
 	// openBlob's ctx bounds the opening only, never the blob that it returns.
-	openBlob(ctx context.Context, repo cache.Repo, d v1.Hash) (blob, error)
+	openBlob(ctx context.Context, repo cache.Repo, d v1.Hash, ranges ...wire.ByteRange) (blob, error)
 	StatBlob(ctx context.Context, repo cache.Repo, d v1.Hash) (size int64, res cache.Result, err error)
 	Troubled(repo cache.Repo) bool
 	Servable(ctx context.Context, repo cache.Repo, m *cache.Manifest) bool
@@ -48,8 +49,8 @@ type blob interface {
 // fromCache is a cache as a source.
 type fromCache struct{ *cache.Cache }
 
-func (c fromCache) openBlob(ctx context.Context, repo cache.Repo, d v1.Hash) (blob, error) {
-	b, err := c.Blob(ctx, repo, d)
+func (c fromCache) openBlob(ctx context.Context, repo cache.Repo, d v1.Hash, ranges ...wire.ByteRange) (blob, error) {
+	b, err := c.Blob(ctx, repo, d, ranges...)
 	if err != nil {
 		return nil, err
 	}

@@ -68,8 +68,11 @@ const (
 	fruitlessMost = 5
 	// progressLeast is what an attempt must bring to count as progress.
 	progressLeast = 64 << 10
-	// reserveStep is what a fill of unknown size reserves at a time.
+	// reserveStep is what a fill of unknown size reserves at a time, and pieceStep one of pieces.
 	reserveStep = 64 << 20
+	pieceStep   = 4 << 20
+	// lingers is how long a fill of pieces waits for the next reader, to spare him the start of one.
+	lingers = 10 * time.Second
 )
 
 // buffers are what connections read into: bounded by connections, not by blobs.
@@ -95,8 +98,11 @@ type Options struct {
 	Memory *Memory
 	// CancelAbandoned ends the fill when nobody holds it any more.
 	CancelAbandoned bool
-	Counts          *Counts     // nil when nobody counts
-	Log             *zap.Logger // nil means no logging
+	// OnlyPieces has it fetch nothing but what ranges ask for, as long as nobody wants the whole.
+	// What came is kept for a while after the last of them has left.
+	OnlyPieces bool
+	Counts     *Counts     // nil when nobody counts
+	Log        *zap.Logger // nil means no logging
 }
 
 // Content is a verified blob: in a partial file, or in memory.
@@ -135,8 +141,10 @@ type download struct {
 	readBack  chan error // how reading back what came before its turn ended
 	fruitless int        // attempts in a row without progress
 	pausing   bool
+	guessed   bool // the first request asked where the first reader wants to begin
 	resume    <-chan time.Time
-	saved     [][2]int64 // ranges noted last
+	linger    <-chan time.Time // nil while somebody reads
+	saved     [][2]int64       // ranges noted last
 }
 
 // New returns a fill that downloads a blob, and what runs it to its end in a goroutine of its
@@ -229,6 +237,7 @@ func (t *download) fetch(ctx context.Context, running *sync.WaitGroup) error {
 		if !t.pausing {
 			t.start(ctx, running)
 		}
+		t.lingerIfIdle()
 		if !reading && t.isBehind() {
 			reading = true
 			running.Go(func() {
@@ -254,11 +263,31 @@ func (t *download) fetch(ctx context.Context, running *sync.WaitGroup) error {
 			}
 		case <-t.resume:
 			t.pausing, t.resume = false, nil
+		case <-t.linger:
+			if t.linger = nil; t.abandon(true) {
+				return fmt.Errorf("pieces of %s: %w", t.Digest, ErrAbandoned)
+			}
 		case <-tick.C:
 			t.save()
 		case <-ctx.Done():
 			return store.ErrClosed
 		}
+	}
+}
+
+// onlyPieces reports whether nothing but pieces is to be fetched. t.mu is held.
+func (t *download) onlyPieces() bool { return t.opts.OnlyPieces && !t.all }
+
+// lingerIfIdle begins or ends the wait for another reader of pieces.
+func (t *download) lingerIfIdle() {
+	t.mu.Lock()
+	idle := t.onlyPieces() && t.holders == 0 && len(t.connections.active) == 0
+	t.mu.Unlock()
+	switch {
+	case !idle:
+		t.linger = nil
+	case t.linger == nil:
+		t.linger = time.After(lingers)
 	}
 }
 

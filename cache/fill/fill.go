@@ -98,6 +98,7 @@ type Fill struct {
 	sources []*source // to be asked in this order; not empty
 	attempt *attempt  // at the first answer; nil when none is going on
 	holders int       // who has the fill open, see Holder
+	all     bool      // somebody wants more than pieces
 	// ending: it ends without the blob, and nobody may come to it any more.
 	ending  bool
 	changed signal

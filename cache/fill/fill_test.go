@@ -43,16 +43,27 @@ type rigOptions struct {
 	dir      string
 	sizing   sizing
 	fault    disk.Fault
+	memory   *Memory
+	piece    [2]int64 // what the first reader wants, if only pieces are to be fetched
 }
 
 // keeper commits and remembers nothing.
-type keeper struct{}
+type keeper struct {
+	files *disk.Store
+	d     v1.Hash
+}
 
 func (keeper) Admit() {}
 
-func (keeper) Keep(_ []store.Repo, c Content) error { return c.Part.Commit(c.Size) }
-func (keeper) Failed(store.Repo, bool, error)       {}
-func (keeper) Mismatched(store.Repo, error)         {}
+func (k keeper) Keep(_ []store.Repo, c Content) error {
+	if c.Part == nil {
+		return k.files.Put(k.d, c.Bytes)
+	}
+	return c.Part.Commit(c.Size)
+}
+
+func (keeper) Failed(store.Repo, bool, error) {}
+func (keeper) Mismatched(store.Repo, error)   {}
 
 func startRig(t *testing.T, s *cachetest.Script, d v1.Hash, o rigOptions) *rig {
 	t.Helper()
@@ -79,8 +90,10 @@ func startRig(t *testing.T, s *cachetest.Script, d v1.Hash, o rigOptions) *rig {
 	from := Source{Repo: store.Repo{Upstream: "docker.io", Name: "library/app"}, Open: func(ctx context.Context, off, end int64) (*pull.Body, error) {
 		return s.OpenBlob(ctx, "library/app", d, off, end)
 	}, Lane: lane.New(32)}
+	only := o.piece != [2]int64{}
+	from.Piece, from.At, from.End, from.Size = only, o.piece[0], o.piece[1], int64(len(s.Data))
 	down, err := newDownload(Options{
-		Digest: d, Source: from, SizeGuess: o.hint, Parallel: o.parallel, MaxBytes: o.maxBytes, CancelAbandoned: o.cancel, Owner: keeper{},
+		Digest: d, Source: from, SizeGuess: o.hint, Parallel: o.parallel, MaxBytes: o.maxBytes, CancelAbandoned: o.cancel, Owner: keeper{files, d}, Memory: o.memory, OnlyPieces: only,
 		Resumes: files.HasPartial(d), Partial: func() (*disk.Partial, error) { return files.Partial(d) },
 	}, o.sizing)
 	if err != nil {
@@ -168,6 +181,75 @@ func TestFillHoldsLastByteUntilVerified(t *testing.T) {
 	if _, _, err := r.store.Blob(d); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("store.Blob = %v, want absent", err)
 	}
+}
+
+// Who asks for a piece verifies it: it comes as it arrives, while the last byte of the whole, and
+// of all from a position on, waits for the digest.
+func TestPiecesAreNotHeldBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		data, d := cachetest.BlobOf(64<<20, 5)
+		size := int64(len(data))
+		s := &cachetest.Script{Data: data, Pace: 4 * time.Millisecond} // 16 MiB/s a connection
+		r := startRig(t, s, d, rigOptions{})
+		defer r.close()
+		r.ready()
+		start := time.Now()
+		for _, span := range [][2]int64{{size - 64<<10, size}, {size - 1, size}, {1, 2}} {
+			got, err := r.read(span[0], span[1])
+			if err != nil || !bytes.Equal(got, data[span[0]:span[1]]) {
+				t.Errorf("piece %v = %d bytes, %v", span, len(got), err)
+			}
+			if took := time.Since(start); took > 100*time.Millisecond {
+				t.Errorf("piece %v came after %v", span, took)
+			}
+		}
+		for _, span := range [][2]int64{{0, size}, {size - 5, ToEnd}} {
+			short, giveUp := context.WithTimeout(t.Context(), 200*time.Millisecond)
+			var got bytes.Buffer
+			_, err := r.fill.Send(short, &got, span[0], span[1])
+			giveUp()
+			if !errors.Is(err, context.DeadlineExceeded) || span[0] > 0 && got.Len() != 4 {
+				t.Errorf("[%d, %d) = %d bytes, %v while the blob arrives, want all but the last byte", span[0], span[1], got.Len(), err)
+			}
+		}
+	})
+}
+
+// With OnlyPieces the upstream sends what is read and nothing else, also over a restart, until
+// somebody wants the whole.
+func TestOnlyPiecesAreFetched(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		data, d := cachetest.BlobOf(32<<20, 6)
+		size := int64(len(data))
+		dir := t.TempDir()
+		s := &cachetest.Script{Data: data, Pace: time.Millisecond}
+		spans := [][2]int64{{size - 1000, size}, {5 << 20, 5<<20 + 77_777}, {size - 1000, size - 500}, {1, 2}}
+		sent := int64(1000 + 77_777 + 1)
+		for _, hint := range []int64{size, -1} { // the second has all of it from before
+			r := startRig(t, s, d, rigOptions{dir: dir, hint: hint, piece: spans[0]})
+			for _, span := range spans {
+				got, err := r.read(span[0], span[1])
+				if err != nil || !bytes.Equal(got, data[span[0]:span[1]]) {
+					t.Errorf("piece %v = %d bytes, %v", span, len(got), err)
+				}
+			}
+			r.fill.LetGo()
+			<-r.done // it lingers, and ends
+			if s.Sent != sent {
+				t.Errorf("the upstream sent %d bytes, want the %d that were read", s.Sent, sent)
+			}
+			r.close()
+		}
+		r := startRig(t, s, d, rigOptions{dir: dir})
+		defer r.close()
+		if got, err := r.read(0, ToEnd); err != nil || !bytes.Equal(got, data) {
+			t.Errorf("the whole after pieces = %d bytes, %v", len(got), err)
+		}
+		<-r.done
+		if _, n, err := r.store.Blob(d); err != nil || n != size || s.Sent > size*102/100 {
+			t.Errorf("kept %d bytes, %v, for which the upstream sent %d", n, err, s.Sent)
+		}
+	})
 }
 
 func TestFillResumesWhereItStopped(t *testing.T) {
@@ -390,7 +472,16 @@ func playFill(t *testing.T, seed uint64) {
 		}
 		s.Faults = append(s.Faults, f)
 	}
-	r := startRig(t, s, d, rigOptions{hint: []int64{-1, int64(size), 1 + rnd.Int64N(int64(2*size))}[rnd.IntN(3)], parallel: 1 + rnd.IntN(6),
+	// Wrong bytes may reach those who read a piece, who verify it, and never somebody else whole.
+	wrong := rnd.IntN(4) == 0
+	if wrong {
+		s.Faults = append([]cachetest.Fault{{Flip: true, Cut: int64(size)/2 + 1}}, s.Faults...)
+	}
+	var memory *Memory
+	if rnd.IntN(2) == 0 {
+		memory = NewMemory(Small)
+	}
+	r := startRig(t, s, d, rigOptions{memory: memory, hint: []int64{-1, int64(size), 1 + rnd.Int64N(int64(2*size))}[rnd.IntN(3)], parallel: 1 + rnd.IntN(6),
 		sizing: sizing{first: 128 << 10, whole: 256 << 10, segment: 512 << 10, near: 16 << 10, block: 8 << 10}})
 	defer r.close()
 	r.ready()
@@ -416,8 +507,9 @@ func playFill(t *testing.T, seed uint64) {
 			var b bytes.Buffer
 			_, err := r.fill.Send(ctx, &b, off, end)
 			want := data[off:min(end, int64(size))]
-			if !bytes.HasPrefix(want, b.Bytes()) {
-				t.Errorf("reader [%d, %d) got wrong bytes", off, end)
+			piece := end < int64(size) || off > 0 && end != ToEnd
+			if !bytes.HasPrefix(want, b.Bytes()) && !(wrong && (piece || err != nil)) {
+				t.Errorf("reader [%d, %d) got wrong bytes and %v", off, end, err)
 			}
 			if err == nil && b.Len() != len(want) {
 				t.Errorf("reader [%d, %d) got %d bytes and no error, want %d", off, end, b.Len(), len(want))

@@ -32,7 +32,7 @@ type passage struct {
 func (f *Holder) pass(ctx context.Context, w io.Writer, kept *os.File, off, end int64) (int64, error) {
 	f.counts.Passed.Add(1)
 	p := &passage{f: f.Fill, from: f.source, size: f.size, off: off, end: end, w: w, kept: kept}
-	whole := end >= f.size // also when the size is unknown
+	whole := !(&reader{off: off, end: end}).piece(f.size)
 	var err error
 	p.at = off
 	if whole {

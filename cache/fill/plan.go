@@ -45,14 +45,45 @@ func (t *download) planUrgent() *worker {
 				// The size is not known: begin there and learn it.
 				return &worker{pos: r.want, end: r.want + t.sizing.first}
 			}
-			return &worker{pos: r.want, end: t.gapEnd(r.want)}
+			end := t.gapEnd(r.want)
+			if t.onlyPieces() {
+				end = min(end, r.end)
+			}
+			return &worker{pos: r.want, end: end}
 		}
+	}
+	return nil
+}
+
+// planFirst returns a worker that begins where the first reader wants to, so that he does not
+// wait for an answer that only tells the size. That place is there, unless its manifest lies: then
+// the next one begins at the start. nil when the start is as good.
+func (t *download) planFirst() *worker {
+	from := t.sources[0]
+	if t.guessed || t.size >= 0 || len(t.have) > 0 || !from.Piece {
+		return nil
+	}
+	t.guessed = true
+	switch {
+	case from.Size <= Small: // it comes whole
+	case t.onlyPieces() && from.At < from.End:
+		return &worker{pos: from.At, end: from.End}
+	case t.onlyPieces():
+		return &worker{pos: 0, end: 1} // tells that it lies outside
+	case from.At > 0 && from.Size > t.sizing.whole:
+		return &worker{pos: from.At, end: from.At + t.sizing.first}
 	}
 	return nil
 }
 
 // planNext returns a worker for the first range that nobody has or fetches.
 func (t *download) planNext() *worker {
+	if w := t.planFirst(); w != nil {
+		return w
+	}
+	if t.onlyPieces() && t.size >= 0 {
+		return nil
+	}
 	pos := t.have.until(0)
 	for {
 		moved := false

@@ -12,9 +12,10 @@ import (
 	"forebay/cache/store"
 )
 
-// holdBack is how many of a blob's last bytes no reader gets before the digest of the
-// whole is right. One byte less makes a body as incomplete as any number, and costs
-// range readers of a blob's end (lazy-pulling snapshotters) the least.
+// holdBack is how many of a blob's last bytes no reader of the whole, or of all from a position
+// on, gets before the digest of the whole is right. One byte less makes a body as incomplete as
+// any number. Who asks for a piece verifies the piece, and gets it as it arrives: it is of no
+// use as a blob.
 const holdBack = 1
 
 // worthWaiting is how long a reader waits for a connection that is on its way to its place,
@@ -24,12 +25,19 @@ const worthWaiting = 20 * time.Millisecond
 // reader is one follower of a fill.
 type reader struct {
 	want    int64 // position it waits for
+	end     int64 // of what it wants; ToEnd is the blob's
+	off     int64 // where it began
 	waiting bool
+}
+
+// piece reports whether r reads part of a blob of size bytes, up to an end that it named.
+func (r *reader) piece(size int64) bool {
+	return r.end != ToEnd && size >= 0 && (r.off > 0 || r.end < size)
 }
 
 // Send writes the bytes [off, end) to w as they come, end [ToEnd] being the blob's end. It
 // returns how many it wrote, and nil only when that is all of them. It waits as long as ctx
-// and the fill last.
+// and the fill last. Of the whole, and with ToEnd, the last byte comes when the digest is right.
 func (f *Holder) Send(ctx context.Context, w io.Writer, off, end int64) (n int64, err error) {
 	file, past, err := f.openFile(ctx)
 	switch {
@@ -43,7 +51,7 @@ func (f *Holder) Send(ctx context.Context, w io.Writer, off, end int64) (n int64
 			return 0, fmt.Errorf("read blob %s: %w", f.Digest, err)
 		}
 	}
-	r := f.addReader()
+	r := f.addReader(off, end)
 	defer f.removeReader(r)
 	for pos := off; pos < end; {
 		until, err := f.await(ctx, r, pos)
@@ -107,8 +115,8 @@ func (f *Fill) openFile(ctx context.Context) (file *os.File, past bool, err erro
 	return nil, false, fmt.Errorf("read blob %s: %w", f.Digest, err)
 }
 
-func (f *Fill) addReader() *reader {
-	r := &reader{}
+func (f *Fill) addReader(off, end int64) *reader {
+	r := &reader{off: off, end: end}
 	f.mu.Lock()
 	f.readers[r] = struct{}{}
 	f.mu.Unlock()
@@ -129,7 +137,7 @@ func (f *Fill) await(ctx context.Context, r *reader, pos int64) (int64, error) {
 	r.want, r.waiting = pos, true
 	defer func() { r.waiting = false }()
 	for {
-		if until := f.readable(pos); until > pos {
+		if until := f.readable(r, pos); until > pos {
 			return until, nil
 		}
 		switch {
@@ -149,10 +157,10 @@ func (f *Fill) await(ctx context.Context, r *reader, pos int64) (int64, error) {
 	}
 }
 
-// readable returns how far a reader at pos may read now. f.mu is held.
-func (f *Fill) readable(pos int64) int64 {
+// readable returns how far r may read from pos now. f.mu is held.
+func (f *Fill) readable(r *reader, pos int64) int64 {
 	until := f.have.until(pos)
-	if f.state == verified {
+	if f.state == verified || r.piece(f.size) {
 		return until
 	}
 	// Of a blob of unknown size any byte may be the last.

@@ -33,6 +33,11 @@ type Source struct {
 	// upstream may answer.
 	Open func(ctx context.Context, off, end int64) (*pull.Body, error)
 	Lane *lane.Lane // of its connections; nil when it is not downloaded from
+	// Piece is whether only pieces of the blob are wanted: ranges that end before it does, or
+	// count from its end. At and End are the first of them, in a blob that is said to have Size
+	// bytes; 0 when nobody said.
+	Piece         bool
+	At, End, Size int64
 }
 
 // source is one of the sources of a fill.
@@ -84,6 +89,10 @@ func (f *Fill) hold(from Source, proven bool) (*Holder, error) {
 		}
 	}
 	f.holders++
+	if !from.Piece && !f.all {
+		f.all = true
+		f.nudge()
+	}
 	return &Holder{f, s}, nil
 }
 

@@ -56,7 +56,7 @@ func (t *download) work(ctx context.Context, w *worker) (moved int64, err error)
 		return 0, sizeError(err)
 	}
 	defer body.Close()
-	if err := t.reserve(ctx, body.Size, false); err != nil {
+	if err := t.reserveFor(ctx, body, 0); err != nil {
 		t.noteSize(body.Size) // those to whom it is passed through are told how long it is
 		return 0, err
 	}
@@ -72,10 +72,8 @@ func (t *download) work(ctx context.Context, w *worker) (moved int64, err error)
 	unflushed := int64(0)
 	for pos := body.Offset; ; {
 		n, rerr := body.Read(buf)
-		if body.Size < 0 {
-			if err := t.reserve(ctx, pos+int64(n), true); err != nil {
-				return moved, err
-			}
+		if err := t.reserveFor(ctx, body, pos+int64(n)); err != nil {
+			return moved, err
 		}
 		stored, more, err := t.write(w, pos, buf[:n])
 		pos, moved = pos+int64(n), moved+stored
@@ -110,20 +108,32 @@ func (t *download) noteSize(size int64) {
 	}
 }
 
-// reserve reserves what the blob will take, in steps as it grows when its size is ToEnd.
-func (t *download) reserve(ctx context.Context, size int64, grows bool) error {
+// reserveFor reserves what the blob takes once body is read to a position: all of it as soon as its
+// size is known, unless only pieces of it come.
+func (t *download) reserveFor(ctx context.Context, body *pull.Body, until int64) error {
 	if t.opts.Room == nil {
 		return nil
 	}
+	t.mu.Lock()
+	pieces, have := t.onlyPieces() && body.Ranged, t.have.total()
+	t.mu.Unlock()
+	switch {
+	case pieces:
+		return t.reserve(ctx, have+min(max(until-body.Offset, 0), readBlock), pieceStep)
+	case body.Size < 0:
+		return t.reserve(ctx, until, reserveStep)
+	}
+	return t.reserve(ctx, body.Size, 0)
+}
+
+// reserve reserves size bytes, in steps.
+func (t *download) reserve(ctx context.Context, size, step int64) error {
 	t.reserving.Lock()
 	defer t.reserving.Unlock()
 	if size <= t.reserved {
 		return nil
 	}
-	more := size - t.reserved
-	if grows {
-		more = max(more, reserveStep)
-	}
+	more := max(size-t.reserved, step)
 	if err := t.opts.Room.Reserve(ctx, more); err != nil {
 		return err
 	}
@@ -153,8 +163,10 @@ func (t *download) answered(w *worker, body *pull.Body, ranged bool) error {
 		if t.size >= 0 {
 			w.end = min(w.end, t.size)
 		}
+		t.all = t.all || t.size >= 0 && t.size <= Small
 	} else {
 		// The whole blob comes, from its start.
+		t.all = true
 		if len(t.connections.active) > 1 {
 			return &pull.Error{Kind: pull.Unavailable, Upstream: t.Repo.Upstream,
 				Op: "range of " + t.Digest.String(), Message: "ranges are ignored now and then"}

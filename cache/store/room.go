@@ -144,6 +144,9 @@ func (r *Room) makeRoom(over int64) bool {
 	defer func() { r.tell(all) }() // after the lock is given back
 	r.evicting.Lock()
 	defer r.evicting.Unlock()
+	if over > 0 && r.dropParked() {
+		over = r.excess()
+	}
 	for over > 0 {
 		some := r.evict(over, r.shouldStay)
 		all.add(some)
@@ -156,6 +159,25 @@ func (r *Room) makeRoom(over int64) bool {
 			return false
 		}
 		over = r.excess()
+	}
+	return true
+}
+
+// parkedLeast is how long what fills left is kept in any case: whoever broke off comes back.
+const parkedLeast = time.Hour
+
+// dropParked drops what fills left that nobody came back to, and pieces of blobs that nobody
+// reads any more. It reports whether that was anything.
+func (r *Room) dropParked() bool {
+	n, err := r.s.Disk.SweepPartials(time.Now().Add(-parkedLeast))
+	if err != nil {
+		r.log.Warn("partial fills not swept", logkey.Err(err))
+	}
+	if n == 0 {
+		return false
+	}
+	if other, err := r.s.Disk.OtherBytes(); err == nil {
+		r.other.Store(other)
 	}
 	return true
 }
