@@ -64,6 +64,8 @@ type Config struct {
 	Fallback Fallback
 	// OnAbandon says what becomes of a download that no client waits for. Default AbandonFinish.
 	OnAbandon OnAbandon
+	// OnRange says what is fetched of a blob of which only ranges are asked for. Default RangeWhole.
+	OnRange OnRange
 	// RevalidateTimeout bounds how long a client waits for the check of a tag that is
 	// known but past its TTL. Default 2s.
 	RevalidateTimeout time.Duration
@@ -248,6 +250,15 @@ const (
 	AbandonCancel OnAbandon = "cancel"
 )
 
+// OnRange says what is fetched of a blob of which only ranges are asked for.
+type OnRange string
+
+// RangeWhole fetches all of it. RangeOnly fetches the ranges, and keeps them.
+const (
+	RangeWhole OnRange = "whole"
+	RangeOnly  OnRange = "only"
+)
+
 // Log is what is logged and how.
 type Log struct {
 	Level  Level     // least severe level that is logged. Default LevelInfo
@@ -312,6 +323,7 @@ func defaults() *Config {
 		Fallback:          FallbackClients,
 		Catalog:           CatalogOwn,
 		OnAbandon:         AbandonFinish,
+		OnRange:           RangeWhole,
 		ScrubInterval:     30 * day,
 		RevalidateTimeout: 2 * time.Second,
 		NegativeTTL:       10 * time.Second,

@@ -145,6 +145,7 @@ trusted_networks: [10.20.0.0/16]
 catalog: "off"
 fallback: none
 on_abandon: cancel
+on_range: only
 revalidate_timeout: 500ms
 negative_ttl: 0
 log: {level: debug, format: json, access: false}
@@ -206,7 +207,7 @@ upstreams:
 		Storage: Storage{Dir: "/srv/forebay", MaxSize: 3 << 39, S3: S3{SSE: SSEBucket, Uploads: 4}},
 		Hosts:   map[string]string{"hub.mirror.lan": "docker.io", "ghcr.mirror.lan:5000": "ghcr.io"},
 		Trusted: []netip.Prefix{netip.MustParsePrefix("10.20.0.0/16")}, Catalog: CatalogOff,
-		Fallback: FallbackNone, OnAbandon: AbandonCancel, RevalidateTimeout: 500 * time.Millisecond,
+		Fallback: FallbackNone, OnAbandon: AbandonCancel, OnRange: RangeOnly, RevalidateTimeout: 500 * time.Millisecond,
 		Log: Log{LevelDebug, LogJSON, false}, Cost: Cost{0.09, "EUR"}, File: c.File, Tracing: Tracing{Ratio: 0.1},
 		Limits: Limits{NewPerMinute: 7, Pulls: 8, Fills: 9, BytesPerSecond: 10 << 20},
 		Upstreams: []Upstream{{

@@ -102,6 +102,8 @@ func (c *Config) fields() []field {
 			"Whether clients have somewhere else to go when the upstream fails. `clients`: failures are answered so that dockerd, containerd and podman go on to the registry itself at once. `none`: failures are answered with their true status, for clients that pull from here only."),
 		choiceField("on_abandon", &c.OnAbandon, []OnAbandon{AbandonFinish, AbandonCancel},
 			"What becomes of a download when all its clients have gone: `finish` keeps it going if anything has come, `cancel` ends it."),
+		choiceField("on_range", &c.OnRange, []OnRange{RangeWhole, RangeOnly},
+			"What is fetched of a blob that is not kept when clients ask for ranges of it, as snapshotters do that pull lazily (stargz, SOCI). `whole`: all of it, so that the next range is here. `only`: those ranges, until somebody asks for the whole; they are kept until a day after their last use, do not count for `prefetch`, and are the first to go when room is needed."),
 		durationField("revalidate_timeout", &c.RevalidateTimeout, time.Millisecond, 15*time.Second,
 			"How long a client waits for the check of a tag that is known but older than `tag_ttl`. After that it gets what is known, and the check goes on."),
 		durationField("negative_ttl", &c.NegativeTTL, 0, day,

@@ -207,6 +207,7 @@ func openCache(c *config.Config, upstreams map[string]cache.UpstreamOptions, buc
 		RevalidateTimeout: c.RevalidateTimeout,
 		NegativeTTL:       negative,
 		CancelAbandoned:   c.OnAbandon == config.AbandonCancel,
+		OnlyRanges:        c.OnRange == config.RangeOnly,
 		Limits:            limits(c),
 	})
 	if err != nil {

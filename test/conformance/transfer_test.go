@@ -370,6 +370,56 @@ func TestT31_FarRangeOfAColdBlob(t *testing.T) {
 	}
 }
 
+// T47, T48: snapshotters that pull lazily read pieces of a layer, its end first. Each comes as it
+// arrives, several as parts; in the end the registry has sent the blob once, or with OnlyRanges
+// what was read and nothing else.
+func TestT47_T48_PiecesOfAColdBlob(t *testing.T) {
+	t.Parallel()
+	const size, speed, soon = 24 << 20, 1 << 20, 8 * time.Second // of 24 s for all of it
+	for _, only := range []bool{false, true} {
+		t.Run(fmt.Sprintf("only ranges: %t", only), func(t *testing.T) {
+			mo := mirrortest.Options{}
+			mo.Cache.OnlyRanges = only
+			hub, m, c := setup(t, hubtest.Options{LineBytesPerSecond: speed}, mo)
+			digest := hub.PutVirtualBlob("library/app", 47, size)
+			path := "/v2/library/app/blobs/" + digest
+			raw, err := io.ReadAll(hubtest.VirtualReader(47, size))
+			if err != nil {
+				t.Fatal(err)
+			}
+			asked := int64(0)
+			for _, span := range [][2]int{{size - 1000, size}, {5 << 20, 5<<20 + 1}, {size - 70_000, size - 60_000}, {0, 100}} {
+				spec := fmt.Sprintf("Range: bytes=%d-%d", span[0], span[1]-1)
+				if span[1] == size {
+					spec = fmt.Sprintf("Range: bytes=-%d", size-span[0])
+				}
+				a := c.get(m.URL, path, spec)
+				rangeCase{a.request, 206, span[0], span[1]}.assert(t, a, digest, raw)
+				if a.Took > soon {
+					t.Errorf("%s: took %s", a.request, a.Took)
+				}
+				asked += int64(span[1] - span[0])
+			}
+			a := c.get(m.URL, path, fmt.Sprintf("Range: bytes=1000000-1000999,200-299,%d-%d", size-2000, size-1001))
+			if a.assertParts(t, raw); a.Status != http.StatusPartialContent || a.Took > soon {
+				t.Errorf("%s: status %d after %s", a.request, a.Status, a.Took)
+			}
+			asked += 1000 + 100 + 1000
+			hub.Set(func(o *hubtest.Options) { o.LineBytesPerSecond = 0 })
+			most := int64(size * 102 / 100)
+			if only {
+				most = asked
+			} else {
+				eventually(t, "the whole blob", func() bool { return len(m.Cache().Fills()) == 0 })
+			}
+			if n := hub.BlobBytes(digest); n > most {
+				t.Errorf("the hub sent %d bytes, want at most %d", n, most)
+			}
+			c.get(m.URL, path).assertBlob(t, digest, raw)
+		})
+	}
+}
+
 // T43: all containerd fail for good when a resume is answered with 200. After a restart or a
 // crash in the middle, a resume gets its range or an error, and the range is right.
 func TestT43_ResumeIsNeverAnsweredWhole(t *testing.T) {
