@@ -125,6 +125,11 @@ func startPassing(ctx context.Context, dir string, to *hub) (*bare, error) {
 	return serving(c, "pass", passTo{to.url, to.token})
 }
 
+// get is a download of the blob through a proxy.
+func (p *bare) get(d blob) download {
+	return download{URL: "http://" + p.addr + blobPath(d), Size: d.Size}
+}
+
 func serving(c *child, how string, with any) (*bare, error) {
 	addr, err := ask[string](c, how, with)
 	if err != nil {

@@ -53,7 +53,7 @@ func TestRunLeavesNothingBehind(t *testing.T) {
 	if err := run(t.Context(), []string{"-quick", "-rounds", "1", "-run", "^(blob|suffix)$"}, &table, &progress); err != nil {
 		t.Fatalf("run: %v\n%s", err, &progress)
 	}
-	for _, want := range []string{"commit ", "machine ", "QUICK", "cached blob, 8 connections: throughput", "all but the last byte"} {
+	for _, want := range []string{"commit ", "machine ", "QUICK", "cached blob, 8 connections: throughput", "last 64 KiB of a cold blob"} {
 		if !strings.Contains(table.String(), want) {
 			t.Errorf("the table does not tell of %q:\n%s", want, &table)
 		}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -82,16 +83,22 @@ func (b *bench) limited(s speeds, use func() error) error {
 // measureCold compares one client's cold download with a direct one, and what it costs
 // with a pipeline of programs that does the same: fetch, keep, verify.
 func measureCold(ctx context.Context, b *bench) (rows []row, err error) {
+	passing, err := startPassing(ctx, b.dir, b.hub)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, passing.stop()) }()
 	err = b.withMirror(ctx, mirrorOptions{}, func(m *mirror) error {
-		size := pick(b, int64(256*mib), 64*mib)
+		size := pick(b, int64(512*mib), 64*mib)
 		list, err := b.freshBlobs(b.rounds, size)
 		if err != nil {
 			return err
 		}
 		perGiB := gib / float64(size)
-		var ours, ourCost, direct, pipe, pipeCost sample
+		var ours, ourCost, direct, passed, pipe, pipeCost sample
 		err = b.takeTurns(ctx, "unthrottled",
 			func(round int) error { return b.timeDirect(list[round], &direct) },
+			func(round int) error { return b.timeFrom(passing.get(list[round]), &passed) },
 			func(round int) error {
 				cpu, err := m.spent(func() error {
 					return errors.Join(b.timeOurs(m, list[round], &ours), m.settle(ctx))
@@ -113,7 +120,10 @@ func measureCold(ctx context.Context, b *bench) (rows []row, err error) {
 		name := fmt.Sprintf("cold blob of %d MiB: ", size/mib)
 		rows = append(rows,
 			row{name: name + "time, speed", form: "%.2f", unit: "s", ours: ours, theirs: direct,
-				against: "direct", compare: speedup, target: atLeast(0.9)},
+				against: "direct", compare: speedup, target: atLeast(0.5)},
+			row{name: name + "time, speed", form: "%.2f", unit: "s", ours: ours, theirs: passed,
+				against: "net/http proxy", compare: speedup},
+			row{name: name + "CPU per GiB", form: "%.2f", unit: "s", ours: ourCost, target: atMost(1.2)},
 			row{name: name + "CPU per GiB", form: "%.2f", unit: "s", ours: ourCost, theirs: pipeCost,
 				against: "curl|tee|sha256sum", compare: ratio, target: atMost(1.3)},
 			row{name: name + "time, speed", form: "%.2f", unit: "s", ours: ours, theirs: pipe,
@@ -147,11 +157,14 @@ func (b *bench) coldOnLine(ctx context.Context, m *mirror, size, gbits int64) (r
 }
 
 // timeDirect adds the seconds of one download from the hub itself.
-func (b *bench) timeDirect(d blob, to *sample) error {
+func (b *bench) timeDirect(d blob, to *sample) error { return b.timeFrom(b.hub.get(d), to) }
+
+// timeFrom adds the seconds of one download.
+func (b *bench) timeFrom(d download, to *sample) error {
 	if err := b.touchMemory(d.Size); err != nil {
 		return err
 	}
-	f, err := b.load.fetchOne(b.hub.get(d))
+	f, err := b.load.fetchOne(d)
 	*to = append(*to, f.Last)
 	return err
 }
@@ -189,7 +202,7 @@ func measureColdLimited(ctx context.Context, b *bench) (rows []row, err error) {
 func measureFirstByte(ctx context.Context, b *bench) (rows []row, err error) {
 	const perRound = 9
 	r := row{name: "cold blob of 16 MiB: first byte", form: "%.2f", unit: "ms",
-		against: "direct", compare: excess, apart: "ms", target: atMost(5)}
+		against: "direct", compare: excess, apart: "ms", target: atMost(1.5)}
 	list, err := b.freshBlobs(b.rounds*perRound, 16*mib)
 	if err != nil {
 		return nil, err
@@ -214,8 +227,8 @@ func measureFirstByte(ctx context.Context, b *bench) (rows []row, err error) {
 	return []row{r}, err
 }
 
-// measureSuffix asks for the end of a blob of which nothing is there. Its last byte must
-// wait until the digest of the whole is known, so that it is told by itself.
+// measureSuffix asks for the end of a blob of which nothing is there, as a snapshotter does that
+// pulls lazily.
 func measureSuffix(ctx context.Context, b *bench) (rows []row, err error) {
 	const suffix = 64 * kib
 	size := pick(b, int64(128*mib), 32*mib)
@@ -223,10 +236,8 @@ func measureSuffix(ctx context.Context, b *bench) (rows []row, err error) {
 	if err != nil {
 		return nil, err
 	}
-	name := fmt.Sprintf("last 64 KiB of a cold blob of %d MiB, CDN at 16 MiB/s a connection: ", size/mib)
-	butLast := row{name: name + "all but the last byte", form: "%.0f", unit: "ms",
+	r := row{name: fmt.Sprintf("last 64 KiB of a cold blob of %d MiB, CDN at 16 MiB/s a connection", size/mib), form: "%.0f", unit: "ms",
 		against: "direct", compare: excess, apart: "ms"}
-	last := row{name: name + "the last byte", form: "%.2f", unit: "s"}
 	err = b.withMirror(ctx, mirrorOptions{}, func(m *mirror) error {
 		tail := func(d download) download {
 			d.Range, d.Size = fmt.Sprintf("bytes=-%d", suffix), suffix
@@ -236,27 +247,26 @@ func measureSuffix(ctx context.Context, b *bench) (rows []row, err error) {
 			return b.takeTurns(ctx, "suffix",
 				func(round int) error {
 					f, err := b.load.fetchOne(tail(b.hub.get(list[round])))
-					butLast.theirs = append(butLast.theirs, f.ButLast*1000)
+					r.theirs = append(r.theirs, f.Last*1000)
 					return err
 				},
 				func(round int) error {
-					all, err := b.fetchCold(m, list[round], downloads{List: []download{tail(m.get(list[round]))}})
-					if err == nil {
-						butLast.ours = append(butLast.ours, all[0].ButLast*1000)
-						last.ours = append(last.ours, all[0].Last)
-					}
+					f, err := b.load.fetchOne(tail(m.get(list[round])))
+					r.ours = append(r.ours, f.Last*1000)
 					return err
 				})
 		})
 	})
-	judged := butLast
-	judged.compare, judged.target = nil, atMost(200)
-	return []row{judged, butLast, last}, err
+	judged := r
+	judged.compare, judged.target = nil, atMost(100)
+	return []row{judged, r}, err
 }
 
 // measureCrowd sends one cold blob to many clients at once, each of which reads as fast as it
-// can, over a line that one of them could fill.
+// can, over a line that one of them could fill. The best that can be had is the line or, with so
+// many clients that this machine is slower, what nginx does that has the whole file.
 func measureCrowd(ctx context.Context, b *bench) ([]row, error) {
+	const line = 32 * mib
 	size := pick(b, int64(256*mib), 64*mib)
 	crowds := pick(b, []int{25, 50, 100, 200, 500}, []int{10, 50})
 	list, err := b.freshBlobs(b.rounds, size)
@@ -265,37 +275,58 @@ func measureCrowd(ctx context.Context, b *bench) ([]row, error) {
 	}
 	var direct sample
 	turns := []func(int) error{func(round int) error { return b.timeDirect(list[round], &direct) }}
-	times, peaks := make([]sample, len(crowds)), make([][]memory, len(crowds))
+	all := make([]crowd, len(crowds))
 	for i, clients := range crowds {
 		turns = append(turns, func(round int) error {
-			return b.withMirror(ctx, mirrorOptions{}, func(m *mirror) error {
-				return b.crowd(m, list[round], clients, &times[i], &peaks[i])
-			})
+			return b.withMirror(ctx, mirrorOptions{}, func(m *mirror) error { return b.crowd(ctx, m, list[round], clients, &all[i]) })
 		})
 	}
-	if err := b.limited(speeds{Line: 32 * mib}, func() error { return b.takeTurns(ctx, "crowd", turns...) }); err != nil {
+	if err := b.limited(speeds{Line: line}, func() error { return b.takeTurns(ctx, "crowd", turns...) }); err != nil {
 		return nil, err
 	}
 	var rows []row
 	for i, clients := range crowds {
-		name := fmt.Sprintf("%d clients of a cold blob of %d MiB at 32 MiB/s", clients, size/mib)
-		rows = append(rows, row{name: name + ": last one's time, speed", form: "%.2f", unit: "s",
-			ours: times[i], theirs: direct, against: "one, direct", compare: speedup, target: atLeast(0.9)})
+		name := fmt.Sprintf("%d clients of a cold blob of %d MiB at %d MiB/s", clients, size/mib, line/mib)
+		rows = append(rows,
+			row{name: name + ": last one's time, speed", form: "%.2f", unit: "s",
+				ours: all[i].ours, theirs: pairwise(all[i].nginx, direct, math.Max), against: "nginx with the file, or the line", compare: speedup, target: atLeast(0.9)},
+			row{name: name + ": last one's time, speed", form: "%.2f", unit: "s", ours: all[i].ours, theirs: direct, against: "one, direct", compare: speedup})
 		if i == len(crowds)-1 {
-			rows = append(rows, memoryRows(name, peaks[i], 200)...)
+			rows = append(rows, memoryRows(name, all[i].peaks, 200)...)
 		}
 	}
 	return rows, nil
 }
 
-func (b *bench) crowd(m *mirror, d blob, clients int, times *sample, peaks *[]memory) error {
+// crowd is how crowds of one size fared.
+type crowd struct {
+	ours, nginx sample
+	peaks       []memory
+}
+
+func (b *bench) crowd(ctx context.Context, m *mirror, d blob, clients int, c *crowd) (err error) {
 	most, err := m.most(func() error {
 		all, err := b.fetchCold(m, d, downloads{List: slices.Repeat([]download{m.get(d)}, clients)})
 		if err == nil {
-			*times = append(*times, lastOf(all))
+			c.ours = append(c.ours, lastOf(all))
 		}
 		return err
 	})
-	*peaks = append(*peaks, most)
+	c.peaks = append(c.peaks, most)
+	if err == nil {
+		err = m.settle(ctx) // the file has its name a moment later
+	}
+	if err != nil {
+		return err
+	}
+	n, err := startNginx(ctx, b.dir, filepath.Dir(m.file(d)))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, n.stop()) }()
+	all, err := b.load.fetch(downloads{List: slices.Repeat([]download{{URL: n.url + "/" + filepath.Base(m.file(d)), Size: d.Size}}, clients)})
+	if err == nil {
+		c.nginx = append(c.nginx, lastOf(all))
+	}
 	return err
 }

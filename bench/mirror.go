@@ -90,9 +90,9 @@ func (m *mirror) file(d blob) string {
 }
 
 // settle waits until the mirror does nothing more, so that what it does after its answer
-// is counted to it.
+// is counted to it: content settles a fifth of a second later.
 func (m *mirror) settle(ctx context.Context) error {
-	const still = 100 * time.Millisecond
+	const still = 300 * time.Millisecond
 	tick := time.NewTicker(still)
 	defer tick.Stop()
 	for before := time.Duration(0); ; {
