@@ -197,6 +197,17 @@ func measureColdLimited(ctx context.Context, b *bench) (rows []row, err error) {
 	return []row{r}, err
 }
 
+// name has the mirror read a manifest that names blobs, as each client does before it asks for
+// them.
+func (b *bench) name(m *mirror, list []blob) error {
+	b.seed++
+	tag := fmt.Sprintf("named-%d", b.seed)
+	if _, err := ask[struct{}](b.hub.child, "name", named{tag, list}); err != nil {
+		return err
+	}
+	return answersOK(m.url + "/v2/" + repository + "/manifests/" + tag)
+}
+
 // measureFirstByte compares how long it takes until a body begins. A round is several
 // blobs, of which the median counts, since a millisecond is easily lost to the machine.
 func measureFirstByte(ctx context.Context, b *bench) (rows []row, err error) {
@@ -208,6 +219,9 @@ func measureFirstByte(ctx context.Context, b *bench) (rows []row, err error) {
 		return nil, err
 	}
 	err = b.withMirror(ctx, mirrorOptions{}, func(m *mirror) error {
+		if err := b.name(m, list); err != nil {
+			return err
+		}
 		first := func(round int, of func(blob) download, to *sample) error {
 			var times sample
 			for _, d := range list[round*perRound:][:perRound] {
@@ -239,6 +253,9 @@ func measureSuffix(ctx context.Context, b *bench) (rows []row, err error) {
 	r := row{name: fmt.Sprintf("last 64 KiB of a cold blob of %d MiB, CDN at 16 MiB/s a connection", size/mib), form: "%.0f", unit: "ms",
 		against: "direct", compare: excess, apart: "ms"}
 	err = b.withMirror(ctx, mirrorOptions{}, func(m *mirror) error {
+		if err := b.name(m, list); err != nil {
+			return err
+		}
 		tail := func(d download) download {
 			d.Range, d.Size = fmt.Sprintf("bytes=-%d", suffix), suffix
 			return d

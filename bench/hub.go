@@ -65,6 +65,17 @@ func runHub(in io.Reader, out io.Writer) error {
 			}
 			return made, nil
 		}),
+		"name": method(func(n named) (struct{}, error) {
+			layers := make([]hubtest.Descriptor, len(n.Blobs))
+			for i, d := range n.Blobs {
+				layers[i] = hubtest.Descriptor{MediaType: hubtest.OCILayer, Digest: d.Digest, Size: d.Size}
+			}
+			raw, err := json.Marshal(map[string]any{"schemaVersion": 2, "mediaType": hubtest.OCIManifest, "config": layers[0], "layers": layers})
+			if err == nil {
+				h.PutManifest(repository, n.Tag, hubtest.OCIManifest, raw)
+			}
+			return struct{}{}, err
+		}),
 		"sent": method(func(digest string) (int64, error) { return h.BlobBytes(digest), nil }),
 	})
 }
@@ -80,6 +91,12 @@ type newImage struct {
 	Tag       string
 	Layers    int
 	LayerSize int64
+}
+
+// named are blobs that the manifest of a tag names.
+type named struct {
+	Tag   string
+	Blobs []blob
 }
 
 type taggedImage struct{ Tag, Digest string }
