@@ -329,6 +329,29 @@ func TestFillParallelIsFasterThanOneConnection(t *testing.T) {
 	})
 }
 
+// Of a line that is faster than the disk one connection is enough, whose bytes come in order.
+func TestFillUsesOneConnectionOfAFastLine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		data, d := cachetest.BlobOf(64<<20, 8)
+		s := &cachetest.Script{Data: data, Pace: 10 * time.Microsecond}
+		r := startRig(t, s, d, rigOptions{hint: 64 << 20, fault: func(at disk.Step, _ string) error {
+			if at == disk.StepWrite {
+				time.Sleep(time.Millisecond)
+			}
+			return nil
+		}})
+		defer r.close()
+		if got, err := r.read(0, ToEnd); err != nil || !bytes.Equal(got, data) {
+			t.Fatalf("read = %d bytes, %v", len(got), err)
+		}
+		for i, open := range s.Opens[1:] {
+			if open[0] != s.Opens[i][1] {
+				t.Errorf("asked for %v after %v: not in order", open, s.Opens[i])
+			}
+		}
+	})
+}
+
 func TestFillUsesOneConnectionWhenMoreAreRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		data, d := cachetest.BlobOf(40<<20, 7)

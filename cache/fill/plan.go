@@ -17,7 +17,7 @@ func (t *download) plan() *worker {
 		return nil // one at a time, until it is known that ranges work
 	}
 	w := t.planUrgent()
-	if w == nil && len(t.connections.active) < t.connections.limit {
+	if w == nil && len(t.connections.active) < t.connections.limit && (!extra || t.outpacesLine()) {
 		w = t.planNext()
 	}
 	if w == nil {
@@ -32,6 +32,27 @@ func (t *download) plan() *worker {
 	}
 	t.claim(w)
 	return w
+}
+
+// idleLeast is the part of its time that a connection must wait for bytes, in quarters, that
+// another beside it may bring more of them. A line that brings them faster than we hash and write
+// them gains nothing by a second one, whose bytes come out of order and must be read back.
+const idleLeast = 3
+
+// outpacesLine reports whether all connections wait for bytes for most of the time. While one is
+// too young to tell it is looked at again. t.mu is held.
+func (t *download) outpacesLine() bool {
+	for _, w := range t.connections.active {
+		age := time.Since(w.started)
+		if age < worthWaiting {
+			t.recheck()
+			return false
+		}
+		if w.moved > 0 && 4*w.waited < idleLeast*age {
+			return false
+		}
+	}
+	return true
 }
 
 // planUrgent returns a worker for the first reader whom nobody serves.

@@ -194,14 +194,21 @@ func (f *Fill) comes(w *worker, ahead int64) bool {
 	if age >= worthWaiting && float64(ahead)*float64(age) > float64(w.moved)*float64(worthWaiting) {
 		return false
 	}
-	if !f.connections.rechecking {
-		f.connections.rechecking = true
-		time.AfterFunc(worthWaiting, func() {
-			f.mu.Lock()
-			f.connections.rechecking = false
-			f.mu.Unlock()
-			f.nudge()
-		})
-	}
+	f.recheck()
 	return true
+}
+
+// recheck has the download look again for work when it is known how fast a connection is.
+// f.mu is held.
+func (f *Fill) recheck() {
+	if f.connections.rechecking {
+		return
+	}
+	f.connections.rechecking = true
+	time.AfterFunc(worthWaiting, func() {
+		f.mu.Lock()
+		f.connections.rechecking = false
+		f.mu.Unlock()
+		f.nudge()
+	})
 }

@@ -19,7 +19,8 @@ type worker struct {
 	extra    *lane.Lane // beyond the first, with a place in this lane; else nil
 	from     *source    // that answered; set by the worker
 	started  time.Time
-	moved    int64 // bytes stored so far; guarded by Fill.mu
+	moved    int64         // bytes stored so far; guarded by Fill.mu
+	waited   time.Duration // for bytes; guarded by Fill.mu
 }
 
 // result is what became of a worker.
@@ -71,11 +72,13 @@ func (t *download) work(ctx context.Context, w *worker) (moved int64, err error)
 	buf := (*block)[:t.sizing.block]
 	unflushed := int64(0)
 	for pos := body.Offset; ; {
+		asked := time.Now()
 		n, rerr := body.Read(buf)
+		waited := time.Since(asked)
 		if err := t.reserveFor(ctx, body, pos+int64(n)); err != nil {
 			return moved, err
 		}
-		stored, more, err := t.write(w, pos, buf[:n])
+		stored, more, err := t.write(w, pos, buf[:n], waited)
 		pos, moved = pos+int64(n), moved+stored
 		if err != nil {
 			return moved, err
@@ -190,15 +193,16 @@ func (t *download) awaitFile() error {
 	return t.partErr
 }
 
-// write stores what arrived for position pos, as far as it is claimed and not there
-// already. more is false when the claim is written.
-func (t *download) write(w *worker, pos int64, b []byte) (stored int64, more bool, err error) {
+// write stores what arrived for position pos after a while, as far as it is claimed and not
+// there already. more is false when the claim is written.
+func (t *download) write(w *worker, pos int64, b []byte, waited time.Duration) (stored int64, more bool, err error) {
 	last := pos + int64(len(b))
 	if t.opts.MaxBytes > 0 && last > t.opts.MaxBytes {
 		return 0, false, fmt.Errorf("more than %d bytes: %w", t.opts.MaxBytes, store.ErrTooLarge)
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	w.waited += waited
 	for from := max(pos, w.pos); ; {
 		from = t.have.until(from) // readers have seen that; it stays as it is
 		to := min(last, w.end, t.have.next(from, ToEnd))
