@@ -58,7 +58,7 @@ func (c *Cache) orAbsent(o *origin, k key, err error) error {
 // patience bounds how long a caller waits for an upstream that fails, where there is something
 // that stands in for its answer.
 func (c *Cache) patience(ctx context.Context, o *origin, k key) (context.Context, context.CancelFunc) {
-	if c.known.absent != nil && o.health.failing() {
+	if c.known.absent != nil && o.health.Failing() {
 		if _, ok := c.known.absent.last(k, o.StaleIfError); ok {
 			return context.WithTimeout(ctx, whenFailing)
 		}

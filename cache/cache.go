@@ -21,6 +21,7 @@ import (
 	"go.uber.org/zap"
 
 	"forebay/cache/fill"
+	"forebay/cache/health"
 	"forebay/cache/image"
 	"forebay/cache/store"
 	"forebay/cache/wanted"
@@ -208,7 +209,7 @@ func newKnown(negativeTTL time.Duration) known {
 		tagLists:  newTagLists(),
 		claims:    newRecent[key, store.Link](claimEntries, claimFor),
 		wrong:     newRecent[key, int](1024, wrongFor),
-		unfetched: newRecent[key, error](4096, failingFor),
+		unfetched: newRecent[key, error](4096, health.FailingFor),
 		warned:    newRecent[key, struct{}](4096, warnedFor),
 		headed:    newRecent[key, string](tagEntries, claimFor),
 		moved:     newRecent[tagName, error](tagEntries, movedFor),

@@ -93,13 +93,18 @@ func TestUpstreamTroubleIsToldInPairsAndNotOften(t *testing.T) {
 		ask := func() { _, _ = c.Manifest(t.Context(), hub, fmt.Sprint("t", time.Now().UnixNano()), false) }
 		for range 5 {
 			r.Fail(&pull.Error{Kind: pull.Unavailable})
-			ask()
-			time.Sleep(time.Second)
+			for range 4 {
+				ask()
+				time.Sleep(time.Second)
+			}
 			r.Fail(nil)
 			ask()
 			time.Sleep(time.Second)
 		}
-		wantKinds(t, told, "of an upstream that flaps", event.UpstreamFailing, event.UpstreamBack)
+		wantKinds(t, told, "of an upstream that wavers", event.UpstreamFailing)
+		time.Sleep(10 * time.Second)
+		ask()
+		wantKinds(t, told, "of one that wavers no more", event.UpstreamBack)
 		time.Sleep(time.Minute)
 		r.Fail(&pull.Error{Kind: pull.Limited})
 		for range 5 {
@@ -107,10 +112,12 @@ func TestUpstreamTroubleIsToldInPairsAndNotOften(t *testing.T) {
 			time.Sleep(time.Second)
 		}
 		wantKinds(t, told, "of an upstream that limits", event.Limited)
+		time.Sleep(time.Minute)
 		r.Fail(&pull.Error{Kind: pull.Timeout})
-		ask()
-		time.Sleep(time.Hour)
-		ask()
+		for range 4 {
+			ask()
+			time.Sleep(30 * time.Second)
+		}
 		r.Fail(nil)
 		ask()
 		wantKinds(t, told, "of an upstream that is away for long", event.UpstreamFailing, event.UpstreamBack)

@@ -3,11 +3,11 @@ package cache
 import (
 	"slices"
 	"strings"
-	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"forebay/cache/fill"
+	"forebay/cache/health"
 )
 
 // Figures are what happened since the start, and what goes on.
@@ -100,32 +100,18 @@ func (c *Cache) Fills() []FillInfo {
 
 // UpstreamInfo is how an upstream does, as far as the cache has seen.
 type UpstreamInfo struct {
-	Name string
-	// State is "answers", "fails" (its last word was a failure, a short while ago),
-	// "offline" (it is never asked) or "unknown" (it was not asked since the start).
-	State     string
-	LastAsked time.Time // when it last answered or failed
-	// Failed is whether its last word was a failure, however long ago.
-	Failed bool
+	Name    string
+	Offline bool // it is never asked
 	// Sparing is whether so little is left of its budget that tags that moved are served stale.
 	Sparing bool
+	health.Report
 }
 
 // Upstreams tells how the upstreams do, by name.
 func (c *Cache) Upstreams() []UpstreamInfo {
 	list := make([]UpstreamInfo, 0, len(c.origins()))
 	for name, o := range c.origins() {
-		u := UpstreamInfo{Name: name, State: "unknown", Sparing: o.low()}
-		if last := o.health.last.Load(); last != 0 {
-			u.State, u.LastAsked, u.Failed = "answers", time.Unix(0, max(last, -last)), last < 0
-		}
-		if o.health.failing() {
-			u.State = "fails"
-		}
-		if o.Offline {
-			u.State = "offline"
-		}
-		list = append(list, u)
+		list = append(list, UpstreamInfo{Name: name, Offline: o.Offline, Sparing: o.low(), Report: o.health.Report()})
 	}
 	slices.SortFunc(list, func(a, b UpstreamInfo) int { return strings.Compare(a.Name, b.Name) })
 	return list

@@ -70,7 +70,7 @@ func (c *Cache) ask(ctx context.Context, o *origin, repo Repo, ref string) (reso
 func (c *Cache) spend(ctx context.Context, o *origin, repo Repo) error {
 	if pull.Client(ctx) != "" && o.atLastShare() {
 		if pulled, err := c.store.Index.Holds(repo); !pulled && err == nil {
-			return allowance.Refused(repo.Upstream, repo.Name, "what is left of its limit is for repositories that were pulled before", time.Minute)
+			return allowance.Refused(repo.Upstream, repo.Name, allowance.ByReserve, "what is left of its limit is for repositories that were pulled before", time.Minute)
 		}
 	}
 	return c.limits.Spend(ctx, repo.Upstream, repo.Name)
@@ -271,7 +271,7 @@ func (c *Cache) Troubled(repo Repo) bool {
 // and linked, or the upstream is not known to fail. Of an index only the children tell.
 func (c *Cache) Servable(_ context.Context, repo Repo, m *Manifest) bool {
 	o, err := c.origin(repo)
-	if err != nil || !o.health.failing() {
+	if err != nil || !o.health.Failing() {
 		return err == nil
 	}
 	doc, ok := manifest.Parse(m.Bytes)

@@ -4,12 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"sync/atomic"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"forebay/cache/event"
+	"forebay/cache/health"
 	"forebay/internal/allowance"
 	"forebay/internal/lane"
 	"forebay/internal/pull"
@@ -21,7 +21,7 @@ type origin struct {
 
 	fresh  freshness
 	lane   *lane.Lane // of fills
-	health *health
+	health *health.Upstream
 	access *access // nil without AccessTTL
 	// spending is held by the prefetch that is about to spend a pull.
 	spending chan struct{}
@@ -68,7 +68,7 @@ func (c *Cache) newOrigin(name string, u UpstreamOptions) (*origin, error) {
 		return nil, err
 	}
 	o := &origin{UpstreamOptions: u, fresh: fresh, lane: lane.New(u.MaxConnections), access: c.newAccess(u.AccessTTL), spending: make(chan struct{}, 1)}
-	o.health = &health{tell: func(e event.Event) {
+	o.health = &health.Upstream{Tell: func(e event.Event) {
 		e.Upstream = name
 		c.store.Tell(e)
 	}}
@@ -105,7 +105,7 @@ const whenFailing = 300 * time.Millisecond
 
 // confirmWithin returns how long a client waits that may be served what is known.
 func (o *origin) confirmWithin(usual time.Duration) time.Duration {
-	if o.health.failing() {
+	if o.health.Failing() {
 		return min(usual, whenFailing)
 	}
 	return usual
@@ -120,113 +120,51 @@ type observed struct {
 
 // observe takes in how a request for something of repo ended. One that its caller ended says
 // nothing.
-func (n observed) observe(ctx context.Context, repo string, err error) {
+func (n observed) observe(ctx context.Context, repo, what string, err error) {
 	if ctx.Err() == nil {
-		n.o.health.observe(err)
+		n.o.health.Observe(repo, what, err)
 	}
 	n.o.access.observe(repo, err)
 }
 
 func (n observed) Resolve(ctx context.Context, repo, ref string) (v1.Descriptor, error) {
 	desc, err := n.Upstream.Resolve(ctx, repo, ref)
-	n.observe(ctx, repo, err)
+	n.observe(ctx, repo, ref, err)
 	return desc, err
 }
 
 func (n observed) Manifest(ctx context.Context, repo, ref string) (v1.Descriptor, []byte, error) {
 	desc, b, err := n.Upstream.Manifest(ctx, repo, ref)
-	n.observe(ctx, repo, err)
+	n.observe(ctx, repo, ref, err)
 	return desc, b, err
 }
 
 func (n observed) StatBlob(ctx context.Context, repo string, d v1.Hash) (int64, error) {
 	size, err := n.Upstream.StatBlob(ctx, repo, d)
-	n.observe(ctx, repo, err)
+	n.observe(ctx, repo, d.String(), err)
 	return size, err
 }
 
 func (n observed) OpenBlob(ctx context.Context, repo string, d v1.Hash, off, end int64) (*pull.Body, error) {
 	b, err := n.Upstream.OpenBlob(ctx, repo, d, off, end)
-	n.observe(ctx, repo, err)
+	n.observe(ctx, repo, d.String(), err)
 	return b, err
 }
 
 func (n observed) Tags(ctx context.Context, repo string) ([]string, error) {
 	tags, err := n.Upstream.Tags(ctx, repo)
-	n.observe(ctx, repo, err)
+	n.observe(ctx, repo, "tags", err)
 	return tags, err
 }
 
 func (n observed) TagsPage(ctx context.Context, repo, query string) ([]string, string, error) {
 	tags, next, err := n.Upstream.TagsPage(ctx, repo, query)
-	n.observe(ctx, repo, err)
+	n.observe(ctx, repo, "tags", err)
 	return tags, next, err
 }
 
 func (n observed) Referrers(ctx context.Context, repo string, d v1.Hash) ([]json.RawMessage, error) {
 	list, err := n.Upstream.Referrers(ctx, repo, d)
-	n.observe(ctx, repo, err)
+	n.observe(ctx, repo, d.String(), err)
 	return list, err
-}
-
-const (
-	// failingFor is how long after a failure an upstream counts as failing unless it answered since.
-	failingFor = 30 * time.Second
-	// upstreamToldEvery is how often at most an event tells that an upstream fails or limits.
-	upstreamToldEvery = time.Minute
-)
-
-// health remembers whether an upstream answered lately, and makes events of that. It never
-// stops a request: it only tells clients that cannot fall back half-way whether to begin at all.
-type health struct {
-	last atomic.Int64 // Unix nanoseconds of the last word from the upstream, negative when it was a failure
-
-	tell         func(event.Event)
-	failedAt     atomic.Int64 // Unix nanoseconds of the last event.UpstreamFailing
-	limitedAt    atomic.Int64 // of the last event.Limited
-	toldOfFailed atomic.Bool  // and not as back since
-}
-
-// observe takes in the outcome of a request to the upstream.
-func (h *health) observe(err error) {
-	at := time.Now()
-	now := at.UnixNano()
-	if err != nil {
-		switch pull.KindOf(err) {
-		case pull.Unavailable, pull.Timeout, pull.Limited:
-			now = -now
-		}
-	}
-	h.last.Store(now)
-	h.events(err, at)
-}
-
-// failing reports whether the last word of the upstream was a failure, a short while ago.
-func (h *health) failing() bool {
-	last := h.last.Load()
-	return last < 0 && time.Since(time.Unix(0, -last)) < failingFor
-}
-
-// events tells of an upstream that fails, limits, or is back.
-func (h *health) events(err error, now time.Time) {
-	switch kind := pull.KindOf(err); {
-	case err != nil && (kind == pull.Unavailable || kind == pull.Timeout):
-		if due(&h.failedAt, now) && h.toldOfFailed.CompareAndSwap(false, true) {
-			h.tell(event.Event{Kind: event.UpstreamFailing}.Because(err))
-		}
-		return
-	case err != nil && kind == pull.Limited:
-		if due(&h.limitedAt, now) {
-			h.tell(event.Event{Kind: event.Limited}.Because(err))
-		}
-	}
-	if h.toldOfFailed.Load() && h.toldOfFailed.CompareAndSwap(true, false) {
-		h.tell(event.Event{Kind: event.UpstreamBack})
-	}
-}
-
-// due reports whether an event was told long enough ago, and then notes that it is told now.
-func due(last *atomic.Int64, now time.Time) bool {
-	was := last.Load()
-	return now.UnixNano()-was >= int64(upstreamToldEvery) && last.CompareAndSwap(was, now.UnixNano())
 }

@@ -63,7 +63,7 @@ func (o *origin) due(t *tagState) bool {
 		return false
 	}
 	left := ttl - time.Since(t.CheckedAt)
-	return left > 0 && left <= max(ttl/5, refreshTick) && !o.low() && !o.health.failing()
+	return left > 0 && left <= max(ttl/5, refreshTick) && !o.low() && !o.health.Failing()
 }
 
 // refresh confirms one tag. What it points to now is fetched too, so that the tag is

@@ -171,7 +171,7 @@ func (r *tagRequest) ask(ctx context.Context) (m *Manifest, err error) {
 		m, err = r.resolvedTo(ctx, found)
 	}
 	if kept && errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
-		r.o.health.observe(err) // the request goes on, and may yet say that all is well
+		r.o.health.Observe(r.repo.Name, r.name, err) // the request goes on, and may yet say that all is well
 	}
 	if err != nil {
 		return nil, err

@@ -82,7 +82,7 @@ func (r *Registry) noteFailures(a *ask, list []*endpoint, fails []*failure) {
 		switch {
 		case f == nil:
 		case f.sick():
-			r.sick(list[i], a.start, f.err.Error())
+			r.sick(list[i], a.start, pull.Words(f.err))
 		case f.err.Status != 0, f.atWork:
 			r.healthy(list[i])
 		}

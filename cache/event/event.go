@@ -9,6 +9,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"forebay/cache/index"
+	"forebay/internal/pull"
 )
 
 // Event is something that happened.
@@ -44,8 +45,8 @@ const (
 	// disk. Recovered: it did so again. They come in pairs.
 	Degraded  Kind = "degraded"
 	Recovered Kind = "recovered"
-	// UpstreamFailing and UpstreamBack come in pairs, one a minute at most for an
-	// upstream, and so does Limited.
+	// UpstreamFailing and UpstreamBack come in pairs; Limited comes once a minute at most for an
+	// upstream.
 	UpstreamFailing Kind = "upstream_failing"
 	UpstreamBack    Kind = "upstream_back"
 	Limited         Kind = "limited"
@@ -71,10 +72,10 @@ func Of(k Kind, repo index.Repo, d v1.Hash) Event {
 	return Event{Kind: k, Upstream: repo.Upstream, Repository: repo.Name, Digest: d}
 }
 
-// Because adds why.
+// Because adds why, in words.
 func (e Event) Because(err error) Event {
 	if err != nil {
-		e.Detail = err.Error()
+		e.Detail = pull.Words(err)
 	}
 	return e
 }

@@ -11,6 +11,8 @@ import (
 	"forebay/cache/event"
 	"forebay/config"
 	"forebay/internal/activity"
+	"forebay/internal/pull"
+	"forebay/internal/trouble"
 	"forebay/proxy"
 )
 
@@ -24,7 +26,20 @@ func (m *mirror) run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return m.Run(ctx) })
 	group.Go(func() error { return m.activity.Run(ctx) })
+	group.Go(func() error { return m.trouble.Run(ctx) })
 	return group.Wait()
+}
+
+// newTrouble returns what knows what is wrong with m.
+func (m *mirror) newTrouble(c *config.Config) *trouble.Watch {
+	s := trouble.Sources{
+		Keeper: m.keeper, Registries: m.registries, Readable: m.cache.Store().Readable,
+		Names: trouble.Names{MaxSize: "storage.max_size", Limits: "limits in the configuration", MaxConnections: "max_connections"},
+	}
+	for _, w := range c.Warnings() {
+		s.Notices = append(s.Notices, w.Key+": "+w.Problem)
+	}
+	return trouble.New(s)
 }
 
 // observe takes in a request that was answered.
@@ -39,7 +54,8 @@ func (m *mirror) observe(r *proxy.Request) {
 		Pull: r.Kind == proxy.KindManifest && r.Method == http.MethodGet && r.Result != proxy.Failed,
 	}
 	if r.Err != nil {
-		q.Fault = r.Err.Error()
+		q.Fault = pull.Words(r.Err)
+		m.trouble.Refused(r.Client, r.Upstream, r.Err)
 	}
 	m.activity.Observe(&q)
 }

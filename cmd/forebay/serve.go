@@ -123,7 +123,7 @@ func serve(ctx context.Context, c *config.Config, load func() (*config.Config, e
 		clients[0] = besides(clients[0], webhooks)
 	}
 	s, err := newServers(c, clients, admin.Options{
-		Ready: ready.ready, Ailing: m.cache.Store().Ailing, Metrics: m.metrics.Handler(), Profiles: c.AdminPprof, Version: b.version,
+		Ready: ready.ready, Ailing: m.trouble.Public, Metrics: m.metrics.Handler(), Profiles: c.AdminPprof, Version: b.version,
 		Webhooks: webhooks, API: api, Page: dashboard,
 	}, m.audit, ready, log)
 	if err != nil {

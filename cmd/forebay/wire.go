@@ -24,6 +24,7 @@ import (
 	"forebay/internal/audit"
 	"forebay/internal/command"
 	"forebay/internal/metrics"
+	"forebay/internal/trouble"
 	"forebay/internal/wire"
 	"forebay/proxy"
 	"forebay/upstream"
@@ -42,6 +43,7 @@ type mirror struct {
 	instance string           // our name among Forebays, until we end
 	ours     dial.Ours
 	activity *activity.Recorder
+	trouble  *trouble.Watch
 	metrics  *metrics.Metrics
 	traces   *traces    // nil when they are off
 	audit    *audit.Log // nil when there is none
@@ -72,6 +74,7 @@ func newMirror(c *config.Config, b build, l logs) (_ *mirror, err error) {
 	}
 	m.keeper = upkeep.New(m.cache, upkeep.Options{ScrubInterval: c.ScrubInterval})
 	m.activity = m.newActivity(c, log.Named("activity"))
+	m.trouble = m.newTrouble(c)
 	if m.traces, err = newTraces(&c.Tracing, b, log.Named("tracing")); err != nil {
 		return nil, command.Usage(err)
 	}

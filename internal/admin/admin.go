@@ -19,9 +19,9 @@ type Options struct {
 	// Ready returns why no traffic should be sent here, or nil. Everybody is told, so that it must
 	// name no path. It must not block.
 	Ready func() error
-	// Ailing returns a fault in spite of which clients are served, or nil; /readyz tells it
+	// Ailing says what is wrong while clients are served, "" when all is well; /readyz tells it
 	// everybody, too. It may be nil and must not block.
-	Ailing  func() error
+	Ailing  func() string
 	Metrics http.Handler // of /metrics
 	Version string
 	// Webhooks answers /webhooks and what is below it; nil means that nothing is there. Registries
@@ -46,8 +46,8 @@ func New(o Options) http.Handler {
 			return
 		}
 		if o.Ailing != nil {
-			if err := o.Ailing(); err != nil {
-				text(w, http.StatusOK, "ready, but "+err.Error())
+			if what := o.Ailing(); what != "" {
+				text(w, http.StatusOK, "ready, but: "+what)
 				return
 			}
 		}

@@ -95,10 +95,10 @@ func TestProfilesAreForThoseWhoMayUseTheAPI(t *testing.T) {
 }
 
 func TestReadinessSaysWhatIsWrong(t *testing.T) {
-	o := Options{Ready: func() error { return nil }, Metrics: figures(), Ailing: func() error { return errors.New("writing to the store: full") }}
+	o := Options{Ready: func() error { return nil }, Metrics: figures(), Ailing: func() string { return "The disk is full" }}
 	w := httptest.NewRecorder()
 	New(o).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/readyz", nil))
-	if w.Code != http.StatusOK || w.Body.String() != "ready, but writing to the store: full\n" {
+	if w.Code != http.StatusOK || w.Body.String() != "ready, but: The disk is full\n" {
 		t.Errorf("GET /readyz of a mirror that ails = %d %q", w.Code, w.Body)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"forebay/cache/upkeep"
 	"forebay/internal/activity"
 	"forebay/internal/prefetch"
+	"forebay/internal/trouble"
 	"forebay/internal/wire"
 )
 
@@ -25,6 +26,8 @@ type APIOptions struct {
 	Version  string
 	// Sets are the prefetch sets of the configuration. It may be nil.
 	Sets *prefetch.Sets
+	// Trouble says what is wrong. It may be nil: then it is found out when somebody asks.
+	Trouble *trouble.Watch
 	// Activity remembers who asked for what. nil means that nothing is known of that.
 	Activity *activity.Recorder
 	// Price of a GiB from a registry, in Currency; 0 means that none is shown.
@@ -59,6 +62,7 @@ type API struct {
 	upstream   func(name string) RegistryStatus
 	version    string
 	activity   *activity.Recorder
+	trouble    *trouble.Watch
 	price      float64
 	currency   string
 	streams    atomic.Int64 // that are open
@@ -85,9 +89,12 @@ func NewAPI(o APIOptions) (*API, error) {
 	if o.Activity == nil {
 		o.Activity = activity.New(activity.Options{})
 	}
+	if o.Trouble == nil {
+		o.Trouble = trouble.New(trouble.Sources{Keeper: o.Keeper})
+	}
 	a := &API{
 		keeper: o.Keeper, registries: o.Registries, upstream: o.Upstream, version: o.Version, started: time.Now(),
-		activity: o.Activity, price: o.Price, currency: o.Currency,
+		activity: o.Activity, trouble: o.Trouble, price: o.Price, currency: o.Currency,
 		guard: guard{loopback: o.Loopback, origin: http.NewCrossOriginProtection(), names: o.Names}, jobs: newJobs(), sets: o.Sets, log: o.Log, mux: http.NewServeMux(), tokenFile: o.TokenFile,
 	}
 	if o.Token != "" {

@@ -6,13 +6,14 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"forebay/cache"
-	"forebay/cache/store"
 	"forebay/cache/tier"
 	"forebay/cache/upkeep"
+	"forebay/internal/trouble"
 )
 
 // Status is the mirror at a glance.
 type Status struct {
+	Troubles      []Trouble  `json:"troubles"` // what is wrong now, the most urgent first
 	Version       string     `json:"version"`
 	StartedAt     time.Time  `json:"started_at"`
 	UptimeSeconds int64      `json:"uptime_seconds"`
@@ -41,9 +42,10 @@ func fillOf(f cache.FillInfo) FillInfo { return FillInfo(f) }
 // Upstream is a registry: as the cache sees it, and as it says itself.
 type Upstream struct {
 	Name string `json:"name"`
-	// State is "fails" if its last word was a failure, a short while ago, "offline" if it is
-	// never asked, and "unknown" if it was not asked since the start.
-	State     string    `json:"state" enum:"answers,fails,offline,unknown"`
+	// State is how it does by its answers of the last minute: "fails" if most of them were failures,
+	// "degraded" if something of it cannot be had, "limited" while it refuses pulls; "offline" if it
+	// is never asked, and "unknown" if it was not asked since the start.
+	State     string    `json:"state" enum:"answers,degraded,fails,limited,offline,unknown"`
 	LastAsked time.Time `json:"last_asked,omitzero"` // when it last answered or failed
 	// Sparing is whether so little is left of its budget that tags that moved are served stale.
 	Sparing bool `json:"sparing"`
@@ -122,8 +124,7 @@ type Stats struct {
 	QuarantineBytes int64 `json:"quarantine_bytes"`
 	Scrub           Scrub `json:"scrub"`
 
-	Troubles []Trouble `json:"troubles"` // what is wrong with the disk or the bucket now
-	Bucket   *Bucket   `json:"bucket,omitempty"`
+	Bucket *Bucket `json:"bucket,omitempty"`
 	// EvictedUnsaved counts what was evicted before it was uploaded, since the start.
 	EvictedUnsaved int64 `json:"evicted_unsaved"`
 }
@@ -135,7 +136,7 @@ func statsOf(s upkeep.Stats) Stats {
 		PinnedBytes: s.PinnedBytes, PinLimitBytes: s.PinLimitBytes,
 		EvictedBlobs: s.EvictedBlobs, EvictedBytes: s.EvictedBytes, TagsMoved: s.TagsMoved, ReleasesMoved: s.ReleasesMoved,
 		QuarantineFiles: s.QuarantineFiles, QuarantineBytes: s.QuarantineBytes, Scrub: Scrub(s.Scrub),
-		Troubles: each(s.Troubles, troubleOf), Bucket: bucketOf(s.Bucket), EvictedUnsaved: s.EvictedUnsaved,
+		Bucket: bucketOf(s.Bucket), EvictedUnsaved: s.EvictedUnsaved,
 	}
 }
 
@@ -149,15 +150,30 @@ type Scrub struct {
 	Damaged  int64         `json:"damaged"`        // found since the start, however they were found
 }
 
-// Trouble is what the disk or the bucket could not do last, and has not done since.
+// Trouble is one thing that is wrong. Its texts are for people, and are the same wherever they are
+// shown.
 type Trouble struct {
-	What  string    `json:"what"` // "reading from the store"
-	Cause string    `json:"cause" enum:"full,read-only,broken,descriptors,bucket,other"`
-	Why   string    `json:"why"` // what was said last
-	Since time.Time `json:"since"`
+	ID       string    `json:"id"` // stays the same while it lasts
+	Kind     string    `json:"kind" enum:"limit,budget,upstream,endpoint,repository,disk,index,bucket,room,verification,clients,configuration"`
+	Severity string    `json:"severity" enum:"critical,warning,notice"`
+	Upstream string    `json:"upstream,omitempty"`
+	What     string    `json:"what"`
+	Since    time.Time `json:"since"`
+	Until    time.Time `json:"until,omitzero"` // when it should end; of a budget: when it runs out
+	Cause    string    `json:"cause"`
+	Served   string    `json:"served"` // what clients get all the same
+	Do       string    `json:"do"`
+	View     string    `json:"view"`             // of the page: "#/storage"
+	Command  string    `json:"command"`          // that shows more
+	Detail   string    `json:"detail,omitempty"` // what was said last
 }
 
-func troubleOf(t store.Trouble) Trouble { return Trouble(t) }
+func troubleOf(t trouble.Trouble) Trouble {
+	return Trouble{
+		ID: t.ID, Kind: string(t.Kind), Severity: string(t.Severity), Upstream: t.Upstream, What: t.What, Since: t.Since, Until: t.Until,
+		Cause: t.Cause, Served: t.Served, Do: t.Do, View: t.View, Command: t.Command, Detail: t.Detail,
+	}
+}
 
 // Bucket is what is known of the bucket behind the folder.
 type Bucket struct {

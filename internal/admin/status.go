@@ -24,11 +24,11 @@ func (a *API) glance() (*Status, error) {
 		return nil, err
 	}
 	s := &Status{
-		Version: a.version, StartedAt: a.started, UptimeSeconds: int64(time.Since(a.started).Seconds()),
+		Troubles: each(a.trouble.List(), troubleOf), Version: a.version, StartedAt: a.started, UptimeSeconds: int64(time.Since(a.started).Seconds()),
 		Stats: statsOf(stats), Upstreams: []Upstream{}, Fills: each(a.keeper.Cache.Fills(), fillOf), Jobs: []Job{}, Usage: a.usage(),
 	}
 	for _, u := range a.keeper.Cache.Upstreams() {
-		one := Upstream{Name: u.Name, State: u.State, LastAsked: u.LastAsked, Sparing: u.Sparing}
+		one := Upstream{Name: u.Name, State: string(a.trouble.State(u)), LastAsked: u.LastAsked, Sparing: u.Sparing}
 		if a.upstream != nil {
 			one.RegistryStatus = a.upstream(u.Name)
 		}

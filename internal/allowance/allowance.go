@@ -93,15 +93,28 @@ func (c *Clients) of(ctx context.Context) *client {
 	return one
 }
 
+// Limit names what a client has used up. It is the cause of the errors of this package.
+type Limit string
+
+// The limits. ByReserve is the last share of a registry's limit, which is not for what is new.
+const (
+	ByNew     Limit = "new"
+	ByPulls   Limit = "pulls"
+	ByFills   Limit = "fills"
+	ByReserve Limit = "reserve"
+)
+
+func (l Limit) Error() string { return "limit: " + string(l) }
+
 // Refused is the error of a client that is told to ask again after a while.
-func Refused(upstream, repo, why string, again time.Duration) error {
-	return &pull.Error{Kind: pull.Limited, Detail: pull.ClientLimited, Upstream: upstream, Op: "ask for " + repo, Message: why, RetryAfter: again}
+func Refused(upstream, repo string, by Limit, why string, again time.Duration) error {
+	return &pull.Error{Kind: pull.Limited, Detail: pull.ClientLimited, Upstream: upstream, Op: "ask for " + repo, Message: why, RetryAfter: again, Err: by}
 }
 
 // Ask takes one request for something of a repository that is not known here.
 func (c *Clients) Ask(ctx context.Context, upstream, repo string) error {
 	if one := c.of(ctx); one != nil && !one.asks.Allow() {
-		return Refused(upstream, repo, "this client asks for too much that is new", time.Minute/time.Duration(one.limits.NewPerMinute)+time.Second)
+		return Refused(upstream, repo, ByNew, "this client asks for too much that is new", time.Minute/time.Duration(one.limits.NewPerMinute)+time.Second)
 	}
 	return nil
 }
@@ -112,7 +125,7 @@ func (c *Clients) Spend(ctx context.Context, upstream, repo string) error {
 		return err
 	}
 	if one := c.of(ctx); one != nil && !one.pulls.Allow() {
-		return Refused(upstream, repo, "this client has spent its pulls", Window/time.Duration(one.limits.Pulls))
+		return Refused(upstream, repo, ByPulls, "this client has spent its pulls", Window/time.Duration(one.limits.Pulls))
 	}
 	return nil
 }
@@ -125,7 +138,7 @@ func (c *Clients) Begin(ctx context.Context, upstream, repo string) (ended func(
 	}
 	if n := one.fills.Add(1); one.limits.Fills > 0 && n > int64(one.limits.Fills) {
 		one.fills.Add(-1)
-		return nil, Refused(upstream, repo, "this client has too many downloads in progress", time.Second)
+		return nil, Refused(upstream, repo, ByFills, "this client has too many downloads in progress", time.Second)
 	}
 	return func() { one.fills.Add(-1) }, nil
 }

@@ -29,18 +29,32 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	} else {
 		to.truth(c.f.ready, true)
 	}
+	if c.s.Troubles != nil {
+		c.troubles(to)
+	}
 	for _, r := range c.s.Registries() {
 		c.registry(to, r, time.Now())
 	}
 	for _, u := range c.s.Keeper.Cache.Upstreams() {
 		if !u.LastAsked.IsZero() {
-			to.truth(c.f.up, !u.Failed, u.Name)
+			to.truth(c.f.up, u.FailsFrom.IsZero(), u.Name)
 		}
 	}
 	c.fills(to)
 	c.store(to)
 	if c.s.S3 != nil {
 		c.s3(to)
+	}
+}
+
+// troubles writes what is wrong. Several of one kind are one series.
+func (c *collector) troubles(to sink) {
+	told := map[[3]string]bool{}
+	for _, t := range c.s.Troubles() {
+		if labels := [3]string{string(t.Kind), string(t.Severity), t.Upstream}; !told[labels] {
+			told[labels] = true
+			to.gauge(c.f.trouble, 1, labels[:]...)
+		}
 	}
 }
 

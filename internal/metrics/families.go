@@ -6,9 +6,9 @@ import "github.com/prometheus/client_golang/prometheus"
 type families struct {
 	all []*Family
 
-	build, ready *Family
+	build, ready, trouble *Family
 
-	requests, firstByte, took, sent, pulls, savedPulls, savedBytes *Family
+	requests, refused, firstByte, took, sent, pulls, savedPulls, savedBytes *Family
 
 	asked, askedTook, spentPulls, received, limited, failovers, probes *Family
 	transfers, questions, up, breaker, failures, paused                *Family
@@ -53,6 +53,7 @@ func (f *families) histogram(name, help string, labels ...string) *Family {
 func newFamilies() (f families) {
 	f.build = f.gauge("build_info", "Always 1; the labels say which build this is.", "version", "revision", "go_version")
 	f.ready = f.gauge("ready", "1 while the mirror takes traffic, as /readyz says.")
+	f.trouble = f.gauge("trouble", "1 for each thing that is wrong, as forebay status tells it: by kind (limit, budget, upstream, endpoint, repository, disk, index, bucket, room, verification, clients, configuration), severity (critical, warning, notice) and upstream, which is empty where none is concerned.", "kind", "severity", "upstream")
 	f.events = f.counter("events_total", "What happened to what is kept and to the upstreams, by kind: tag_moved, evicted, degraded, upstream_failing, config_reloaded, config_refused and so on.", "kind")
 	f.ofClients()
 	f.ofUpstreams()
@@ -66,6 +67,9 @@ func (f *families) ofClients() {
 	f.requests = f.counter("requests_total",
 		"Requests of clients by what they ask for (manifest, blob, tags, referrers, catalog, ping; browser: refused, whatever it asks for; other) and by result: hit, joined (another request's download was shared), miss, stale, passed (streamed through and not kept), error, none (it was not about content, or the client left before its answer).",
 		"upstream", "kind", "result")
+	f.refused = f.counter("refused_requests_total",
+		"Requests of clients that got nothing because of a bound of the mirror's own: new, pulls and fills are those of one client, reserve is the last share of a registry's limit, queue and connections bound what goes on at once for a registry.",
+		"upstream", "limit")
 	f.firstByte = f.histogram("request_first_byte_seconds", "Time from a client's request to the head of its answer.", "upstream", "kind", "result")
 	f.took = f.histogram("request_duration_seconds", "Time from a client's request to the last byte of its answer.", "upstream", "kind")
 	f.sent = f.counter("response_bytes_total", "Bytes of bodies sent to clients, those of errors included.", "upstream", "kind")
@@ -86,7 +90,7 @@ func (f *families) ofUpstreams() {
 	f.probes = f.counter("upstream_probes_total", "HEADs that asked whether pulls go through again.", "upstream")
 	f.transfers = f.gauge("upstream_transfers", "Blobs that arrive from the registry at this moment.", "upstream")
 	f.questions = f.gauge("upstream_questions", "Requests for anything but blobs that wait for the registry at this moment.", "upstream")
-	f.up = f.gauge("upstream_up", "0 when the registry's last word was a failure or a limit, 1 when it answered; not there before it was asked.", "upstream")
+	f.up = f.gauge("upstream_up", "0 while most of what the registry is asked for fails, by the answers of the last minute; not there before it was asked.", "upstream")
 	f.breaker = f.gauge("upstream_breaker_open", "1 while an endpoint fails so lastingly that it is asked by probes only.", "upstream", "endpoint")
 	f.failures = f.gauge("upstream_endpoint_failures", "Requests in a row that an endpoint failed.", "upstream", "endpoint")
 	f.paused = f.gauge("upstream_endpoint_paused", "1 while an endpoint refuses all requests of our address.", "upstream", "endpoint")

@@ -18,6 +18,7 @@ import (
 	"forebay/cache/event"
 	"forebay/cache/tier"
 	"forebay/cache/upkeep"
+	"forebay/internal/trouble"
 	"forebay/upstream"
 )
 
@@ -57,6 +58,8 @@ type Sources struct {
 	Reserves   func() map[string]float64 // share of its pull limit that each upstream keeps back
 	// Ready returns why no traffic should be sent here, or nil. nil means always ready.
 	Ready func() error
+	// Troubles returns what is wrong. nil means that nothing is.
+	Troubles func() []trouble.Trouble
 	// S3 tells of the calls to the bucket since the start, those of one operation side by
 	// side; nil where blobs are not kept in one.
 	S3 func() []tier.Calls

@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"forebay/cache"
+	"forebay/internal/trouble"
 	"forebay/proxy"
 	"forebay/upstream"
 )
@@ -52,6 +53,7 @@ func resultAt(r cache.Result) (int, string) {
 // requests counts the requests of clients.
 type requests struct {
 	count      *prometheus.CounterVec
+	refused    *prometheus.CounterVec
 	firstByte  *prometheus.HistogramVec
 	took       *prometheus.HistogramVec
 	sent       *prometheus.CounterVec
@@ -102,7 +104,7 @@ func newRequests(f *families, upstreams []string) *requests {
 		return prometheus.NewCounterVec(prometheus.CounterOpts(of.opts()), of.Labels)
 	}
 	r := &requests{
-		count: counter(f.requests), sent: counter(f.sent), pulls: counter(f.pulls), savedPulls: counter(f.savedPulls),
+		count: counter(f.requests), refused: counter(f.refused), sent: counter(f.sent), pulls: counter(f.pulls), savedPulls: counter(f.savedPulls),
 		firstByte: histogram(f.firstByte, buckets), took: histogram(f.took, append(buckets, 60, 300)),
 		savedBytes: f.savedBytes.desc, upstreams: map[string]*ofUpstream{},
 	}
@@ -114,7 +116,7 @@ func newRequests(f *families, upstreams []string) *requests {
 }
 
 func (r *requests) all() []prometheus.Collector {
-	return []prometheus.Collector{r.count, r.firstByte, r.took, r.sent, r.pulls, r.savedPulls, r}
+	return []prometheus.Collector{r.count, r.refused, r.firstByte, r.took, r.sent, r.pulls, r.savedPulls, r}
 }
 
 // Observe takes in one request of a client; see [proxy.Options].
@@ -133,6 +135,9 @@ func (r *requests) observe(q *proxy.Request) {
 		k.results[i].Store(one)
 	}
 	one.count.Inc()
+	if limit := trouble.LimitOf(q.Err); limit != "" {
+		r.refused.WithLabelValues(u.name, limit).Inc()
+	}
 	if q.FirstByte > 0 {
 		observe(one.firstByte, q.FirstByte, q.TraceID)
 	}

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -51,13 +53,6 @@ func statRows(t *terminal.Table, s admin.Stats) {
 		terminal.Count(s.QuarantineFiles, "file", "files")+", "+terminal.Bytes(s.QuarantineBytes))
 	t.Row("Scrub:", scrubText(s.Scrub))
 	bucketRows(t, s)
-	for _, d := range s.Troubles {
-		name := "Disk:"
-		if d.Cause == "bucket" {
-			name = "Bucket:"
-		}
-		t.Row(name, fmt.Sprintf("%s fails (%s) since %s: %s", d.What, d.Cause, d.Since.Format(time.DateTime), d.Why))
-	}
 }
 
 // bucketRows tell of the bucket, if there is one.
@@ -98,8 +93,8 @@ func newStatus(p adminclient.Program) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show at a glance how a running server does",
-		Long: `Shows how the registries do, what is being fetched, what they will still give, and how
-much is kept.`,
+		Long: `Shows what is wrong first, and what to do about it: then how the registries do, what they
+will still give, what is being fetched, and how much is kept.`,
 		Example: `  forebay status
   forebay status --watch`,
 		Args: cobra.NoArgs,
@@ -142,18 +137,25 @@ func status(ctx context.Context, o *adminclient.Client, before string) error {
 		(time.Duration(s.UptimeSeconds) * time.Second).String()); err != nil {
 		return err
 	}
-	t := terminal.NewTable(o.Stdout, "UPSTREAM", "STATE", "LAST ASKED")
+	if err := showTroubles(o, s.Troubles); err != nil {
+		return err
+	}
+	t := terminal.NewTable(o.Stdout, "UPSTREAM", "STATE", "LAST ASKED", "429 SINCE THE START")
 	for _, u := range s.Upstreams {
 		state := u.State
 		if u.Sparing {
 			state += ", spared"
 		}
-		t.Row(u.Name, state, terminal.Ago(u.LastAsked))
+		var limits []string
+		for _, kind := range slices.Sorted(maps.Keys(u.Limited)) {
+			limits = append(limits, kind+" "+humanize.Comma(u.Limited[kind]))
+		}
+		t.Row(u.Name, state, terminal.Ago(u.LastAsked), terminal.OrDash(strings.Join(limits, ", ")))
 	}
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	if err := errors.Join(showBudgets(o, s.Upstreams), showTrouble(o, s.Upstreams), showFills(o, s)); err != nil {
+	if err := errors.Join(showBudgets(o, s.Upstreams), showFills(o, s)); err != nil {
 		return err
 	}
 	if _, err := fmt.Fprintln(o.Stdout); err != nil {

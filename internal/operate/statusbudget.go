@@ -3,8 +3,6 @@ package operate
 import (
 	"cmp"
 	"fmt"
-	"maps"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -83,41 +81,6 @@ func budgetText(b admin.Budget) string {
 		texts = append(texts, "more "+terminal.Ago(b.Returns))
 	}
 	return terminal.OrDash(strings.Join(texts, ", "))
-}
-
-// showTrouble lists endpoints that fail or are not to be asked, and what was limited.
-func showTrouble(o *adminclient.Client, all []admin.Upstream) error {
-	var rows [][]string
-	for _, u := range all {
-		for _, e := range u.Endpoints {
-			switch {
-			case !e.PausedUntil.IsZero():
-				rows = append(rows, []string{u.Name, e.URL, "paused until " + e.PausedUntil.Local().Format(time.TimeOnly), e.Why})
-			case e.Open:
-				rows = append(rows, []string{u.Name, e.URL, "left alone until " + e.NextProbe.Local().Format(time.TimeOnly), e.LastFault})
-			case e.Failures > 0:
-				rows = append(rows, []string{u.Name, e.URL, terminal.Count(int64(e.Failures), "failure", "failures") + " in a row", e.LastFault})
-			}
-		}
-		var limits []string
-		for _, kind := range slices.Sorted(maps.Keys(u.Limited)) {
-			limits = append(limits, kind+" "+humanize.Comma(u.Limited[kind]))
-		}
-		if len(limits) > 0 {
-			rows = append(rows, []string{u.Name, "-", "429 since the start", strings.Join(limits, ", ")})
-		}
-	}
-	if len(rows) == 0 {
-		return nil
-	}
-	if _, err := fmt.Fprintln(o.Stdout); err != nil {
-		return err
-	}
-	t := terminal.NewTable(o.Stdout, "TROUBLE", "ENDPOINT", "STATE", "WHY")
-	for _, r := range rows {
-		t.Row(r...)
-	}
-	return t.Flush()
 }
 
 // durationText is a duration without zero parts: 6h, not 6h0m0s.

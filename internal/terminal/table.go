@@ -55,6 +55,18 @@ func Ago(t time.Time) string {
 	return humanize.Time(t)
 }
 
+// Moment is a time of this machine's clock with how far it is away: "07:04, in 2 hours"; "" for none.
+func Moment(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	layout := time.TimeOnly
+	if local := t.Local(); local.Format(time.DateOnly) != time.Now().Format(time.DateOnly) {
+		layout = time.DateTime
+	}
+	return t.Local().Format(layout) + ", " + humanize.Time(t)
+}
+
 // Used is the minute of a last use for people.
 func Used(t time.Time) string {
 	if !t.IsZero() && time.Since(t) < 2*time.Minute {

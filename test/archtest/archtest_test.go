@@ -115,11 +115,12 @@ func importTable() map[string][]string {
 		// The cache and its floors: each knows those below it.
 		"proxy":        append(leaf(), "cache", "cache/store"), // the latter its tests
 		"cache/upkeep": append(leaf(), "cache", "cache/image", "cache/store", "cache/event", "cache/disk", "cache/index", "cache/tier"),
-		"cache":        append(leaf(), "cache/image", "cache/fill", "cache/store", "cache/event", "cache/disk", "cache/index", "cache/tier", "cache/wanted"),
+		"cache":        append(leaf(), "cache/image", "cache/fill", "cache/store", "cache/event", "cache/health", "cache/disk", "cache/index", "cache/tier", "cache/wanted"),
 		"cache/image":  append(leaf(), "cache/store", "cache/event", "cache/index"),
 		"cache/fill":   append(leaf(), "cache/store", "cache/disk"),
 		"cache/store":  append(leaf(), "cache/event", "cache/disk", "cache/evict", "cache/index", "cache/tier"),
-		"cache/event":  {"cache/index"},
+		"cache/event":  {"cache/index", "internal/pull"},
+		"cache/health": {"cache/event", "internal/pull"},
 
 		"cache/disk":   leaf(),
 		"cache/evict":  {},
@@ -156,10 +157,11 @@ func importTable() map[string][]string {
 		"internal/bundle":     leaf(),
 		"internal/pull":       {},
 		"internal/wire":       {"internal/registries"},
-		"internal/admin":      append(leaf(), "cache", "cache/image", "cache/store", "cache/upkeep", "cache/tier", "internal/activity", "internal/bundle", "internal/imageset", "internal/prefetch"),
+		"internal/admin":      append(leaf(), "cache", "cache/image", "cache/store", "cache/upkeep", "cache/tier", "internal/activity", "internal/bundle", "internal/imageset", "internal/prefetch", "internal/trouble"),
 		"internal/tally":      {},
 		"internal/tracing":    {},
-		"internal/metrics":    append(leaf(), "cache", "cache/event", "cache/store", "cache/upkeep", "cache/tier", "proxy", "upstream", "test/hubtest", "test/mirrortest"), // the last two its tests
+		"internal/metrics":    append(leaf(), "cache", "cache/event", "cache/store", "cache/upkeep", "cache/tier", "internal/trouble", "proxy", "upstream", "test/hubtest", "test/mirrortest"), // the last two its tests
+		"internal/trouble":    append(leaf(), "cache", "cache/health", "cache/store", "cache/upkeep", "upstream"),
 		"internal/server":     {"internal/logkey"},
 		"internal/webhook":    leaf(),
 		// Who a client is, and what it may have.

@@ -13,9 +13,10 @@ const (
 	tripAfter = 5
 	tripOver  = 2 * time.Second
 	// An open breaker lets one probe through after tripFirst, then after twice as long
-	// each time, but often enough that nobody waits long for an endpoint that is back.
+	// each time, but often enough that nobody waits long for an endpoint that is back, and that an
+	// operator who has mended it sees that within ten seconds.
 	tripFirst = 2 * time.Second
-	tripMost  = 16 * time.Second
+	tripMost  = 4 * time.Second
 )
 
 // Turn is when an endpoint is to be tried.

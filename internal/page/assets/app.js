@@ -4,6 +4,7 @@
 import { setToken, token, whenRefused } from "./api.js";
 import { fill, h, icon, setText } from "./dom.js";
 import { live } from "./live.js";
+import { troubleCount, watchTroubles } from "./troubles.js";
 import { clients } from "./views/clients.js";
 import { events } from "./views/events.js";
 import { image } from "./views/image.js";
@@ -29,6 +30,14 @@ const nav = document.getElementById("nav");
 let end = null;
 let shown = "";
 let signingIn = false;
+let heading = "";
+
+// retitle writes the title of the tab: how many troubles there are, which view, which mirror.
+function retitle() {
+  const troubles = troubleCount();
+  const name = live.status && live.status.name;
+  document.title = (troubles ? "(" + troubles + ") " : "") + heading + " · " + (name || "Forebay");
+}
 
 // route reads the part of the address after #.
 export function route() {
@@ -60,7 +69,8 @@ function show() {
       link.removeAttribute("aria-current");
     }
   }
-  document.title = (query.ref ? query.ref.replace(/^docker\.io\/(library\/)?/, "") : title) + " · Forebay";
+  heading = query.ref ? query.ref.replace(/^docker\.io\/(library\/)?/, "") : title;
+  retitle();
   const place = h("div", { class: "view", id: "view-" + name });
   fill(main, place);
   end = view(place, query) || null;
@@ -77,7 +87,8 @@ function signIn(fault) {
   signingIn = true;
   if (end) end();
   end = null;
-  document.title = "Sign in · Forebay";
+  heading = "Sign in";
+  retitle();
   const wrong = Boolean(token()) && fault.status === 401;
   setToken("");
   if (fault.status !== 401) {
@@ -124,6 +135,19 @@ function frame() {
   live.on("status", (status) => {
     setText(version, status.version);
     version.title = "Version " + status.version;
+  });
+  watchTroubles((list) => {
+    retitle();
+    // The badge stands at the view that a trouble is about.
+    for (const link of nav.querySelectorAll("a")) {
+      const mine = list.filter((t) => t.view && t.view.startsWith("#/" + link.dataset.view));
+      let badge = link.querySelector(".badge");
+      if (!badge && mine.length) link.append((badge = h("span", { class: "badge" })));
+      if (!badge) continue;
+      badge.hidden = mine.length === 0;
+      badge.className = "badge " + (mine.some((t) => t.severity === "critical") ? "critical" : "warning");
+      fill(badge, String(mine.length), h("span", { class: "hidden", text: mine.length === 1 ? " trouble" : " troubles" }));
+    }
   });
   document.querySelector(".skip").addEventListener("click", (event) => {
     event.preventDefault(); // the part after # is the view

@@ -3,6 +3,10 @@
 
 import { Fault, isRefusal, stream } from "./api.js";
 
+// silentFor is how long the server may say nothing: it gives a sign of life every 15 s, and on a
+// connection that was cut without a word nothing ever ends.
+const silentFor = 40000;
+
 const listeners = { status: new Set(), event: new Set(), state: new Set() };
 let state = "connecting";
 let lastStatus = null;
@@ -10,6 +14,7 @@ let lastID = "";
 let control = null;
 let retry = 0;
 let timer = 0;
+let heard = null;
 
 export const live = {
   get state() {
@@ -17,6 +22,10 @@ export const live = {
   },
   get status() {
     return lastStatus;
+  },
+  // heard is when the server last said anything.
+  get heard() {
+    return heard;
   },
   // on calls listener with each status, event, or state (connecting, live, lost, refused),
   // and returns what ends that.
@@ -58,9 +67,13 @@ async function open() {
   clearTimeout(timer);
   const mine = new AbortController();
   control = mine;
+  const guard = setInterval(() => {
+    if (heard && Date.now() - heard > silentFor) mine.abort(new Fault("silent", "The server says nothing.", 0));
+  }, 5000);
   try {
     const body = await stream(lastID, mine.signal);
     retry = 0;
+    heard = new Date();
     become("live");
     await read(body);
     throw new Fault("ended", "The stream has ended.", 0);
@@ -72,8 +85,10 @@ async function open() {
       return;
     }
     become("lost");
-    retry = Math.min(retry + 1, 5);
+    retry = Math.min(retry + 1, 4);
     timer = setTimeout(open, 500 * 2 ** retry);
+  } finally {
+    clearInterval(guard);
   }
 }
 
@@ -84,6 +99,7 @@ async function read(body) {
   for (;;) {
     const { done, value } = await reader.read();
     if (done) return;
+    heard = new Date();
     rest += value;
     for (let end = rest.indexOf("\n\n"); end >= 0; end = rest.indexOf("\n\n")) {
       message(rest.slice(0, end));

@@ -18,12 +18,15 @@ export function pageHead(title, ...extra) {
 export const pill = (tone, text) => h("span", { class: "pill " + tone }, h("span", { class: "dot", "aria-hidden": "true" }), h("span", { text }));
 
 export function upstreamPill(upstream) {
-  if (upstream.endpoints.some((e) => e.open) && upstream.state === "fails") return pill("bad", "Failing");
   switch (upstream.state) {
     case "answers":
       return upstream.sparing ? pill("warn", "Spared") : pill("good", "Answers");
     case "fails":
       return pill("bad", "Failing");
+    case "limited":
+      return pill("bad", "Limited");
+    case "degraded":
+      return pill("warn", "Some requests fail");
     case "offline":
       return pill("idle", "Offline");
     default:

@@ -37,7 +37,6 @@ export function overview(place, query) {
   const noFills = p.empty("Nothing is being fetched", "What clients ask for is served from what is kept.");
   const log = h("ol", { class: "log" });
   const noLog = h("div", {}, p.empty("No events yet", "Tags that move, evictions and failures are told here."));
-  const trouble = h("div", { class: "trouble", hidden: true });
 
   fill(place,
     p.pageHead("Overview", p.segmented("Time that is shown", spans, span, (next) => {
@@ -45,7 +44,6 @@ export function overview(place, query) {
       history.replaceState(null, "", "#/overview?span=" + span);
       load();
     })),
-    trouble,
     p.tiles(requests, ratio, pulls, saved, kept),
     h("div", { class: "grid two" }, p.panel("Requests", { id: "requests" }, byResult.element), p.panel("Traffic", { id: "traffic" }, byBytes.element)),
     h("div", { class: "grid two" },
@@ -96,12 +94,6 @@ export function overview(place, query) {
     keyed(registries, s.upstreams, (u) => u.name, registryRow, updateRegistry);
     noFills.hidden = s.fills.length > 0;
     keyed(fills, s.fills, (x) => x.upstream + x.repository + x.digest, fillRow, updateFill);
-    const failing = s.upstreams.filter((u) => u.state === "fails");
-    trouble.hidden = failing.length === 0;
-    if (failing.length) {
-      setText(trouble, (failing.length === 1 ? failing[0].name + " does not answer." : failing.map((u) => u.name).join(", ") + " do not answer.") +
-        " What is kept is still served.");
-    }
   }
 
   const latest = [];

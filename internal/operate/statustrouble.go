@@ -1,0 +1,52 @@
+package operate
+
+import (
+	"fmt"
+	"strings"
+
+	"forebay/internal/admin"
+	"forebay/internal/adminclient"
+	"forebay/internal/terminal"
+)
+
+// showTroubles says what is wrong, as the page does, the most urgent first.
+func showTroubles(o *adminclient.Client, all []admin.Trouble) error {
+	var b strings.Builder
+	wrong := 0
+	for _, t := range all {
+		if t.Severity == "notice" {
+			continue
+		}
+		wrong++
+		fmt.Fprintf(&b, "%s  %s\n", strings.ToUpper(t.Severity), t.What)
+		for _, line := range [][2]string{
+			{"Since", terminal.Moment(t.Since)}, {untilName(t), terminal.Moment(t.Until)}, {"Cause", t.Cause}, {"Served", t.Served}, {"Do", t.Do}, {"Said", t.Detail}, {"More", t.Command},
+		} {
+			if line[1] != "" && !(line[0] == "Said" && strings.Contains(t.Cause, line[1])) && line[1] != "forebay status" {
+				fmt.Fprintf(&b, "  %-7s %s\n", line[0]+":", line[1])
+			}
+		}
+		b.WriteString("\n")
+	}
+	if wrong == 0 {
+		b.WriteString("All is well.\n\n")
+	}
+	for _, t := range all {
+		if t.Severity == "notice" {
+			fmt.Fprintf(&b, "Note: %s: %s\n\n", t.What, t.Cause)
+		}
+	}
+	_, err := fmt.Fprint(o.Stdout, terminal.Printable(b.String()))
+	return err
+}
+
+// untilName says what the end of a trouble is: that of a budget is no relief.
+func untilName(t admin.Trouble) string {
+	switch t.Kind {
+	case "budget":
+		return "Spent"
+	case "limit":
+		return "Returns"
+	}
+	return "Until"
+}
