@@ -82,7 +82,11 @@ func (u *Upstream) Observe(repository, what string, err error) {
 		c.bad++
 		var e *pull.Error
 		u.wavers = u.last.After(u.failedAt)
-		u.words, u.failedAt, u.reached = pull.Words(err), now, errors.As(err, &e) && e.Status != 0
+		u.failedAt, u.reached = now, errors.As(err, &e) && e.Status != 0
+		// One that is left alone for a while was not asked, and its error tells that of another request.
+		if e == nil || u.reached || e.RetryAfter == 0 {
+			u.words = pull.Words(err)
+		}
 		u.fail(thing{repository, what}, now)
 	} else {
 		c.good++

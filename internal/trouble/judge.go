@@ -113,7 +113,10 @@ func ofUpstream(u cache.UpstreamInfo, s upstream.Status, now time.Time) (all []T
 	switch {
 	case !u.FailsFrom.IsZero() || ends > 0 && open == ends:
 		t := of(Upstream, Critical)
-		words := cmp.Or(u.Words, first.Last, "does not answer")
+		if open < ends {
+			first.Last = "" // that of another one, which may fail otherwise
+		}
+		words := cmp.Or(first.Last, u.Words, "does not answer")
 		t.What, t.Since, t.Detail = name+" "+public(words), u.FailsFrom, words
 		t.Cause = fmt.Sprintf("%d of the %d requests of the last minute failed: it %s.", u.Bad, u.Good+u.Bad, words)
 		if u.Good+u.Bad == 0 {
@@ -212,7 +215,7 @@ func ofBudgets(u cache.UpstreamInfo, s upstream.Status, of func(Kind, Severity) 
 		t.Served = keptIsServed + " New images are refused."
 		t.Do = "Wait, or give it an account with a higher limit, or a stand-in that carries the same images."
 		return []Trouble{t}
-	case !b.RunsOut.IsZero() && b.RunsOut.Sub(now) < soon:
+	case !b.RunsOut.IsZero() && b.RunsOut.Sub(now) < soon && b.Remaining*2 < b.Limit: // a burst at the start is no trend
 		t := of(Budget, Warning)
 		t.What, t.Until = name+": "+figures+", and they run out soon", b.RunsOut
 		t.Cause = fmt.Sprintf("%s spends %s pulls an hour.%s", who(b), humanize.FtoaWithDigits(b.Rate, 0), spent)
