@@ -7,8 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/cobra/doc"
+	"github.com/spf13/pflag"
 
 	"forebay/internal/command"
 	"forebay/internal/operate"
@@ -46,38 +51,135 @@ fail or are out of reach.
 It needs no configuration: "forebay serve" mirrors Docker Hub, GHCR, Quay and
 other public registries, and prints how to point clients at it.
 
-Exit codes: 0 done, 1 it did not work, 2 the command line or configuration is wrong.
-prefetch and lock have more, which their help tells.`,
+"forebay help exit-codes" says what a command ends with.`,
 		Example: `  forebay serve
   forebay serve --listen :80 --storage-dir /srv/forebay
   forebay config check /etc/forebay/forebay.yaml`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		Version:       thisBuild().String(),
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return nil
+			}
+			return unknownCommand(cmd, args[0])
+		},
+		RunE: func(*cobra.Command, []string) error {
 			return command.Usage(errors.New("no command given: see forebay --help, or start with forebay serve"))
 		},
 	}
 	root.SetOut(p.Stdout)
 	root.SetErr(p.Stderr)
-	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newServe(p), newConfig(p), newHealthcheck(p), newRebuildIndex(p), newVersion(p))
+	root.SetVersionTemplate("{{.Version}}\n")
+	root.AddGroup(&cobra.Group{ID: "run", Title: "Run:"}, &cobra.Group{ID: operate.Look, Title: "Look:"}, &cobra.Group{ID: operate.Change, Title: "Change:"},
+		&cobra.Group{ID: operate.Carry, Title: "Fetch ahead and carry:"}, &cobra.Group{ID: operate.Configure, Title: "Configure:"})
+	for group, list := range map[string][]*cobra.Command{"run": {newServe(p), newHealthcheck(p), newRebuildIndex(p)}, operate.Configure: {newConfig(p), newVersion(p), newMan(p)}} {
+		for _, cmd := range list {
+			cmd.GroupID = group
+			root.AddCommand(cmd)
+		}
+	}
 	root.AddCommand(operate.Commands(newProgram(p))...)
+	root.AddCommand(&cobra.Command{Use: "exit-codes", Short: "What the exit code of a command says", Long: exitCodes})
+	root.SetHelpCommand(newHelp(root))
+	root.SetHelpCommandGroupID(operate.Configure)
+	root.SetCompletionCommandGroupID(operate.Configure)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return command.Usage(fmt.Errorf("%w: see %s --help", err, cmd.CommandPath()))
+		return command.Usage(fmt.Errorf("%w%s: see %s --help", err, nearestFlag(cmd, err), cmd.CommandPath()))
 	})
 	usageArgs(root)
 	return root
 }
 
-// usageArgs makes wrong arguments of cmd and all below it usage errors.
+const exitCodes = `Every command ends with one of these:
+
+  0  done; also when nothing was found that matches
+  1  it was tried and did not work
+  2  the command line or the configuration is wrong: trying again is no use
+  3  some of it worked: of several images, not all are there (prefetch, lock, drill)
+  4  a registry limits us, or only the reserve of its budget is left: try again later
+  5  tags do not point any more to what a lock file says (lock)`
+
+// unknownCommand says which command may have been meant.
+func unknownCommand(cmd *cobra.Command, name string) error {
+	text := fmt.Sprintf("there is no command %q", name)
+	cmd.SuggestionsMinimumDistance = 2
+	if near := cmd.SuggestionsFor(name); len(near) > 0 {
+		return command.Usage(fmt.Errorf("%s: did you mean %s?", text, strings.Join(near[:min(len(near), 3)], " or ")))
+	}
+	return command.Usage(fmt.Errorf("%s: see %s --help", text, cmd.CommandPath()))
+}
+
+// nearestFlag says which flag may have been meant, if err is about one that is not there.
+func nearestFlag(cmd *cobra.Command, err error) string {
+	name, unknown := strings.CutPrefix(err.Error(), "unknown flag: --")
+	if !unknown {
+		return ""
+	}
+	flags := &cobra.Command{SuggestionsMinimumDistance: 2}
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		flags.AddCommand(&cobra.Command{Use: f.Name, Run: func(*cobra.Command, []string) {}})
+	})
+	if near := flags.SuggestionsFor(name); len(near) > 0 {
+		return ": did you mean --" + near[0]
+	}
+	return ""
+}
+
+// newHelp is cobra's, but one that knows what it does not know.
+func newHelp(root *cobra.Command) *cobra.Command {
+	return &cobra.Command{
+		Use: "help [COMMAND]", Short: "Show the help of a command",
+		Example: "  forebay help prefetch\n  forebay help exit-codes",
+		RunE: func(_ *cobra.Command, args []string) error {
+			cmd, rest, err := root.Find(args)
+			if err != nil || len(rest) > 0 {
+				return unknownCommand(root, strings.Join(args, " "))
+			}
+			cmd.InitDefaultHelpFlag()
+			return cmd.Help()
+		},
+	}
+}
+
+// newMan writes the manual, for packages.
+func newMan(p command.Process) *cobra.Command {
+	return &cobra.Command{
+		Use: "man DIR", Short: "Write the manual pages into a folder",
+		Long: "Writes a manual page for each command, as packages install them.", Args: cobra.ExactArgs(1),
+		Example: "  forebay man /usr/local/share/man/man1",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			root := cmd.Root()
+			root.DisableAutoGenTag = true // the same program writes the same pages
+			if err := os.MkdirAll(args[0], 0o755); err != nil {
+				return err
+			}
+			return doc.GenManTree(root, &doc.GenManHeader{Title: "FOREBAY", Section: "1", Source: "forebay " + thisBuild().version, Date: &time.Time{}}, args[0])
+		},
+	}
+}
+
+// usageArgs makes wrong arguments of cmd and all below it usage errors, which say what to type.
 func usageArgs(cmd *cobra.Command) {
 	if check := cmd.Args; check != nil {
 		cmd.Args = func(cmd *cobra.Command, args []string) error {
-			if err := check(cmd, args); err != nil {
-				return command.Usage(fmt.Errorf("%w: see %s --help", err, cmd.CommandPath()))
+			err := check(cmd, args)
+			if err == nil || command.ExitCode(err) == command.ExitUsage {
+				return err
 			}
-			return nil
+			_, wanted, _ := strings.Cut(cmd.Use, " ")
+			all := strings.Fields(wanted)
+			needed := slices.IndexFunc(all, func(word string) bool { return strings.HasPrefix(word, "[") || strings.HasPrefix(word, "-") })
+			if needed < 0 {
+				needed = len(all)
+			}
+			if len(args) < needed {
+				return command.Usage(fmt.Errorf("name %s: %s", strings.Join(all[len(args):needed], " and "), strings.TrimSpace(cmd.CommandPath()+" "+wanted)))
+			}
+			if len(cmd.Commands()) > 0 {
+				return unknownCommand(cmd, args[0])
+			}
+			return command.Usage(fmt.Errorf("%q is one argument too many: %s", args[min(len(all), len(args)-1)], strings.TrimSpace(cmd.CommandPath()+" "+wanted)))
 		}
 	}
 	for _, sub := range cmd.Commands() {

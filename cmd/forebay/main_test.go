@@ -63,12 +63,23 @@ func TestExitCodesAndMessages(t *testing.T) {
 		stdout, stderr string // each holds this
 	}{
 		{"nothing", nil, nil, 2, "", "no command given: see forebay --help"},
-		{"unknown command", nil, []string{"server"}, 2, "", `unknown command "server"`},
+		{"unknown command", nil, []string{"server"}, 2, "", `there is no command "server": did you mean serve?`},
 		{"unknown flag", nil, []string{"serve", "--port"}, 2, "", "unknown flag: --port: see forebay serve --help"},
+		{"slip in a command", nil, []string{"stauts"}, 2, "", "did you mean stats or status?"},
+		{"slip in a command below", nil, []string{"config", "chek"}, 2, "", "did you mean check?"},
+		{"slip in a flag", nil, []string{"ls", "--sever", "x"}, 2, "", "unknown flag: --sever: did you mean --server: see forebay ls --help"},
+		{"missing argument", nil, []string{"pin"}, 2, "", "name REF: forebay pin REF"},
+		{"too many arguments", nil, []string{"pin", "a", "b"}, 2, "", `"b" is one argument too many: forebay pin REF`},
+		{"help of nothing", nil, []string{"help", "nosuch"}, 2, "", `there is no command "nosuch"`},
+		{"exit codes", nil, []string{"help", "exit-codes"}, 0, "  4  a registry limits us", ""},
+		{"version flag", nil, []string{"--version"}, 0, "forebay ", ""},
+		{"version as JSON", nil, []string{"version", "--json"}, 0, `"go_version": "go`, ""},
+		{"unknown form", nil, []string{"ls", "-o", "xml"}, 2, "", `--output: "xml" is not usable: use table, wide, json, yaml, name`},
+		{"unknown context", nil, []string{"ls", "--context", "edge"}, 2, "", "--context: there is no context \"edge\"\nSee them with forebay context"},
 		{"help", nil, []string{"--help"}, 0, "forebay serve --listen :80", ""},
 		{"help of serve", nil, []string{"serve", "--help"}, 0, "--storage-dir", ""},
 		{"version", nil, []string{"version"}, 0, "forebay ", ""},
-		{"superfluous argument", nil, []string{"version", "x"}, 2, "", `unknown command "x" for "forebay version"`},
+		{"superfluous argument", nil, []string{"version", "x"}, 2, "", `"x" is one argument too many: forebay version`},
 		{"check good", nil, []string{"config", "check", good}, 0, "good.yaml: right; mirrors ghcr.io\n", ""},
 		{"check bad", nil, []string{"config", "check", bad}, 2, "", "the configuration has 2 faults:\n" + bad + ":1:1: listne: is not a key: did you mean \"listen\"?\n" + bad + ":2:8: http2: "},
 		{"check none", nil, []string{"config", "check", good + ".none"}, 2, "", "no such file"},
@@ -104,7 +115,10 @@ func TestEveryCommandHasHelpWithAnExample(t *testing.T) {
 		if cmd.Short == "" || cmd.Long == "" && cmd.Name() != "version" {
 			t.Errorf("forebay %s explains nothing", cmd.Name())
 		}
-		if cmd.Example == "" && !cmd.HasSubCommands() && cmd.Name() != "version" {
+		if cmd.Runnable() && cmd.GroupID == "" {
+			t.Errorf("forebay %s is in no group", cmd.Name())
+		}
+		if cmd.Example == "" && cmd.Runnable() && !cmd.HasSubCommands() && cmd.Name() != "version" {
 			t.Errorf("forebay %s has no example", cmd.Name())
 		}
 	}

@@ -151,6 +151,17 @@ func TestOperatorLooksAtWhatIsKept(t *testing.T) {
 	}
 	o.shows("inspect alpine:3.20", "State:", "complete", image.Digest, image.Blobs()[0].Digest, "config", "layer", "kept")
 	o.shows("tag history alpine:3.20", image.Digest, "yes")
+	o.shows("images -o yaml", "- upstream: docker.io\n  repository: library/alpine\n  tag: \"3.20\"\n")
+	if out, _ := o.run(0, "images", "-o", "name"); !strings.HasPrefix(out, "docker.io/library/alpine:3.20\n") || strings.Contains(out, "IMAGE") || strings.Contains(out, "complete") {
+		t.Errorf("images -o name:\n%s", out)
+	}
+	if out, _ := o.run(0, "__complete", "pin", ""); !strings.Contains(out, "docker.io/library/alpine:3.20\n") {
+		t.Errorf("completion of an image:\n%s", out)
+	}
+	o.shows("__complete inspect docker.io/library/b", "docker.io/library/busybox:1\n")
+	if _, stderr := o.run(1, "ls", "--token-file", write(t, "wrong", "not-the-token-0123456789")); !strings.Contains(stderr, "that is not the token of http://") {
+		t.Errorf("ls with a wrong token: %s", stderr)
+	}
 	o.shows("stats", "Kept:", "Known:", "2 tags in 2 repositories", "Scrub:")
 	o.shows("status", "docker.io", "answers", "Kept:")
 	o.shows("refresh alpine:3.20", "has not moved: "+image.Digest)

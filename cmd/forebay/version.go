@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"forebay/internal/command"
+	"forebay/internal/terminal"
 )
 
 // build says which build this is.
@@ -53,13 +54,20 @@ func (b build) String() string {
 }
 
 func newVersion(p command.Process) *cobra.Command {
-	return &cobra.Command{
-		Use:   "version",
-		Short: "Say which build this is",
-		Args:  cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
-			_, err := fmt.Fprintln(p.Stdout, thisBuild())
-			return err
-		},
+	cmd := &cobra.Command{
+		Use:     "version",
+		Short:   "Say which build this is",
+		Example: "  forebay version --json",
+		Args:    cobra.NoArgs,
 	}
+	asJSON := cmd.Flags().Bool("json", false, "write JSON")
+	cmd.RunE = func(*cobra.Command, []string) error {
+		b := thisBuild()
+		if *asJSON {
+			return terminal.WriteJSON(p.Stdout, map[string]string{"version": b.version, "revision": b.revision, "platform": b.goos, "go_version": b.compiler})
+		}
+		_, err := fmt.Fprintln(p.Stdout, b)
+		return err
+	}
+	return cmd
 }

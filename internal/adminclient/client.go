@@ -38,7 +38,8 @@ const adminVariable = "FOREBAY_ADMIN"
 type Client struct {
 	Program
 	AsJSON  bool
-	Storage *Folder // when the command has the storage folder to itself; else nil
+	Form    terminal.Form // of tables
+	Storage *Folder       // when the command has the storage folder to itself; else nil
 
 	server adminServer
 }
@@ -51,6 +52,13 @@ type adminServer struct {
 	// how says where base is from, for errors: "admin_listen", "--server".
 	how   string
 	lacks error // why the token that the server made for itself is not known; nil if it was not looked for
+}
+
+// Table returns a table on standard output, in the form that was asked for.
+func (c *Client) Table(head ...string) *terminal.Table {
+	t := terminal.NewTable(c.Stdout, head...)
+	t.Form = c.Form
+	return t
 }
 
 // Address is that of the server.
@@ -70,8 +78,13 @@ func (f *Flags) findServer(p Program) (adminServer, error) {
 		}
 	}
 	s := adminServer{base: f.server, how: "--server"}
-	if s.base == "" {
+	if s.base == "" && f.context == "" {
 		s.base, s.how = env[adminVariable], adminVariable
+	}
+	if s.base == "" {
+		if err := f.useContext(&s, p); err != nil {
+			return s, err
+		}
 	}
 	trust := &tls.Config{MinVersion: tls.VersionTLS12}
 	c, err := config.Load(config.Sources{File: f.config, Env: p.Env, Root: p.Root})
@@ -279,6 +292,9 @@ func (c *Client) refused(response *http.Response, answer []byte) error {
 	err := &refusal{fault.Error.Code, terminal.Printable(fault.Error.Message)}
 	switch err.code {
 	case "unauthorized":
+		if !c.server.token.Empty() {
+			return command.Hint(errors.New("that is not the token of "+c.server.base), "Compare what --token-file or FOREBAY_ADMIN_TOKEN names with admin_token_file, or admin.token in the storage folder, of the server.")
+		}
 		hint := "Give the token of the server with --token-file or FOREBAY_ADMIN_TOKEN."
 		if c.server.lacks != nil {
 			hint += " The one that a server on this machine makes for itself cannot be used: " + c.server.lacks.Error() + "."

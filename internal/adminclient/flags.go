@@ -1,14 +1,18 @@
 package adminclient
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
+	"go.yaml.in/yaml/v4"
 
 	"forebay/config"
 	"forebay/internal/command"
+	"forebay/internal/terminal"
 )
 
 // Flags are the flags that say which mirror a command works on: one that runs, or with
@@ -16,6 +20,7 @@ import (
 type Flags struct {
 	cmd                       *cobra.Command
 	server, tokenFile, caFile string
+	context, output           string
 	config                    string
 	AsJSON                    bool
 	Dir                       string // stays empty for commands that need a server
@@ -33,6 +38,10 @@ func ServerFlags(cmd *cobra.Command) *Flags {
 	flags.StringVar(&f.caFile, "ca-file", "", "PEM file with certificates to trust for an https:// server")
 	flags.StringVar(&f.config, "config", "", "the server's YAML file (default "+config.DefaultFile+" if it is there)")
 	flags.BoolVar(&f.AsJSON, "json", false, "write JSON, as the admin API gives it")
+	flags.StringVar(&f.context, "context", "", "which of the mirrors that forebay context names (default: FOREBAY_CONTEXT, else the chosen one)")
+	_ = cmd.RegisterFlagCompletionFunc("context", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		return contextNames(), cobra.ShellCompDirectiveNoFileComp
+	}) // it fails only for a flag that is not there
 	return f
 }
 
@@ -52,9 +61,20 @@ const (
 	MayBeNew  = true
 )
 
+// OutputFlag adds the flag that says in what form a command writes, unless -o names a file there.
+// It comes after the flags of the command itself.
+func (f *Flags) OutputFlag() {
+	if f.cmd.Flags().ShorthandLookup("o") != nil {
+		return
+	}
+	f.cmd.Flags().StringVarP(&f.output, "output", "o", "", "table, wide (nothing shortened), json, yaml, or name (one a line)")
+	_ = f.cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(outputs(), cobra.ShellCompDirectiveNoFileComp)) // it is there
+}
+
 // OnServer lets cmd work on a running server.
 func OnServer(p Program, cmd *cobra.Command, do Action) *cobra.Command {
 	f := ServerFlags(cmd)
+	f.OutputFlag()
 	cmd.RunE = func(cmd *cobra.Command, args []string) error { return f.OnServer(cmd.Context(), p, args, do) }
 	return cmd
 }
@@ -63,6 +83,7 @@ func OnServer(p Program, cmd *cobra.Command, do Action) *cobra.Command {
 // folder that --storage-dir names. mayBeNew says whether that folder is made if it is not there.
 func OnServerOrFolder(p Program, cmd *cobra.Command, mayBeNew bool, do Action) *cobra.Command {
 	f := ServerOrFolderFlags(cmd, "work on this storage folder itself, which no running server may use")
+	f.OutputFlag()
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if f.Dir == "" {
 			return f.OnServer(cmd.Context(), p, args, do)
@@ -79,7 +100,49 @@ func (f *Flags) OnServer(ctx context.Context, p Program, args []string, do Actio
 		return err
 	}
 	defer c.Close()
-	return do(ctx, c, args)
+	return f.written(c, func() error { return do(ctx, c, args) })
+}
+
+func outputs() []string {
+	return []string{string(terminal.Fitting), string(terminal.Wide), "json", "yaml", string(terminal.Names)}
+}
+
+// written has do write in the form that was asked for.
+func (f *Flags) written(c *Client, do func() error) (err error) {
+	switch f.output {
+	case "", string(terminal.Fitting), string(terminal.Wide), string(terminal.Names):
+		c.Form = terminal.Form(f.output)
+	case "json":
+		c.AsJSON = true
+	case "yaml":
+		// JSON is YAML, so that what is written as the one is read as the other, in its order.
+		to, text := c.Stdout, &bytes.Buffer{}
+		c.AsJSON, c.Stdout = true, text
+		defer func() {
+			var node yaml.Node
+			if e := yaml.Unmarshal(text.Bytes(), &node); e != nil || err != nil || text.Len() == 0 {
+				err = errors.Join(err, e)
+				return
+			}
+			block(&node)
+			out, e := yaml.Marshal(&node)
+			if e == nil {
+				_, e = to.Write(out)
+			}
+			err = e
+		}()
+	default:
+		return command.Usage(fmt.Errorf("--output: %q is not usable: use %s", f.output, strings.Join(outputs(), ", ")))
+	}
+	return do()
+}
+
+// block writes a node in lines, and not in the braces and quotes that it had as JSON.
+func block(n *yaml.Node) {
+	n.Style = 0
+	for _, child := range n.Content {
+		block(child)
+	}
 }
 
 // Find finds the server. The caller closes the client.
@@ -108,7 +171,7 @@ func (f *Flags) onFolder(ctx context.Context, p Program, args []string, mayBeNew
 	}
 	defer func() { err = errors.Join(err, done()) }()
 	o.AsJSON = f.AsJSON
-	return do(ctx, o, args)
+	return f.written(o, func() error { return do(ctx, o, args) })
 }
 
 // load returns the configuration with the folder that was named.

@@ -31,6 +31,7 @@ func (c *Client) Wait(ctx context.Context, id string, result any) (answer []byte
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	show := terminal.Is(c.Stderr) && !c.AsJSON
+	meter := terminal.NewJobMeter()
 	tick := time.NewTicker(PollEvery)
 	defer tick.Stop()
 	for {
@@ -43,7 +44,7 @@ func (c *Client) Wait(ctx context.Context, id string, result any) (answer []byte
 			return nil, err
 		}
 		if show {
-			fmt.Fprint(c.Stderr, "\r\x1b[K"+terminal.Job(job))
+			fmt.Fprint(c.Stderr, "\r\x1b[K"+meter.Line(job))
 		}
 		switch job.State {
 		case admin.Running:

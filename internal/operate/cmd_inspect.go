@@ -42,7 +42,7 @@ whether each is kept. Asks no registry.
 }
 
 func showImage(o *adminclient.Client, i admin.Image) error {
-	t := terminal.NewTable(o.Stdout)
+	t := o.Table()
 	t.Row("Image:", i.Name())
 	t.Row("Digest:", i.Digest.String())
 	t.Row("Type:", terminal.OrDash(i.MediaType))
@@ -74,7 +74,7 @@ func showImage(o *adminclient.Client, i admin.Image) error {
 		if _, err := fmt.Fprintf(o.Stdout, "\n%s: %s%s\n", terminal.Printable(terminal.OrDash(p.Platform)), p.State, size); err != nil {
 			return err
 		}
-		parts := terminal.NewTable(o.Stdout)
+		parts := o.Table()
 		for _, part := range p.Parts {
 			parts.Row("  "+part.Role, part.Digest.String(), terminal.Bytes(part.Size), string(part.State))
 		}
@@ -114,7 +114,7 @@ seen there, and whether its manifest is still kept.
 		if o.AsJSON {
 			return o.WriteAnswer(answer)
 		}
-		t := terminal.NewTable(o.Stdout, "DIGEST", "FIRST SEEN", "LAST SEEN", "KEPT")
+		t := o.Table("DIGEST", "FIRST SEEN", "LAST SEEN", "KEPT")
 		for _, b := range h.Bindings {
 			kept := "no"
 			if b.Kept {

@@ -44,7 +44,7 @@ func newJobs(p adminclient.Program) *cobra.Command {
 			_, err := fmt.Fprintln(o.Stderr, "No job has run since the start of the server.")
 			return err
 		}
-		t := terminal.NewTable(o.Stdout, "ID", "KIND", "TARGET", "STATE", "STARTED", "PROGRESS")
+		t := o.Table("ID", "KIND", "TARGET", "STATE", "STARTED", "PROGRESS")
 		for _, j := range list.Jobs {
 			_, progress, _ := strings.Cut(terminal.Job(j), " ")
 			if j.Error != "" {

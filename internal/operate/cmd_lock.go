@@ -41,10 +41,7 @@ later prefetch then need not spend.
 
 With --check nothing is written: it tells which tags of lock files have moved since.
 
-` + fileHelp + `
-
-Exit codes: 0 done or nothing has moved, 1 it did not work for some, 2 what was given is
-wrong, 5 tags have moved.`,
+` + fileHelp + ``,
 		Example: `  forebay lock -f images.txt -o images.lock
   forebay lock --check -f images.lock
   helm template ./chart | forebay lock -f - --children > chart.lock`,

@@ -34,7 +34,7 @@ SIZE is what of the image is kept, USED is its last pull.`,
   forebay ls "ghcr.io/owner/*" --json`,
 		Args: cobra.MaximumNArgs(1),
 	}, func(ctx context.Context, o *adminclient.Client, args []string) error {
-		return list(ctx, o, strings.Join(args, ""), false, terminal.NewTable(o.Stdout, "REPOSITORY", "TAG", "DIGEST", "SIZE", "USED"),
+		return list(ctx, o, strings.Join(args, ""), false, o.Table("REPOSITORY", "TAG", "DIGEST", "SIZE", "USED"),
 			func(t *terminal.Table, i admin.Image) {
 				tag := i.Tag
 				if tag == "" {
@@ -69,7 +69,7 @@ when the registry cannot be reached, or how much is missing. Asks no registry.
 	}
 	missing := cmd.Flags().Bool("missing", false, "only images that are incomplete")
 	return adminclient.OnServer(p, cmd, func(ctx context.Context, o *adminclient.Client, args []string) error {
-		return list(ctx, o, strings.Join(args, ""), *missing, terminal.NewTable(o.Stdout, "IMAGE", "PLATFORM", "STATE", "SIZE", "MISSING"),
+		return list(ctx, o, strings.Join(args, ""), *missing, o.Table("IMAGE", "PLATFORM", "STATE", "SIZE", "MISSING"),
 			func(t *terminal.Table, i admin.Image) {
 				for _, platform := range i.Platforms {
 					if platform.State == image.Absent && (*missing || len(i.Platforms) > 1) && platform.Platform != "" && i.State != image.Absent {

@@ -99,7 +99,7 @@ is "not held" does not fit beside those before it, and may be evicted.`,
 			_, err := fmt.Fprintln(o.Stderr, "Nothing is pinned.")
 			return err
 		}
-		t := terminal.NewTable(o.Stdout, "IMAGE", "PLATFORMS", "STATE", "SIZE", "MISSING", "SINCE")
+		t := o.Table("IMAGE", "PLATFORMS", "STATE", "SIZE", "MISSING", "SINCE")
 		for _, pin := range list.Pins {
 			t.Row(pin.Ref, platformText(pin.Platforms), pinState(pin), terminal.Bytes(pin.Bytes), terminal.Bytes(pin.MissingBytes), pinSince(pin))
 		}

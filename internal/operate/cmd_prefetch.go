@@ -50,10 +50,7 @@ uses. What is kept already is not asked for again, and what was begun is gone on
 ` + fileHelp + `
 
 It keeps off the reserve of each registry's budget (upstreams.NAME.budget.reserve). When
-no more is left it stops, or with --wait goes on when there is more.
-
-Exit codes: 0 all is there, 1 nothing could be fetched, 2 what was given is wrong, 3 some
-images are not all there, 4 what is missing is so because of limits: try again later.`,
+no more is left it stops, or with --wait goes on when there is more.`,
 		Example: `  forebay prefetch nginx:1.27 ghcr.io/owner/app:2
   helm template ./chart | forebay prefetch -f - --platform linux/amd64 --platform linux/arm64
   forebay prefetch -f compose.yaml --referrers --pin
@@ -75,6 +72,7 @@ images are not all there, 4 what is missing is so because of limits: try again l
 		atOnce:    flags.Int("at-once", 3, "images that are fetched at the same time, up to 16"),
 		progress:  flags.String("progress", "auto", "how to show progress on standard error: bars, lines, json, none, or auto: bars on a terminal, lines elsewhere"),
 	}
+	f.OutputFlag()
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		switch err := f.check(args); {
 		case err != nil:

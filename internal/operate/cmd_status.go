@@ -35,7 +35,7 @@ func newStats(p adminclient.Program) *cobra.Command {
 		if o.AsJSON {
 			return o.WriteAnswer(answer)
 		}
-		t := terminal.NewTable(o.Stdout)
+		t := o.Table()
 		statRows(t, s)
 		return t.Flush()
 	})
@@ -102,17 +102,24 @@ will still give, what is being fetched, and how much is kept.`,
 	watch := cmd.Flags().Bool("watch", false, "show it again every two seconds")
 	return adminclient.OnServer(p, cmd, func(ctx context.Context, o *adminclient.Client, _ []string) error {
 		if !*watch {
-			return status(ctx, o, "")
+			return status(ctx, o)
+		}
+		// A terminal shows what fits it, the troubles first; a file gets all of it each time.
+		screen, to := terminal.NewScreen(o.Stdout), o.Stdout
+		onScreen := terminal.Is(to) && !o.AsJSON
+		if onScreen {
+			o.Stdout = screen
 		}
 		tick := time.NewTicker(2 * time.Second)
 		defer tick.Stop()
 		for {
-			clear := ""
-			if terminal.Is(o.Stdout) && !o.AsJSON {
-				clear = "\x1b[H\x1b[2J"
-			}
-			if err := status(ctx, o, clear); err != nil {
+			if err := status(ctx, o); err != nil {
 				return err
+			}
+			if onScreen {
+				if err := screen.Show(); err != nil {
+					return err
+				}
 			}
 			select {
 			case <-tick.C:
@@ -123,8 +130,8 @@ will still give, what is being fetched, and how much is kept.`,
 	})
 }
 
-// status shows the mirror once; before is written in front of it.
-func status(ctx context.Context, o *adminclient.Client, before string) error {
+// status shows the mirror once.
+func status(ctx context.Context, o *adminclient.Client) error {
 	var s admin.Status
 	answer, err := o.Ask(ctx, http.MethodGet, "/status", nil, nil, &s)
 	if err != nil {
@@ -133,14 +140,14 @@ func status(ctx context.Context, o *adminclient.Client, before string) error {
 	if o.AsJSON {
 		return o.WriteAnswer(answer)
 	}
-	if _, err := fmt.Fprintf(o.Stdout, "%sforebay %s at %s, up %s\n\n", before, terminal.Printable(s.Version), o.Address(),
+	if _, err := fmt.Fprintf(o.Stdout, "forebay %s at %s, up %s\n\n", terminal.Printable(s.Version), o.Address(),
 		(time.Duration(s.UptimeSeconds) * time.Second).String()); err != nil {
 		return err
 	}
 	if err := showTroubles(o, s.Troubles); err != nil {
 		return err
 	}
-	t := terminal.NewTable(o.Stdout, "UPSTREAM", "STATE", "LAST ASKED", "429 SINCE THE START")
+	t := o.Table("UPSTREAM", "STATE", "LAST ASKED", "429 SINCE THE START")
 	for _, u := range s.Upstreams {
 		state := u.State
 		if u.Sparing {
@@ -161,7 +168,7 @@ func status(ctx context.Context, o *adminclient.Client, before string) error {
 	if _, err := fmt.Fprintln(o.Stdout); err != nil {
 		return err
 	}
-	t = terminal.NewTable(o.Stdout)
+	t = o.Table()
 	usageRows(t, s.Usage)
 	statRows(t, s.Stats)
 	return t.Flush()
@@ -197,7 +204,7 @@ func showFills(o *adminclient.Client, s admin.Status) error {
 	if _, err := fmt.Fprintln(o.Stdout); err != nil {
 		return err
 	}
-	t := terminal.NewTable(o.Stdout, "IN PROGRESS", "WHAT", "DONE", "CLIENTS")
+	t := o.Table("IN PROGRESS", "WHAT", "DONE", "CLIENTS")
 	for _, f := range s.Fills {
 		kind := "fill"
 		if f.Verifying {

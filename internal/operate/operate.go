@@ -23,12 +23,38 @@ type Program struct {
 	Explain         Explain
 }
 
-// Commands returns the commands of the operator.
+// The groups of commands in the help.
+const (
+	Look      = "look"
+	Change    = "change"
+	Carry     = "carry"
+	Configure = "configure"
+)
+
+// Commands returns the commands of the operator, each in its group.
 func Commands(all Program) []*cobra.Command {
 	p := all.Program
-	return []*cobra.Command{
-		newList(p), newImages(p), newInspect(p), newTag(p), newStatus(p), newStats(p), newRefresh(p), newRepair(p), newPurge(p),
-		newPin(p), newUnpin(p), newPins(p), newVerify(p), newCollect(p), newJobs(p), carry.NewExport(p), carry.NewImport(p), carry.NewInventory(p),
-		newPrefetch(p), newLock(p), newWanted(p), newHub(all), newToken(p.Process), newAccess(p.Process, all.Explain), newGenCert(p.Process),
+	images := func(cmd *cobra.Command) *cobra.Command { return adminclient.Complete(p, cmd, adminclient.Images) }
+	pins := func(cmd *cobra.Command) *cobra.Command { return adminclient.Complete(p, cmd, adminclient.Pins) }
+	tag := newTag(p)
+	for _, sub := range tag.Commands() {
+		images(sub)
 	}
+	jobs, fetch := newJobs(p), newPrefetch(p)
+	adminclient.CompleteFlag(p, jobs, "cancel", adminclient.Jobs)
+	adminclient.CompleteFlag(p, fetch, "set", adminclient.Sets)
+	_ = fetch.RegisterFlagCompletionFunc("progress", cobra.FixedCompletions([]string{"auto", "bars", "lines", "json", "none"}, cobra.ShellCompDirectiveNoFileComp))
+	var commands []*cobra.Command
+	for group, list := range map[string][]*cobra.Command{
+		Look:      {newStatus(p), images(newList(p)), images(newImages(p)), images(newInspect(p)), tag, newStats(p), newPins(p), jobs, newWanted(p), newHub(all)},
+		Change:    {images(newRefresh(p)), images(newRepair(p)), images(newPurge(p)), images(newPin(p)), pins(newUnpin(p)), newVerify(p), newCollect(p)},
+		Carry:     {fetch, newLock(p), images(carry.NewExport(p)), carry.NewImport(p), carry.NewInventory(p)},
+		Configure: {adminclient.NewContext(p), newToken(p.Process), newAccess(p.Process, all.Explain), newGenCert(p.Process)},
+	} {
+		for _, cmd := range list {
+			cmd.GroupID = group
+		}
+		commands = append(commands, list...)
+	}
+	return commands
 }

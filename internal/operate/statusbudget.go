@@ -38,7 +38,7 @@ func showBudget(o *adminclient.Client, name string, b admin.Budget) error {
 	if len(b.Spent) == 0 && b.Elsewhere == 0 {
 		return nil
 	}
-	t := terminal.NewTable(o.Stdout, "  SPENT BY", "REPOSITORY", "PULLS")
+	t := o.Table("  SPENT BY", "REPOSITORY", "PULLS")
 	for i, s := range b.Spent {
 		if i == spentShown {
 			rest := 0

@@ -13,30 +13,31 @@ import (
 func showTroubles(o *adminclient.Client, all []admin.Trouble) error {
 	var b strings.Builder
 	wrong := 0
+	colours := map[string]string{"critical": terminal.Red, "warning": terminal.Yellow}
 	for _, t := range all {
 		if t.Severity == "notice" {
 			continue
 		}
 		wrong++
-		fmt.Fprintf(&b, "%s  %s\n", strings.ToUpper(t.Severity), t.What)
+		fmt.Fprintf(&b, "%s  %s\n", terminal.Coloured(o.Stdout, colours[t.Severity], strings.ToUpper(t.Severity)), terminal.Printable(t.What))
 		for _, line := range [][2]string{
 			{"Since", terminal.Moment(t.Since)}, {untilName(t), terminal.Moment(t.Until)}, {"Cause", t.Cause}, {"Served", t.Served}, {"Do", t.Do}, {"Said", t.Detail}, {"More", t.Command},
 		} {
 			if line[1] != "" && !(line[0] == "Said" && strings.Contains(t.Cause, line[1])) && line[1] != "forebay status" {
-				fmt.Fprintf(&b, "  %-7s %s\n", line[0]+":", line[1])
+				fmt.Fprintf(&b, "  %-7s %s\n", line[0]+":", terminal.Printable(line[1]))
 			}
 		}
 		b.WriteString("\n")
 	}
 	if wrong == 0 {
-		b.WriteString("All is well.\n\n")
+		b.WriteString(terminal.Coloured(o.Stdout, terminal.Green, "All is well.") + "\n\n")
 	}
 	for _, t := range all {
 		if t.Severity == "notice" {
-			fmt.Fprintf(&b, "Note: %s: %s\n\n", t.What, t.Cause)
+			fmt.Fprintf(&b, "Note: %s: %s\n\n", terminal.Printable(t.What), terminal.Printable(t.Cause))
 		}
 	}
-	_, err := fmt.Fprint(o.Stdout, terminal.Printable(b.String()))
+	_, err := fmt.Fprint(o.Stdout, b.String())
 	return err
 }
 

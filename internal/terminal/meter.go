@@ -128,10 +128,7 @@ func meterText(what string, done, total int64, rate float64) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s ", what)
 	if total > 0 {
-		const width = 20
-		share := min(float64(done)/float64(total), 1)
-		full := int(share * width)
-		fmt.Fprintf(&b, "[%s%s] %3.0f %%  %s of %s", strings.Repeat("#", full), strings.Repeat(".", width-full), share*100, Bytes(done), Bytes(total))
+		fmt.Fprintf(&b, "%s  %s of %s", barText(done, total), Bytes(done), Bytes(total))
 	} else {
 		fmt.Fprint(&b, Bytes(done))
 	}
@@ -145,6 +142,14 @@ func meterText(what string, done, total int64, rate float64) string {
 	return b.String()
 }
 
+// barText shows a share as a bar and in percent.
+func barText(done, total int64) string {
+	const width = 20
+	share := min(float64(done)/float64(total), 1)
+	full := int(share * width)
+	return fmt.Sprintf("[%s%s] %3.0f %%", strings.Repeat("#", full), strings.Repeat(".", width-full), share*100)
+}
+
 func leftText(d time.Duration) string {
 	switch {
 	case d > 48*time.Hour:
@@ -156,31 +161,31 @@ func leftText(d time.Duration) string {
 	return fmt.Sprintf("%d:%02d", int(d.Minutes()), int(d.Seconds())%60)
 }
 
-// barWidth is how wide a progress bar is, in characters.
-const barWidth = 30
+// JobMeter says how far a job is, look by look.
+type JobMeter struct{ rate *rateMeter }
+
+func NewJobMeter() *JobMeter { return &JobMeter{newRate(time.Now())} }
+
+// Line says how far it is, how fast, and how long it takes still.
+func (m *JobMeter) Line(j admin.Job) string {
+	return jobText(j, m.rate.at(time.Now(), j.Progress.Bytes))
+}
 
 // Job is a line that says how far a job is.
-func Job(j admin.Job) string {
+func Job(j admin.Job) string { return jobText(j, 0) }
+
+func jobText(j admin.Job, rate float64) string {
 	p := j.Progress
-	share := -1.0
-	switch {
-	case p.BytesTotal > 0:
-		share = float64(p.Bytes) / float64(p.BytesTotal)
-	case p.ItemsTotal > 0:
-		share = float64(p.Items) / float64(p.ItemsTotal)
+	done, total := p.Bytes, p.BytesTotal
+	if total > 0 {
+		total = max(total, done) // what grew meanwhile
 	}
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s ", j.Kind)
-	if share >= 0 {
-		full := int(min(share, 1) * barWidth)
-		fmt.Fprintf(&b, "[%s%s] %3.0f %% ", strings.Repeat("#", full), strings.Repeat(".", barWidth-full), min(share, 1)*100)
-	}
-	fmt.Fprintf(&b, "%s", Bytes(p.Bytes))
-	if p.BytesTotal > 0 {
-		fmt.Fprintf(&b, " of %s", Bytes(p.BytesTotal))
+	text := meterText(j.Kind, done, total, rate)
+	if total == 0 && p.ItemsTotal > 0 {
+		text = fmt.Sprintf("%s %s  %s", j.Kind, barText(p.Items, p.ItemsTotal), Bytes(done))
 	}
 	if p.Faults > 0 {
-		fmt.Fprintf(&b, ", %d failed", p.Faults)
+		text += fmt.Sprintf(", %d failed", p.Faults)
 	}
-	return b.String()
+	return text
 }

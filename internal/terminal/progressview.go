@@ -34,6 +34,8 @@ type View struct {
 const (
 	// drawEvery bounds how often the terminal is drawn.
 	drawEvery = 100 * time.Millisecond
+	// barWidth is how wide the bar of an image is, in characters.
+	barWidth = 30
 	// Names of images get at most so much of a line.
 	nameMost = 48
 )

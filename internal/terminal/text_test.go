@@ -8,9 +8,9 @@ import (
 
 func TestProgressIsReadable(t *testing.T) {
 	for want, j := range map[string]admin.Job{
-		"verify [###############...............]  50 % 1.0 KiB of 2.0 KiB": {Kind: "verify", Progress: admin.Progress{Bytes: 1024, BytesTotal: 2048}},
-		"gc [##############################] 100 % 0 B":                    {Kind: "gc", Progress: admin.Progress{Items: 7, ItemsTotal: 5}},
-		"repair 0 B, 2 failed": {Kind: "repair", Progress: admin.Progress{Faults: 2}},
+		"verify [##########..........]  50 %  1.0 KiB of 2.0 KiB": {Kind: "verify", Progress: admin.Progress{Bytes: 1024, BytesTotal: 2048}},
+		"gc [####################] 100 %  0 B":                    {Kind: "gc", Progress: admin.Progress{Items: 7, ItemsTotal: 5}},
+		"repair 0 B, 2 failed":                                    {Kind: "repair", Progress: admin.Progress{Faults: 2}},
 	} {
 		if got := Job(j); got != want {
 			t.Errorf("Job = %q, want %q", got, want)
