@@ -1,7 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"path/filepath"
+	"slices"
 
 	"go.uber.org/zap"
 
@@ -10,6 +12,7 @@ import (
 	"forebay/internal/logkey"
 	"forebay/internal/prefetch"
 	"forebay/upstream"
+	"forebay/upstream/governor"
 )
 
 // newAPI returns the admin API of a mirror, which its owner closes before the mirror; nil
@@ -19,6 +22,7 @@ func newAPI(c *config.Config, m *mirror, sets *prefetch.Sets, b build, log *zap.
 		return nil, nil
 	}
 	o := m.apiOptions(sets, b, log)
+	o.Name, o.Address = hostname(), reachableURL(c)
 	o.Price, o.Currency = c.Cost.PerGiB, c.Cost.Currency
 	o.Loopback, o.Token = config.OnLoopback(c.AdminListen), c.AdminToken.Reveal()
 	switch {
@@ -68,6 +72,27 @@ func (m *mirror) registryStatus(name string) admin.RegistryStatus {
 	return admin.RegistryStatus{}
 }
 
+// sums adds up what was spent: all, by client, and by repository.
+func sums(all []governor.Spending) (total int64, clients, repositories []admin.Spent) {
+	byClient, byRepository := map[string]int64{}, map[string]int64{}
+	for _, s := range all {
+		n := int64(s.Pulls)
+		total += n
+		byClient[s.Client] += n
+		byRepository[s.Repository] += n
+	}
+	return total, mostSpent(byClient), mostSpent(byRepository)
+}
+
+func mostSpent(by map[string]int64) []admin.Spent {
+	var list []admin.Spent
+	for name, pulls := range by {
+		list = append(list, admin.Spent{Name: name, Pulls: pulls})
+	}
+	slices.SortFunc(list, func(a, b admin.Spent) int { return cmp.Or(cmp.Compare(b.Pulls, a.Pulls), cmp.Compare(a.Name, b.Name)) })
+	return list[:min(len(list), spendersMost)]
+}
+
 func statusOf(s upstream.Status) admin.RegistryStatus {
 	out := admin.RegistryStatus{Limited: s.Limited, Probes: s.Probes, Failovers: s.Failovers}
 	for _, b := range s.Budgets {
@@ -76,6 +101,7 @@ func statusOf(s upstream.Status) admin.RegistryStatus {
 			SeenAt: b.SeenAt, Low: b.Low, PausedUntil: b.PausedUntil, Why: b.Why, PerHour: b.Rate,
 			RunsOut: b.RunsOut, Returns: b.Returns, Elsewhere: b.Elsewhere,
 		}
+		one.SpentHere, one.SpentByClient, one.SpentByRepository = sums(b.Spent)
 		for _, spent := range b.Spent[:min(len(b.Spent), spendersMost)] {
 			one.Spent = append(one.Spent, admin.Spending{Client: spent.Client, Repository: spent.Repository, Pulls: spent.Pulls})
 		}

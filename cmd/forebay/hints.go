@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"net"
+	"os"
 	"strings"
 
 	"forebay/config"
@@ -27,6 +29,13 @@ dockerd, for Docker Hub: /etc/docker/daemon.json, then systemctl reload docker
 `, url)
 	}
 	fmt.Fprintf(&b, `
+podman, for Docker Hub: /etc/containers/registries.conf.d/forebay.conf
+  [[registry]]
+  location = "docker.io"
+  [[registry.mirror]]
+  location = "%s"
+  insecure = %t
+
 containerd, for all registries: /etc/containerd/certs.d/_default/hosts.toml,
 with config_path = "/etc/containerd/certs.d" in its config.toml
   [host."%s"]
@@ -35,8 +44,49 @@ with config_path = "/etc/containerd/certs.d" in its config.toml
 Any client, by name:
   %s/%s
 
-`, url, here, exampleImage(c))
+`, here, scheme == "http://", url, here, exampleImage(c))
+	if c.AdminListen != "" {
+		fmt.Fprintf(&b, "Dashboard: %s\n\n", dashboardURL(c))
+	}
 	return b.String()
+}
+
+// hostname is the name of this machine, "" when it has none: it is only shown.
+func hostname() string {
+	name, err := os.Hostname()
+	if err != nil {
+		return ""
+	}
+	return name
+}
+
+// reachableURL returns the URL under which other machines reach the mirror, as far as its
+// configuration tells: by the name of this machine if it listens on all addresses.
+func reachableURL(c *config.Config) string {
+	host, port, err := net.SplitHostPort(c.Listen)
+	if err != nil {
+		return ""
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = cmp.Or(hostname(), "localhost")
+	}
+	scheme := "http://"
+	if c.TLS.Enabled() {
+		scheme = "https://"
+	}
+	return scheme + net.JoinHostPort(host, port)
+}
+
+// dashboardURL returns where a browser on this machine finds the page; "" without one.
+func dashboardURL(c *config.Config) string {
+	if c.AdminListen == "" {
+		return ""
+	}
+	scheme := "http://"
+	if c.AdminTLS.Enabled() {
+		scheme = "https://"
+	}
+	return scheme + server.Reachable(c.AdminListen) + "/"
 }
 
 // baseURL returns the URL under which this machine reaches the mirror.

@@ -248,13 +248,9 @@ func untilDone(ctx context.Context, f func(context.Context) error) error {
 // tellClients says how to point clients at the mirror: to people in words to copy, and
 // to a log collector as an event.
 func tellClients(c *config.Config, p command.Process, addr net.Addr, log *zap.Logger) {
-	hostname, err := os.Hostname()
-	if err != nil {
-		hostname = "" // only a name to show
-	}
 	if logsForPeople(c.Log.Format, p.Stderr) {
-		fmt.Fprint(p.Stderr, clientHints(c, addr, hostname))
+		fmt.Fprint(p.Stderr, clientHints(c, addr, hostname()))
 		return
 	}
-	log.Info("point clients here", zap.String("registry-mirrors", baseURL(c, addr)), zap.Strings("upstreams", c.UpstreamNames()))
+	log.Info("point clients here", zap.String("dashboard", dashboardURL(c)), zap.String("registry-mirrors", baseURL(c, addr)), zap.Strings("upstreams", c.UpstreamNames()))
 }

@@ -24,6 +24,8 @@ type APIOptions struct {
 	// Upstream returns what is known of the registry of that name. It may be nil.
 	Upstream func(name string) RegistryStatus
 	Version  string
+	// Name is that of the mirror, Address the base URL at which clients reach it.
+	Name, Address string
 	// Sets are the prefetch sets of the configuration. It may be nil.
 	Sets *prefetch.Sets
 	// Trouble says what is wrong. It may be nil: then it is found out when somebody asks.
@@ -61,6 +63,8 @@ type API struct {
 	registries func() *wire.Registries
 	upstream   func(name string) RegistryStatus
 	version    string
+	name       string
+	address    string
 	activity   *activity.Recorder
 	trouble    *trouble.Watch
 	price      float64
@@ -93,7 +97,7 @@ func NewAPI(o APIOptions) (*API, error) {
 		o.Trouble = trouble.New(trouble.Sources{Keeper: o.Keeper})
 	}
 	a := &API{
-		keeper: o.Keeper, registries: o.Registries, upstream: o.Upstream, version: o.Version, started: time.Now(),
+		keeper: o.Keeper, registries: o.Registries, upstream: o.Upstream, version: o.Version, name: o.Name, address: o.Address, started: time.Now(),
 		activity: o.Activity, trouble: o.Trouble, price: o.Price, currency: o.Currency,
 		guard: guard{loopback: o.Loopback, origin: http.NewCrossOriginProtection(), names: o.Names}, jobs: newJobs(), sets: o.Sets, log: o.Log, mux: http.NewServeMux(), tokenFile: o.TokenFile,
 	}

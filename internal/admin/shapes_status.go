@@ -15,6 +15,8 @@ import (
 type Status struct {
 	Troubles      []Trouble  `json:"troubles"` // what is wrong now, the most urgent first
 	Version       string     `json:"version"`
+	Name          string     `json:"name"`    // of this mirror: that of its machine
+	Address       string     `json:"address"` // at which clients on other machines reach it: "http://box:5000"
 	StartedAt     time.Time  `json:"started_at"`
 	UptimeSeconds int64      `json:"uptime_seconds"`
 	Stats         Stats      `json:"stats"`
@@ -77,6 +79,17 @@ type Budget struct {
 	Returns       time.Time  `json:"returns,omitzero"`      // some of what is used up
 	Elsewhere     int64      `json:"elsewhere"`             // spent in the window, and not by this mirror
 	Spent         []Spending `json:"spent"`                 // the most first, at most 20
+	SpentHere     int64      `json:"spent_here"`            // in the window, by this mirror: all of it
+	// Who spent that, and for what: the most first, at most 20 of each. What is left of SpentHere
+	// is others'.
+	SpentByClient     []Spent `json:"spent_by_client"`
+	SpentByRepository []Spent `json:"spent_by_repository"`
+}
+
+// Spent is what one client, or one repository, cost.
+type Spent struct {
+	Name  string `json:"name"` // of a client, empty is the mirror itself
+	Pulls int64  `json:"pulls"`
 }
 
 // Spending is what one client cost in one repository.

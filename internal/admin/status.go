@@ -24,7 +24,7 @@ func (a *API) glance() (*Status, error) {
 		return nil, err
 	}
 	s := &Status{
-		Troubles: each(a.trouble.List(), troubleOf), Version: a.version, StartedAt: a.started, UptimeSeconds: int64(time.Since(a.started).Seconds()),
+		Troubles: each(a.trouble.List(), troubleOf), Version: a.version, Name: a.name, Address: a.address, StartedAt: a.started, UptimeSeconds: int64(time.Since(a.started).Seconds()),
 		Stats: statsOf(stats), Upstreams: []Upstream{}, Fills: each(a.keeper.Cache.Fills(), fillOf), Jobs: []Job{}, Usage: a.usage(),
 	}
 	for _, u := range a.keeper.Cache.Upstreams() {
@@ -49,9 +49,8 @@ func (s *RegistryStatus) fillIn() {
 		s.Budgets = []Budget{}
 	}
 	for i := range s.Budgets {
-		if s.Budgets[i].Spent == nil {
-			s.Budgets[i].Spent = []Spending{}
-		}
+		b := &s.Budgets[i]
+		b.Spent, b.SpentByClient, b.SpentByRepository = orNone(b.Spent), orNone(b.SpentByClient), orNone(b.SpentByRepository)
 	}
 	if s.Endpoints == nil {
 		s.Endpoints = []Endpoint{}
@@ -59,6 +58,13 @@ func (s *RegistryStatus) fillIn() {
 	if s.Limited == nil {
 		s.Limited = map[string]int64{}
 	}
+}
+
+func orNone[T any](list []T) []T {
+	if list == nil {
+		return []T{}
+	}
+	return list
 }
 
 func (a *API) stats(w http.ResponseWriter, r *http.Request) error {

@@ -3,7 +3,6 @@ package operate
 import (
 	"cmp"
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
 
@@ -35,25 +34,40 @@ func showBudget(o *adminclient.Client, name string, b admin.Budget) error {
 		terminal.Printable(name), terminal.Printable(b.Credential), terminal.Printable(b.Host), terminal.Printable(budgetText(b))); err != nil {
 		return err
 	}
-	if len(b.Spent) == 0 && b.Elsewhere == 0 {
+	if b.SpentHere == 0 && b.Elsewhere == 0 {
 		return nil
 	}
-	t := o.Table("  SPENT BY", "REPOSITORY", "PULLS")
-	for i, s := range b.Spent {
-		if i == spentShown {
-			rest := 0
-			for _, s := range b.Spent[i:] {
-				rest += s.Pulls
-			}
-			t.Row("  "+terminal.Count(int64(len(b.Spent)-i), "other", "others"), "", strconv.Itoa(rest))
-			break
-		}
-		t.Row("  "+cmp.Or(s.Client, "this mirror, ahead of time"), s.Repository, strconv.Itoa(s.Pulls))
-	}
+	t := o.Table("  SPENT BY", "PULLS", "  SPENT FOR", "PULLS")
+	clients, repositories := spentRows(b.SpentByClient, b.SpentHere), spentRows(b.SpentByRepository, b.SpentHere)
 	if b.Elsewhere > 0 {
-		t.Row("  not through this mirror", "", strconv.FormatInt(b.Elsewhere, 10))
+		clients = append(clients, [2]string{"not through this mirror", humanize.Comma(b.Elsewhere)})
+	}
+	for i := range max(len(clients), len(repositories)) {
+		var row [4]string
+		if i < len(clients) {
+			row[0], row[1] = "  "+clients[i][0], clients[i][1]
+		}
+		if i < len(repositories) {
+			row[2], row[3] = "  "+repositories[i][0], repositories[i][1]
+		}
+		t.Row(row[:]...)
 	}
 	return t.Flush()
+}
+
+// spentRows are those who spent most, and the others together, which add up to all.
+func spentRows(most []admin.Spent, all int64) (rows [][2]string) {
+	for i, s := range most {
+		if i == spentShown {
+			break
+		}
+		rows = append(rows, [2]string{cmp.Or(s.Name, "this mirror, ahead of time"), humanize.Comma(s.Pulls)})
+		all -= s.Pulls
+	}
+	if all > 0 {
+		rows = append(rows, [2]string{"all others", humanize.Comma(all)})
+	}
+	return rows
 }
 
 // budgetText says what a registry will still give to one credential.

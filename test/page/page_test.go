@@ -37,7 +37,7 @@ func TestPage(t *testing.T) {
 
 	settings, err := json.Marshal(map[string]string{
 		"data": w.data.admin, "empty": w.empty.admin, "guarded": w.guarded.admin, "token": adminToken,
-		"dataToken": w.data.token, "emptyToken": w.empty.token,
+		"emptyRegistry": w.empty.registry, "dataToken": w.data.token, "emptyToken": w.empty.token,
 		"control": control.URL, "chromium": chromium, "screenshots": os.Getenv("PAGE_SCREENSHOTS"),
 	})
 	if err != nil {
@@ -127,6 +127,11 @@ func (w *world) control() http.Handler {
 		"stop":     w.data.stop,
 		"start":    w.data.start,
 		"traffic":  w.traffic,
+		"firstPull": func() error {
+			c, done := clientAt("10")
+			defer done()
+			return get(c, w.empty.registry+"/v2/library/alpine/manifests/3.20?ns=docker.io", "containerd/v2.0.0")
+		},
 		"moreData": func() error { return w.pull("10", "containerd/v2.0.0", w.images["library/nginx:1.27"]) },
 	} {
 		mux.HandleFunc("POST /"+name, func(rw http.ResponseWriter, _ *http.Request) {

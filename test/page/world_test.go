@@ -307,8 +307,8 @@ func (w *world) fail() error {
 	w.flaky.SwitchOff()
 	c, done := clientAt("12")
 	defer done()
-	for range 6 {
-		_ = get(c, w.data.registry+"/v2/fluxcd/other/manifests/v1?ns=ghcr.io", "containerd/v2.0.0") // it fails, which is wanted
+	for n := range 30 { // more than were answered in the minute before
+		_ = get(c, fmt.Sprintf("%s/v2/fluxcd/other/manifests/v%d?ns=ghcr.io", w.data.registry, n), "containerd/v2.0.0") // it fails, which is wanted
 	}
 	return nil
 }

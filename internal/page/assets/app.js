@@ -3,6 +3,7 @@
 
 import { setToken, token, whenRefused } from "./api.js";
 import { fill, h, icon, setText } from "./dom.js";
+import { keys } from "./keys.js";
 import { live } from "./live.js";
 import { troubleCount, watchTroubles } from "./troubles.js";
 import { clients } from "./views/clients.js";
@@ -11,6 +12,7 @@ import { image } from "./views/image.js";
 import { images } from "./views/images.js";
 import { overview } from "./views/overview.js";
 import { prefetch } from "./views/prefetch.js";
+import { repository } from "./views/repository.js";
 import { storage } from "./views/storage.js";
 import { upstreams } from "./views/upstreams.js";
 
@@ -23,7 +25,7 @@ const views = {
   prefetch: ["Prefetch", prefetch],
   events: ["Events", events],
 };
-const details = { image: ["Image", image, "images"] };
+const details = { image: ["Image", image, "images"], repository: ["Repository", repository, "images"] };
 
 const main = document.getElementById("main");
 const nav = document.getElementById("nav");
@@ -42,7 +44,8 @@ function retitle() {
 // route reads the part of the address after #.
 export function route() {
   const [path, query] = location.hash.replace(/^#\/?/, "").split("?");
-  const name = Object.hasOwn(views, path) || Object.hasOwn(details, path) ? path : "overview";
+  const known = Object.hasOwn(views, path) || Object.hasOwn(details, path);
+  const name = known || !path ? path || "overview" : "nowhere";
   return { name, query: Object.fromEntries(new URLSearchParams(query || "")) };
 }
 
@@ -54,10 +57,14 @@ function reveal(link) {
   nav.scrollLeft += Math.min(at.left - frame.left, 0) + Math.max(at.right - frame.right, 0);
 }
 
+function nowhere(place) {
+  fill(place, h("h1", { text: "There is no such page" }), h("p", {}, h("a", { href: "#/overview", text: "To the overview" })));
+}
+
 function show() {
   if (signingIn) return;
   const { name, query } = route();
-  const [title, view, parent] = views[name] || details[name];
+  const [title, view, parent] = views[name] || details[name] || ["No such page", nowhere];
   const moved = shown !== name;
   if (end) end();
   end = null;
@@ -69,7 +76,7 @@ function show() {
       link.removeAttribute("aria-current");
     }
   }
-  heading = query.ref ? query.ref.replace(/^docker\.io\/(library\/)?/, "") : title;
+  heading = query.ref || query.name ? (query.ref || query.name).replace(/^docker\.io\/(library\/)?/, "") : title;
   retitle();
   const place = h("div", { class: "view", id: "view-" + name });
   fill(main, place);
@@ -135,6 +142,8 @@ function frame() {
   live.on("status", (status) => {
     setText(version, status.version);
     version.title = "Version " + status.version;
+    setText(document.querySelector(".brand span"), status.name || "Forebay");
+    retitle();
   });
   watchTroubles((list) => {
     retitle();
@@ -170,6 +179,7 @@ function switchTheme() {
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => document.dispatchEvent(new Event("theme")));
 whenRefused(signIn);
 addEventListener("hashchange", show);
+keys(Object.entries(views).map(([name, [title]]) => ({ name, title })));
 frame();
 show();
 live.start();

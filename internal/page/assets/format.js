@@ -71,7 +71,10 @@ const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-dig
 const day = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short" });
 const whenFull = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" });
 
-export const fullTime = (time) => (known(time) ? whenFull.format(new Date(time)) : "");
+export const utc = (time) => (known(time) ? new Date(time).toISOString().replace("T", " ").replace(/\.\d+Z/, " UTC") : "");
+
+// fullTime is the local time, with that of Greenwich, which logs have.
+export const fullTime = (time) => (known(time) ? whenFull.format(new Date(time)) + " (" + utc(time) + ")" : "");
 
 export function timeOfDay(time) {
   const date = new Date(time);

@@ -39,10 +39,10 @@ const stateTones = { complete: "good", incomplete: "warn", absent: "idle" };
 export const imagePill = (state) => pill(stateTones[state] || "idle", stateNames[state] || state);
 
 // tile is one figure.
-export function tile(label) {
+export function tile(label, href) {
   const value = h("dd", { class: "tile-value", text: "–" });
   const note = h("dd", { class: "tile-note", text: "\u00a0" });
-  return { element: h("div", { class: "tile" }, h("dt", { text: label }), value, note), value, note };
+  return { element: h("div", { class: "tile" }, h("dt", {}, href ? h("a", { class: "tile-link", href, text: label }) : label), value, note), value, note };
 }
 
 export const tiles = (...all) => h("dl", { class: "tiles" }, all.map((t) => t.element));
@@ -165,10 +165,11 @@ export const budgetTone = (b) => (f.known(b.paused_until) || b.remaining === 0 ?
 
 // forecast says what becomes of a budget.
 export function forecast(b) {
+  if (b.remaining === 0) return "None are left" + (f.known(b.returns) ? "; first ones return " + f.timeOfDay(b.returns) + ", " + f.until(b.returns) : "");
   if (f.known(b.paused_until)) return "Pulls are refused; tried again " + f.until(b.paused_until);
-  if (f.known(b.runs_out)) return "Runs out " + f.until(b.runs_out) + " at " + f.compact(b.per_hour) + " pulls an hour";
+  if (f.known(b.runs_out)) return "Runs out " + f.until(b.runs_out) + " at the last hour's rate, " + f.compact(b.per_hour) + " pulls an hour";
   if (b.low) return "Below its reserve: known tags are served without asking";
-  if (b.per_hour > 0) return "Lasts, at " + f.compact(b.per_hour) + " pulls an hour";
+  if (b.per_hour > 0) return "Lasts at the last hour's rate, " + f.compact(b.per_hour) + " pulls an hour";
   return "Nothing is being spent";
 }
 
@@ -193,9 +194,9 @@ export function eventText(e) {
   const parts = [];
   if (e.repository) {
     const name = f.familiar(e.upstream, e.repository) + (e.tag ? ":" + e.tag : "");
-    parts.push(e.tag ? h("a", { href: "#/image?ref=" + encodeURIComponent(e.upstream + "/" + e.repository + ":" + e.tag), text: name }) : h("span", { class: "strong", text: name }));
+    parts.push(e.tag ? h("a", { href: "#/image?ref=" + encodeURIComponent(e.upstream + "/" + e.repository + ":" + e.tag), text: name }) : h("a", { href: "#/repository?name=" + encodeURIComponent(e.upstream + "/" + e.repository), text: name }));
   } else if (e.upstream) {
-    parts.push(h("a", { href: "#/upstreams", text: e.upstream }));
+    parts.push(h("a", { href: "#/upstreams?name=" + encodeURIComponent(e.upstream), text: e.upstream }));
   }
   if (e.was && e.digest) parts.push(h("code", { text: f.digest(e.was) + " → " + f.digest(e.digest), title: e.was + " → " + e.digest }));
   else if (e.digest && !e.tag) parts.push(h("code", { text: f.digest(e.digest), title: e.digest }));
@@ -203,4 +204,52 @@ export function eventText(e) {
   if (e.bytes) parts.push(h("span", { text: f.bytes(e.bytes) }));
   if (e.detail) parts.push(h("span", { class: "soft", text: e.detail }));
   return h("span", { class: "event-text" }, parts.flatMap((p, i) => (i ? [h("span", { class: "sep", "aria-hidden": "true", text: " · " }), p] : [p])));
+}
+
+// groupOf names what an event is counted with: what happened, where, and for the same cause.
+const groupOf = (e) => [e.kind, e.upstream, ["evicted", "fill_done"].includes(e.kind) ? "" : e.repository, ["served_stale", "fill_failed", "upstream_failing", "limited"].includes(e.kind) ? e.detail : "", e.kind === "tag_moved" || e.kind === "release_moved" ? e.id : ""].join("\u0000");
+
+// together is how far apart in time two events of a group may be.
+const together = 5 * 60000;
+
+// grouped puts events together, the latest first, that have one cause and follow each other.
+export function grouped(events) {
+  const groups = [];
+  const open = new Map();
+  for (const e of events) {
+    const name = groupOf(e);
+    const group = open.get(name);
+    if (group && Date.parse(group.events[group.events.length - 1].at) - Date.parse(e.at) < together) {
+      group.events.push(e);
+    } else {
+      const fresh = { key: name + e.at.slice(0, 0), events: [e] };
+      open.set(name, fresh);
+      groups.push(fresh);
+    }
+  }
+  for (const g of groups) g.key = groupOf(g.events[0]) + g.events[g.events.length - 1].id;
+  return groups;
+}
+
+// groupText says what a group of events was about: their sum.
+export function groupText(group) {
+  const [first] = group.events;
+  if (group.events.length === 1) return eventText(first);
+  const last = group.events[group.events.length - 1];
+  const span = (Date.parse(first.at) - Date.parse(last.at)) / 1000;
+  const sum = { ...first, count: group.events.reduce((n, e) => n + (e.count || 0), 0), bytes: group.events.reduce((n, e) => n + (e.bytes || 0), 0) };
+  if (["evicted", "fill_done"].includes(first.kind)) Object.assign(sum, { repository: "", upstream: "", digest: "", detail: "" });
+  const text = eventText(sum);
+  text.append(h("span", { class: "soft", text: (text.childNodes.length ? " · " : "") + f.count(group.events.length) + " times" + (span > 0 ? " in " + f.duration(Math.max(span, 1)) : "") }));
+  return text;
+}
+
+// groupRow is a row of the log; several events open to each of them.
+export function groupRow(group) {
+  const [first] = group.events;
+  const [tone, word] = eventWord(first.kind);
+  const time = (e) => h("time", { datetime: e.at, title: f.utc(e.at), text: f.timeOfDay(e.at) });
+  if (group.events.length === 1) return h("li", {}, time(first), pill(tone, word), eventText(first));
+  return h("li", {}, time(first), pill(tone, word), h("details", { class: "group" }, h("summary", {}, icon("chevron"), groupText(group)),
+    h("ol", { class: "mini" }, group.events.slice(0, 200).map((e) => h("li", {}, h("span", { class: "soft" }, time(e)), eventText(e))))));
 }

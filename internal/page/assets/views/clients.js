@@ -1,82 +1,106 @@
 import { get } from "../api.js";
-import { fill, h, icon } from "../dom.js";
+import { fill, h } from "../dom.js";
 import * as f from "../format.js";
+import { grid } from "../grid.js";
 import * as p from "../parts.js";
 
 const windows = { hour: "Last hours", day: "24 hours", start: "Since the start" };
+const errorsCell = (n) => h("span", { class: n ? "bad-text" : "soft", text: f.count(n) });
+const share = (part) => h("span", { class: "share-bar", style: { "inline-size": 100 * part + "%" } });
 
 export function clients(place, query) {
   let window_ = Object.hasOwn(windows, query.window) ? query.window : "day";
   let ended = false;
-  let opened = new Set();
+  let most = 1;
+  let mostUsed = 1;
+  const past = new Map(); // requests of each client at the last look
+  let looked = 0;
+  const chosen = { clients: {}, repositories: {} };
+  const address = (which) => (params) => {
+    chosen[which] = params;
+    const all = new URLSearchParams({ ...(window_ === "day" ? {} : { window: window_ }), ...chosen.clients, ...chosen.repositories });
+    history.replaceState(null, "", "#/clients" + (all.size ? "?" + all : ""));
+  };
+
+  const list = grid({
+    caption: "Clients", key: (c) => c.address || "unknown", sort: "-traffic", query, changed: address("clients"), file: "clients", placeholder: "Address or program", details: more,
+    nothing: () => p.empty("No client has asked for anything", "Who pulls through this mirror is listed here, with what and how much."),
+    columns: [
+      { id: "client", title: "Client", value: (c) => c.address, cell: (c) => h("span", { class: "strong", text: c.address || "unknown" }) },
+      { id: "program", title: "Program", class: "wider soft clip-cell", value: (c) => c.user_agent, text: (c) => c.user_agent || "–" },
+      { id: "requests", title: "Requests", class: "num", value: (c) => c.requests, text: (c) => f.count(c.requests) },
+      { id: "now", title: "Now", class: "num wide", value: (c) => c.now, text: (c) => (c.now > 0 ? f.compact(c.now) + "/s" : "–") },
+      { id: "errors", title: "Errors", class: "num wide", value: (c) => c.errors, cell: (c) => errorsCell(c.errors) },
+      { id: "spent", title: "Pulls spent", class: "num", value: (c) => c.pulls - c.saved_pulls, text: (c) => f.count(c.pulls - c.saved_pulls) },
+      { id: "hits", title: "Served from here", class: "num wide", value: (c) => (c.requests ? c.hits / c.requests : 0), text: (c) => f.percent(c.requests ? c.hits / c.requests : -1) },
+      { id: "traffic", title: "Traffic", class: "num", value: (c) => c.bytes, text: (c) => f.bytes(c.bytes) },
+      { id: "share", title: "", class: "wide share", signature: (c) => c.bytes / most, cell: (c) => share(c.bytes / most) },
+      { id: "seen", title: "Last seen", class: "wide", value: (c) => c.last_seen, text: (c) => f.ago(c.last_seen) },
+    ],
+  });
+  const repositories = grid({
+    caption: "Repositories", key: (r) => r.upstream + "/" + r.repository, sort: "-traffic", prefix: "r", query, changed: address("repositories"), file: "repositories", placeholder: "Repository", per: 25,
+    nothing: () => p.empty("Nothing was asked for"),
+    columns: [
+      { id: "repository", title: "Repository", class: "break", value: (r) => r.upstream + "/" + r.repository, cell: (r) => repositoryLink(r) },
+      { id: "requests", title: "Requests", class: "num", value: (r) => r.requests, text: (r) => f.count(r.requests) },
+      { id: "pulls", title: "Pulls", class: "num wide", value: (r) => r.pulls, text: (r) => f.count(r.pulls) },
+      { id: "spent", title: "Pulls spent", class: "num", value: (r) => r.pulls - r.saved_pulls, text: (r) => f.count(r.pulls - r.saved_pulls) },
+      { id: "errors", title: "Errors", class: "num wide", value: (r) => r.errors, cell: (r) => errorsCell(r.errors) },
+      { id: "traffic", title: "Traffic", class: "num", value: (r) => r.bytes, text: (r) => f.bytes(r.bytes) },
+      { id: "share", title: "", class: "wide share", signature: (r) => r.bytes / mostUsed, cell: (r) => share(r.bytes / mostUsed) },
+    ],
+  });
   const body = h("div", { class: "stack" }, h("section", { class: "panel" }, p.skeleton(8, 30)));
   fill(place, p.pageHead("Clients", p.segmented("Time that is counted", windows, window_, (next) => {
     window_ = next;
-    history.replaceState(null, "", "#/clients?window=" + window_);
-    load(true);
+    past.clear();
+    address("clients")(chosen.clients);
+    load();
   })), body);
 
-  async function load(anew) {
+  async function load() {
     try {
       const asked = window_;
-      const list = await get("/clients", { window: window_, limit: 100 });
+      const found = await get("/clients", { window: window_, limit: 512 });
       if (ended || asked !== window_) return;
-      if (!anew && body.contains(document.activeElement)) return; // nothing moves under somebody's hands
-      show(list);
+      const now = Date.now() / 1000;
+      for (const c of found.clients) {
+        c.now = past.has(c.address) ? Math.max(0, c.requests - past.get(c.address)) / (now - looked) : 0;
+        past.set(c.address, c.requests);
+      }
+      looked = now;
+      most = Math.max(...found.clients.map((c) => c.bytes), 1);
+      mostUsed = Math.max(...found.repositories.map((r) => r.bytes), 1);
+      if (!list.element.isConnected) {
+        fill(body, p.panel("Clients", { id: "clients" }, list.element), p.panel("Repositories", { id: "repositories" }, repositories.element));
+      }
+      list.show(found.clients);
+      repositories.show(found.repositories);
     } catch (fault) {
-      if (!ended && anew) fill(body, h("section", { class: "panel" }, p.failure(fault, () => load(true))));
+      if (!ended && !list.element.isConnected) fill(body, h("section", { class: "panel" }, p.failure(fault, load)));
     }
   }
 
-  function show(list) {
-    if (list.clients.length === 0) {
-      fill(body, h("section", { class: "panel" }, p.empty("No client has asked for anything", "Who pulls through this mirror is listed here, with what and how much.")));
-      return;
-    }
-    const most = Math.max(...list.clients.map((c) => c.bytes), 1);
-    const mostUsed = Math.max(...list.repositories.map((r) => r.bytes), 1);
-    fill(body,
-      p.panel("Clients", { id: "clients", note: "The most traffic first" }, p.table("Clients, the most traffic first",
-        [{ title: "Client" }, { title: "Program", class: "wider" }, { title: "Requests", class: "num" }, { title: "Errors", class: "num wide" }, { title: "Served from here", class: "num wide" }, { title: "Traffic", class: "num" }, { title: "", class: "wide share" }, { title: "Last seen", class: "wide" }],
-        list.clients.flatMap((c, n) => clientRows(c, n, most))).element),
-      p.panel("Repositories", { id: "repositories", note: "The most traffic first" }, p.table("Repositories, the most traffic first",
-        [{ title: "Repository" }, { title: "Requests", class: "num" }, { title: "Pulls", class: "num wide" }, { title: "Saved", class: "num wide" }, { title: "Errors", class: "num wide" }, { title: "Traffic", class: "num" }, { title: "", class: "wide share" }],
-        list.repositories.slice(0, 50).map((r) => h("tr", {},
-          h("td", { class: "break" }, r.upstream ? h("a", { href: "#/images?q=" + encodeURIComponent(r.upstream + "/" + r.repository + "*"), text: f.familiar(r.upstream, r.repository) }) : h("span", { text: r.repository })),
-          h("td", { class: "num", text: f.count(r.requests) }), h("td", { class: "num wide", text: f.count(r.pulls) }), h("td", { class: "num wide", text: f.count(r.saved_pulls) }),
-          errorsCell(r.errors), h("td", { class: "num", text: f.bytes(r.bytes) }), shareCell(r.bytes / mostUsed)))).element));
-  }
-
-  function clientRows(c, n, most) {
-    const id = "client-" + n;
-    const open = opened.has(c.address);
-    const details = h("tr", { id, class: "inner", hidden: !open }, h("td", { colspan: "8" },
-      c.last_error && h("p", { class: "bad-text break", text: "Last error, " + f.ago(c.error_at) + ": " + c.last_error }),
-      h("ul", { class: "mini" }, c.repositories.map((r) => h("li", {}, h("span", { class: "break", text: f.familiar(r.upstream, r.repository) }),
-        h("span", { class: "soft num", text: f.plural(r.requests, "request") + ", " + f.bytes(r.bytes) + (r.errors ? ", " + f.plural(r.errors, "error") : "") }))))));
-    const toggle = h("button", { class: "expand", type: "button", "aria-expanded": String(open), "aria-controls": id, on: { click: () => {
-      details.hidden = !details.hidden;
-      toggle.setAttribute("aria-expanded", String(!details.hidden));
-      if (details.hidden) opened.delete(c.address);
-      else opened.add(c.address);
-    } } }, icon("chevron"), h("span", { class: "strong", text: c.address || "unknown" }));
-    return [
-      h("tr", {}, h("td", {}, toggle, h("span", { class: "narrow soft", text: f.plural(c.errors, "error") + ", " + f.ago(c.last_seen) })),
-        h("td", { class: "wider soft clip-cell", title: c.user_agent, text: c.user_agent || "–" }),
-        h("td", { class: "num", text: f.count(c.requests) }), errorsCell(c.errors),
-        h("td", { class: "num wide", text: f.percent(c.requests ? c.hits / c.requests : -1) }), h("td", { class: "num", text: f.bytes(c.bytes) }),
-        shareCell(c.bytes / most), h("td", { class: "wide" }, p.when(c.last_seen))),
-      details,
-    ];
-  }
-
-  load(true);
-  const tick = setInterval(() => load(false), 5000);
+  load();
+  const tick = setInterval(load, 5000);
   return () => {
     ended = true;
     clearInterval(tick);
   };
 }
 
-const errorsCell = (n) => h("td", { class: "num wide" + (n ? " bad-text" : " soft"), text: f.count(n) });
-const shareCell = (share) => h("td", { class: "wide share", "aria-hidden": "true" }, h("span", { class: "share-bar", style: { "inline-size": 100 * share + "%" } }));
+export function repositoryLink(r) {
+  if (!r.upstream) return h("span", { text: r.repository });
+  return h("a", { href: "#/repository?name=" + encodeURIComponent(r.upstream + "/" + r.repository), text: f.familiar(r.upstream, r.repository) });
+}
+
+// more is what a client asked for.
+function more(c) {
+  return [
+    c.last_error && h("p", { class: "bad-text break", text: "Last error, " + f.ago(c.error_at) + ": " + c.last_error }),
+    h("ul", { class: "mini" }, c.repositories.map((r) => h("li", {}, h("span", { class: "break" }, repositoryLink(r)),
+      h("span", { class: "soft num", text: f.plural(r.requests, "request") + ", " + f.plural(r.pulls - r.saved_pulls, "pull") + " spent, " + f.bytes(r.bytes) + (r.errors ? ", " + f.plural(r.errors, "error") : "") })))),
+    h("p", { class: "trouble-ways" }, h("a", { href: "#/events?show=trouble", text: "Troubles and events" }), h("a", { href: "#/upstreams", text: "Budgets that it spends" })),
+  ];
+}

@@ -1,8 +1,8 @@
 import { get } from "../api.js";
-import { fill, h, icon } from "../dom.js";
+import { fill, h, icon, keyed, setText } from "../dom.js";
+import * as f from "../format.js";
 import { live } from "../live.js";
 import * as p from "../parts.js";
-import { eventRow } from "./overview.js";
 
 const groups = {
   all: ["All", []],
@@ -22,7 +22,9 @@ export function events(place, query) {
       clearTimeout(timer);
       timer = setTimeout(changed, 250);
     } } });
+  let loaded = []; // the latest first
   const log = h("ol", { class: "log roomy" });
+  const counted = h("span", { class: "soft counted", role: "status" });
   const room = h("div", {}, p.skeleton(10, 22));
   const more = h("button", { class: "button", type: "button", text: "Show older", hidden: true });
   fill(place, p.pageHead("Events"),
@@ -31,7 +33,12 @@ export function events(place, query) {
       p.segmented("Which events", Object.fromEntries(Object.entries(groups).map(([k, [title]]) => [k, title])), group, (next) => {
         group = next;
         changed();
-      })),
+      }), counted,
+      h("button", { class: "button small", type: "button", text: "Export JSON", on: { click: () => {
+        const link = h("a", { href: URL.createObjectURL(new Blob([JSON.stringify(loaded, null, 1)], { type: "application/json" })), download: "events.json" });
+        link.click();
+        setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+      } } })),
     h("section", { class: "panel flush pad", "aria-label": "Events" }, room), more);
 
   function changed() {
@@ -45,16 +52,33 @@ export function events(place, query) {
   async function load(before) {
     const mine = ++turn;
     try {
-      const list = await get("/events", { kind: groups[group][1].join(","), q: input.value.trim(), before: before || "", limit: 100 });
+      const list = await get("/events", { kind: groups[group][1].join(","), q: input.value.trim(), before: before || "", limit: 500 });
       if (ended || mine !== turn) return;
-      if (!before) log.replaceChildren();
-      log.append(...list.events.map(eventRow));
-      settle();
+      loaded = before ? [...loaded, ...list.events] : list.events;
+      draw();
       more.hidden = !list.before;
       more.onclick = () => load(list.before);
     } catch (fault) {
       if (!ended && mine === turn) fill(room, p.failure(fault, () => load(0)));
     }
+  }
+
+  // draw shows the events by groups. A group that somebody has opened stays open.
+  function draw() {
+    const list = p.grouped(loaded);
+    setText(counted, f.plural(loaded.length, "event") + (list.length < loaded.length ? " in " + f.plural(list.length, "row") : ""));
+    keyed(log, list, (g) => g.key, p.groupRow, (row, g) => {
+      const size = String(g.events.length);
+      if (row.dataset.size === size) return;
+      if (row.dataset.size !== undefined) {
+        const open = row.querySelector("details")?.open;
+        const fresh = p.groupRow(g);
+        fill(row, [...fresh.childNodes]);
+        if (open && row.querySelector("details")) row.querySelector("details").open = true;
+      }
+      row.dataset.size = size;
+    });
+    settle();
   }
 
   function settle() {
@@ -68,11 +92,8 @@ export function events(place, query) {
     const text = input.value.trim().toLowerCase();
     if (kinds.length && !kinds.includes(e.kind)) return;
     if (text && !JSON.stringify(e).toLowerCase().includes(text)) return;
-    const row = eventRow(e);
-    row.classList.add("fresh");
-    log.prepend(row);
-    if (!log.isConnected) settle();
-    while (log.children.length > 2000) log.lastChild.remove();
+    loaded = [e, ...loaded].slice(0, 5000);
+    draw();
   });
   load(0);
   return () => {

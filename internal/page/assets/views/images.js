@@ -1,26 +1,47 @@
 import { get } from "../api.js";
 import { fill, h, icon } from "../dom.js";
 import * as f from "../format.js";
+import { grid } from "../grid.js";
 import * as p from "../parts.js";
 
-const filters = { all: "All", missing: "Incomplete", pinned: "Pinned" };
+const filters = { all: "All", missing: "Incomplete", pinned: "Pinned", names: "Name only" };
+
+// most bounds how many are looked at together: the table sorts what it has.
+const most = 3000;
+
+// allImages gets all pages of a list, up to most; more is whether there are others.
+export async function allImages(query, signal) {
+  const list = [];
+  let after = "";
+  do {
+    const page = await get("/images", { ...query, after, limit: 500 }, signal);
+    list.push(...page.images);
+    after = page.next;
+  } while (after && list.length < most);
+  return { list, more: Boolean(after) };
+}
+
+// nameOnly reports whether nothing is kept of an image but what its tag points to: somebody
+// asked for its name, and pulled nothing.
+const nameOnly = (i) => i.kept_bytes === 0 && i.platforms.every((x) => x.state !== "complete");
 
 export function images(place, query) {
   let filter = Object.hasOwn(filters, query.show) ? query.show : "all";
   let control = null;
   let timer = 0;
+  let chosen = {};
   const input = h("input", { type: "search", id: "search", placeholder: "nginx, *grafana*, ghcr.io/owner/*:v1*", value: query.q || "", autocomplete: "off", spellcheck: "false",
     on: { input: () => {
       clearTimeout(timer);
       timer = setTimeout(changed, 250);
     } } });
   const note = h("p", { class: "soft result-note", role: "status", text: "\u00a0" });
-  const list = p.table("Images that are kept", [
-    { title: "Image" }, { title: "Platforms", class: "wide" }, { title: "State" }, { title: "Size", class: "num" },
-    { title: "Last use", class: "wide" }, { title: "Digest", class: "wider" },
-  ], []);
+  const list = grid({ caption: "Images that are kept", key: f.imageRef, sort: "image", query: { sort: query.sort, page: query.page }, search: false, file: "images", per: 100, columns: imageColumns(),
+    changed: (params) => {
+      chosen = params;
+      address();
+    } });
   const room = h("div", {}, p.skeleton(8, 30));
-  const more = h("button", { class: "button", type: "button", text: "Show more", hidden: true });
 
   fill(place,
     p.pageHead("Images"),
@@ -31,15 +52,18 @@ export function images(place, query) {
         changed();
       })),
     note,
-    h("section", { class: "panel flush", "aria-label": "Images" }, room),
-    more);
+    h("section", { class: "panel flush", "aria-label": "Images" }, room));
 
-  function changed() {
-    const params = new URLSearchParams();
+  function address() {
+    const params = new URLSearchParams(chosen);
     if (input.value.trim()) params.set("q", input.value.trim());
     if (filter !== "all") params.set("show", filter);
     history.replaceState(null, "", "#/images" + (params.size ? "?" + params : ""));
-    load("");
+  }
+
+  function changed() {
+    address();
+    load();
   }
 
   // pattern finds a word anywhere, unless it is a pattern or a full name already.
@@ -50,28 +74,25 @@ export function images(place, query) {
     return text.includes(":") || text.includes("@") ? text : "*" + text + "*";
   }
 
-  async function load(after) {
+  async function load() {
     if (control) control.abort();
     const mine = new AbortController();
     control = mine;
     try {
-      const page = await get("/images", { pattern: pattern(), missing: filter === "missing", after, limit: 100 }, mine.signal);
+      const found = await allImages({ pattern: pattern(), missing: filter === "missing" }, mine.signal);
       if (control !== mine) return;
-      const found = filter === "pinned" ? page.images.filter((i) => i.pinned) : page.images;
-      if (!after) list.body.replaceChildren();
-      list.body.append(...found.map(row));
-      const n = list.body.children.length;
-      if (n > 0) fill(room, list.element);
-      else if (!page.next) fill(room, nothing());
-      note.textContent = n === 0 ? "\u00a0" : f.plural(n, "image") + (page.next ? " so far" : "");
-      more.hidden = !page.next;
-      more.onclick = () => load(page.next);
-      if (n === 0 && page.next) load(page.next); // a page may be empty though there are more
+      const names = found.list.filter(nameOnly);
+      const shown = filter === "names" ? names : found.list.filter((i) => !nameOnly(i) && (filter !== "pinned" || i.pinned));
+      if (shown.length > 0) {
+        fill(room, list.element);
+        list.show(shown);
+      } else fill(room, nothing());
+      note.textContent = shown.length === 0 ? "\u00a0" : f.plural(shown.length, "image") + ", " + f.bytes(shown.reduce((n, i) => n + i.kept_bytes, 0)) + " with what they share counted for each" +
+        (found.more ? "; only the first " + f.count(most) + " by name: search for fewer" : "") + (filter === "all" && names.length ? "; of " + f.count(names.length) + " more only the name is known" : "");
     } catch (fault) {
       if (control !== mine || fault.name === "AbortError") return;
       note.textContent = "\u00a0";
-      more.hidden = true;
-      fill(room, p.failure(fault, () => load("")));
+      fill(room, p.failure(fault, load));
     }
   }
 
@@ -79,10 +100,11 @@ export function images(place, query) {
     if (input.value.trim()) return p.empty("No image matches", "Use * for any text, as in *nginx* or ghcr.io/*:v1*.");
     if (filter === "missing") return p.empty("Every image is complete", "All that was pulled can be served without its upstream.");
     if (filter === "pinned") return p.empty("Nothing is pinned", "A pinned image is never evicted. Open an image to pin it.");
-    return p.empty("Nothing is kept yet", "Point a client at this mirror and pull: what it pulls is listed here.");
+    if (filter === "names") return p.empty("Nothing is known by its name only", "Tags that somebody asked about without pulling the image are listed here.");
+    return p.empty("Nothing is kept yet", "Point a client at this mirror and pull: what it pulls is listed here.", h("a", { class: "button", href: "#/overview", text: "How to point clients here" }));
   }
 
-  load("");
+  load();
   return () => {
     clearTimeout(timer);
     if (control) control.abort();
@@ -90,20 +112,26 @@ export function images(place, query) {
   };
 }
 
-function row(i) {
-  const href = "#/image?ref=" + encodeURIComponent(f.imageRef(i));
-  const platforms = i.platforms.filter((x) => x.platform !== "attestation");
-  return h("tr", {},
-    h("td", {}, h("a", { class: "image-name", href },
-      h("span", { class: "strong", text: f.familiar(i.upstream, i.repository) }),
-      h("span", { class: "tag", text: i.tag ? ":" + i.tag : "@" + f.digest(i.digest) })),
+const shownName = (i) => f.familiar(i.upstream, i.repository) + (i.tag ? ":" + i.tag : "@" + i.digest);
+const missingOf = (i) => i.platforms.reduce((n, x) => n + (x.state === "incomplete" ? x.missing_bytes : 0), 0);
+
+// imageColumns are those of a table of images; named is what the first shows, the whole name if
+// it is not given.
+export function imageColumns(named) {
+  return [
+    { id: "image", title: named ? "Tag" : "Image", value: shownName, signature: (i) => [i.pinned, i.used_at], cell: (i) => [
+      h("a", { class: "image-name", href: "#/image?ref=" + encodeURIComponent(f.imageRef(i)) },
+        named ? h("span", { class: "strong", text: named(i) })
+          : [h("span", { class: "strong", text: f.familiar(i.upstream, i.repository) }), h("span", { class: "tag", text: i.tag ? ":" + i.tag : "@" + f.digest(i.digest) })]),
       i.pinned && h("span", { class: "pinned" }, icon("pin"), h("span", { class: "hidden", text: "pinned" })),
-      h("span", { class: "narrow soft", text: "used " + f.ago(i.used_at) })),
-    h("td", { class: "wide" }, chips(platforms)),
-    h("td", {}, p.imagePill(i.state)),
-    h("td", { class: "num", text: f.bytes(i.kept_bytes) }),
-    h("td", { class: "wide" }, p.when(i.used_at)),
-    h("td", { class: "wider" }, p.shortDigest(i.digest)));
+      h("span", { class: "narrow soft", text: "used " + f.ago(i.used_at) })] },
+    { id: "platforms", title: "Platforms", class: "wide", signature: (i) => i.platforms, cell: (i) => chips(i.platforms.filter((x) => x.platform !== "attestation")) },
+    { id: "state", title: "State", value: (i) => (nameOnly(i) ? "name only" : i.state), signature: (i) => [i.state, missingOf(i)],
+      cell: (i) => (nameOnly(i) ? p.pill("idle", "Name only") : [p.imagePill(i.state), i.state === "incomplete" && missingOf(i) > 0 && h("span", { class: "soft small-note", text: " " + f.bytes(missingOf(i)) + " missing" })]) },
+    { id: "size", title: "Size", class: "num", value: (i) => i.kept_bytes, text: (i) => f.bytes(i.kept_bytes) },
+    { id: "used", title: "Last use", class: "wide", value: (i) => (f.known(i.used_at) ? i.used_at : ""), text: (i) => f.ago(i.used_at) },
+    { id: "digest", title: "Digest", class: "wider", value: (i) => i.digest, cell: (i) => p.shortDigest(i.digest) },
+  ];
 }
 
 // chips shows the platforms that were pulled, and counts the others.

@@ -3,6 +3,7 @@ import { fill, h, keyed, setText } from "../dom.js";
 import * as f from "../format.js";
 import { live } from "../live.js";
 import * as p from "../parts.js";
+import { setup } from "../setup.js";
 import { lastOf, plot, spans, spanSeconds, sum } from "../plot.js";
 
 const results = [
@@ -13,11 +14,11 @@ export function overview(place, query) {
   let span = Object.hasOwn(spans, query.span) ? query.span : "hour";
   let ended = false;
 
-  const requests = p.tile("Requests");
-  const ratio = p.tile("Hit ratio");
-  const pulls = p.tile("Pulls saved");
-  const saved = p.tile("Traffic saved");
-  const kept = p.tile("Kept");
+  const requests = p.tile("Requests", "#/clients");
+  const ratio = p.tile("Hit ratio", "#/clients?rsort=-requests");
+  const pulls = p.tile("Pulls saved", "#/upstreams");
+  const saved = p.tile("Traffic saved", "#/clients");
+  const kept = p.tile("Kept", "#/images?sort=-size");
   const ratioBar = p.bar(-1, "Hit ratio by requests");
   const keptBar = p.bar(-1, "Room used");
 
@@ -38,12 +39,30 @@ export function overview(place, query) {
   const log = h("ol", { class: "log" });
   const noLog = h("div", {}, p.empty("No events yet", "Tags that move, evictions and failures are told here."));
 
+  const welcome = h("div", { hidden: true });
+  let waited = false;
+
+  // firstRun shows an empty mirror how clients are pointed at it, and says when the first pull came.
+  function firstRun(s) {
+    const empty = s.stats.tags === 0 && s.usage.pulls === 0;
+    if (empty && !waited) {
+      waited = true;
+      welcome.hidden = false;
+      fill(welcome, setup(s));
+    } else if (waited && !empty && welcome.dataset.done !== "yes") {
+      welcome.dataset.done = "yes";
+      fill(welcome, h("section", { class: "panel" }, p.empty("It works: the first pull has come", "What it was stands under Images, and who pulled it under Clients. What is pulled again is served from here.",
+        h("a", { class: "button", href: "#/images", text: "See it" }))));
+    }
+  }
+
   fill(place,
     p.pageHead("Overview", p.segmented("Time that is shown", spans, span, (next) => {
       span = next;
       history.replaceState(null, "", "#/overview?span=" + span);
       load();
     })),
+    welcome,
     p.tiles(requests, ratio, pulls, saved, kept),
     h("div", { class: "grid two" }, p.panel("Requests", { id: "requests" }, byResult.element), p.panel("Traffic", { id: "traffic" }, byBytes.element)),
     h("div", { class: "grid two" },
@@ -88,10 +107,14 @@ export function overview(place, query) {
   }
 
   function showStatus(s) {
+    firstRun(s);
+    // A mirror that never was asked has nothing to say of seven registries.
+    const asked = s.upstreams.filter((u) => u.state !== "unknown");
+    registries.dataset.asked = String(asked.length);
     setText(kept.value, f.bytes(s.stats.used_bytes));
     setText(kept.note, (s.stats.max_bytes ? "of " + f.bytes(s.stats.max_bytes) + ", " : "") + f.plural(s.stats.tags, "tag"));
     p.setBar(keptBar, s.stats.max_bytes ? s.stats.used_bytes / s.stats.max_bytes : -1, "");
-    keyed(registries, s.upstreams, (u) => u.name, registryRow, updateRegistry);
+    keyed(registries, asked.length ? asked : s.upstreams.slice(0, 3), (u) => u.name, registryRow, updateRegistry);
     noFills.hidden = s.fills.length > 0;
     keyed(fills, s.fills, (x) => x.upstream + x.repository + x.digest, fillRow, updateFill);
   }
@@ -99,20 +122,21 @@ export function overview(place, query) {
   const latest = [];
   function showEvents() {
     noLog.hidden = latest.length > 0;
-    keyed(log, latest.slice(0, 8), (e) => e.id, eventRow);
+    keyed(log, p.grouped(latest).slice(0, 8), (g) => g.key + "/" + g.events.length, p.groupRow);
   }
 
   const offs = [
     live.on("status", showStatus),
     live.on("event", (e) => {
       latest.unshift(e);
+      latest.length = Math.min(latest.length, 300);
       showEvents();
     }),
   ];
   if (live.status) showStatus(live.status);
   async function loadEvents() {
     try {
-      const list = await get("/events", { limit: 8 });
+      const list = await get("/events", { limit: 100 });
       if (ended) return;
       const seen = new Set(latest.map((e) => e.id));
       latest.push(...list.events.filter((e) => !seen.has(e.id)));
@@ -134,11 +158,6 @@ export function overview(place, query) {
   };
 }
 
-export function eventRow(e) {
-  const [tone, word] = p.eventWord(e.kind);
-  return h("li", {}, h("time", { datetime: e.at, title: f.fullTime(e.at), text: f.timeOfDay(e.at) }), p.pill(tone, word), p.eventText(e));
-}
-
 function registryRow() {
   return h("li", { class: "registry" });
 }
@@ -151,7 +170,7 @@ function updateRegistry(row, u) {
   if (row.dataset.shown === text) return;
   row.dataset.shown = text;
   fill(row,
-    h("div", { class: "row-top" }, h("span", { class: "strong", text: u.name }), p.upstreamPill(u)),
+    h("div", { class: "row-top" }, h("a", { class: "strong clip", href: "#/upstreams?name=" + encodeURIComponent(u.name), text: u.name }), p.upstreamPill(u)),
     b
       ? [
           p.bar(b.remaining / b.limit, "Pulls left of " + u.name, p.budgetTone(b)),
@@ -166,7 +185,7 @@ function updateRegistry(row, u) {
 
 export function fillRow(x) {
   const row = h("li", { class: "fill" },
-    h("div", { class: "row-top" }, h("span", { class: "strong clip", text: f.familiar(x.upstream, x.repository) }), h("span", { class: "soft num" })),
+    h("div", { class: "row-top" }, h("a", { class: "strong clip", href: "#/repository?name=" + encodeURIComponent(x.upstream + "/" + x.repository), text: f.familiar(x.upstream, x.repository) }), h("span", { class: "soft num" })),
     p.bar(0, "Progress of " + f.familiar(x.upstream, x.repository)),
     h("div", { class: "row-note" }, h("code", { text: f.digest(x.digest), title: x.digest }), h("span", {})));
   return row;

@@ -1,21 +1,50 @@
 import { get } from "../api.js";
 import { fill, h, keyed } from "../dom.js";
 import * as f from "../format.js";
+import { grid } from "../grid.js";
 import { live } from "../live.js";
 import * as p from "../parts.js";
 import { lastOf, plot, spans, spanSeconds } from "../plot.js";
 
 export function upstreams(place, query) {
   let span = Object.hasOwn(spans, query.span) ? query.span : "day";
+  let only = query.name || "";
   let ended = false;
   let history_ = null;
+  let recent = null; // the last hour, in steps of ten seconds
   const plots = new Map();
+  const all = grid({
+    caption: "Upstreams", key: (u) => u.name, sort: "trouble", query: { q: query.q, sort: query.sort }, file: "upstreams", placeholder: "Name", changed: (params) => address(params),
+    columns: [
+      { id: "name", title: "Upstream", class: "break", value: (u) => u.name, cell: (u) => h("a", { class: "strong", href: "#/upstreams?name=" + encodeURIComponent(u.name), text: u.name }) },
+      { id: "trouble", title: "State", value: (u) => ({ fails: 0, limited: 1, degraded: 2, answers: 3, offline: 4, unknown: 5 })[u.state] + u.name, signature: (u) => [u.state, u.sparing], cell: (u) => p.upstreamPill(u) },
+      { id: "asked", title: "Last asked", class: "wide", value: (u) => (f.known(u.last_asked) ? u.last_asked : ""), text: (u) => f.ago(u.last_asked) },
+      { id: "requests", title: "Requests", class: "num", value: (u) => answered(u.traffic), text: (u) => f.count(answered(u.traffic)) },
+      { id: "errors", title: "Errors", class: "num wide", value: (u) => (answered(u.traffic) ? u.traffic.error / answered(u.traffic) : 0), text: (u) => (answered(u.traffic) ? f.percent(u.traffic.error / answered(u.traffic)) : "–") },
+      { id: "left", title: "Pulls left", class: "num", value: (u) => (p.budgetOf(u) ? p.budgetOf(u).remaining : Infinity), text: (u) => (p.budgetOf(u) ? f.count(p.budgetOf(u).remaining) + " of " + f.count(p.budgetOf(u).limit) : "–") },
+      { id: "traffic", title: "From it", class: "num wide", value: (u) => u.traffic.upstream_bytes, text: (u) => f.bytes(u.traffic.upstream_bytes) },
+    ],
+  });
   const list = h("div", { class: "stack" }, h("section", { class: "panel" }, p.skeleton(6, 28)));
-  fill(place, p.pageHead("Upstreams", p.segmented("Time that is shown", spans, span, (next) => {
+  const head = h("div", {}, only && h("nav", { class: "crumbs", "aria-label": "Path" }, h("a", { href: "#/upstreams", text: "Upstreams" }), h("span", { "aria-hidden": "true", text: "/" })));
+  fill(place, head, p.pageHead(only || "Upstreams", p.segmented("Time that is shown", spans, span, (next) => {
     span = next;
-    history.replaceState(null, "", "#/upstreams?span=" + span);
+    address({});
     load();
-  })), list);
+  })), !only && p.panel("All upstreams", { id: "all" }, all.element), list);
+
+  function address(params) {
+    const words = new URLSearchParams({ ...(only ? { name: only } : {}), ...(span === "day" ? {} : { span }), ...params });
+    history.replaceState(null, "", "#/upstreams" + (words.size ? "?" + words : ""));
+  }
+
+  // wanted are the upstreams that are shown whole: the one that the address names, else those
+  // that need a look or have a budget.
+  function wanted(s) {
+    if (only) return s.upstreams.filter((u) => u.name === only);
+    const some = s.upstreams.filter((u) => ["fails", "limited", "degraded"].includes(u.state) || p.budgetOf(u));
+    return some.length ? some : s.upstreams.slice(0, 1);
+  }
 
   function make(u) {
     const facts = h("div", { class: "stack" });
@@ -45,8 +74,9 @@ export function upstreams(place, query) {
         traffic && fact("Pulls saved", f.count(traffic.saved_pulls) + " of " + f.count(traffic.pulls)),
         traffic && fact("To clients", f.bytes(traffic.client_bytes)),
         traffic && fact("From upstream", f.bytes(traffic.upstream_bytes)),
-        fact("Refused for limits", limited.length ? limited.map(([what, n]) => what + " " + f.count(n)).join(", ") : "never")),
-      u.budgets.filter((b) => b.limit > 0 && b.remaining >= 0).map((b) => budget(u, b)),
+        fact("Refused for limits", limited.length ? limited.map(([what, n]) => what + " " + f.count(n)).join(", ") : "never"),
+        fact("More", h("span", { class: "trouble-ways" }, h("a", { href: "#/images?q=" + encodeURIComponent(u.name + "/*"), text: "Its images" }), h("a", { href: "#/events?q=" + encodeURIComponent(u.name), text: "Its events" })))),
+      u.budgets.filter((b) => b.limit > 0 && b.remaining >= 0).map((b) => budget(u, b, spentLately(u.name))),
       chart && h("div", {}, h("h3", { text: "Budget over time" }), chart.element),
       spenders(u),
       endpoints(u));
@@ -62,15 +92,28 @@ export function upstreams(place, query) {
   }
 
   function showStatus(s) {
-    if (s.upstreams.length === 0) fill(list, p.empty("No upstream is configured"));
-    else keyed(list, s.upstreams, (u) => u.name, make, update);
+    if (!only) all.show(s.upstreams.map((u) => ({ ...u, traffic: s.usage.upstreams[u.name] || {} })));
+    const some = wanted(s);
+    if (some.length === 0) fill(list, h("section", { class: "panel" }, p.empty(only ? "There is no upstream of this name" : "No upstream is configured", "", h("a", { class: "button", href: "#/upstreams", text: "All upstreams" }))));
+    else keyed(list, some, (u) => u.name, make, update);
+  }
+
+  // spentLately is how many pulls went in the last ten minutes, by what the registry said; -1 when
+  // that is not known, or some came back meanwhile.
+  function spentLately(name) {
+    const left = recent && recent.budgets[name];
+    if (!left) return -1;
+    const since = Date.now() / 1000 - 600;
+    const told = left.filter((v, i) => v >= 0 && recent.times[i] >= since);
+    return told.length > 1 && told[0] >= told[told.length - 1] ? told[0] - told[told.length - 1] : -1;
   }
 
   async function load() {
     try {
-      const s = await get("/series", { span });
+      const [s, hour] = await Promise.all([get("/series", { span }), get("/series", { span: "hour" })]);
       if (ended) return;
       history_ = s;
+      recent = hour;
       for (const name of plots.keys()) draw(name);
     } catch {
       // The status says that the server is gone; the plots keep what they have.
@@ -91,30 +134,45 @@ export function upstreams(place, query) {
 
 const fact = (label, value) => h("div", {}, h("dt", { text: label }), h("dd", {}, value));
 
-function budget(u, b) {
+const answered = (t) => t.hit + t.joined + t.miss + t.stale + t.passed + t.error || 0;
+
+function budget(u, b, lately) {
   return h("div", { class: "budget" },
     h("div", { class: "row-top" }, h("span", {}, h("span", { class: "big", text: f.count(b.remaining) }), h("span", { class: "soft", text: " of " + f.count(b.limit) + " pulls left" + (b.window_seconds ? " per " + f.duration(b.window_seconds) : "") })),
       h("span", { class: "soft", text: b.credential === "anonymous" ? "without credentials" : "as " + b.credential })),
     p.bar(b.remaining / b.limit, "Pulls left of " + u.name + " for " + b.credential, p.budgetTone(b)),
-    h("div", { class: "row-note" }, h("span", { text: p.forecast(b) }),
+    h("div", { class: "row-note" }, h("span", { text: p.forecast(b) + (lately >= 0 ? "; " + f.plural(lately, "pull") + " in the last 10 minutes" : "") }),
       h("span", { text: [b.elsewhere > 0 && f.plural(b.elsewhere, "pull") + " spent elsewhere", f.known(b.returns) && "some return " + f.until(b.returns), f.known(b.seen_at) && "told " + f.ago(b.seen_at)].filter(Boolean).join(" · ") })));
 }
 
+// spenders says who spent the pulls of the present window, and for what. Both add up to what the
+// registry counts.
 function spenders(u) {
-  const all = u.budgets.flatMap((b) => b.spent).sort((a, b) => b.pulls - a.pulls).slice(0, 10);
-  if (all.length === 0) return null;
-  const most = all[0].pulls;
-  return h("div", {}, h("h3", { text: "Who spent it" }), p.table("Who spent the pulls of " + u.name, [{ title: "Client" }, { title: "Repository" }, { title: "Pulls", class: "num" }, { title: "", class: "wide share" }],
-    all.map((s) => h("tr", {}, h("td", { text: s.client || "the mirror itself" }), h("td", { class: "break", text: s.repository }), h("td", { class: "num", text: f.count(s.pulls) }),
-      h("td", { class: "wide share", "aria-hidden": "true" }, h("span", { class: "share-bar", style: { "inline-size": (100 * s.pulls) / most + "%" } }))))).element);
+  const budgets = u.budgets.filter((b) => b.spent_here > 0 || b.elsewhere > 0);
+  if (budgets.length === 0) return null;
+  return budgets.map((b) => {
+    const total = b.spent_here + b.elsewhere;
+    const side = (title, list, link, more) => {
+      const told = list.reduce((n, s) => n + s.pulls, 0);
+      const rows = [...list.map((s) => [link(s.name), s.pulls]), ...(b.spent_here > told ? [[h("span", { class: "soft", text: "all others" }), b.spent_here - told]] : []), ...more];
+      return h("div", {}, h("h3", { text: title }), p.table(title + ": pulls of " + u.name, [{ title: "Who" }, { title: "Pulls", class: "num" }, { title: "Share", class: "num" }, { title: "", class: "wide share" }],
+        rows.map(([who, pulls]) => h("tr", {}, h("td", { class: "break" }, who), h("td", { class: "num", text: f.count(pulls) }), h("td", { class: "num soft", text: f.percent(pulls / total) }),
+          h("td", { class: "wide share", "aria-hidden": "true" }, h("span", { class: "share-bar", style: { "inline-size": (100 * pulls) / total + "%" } }))))).element);
+    };
+    const others = b.elsewhere > 0 ? [[h("span", { text: "not through this mirror", title: "Somebody with the same credential or address goes past it." }), b.elsewhere]] : [];
+    return h("div", {}, h("p", { class: "soft", text: "Of " + f.plural(total, "pull") + " in the present window, " + f.count(b.spent_here) + " went through this mirror" + (b.elsewhere ? " and " + f.count(b.elsewhere) + " past it." : ".") }),
+      h("div", { class: "grid two" },
+        side("Spent by", b.spent_by_client, (name) => (name ? h("a", { href: "#/clients?q=" + encodeURIComponent(name), text: name }) : h("span", { text: "the mirror itself, ahead of time" })), others),
+        side("Spent for", b.spent_by_repository, (name) => h("a", { href: "#/repository?name=" + encodeURIComponent(u.name + "/" + name), text: name }), others)));
+  });
 }
 
 function endpoints(u) {
   if (u.endpoints.length === 0) return null;
-  return h("div", {}, h("h3", { text: "Endpoints" }), p.table("Endpoints of " + u.name, [{ title: "Address" }, { title: "Breaker" }, { title: "Last fault", class: "wide" }],
+  return h("div", {}, h("h3", { text: "Endpoints" }), p.table("Endpoints of " + u.name, [{ title: "Address" }, { title: "State" }, { title: "Last fault", class: "wide" }],
     u.endpoints.map((e) => h("tr", {}, h("td", { class: "break" }, h("span", { text: e.url }), e.stand_in && h("span", { class: "soft", text: " stand-in" }),
       e.last_fault && h("span", { class: "narrow soft", text: e.last_fault })),
-      h("td", {}, e.open ? p.pill("bad", "Open") : f.known(e.paused_until) ? p.pill("warn", "Paused") : p.pill("good", "Closed"),
+      h("td", {}, e.open ? p.pill("bad", "Left alone") : f.known(e.paused_until) ? p.pill("warn", "Paused") : (e.failures > 0 ? p.pill("warn", f.plural(e.failures, "failure")) : p.pill("good", "Asked")),
         e.open && f.known(e.next_probe) && h("span", { class: "soft narrow-break", text: " tried again " + f.until(e.next_probe) })),
       h("td", { class: "wide soft break", text: e.last_fault || e.why || "–" })))).element);
 }
