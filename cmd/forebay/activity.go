@@ -27,6 +27,7 @@ func (m *mirror) run(ctx context.Context) error {
 	group.Go(func() error { return m.Run(ctx) })
 	group.Go(func() error { return m.activity.Run(ctx) })
 	group.Go(func() error { return m.trouble.Run(ctx) })
+	group.Go(func() error { return m.trouble.RunInUse(ctx) })
 	return group.Wait()
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"forebay/config"
 	"forebay/internal/admin"
+	"forebay/internal/wire"
 	"forebay/test/hubtest"
 )
 
@@ -460,4 +461,28 @@ func TestServerCannotAskForAnyFile(t *testing.T) {
 			t.Errorf("a file that the server named was sent to it: %s", header)
 		}
 	}
+}
+
+func TestDrillTellsWhatCouldNotBeServedAndCompletesIt(t *testing.T) {
+	o := newOperated(t, "")
+	image := o.hub.PushImage("library/alpine", "3.20", hubtest.ImageSpec{Platforms: []string{wire.MachinePlatform()}})
+	part := o.hub.PushImage("library/busybox", "1", hubtest.ImageSpec{Platforms: []string{wire.MachinePlatform()}, Seed: 2})
+	o.pull("library/alpine", "3.20", image.Blobs()...)
+	o.pull("library/busybox", "1")
+	out, stderr := o.run(3, "drill")
+	if !strings.Contains(out, "docker.io/library/busybox:1") || strings.Contains(out, "alpine") || !strings.HasSuffix(out, "If the registries went away now, 1 of 2 images could be served whole.\n") {
+		t.Errorf("drill:\n%s", out)
+	}
+	if !strings.Contains(stderr, "forebay drill --complete") {
+		t.Errorf("drill says no way on: %s", stderr)
+	}
+	list := write(t, "images.txt", "alpine:3.20\nlibrary/none:1\n")
+	out, stderr = o.run(3, "drill", "-f", list, "--ask")
+	if !strings.Contains(out, "docker.io/library/none:1") || !strings.Contains(out, "absent") || !strings.Contains(stderr, "docker.io/library/none:1: ") {
+		t.Errorf("drill of a list, with one that is gone:\n%s%s", out, stderr)
+	}
+	o.shows("drill --complete", "2 of 2 images could be served whole")
+	o.shows("pins", "docker.io/library/busybox:1")
+	o.hub.Close()
+	o.pull("library/busybox", "1", part.Blobs()...)
 }

@@ -32,6 +32,12 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	if c.s.Troubles != nil {
 		c.troubles(to)
 	}
+	if c.s.InUse != nil {
+		if n := c.s.InUse(); !n.At.IsZero() {
+			to.gauge(c.f.inUse, float64(n.Complete), "complete")
+			to.gauge(c.f.inUse, float64(n.Incomplete), "incomplete")
+		}
+	}
 	for _, r := range c.s.Registries() {
 		c.registry(to, r, time.Now())
 	}

@@ -6,7 +6,7 @@ import "github.com/prometheus/client_golang/prometheus"
 type families struct {
 	all []*Family
 
-	build, ready, trouble *Family
+	build, ready, trouble, inUse *Family
 
 	requests, refused, firstByte, took, sent, pulls, savedPulls, savedBytes *Family
 
@@ -54,6 +54,7 @@ func newFamilies() (f families) {
 	f.build = f.gauge("build_info", "Always 1; the labels say which build this is.", "version", "revision", "go_version")
 	f.ready = f.gauge("ready", "1 while the mirror takes traffic, as /readyz says.")
 	f.trouble = f.gauge("trouble", "1 for each thing that is wrong, as forebay status tells it: by kind (limit, budget, upstream, endpoint, repository, disk, index, bucket, room, verification, clients, configuration), severity (critical, warning, notice) and upstream, which is empty where none is concerned.", "kind", "severity", "upstream")
+	f.inUse = f.gauge("images_in_use", "Images that somebody pulled within a week, looked through every ten minutes: complete could be served if their registries went away now, incomplete could not.", "state")
 	f.events = f.counter("events_total", "What happened to what is kept and to the upstreams, by kind: tag_moved, evicted, degraded, upstream_failing, config_reloaded, config_refused and so on.", "kind")
 	f.ofClients()
 	f.ofUpstreams()

@@ -60,6 +60,8 @@ type Sources struct {
 	Ready func() error
 	// Troubles returns what is wrong. nil means that nothing is.
 	Troubles func() []trouble.Trouble
+	// InUse returns the images in use. nil means that nobody looked.
+	InUse func() trouble.InUse
 	// S3 tells of the calls to the bucket since the start, those of one operation side by
 	// side; nil where blobs are not kept in one.
 	S3 func() []tier.Calls

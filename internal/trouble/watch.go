@@ -57,6 +57,7 @@ type Watch struct {
 	mu       sync.Mutex
 	looked   time.Time           // guarded by mu; zero: never
 	known    map[string]*lasting // guarded by mu; by ID
+	inUse    InUse               // guarded by mu
 	list     []Trouble           // guarded by mu
 	refused  map[refusal]*refusals
 	counts   []sample  // guarded by mu; of the last hour, oldest first

@@ -362,6 +362,20 @@ await step("what was spent adds up to what the registry counts", {}, async (page
   must(sums.length === 2 && sums[0] === sums[1] && sums[0] === b.limit - b.remaining, "spent by and for: " + sums + ", the registry counts " + (b.limit - b.remaining));
 });
 
+await step("what could not be served without its registry is completed and pinned", {}, async (page) => {
+  await fetch(world.data + "/api/v1/purge", { method: "POST", headers: { Authorization: "Bearer " + world.dataToken, "Content-Type": "application/json", "Forebay-Request": "1" }, body: JSON.stringify({ target: "docker.io/library/cassandra:5.0" }) });
+  await control("part");
+  await open(page, world.data, "#/images");
+  const drill = page.locator(".drill");
+  const said = await drill.textContent();
+  const [, whole, all] = said.match(/now, (\d+) of (\d+) images? used/);
+  if (whole === all) return must(false, "the world has nothing incomplete: " + said);
+  await accessible(page, "images with what is lacking");
+  await drill.getByRole("button", { name: /Complete and pin/ }).click();
+  await page.getByText(/Prefetch of .* is done/).waitFor({ timeout: 30000 });
+  await page.waitForFunction((n) => new RegExp("now, " + n + " of " + n + " images").test(document.querySelector(".drill").textContent), all);
+});
+
 await step("keys and palette", {}, async (page) => {
   await open(page, world.data, "#/overview");
   await page.bringToFront();

@@ -1,3 +1,4 @@
+import * as actions from "../actions.js";
 import { get } from "../api.js";
 import { fill, h, icon } from "../dom.js";
 import * as f from "../format.js";
@@ -42,6 +43,25 @@ export function images(place, query) {
       address();
     } });
   const room = h("div", {}, p.skeleton(8, 30));
+  const drill = h("div", { hidden: true });
+
+  // rehearse says which of the images that were used within a week could be served if their
+  // registries went away now, and completes the rest.
+  function rehearse(all) {
+    const used = all.filter((i) => f.known(i.used_at) && Date.now() - Date.parse(i.used_at) < 7 * 86400000 && i.state !== "absent");
+    const lacking = used.filter((i) => i.state !== "complete");
+    drill.hidden = used.length === 0;
+    if (used.length === 0) return;
+    const missing = lacking.reduce((n, i) => n + missingOf(i), 0);
+    fill(drill, h("section", { class: "panel drill", "aria-label": "If the registries went away now" },
+      h("span", { class: "strong", text: "If the registries went away now, " + f.count(used.length - lacking.length) + " of " + f.plural(used.length, "image") + " used within 7 days could be served whole." }),
+      lacking.length > 0 && h("span", { class: "soft", text: f.bytes(missing) + " or more missing of " + f.plural(lacking.length, "image") + "." }),
+      lacking.length > 0 && h("button", { class: "button", type: "button", text: "Complete and pin " + (lacking.length === 1 ? "it" : "them"), on: { click: (event) => actions.run(event.currentTarget, async () => {
+        const images = lacking.map((i) => ({ ref: f.imageRef(i), platforms: i.platforms.filter((x) => x.state !== "absent" && /^[a-z0-9]+\/[a-z0-9]/.test(x.platform)).map((x) => x.platform) }));
+        await actions.job("/prefetch", { images, pin: true }, "The rest is being fetched, as far as budgets and pins allow.");
+        await load();
+      }) } })));
+  }
 
   fill(place,
     p.pageHead("Images"),
@@ -51,7 +71,7 @@ export function images(place, query) {
         filter = next;
         changed();
       })),
-    note,
+    note, drill,
     h("section", { class: "panel flush", "aria-label": "Images" }, room));
 
   function address() {
@@ -82,6 +102,8 @@ export function images(place, query) {
       const found = await allImages({ pattern: pattern(), missing: filter === "missing" }, mine.signal);
       if (control !== mine) return;
       const names = found.list.filter(nameOnly);
+      if (filter === "all" && !input.value.trim()) rehearse(found.list.filter((i) => !nameOnly(i)));
+      else drill.hidden = true;
       const shown = filter === "names" ? names : found.list.filter((i) => !nameOnly(i) && (filter !== "pinned" || i.pinned));
       if (shown.length > 0) {
         fill(room, list.element);

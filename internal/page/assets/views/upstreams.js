@@ -16,7 +16,7 @@ export function upstreams(place, query) {
   const all = grid({
     caption: "Upstreams", key: (u) => u.name, sort: "trouble", query: { q: query.q, sort: query.sort }, file: "upstreams", placeholder: "Name", changed: (params) => address(params),
     columns: [
-      { id: "name", title: "Upstream", class: "break", value: (u) => u.name, cell: (u) => h("a", { class: "strong", href: "#/upstreams?name=" + encodeURIComponent(u.name), text: u.name }) },
+      { id: "name", title: "Upstream", class: "break name-cell", value: (u) => u.name, cell: (u) => h("a", { class: "strong", href: "#/upstreams?name=" + encodeURIComponent(u.name), text: u.name }) },
       { id: "trouble", title: "State", value: (u) => ({ fails: 0, limited: 1, degraded: 2, answers: 3, offline: 4, unknown: 5 })[u.state] + u.name, signature: (u) => [u.state, u.sparing], cell: (u) => p.upstreamPill(u) },
       { id: "asked", title: "Last asked", class: "wide", value: (u) => (f.known(u.last_asked) ? u.last_asked : ""), text: (u) => f.ago(u.last_asked) },
       { id: "requests", title: "Requests", class: "num", value: (u) => answered(u.traffic), text: (u) => f.count(answered(u.traffic)) },
