@@ -39,8 +39,8 @@ func contextFile() (string, error) {
 // readContexts returns none where there is no file.
 func readContexts() (c contexts, err error) {
 	c.Mirrors = map[string]mirror{}
-	name, err := contextFile()
-	if err != nil {
+	name, homeless := contextFile()
+	if homeless != nil {
 		return c, nil // without a home there are none
 	}
 	text, err := os.ReadFile(name)

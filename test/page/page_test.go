@@ -133,7 +133,9 @@ func (w *world) control() http.Handler {
 			return get(c, w.empty.registry+"/v2/library/alpine/manifests/3.20?ns=docker.io", "containerd/v2.0.0")
 		},
 		// A client that has the layers already, as after another image.
-		"part":     func() error { return w.pullFrom("docker.io", "15", hostileAgent, w.images["library/cassandra:5.0"], false) },
+		"part": func() error {
+			return w.pullFrom("docker.io", "15", hostileAgent, w.images["library/cassandra:5.0"], false)
+		},
 		"moreData": func() error { return w.pull("10", "containerd/v2.0.0", w.images["library/nginx:1.27"]) },
 	} {
 		mux.HandleFunc("POST /"+name, func(rw http.ResponseWriter, _ *http.Request) {
