@@ -375,7 +375,7 @@ func TestT31_FarRangeOfAColdBlob(t *testing.T) {
 // what was read and nothing else.
 func TestT47_T48_PiecesOfAColdBlob(t *testing.T) {
 	t.Parallel()
-	const size, speed, soon = 24 << 20, 256 << 10, 30 * time.Second // of 96 s for all of it
+	const size, speed, soon = 24 << 20, 768 << 10, 24 * time.Second // of 32 s for all of it
 	for _, only := range []bool{false, true} {
 		t.Run(fmt.Sprintf("only ranges: %t", only), func(t *testing.T) {
 			mo := mirrortest.Options{}
