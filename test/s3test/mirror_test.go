@@ -151,6 +151,7 @@ func bucketOf(t testing.TB, m *mirrortest.Mirror) *tier.Stats {
 // settled waits until everything is uploaded.
 func (w *world) settled(m *mirrortest.Mirror) {
 	w.t.Helper()
+	m.Settle() // what was served is queued a moment later
 	s3test.Await(w.t, time.Minute, "uploads to end", func() bool {
 		b := bucketOf(w.t, m)
 		return b.Queued == 0 && !b.More
