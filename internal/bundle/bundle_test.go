@@ -471,14 +471,16 @@ func TestExtrasOfToolsArePassedOver(t *testing.T) {
 		entries []entryOf
 		notes   string
 	}{
-		"AppleDouble":             {append([]entryOf{plain("._index.json", "x"), plain("blobs/sha256/._"+small[13:], "x")}, whole...), "passed over: 2 of its files that some tool has left"},
-		"a bundle, too":           {append([]entryOf{plain("._index.json", "x")}, bundle...), "passed over: 1 of its files that some tool has left"},
-		".DS_Store":               {append(slices.Clip(whole), plain("blobs/sha256/.DS_Store", "x"), plain(".DS_Store", "x")), "passed over: 2 of its files that some tool has left"},
-		"no digest":               {append(slices.Clip(bundle), plain("blobs/sha256/xyz", "x"), plain("blobs/md5/d41d8cd98f00b204e9800998ecf8427e", "x")), "passed over: 2 of its files below blobs/ that no digest names"},
-		"pax global header":       {append([]entryOf{global}, whole...), ""},
-		"hard link":               {without(small, plain("a/x", layer), link(small, "a/x")), ""},
-		"hard link to much":       {without(big, plain("a/x", large), link("b", "./a/x"), link("./"+big, "b")), ""},
-		"hard link to the index":  {without(indexName, plain("a/x", string(index)), link(indexName, "a/x")), ""},
+		"AppleDouble":            {append([]entryOf{plain("._index.json", "x"), plain("blobs/sha256/._"+small[13:], "x")}, whole...), "passed over: 2 of its files that some tool has left"},
+		"a bundle, too":          {append([]entryOf{plain("._index.json", "x")}, bundle...), "passed over: 1 of its files that some tool has left"},
+		".DS_Store":              {append(slices.Clip(whole), plain("blobs/sha256/.DS_Store", "x"), plain(".DS_Store", "x")), "passed over: 2 of its files that some tool has left"},
+		"no digest":              {append(slices.Clip(bundle), plain("blobs/sha256/xyz", "x"), plain("blobs/md5/d41d8cd98f00b204e9800998ecf8427e", "x")), "passed over: 2 of its files below blobs/ that no digest names"},
+		"pax global header":      {append([]entryOf{global}, whole...), ""},
+		"hard link":              {without(small, plain("a/x", layer), link(small, "a/x")), ""},
+		"hard link to much":      {without(big, plain("a/x", large), link("b", "./a/x"), link("./"+big, "b")), ""},
+		"hard link to the index": {without(indexName, plain("a/x", string(index)), link(indexName, "a/x")), ""},
+		"symlinks and devices": {append(slices.Clip(whole), entryOf{tar.Header{Typeflag: tar.TypeSymlink, Name: "latest", Linkname: "."}, ""},
+			entryOf{tar.Header{Typeflag: tar.TypeFifo, Name: "x"}, ""}), "passed over: 2 of its files that are links or devices"},
 		"hard link to nobody's":   {append(slices.Clip(whole), link("x", "y")), ""},
 		"twice":                   {append(slices.Clip(whole), blobs[small], blobs[big], whole[0], whole[1]), ""},
 		"twice by another name":   {append(slices.Clip(whole), plain("./"+small, layer)), ""},
@@ -509,9 +511,26 @@ func TestExtrasOfToolsArePassedOver(t *testing.T) {
 	}
 }
 
+// Made by Python's bz2, since Go has no writer.
+func TestBzip2IsRead(t *testing.T) {
+	text, err := os.ReadFile("testdata/layout.tar.bz2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, r := range map[string]io.Reader{"file": bytes.NewReader(text), "stream": struct{ io.Reader }{bytes.NewReader(text)}} {
+		got, err := Unpack(t.Context(), r, Unpacking{Target: memory{}})
+		if err != nil || len(got.Images) != 1 || got.Images[0].Name != "docker.io/library/bz:1" {
+			t.Errorf("Unpack of a %s = %+v, %v", name, got, err)
+		}
+	}
+	if got, err := Unpack(t.Context(), bytes.NewReader(text[:len(text)-20]), Unpacking{Target: memory{}}); !errors.Is(err, ErrFormat) {
+		t.Errorf("Unpack of a part = %+v, %v, want ErrFormat", got, err)
+	}
+}
+
 func TestOtherFormatsAreNamed(t *testing.T) {
 	for begin, want := range map[string]string{
-		"\xfd7zXZ\x00": "compressed by xz", "BZh91AY&SY": "compressed by bzip2", "\x04\x22\x4d\x18": "compressed by lz4",
+		"\xfd7zXZ\x00": "compressed by xz", "\x04\x22\x4d\x18": "compressed by lz4",
 		"PK\x03\x04": "a zip archive", "7z\xbc\xaf\x27\x1c": "a 7z archive", "\n<!DOCTYPE html>": "a web page", "<html>": "a web page",
 	} {
 		text := []byte(begin + strings.Repeat("x", 600))

@@ -3,6 +3,7 @@ package bundle
 import (
 	"bufio"
 	"bytes"
+	"compress/bzip2"
 	"errors"
 	"fmt"
 	"io"
@@ -32,7 +33,7 @@ const (
 	windowMost = 128 << 20
 )
 
-// unpacked returns what is in r: decompressed, if it begins as zstd or gzip do. done must
+// unpacked returns what is in r: decompressed, if it begins as zstd, gzip or bzip2 do. done must
 // be called when no more is read.
 func unpacked(r *bufio.Reader) (plain io.Reader, done func(), err error) {
 	head, err := r.Peek(headLen)
@@ -59,6 +60,8 @@ func unpacked(r *bufio.Reader) (plain io.Reader, done func(), err error) {
 			return nil, nil, faultf("gzip: %w", err)
 		}
 		return &bounded{plain: g, in: in, what: "gzip"}, func() { _ = g.Close() }, nil
+	case bzip2Kind:
+		return &bounded{plain: bzip2.NewReader(in), in: in, what: "bzip2"}, func() {}, nil
 	}
 	return r, func() {}, nil
 }
@@ -70,6 +73,7 @@ const (
 	noKind compression = iota
 	gzipKind
 	zstdKind
+	bzip2Kind
 )
 
 func kindOf(head []byte) compression {
@@ -78,6 +82,8 @@ func kindOf(head []byte) compression {
 		return zstdKind
 	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}): // RFC 1952, 2.3.1
 		return gzipKind
+	case len(head) > 9 && string(head[:3]) == "BZh" && string(head[4:10]) == "1AY&SY": // the size of blocks between
+		return bzip2Kind
 	}
 	return noKind
 }
@@ -88,15 +94,11 @@ const headLen = 16
 // unread returns what a file is that is taken for an archive by mistake; nil if it may be one.
 func unread(head []byte) error {
 	for magic, what := range map[string]string{
-		"\xfd7zXZ\x00": "compressed by xz", "1AY&SY": "compressed by bzip2", "\x04\x22\x4d\x18": "compressed by lz4",
+		"\xfd7zXZ\x00": "compressed by xz", "\x04\x22\x4d\x18": "compressed by lz4",
 		"PK\x03\x04": "a zip archive", "7z\xbc\xaf\x27\x1c": "a 7z archive", "Rar!\x1a\x07": "a rar archive",
 	} {
-		begins := head
-		if bytes.HasPrefix(head, []byte("BZh")) && len(head) > 4 {
-			begins = head[4:] // behind the size of the blocks
-		}
-		if bytes.HasPrefix(begins, []byte(magic)) {
-			return faultf("it is %s: tar archives are read, as they are or compressed by zstd or gzip", what)
+		if bytes.HasPrefix(head, []byte(magic)) {
+			return faultf("it is %s: tar archives are read, as they are or compressed by zstd, gzip or bzip2; of others give what is in them, by standard input if it is large", what)
 		}
 	}
 	if text := bytes.ToLower(bytes.TrimLeft(head, "\xef\xbb\xbf \r\n\t")); bytes.HasPrefix(text, []byte("<!doctype")) || bytes.HasPrefix(text, []byte("<html")) {

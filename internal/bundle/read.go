@@ -23,6 +23,7 @@ type file struct {
 	name string
 	size int64
 	link string // of a link: the name of the file of the archive that it stands for
+	odd  bool   // it is neither a file nor a name of one, and nothing that an image needs
 	r    io.Reader
 }
 
@@ -38,7 +39,7 @@ type tarWalk struct {
 	files int
 }
 
-// newTarWalk begins to read an archive, which may be compressed by zstd or gzip. done must
+// newTarWalk begins to read an archive, which may be compressed: see unpacked. done must
 // be called at the end.
 func newTarWalk(r io.Reader) (w *tarWalk, done func(), err error) {
 	w = &tarWalk{}
@@ -124,7 +125,10 @@ func (w *tarWalk) file(h *tar.Header) (*file, error) {
 		// docker save wrote links from one layer.tar to another. Such a link is a name for
 		// a file of the archive, and never a link on a disk.
 		if path.Base(name) != "layer.tar" {
-			return nil, faultf("%q is a link", name)
+			if w.needed(name) {
+				return nil, faultf("%q is a link", name)
+			}
+			return &file{name: name, odd: true}, nil
 		}
 		target := path.Join(path.Dir(name), h.Linkname)
 		if f.link, err = cleanName(target, false); err != nil || path.IsAbs(h.Linkname) {
@@ -132,13 +136,21 @@ func (w *tarWalk) file(h *tar.Header) (*file, error) {
 		}
 		return f, nil
 	default:
-		return nil, faultf("%q is of type %q, and no plain file", name, h.Typeflag)
+		if w.needed(name) {
+			return nil, faultf("%q is of type %q, and no plain file", name, h.Typeflag)
+		}
+		return &file{name: name, odd: true}, nil
 	}
 	if h.Size < 0 || h.Size > blobMost {
 		return nil, faultf("%q is said to have %d bytes", name, h.Size)
 	}
 	f.r = w.r
 	return f, nil
+}
+
+// needed reports whether a name is of what an image is made of.
+func (w *tarWalk) needed(name string) bool {
+	return strings.HasPrefix(name, blobsDir+"/") || slices.Contains([]string{layoutName, ownName, signatureName, indexName, dockerName}, name)
 }
 
 // cleanName refuses names that lead out of the archive, or that no tool writes.
