@@ -284,6 +284,9 @@ func (s *server) listen() error {
 	addr := s.addr
 	if addr == "" {
 		addr = net.JoinHostPort(s.site.ip, "0")
+		if s.hub.fixed.IPv6 {
+			addr = "[::1]:0"
+		}
 	}
 	ln, err := net.Listen("tcp", addr)
 	if err != nil {

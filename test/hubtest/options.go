@@ -12,6 +12,7 @@ type Options struct {
 	// shows no certificate of Hub.ClientPair.
 	ClientCerts bool
 	HTTP2       bool // offer h2 on TLS listeners; faults that write raw bytes then fail the test
+	IPv6        bool // all roles on ::1, and nowhere else
 	InMemory    bool // no sockets: pipes, made by Hub.DialContext
 	// Backend is the base URL of a plain registry that is read through: repositories,
 	// tags, manifests and blobs that the hub does not hold come from there, as public ones.
