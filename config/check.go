@@ -122,7 +122,7 @@ func (d *decoder) checkUpstream(u *Upstream) {
 		}
 	}
 	u.Offline = u.Offline || d.config.Offline
-	d.checkAWS(u)
+	d.checkIssuer(u)
 	switch {
 	case u.Proxy == "" && u.ProxyUsername != "":
 		fault("proxy_username", "needs proxy beside it")
@@ -271,19 +271,26 @@ func (d *decoder) checkTracing() {
 	}
 }
 
-// amazonName matches the names of Amazon's registries.
-var amazonName = regexp.MustCompile(`^(public\.ecr\.aws|[0-9]{12}\.dkr[.-]ecr(-fips)?\..+)$`)
+// platforms are those that hand out credentials: for registries of which names.
+var platforms = map[CredentialSource]struct {
+	names *regexp.Regexp
+	are   string
+}{
+	CredentialsAWS:    {regexp.MustCompile(`^(public\.ecr\.aws|[0-9]{12}\.dkr[.-]ecr(-fips)?\..+)$`), "public.ecr.aws and ACCOUNT.dkr.ecr.REGION.amazonaws.com"},
+	CredentialsGoogle: {regexp.MustCompile(`(^|\.)gcr\.io$|\.pkg\.dev$`), "gcr.io, *.gcr.io and *.pkg.dev"},
+	CredentialsAzure:  {regexp.MustCompile(`\.azurecr\.(io|us|cn)$`), "NAME.azurecr.io"},
+}
 
-// checkAWS finds an upstream that is no registry of Amazon's and wants credentials from Amazon.
-func (d *decoder) checkAWS(u *Upstream) {
+// checkIssuer finds an upstream that is no registry of the platform that is to hand out its credentials.
+func (d *decoder) checkIssuer(u *Upstream) {
 	path := "upstreams." + u.Name + ".credentials"
 	at := d.config.origins[path]
-	switch {
-	case u.Credentials != CredentialsAWS:
+	switch platform, ok := platforms[u.Credentials]; {
+	case !ok:
 	case u.Username != "" || u.DockerConfig != "":
-		d.add(at, path, "aws cannot be given together with username or docker_config: remove one of them")
-	case !amazonName.MatchString(u.Name):
-		d.add(at, path, "aws is for public.ecr.aws and ACCOUNT.dkr.ecr.REGION.amazonaws.com: the upstream must have such a name")
+		d.add(at, path, "%s cannot be given together with username or docker_config: remove one of them", u.Credentials)
+	case !platform.names.MatchString(u.Name):
+		d.add(at, path, "%s is for %s: the upstream must have such a name", u.Credentials, platform.are)
 	}
 }
 

@@ -223,11 +223,13 @@ const (
 // CredentialSource says where the credentials of an upstream come from.
 type CredentialSource string
 
-// CredentialsGiven are Username or DockerConfig, or none. CredentialsAWS are handed out by
-// Amazon for its registries, to the identity that the environment gives us.
+// CredentialsGiven are Username or DockerConfig, or none. The others are handed out by a platform for its
+// registries, to the identity that it gives us.
 const (
-	CredentialsGiven CredentialSource = "given"
-	CredentialsAWS   CredentialSource = "aws"
+	CredentialsGiven  CredentialSource = "given"
+	CredentialsAWS    CredentialSource = "aws"
+	CredentialsGoogle CredentialSource = "google"
+	CredentialsAzure  CredentialSource = "azure"
 )
 
 // AddressFamily says which addresses of an upstream are connected to.

@@ -235,8 +235,8 @@ func (u *Upstream) fields() []field {
 			"Other names that clients use for this registry, in `?ns=` or in front of the repository."),
 	}
 	list = append(list, u.Account.fields()...)
-	list = append(list, choiceField("credentials", &u.Credentials, []CredentialSource{CredentialsGiven, CredentialsAWS},
-		"Where the credentials come from. `given`: `username` or `docker_config`, or none. `aws`: Amazon hands out passwords for ACCOUNT.dkr.ecr.REGION.amazonaws.com and public.ecr.aws, which are renewed before their 12 hours end. Who asks for them is found out as by all programs on AWS: environment, shared files, web identity, container or instance role; it needs the right ecr:GetAuthorizationToken."))
+	list = append(list, choiceField("credentials", &u.Credentials, []CredentialSource{CredentialsGiven, CredentialsAWS, CredentialsGoogle, CredentialsAzure},
+		"Where the credentials come from. `given`: `username` or `docker_config`, or none. `aws`: Amazon hands out passwords for ACCOUNT.dkr.ecr.REGION.amazonaws.com and public.ecr.aws, which are renewed before their 12 hours end. Who asks for them is found out as by all programs on AWS: environment, shared files, web identity, container or instance role; it needs the right ecr:GetAuthorizationToken. `google`: the metadata server hands them out for gcr.io, *.gcr.io and *.pkg.dev, to the service account of the machine, or the one that Workload Identity Federation for GKE gives the pod. `azure`: NAME.azurecr.io gives them for the managed identity of the machine, App Service or Container Apps, or for Workload Identity (AZURE_FEDERATED_TOKEN_FILE, AZURE_TENANT_ID, AZURE_CLIENT_ID); it needs the role AcrPull."))
 	list = append(list, fallbackField(&u.FallbackCredentials))
 	list = append(list, u.freshnessFields()...)
 	list = append(list, u.mannersFields()...)

@@ -70,7 +70,7 @@ func (u *Upstream) Credentialed() bool {
 
 // named reports whether the registry itself is ever given a password.
 func (u *Upstream) named() bool {
-	return u.Credentials == CredentialsAWS || u.Account.named() || slices.ContainsFunc(u.FallbackCredentials, Account.named)
+	return platforms[u.Credentials].names != nil || u.Account.named() || slices.ContainsFunc(u.FallbackCredentials, Account.named)
 }
 
 func (a Account) named() bool { return a != Account{} }

@@ -12,7 +12,7 @@ import (
 	"forebay/internal/wire"
 	"forebay/proxy"
 	"forebay/upstream"
-	"forebay/upstream/ecr"
+	"forebay/upstream/issue"
 )
 
 // front is the part of a mirror that another configuration replaces: the clients of the registries,
@@ -28,7 +28,7 @@ type front struct {
 // registryClient is what asks a registry.
 type registryClient struct {
 	*upstream.Registry
-	issuer *ecr.Issuer // nil where nobody hands out credentials
+	issuer *issue.Issuer // nil where nobody hands out credentials
 }
 
 func (r registryClient) Close() {

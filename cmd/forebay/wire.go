@@ -29,8 +29,11 @@ import (
 	"forebay/proxy"
 	"forebay/upstream"
 	"forebay/upstream/auth"
+	"forebay/upstream/azure"
 	"forebay/upstream/dial"
 	"forebay/upstream/ecr"
+	"forebay/upstream/gcp"
+	"forebay/upstream/issue"
 )
 
 // mirror is everything between a client's request and the registries. Its owner calls
@@ -122,12 +125,18 @@ func (m *mirror) Close() error {
 	return err
 }
 
-// newIssuer lets Amazon hand out the credentials of an upstream that wants that; nil for another.
-func newIssuer(u *config.Upstream, o *upstream.Options) (*ecr.Issuer, error) {
-	if u.Credentials != config.CredentialsAWS {
+// newIssuer lets a platform hand out the credentials of an upstream that wants that; nil for another.
+func newIssuer(u *config.Upstream, o *upstream.Options) (i *issue.Issuer, err error) {
+	switch u.Credentials {
+	case config.CredentialsAWS:
+		i, err = ecr.New(ecr.Options{Registry: u.Name, Proxy: o.Proxy, Log: o.Log})
+	case config.CredentialsGoogle:
+		i = gcp.New(gcp.Options{Registry: u.Name, Log: o.Log})
+	case config.CredentialsAzure:
+		i = azure.New(azure.Options{Registry: u.Name, Proxy: o.Proxy, Log: o.Log})
+	default:
 		return nil, nil
 	}
-	i, err := ecr.New(ecr.Options{Registry: u.Name, Proxy: o.Proxy, Log: o.Log})
 	if err != nil {
 		return nil, fmt.Errorf("upstreams.%s.credentials: %w", u.Name, err)
 	}

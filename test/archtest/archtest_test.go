@@ -137,7 +137,10 @@ func importTable() map[string][]string {
 		"test/storetest":  append(leaf(), "cache", "cache/disk", "cache/index"),
 		"upstream":        append(leaf(), "upstream/auth", "upstream/dial", "upstream/governor", "upstream/heads"),
 		"upstream/hubapi": append(leaf(), "upstream", "upstream/auth", "upstream/dial"),
-		"upstream/ecr":    append(leaf(), "upstream", "upstream/auth"), // its tests do
+		"upstream/issue":  {"internal/logkey", "internal/wire"},
+		"upstream/ecr":    append(leaf(), "upstream", "upstream/auth", "upstream/issue"), // its tests do
+		"upstream/gcp":    append(leaf(), "upstream", "upstream/auth", "upstream/issue"), // its tests do
+		"upstream/azure":  append(leaf(), "upstream", "upstream/auth", "upstream/issue"), // its tests do
 
 		"upstream/governor": {"internal/wire"},
 		"upstream/heads":    {},

@@ -1,8 +1,7 @@
 // Package ecr gets the passwords of Amazon's registries, each of which lives for twelve hours.
 //
-// It promises to ask Amazon once for all who wait, to ask before a password expires, and
-// never to ask more than a few times a minute. It finds out who we are as all programs on
-// AWS do: environment, shared files, web identity, container or instance role.
+// It finds out who we are as all programs on AWS do: environment, shared files, web identity,
+// container or instance role.
 //
 // Warning: what it hands out is a secret. Its errors hold none.
 package ecr
@@ -11,11 +10,9 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
-	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -26,11 +23,11 @@ import (
 	"github.com/aws/smithy-go"
 	"go.uber.org/zap"
 
-	"forebay/internal/logkey"
 	"forebay/internal/wire"
+	"forebay/upstream/issue"
 )
 
-// Options configures an [Issuer]. Registry is required.
+// Options configures [New]. Registry is required.
 type Options struct {
 	Registry string   // host name, as [ParseHost] takes it
 	Proxy    *url.URL // for requests to ECR; nil means as the environment says
@@ -38,137 +35,28 @@ type Options struct {
 	Now      func() time.Time // replaces the clock
 }
 
-const (
-	// askTimeout bounds one request for a password, with the retries of the SDK and the
-	// search for who we are. Those who wait have 16 s in all.
-	askTimeout = 12 * time.Second
-	// refreshBefore is how long before its end a password is replaced in the background.
-	refreshBefore = time.Hour
-	// refreshAgain is the pause after a replacement that failed while the old one lives.
-	refreshAgain = time.Minute
-	// renewAgain is the least age of a password that is replaced because it was refused. A
-	// refusal mostly means that the account may not pull, which no password changes.
-	renewAgain = time.Minute
-	// askAgain is the pause after an error.
-	askAgain = 5 * time.Second
-	// lifeUnknown is the life of a password that comes without one.
-	lifeUnknown = time.Hour
-)
-
-// Issuer hands out the password of one registry. It satisfies auth.Issuer.
-type Issuer struct {
+// asker asks for the passwords of one registry.
+type asker struct {
 	opts Options
 	site Site
-
-	stopping context.Context // done after Close: the life of requests, which have no caller
-	stop     context.CancelFunc
-	work     sync.WaitGroup // requests in progress
-
-	mu      sync.Mutex
-	last    password
-	running *run      // a request in progress, or nil
-	err     error     // of the last request, if it failed
-	errAt   time.Time // when
 }
 
-// password is what Amazon hands out for a registry.
-type password struct {
-	user, secret string
-	from, until  time.Time
-}
-
-// run is a request in progress. Its fields are set before done is closed.
-type run struct {
-	done     chan struct{}
-	password password
-	err      error
-}
-
-// New returns an issuer. Nothing is contacted.
-func New(o Options) (*Issuer, error) {
+// New returns what hands out the passwords of a registry. Nothing is contacted.
+func New(o Options) (*issue.Issuer, error) {
 	site, err := ParseHost(o.Registry)
 	if err != nil {
 		return nil, err
 	}
-	if o.Log == nil {
-		o.Log = zap.NewNop()
-	}
-	if o.Now == nil {
-		o.Now = time.Now
-	}
-	i := &Issuer{opts: o, site: site}
-	i.stopping, i.stop = context.WithCancel(context.Background())
-	return i, nil
-}
-
-// Close ends a request in progress and waits for it.
-func (i *Issuer) Close() {
-	i.stop()
-	i.work.Wait()
-}
-
-// Issue returns the user name and the password to use now. renew says that those it
-// returned last were refused.
-func (i *Issuer) Issue(ctx context.Context, renew bool) (user, secret string, err error) {
-	i.mu.Lock()
-	now := i.opts.Now()
-	failed := i.err != nil && now.Sub(i.errAt) < askAgain
-	good := i.last.secret != "" && now.Before(i.last.until)
-	if good && (!renew || now.Sub(i.last.from) < renewAgain || failed) {
-		if now.After(i.last.until.Add(-refreshBefore)) && (i.err == nil || now.Sub(i.errAt) >= refreshAgain) {
-			i.begin() // and nobody waits for it
-		}
-		defer i.mu.Unlock()
-		return i.last.user, i.last.secret, nil
-	}
-	if failed {
-		defer i.mu.Unlock()
-		return "", "", i.err
-	}
-	r := i.begin()
-	i.mu.Unlock()
-	select {
-	case <-r.done:
-		return r.password.user, r.password.secret, r.err
-	case <-ctx.Done():
-		return "", "", context.Cause(ctx)
-	}
-}
-
-// begin joins the request in progress or starts one. i.mu is held.
-func (i *Issuer) begin() *run {
-	if i.running == nil {
-		r := &run{done: make(chan struct{})}
-		i.running = r
-		i.work.Go(func() { i.ask(r) }) // ends with the request, or with Close
-	}
-	return i.running
-}
-
-// ask makes one request in a context of its own: it belongs to all who wait.
-func (i *Issuer) ask(r *run) {
-	ctx, cancel := context.WithTimeout(i.stopping, askTimeout)
-	defer cancel()
-	r.password, r.err = i.fetch(ctx)
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	i.running = nil
-	if i.err = r.err; r.err == nil {
-		i.last = r.password
-		i.opts.Log.Info("registry password issued", logkey.Host(i.opts.Registry), zap.Time("until", r.password.until))
-	} else {
-		i.errAt = i.opts.Now()
-		i.opts.Log.Warn("no registry password", logkey.Host(i.opts.Registry), logkey.Err(r.err))
-	}
-	close(r.done)
+	a := &asker{opts: o, site: site}
+	return issue.New(issue.Options{Registry: o.Registry, Fetch: a.fetch, Log: o.Log, Now: o.Now}), nil
 }
 
 // fetch asks Amazon for a password. Who we are is found out anew each time, so that
 // files and roles may change.
-func (i *Issuer) fetch(ctx context.Context) (password, error) {
+func (i *asker) fetch(ctx context.Context) (issue.Password, error) {
 	c, err := i.config(ctx)
 	if err != nil {
-		return password{}, brief(err)
+		return issue.Password{}, brief(err)
 	}
 	client := i.client(c.HTTPClient)
 	var token *string
@@ -177,7 +65,7 @@ func (i *Issuer) fetch(ctx context.Context) (password, error) {
 		out, err := ecrpublic.NewFromConfig(c, func(o *ecrpublic.Options) { o.HTTPClient = client }).
 			GetAuthorizationToken(ctx, &ecrpublic.GetAuthorizationTokenInput{})
 		if err != nil {
-			return password{}, brief(err)
+			return issue.Password{}, brief(err)
 		}
 		if d := out.AuthorizationData; d != nil {
 			token, until = d.AuthorizationToken, d.ExpiresAt
@@ -186,7 +74,7 @@ func (i *Issuer) fetch(ctx context.Context) (password, error) {
 		out, err := ecr.NewFromConfig(c, func(o *ecr.Options) { o.HTTPClient = client }).
 			GetAuthorizationToken(ctx, &ecr.GetAuthorizationTokenInput{})
 		if err != nil {
-			return password{}, brief(err)
+			return issue.Password{}, brief(err)
 		}
 		if len(out.AuthorizationData) > 0 {
 			token, until = out.AuthorizationData[0].AuthorizationToken, out.AuthorizationData[0].ExpiresAt
@@ -194,17 +82,14 @@ func (i *Issuer) fetch(ctx context.Context) (password, error) {
 	}
 	p, err := decode(aws.ToString(token))
 	if err != nil {
-		return password{}, err
+		return issue.Password{}, err
 	}
-	p.from = i.opts.Now()
-	if p.until = aws.ToTime(until); !p.until.After(p.from) {
-		p.until = p.from.Add(lifeUnknown)
-	}
+	p.Until = aws.ToTime(until)
 	return p, nil
 }
 
 // config finds our credentials, for the registry's region.
-func (i *Issuer) config(ctx context.Context) (aws.Config, error) {
+func (i *asker) config(ctx context.Context) (aws.Config, error) {
 	options := []func(*config.LoadOptions) error{
 		config.WithRegion(i.site.Region),
 		// It is used twice a day: no connection is worth keeping.
@@ -221,7 +106,7 @@ func (i *Issuer) config(ctx context.Context) (aws.Config, error) {
 
 // client returns one that goes through the proxy, if there is one. The metadata
 // services, which tell who we are, are never reached through it.
-func (i *Issuer) client(c aws.HTTPClient) aws.HTTPClient {
+func (i *asker) client(c aws.HTTPClient) aws.HTTPClient {
 	if b, ok := c.(*awshttp.BuildableClient); ok && i.opts.Proxy != nil {
 		return b.WithTransportOptions(func(t *http.Transport) { t.Proxy = http.ProxyURL(i.opts.Proxy) })
 	}
@@ -229,13 +114,13 @@ func (i *Issuer) client(c aws.HTTPClient) aws.HTTPClient {
 }
 
 // decode reads what Amazon hands out: base64 of "AWS:" and the password.
-func decode(token string) (password, error) {
+func decode(token string) (issue.Password, error) {
 	text, err := base64.StdEncoding.DecodeString(token)
 	user, secret, ok := strings.Cut(string(text), ":")
 	if err != nil || !ok || user == "" || secret == "" || strings.ContainsFunc(string(text), notPrintable) {
-		return password{}, errors.New("ecr: the answer has no usable password") // and must not be quoted
+		return issue.Password{}, errors.New("ecr: the answer has no usable password") // and must not be quoted
 	}
-	return password{user: user, secret: secret}, nil
+	return issue.Password{User: user, Secret: secret}, nil
 }
 
 func notPrintable(r rune) bool { return r < ' ' || r > '~' }
@@ -264,9 +149,3 @@ type quietError struct {
 
 func (e *quietError) Error() string        { return e.text }
 func (e *quietError) Is(target error) bool { return errors.Is(e.cause, target) }
-
-// String names the registry.
-func (i *Issuer) String() string { return fmt.Sprintf("passwords of %s", i.opts.Registry) }
-
-// Format writes no secret, for every verb.
-func (i *Issuer) Format(f fmt.State, _ rune) { _, _ = fmt.Fprint(f, i.String()) }

@@ -22,6 +22,7 @@ import (
 	"forebay/test/hubtest"
 	"forebay/upstream"
 	"forebay/upstream/auth"
+	"forebay/upstream/issue"
 )
 
 func write(t *testing.T, name, text string) {
@@ -137,7 +138,7 @@ func (a *amazon) fail(f func(w http.ResponseWriter) bool) {
 	a.fault = f
 }
 
-func (a *amazon) issuer(registry string) *Issuer {
+func (a *amazon) issuer(registry string) *issue.Issuer {
 	a.t.Helper()
 	i, err := New(Options{Registry: registry, Now: a.time})
 	if err != nil {
@@ -148,13 +149,13 @@ func (a *amazon) issuer(registry string) *Issuer {
 }
 
 // wantSecret asks for a password and waits until no request is in progress.
-func wantSecret(t *testing.T, i *Issuer, renew bool, want string) {
+func wantSecret(t *testing.T, i *issue.Issuer, renew bool, want string) {
 	t.Helper()
 	user, secret, err := i.Issue(t.Context(), renew)
 	if err != nil || user != "AWS" || secret != want {
 		t.Errorf("Issue(renew %v) = %q, %q, %v; want AWS, %q", renew, user, secret, err, want)
 	}
-	i.work.Wait()
+	i.Wait()
 }
 
 func TestParseHost(t *testing.T) {
@@ -201,7 +202,7 @@ func TestProfileOfTheSharedFilesIsUsed(t *testing.T) {
 		t.Error("Issue without anybody to be gives no error")
 	}
 	write(t, file, "[default]\naws_access_key_id = "+keyID+"\naws_secret_access_key = "+key+"\n")
-	a.pass(askAgain)
+	a.pass(issue.AskAgain)
 	wantSecret(t, i, false, "password-1")
 }
 
@@ -242,7 +243,7 @@ func TestPasswordIsReplacedBeforeItsEndWithoutAWait(t *testing.T) {
 	if n := a.requests() - before; n != 1 {
 		t.Errorf("Amazon saw %d requests in an outage, want 1 in a minute", n)
 	}
-	a.pass(refreshAgain)
+	a.pass(issue.RefreshAgain)
 	wantSecret(t, i, false, "password-2")
 	if n := a.requests() - before; n != 2 {
 		t.Errorf("Amazon saw %d requests, want another after a minute", n)
@@ -252,7 +253,7 @@ func TestPasswordIsReplacedBeforeItsEndWithoutAWait(t *testing.T) {
 		t.Error("Issue with a password that has ended gives no error")
 	}
 	a.fail(nil)
-	a.pass(askAgain)
+	a.pass(issue.AskAgain)
 	wantSecret(t, i, false, "password-3")
 }
 
@@ -261,7 +262,7 @@ func TestRefusedPasswordIsReplacedOnce(t *testing.T) {
 	i := a.issuer(private)
 	wantSecret(t, i, false, "password-1")
 	wantSecret(t, i, true, "password-1") // it is new: another would be no better
-	a.pass(renewAgain)
+	a.pass(issue.RenewAgain)
 	wantSecret(t, i, true, "password-2")
 	wantSecret(t, i, true, "password-2")
 	wantSecret(t, i, false, "password-2")
@@ -458,8 +459,8 @@ func FuzzDecode(f *testing.F) {
 	f.Add("")
 	f.Fuzz(func(t *testing.T, token string) {
 		p, err := decode(token)
-		if err == nil && (p.user == "" || p.secret == "" || strings.ContainsAny(p.user+p.secret, "\r\n\x00")) {
-			t.Errorf("decode(%q) = %q, %q", token, p.user, p.secret)
+		if err == nil && (p.User == "" || p.Secret == "" || strings.ContainsAny(p.User+p.Secret, "\r\n\x00")) {
+			t.Errorf("decode(%q) = %q, %q", token, p.User, p.Secret)
 		}
 	})
 }
