@@ -105,7 +105,7 @@ func nameFault(code string) bool {
 }
 
 func (r *Registry) judge401(ctx context.Context, e *endpoint, a *ask, resp *http.Response, g *auth.Grant, renewed bool) (verdict, *failure) {
-	want, code, err := auth.ReadChallenge(resp.Header)
+	want, code, err := auth.ReadChallenge(resp.Header, e.base)
 	refusal := r.statusFailure(ctx, a, resp, g)
 	switch {
 	case err != nil:
@@ -233,7 +233,7 @@ func (r *Registry) ping(ctx context.Context, e *endpoint, a *ask) *auth.Challeng
 		return nil
 	}
 	defer discard(resp)
-	c, _, err := auth.ReadChallenge(resp.Header)
+	c, _, err := auth.ReadChallenge(resp.Header, e.base)
 	if err != nil || c == nil || resp.StatusCode != http.StatusUnauthorized {
 		r.log.Debug("ping has no challenge", logkey.Host(e.base.Host), logkey.Status(resp.StatusCode))
 		return nil

@@ -72,7 +72,7 @@ func (r *Registry) follow(ctx context.Context, e *endpoint, a *ask, u *url.URL, 
 func (r *Registry) admitted(ctx context.Context, e *endpoint, a *ask, u *url.URL, resp *http.Response) (*http.Response, *failure) {
 	path, api := strings.CutSuffix(u.Path, a.tail)
 	_, repo, found := strings.Cut(path, "/v2/")
-	c, _, err := auth.ReadChallenge(resp.Header)
+	c, _, err := auth.ReadChallenge(resp.Header, u)
 	if !api || !found || err != nil || c == nil || c.Basic() {
 		return resp, nil
 	}

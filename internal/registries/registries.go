@@ -82,8 +82,11 @@ func Find(name string) Registry {
 		}
 	}
 	r := Registry{Name: name, Endpoint: "https://" + name}
-	if onSharedDomain(name) {
+	switch {
+	case onSharedDomain(name):
 		r.Realms = []string{name}
+	case strings.HasSuffix(name, ".scw.cloud"): // Scaleway: rg.REGION.scw.cloud
+		r.Realms = []string{name, "api.scaleway.com"}
 	}
 	return r
 }

@@ -19,6 +19,7 @@ func TestFind(t *testing.T) {
 		{"europe-docker.pkg.dev", "europe-docker.pkg.dev", "https://europe-docker.pkg.dev", "europe-docker.pkg.dev"},
 		{"mine.azurecr.io", "mine.azurecr.io", "https://mine.azurecr.io", "mine.azurecr.io"},
 		{"1.dkr.ecr.eu-west-1.amazonaws.com", "1.dkr.ecr.eu-west-1.amazonaws.com", "https://1.dkr.ecr.eu-west-1.amazonaws.com", "1.dkr.ecr.eu-west-1.amazonaws.com"},
+		{"rg.fr-par.scw.cloud", "rg.fr-par.scw.cloud", "https://rg.fr-par.scw.cloud", "rg.fr-par.scw.cloud,api.scaleway.com"},
 		{"registry.corp:5000", "registry.corp:5000", "https://registry.corp:5000", ""},
 	}
 	for _, test := range tests {

@@ -69,16 +69,16 @@ func repositoryIn(scope string) string {
 }
 
 // ReadChallenge returns the first Bearer challenge of an answer, else a Basic one, else
-// nil. It may only be called for answers of the registry itself.
-func ReadChallenge(h http.Header) (c *Challenge, code string, err error) {
+// nil. It may only be called for answers of the registry itself, which is at base.
+func ReadChallenge(h http.Header, base *url.URL) (c *Challenge, code string, err error) {
 	list, err := wire.ParseChallenges(h.Values("Www-Authenticate"))
 	if err != nil {
 		return nil, "", err
 	}
 	if bearer, ok := wire.FindChallenge(list, "bearer"); ok {
-		realm, err := url.Parse(bearer.Params["realm"])
-		if err != nil || realm.Host == "" {
-			return nil, "", fmt.Errorf("challenge has no usable realm: %q", wire.Redact(bearer.Params["realm"]))
+		realm, err := readRealm(bearer.Params["realm"], base)
+		if err != nil {
+			return nil, "", err
 		}
 		c := &Challenge{realm: realm, service: bearer.Params["service"]}
 		if scope := bearer.Params["scope"]; literalScope.MatchString(scope) {
@@ -92,4 +92,22 @@ func ReadChallenge(h http.Header) (c *Challenge, code string, err error) {
 		return &Challenge{}, "", nil
 	}
 	return nil, "", nil
+}
+
+// readRealm reads the URL of a token server. Registries behind a proxy that ends TLS (Harbor, Gitea, Pulp)
+// name their own host with http: that is reached as the registry is. Nexus 3.80 doubles the port.
+func readRealm(text string, base *url.URL) (*url.URL, error) {
+	scheme, rest, _ := strings.Cut(text, "://")
+	host, path, _ := strings.Cut(rest, "/")
+	if parts := strings.Split(host, ":"); len(parts) == 3 && parts[1] == parts[2] {
+		text = scheme + "://" + parts[0] + ":" + parts[1] + "/" + path
+	}
+	realm, err := url.Parse(text)
+	if err != nil || realm.Host == "" {
+		return nil, fmt.Errorf("challenge has no usable realm: %q", wire.Redact(text))
+	}
+	if realm.Scheme == "http" && base.Scheme == "https" && strings.EqualFold(realm.Hostname(), base.Hostname()) {
+		realm.Scheme, realm.Host = base.Scheme, base.Host
+	}
+	return realm, nil
 }

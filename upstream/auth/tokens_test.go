@@ -91,7 +91,7 @@ func anywhere(*url.URL) error { return nil }
 func challengeOf(t *testing.T, hub *hubtest.Hub) *Challenge {
 	t.Helper()
 	h := http.Header{"Www-Authenticate": {fmt.Sprintf(`Bearer realm="%s/token",service="registry.docker.io"`, hub.URL(hubtest.RoleAuth))}}
-	c, _, err := ReadChallenge(h)
+	c, _, err := ReadChallenge(h, &url.URL{Scheme: "https", Host: "registry.test"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,7 +137,7 @@ func TestCredentialsGoToTrustedRealmsOnly(t *testing.T) {
 			return readTokenOf(t, "anonymous-token"), nil
 		},
 	}
-	c, _, err := ReadChallenge(http.Header{"Www-Authenticate": {`Bearer realm="https://evil.test/token",service="x"`}})
+	c, _, err := ReadChallenge(http.Header{"Www-Authenticate": {`Bearer realm="https://evil.test/token",service="x"`}}, &url.URL{Scheme: "https", Host: "registry.test"})
 	if err != nil {
 		t.Fatal(err)
 	}
