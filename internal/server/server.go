@@ -67,7 +67,7 @@ func (o *Options) setDefaults() {
 	orElse(&o.WriteIdle, 60*time.Second)
 	orElse(&o.ShutdownGrace, 30*time.Second)
 	if o.MaxConnections <= 0 {
-		o.MaxConnections = connectionsMost()
+		o.MaxConnections = connectionsMost(descriptors())
 	}
 	if o.MaxHeaderBytes <= 0 {
 		o.MaxHeaderBytes = 64 << 10
