@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 
 	"github.com/spf13/cobra"
 
@@ -14,14 +15,22 @@ import (
 	"forebay/internal/operate"
 )
 
-// version is set by the linker (Makefile); a build without it asks its own build info.
-var version string
+// These are set by the linker (Makefile); a build without them asks its own build info.
+var (
+	version  string // of the release, else what git says
+	revision string // the commit
+	date     string // of the commit, RFC 3339
+)
 
 func main() {
 	os.Exit(run(context.Background(), os.Args[1:], command.Process{
 		Env: os.Environ(), Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Root: os.Geteuid() == 0,
 	}))
 }
+
+// keepsFolders is false where there are only the operator's commands: a storage folder is locked,
+// and its files get their blocks, in ways that Linux alone has.
+const keepsFolders = runtime.GOOS == "linux"
 
 // run runs the command that args name and returns the exit code. It ends early when ctx is done.
 func run(ctx context.Context, args []string, p command.Process) int {
@@ -61,7 +70,10 @@ prefetch and lock have more, which their help tells.`,
 	root.SetOut(p.Stdout)
 	root.SetErr(p.Stderr)
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newServe(p), newConfig(p), newHealthcheck(p), newRebuildIndex(p), newVersion(p))
+	root.AddCommand(newConfig(p), newHealthcheck(p), newManual(p), newVersion(p))
+	if keepsFolders {
+		root.AddCommand(newServe(p), newRebuildIndex(p))
+	}
 	root.AddCommand(operate.Commands(newProgram(p))...)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return command.Usage(fmt.Errorf("%w: see %s --help", err, cmd.CommandPath()))
