@@ -1,6 +1,7 @@
 package config
 
 import (
+	_ "embed"
 	"fmt"
 	"io"
 	"strings"
@@ -77,24 +78,7 @@ func (f field) example() string {
 	return ""
 }
 
-const referenceHead = "# Configuration\n" + `
-Every setting has a default, so no configuration is needed. Each can be given in one
-YAML file, as an environment variable, and the common ones as flags of ` + "`forebay serve`" + `.
-A flag has precedence over a variable, a variable over the file, the file over the default.
-
-* The file is the one that ` + "`--config`" + ` or ` + "`FOREBAY_CONFIG`" + ` names, else ` + "`" + DefaultFile + "`" + ` if it is there.
-* The variable of a key is ` + "`FOREBAY_`" + ` and the key's path in capitals, with an underscore for every
-  character that is no letter or digit: ` + "`upstreams.docker.io.username`" + ` is ` + "`FOREBAY_UPSTREAMS_DOCKER_IO_USERNAME`" + `.
-  Elements of lists are separated by commas, and so are the HOST=UPSTREAM pairs of ` + "`FOREBAY_HOSTS`" + `. An empty variable counts as not set.
-* A password can be in a file of its own: ` + "`password_file`" + `, or ` + "`FOREBAY_UPSTREAMS_DOCKER_IO_PASSWORD_FILE`" + `.
-* ` + "`upstreams`" + ` names the registries that are mirrored and replaces the default ones, which are docker.io,
-  gcr.io, ghcr.io, mcr.microsoft.com, public.ecr.aws, quay.io and registry.k8s.io, all anonymous. List docker.io too if you want it.
-  ` + "`FOREBAY_UPSTREAMS=docker.io,ghcr.io`" + ` does the same; a registry that the file also names keeps its settings from there.
-* An unknown key or variable and a bad value are refused at start, all at once, each with its line.
-  Variables that Kubernetes sets for a service named "forebay" are not taken for settings.
-
-` + "`forebay config check FILE`" + ` tells whether a file is right. ` + "`forebay config print`" + ` shows the values in
-effect and where each comes from, with passwords masked; a masked password stays masked when the output is used as a file.
-
-This page is made by ` + "`go test ./config -run TestReference -update`" + `.
-`
+// referenceHead is what is said of all keys.
+//
+//go:embed reference.md
+var referenceHead string

@@ -109,8 +109,9 @@ const anything = "*"
 // importTable says which of our packages each may import. A new package needs a row.
 func importTable() map[string][]string {
 	return map[string][]string{
-		"cmd/forebay": {anything},
-		"config":      {"internal/registries", "config/unit", "internal/wire"},
+		"cmd/forebay":   {anything},
+		"deploy/config": {},
+		"config":        {"internal/registries", "config/unit", "internal/wire"},
 
 		// The cache and its floors: each knows those below it.
 		"proxy":        append(leaf(), "cache", "cache/store"), // the latter its tests
@@ -155,6 +156,7 @@ func importTable() map[string][]string {
 		"internal/pull":       {},
 		"internal/wire":       {"internal/registries"},
 		"internal/admin":      append(leaf(), "cache", "cache/image", "cache/store", "cache/upkeep", "cache/tier", "internal/activity", "internal/bundle", "internal/imageset", "internal/prefetch"),
+		"internal/nodesetup":  {},
 		"internal/tally":      {},
 		"internal/tracing":    {},
 		"internal/metrics":    append(leaf(), "cache", "cache/event", "cache/store", "cache/upkeep", "cache/tier", "proxy", "upstream", "test/hubtest", "test/mirrortest"), // the last two its tests
