@@ -63,7 +63,8 @@ All settings are described by "forebay config reference".`,
 
 // serve runs a mirror until ctx is done and everything has stopped.
 func serve(ctx context.Context, c *config.Config, p command.Process) (err error) {
-	log := newLogger(c.Log, p.Stderr)
+	lines := &lastLines{}
+	log := lines.besides(newLogger(c.Log, p.Stderr))
 	defer func() { _ = log.Sync() }() // a terminal cannot be synced
 	b := thisBuild()
 	log.Info("starting", zap.String("version", b.version), zap.String("revision", b.revision), zap.String("config", c.File))
@@ -89,7 +90,7 @@ func serve(ctx context.Context, c *config.Config, p command.Process) (err error)
 	if err != nil {
 		return err
 	}
-	api, err := newAPI(c, m, sets, b, log)
+	api, err := newAPI(c, m, sets, b, lines, log)
 	if err != nil {
 		return err
 	}

@@ -37,6 +37,8 @@ type APIOptions struct {
 	Token string
 	// TokenFile is where Token is kept that the mirror made for itself; "" for a configured one.
 	TokenFile string
+	// Support returns what is needed to help from afar. It may be nil.
+	Support func() (Support, error)
 	// Names are needed unless everybody is served.
 	Names Names
 	Log   *zap.Logger // nil means no logging
@@ -58,6 +60,7 @@ type API struct {
 	registries *wire.Registries
 	upstream   func(name string) RegistryStatus
 	version    string
+	helped     func() (Support, error)
 	activity   *activity.Recorder
 	price      float64
 	currency   string
@@ -87,7 +90,7 @@ func NewAPI(o APIOptions) (*API, error) {
 	}
 	a := &API{
 		keeper: o.Keeper, registries: o.Registries, upstream: o.Upstream, version: o.Version, started: time.Now(),
-		activity: o.Activity, price: o.Price, currency: o.Currency,
+		helped: o.Support, activity: o.Activity, price: o.Price, currency: o.Currency,
 		guard: newGuard(o.Loopback, o.Token, o.Names), jobs: newJobs(), sets: o.Sets, log: o.Log, mux: http.NewServeMux(), tokenFile: o.TokenFile,
 	}
 	for _, r := range a.routes() {
@@ -117,6 +120,7 @@ func (a *API) routes() []route {
 		{"GET", "/status", a.status},
 		{"GET", "/stats", a.stats},
 		{"GET", "/series", a.series},
+		{"GET", "/support", a.support},
 		{"GET", "/clients", a.clients},
 		{"GET", "/events", a.events},
 		{"GET", "/repositories", a.repositories},

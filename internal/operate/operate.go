@@ -28,6 +28,6 @@ func Commands(all Program) []*cobra.Command {
 	return []*cobra.Command{
 		newList(p), newImages(p), newInspect(p), newTag(p), newStatus(p), newStats(p), newRefresh(p), newRepair(p), newPurge(p),
 		newPin(p), newUnpin(p), newPins(p), newVerify(p), newCollect(p), newJobs(p), carry.NewExport(p), carry.NewImport(p), carry.NewInventory(p),
-		newPrefetch(p), newLock(p), newWanted(p), newHub(all),
+		newPrefetch(p), newLock(p), newWanted(p), newSupportBundle(p), newHub(all),
 	}
 }
