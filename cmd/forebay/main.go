@@ -70,7 +70,7 @@ prefetch and lock have more, which their help tells.`,
 	root.SetOut(p.Stdout)
 	root.SetErr(p.Stderr)
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newConfig(p), newHealthcheck(p), newManual(p), newVersion(p))
+	root.AddCommand(newConfig(p), newHealthcheck(p), newManual(p), newNodeSetup(p), newVersion(p))
 	if keepsFolders {
 		root.AddCommand(newServe(p), newRebuildIndex(p))
 	}
