@@ -43,6 +43,7 @@ test: deps page-deps lint $(S3) ## run the linter and all tests; installs what t
 	go build ./...
 	go test -race -timeout 15m ./test/mirrortest ./proxy ./internal/server ./upstream/...
 	go test -timeout 25m ./...
+	go test -C tools/release -timeout 15m ./...
 
 # Of kills, losses of power and full disks `make test` takes a sample; which one is said where
 # it fails. FOREBAY_DISKTEST_SEED takes that one again.
@@ -94,6 +95,17 @@ page-deps: tools/page/node_modules/.package-lock.json ## install what the tests 
 tools/page/node_modules/.package-lock.json: tools/page/package-lock.json | deps
 	npm ci --prefix tools/page
 	touch $@
+
+# RELEASE has the rest: -url where the files will be had, -key that signs. What is not committed
+# is not in it.
+.PHONY: release
+release: ## make a release in dist/release: make release VERSION=v1.2.3 RELEASE="-key FILE -url URL"
+	rm -rf dist/release
+	go run -C tools/release . -root $(CURDIR) -out $(CURDIR)/dist/release $(if $(filter command,$(firstword $(origin VERSION))),-version $(VERSION)) $(RELEASE)
+
+.PHONY: test-release
+test-release: ## make a release of all platforms twice, and compare and check both; an hour of one CPU
+	FOREBAY_RELEASE_FULL=1 go test -C tools/release -count=1 -timeout 120m -v .
 
 .PHONY: image
 image: dist/image ## build the container image from bin/forebay (needs docker)
