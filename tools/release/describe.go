@@ -16,8 +16,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
 	"text/template"
@@ -97,6 +99,38 @@ func notesOf(changelog, version string) (string, error) {
 	}
 	rest, _, _ = strings.Cut(rest, "\n## [")
 	return strings.TrimSpace(rest) + "\n", nil
+}
+
+// chart packs the chart of this version as "helm package" does. Its rules and its dashboard are
+// links into other folders of deploy/, which an archive cannot have.
+func (r *release) chart() error {
+	dir := filepath.Join(r.source, "deploy", "helm", "forebay")
+	var entries []entry
+	err := filepath.WalkDir(dir, func(name string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		rel, err := filepath.Rel(dir, name)
+		if err == nil && rel == "Chart.yaml" {
+			name, err = r.chartOfVersion(name)
+		}
+		entries = append(entries, entry{"forebay/" + filepath.ToSlash(rel), name, 0o644})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return create(filepath.Join(r.out, "forebay-"+r.plain()+".tgz"), func(w io.Writer) error { return r.tarball(w, entries) })
+}
+
+var chartVersion = regexp.MustCompile(`(?m)^(version|appVersion): .*$`)
+
+func (r *release) chartOfVersion(name string) (string, error) {
+	text, err := os.ReadFile(name)
+	if err != nil {
+		return "", err
+	}
+	return r.keep("Chart.yaml", chartVersion.ReplaceAll(text, []byte("$1: "+r.plain())))
 }
 
 // system is an operating system with its programs, as recipes name them.

@@ -188,6 +188,9 @@ func (r *release) make(ctx context.Context) error {
 	if err := r.writeNotes(); err != nil {
 		return err
 	}
+	if err := r.chart(); err != nil {
+		return err
+	}
 	if err := r.image(programs); err != nil {
 		return err
 	}

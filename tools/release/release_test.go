@@ -64,7 +64,7 @@ func TestReleaseIsTheSameTwiceAndSaysWhatItIs(t *testing.T) {
 	}
 	for _, want := range []string{
 		"_linux_amd64.tar.gz", "_linux_amd64.deb", "_linux_amd64.rpm", "_linux_amd64.apk", "_linux_amd64.cdx.json", "_image.oci.tar",
-		"_provenance.json", "_notes.md", "  forebay.rb", "  forebay.nix",
+		"_provenance.json", "_notes.md", "  forebay.rb", "  forebay.nix", "  forebay-9.8.7-rc.1.tgz",
 	} {
 		if !strings.Contains(one, want) {
 			t.Errorf("no file %s in\n%s", want, one)
@@ -73,6 +73,7 @@ func TestReleaseIsTheSameTwiceAndSaysWhatItIs(t *testing.T) {
 	t.Run("signature", func(t *testing.T) { checkSignature(t, outs[0]) })
 	t.Run("program", func(t *testing.T) { checkProgram(t, outs[0]) })
 	t.Run("image", func(t *testing.T) { checkImage(t, outs[0]) })
+	t.Run("chart", func(t *testing.T) { checkChart(t, outs[0]) })
 	t.Run("recipes", func(t *testing.T) { checkRecipes(t, outs[0], one) })
 	t.Run("provenance", func(t *testing.T) { checkProvenance(t, outs[0], one) })
 }
@@ -207,6 +208,27 @@ func checkImage(t *testing.T, dir string) {
 	}
 	if err := validate.Index(index); err != nil {
 		t.Error(err)
+	}
+}
+
+// The chart is that of this version, and whole: links would lead out of it.
+func checkChart(t *testing.T, dir string) {
+	work := t.TempDir()
+	if out, err := exec.CommandContext(t.Context(), "tar", "-xzf", filepath.Join(dir, "forebay-9.8.7-rc.1.tgz"), "-C", work).CombinedOutput(); err != nil {
+		t.Fatalf("tar: %v\n%s", err, out)
+	}
+	for name, want := range map[string]string{
+		"Chart.yaml": "\nversion: 9.8.7-rc.1\nappVersion: 9.8.7-rc.1\n", "values.schema.json": "", "templates/mirror.yaml": "",
+		"files/forebay.alerts.yml": "- alert: ", "files/forebay.json": "panels",
+	} {
+		name = filepath.Join(work, "forebay", name)
+		text, err := os.ReadFile(name)
+		if err != nil || !strings.Contains(string(text), want) {
+			t.Errorf("%s: %v, want %q in it", name, err, want)
+		}
+		if info, err := os.Lstat(name); err != nil || !info.Mode().IsRegular() {
+			t.Errorf("%s is no file: %v", name, err)
+		}
 	}
 }
 
