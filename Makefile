@@ -10,7 +10,7 @@ BENCH :=
 IMAGE := forebay:$(VERSION)
 
 # Packages whose tests need neither root nor other programs.
-QUICK = $$(go list ./... | grep -v -e /test/e2e -e /bench$$$$ -e /test/disktest -e /test/s3test -e /cache/s3)
+QUICK = $$(go list ./... | grep -v -e /test/e2e -e /bench$$$$ -e /test/disktest -e /test/s3test -e /test/soak -e /cache/s3)
 
 # Tools are built once for all clones of a machine, beside Go's module cache, under a name
 # that changes with their modules and with Go.
@@ -51,6 +51,11 @@ test: deps page-deps lint $(S3) ## run the linter and all tests; installs what t
 .PHONY: test-full
 test-full: deps ## run the tests of disks with all their cases, some 20 minutes (as root)
 	FOREBAY_DISKTEST_FULL=1 go test -count=1 -timeout 60m -v ./test/disktest
+
+DURATION := 2h
+.PHONY: soak
+soak: ## pull at random for DURATION, with faults, hostile neighbours and restarts
+	FOREBAY_SOAK=$(DURATION) go test -count=1 -timeout 0 -v ./test/soak
 
 .PHONY: race
 race: ## run the quick tests under the race detector

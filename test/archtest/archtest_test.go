@@ -193,6 +193,7 @@ func importTable() map[string][]string {
 		"test/e2e":         {anything},
 		"test/disktest":    {anything},
 		"test/page":        {anything},
+		"test/soak":        {"test/hubtest"},
 		"bench/evictsim":   {"cache/evict"},
 	}
 }
