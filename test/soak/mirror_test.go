@@ -81,6 +81,7 @@ func (m *mirror) start(t *testing.T) {
 	defer log.Close()
 	m.cmd = exec.Command(m.program, "serve", "--config", m.config)
 	m.cmd.Stdout, m.cmd.Stderr = log, log
+	m.cmd.Env = []string{"HOME=" + filepath.Dir(m.config)} // FOREBAY_SOAK is no setting of the mirror
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := m.cmd.Start(); err != nil {
 		t.Fatal(err)
