@@ -18,6 +18,7 @@ TOOLS = $(shell dirname "$$(go env GOMODCACHE)")/forebay-tools
 KEY = $(shell { cat $(1)/go.mod $(1)/go.sum; go env GOVERSION GOOS GOARCH; } | cksum | cut -d ' ' -f 1)
 LINT := bin/golangci-lint
 S3 := bin/versitygw
+PEER := bin/registry
 
 .PHONY: all
 all: build quick ## build and run the quick tests (the default)
@@ -69,6 +70,10 @@ e2e: deps ## run the end-to-end tests with real clients (as root)
 bench: deps ## measure against nginx, net/http and the registry itself
 	go run ./bench $(BENCH)
 
+.PHONY: bench-peers
+bench-peers: deps build $(PEER) ## measure beside other mirrors, and write the table and the plots of docs/benchmarks.md
+	go run ./bench/peers -programs bin -docs docs $(BENCH)
+
 .PHONY: fuzz
 fuzz: ## run every fuzz target for FUZZ inputs
 	tools/fuzz.sh $(FUZZ)
@@ -89,6 +94,10 @@ $(LINT): tools/go.mod tools/go.sum
 # A real S3 server for tests, with a go.mod of its own.
 $(S3): tools/s3/go.mod tools/s3/go.sum
 	tool=$(TOOLS)/versitygw-$(call KEY,tools/s3) && { test -x $$tool || go build -C tools/s3 -o $$tool github.com/versity/versitygw/cmd/versitygw; } && mkdir -p bin && ln -sf $$tool $@
+
+# distribution v3, with a go.mod of its own.
+$(PEER): tools/peers/go.mod tools/peers/go.sum
+	tool=$(TOOLS)/registry-$(call KEY,tools/peers) && { test -x $$tool || go build -C tools/peers -o $$tool github.com/distribution/distribution/v3/cmd/registry; } && mkdir -p bin && ln -sf $$tool $@
 
 .PHONY: deps
 deps: ## install the Debian packages that the tests need (as root)

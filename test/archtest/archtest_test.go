@@ -195,6 +195,7 @@ func importTable() map[string][]string {
 		"test/page":        {anything},
 		"test/soak":        {"test/hubtest"},
 		"bench/evictsim":   {"cache/evict"},
+		"bench/peers":      {"test/hubtest"},
 	}
 }
 
