@@ -18,10 +18,12 @@ import (
 // newManual writes the manual pages that packages have: one for each command, and forebay.yaml(5).
 func newManual(command.Process) *cobra.Command {
 	return &cobra.Command{
-		Use:    "man FOLDER",
-		Short:  "Write the manual pages",
-		Hidden: true,
-		Args:   cobra.ExactArgs(1),
+		Use:     "man FOLDER",
+		Short:   "Write the manual pages",
+		Long:    "Writes the pages that packages have into a folder: one for each command, and forebay.yaml(5).",
+		Example: "  forebay man /usr/share/man/man1",
+		Hidden:  true,
+		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			b := thisBuild()
 			made, err := time.Parse(time.RFC3339, cmp.Or(b.date, "1970-01-01T00:00:00Z"))
