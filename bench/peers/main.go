@@ -9,6 +9,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -21,9 +22,7 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := run(ctx, os.Args[1:]); err != nil {
+	if err := run(os.Args[1:], os.Stdout, os.Stderr); err != nil {
 		fmt.Fprintln(os.Stderr, "peers:", err)
 		os.Exit(1)
 	}
@@ -38,23 +37,26 @@ type scale struct {
 	images   int   // small ones
 }
 
-func run(ctx context.Context, args []string) error {
+func run(args []string, stdout, stderr io.Writer) (err error) {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
 	flags := flag.NewFlagSet("peers", flag.ContinueOnError)
 	programs := flags.String("programs", "", "`folder` with forebay and registry (distribution v3)")
 	docs := flags.String("docs", "", "`folder` of the documents, whose benchmarks.md gets the table and images the plots; empty: print")
-	quick := flags.Bool("quick", false, "measure little, to see that it works")
+	rounds := flags.Int("rounds", 5, "`how often` each is measured")
+	quick := flags.Bool("quick", false, "measure an eighth of it")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	s := scale{rounds: 5, blob: 256 << 20, manifest: 20_000, crowd: 64, images: 1000}
+	s := scale{rounds: *rounds, blob: 256 << 20, manifest: 20_000, crowd: 64, images: 1000}
 	if *quick {
-		s = scale{rounds: 1, blob: 8 << 20, manifest: 200, crowd: 8, images: 5}
+		s = scale{rounds: *rounds, blob: 32 << 20, manifest: 2500, crowd: 8, images: 125}
 	}
 	dir, err := os.MkdirTemp("", "forebay-peers-")
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	all, err := peers(*programs)
 	if err != nil {
 		return err
@@ -64,7 +66,7 @@ func run(ctx context.Context, args []string) error {
 		// In changing order, so that what slows the machine for a while is nobody's alone.
 		for i := range all {
 			p := all[(i+round)%len(all)]
-			fmt.Fprintf(os.Stderr, "round %d of %d: %s\n", round+1, s.rounds, p.name)
+			fmt.Fprintf(stderr, "round %d of %d: %s\n", round+1, s.rounds, p.name)
 			if err := measure(ctx, p, filepath.Join(dir, fmt.Sprint(round, "-", i)), s, uint64(round*len(all)+i+1), results); err != nil {
 				return fmt.Errorf("%s: %w", p.name, err)
 			}
@@ -72,7 +74,7 @@ func run(ctx context.Context, args []string) error {
 	}
 	text := results.table(describe(ctx, all, s))
 	if *docs == "" {
-		_, err = fmt.Print(text)
+		_, err = io.WriteString(stdout, text)
 		return err
 	}
 	return errors.Join(replaceSection(filepath.Join(*docs, "benchmarks.md"), text), results.plots(filepath.Join(*docs, "images")))
@@ -94,9 +96,9 @@ func describe(ctx context.Context, all []peer, s scale) string {
 	}
 	load, _ := os.ReadFile("/proc/loadavg") // only told
 	commit, _ := exec.CommandContext(ctx, "git", "describe", "--always", "--dirty").Output()
-	return fmt.Sprintf("%s, %d processors; load %s; %s; commit %s; %d rounds in changing order, the median of each.\nVersions: %s.",
+	return fmt.Sprintf("%s, %d processors; load %s; %s; commit %s; %d rounds in changing order, the median of each.\nBlobs of %d MiB, %d requests for a tag over 8 connections, %d clients of one cold blob of a quarter of that, %d small images.\nVersions: %s.",
 		model, runtime.NumCPU(), strings.Join(strings.Fields(string(load))[:min(3, len(strings.Fields(string(load))))], " "),
-		runtime.Version(), strings.TrimSpace(string(commit)), s.rounds, strings.Join(versions, ", "))
+		runtime.Version(), strings.TrimSpace(string(commit)), s.rounds, s.blob>>20, s.manifest, s.crowd, s.images, strings.Join(versions, ", "))
 }
 
 // newHub is the registry behind all of them: one that wants no token and sends blobs itself,

@@ -159,8 +159,9 @@ func (p peer) start(ctx context.Context, dir, upstream string) (*running, error)
 		return nil, err
 	}
 	r := &running{"http://" + addr, cmd}
+	c := &http.Client{Timeout: startWithin, Transport: &http.Transport{DisableKeepAlives: true}}
 	for late := time.Now().Add(startWithin); ; {
-		response, err := http.Get(r.url + "/v2/")
+		response, err := c.Get(r.url + "/v2/")
 		if err == nil {
 			_ = response.Body.Close()
 			return r, nil

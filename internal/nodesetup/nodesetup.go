@@ -68,7 +68,7 @@ func (n Node) edit(change func(rest string) (string, error)) (string, bool, erro
 	if err != nil {
 		return "", false, err
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }() // nothing is written through it
 	dir, err := hostsFolder(root)
 	if err != nil {
 		return "", false, err

@@ -4,6 +4,7 @@ package soak
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io/fs"
 	"net"
@@ -141,8 +142,11 @@ func (m *mirror) usage(t *testing.T) usage {
 	}
 	u.descriptors, u.resident = len(open), int64(m.metric(t, "process_resident_memory_bytes"))
 	err = filepath.WalkDir(m.storage, func(_ string, e fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // since it was listed
+		}
 		if err != nil || e.IsDir() {
-			return nil // gone since it was listed
+			return err
 		}
 		if info, err := e.Info(); err == nil {
 			u.disk += info.Sys().(*syscall.Stat_t).Blocks * 512

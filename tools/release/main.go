@@ -8,6 +8,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -42,7 +43,7 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, args []string) error {
+func run(ctx context.Context, args []string) (err error) {
 	var r release
 	flags := flag.NewFlagSet("release", flag.ContinueOnError)
 	root := flags.String("root", "../..", "the `folder` of the repository, whose HEAD is released")
@@ -58,7 +59,6 @@ func run(ctx context.Context, args []string) error {
 	if r.out == "" || flags.NArg() > 0 {
 		return fmt.Errorf("usage: release -out FOLDER [flags]; see release -help")
 	}
-	var err error
 	if r.platforms, err = selectPlatforms(*only); err != nil {
 		return err
 	}
@@ -68,7 +68,7 @@ func run(ctx context.Context, args []string) error {
 	if r.work, err = os.MkdirTemp("", "forebay-release-"); err != nil {
 		return err
 	}
-	defer os.RemoveAll(r.work)
+	defer func() { err = errors.Join(err, os.RemoveAll(r.work)) }()
 	if err := r.settle(ctx, *root); err != nil {
 		return err
 	}

@@ -93,7 +93,7 @@ func orderScripts(apk []byte, made time.Time) ([]byte, error) {
 	var order []*tar.Header
 	for t := tar.NewReader(z); ; {
 		h, err := t.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
