@@ -236,10 +236,15 @@ func (w *world) puller(ctx context.Context, r *rand.Rand) {
 }
 
 func (w *world) blob(ctx context.Context, c *http.Client, r *rand.Rand, repo, digest string) {
-	want, ranged := w.bytes[digest], ""
+	want, ranged, proven := w.bytes[digest], "", true
 	if r.IntN(3) == 0 {
 		from := r.IntN(len(want))
-		to := from + r.IntN(len(want)-from)
+		to := len(want) - 1
+		if r.IntN(2) == 0 {
+			// A part of what is on its way goes out before its digest is known, but for the last byte
+			// (docs/adr/0008): one that ends before that may be wrong while the registry lies.
+			to, proven = from+r.IntN(len(want)-from), false
+		}
 		want, ranged = want[from:to+1], fmt.Sprintf("bytes=%d-%d", from, to)
 	}
 	w.ask(ctx, c, http.MethodGet, "/v2/"+repo+"/blobs/"+digest, ranged, func(a *http.Response) {
@@ -249,7 +254,7 @@ func (w *world) blob(ctx context.Context, c *http.Client, r *rand.Rand, repo, di
 			w.failed.Add(1)
 		case ranged != "" && a.StatusCode != http.StatusPartialContent:
 			w.t.Errorf("%s of %s: status %d", ranged, digest, a.StatusCode)
-		case string(text) != string(want):
+		case len(text) != len(want) || proven && string(text) != string(want):
 			w.t.Errorf("%s %s: a body that ended well is wrong: %d bytes, want %d", digest, ranged, len(text), len(want))
 		case ranged != "":
 			w.part.Add(1)
