@@ -106,10 +106,10 @@ func (a *access) missed(repo Repo, credentialed bool, err error) {
 	a.repos.Add(repo.Name, s)
 }
 
-// refuses reports whether err refuses access, a HEAD's included that could also mean that
-// the registry knows no HEAD.
+// refuses reports whether err refuses access. That of a HEAD alone may mean that the registry
+// takes no HEADs.
 func refuses(err error) bool {
-	return err != nil && (pull.KindOf(err) == pull.Denied || pull.DetailOf(err) == pull.HeadRefused)
+	return err != nil && pull.KindOf(err) == pull.Denied && pull.DetailOf(err) != pull.HeadOnly
 }
 
 // admit proves by ask, a HEAD, that the right to repo still holds, once for all who wait.
@@ -148,7 +148,7 @@ func (c *Cache) admitManifest(ctx context.Context, o *origin, repo Repo, d v1.Ha
 		return refused
 	}
 	return c.admit(ctx, o, repo, func(ctx context.Context) error {
-		_, err := o.Upstream.Resolve(ctx, repo.Name, d.String())
+		_, err := c.ask(ctx, o, repo, d.String())
 		return err
 	})
 }

@@ -33,7 +33,7 @@ func (c *Cache) getTag(ctx context.Context, o *origin, repo Repo, name string) (
 // resolve asks the upstream what a tag points to, once for all who wait, and binds it. An
 // answer from after since will do: it came between the caller's look and its turn.
 func (c *Cache) resolve(ctx context.Context, o *origin, repo Repo, name string, since time.Time) (resolved, bool, error) {
-	k := key{aRef, repo, name}
+	k := refKey(ctx, repo, name)
 	if err, ok := c.recall(k); ok {
 		return resolved{}, true, err
 	}
@@ -42,13 +42,15 @@ func (c *Cache) resolve(ctx context.Context, o *origin, repo Repo, name string, 
 			return resolved{}, false, err
 		}
 	}
-	return c.calls.resolves.Do(ctx, k, func(ctx context.Context) (resolved, error) {
+	wait, cancel := c.patience(ctx, o, k)
+	defer cancel()
+	r, joined, err := c.calls.resolves.Do(wait, k, func(ctx context.Context) (resolved, error) {
 		if t, err := c.tag(repo, name); err == nil && t != nil && t.CheckedAt.After(since) {
 			return resolved{desc: t.Desc, stale: t.stale}, nil // by a call that ended as this one was about to begin
 		}
 		r, err := c.ask(ctx, o, repo, name)
+		c.remember(k, err)
 		if err != nil {
-			c.remember(k, err)
 			return resolved{}, err
 		}
 		if r.bytes != nil {
@@ -63,6 +65,7 @@ func (c *Cache) resolve(ctx context.Context, o *origin, repo Repo, name string, 
 		r.stale = pull.TakeStale(&r.desc)
 		return r, err
 	})
+	return r, joined, c.orAbsent(o, k, err)
 }
 
 // bind notes that a tag points to desc now, which gives no right to that. It is recorded when the

@@ -194,10 +194,8 @@ func (c *Cache) missingBlob(ctx context.Context, o *origin, repo Repo, d v1.Hash
 		return nil, err
 	}
 	b, err := c.ready(ctx, repo, h, res)
-	if err != nil {
-		c.remember(key, err)
-	}
-	return b, err
+	c.remember(key, err)
+	return b, c.orAbsent(o, key, err)
 }
 
 // ready returns a blob that reads from h, once the first answer is in, and for small blobs the
@@ -281,7 +279,9 @@ func (c *Cache) verifyKept(src source, d v1.Hash, file *os.File, size int64) (*f
 	return h, err
 }
 
-// StatBlob returns the size of the blob d of repo without fetching it.
+// StatBlob returns the size of the blob d of repo without fetching it: of one that is not kept as
+// its registry has told it lately, or a manifest of repo, or, while the registry fails, as it
+// told it last.
 func (c *Cache) StatBlob(ctx context.Context, repo Repo, d v1.Hash) (size int64, res Result, err error) {
 	o, err := c.origin(repo)
 	if err != nil {
@@ -302,10 +302,22 @@ func (c *Cache) StatBlob(ctx context.Context, repo Repo, d v1.Hash) (size int64,
 	if o.Offline {
 		return 0, "", c.offlineMiss(ctx, repo, "", d, true)
 	}
-	if said, claimed := c.claimed(repo, index.Blob, d); claimed && said.Size >= 0 {
-		return said.Size, Hit, nil
+	key := blobKey(repo, d)
+	if proven, _ := o.access.state(repo.Name); proven {
+		if err, ok := c.recall(key); ok {
+			return 0, "", err
+		}
+		if said, claimed := c.claimed(repo, index.Blob, d); claimed && said.Size >= 0 {
+			return said.Size, Hit, nil
+		}
+		if size, named := c.store.SizeGuess(repo, d); named {
+			return size, Hit, nil
+		}
 	}
 	size, joined, err := c.headBlob(ctx, o, repo, d)
+	if last, told := c.known.claims.last(key, 0); err != nil && told && last.Size >= 0 && pull.Failing(err) && pull.DetailOf(err) == pull.NoDetail {
+		return last.Size, Stale, nil
+	}
 	if joined {
 		return size, Joined, err
 	}

@@ -12,7 +12,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,6 +23,7 @@ import (
 	"forebay/cache/fill"
 	"forebay/cache/image"
 	"forebay/cache/store"
+	"forebay/cache/wanted"
 	"forebay/internal/allowance"
 	"forebay/internal/flight"
 	"forebay/internal/lane"
@@ -57,9 +57,10 @@ type Manifest struct {
 	StaleFor time.Duration
 }
 
-// Listing is a sorted list of tags.
+// Listing is a list of tags: all of them, or a page.
 type Listing struct {
-	Tags   []string // shared, sorted, must not be changed
+	Tags   []string // shared, must not be changed; all are sorted, a page is as the upstream gave it
+	Next   string   // query of the page after this one; "" if there is none
 	Result Result
 }
 
@@ -92,9 +93,8 @@ type Cache struct {
 	log        *zap.Logger
 	store      *store.Store
 	images     *image.Images
-	upstreams  map[string]*origin
+	upstreams  atomic.Pointer[map[string]*origin] // see origins
 	bucketLane *lane.Lane
-	oneDomain  bool // all upstreams trust each other, or there is one
 
 	ctx  context.Context // life of fills and upstream calls; ended by Close
 	stop context.CancelFunc
@@ -105,7 +105,7 @@ type Cache struct {
 	known  known
 	limits *allowance.Clients
 	hints  hints
-	wanted wantedList
+	wanted *wanted.List
 	counts counts
 }
 
@@ -170,8 +170,7 @@ func Open(o Options) (*Cache, error) {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	c := &Cache{
-		opts: o, log: kept.Log, store: kept, ctx: ctx, stop: stop,
-		upstreams: make(map[string]*origin, len(o.Upstreams)), bucketLane: lane.New(bucketLanes),
+		opts: o, log: kept.Log, store: kept, ctx: ctx, stop: stop, bucketLane: lane.New(bucketLanes),
 	}
 	c.fills = fill.NewSet(&c.wg)
 	c.calls = calls{
@@ -190,16 +189,9 @@ func Open(o Options) (*Cache, error) {
 		Filling: func(d v1.Hash) bool { return c.fills.Of(d) != nil }, Busy: c.fills.Busy,
 		Pinned: c.images.Pins.Pinned, Gather: c.images.Pins.Gather,
 	})
-	for name, u := range o.Upstreams {
-		if c.upstreams[name], err = c.newOrigin(name, u); err != nil {
-			return nil, errors.Join(fmt.Errorf("upstream %s: %w", name, err), c.Close())
-		}
-	}
-	c.oneDomain = true
-	for _, a := range c.upstreams {
-		for _, b := range c.upstreams {
-			c.oneDomain = c.oneDomain && a.Trust == b.Trust
-		}
+	c.upstreams.Store(&map[string]*origin{})
+	if err := c.Configure(o.Upstreams, o.Limits); err != nil {
+		return nil, errors.Join(err, c.Close())
 	}
 	c.openWanted()
 	return c, nil
@@ -224,11 +216,12 @@ func newKnown(negativeTTL time.Duration) known {
 }
 
 // callsOf returns a group of upstream calls. Of the caller who begins one only the name of
-// its client goes along, to whom it is charged, the mirrors that it came through, and its trace.
+// its client goes along, to whom it is charged, the mirrors that it came through, the types of
+// manifests that it takes, and its trace.
 func callsOf[T any](c *Cache) flight.Group[key, T] {
 	return flight.Group[key, T]{Life: c.ctx, Work: &c.wg, Foreign: pull.InCircle, Carry: func(life, caller context.Context, left <-chan struct{}) context.Context {
 		life = pull.WithUnwanted(pull.WithClient(life, pull.Client(caller)), left)
-		return tracing.Carry(pull.WithHops(life, pull.Hops(caller)), caller)
+		return tracing.Carry(pull.WithAccept(pull.WithHops(life, pull.Hops(caller)), pull.Accept(caller)), caller)
 	}}
 }
 
@@ -249,8 +242,8 @@ func (c *Cache) Close() error {
 	c.stop()
 	c.wg.Wait()
 	var err error
-	if c.wanted.file != "" {
-		err = c.wanted.write()
+	if c.wanted != nil { // it was opened whole
+		err = c.wanted.Write()
 	}
 	return errors.Join(err, c.store.Close())
 }

@@ -463,7 +463,7 @@ func TestCatalogLeavesOutWhatIsNobodysToKnow(t *testing.T) {
 				}
 			}
 		}
-		c.upstreams["a.example"].access.observe("team/app-1", &pull.Error{Kind: pull.Denied})
+		c.origins()["a.example"].access.observe("team/app-1", &pull.Error{Kind: pull.Denied})
 		var want []string
 		for _, upstream := range []string{"a.example", "b.example:5000", "c.example"} {
 			for i := range 5 {

@@ -109,6 +109,8 @@ func (s situation) standIn() step {
 	switch {
 	case !s.known:
 		return fail
+	case pull.DetailOf(s.err) == pull.HeadOnly:
+		return serveStale // to be believed it would take a GET
 	case kind == pull.NotFound && s.dropsGone:
 		return forget
 	case kind == pull.NotFound:

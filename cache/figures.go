@@ -113,8 +113,8 @@ type UpstreamInfo struct {
 
 // Upstreams tells how the upstreams do, by name.
 func (c *Cache) Upstreams() []UpstreamInfo {
-	list := make([]UpstreamInfo, 0, len(c.upstreams))
-	for name, o := range c.upstreams {
+	list := make([]UpstreamInfo, 0, len(c.origins()))
+	for name, o := range c.origins() {
 		u := UpstreamInfo{Name: name, State: "unknown", Sparing: o.low()}
 		if last := o.health.last.Load(); last != 0 {
 			u.State, u.LastAsked, u.Failed = "answers", time.Unix(0, max(last, -last)), last < 0

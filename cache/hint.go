@@ -32,7 +32,7 @@ type hintedTag struct {
 // HEAD, in the background; nothing else comes of it, so that a hint may come from anybody
 // who may cost us a HEAD. It never blocks.
 func (c *Cache) Hint(repo Repo, tag string) {
-	o := c.upstreams[repo.Upstream]
+	o := c.origins()[repo.Upstream]
 	if o == nil || o.Offline || c.ctx.Err() != nil {
 		return
 	}
@@ -84,7 +84,7 @@ func (c *Cache) followHints() {
 // days and the budget allows it, as when it is refreshed ahead.
 func (c *Cache) followHint(repo Repo, tag string) {
 	c.ForgetAbsence(repo, tag)
-	o := c.upstreams[repo.Upstream]
+	o := c.origins()[repo.Upstream]
 	t, err := c.tag(repo, tag)
 	if err != nil || t == nil {
 		return

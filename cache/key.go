@@ -1,7 +1,11 @@
 package cache
 
 import (
+	"context"
+
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"forebay/internal/pull"
 )
 
 // key names something that an upstream is asked for, or that was told of.
@@ -24,5 +28,11 @@ const (
 	aReferrers             // the list of referrers
 	aFile                  // a file of ours
 )
+
+// refKey is the key of what a tag or a digest points to, as a client may be told of it: registries
+// hide manifests of types that a request does not list.
+func refKey(ctx context.Context, repo Repo, ref string) key {
+	return key{aRef, repo, ref + pull.Accept(ctx)}
+}
 
 func blobKey(repo Repo, d v1.Hash) key { return key{aBlob, repo, d.String()} }

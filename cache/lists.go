@@ -45,6 +45,26 @@ func (c *Cache) Tags(ctx context.Context, repo Repo) (*Listing, error) {
 	return &Listing{Tags: tags, Result: res}, nil
 }
 
+// TagsPage returns one page of the tags of repo, as the upstream gives it for a query, for a client who
+// cannot wait until all are known.
+func (c *Cache) TagsPage(ctx context.Context, repo Repo, query string) (*Listing, error) {
+	o, err := c.origin(repo)
+	if err != nil {
+		return nil, err
+	}
+	if o.Offline {
+		return nil, offlineError(repo)
+	}
+	if _, refused := o.access.state(repo.Name); refused != nil {
+		return nil, refused
+	}
+	if err := c.limits.Ask(ctx, repo.Upstream, repo.Name); err != nil {
+		return nil, err
+	}
+	tags, next, err := o.Upstream.TagsPage(ctx, repo.Name, query)
+	return &Listing{Tags: tags, Next: next, Result: Passed}, err
+}
+
 // freshList reports whether a list that was given at a time is served without asking.
 func (c *Cache) freshList(o *origin, repo Repo, at time.Time) bool {
 	proven, refused := o.access.state(repo.Name)
@@ -174,12 +194,10 @@ func (c *Cache) list(ctx context.Context, o *origin, repo Repo, doc document, ol
 			return nil, err
 		}
 		b, err := c.askList(ctx, repo, doc)
-		if err != nil {
-			c.remember(k, err)
-		}
+		c.remember(k, err)
 		return b, err
 	})
-	if err != nil {
+	if err = c.orAbsent(o, k, err); err != nil {
 		if ok && ctx.Err() == nil && (errors.Is(err, context.DeadlineExceeded) || pull.Failing(err)) {
 			c.log.Warn("stale list served", logkey.Upstream(repo.Upstream), logkey.Repository(repo.Name), logkey.Err(err))
 			return Stale, c.decode(kept, to)
@@ -233,7 +251,7 @@ func (c *Cache) Catalog(ctx context.Context, after string, n int) (names []strin
 				break
 			}
 			after = r.String()
-			if _, refused := c.upstreams[r.Upstream].access.state(r.Name); refused != nil {
+			if _, refused := c.origins()[r.Upstream].access.state(r.Name); refused != nil {
 				continue
 			}
 			if len(names) == n {
@@ -249,6 +267,6 @@ func (c *Cache) Catalog(ctx context.Context, after string, n int) (names []strin
 
 // Lists reports whether clients may be told names of repositories and tags of an upstream.
 func (c *Cache) Lists(upstream string) bool {
-	o, ok := c.upstreams[upstream]
+	o, ok := c.origins()[upstream]
 	return ok && !o.Unlisted
 }

@@ -52,22 +52,14 @@ func (m *Manifest) unconfirmed() *Manifest {
 	return n
 }
 
-// ask resolves ref by HEAD, or by GET where HEAD does not work.
+// ask resolves ref by HEAD, or by GET where HEAD does not work or cannot be believed.
 func (c *Cache) ask(ctx context.Context, o *origin, repo Repo, ref string) (resolved, error) {
 	desc, err := o.Upstream.Resolve(ctx, repo.Name, ref)
 	if err == nil {
-		o.health.heads.Store(true)
-		return resolved{desc: desc}, nil
+		c.refuseLarge(ctx, repo, desc)
 	}
-	switch pull.KindOf(err) {
-	case pull.Unsupported:
-	case pull.NotFound:
-		// A registry whose HEAD never worked may say 404 to all of them.
-		if o.health.heads.Load() {
-			return resolved{}, err
-		}
-	default:
-		return resolved{}, err
+	if pull.KindOf(err) != pull.Unsupported && pull.DetailOf(err) != pull.HeadOnly {
+		return resolved{desc: desc}, err
 	}
 	desc, b, err := c.getManifest(ctx, o, repo, ref)
 	return resolved{desc: desc, bytes: b}, err
@@ -91,6 +83,7 @@ func (c *Cache) getManifest(ctx context.Context, o *origin, repo Repo, ref strin
 		d, _ := wire.ParseDigest(ref) // none of a tag
 		c.mismatched(repo, d, err)
 	}
+	c.remember(refKey(ctx, repo, ref), err)
 	return desc, b, err
 }
 
@@ -105,7 +98,7 @@ func (c *Cache) byDigest(ctx context.Context, o *origin, repo Repo, d v1.Hash, h
 	if _, stored := c.store.BucketSize(d); o.Offline && !(stored && linked) {
 		return nil, c.offlineMiss(ctx, repo, "", d, false)
 	}
-	k := key{aRef, repo, d.String()}
+	k := refKey(ctx, repo, d.String())
 	if err, ok := c.recall(k); ok {
 		return nil, err
 	}
@@ -121,11 +114,16 @@ func (c *Cache) byDigest(ctx context.Context, o *origin, repo Repo, d v1.Hash, h
 			return nil, err
 		}
 		// A HEAD is free: it proves the right, and moves no bytes.
-		m, joined, err := c.calls.manifests.Do(ctx, key{aHead, repo, d.String()}, func(ctx context.Context) (*Manifest, error) {
+		wait, cancel := c.patience(ctx, o, k)
+		defer cancel()
+		m, joined, err := c.calls.manifests.Do(wait, key{aHead, repo, d.String() + pull.Accept(ctx)}, func(ctx context.Context) (*Manifest, error) {
 			return c.prove(ctx, o, repo, d)
 		})
+		if desc, told := c.told(repo, d); err != nil && headOnly && told && pull.Failing(err) && pull.DetailOf(err) == pull.NoDetail {
+			return &Manifest{Desc: desc, Result: Stale}, nil // what a digest names does not change
+		}
 		if err != nil || headOnly || m.Bytes != nil {
-			return joinedIf(m, joined), err
+			return joinedIf(m, joined), c.orAbsent(o, k, err)
 		}
 	}
 	if _, stored := c.store.BucketSize(d); !(stored && linked) && !c.calls.manifests.Running(k) {
@@ -133,10 +131,12 @@ func (c *Cache) byDigest(ctx context.Context, o *origin, repo Repo, d v1.Hash, h
 			return nil, err
 		}
 	}
-	m, joined, err := c.calls.manifests.Do(ctx, k, func(ctx context.Context) (*Manifest, error) {
+	wait, cancel := c.patience(ctx, o, k)
+	defer cancel()
+	m, joined, err := c.calls.manifests.Do(wait, k, func(ctx context.Context) (*Manifest, error) {
 		return c.fetchManifest(ctx, o, repo, d)
 	})
-	return joinedIf(m, joined), err
+	return joinedIf(m, joined), c.orAbsent(o, k, err)
 }
 
 func joinedIf(m *Manifest, joined bool) *Manifest {
@@ -152,8 +152,12 @@ func (c *Cache) prove(ctx context.Context, o *origin, repo Repo, d v1.Hash) (*Ma
 		return m, nil // since the caller looked
 	}
 	r, err := c.ask(ctx, o, repo, d.String())
+	k := refKey(ctx, repo, d.String())
+	if refused, ok := c.recall(k); err == nil && ok {
+		err = refused // a HEAD must not name what a GET will not get
+	}
+	c.remember(k, err)
 	if err != nil {
-		c.remember(key{aRef, repo, d.String()}, err)
 		return nil, err
 	}
 	if r.desc.Digest != d {
@@ -183,8 +187,7 @@ func (c *Cache) fetchManifest(ctx context.Context, o *origin, repo Repo, d v1.Ha
 	}
 	desc, b, err := c.getManifest(ctx, o, repo, d.String())
 	if err != nil {
-		c.remember(key{aRef, repo, d.String()}, err)
-		if pull.Failing(err) {
+		if pull.Failing(err) && pull.DetailOf(err) != pull.Refused {
 			c.known.unfetched.add(key{aRef, repo, d.String()}, err)
 		}
 		return nil, err
@@ -257,21 +260,6 @@ func (c *Cache) bucketManifest(ctx context.Context, o *origin, repo Repo, d v1.H
 	return m.with(Hit)
 }
 
-// recall returns a negative answer that is remembered.
-func (c *Cache) recall(k key) (error, bool) {
-	if c.known.absent == nil {
-		return nil, false
-	}
-	return c.known.absent.get(k)
-}
-
-// remember keeps an absence in mind. Failures and refusals are never remembered as absence.
-func (c *Cache) remember(k key, err error) {
-	if c.known.absent != nil && pull.KindOf(err) == pull.NotFound {
-		c.known.absent.add(k, err)
-	}
-}
-
 // Troubled reports whether a fill of repo failed for good a short while ago, so that a
 // client that cannot fall back for a blob should not begin with a manifest.
 func (c *Cache) Troubled(repo Repo) bool {
@@ -290,7 +278,10 @@ func (c *Cache) Servable(_ context.Context, repo Repo, m *Manifest) bool {
 	if !ok {
 		return false
 	}
-	for _, p := range doc.Blobs() { // foreign layers are not ours to serve, and not among them
+	for _, p := range doc.Blobs() {
+		if p.Foreign {
+			continue // clients that we care for here take it from elsewhere
+		}
 		if _, ok := c.store.Size(p.Digest); !ok || !c.store.Linked(repo, index.Blob, p.Digest) {
 			return false
 		}

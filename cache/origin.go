@@ -3,12 +3,14 @@ package cache
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"sync/atomic"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"forebay/cache/event"
+	"forebay/internal/allowance"
 	"forebay/internal/lane"
 	"forebay/internal/pull"
 )
@@ -19,10 +21,36 @@ type origin struct {
 
 	fresh  freshness
 	lane   *lane.Lane // of fills
-	health health
+	health *health
 	access *access // nil without AccessTTL
 	// spending is held by the prefetch that is about to spend a pull.
 	spending chan struct{}
+}
+
+// origins returns all upstreams by name. The map is never changed, but replaced.
+func (c *Cache) origins() map[string]*origin { return *c.upstreams.Load() }
+
+// Configure gives the upstreams other settings, and clients other limits. What is in progress goes
+// on by those from before, and of an upstream whose Upstream is another what was learned of its
+// rights is forgotten. There are as many upstreams as Open was given. It must not be called concurrently.
+func (c *Cache) Configure(upstreams map[string]UpstreamOptions, limits allowance.Limits) error {
+	next := make(map[string]*origin, len(upstreams))
+	for name, u := range upstreams {
+		o, err := c.newOrigin(name, u)
+		if err != nil {
+			return fmt.Errorf("upstream %s: %w", name, err)
+		}
+		if was := c.origins()[name]; was != nil {
+			o.health = was.health
+			if was.Upstream.(observed).Upstream == u.Upstream && was.AccessTTL == u.AccessTTL {
+				o.access = was.access
+			}
+		}
+		next[name] = o
+	}
+	c.upstreams.Store(&next)
+	c.limits.Set(limits)
+	return nil
 }
 
 func (c *Cache) newOrigin(name string, u UpstreamOptions) (*origin, error) {
@@ -40,17 +68,17 @@ func (c *Cache) newOrigin(name string, u UpstreamOptions) (*origin, error) {
 		return nil, err
 	}
 	o := &origin{UpstreamOptions: u, fresh: fresh, lane: lane.New(u.MaxConnections), access: c.newAccess(u.AccessTTL), spending: make(chan struct{}, 1)}
-	o.health.tell = func(e event.Event) {
+	o.health = &health{tell: func(e event.Event) {
 		e.Upstream = name
 		c.store.Tell(e)
-	}
+	}}
 	o.Upstream = observed{u.Upstream, o}
 	return o, nil
 }
 
 // origin returns the upstream of a repository.
 func (c *Cache) origin(repo Repo) (*origin, error) {
-	o, ok := c.upstreams[repo.Upstream]
+	o, ok := c.origins()[repo.Upstream]
 	if !ok {
 		return nil, &pull.Error{Kind: pull.NotFound, Upstream: repo.Upstream, Op: "route", Message: "registry is not configured"}
 	}
@@ -129,6 +157,12 @@ func (n observed) Tags(ctx context.Context, repo string) ([]string, error) {
 	return tags, err
 }
 
+func (n observed) TagsPage(ctx context.Context, repo, query string) ([]string, string, error) {
+	tags, next, err := n.Upstream.TagsPage(ctx, repo, query)
+	n.observe(ctx, repo, err)
+	return tags, next, err
+}
+
 func (n observed) Referrers(ctx context.Context, repo string, d v1.Hash) ([]json.RawMessage, error) {
 	list, err := n.Upstream.Referrers(ctx, repo, d)
 	n.observe(ctx, repo, err)
@@ -145,8 +179,7 @@ const (
 // health remembers whether an upstream answered lately, and makes events of that. It never
 // stops a request: it only tells clients that cannot fall back half-way whether to begin at all.
 type health struct {
-	last  atomic.Int64 // Unix nanoseconds of the last word from the upstream, negative when it was a failure
-	heads atomic.Bool  // a HEAD of a manifest worked once
+	last atomic.Int64 // Unix nanoseconds of the last word from the upstream, negative when it was a failure
 
 	tell         func(event.Event)
 	failedAt     atomic.Int64 // Unix nanoseconds of the last event.UpstreamFailing

@@ -26,18 +26,36 @@ func newRecent[K comparable, V any](most int, ttl time.Duration) *recent[K, V] {
 	return &recent[K, V]{entries, ttl}
 }
 
-func (r *recent[K, V]) add(k K, v V) { r.entries.Add(k, remembered[V]{v, time.Now().Add(r.ttl)}) }
+func (r *recent[K, V]) add(k K, v V) { r.addFor(k, v, r.ttl) }
+
+func (r *recent[K, V]) addFor(k K, v V, ttl time.Duration) {
+	r.entries.Add(k, remembered[V]{v, time.Now().Add(ttl)})
+}
 
 func (r *recent[K, V]) remove(k K) { r.entries.Remove(k) }
+
+func (r *recent[K, V]) removeAll(of func(K) bool) {
+	for _, k := range r.entries.Keys() {
+		if of(k) {
+			r.entries.Remove(k)
+		}
+	}
+}
 
 // get returns what was added for k, unless that is too long ago.
 func (r *recent[K, V]) get(k K) (v V, ok bool) {
 	e, ok := r.entries.Get(k)
-	if !ok {
+	if !ok || time.Now().After(e.until) {
 		return v, false
 	}
-	if time.Now().After(e.until) {
-		r.entries.Remove(k)
+	return e.value, true
+}
+
+// last returns what was added for k, however long ago: it stands in for an answer that cannot be
+// had. most is how long ago it may have become too old; 0 means any time.
+func (r *recent[K, V]) last(k K, most time.Duration) (v V, ok bool) {
+	e, ok := r.entries.Get(k)
+	if !ok || most != 0 && time.Since(e.until) > most {
 		return v, false
 	}
 	return e.value, true

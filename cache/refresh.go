@@ -37,7 +37,7 @@ func (c *Cache) refreshDue(ctx context.Context) {
 	defer running.Wait()
 	slots := make(chan struct{}, refreshAtOnce)
 	for _, t := range c.known.tags.Values() {
-		o := c.upstreams[t.repo.Upstream]
+		o := c.origins()[t.repo.Upstream]
 		if o == nil || !o.due(t) {
 			continue
 		}

@@ -3,6 +3,7 @@ package cache
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -80,7 +81,7 @@ func (c *Cache) cameWithin(o *origin, repo Repo, d v1.Hash, others bool) bool {
 	})
 	// After the loss of the index, and in a bucket, there is content of which nobody knows
 	// whose it was. It can be of no other domain if there is none.
-	return errors.Is(err, errFound) || err == nil && !known && c.oneDomain
+	return errors.Is(err, errFound) || err == nil && !known && c.oneDomain()
 }
 
 // keptWithin reports whether d is kept, and came within the trust domain of o.
@@ -91,10 +92,20 @@ func (c *Cache) keptWithin(o *origin, repo Repo, d v1.Hash) bool {
 
 // domain returns the trust domain of an upstream, which may not be configured any more.
 func (c *Cache) domain(upstream string) string {
-	if o := c.upstreams[upstream]; o != nil {
+	if o := c.origins()[upstream]; o != nil {
 		return o.Trust
 	}
 	return upstream
+}
+
+// oneDomain reports whether all upstreams trust each other, or there is one.
+func (c *Cache) oneDomain() bool {
+	var domains []string
+	for _, o := range c.origins() {
+		domains = append(domains, o.Trust)
+	}
+	slices.Sort(domains)
+	return len(slices.Compact(domains)) <= 1
 }
 
 // headBlob asks by HEAD whether repo holds the blob d, once for all who wait.
@@ -108,28 +119,38 @@ func (c *Cache) headBlob(ctx context.Context, o *origin, repo Repo, d v1.Hash) (
 			return 0, false, err
 		}
 	}
-	return c.calls.blobs.Do(ctx, key, func(ctx context.Context) (int64, error) {
+	wait, cancel := c.patience(ctx, o, key)
+	defer cancel()
+	size, joined, err = c.calls.blobs.Do(wait, key, func(ctx context.Context) (int64, error) {
 		size, err := o.Upstream.StatBlob(ctx, repo.Name, d)
+		c.remember(key, err)
 		if err != nil {
-			c.remember(key, err)
 			return 0, err
 		}
 		c.claim(o, repo, store.BlobLink(d, size))
 		return size, nil
 	})
+	return size, joined, c.orAbsent(o, key, err)
 }
 
 // said returns what is known of a manifest that repo holds, or that its registry says it holds.
 func (c *Cache) said(repo Repo, d v1.Hash) (v1.Descriptor, bool) {
-	l, ok := c.store.LinkOf(repo, index.Manifest, d)
-	mediaType, size := types.MediaType(l.MediaType), l.Size
-	if !ok {
-		var claim store.Link
-		claim, ok = c.claimed(repo, index.Manifest, d)
-		mediaType, size = claim.MediaType, claim.Size
+	if l, ok := c.store.LinkOf(repo, index.Manifest, d); ok {
+		return describe(store.Link{Digest: d, MediaType: types.MediaType(l.MediaType), Size: l.Size})
 	}
-	if !ok || mediaType == "" || size < 0 {
-		return v1.Descriptor{}, false
-	}
-	return v1.Descriptor{MediaType: mediaType, Size: size, Digest: d}, true
+	claim, _ := c.claimed(repo, index.Manifest, d)
+	return describe(claim)
+}
+
+// told is said of the last word of the registry, however old: it gives no right, but answers a
+// HEAD when there is no other.
+func (c *Cache) told(repo Repo, d v1.Hash) (v1.Descriptor, bool) {
+	claim, _ := c.known.claims.last(claimKey(repo, index.Manifest, d), 0)
+	return describe(claim)
+}
+
+// describe returns the descriptor of a link or claim to a manifest, false for one that does not say
+// enough.
+func describe(l store.Link) (v1.Descriptor, bool) {
+	return v1.Descriptor{MediaType: l.MediaType, Size: l.Size, Digest: l.Digest}, l.MediaType != "" && l.Size >= 0
 }

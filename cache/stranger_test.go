@@ -504,16 +504,3 @@ func TestPagesOfAListAreNotEachDecodedAnew(t *testing.T) {
 		t.Errorf("%d tags of %d lists are in memory, want %d of 10", l.tags, l.lists.Len(), tagListsMost)
 	}
 }
-
-func TestOneClientDoesNotFillTheListOfWhatIsWanted(t *testing.T) {
-	c := openWith(t, cachetest.NewRegistry(), UpstreamOptions{Offline: true})
-	defer closeCache(t, c)
-	for i := range 3 * wantedOfClient {
-		_, _ = c.Manifest(pull.WithClient(t.Context(), "10.0.0.66"), hub, "t"+strconv.Itoa(i), false)
-	}
-	_, _ = c.Manifest(pull.WithClient(t.Context(), "10.0.0.7"), other, "1", false)
-	list := c.Wanted()
-	if len(list) != wantedOfClient+1 || list[len(list)-1].Ref != "docker.io/library/other:1" {
-		t.Errorf("%d are wanted, the last is %v; want %d, the other client's among them", len(list), list[len(list)-1], wantedOfClient+1)
-	}
-}

@@ -109,8 +109,16 @@ func (r *tagRequest) unfetched() bool {
 	if r.tag == nil || !r.headOnly {
 		return false
 	}
-	_, failing := r.c.known.unfetched.get(key{aRef, r.repo, r.tag.Desc.Digest.String()})
-	return failing && !r.c.store.Serves(r.repo, r.tag.Desc.Digest)
+	return r.c.whyUnfetched(r.repo, r.tag.Desc.Digest) != nil
+}
+
+// whyUnfetched returns why a GET did not get a manifest lately that is not kept.
+func (c *Cache) whyUnfetched(repo Repo, d v1.Hash) error {
+	err, failing := c.known.unfetched.get(key{aRef, repo, d.String()})
+	if !failing || c.store.Serves(repo, d) {
+		return nil
+	}
+	return err
 }
 
 // take takes a step. Without a manifest and an error there is more to be decided.
@@ -181,13 +189,13 @@ func (r *tagRequest) ask(ctx context.Context) (m *Manifest, err error) {
 func (r *tagRequest) resolvedTo(ctx context.Context, found resolved) (*Manifest, error) {
 	c, repo := r.c, r.repo
 	if r.headOnly && found.bytes == nil && !c.store.Serves(repo, found.desc.Digest) {
-		if err, failing := c.known.unfetched.get(key{aRef, repo, found.desc.Digest.String()}); failing {
+		if err := c.whyUnfetched(repo, found.desc.Digest); err != nil {
 			return nil, err // a HEAD must not name what a GET will not get
 		}
 		return &Manifest{Desc: found.desc, Result: Miss}, nil
 	}
 	m, err := c.byDigest(ctx, r.o, repo, found.desc.Digest, r.headOnly)
-	if kind := pull.KindOf(err); err != nil && (kind == pull.NotFound || kind == pull.Invalid) {
+	if kind := pull.KindOf(err); err != nil && (kind == pull.NotFound || kind == pull.Invalid && pull.DetailOf(err) != pull.Refused) {
 		// It went away in between, or the HEAD named a digest that the registry does not
 		// serve: what a GET of the tag brings is right by definition.
 		return c.getTag(ctx, r.o, repo, r.name)
@@ -233,10 +241,13 @@ func (r *tagRequest) confirm(ctx context.Context) error {
 func (r *tagRequest) serveStale(ctx context.Context, cause error) (*Manifest, error) {
 	c, t := r.c, r.tag
 	d, err := c.latestKept(t)
-	if err != nil {
-		return nil, err
+	m := &Manifest{Desc: t.Desc}
+	switch {
+	case err == nil:
+		m, err = c.byDigest(ctx, r.o, r.repo, d, r.headOnly)
+	case r.headOnly && cause != nil && pull.Failing(cause) && !errors.Is(cause, c.whyUnfetched(r.repo, t.Desc.Digest)):
+		d, err = t.Desc.Digest, nil // of which only HEADs have told, and none can now
 	}
-	m, err := c.byDigest(ctx, r.o, r.repo, d, r.headOnly)
 	if err != nil {
 		return nil, err
 	}

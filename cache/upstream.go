@@ -36,7 +36,7 @@ type Budget interface {
 type Content interface {
 	// Resolve asks what ref (a tag or a digest) points to, by HEAD, which no registry
 	// counts as a pull. The descriptor has media type, digest and size. The kind is
-	// pull.Unsupported when the registry refuses HEAD or names no digest.
+	// pull.Unsupported, or the detail pull.HeadOnly, when only a GET can tell.
 	Resolve(ctx context.Context, repo, ref string) (v1.Descriptor, error)
 	// Manifest fetches the manifest ref by GET, which registries count as a pull. The
 	// bytes have the digest of the manifest.Descriptor, and it is ref when ref is a digest.
@@ -54,6 +54,9 @@ type Content interface {
 type Discovery interface {
 	// Tags returns all tags of repo, in the upstream's order.
 	Tags(ctx context.Context, repo string) ([]string, error)
+	// TagsPage returns the tags that the upstream gives for a query, and the query of the page after
+	// them; "" if there is none.
+	TagsPage(ctx context.Context, repo, query string) (tags []string, next string, err error)
 	// Referrers returns the descriptors of all manifests whose subject is d, unfiltered,
 	// each as the bytes the upstream gave. It tries the referrers API and then the tag
 	// schema; no referrers is an empty list, and only if the upstream said so.

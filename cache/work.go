@@ -36,7 +36,7 @@ func (c *Cache) Configured(repo Repo) error {
 
 // MayAsk reports whether the registry of a repository is configured, and may be asked.
 func (c *Cache) MayAsk(repo Repo) bool {
-	o := c.upstreams[repo.Upstream]
+	o := c.origins()[repo.Upstream]
 	return o != nil && !o.Offline
 }
 
@@ -65,9 +65,9 @@ func (c *Cache) Confirm(ctx context.Context, repo Repo, tag string) (v1.Descript
 
 // ForgetAbsence forgets that a tag was not there.
 func (c *Cache) ForgetAbsence(repo Repo, tag string) {
-	if c.known.absent != nil {
-		c.known.absent.remove(key{aRef, repo, tag})
-	}
+	k := key{aRef, repo, tag}
+	c.remember(k, nil)
+	c.known.unfetched.remove(k)
 }
 
 // ForgetTag forgets a tag, as if it had never been seen.
@@ -85,13 +85,10 @@ func (c *Cache) ForgetTags() { c.known.tags.Purge() }
 func (c *Cache) ForgetFailures(repo Repo) {
 	c.known.trouble.remove(repo)
 	c.known.tagLists.drop(repo)
-	if c.known.absent == nil {
-		return
-	}
-	for _, k := range c.known.absent.entries.Keys() {
-		if k.repo == repo {
-			c.known.absent.remove(k)
-		}
+	of := func(k key) bool { return k.repo == repo }
+	c.known.unfetched.removeAll(of)
+	if c.known.absent != nil {
+		c.known.absent.removeAll(of)
 	}
 }
 

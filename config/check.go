@@ -3,10 +3,9 @@ package config
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"forebay/internal/registries"
 	"net"
 	"net/url"
-	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -23,6 +22,7 @@ func (d *decoder) check() {
 	if c.AdminListen == "" && c.AdminTLS.Enabled() {
 		d.add(c.origins["admin_tls.cert_file"], "admin_tls", "is set although admin_listen is off: remove one of them")
 	}
+	d.checkFront()
 	d.checkWebhooks()
 	d.checkTracing()
 	d.checkAdminToken()
@@ -152,11 +152,7 @@ func (d *decoder) checkAccount(path string, a *Account) {
 		fault("docker_config", "cannot be given together with username: remove one of them")
 	}
 	if a.DockerConfig != "" {
-		name := a.DockerConfig
-		if info, err := os.Stat(name); err == nil && info.IsDir() {
-			name = filepath.Join(name, "config.json")
-		}
-		if _, err := readBounded(name); err != nil {
+		if _, err := readBounded(registries.LoginFile(a.DockerConfig)); err != nil {
 			fault("docker_config", "%s", err)
 		}
 	}
@@ -327,10 +323,7 @@ func (d *decoder) checkNames() {
 			owner[alias] = u.Name
 		}
 	}
-	names := make([]string, len(c.Upstreams))
-	for i, u := range c.Upstreams {
-		names[i] = u.Name
-	}
+	names := c.UpstreamNames()
 	for _, pair := range pairs(c.Hosts) {
 		host, name, _ := strings.Cut(pair, "=")
 		if !slices.Contains(names, name) {

@@ -31,7 +31,14 @@ type Config struct {
 	AdminPprof     bool   // serve profiles of the process on AdminListen. Default false
 	AdminTokenFile string
 	TLS            TLS // of Listen
-	AdminTLS       TLS // of AdminListen
+	// ClientCAFile and Authentication are those of Listen; see [Listener].
+	ClientCAFile   string
+	Authentication Authentication
+	Listeners      []Listener // further ones; see [Config.Doors]
+	Auth           Auth
+	Access         []AccessRule
+	Audit          string // file of the audit log, or AuditStdout; empty: there is none
+	AdminTLS       TLS    // of AdminListen
 	// HTTP2 offers HTTP/2 over TLS, and over plain text to clients that know. Default false.
 	HTTP2 bool
 	// ShutdownGrace bounds how long running transfers may finish after SIGTERM. Default 30s.
@@ -76,6 +83,7 @@ type Config struct {
 	File string
 
 	origins map[string]Origin // by key path; no entry for a default
+	foreign []Fault           // variables that begin with FOREBAY_ and mean nothing
 }
 
 // Tracing is where traces of requests go.

@@ -232,7 +232,7 @@ upstreams:
 	}
 	want.Upstreams[1].DockerConfig = folder + "/docker.json"
 	if diff := cmp.Diff(want, c, cmp.AllowUnexported(Secret{}), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }), cmp.FilterPath(func(p cmp.Path) bool {
-		return p.Last().String() == ".origins"
+		return p.Last().String() == ".origins" || p.Last().String() == ".foreign"
 	}, cmp.Ignore())); diff != "" {
 		t.Errorf("configuration (-want +got):\n%s", diff)
 	}
@@ -350,12 +350,28 @@ func TestEnvironmentSetsKeysOfUpstreams(t *testing.T) {
 	}
 }
 
-func TestVariablesOfKubernetesServiceLinksAreIgnored(t *testing.T) {
-	mustLoad(t, "",
+// Names and values as Kubernetes' service links and docker's links write them.
+func TestVariablesThatOthersSetNeverStopTheStart(t *testing.T) {
+	c := mustLoad(t, "",
 		"FOREBAY_SERVICE_HOST=10.0.0.1", "FOREBAY_SERVICE_PORT=5000", "FOREBAY_SERVICE_PORT_REGISTRY=5000",
 		"FOREBAY_PORT=tcp://10.0.0.1:5000", "FOREBAY_PORT_5000_TCP=tcp://10.0.0.1:5000", "FOREBAY_PORT_5000_TCP_PROTO=tcp",
-		"FOREBAY_PORT_5000_TCP_PORT=5000", "FOREBAY_PORT_5000_TCP_ADDR=10.0.0.1",
-		"FOREBAY_ADMIN_SERVICE_HOST=10.0.0.2", "FOREBAY_ADMIN_PORT_5001_TCP=tcp://10.0.0.2:5001")
+		"FOREBAY_PORT_5000_TCP_PORT=5000", "FOREBAY_PORT_5000_TCP_ADDR=10.0.0.1", "FOREBAY_PORT_5000_TCP_PORT_START=5000",
+		"FOREBAY_ADMIN_SERVICE_HOST=10.0.0.2", "FOREBAY_ADMIN_PORT_5001_TCP=tcp://[fd00::2]:5001", "FOREBAY_ADMIN_PORT=tcp://[fd00::2]:5001",
+		"FOREBAY_UPSTREAMS_DOCKER_IO_SERVICE_HOST=10.0.0.3",
+		"FOREBAY_NAME=/web/forebay", "FOREBAY_ENV_FOREBAY_LISTEN=:5000", "FOREBAY_1_ENV_PATH=/bin")
+	for _, w := range c.Warnings() {
+		t.Errorf("warned of %s", w)
+	}
+	// By a person, who is told what it does.
+	c = mustLoad(t, "", "FOREBAY_PORT=5000", "FOREBAY_VERSION=1.2", "FOREBAY_LISTEN_PORT=80")
+	var warned []string
+	for _, w := range c.Warnings() {
+		warned = append(warned, w.String())
+	}
+	const what = ": is not a setting, and does nothing"
+	if diff := cmp.Diff([]string{"FOREBAY_LISTEN_PORT" + what, "FOREBAY_PORT" + what, "FOREBAY_VERSION" + what}, warned); diff != "" {
+		t.Errorf("Warnings (-want +got):\n%s", diff)
+	}
 }
 
 func TestPasswordOfTheStrongerSourceCounts(t *testing.T) {
@@ -448,5 +464,38 @@ func TestPrintSaysWhereValuesComeFrom(t *testing.T) {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("Print lacks %q:\n%s", want, b.String())
 		}
+	}
+}
+
+func TestIPv6Everywhere(t *testing.T) {
+	c := mustLoad(t, `
+listen: "[fe80::1%eth0]:5000"
+admin_listen: "[::1]:5001"
+trusted_networks: ["2001:db8::/32", "::1"]
+hosts: {"::1": docker.io, "[2001:DB8:0::1]:5000": docker.io, "[2001:db8::3]:443": docker.io}
+upstreams:
+  docker.io:
+    endpoints: ["http://[2001:DB8:0::2]:5000/hub"]
+    trusted_realms: ["[2001:db8:0::4]:5000"]
+    proxy: http://[::1]:3128
+  "[2001:DB8:0::1]:5000": {aliases: ["2001:db8::9"]}
+`)
+	if diff := cmp.Diff(map[string]string{"[::1]": "docker.io", "[2001:db8::1]:5000": "docker.io", "[2001:db8::3]": "docker.io"}, c.Hosts); diff != "" {
+		t.Errorf("hosts (-want +got):\n%s", diff)
+	}
+	var got []string
+	for _, u := range c.Upstreams {
+		got = append(got, u.Name, u.Endpoints[0].URL, strings.Join(u.Aliases, " ")+strings.Join(u.TrustedRealms, " "), u.Proxy)
+	}
+	want := []string{
+		"[2001:db8::1]:5000", "https://[2001:db8::1]:5000", "[2001:db8::9]", "",
+		"docker.io", "http://[2001:db8::2]:5000/hub", "index.docker.io registry-1.docker.io registry.hub.docker.com[2001:db8::4]:5000", "http://[::1]:3128",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("upstreams (-want +got):\n%s", diff)
+	}
+	c = mustLoad(t, "", "FOREBAY_UPSTREAMS=[::1]:5000,docker.io", "FOREBAY_UPSTREAMS____1__5000_TAG_TTL=1h", "FOREBAY_HOSTS=[::1]:80=docker.io")
+	if u := c.Upstream("[::1]:5000"); u == nil || u.TagTTL != time.Hour || c.Hosts["[::1]"] != "docker.io" {
+		t.Errorf("by variables: upstream %+v, hosts %v", u, c.Hosts)
 	}
 }

@@ -188,6 +188,9 @@ func (d *decoder) value(n *yaml.Node, path string, f *field) {
 		d.config.origins[path] = d.at(n)
 		f.clear()
 		d.mapping(n, path, func(key, value *yaml.Node) {
+			if f.lists {
+				value = listed(value)
+			}
 			d.scalar(value, join(path, clip(key.Value)), f, func(text string) error {
 				return f.set(key.Value + "=" + text)
 			})
@@ -195,7 +198,7 @@ func (d *decoder) value(n *yaml.Node, path string, f *field) {
 	default:
 		d.config.origins[path] = d.at(n)
 		d.scalar(n, path, f, func(text string) error {
-			if f.file {
+			if f.file && (f.plain == "" || text != f.plain) {
 				var err error
 				if text, err = absolute(d.folder, text); err != nil {
 					return err
@@ -204,6 +207,21 @@ func (d *decoder) value(n *yaml.Node, path string, f *field) {
 			return f.set(text)
 		})
 	}
+}
+
+// listed turns a list of texts, as the value in a table, into the one text that variables have.
+func listed(n *yaml.Node) *yaml.Node {
+	if n.Kind != yaml.SequenceNode || len(n.Content) == 0 {
+		return n
+	}
+	var texts []string
+	for _, element := range n.Content {
+		if element = follow(element); element.Kind != yaml.ScalarNode {
+			return n
+		}
+		texts = append(texts, element.Value)
+	}
+	return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: strings.Join(texts, " "), Line: n.Line, Column: n.Column}
 }
 
 // records decodes a list whose elements are texts or mappings.
@@ -257,6 +275,10 @@ func (d *decoder) upstreams(n *yaml.Node) {
 		name, err := parseUpstreamName(key.Value)
 		if err != nil {
 			d.add(d.at(key), path, "%s", err)
+			return
+		}
+		if path = join("upstreams", name); d.config.Upstream(name) != nil {
+			d.add(d.at(key), path, "is already set: %q is another spelling", clip(key.Value))
 			return
 		}
 		u := defaultUpstream(name)

@@ -20,10 +20,10 @@ import (
 
 const envPrefix = "FOREBAY_"
 
-// orchestrator matches the variables that Kubernetes (service links) and docker
-// (links) set for a service whose name starts with "forebay". They are not ours.
-var orchestrator = regexp.MustCompile(
-	`^FOREBAY(_[A-Z0-9_]+)?_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)$`)
+// orchestrator matches NAME=VALUE of what Kubernetes (service links) and docker (links) set for
+// a service whose name starts with "forebay". They are not ours.
+var orchestrator = regexp.MustCompile(`^FOREBAY(_[A-Z0-9_]+)?_(SERVICE_HOST=|SERVICE_PORT(_[A-Z0-9_]+)?=|` +
+	`PORT_[0-9]+_(TCP|UDP|SCTP)(_[A-Z_]+)?=|PORT=(tcp|udp|sctp)://|NAME=/|ENV_)`)
 
 // setting is a field with its path.
 type setting struct {
@@ -42,7 +42,8 @@ func (d *decoder) chooseUpstreams(env map[string]string) {
 		d.config.origins["upstreams"] = at
 		var names []string
 		for _, name := range splitList(env[variable]) {
-			if _, err := parseUpstreamName(name); err != nil {
+			name, err := parseUpstreamName(name)
+			if err != nil {
 				d.add(at, "upstreams", "%s", err)
 				continue
 			}
@@ -68,7 +69,7 @@ func (d *decoder) environment(env map[string]string) {
 		at := Origin{source: fromEnv, Name: name}
 		switch matches := settings[name]; {
 		case len(matches) == 0:
-			if !orchestrator.MatchString(name) {
+			if !orchestrator.MatchString(name + "=" + env[name]) {
 				d.unknownVariable(at, settings)
 			}
 		case env[name] == "":
@@ -122,18 +123,18 @@ func Variable(path string) string {
 	}, path)
 }
 
+// unknownVariable refuses what is meant for us, and warns of what others may have set.
 func (d *decoder) unknownVariable(at Origin, settings map[string][]setting) {
-	if strings.HasPrefix(at.Name, envPrefix+"UPSTREAMS_") {
-		names := make([]string, len(d.config.Upstreams))
-		for i, u := range d.config.Upstreams {
-			names[i] = u.Name
-		}
-		hint := didYouMean(at.Name, slices.Sorted(maps.Keys(settings)))
+	hint := didYouMean(at.Name, slices.Sorted(maps.Keys(settings)))
+	switch {
+	case strings.HasPrefix(at.Name, envPrefix+"UPSTREAMS_"):
 		if hint == "" {
-			hint = ": name the registry in FOREBAY_UPSTREAMS or in the file; there are " + strings.Join(names, ", ")
+			hint = ": name the registry in FOREBAY_UPSTREAMS or in the file; there are " + strings.Join(d.config.UpstreamNames(), ", ")
 		}
 		d.add(at, "", "is for no key of a registry that is configured%s", hint)
-		return
+	case hint != "":
+		d.add(at, "", "is not a setting%s", hint)
+	default:
+		d.config.foreign = append(d.config.foreign, Fault{Where: at, Problem: "is not a setting, and does nothing"})
 	}
-	d.add(at, "", "is not a setting%s", didYouMean(at.Name, slices.Sorted(maps.Keys(settings))))
 }

@@ -35,11 +35,13 @@ const (
 type field struct {
 	name    string
 	kind    kind
-	what    string // what is allowed, as a noun: "a duration"
-	doc     string // for the reference: what it does, what its default means
-	secret  bool
-	file    bool // the value is a file name: one in the file is relative to the file
-	private bool // of a file: what is in it is secret
+	what    string        // what is allowed, as a noun: "a duration"
+	doc     string        // for the reference: what it does, what its default means
+	secret  func() string // of a secret: what get does not tell
+	file    bool          // the value is a file name: one in the file is relative to the file
+	plain   string        // of a file: a word that is no file name
+	private bool          // of a file: what is in it is secret
+	lists   bool          // of a table: its values may be lists
 
 	set    func(text string) error // sets a scalar; adds one element of a list or table
 	clear  func()                  // empties a list or table
@@ -71,6 +73,12 @@ func (c *Config) fields() []field {
 			"Serves profiles of the running program below /debug/pprof/ of `admin_listen`, to whom the admin API answers."),
 		{name: "tls", kind: section, fields: c.TLS.fields("listen"),
 			doc: "Certificate of `listen`. Without one it speaks plain HTTP."},
+		clientCAField(&c.ClientCAFile),
+		authenticationField(&c.Authentication),
+		listenersField(&c.Listeners),
+		{name: "auth", kind: section, fields: c.Auth.fields(), doc: "How clients prove who they are."},
+		accessField(&c.Access),
+		auditField(&c.Audit),
 		{name: "admin_tls", kind: section, fields: c.AdminTLS.fields("admin_listen"),
 			doc: "Certificate of `admin_listen`. Without one it speaks plain HTTP."},
 		boolField("http2", &c.HTTP2,
@@ -319,7 +327,7 @@ func into[T any](p *T, parse func(string) (T, error)) func(string) error {
 }
 
 func secretField(name string, p *Secret, doc string) field {
-	return field{name: name, what: "a text", doc: doc, secret: true,
+	return field{name: name, what: "a text", doc: doc, secret: p.Reveal,
 		set: func(s string) error {
 			if _, err := parsePlain(s); err != nil {
 				return err
@@ -489,9 +497,11 @@ func hostsField(p *map[string]string) field {
 			if upstream == "" {
 				return errors.New("has no upstream: name one, such as docker.io")
 			}
-			if _, err := parseHost(host); err != nil {
+			host, err := parseHost(host)
+			if err != nil {
 				return err
 			}
+			host = strings.TrimSuffix(strings.TrimSuffix(host, ":443"), ":80") // clients leave out the port of their scheme
 			if _, twice := (*p)[host]; twice {
 				return fmt.Errorf("%q is there twice", clip(host))
 			}

@@ -162,7 +162,7 @@ func (d *decoder) lookup(path string) *field {
 // separated by commas.
 func (d *decoder) text(at Origin, path string, f *field, text string) {
 	d.config.origins[path] = at
-	if f.file {
+	if f.file && (f.plain == "" || text != f.plain) {
 		name, err := absolute("", text)
 		if err != nil {
 			d.add(at, path, "%s", err)

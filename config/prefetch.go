@@ -27,25 +27,9 @@ type PrefetchSet struct {
 
 // prefetchField is the list of sets.
 func prefetchField(p *[]PrefetchSet) field {
-	return field{name: "prefetch", kind: records, what: "a list of mappings",
-		doc: "Sets of images that are fetched before anybody pulls them, within the budget of their registries and never from its reserve. `forebay prefetch --set NAME` runs one at once.",
-		set: func(s string) error {
-			return fmt.Errorf("%q is no set: use a mapping with name, images or files, and schedule", clip(s))
-		},
-		clear: func() { *p = nil },
-		get:   func() []string { return nil },
-		element: func() []field {
-			*p = append(*p, PrefetchSet{Jitter: 5 * time.Minute})
-			return (&(*p)[len(*p)-1]).fields()
-		},
-		elements: func() []element {
-			var list []element
-			for i := range *p {
-				list = append(list, element{fields: (&(*p)[i]).fields()})
-			}
-			return list
-		},
-		fields: (&PrefetchSet{}).fields()}
+	return recordsField("prefetch",
+		"Sets of images that are fetched before anybody pulls them, within the budget of their registries and never from its reserve. `forebay prefetch --set NAME` runs one at once.",
+		p, PrefetchSet{Jitter: 5 * time.Minute}, (*PrefetchSet).fields)
 }
 
 var setName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}$`)

@@ -1,11 +1,14 @@
 package config
 
 import (
-	_ "embed"
+	_ "embed" // for what comes before the keys
 	"fmt"
 	"io"
 	"strings"
 )
+
+//go:embed reference_head.md
+var referenceHead string
 
 // Reference writes a description of every key, in Markdown, with the default and the
 // environment variable of each.
@@ -35,6 +38,9 @@ func referenceSection(b *strings.Builder, path string, fields []field) {
 			fmt.Fprintf(b, "* Default: `%s`\n", texts)
 		}
 		fmt.Fprintf(b, "* Variable: `%s`%s\n", Variable(at), onlyTexts(f))
+		if Live(at) && !strings.HasPrefix(at, "upstreams.") {
+			b.WriteString("* Change: at SIGHUP\n")
+		}
 		referenceRecord(b, "", f)
 	}
 }
@@ -77,8 +83,3 @@ func (f field) example() string {
 	}
 	return ""
 }
-
-// referenceHead is what is said of all keys.
-//
-//go:embed reference.md
-var referenceHead string

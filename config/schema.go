@@ -70,7 +70,7 @@ func (f field) scalarSchema(out map[string]any) {
 	default:
 		out["type"] = []string{"string", "number", "boolean", "null"}
 	}
-	if texts := f.get(); len(texts) == 1 && texts[0] != "" && !f.secret {
+	if texts := f.get(); len(texts) == 1 && texts[0] != "" && f.secret == nil {
 		out["default"] = texts[0]
 	}
 }

@@ -13,6 +13,7 @@ import (
 
 	"forebay/config/unit"
 	"forebay/internal/registries"
+	"forebay/internal/wire"
 )
 
 // Endpoint is a base URL of a registry, or of another registry that stands in for it.
@@ -193,7 +194,7 @@ func (a *Account) fields() []field {
 		textField("username", &a.Username, "User for the registry or its token server. Without one pulls are anonymous."),
 		secretField("password", &a.Password, "Password or access token of `username`. Prefer `password_file`."),
 		secretFileField("password_file", &a.PasswordFile, "File with the password; a line break at its end is dropped."),
-		secretFileField("docker_config", &a.DockerConfig, "A docker config.json, or the folder of one, to take credentials from, credential helpers included, in place of `username`."),
+		secretFileField("docker_config", &a.DockerConfig, "A file or its folder to take credentials from, in place of `username`: docker's config.json with its credential helpers, podman's auth.json, a mounted pull secret of Kubernetes, or the Secret as YAML or JSON. Keys for a part of the registry (`quay.io/team`) serve the repositories below it. Nothing in it for this registry is warned of at start."),
 	}
 }
 
@@ -359,18 +360,8 @@ func parseMatch(s string) (string, error) {
 	if _, err := parsePlain(s); err != nil {
 		return "", err
 	}
-	for rest := s; ; {
-		_, after, found := strings.Cut(rest, "[")
-		if !found {
-			return s, nil
-		}
-		set, after, found := strings.Cut(after, "]")
-		if !found || set == "" {
-			return "", fmt.Errorf("%q has a [ without its ]", clip(s))
-		}
-		if _, err := regexp.Compile("[" + set + "]"); err != nil {
-			return "", fmt.Errorf("%q has a set that means nothing: [%s]", clip(s), clip(set))
-		}
-		rest = after
+	if _, err := wire.CompilePattern(s); err != nil {
+		return "", fmt.Errorf("%q has a [ without its ], or a set between them that means nothing", clip(s))
 	}
+	return s, nil
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"net/url"
 	"path"
 	"path/filepath"
@@ -23,7 +24,7 @@ const day = 24 * time.Hour
 
 // parseAddress checks the address of a listener: "HOST:PORT" or ":PORT".
 func parseAddress(s string) (string, error) {
-	const allowed = "use HOST:PORT or :PORT, such as :5000 or 127.0.0.1:5000"
+	const allowed = "use HOST:PORT or :PORT, such as :5000, 127.0.0.1:5000 or [::1]:5000"
 	switch {
 	case s == "":
 		return "", fmt.Errorf("is empty: %s", allowed)
@@ -36,10 +37,10 @@ func parseAddress(s string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("%q is not an address: %s", clip(s), allowed)
 	}
-	if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 || !digits(port) {
+	if !usablePort(port, 0) {
 		return "", fmt.Errorf("%q has no usable port: use a number from 0 to 65535, 0 being any free one", clip(s))
 	}
-	if host != "" && net.ParseIP(host) == nil && !hostPattern.MatchString(strings.ToLower(host)) {
+	if _, err := netip.ParseAddr(host); err != nil && host != "" && !hostPattern.MatchString(strings.ToLower(host)) {
 		return "", fmt.Errorf("%q has no usable host: %s", clip(s), allowed)
 	}
 	return s, nil
@@ -52,9 +53,10 @@ func digits(s string) bool {
 // hostPattern is a host name of RFC 1123 in lower case, or an IPv4 address.
 var hostPattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?)*$`)
 
-// parseHost checks a host name with or without a port, as in a Host header.
+// parseHost checks a host name or an address with or without a port, as in a Host header, and
+// returns it as it is compared.
 func parseHost(s string) (string, error) {
-	const allowed = "use a host name, with a port if it has one, such as registry.example.com or registry.example.com:5000"
+	const allowed = "use a host name, with a port if it has one, such as registry.example.com or registry.example.com:5000; an IPv6 address in brackets"
 	switch {
 	case s == "":
 		return "", fmt.Errorf("is empty: %s", allowed)
@@ -62,33 +64,43 @@ func parseHost(s string) (string, error) {
 		return "", fmt.Errorf("%q has a scheme: %s", urlClip(s), allowed)
 	case strings.Contains(s, "/"):
 		return "", fmt.Errorf("%q has a path: %s", clip(s), allowed)
-	case s != strings.ToLower(s):
-		return "", fmt.Errorf("%q has capitals: write %q", clip(s), strings.ToLower(clip(s)))
 	case len(s) > 253:
 		return "", fmt.Errorf("%q is too long: at most 253 characters", clip(s))
 	}
-	host, port, found := strings.Cut(s, ":")
-	if found {
-		if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 || !digits(port) {
-			return "", fmt.Errorf("%q has no usable port: use a number from 1 to 65535", clip(s))
-		}
-	}
-	if !hostPattern.MatchString(host) {
+	host, port := wire.Host(s)
+	addr, err := netip.ParseAddr(strings.Trim(host, "[]"))
+	six := err == nil && addr.Is6() && host == "["+addr.String()+"]"
+	switch {
+	case six && strings.Contains(s, "%"):
+		return "", fmt.Errorf("%q has a zone, which others do not know: write %q", clip(s), host)
+	case !six && s != strings.ToLower(s):
+		return "", fmt.Errorf("%q has capitals: write %q", clip(s), strings.ToLower(clip(s)))
+	case port == "" && strings.HasSuffix(s, ":") || port != "" && !usablePort(port, 1):
+		return "", fmt.Errorf("%q has no usable port: use a number from 1 to 65535", clip(s))
+	case !six && !hostPattern.MatchString(host):
 		return "", fmt.Errorf("%q is not a host name: %s", clip(s), allowed)
+	case port == "":
+		return host, nil
 	}
-	return s, nil
+	return host + ":" + port, nil
+}
+
+func usablePort(s string, least int) bool {
+	n, err := strconv.Atoi(s)
+	return err == nil && n >= least && n <= 65535 && digits(s)
 }
 
 // parseUpstreamName checks the public name of a registry. Like docker, it tells a
 // registry from the first part of a repository name by a dot, a port or "localhost".
 func parseUpstreamName(s string) (string, error) {
-	if _, err := parseHost(s); err != nil {
+	name, err := parseHost(s)
+	if err != nil {
 		return "", err
 	}
-	if !strings.ContainsAny(s, ".:") && s != "localhost" {
+	if !strings.ContainsAny(name, ".:") && name != "localhost" {
 		return "", fmt.Errorf("%q is not a registry's name: it needs a dot or a port, as image references do, such as docker.io or registry.example.com:5000", clip(s))
 	}
-	return s, nil
+	return name, nil
 }
 
 // endpointPath is the part of an endpoint between its host and /v2/.
@@ -108,6 +120,10 @@ func parseEndpoint(s string) (string, error) {
 	base := strings.TrimRight(u.EscapedPath(), "/")
 	if before, ok := strings.CutSuffix(base, "/v2"); ok {
 		return "", fmt.Errorf("%q ends in /v2, which is added by itself: write %q", clip(s), u.Scheme+"://"+u.Host+before)
+	}
+	if before, behind, ok := strings.Cut(base, "/v2/"); ok { // as containerd's hosts.toml has it with override_path
+		return "", fmt.Errorf("%q names repositories behind /v2/: write {url: %q, rewrite: {to: %q}, tags: true}, with credentials of its own if it needs them",
+			clip(s), u.Scheme+"://"+u.Host+before, behind+"/")
 	}
 	if !endpointPath.MatchString(base) || path.Clean("/"+base) != "/"+strings.TrimPrefix(base, "/") {
 		return "", fmt.Errorf("%q has an unusual path: %s", clip(s), allowed)
@@ -153,6 +169,12 @@ func parseURL(s, allowed string) (*url.URL, error) {
 	}
 	u.Host = strings.ToLower(u.Host)
 	name := u.Hostname()
+	if strings.Contains(name, "%") {
+		return nil, fmt.Errorf("%q has a zone: link-local addresses are never contacted", urlClip(s))
+	}
+	if host, _ := wire.Host(name); strings.HasPrefix(host, "[") {
+		u.Host = strings.Replace(u.Host, "["+name+"]", host, 1)
+	}
 	if net.ParseIP(name) == nil && !hostPattern.MatchString(name) {
 		return nil, fmt.Errorf("%q has no usable host: %s", urlClip(s), allowed)
 	}
@@ -195,32 +217,13 @@ func parsePinPattern(s string) (string, error) {
 	if len(s) > 512 || strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./:-*?[]") != "" {
 		return "", fmt.Errorf("%q is not a pattern of image names: %s", clip(s), allowed)
 	}
-	if !setsClosed(s) {
+	if _, err := wire.CompilePattern(s); err != nil || strings.Count(s, "[") != strings.Count(s, "]") {
 		return "", fmt.Errorf("%q has no set of characters between [ and ]: %s", clip(s), allowed)
 	}
 	if !strings.ContainsAny(s[strings.LastIndexByte(s, '/')+1:], ":*") {
 		return "", fmt.Errorf("%q names no tag: add one, or :* for all tags", clip(s))
 	}
 	return s, nil
-}
-
-// setsClosed reports whether every [ begins a set of characters that ends.
-func setsClosed(s string) bool {
-	for s != "" {
-		_, after, found := strings.Cut(s, "[")
-		if !found {
-			return !strings.Contains(s, "]")
-		}
-		set, rest, closed := strings.Cut(after, "]")
-		if !closed {
-			return false
-		}
-		if _, err := regexp.Compile("[" + set + "]"); err != nil || strings.Contains(set, "[") {
-			return false
-		}
-		s = rest
-	}
-	return true
 }
 
 // absolute returns file as seen from folder, or "" for "".

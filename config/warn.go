@@ -2,18 +2,18 @@ package config
 
 import (
 	"cmp"
+	"forebay/internal/registries"
 	"net/url"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 )
 
-// Warnings returns what works and gives away what is secret: passwords and tokens that go over plain
-// HTTP, credentials that serve whoever reaches the listener, and files with secrets that others
-// can read. None of them holds a secret.
+// Warnings returns what works and may not be meant: passwords and tokens that go over plain
+// HTTP, credentials that serve whoever reaches the listener, files with secrets that others
+// can read, and variables that mean nothing. None of them holds a secret.
 func (c *Config) Warnings() []Fault {
-	w := warner{config: c}
+	w := warner{config: c, collector: collector{faults: slices.Clone(c.foreign)}}
 	w.listeners()
 	for i := range c.Upstreams {
 		w.upstream(&c.Upstreams[i])
@@ -46,6 +46,9 @@ func (w *warner) listeners() {
 			w.add("webhooks.secret", "unless it signs, it comes to %s unencrypted: set admin_tls, or have a proxy on this machine that speaks TLS", c.AdminListen)
 		}
 	}
+	for _, key := range c.plainDoors() {
+		w.add(key, "passwords and tokens of clients come in unencrypted: set tls, or have a proxy on this machine that speaks TLS")
+	}
 	if OnLoopback(c.Listen) {
 		return
 	}
@@ -58,8 +61,8 @@ func (w *warner) listeners() {
 			names = append(names, u.Name)
 		}
 	}
-	if len(names) > 0 {
-		w.add("listen", "whoever reaches %s can pull what the credentials of %s may read: let only those reach it who may, or listen on a loopback address",
+	if len(names) > 0 && !c.Restricted() {
+		w.add("listen", "whoever reaches %s can pull what the credentials of %s may read: say who may by access, let only those reach it, or listen on a loopback address",
 			c.Listen, strings.Join(names, ", "))
 	}
 }
@@ -90,7 +93,7 @@ func (w *warner) files() {
 	inFile := ""
 	check := func(path string, f field) {
 		switch {
-		case f.secret && f.get()[0] != "" && c.origins[path].source == fromFile:
+		case f.secret != nil && f.get()[0] != "" && c.origins[path].source == fromFile:
 			inFile = cmp.Or(inFile, path)
 		case f.private && f.get()[0] != "":
 			w.file(path, f.get()[0])
@@ -107,11 +110,8 @@ func (w *warner) files() {
 
 // file warns if others can read a file. One that cannot be looked at is somebody else's to tell.
 func (w *warner) file(path, name string) {
+	name = registries.LoginFile(name) // the one key that may name a folder is docker_config
 	info, err := os.Stat(name)
-	if err == nil && info.IsDir() {
-		name = filepath.Join(name, "config.json") // the one key that may name a folder is docker_config
-		info, err = os.Stat(name)
-	}
 	if err != nil {
 		return
 	}
@@ -136,6 +136,7 @@ func walk(path string, fields []field, fn func(path string, f field)) {
 		case section:
 			walk(at, f.fields, fn)
 		case records:
+			fn(at, f)
 			for i, e := range f.elements() {
 				walk(nth(at, i), e.fields, fn)
 			}

@@ -25,7 +25,7 @@ func TestSecretsInTheClearAreWarnedOf(t *testing.T) {
 	account := "{username: u, password: " + secret + "}"
 	const private = "listen: 127.0.0.1:5000\n"
 	open := func(addr, names string) string {
-		return "listen: whoever reaches " + addr + " can pull what the credentials of " + names + " may read: let only those reach it who may, or listen on a loopback address"
+		return "listen: whoever reaches " + addr + " can pull what the credentials of " + names + " may read: say who may by access, let only those reach it, or listen on a loopback address"
 	}
 	plain := func(key, url string) string { return key + ": " + url + " gets the password unencrypted: use https://" }
 	for text, want := range map[string][]string{
@@ -98,6 +98,9 @@ func TestSecretFilesThatOthersCanReadAreWarnedOf(t *testing.T) {
 		"admin_token_file":                                   {"admin_token_file: '" + file + "'", file},
 		"tls.key_file":                                       {"tls: {cert_file: '" + cert + "', key_file: '" + key + "'}", key},
 		"admin_tls.key_file":                                 {"admin_tls: {cert_file: '" + cert + "', key_file: '" + key + "'}", key},
+		"auth.htpasswd_file":                                 {"auth: {htpasswd_file: '" + file + "'}", file},
+		"auth.tokens_file":                                   {"auth: {tokens_file: '" + file + "'}", file},
+		"auth.issuers.bearer_file":                           {"auth: {issuers: [{url: 'https://i.lan', audience: a, bearer_file: '" + file + "'}]}", file},
 		"webhooks.secret_file":                               {"webhooks: {secret_file: '" + file + "'}", file},
 		"tracing.headers_file":                               {"tracing: {endpoint: 'https://c.lan', headers_file: '" + filepath.Join(dir, "pair") + "'}", filepath.Join(dir, "pair")},
 		"storage.s3.access_key_id_file":                      {"storage: {s3: {bucket: b-b, access_key_id_file: '" + file + "', secret_access_key: x}}", file},
@@ -112,13 +115,13 @@ func TestSecretFilesThatOthersCanReadAreWarnedOf(t *testing.T) {
 		"upstreams.r.lan.fallback_credentials.docker_config": {"upstreams: {r.lan: {fallback_credentials: [{docker_config: '" + docker + "'}]}}", filepath.Join(docker, "config.json")},
 	}
 	write(t, filepath.Join(dir, "pair"), "a=0123456789abcdef")
-	c := mustLoad(t, "upstreams: {r.lan: {endpoints: ['https://r.lan', {url: 'https://o.lan'}], fallback_credentials: [{username: u, password: p}]}}")
+	c := mustLoad(t, "auth: {issuers: [{url: 'https://i.lan', audience: a}]}\nupstreams: {r.lan: {endpoints: ['https://r.lan', {url: 'https://o.lan'}], fallback_credentials: [{username: u, password: p}]}}")
 	u := c.Upstream("r.lan")
 	known := map[string]bool{}
 	note := func(path string, f field) {
 		path = strings.NewReplacer("[1]", "", "[2]", "").Replace(path)
 		known[path] = true
-		if _, there := texts[path]; f.file && !there && f.name != "cert_file" && f.name != "client_cert_file" && f.name != "ca_file" && f.name != "dir" && f.name != "index_dir" {
+		if _, there := texts[path]; f.file && !there && f.name != "cert_file" && f.name != "client_cert_file" && f.name != "audit" && f.name != "ca_file" && f.name != "client_ca_file" && f.name != "dir" && f.name != "index_dir" {
 			t.Errorf("%s names a file, which is neither among those that hold secrets nor among those that do not", path)
 		}
 	}

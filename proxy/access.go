@@ -60,6 +60,9 @@ func (h *Handler) writeAccessLog(x *exchange, took time.Duration, result cache.R
 		logkey.Addr(x.r.RemoteAddr),
 		logkey.UserAgent(clip(x.r.UserAgent())),
 	)
+	if x.guest.Name != "" {
+		fields = append(fields, logkey.User(clip(x.guest.Name)))
+	}
 	if err != nil {
 		fields = append(fields, logkey.Err(err))
 	}

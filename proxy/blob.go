@@ -34,6 +34,9 @@ func (h *Handler) blob(x *exchange) error {
 	header := x.w.Header()
 	h.setBlob(header, x.route.Digest)
 	digest := header["Docker-Content-Digest"][0]
+	if err := x.unlessMatch(x.route.Digest); err != nil {
+		return err
+	}
 	if wire.MatchesETag(x.r.Header["If-None-Match"], digest) {
 		return x.notModified()
 	}
@@ -110,6 +113,9 @@ func (h *Handler) statBlob(x *exchange) error {
 	}
 	header := x.w.Header()
 	h.setBlob(header, x.route.Digest)
+	if err := x.unlessMatch(x.route.Digest); err != nil {
+		return err
+	}
 	if wire.MatchesETag(x.r.Header["If-None-Match"], header["Docker-Content-Digest"][0]) {
 		return x.notModified()
 	}

@@ -195,6 +195,12 @@ func TestBlobNotModified(t *testing.T) {
 		if a := ask(t, method, url+blobPath, "If-None-Match", `W/"`+digestA+`"`); a.StatusCode != 304 || a.body != "" {
 			t.Errorf("%s = %d with %d bytes, want 304", method, a.StatusCode, len(a.body))
 		}
+		if a := ask(t, method, url+blobPath, "If-Match", `"x", W/"`+digestA+`"`); a.StatusCode != 412 {
+			t.Errorf("%s of another tag only = %d, want 412", method, a.StatusCode)
+		}
+		if a := ask(t, method, url+blobPath, "If-Match", `"x", "`+digestA+`"`); a.StatusCode != 200 {
+			t.Errorf("%s of this tag only = %d, want 200", method, a.StatusCode)
+		}
 		if a := ask(t, method, url+blobPath, "If-None-Match", `"x"`); a.StatusCode != 200 {
 			t.Errorf("%s of another tag = %d, want 200", method, a.StatusCode)
 		}

@@ -11,8 +11,7 @@ import (
 // name comes to mean our address could read what is private.
 
 // errBrowser is the answer to a web browser.
-var errBrowser = &refusal{http.StatusForbidden, "DENIED",
-	"this is a registry for container clients: a web browser is refused, lest a page that it shows pulls through it"}
+var errBrowser = &Refusal{Status: http.StatusForbidden, Code: "DENIED", Message: "this is a registry for container clients: a web browser is refused, lest a page that it shows pulls through it"}
 
 // fromBrowser reports whether a web browser sent r, which a page cannot hide: it may not set a
 // header that begins with Sec-, nor the Origin. Over plain HTTP to another machine no Sec-Fetch-… is

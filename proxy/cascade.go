@@ -16,8 +16,7 @@ import (
 // names us. What is left of a budget is for trusted networks.
 
 // errLoop is the answer to a request that came back to us.
-var errLoop = &refusal{http.StatusLoopDetected, "UNSUPPORTED",
-	"mirrors ask each other in a circle: look at the endpoints of their upstreams"}
+var errLoop = &Refusal{Status: http.StatusLoopDetected, Code: "UNSUPPORTED", Message: "mirrors ask each other in a circle: look at the endpoints of their upstreams"}
 
 // aForebay is what an answer to another mirror has for a name. Ours goes to the mirrors above only,
 // who cannot be kept from learning it: with it, anybody could have them refuse what we ask for.

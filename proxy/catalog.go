@@ -24,25 +24,27 @@ func (h *Handler) catalog(x *exchange) error {
 	if x.route.Upstream != "" {
 		prefix = x.route.Upstream + "/"
 	}
-	names := []string{}
-	more := false
-	if p.n > 0 {
-		names, more, err = h.source.Catalog(&x.deadline, prefix+p.last, p.n)
-		if err != nil {
+	list := []string{}
+	more := p.n > 0
+	for after := prefix + p.last; more && len(list) < p.n; {
+		var names []string
+		if names, more, err = h.source.Catalog(&x.deadline, after, p.n-len(list)); err != nil {
 			return err
+		}
+		more = more && len(names) > 0
+		for _, full := range names {
+			name, ok := strings.CutPrefix(full, prefix)
+			if !ok {
+				more = false // sorted: the rest belongs to other registries too
+				break
+			}
+			if after = full; x.sees(full) {
+				list = append(list, name)
+			}
 		}
 	}
 	x.result = cache.Hit
-	list := make([]string, 0, len(names))
-	for _, name := range names {
-		name, ok := strings.CutPrefix(name, prefix)
-		if !ok {
-			more = false // sorted: the rest belongs to other registries too
-			break
-		}
-		list = append(list, name)
-	}
-	if more && len(list) > 0 {
+	if more { // the page is full: no name that is hidden is ever a place in the list
 		x.linkNext(p, list[len(list)-1])
 	}
 	h.setMutable(x.w.Header(), cache.Hit)

@@ -25,6 +25,7 @@ type deadline struct {
 	at     time.Time
 	client string // address and port, for pull.Client
 	hops   string // mirrors that the request came through, for pull.Hops
+	accept string // types of manifests beyond the usual, for pull.Accept
 
 	mu     sync.Mutex
 	real   context.Context // guarded by mu; nil until somebody waits
@@ -74,8 +75,11 @@ func (d *deadline) Value(key any) any {
 		}
 		return host
 	}
-	if key == (pull.HopsKey{}) {
+	switch key {
+	case pull.HopsKey{}:
 		return d.hops
+	case pull.AcceptKey{}:
+		return d.accept
 	}
 	// The made context answers for itself, so that its children are tied to it without
 	// a goroutine each.

@@ -23,19 +23,27 @@ const (
 	retryMost        = 24 * time.Hour // no registry's window is longer
 )
 
-// refusal is a request that we answer with an error of its own.
-type refusal struct {
-	status  int
-	code    string // of the OCI error document
-	message string
+// Refusal is a request that we answer with an error of its own.
+type Refusal struct {
+	Status     int
+	Code       string // of the OCI error document; empty: that of what does not exist
+	Message    string
+	RetryAfter time.Duration // with 429
+	Challenge  string        // value of WWW-Authenticate, with 401
 }
 
-func (e *refusal) Error() string { return e.message }
+func (e *Refusal) Error() string {
+	if e.Code == "" {
+		return "hidden from this client"
+	}
+	return e.Message
+}
 
 // The refusals that always read the same.
 var (
-	errMethod = &refusal{http.StatusMethodNotAllowed, "UNSUPPORTED", "this is a read-only mirror: only GET and HEAD are supported"}
-	errRange  = &refusal{http.StatusRequestedRangeNotSatisfiable, "SIZE_INVALID", "the range lies outside of the blob"}
+	errMethod  = &Refusal{Status: http.StatusMethodNotAllowed, Code: "UNSUPPORTED", Message: "this is a read-only mirror: only GET and HEAD are supported"}
+	errChanged = &Refusal{Status: http.StatusPreconditionFailed, Code: "UNSUPPORTED", Message: "the content is not what If-Match asks for"}
+	errRange   = &Refusal{Status: http.StatusRequestedRangeNotSatisfiable, Code: "SIZE_INVALID", Message: "the range lies outside of the blob"}
 )
 
 // reply is an error as it goes out.
@@ -48,9 +56,12 @@ type reply struct {
 
 // replyTo is the table from error to answer.
 func (h *Handler) replyTo(x *exchange, err error) reply {
-	var refused *refusal
+	var refused *Refusal
 	if errors.As(err, &refused) {
-		return reply{status: refused.status, code: refused.code, message: refused.message}
+		if refused.Code == "" {
+			return unknownReply(x.route.Resource)
+		}
+		return reply{refused.Status, refused.Code, refused.Message, refused.RetryAfter}
 	}
 	var fault *wire.RouteError
 	if errors.As(err, &fault) {
@@ -260,6 +271,11 @@ func (h *Handler) writeError(x *exchange, err error) {
 	}
 	h.setBudget(x, header)
 	switch r.status {
+	case http.StatusUnauthorized:
+		var refused *Refusal
+		if errors.As(err, &refused) {
+			header.Set("Www-Authenticate", refused.Challenge)
+		}
 	case http.StatusMethodNotAllowed:
 		header.Set("Allow", "GET, HEAD")
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable:

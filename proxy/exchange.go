@@ -6,10 +6,10 @@ import (
 	"net/http"
 	"time"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"go.opentelemetry.io/otel/trace"
 
 	"forebay/cache"
-	"forebay/internal/pull"
 	"forebay/internal/wire"
 )
 
@@ -26,6 +26,8 @@ type exchange struct {
 	r          *http.Request
 	w          responseWriter
 	route      wire.Route
+	guest      Guest  // who the client is; zero without a gate
+	rule       string // that let it have what it asks for, or did not
 	client     wire.Client
 	mirrored   bool         // the client asks the registry itself when we fail
 	result     cache.Result // how it was answered
@@ -42,9 +44,6 @@ func newExchange(h *Handler, rw http.ResponseWriter, r *http.Request) *exchange 
 	x := &exchange{h: h, r: r, client: wire.ParseClient(r.UserAgent()), began: time.Now()}
 	x.w.wrap(rw, h.observe != nil)
 	x.deadline.parent, x.deadline.at, x.deadline.client = r.Context(), x.began.Add(headersWithin), r.RemoteAddr
-	if h.paces != nil {
-		x.w.ctx, x.w.pace = r.Context(), h.paces.of(pull.Client(&x.deadline))
-	}
 	x.w.Header()["Docker-Distribution-Api-Version"] = h.static.apiVersion
 	return x
 }
@@ -80,6 +79,15 @@ func (x *exchange) stays() bool { return x.mirrored && x.client.Image() }
 
 // clientLeft reports whether nobody waits for the answer any more.
 func (x *exchange) clientLeft() bool { return x.r.Context().Err() != nil }
+
+// unlessMatch returns a refusal when the client wants to go on only with other content than
+// that of the digest (RFC 9110, 13.1.1).
+func (x *exchange) unlessMatch(d v1.Hash) error {
+	if values := x.r.Header["If-Match"]; len(values) > 0 && !wire.NamesETag(values, d.String()) {
+		return errChanged
+	}
+	return nil
+}
 
 // notModified answers a client that has the content already.
 func (x *exchange) notModified() error {

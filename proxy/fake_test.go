@@ -43,6 +43,7 @@ func mustDigest(t testing.TB, s string) v1.Hash {
 type fakeCache struct {
 	manifest   cache.Manifest
 	blob       fakeBlob
+	nextPage   string
 	tags       []string
 	referrers  []json.RawMessage
 	catalog    []string
@@ -51,6 +52,7 @@ type fakeCache struct {
 	err        error // of everything, if set
 	troubled   bool
 	unservable bool
+	accept     string // types beyond the usual, of the last request for a manifest
 
 	mu    sync.Mutex
 	calls []string
@@ -73,6 +75,7 @@ func (f *fakeCache) asked() string {
 
 func (f *fakeCache) Manifest(ctx context.Context, repo cache.Repo, ref string, headOnly bool) (*cache.Manifest, error) {
 	f.saw(repo.String() + ":" + ref)
+	f.accept = pull.Accept(ctx)
 	if f.err != nil {
 		return nil, f.err
 	}
@@ -127,6 +130,11 @@ func (f *fakeCache) Servable(context.Context, cache.Repo, *cache.Manifest) bool 
 func (f *fakeCache) Tags(ctx context.Context, repo cache.Repo) (*cache.Listing, error) {
 	f.saw(repo.String())
 	return &cache.Listing{Tags: f.tags, Result: f.result}, f.err
+}
+
+func (f *fakeCache) TagsPage(ctx context.Context, repo cache.Repo, query string) (*cache.Listing, error) {
+	f.saw(repo.String() + "?" + query)
+	return &cache.Listing{Tags: f.tags, Next: f.nextPage, Result: f.result}, f.err
 }
 
 func (f *fakeCache) Referrers(ctx context.Context, repo cache.Repo, d v1.Hash) (*cache.Referrers, error) {
@@ -303,6 +311,10 @@ func (c *hungCache) StatBlob(ctx context.Context, _ cache.Repo, _ v1.Hash) (int6
 }
 
 func (c *hungCache) Tags(ctx context.Context, _ cache.Repo) (*cache.Listing, error) {
+	return nil, c.hung(ctx)
+}
+
+func (c *hungCache) TagsPage(ctx context.Context, _ cache.Repo, _ string) (*cache.Listing, error) {
 	return nil, c.hung(ctx)
 }
 

@@ -60,6 +60,10 @@ func (g *registry) OpenBlob(ctx context.Context, _ string, _ v1.Hash, off, end i
 
 func (*registry) Tags(context.Context, string) ([]string, error) { return nil, errNotHere }
 
+func (*registry) TagsPage(context.Context, string, string) ([]string, string, error) {
+	return nil, "", errNotHere
+}
+
 func (*registry) Referrers(context.Context, string, v1.Hash) ([]json.RawMessage, error) {
 	return nil, errNotHere
 }

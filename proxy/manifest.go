@@ -7,6 +7,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"forebay/cache"
+	"forebay/internal/manifest"
 	"forebay/internal/pull"
 	"forebay/internal/wire"
 )
@@ -18,6 +19,8 @@ func (h *Handler) manifest(x *exchange) error {
 	if x.stays() && h.source.Troubled(repo) {
 		return unavailable(x, "get manifest "+repo.Name, "a blob of this repository could not be had a short while ago")
 	}
+	accept := x.r.Header["Accept"]
+	x.deadline.accept = manifest.MoreTypes(accept)
 	m, err := h.source.Manifest(&x.deadline, repo, ref, x.head())
 	if err != nil {
 		return err
@@ -26,9 +29,8 @@ func (h *Handler) manifest(x *exchange) error {
 	if err := h.checkManifest(x, m); err != nil {
 		return err
 	}
-	if !wire.Accepts(x.r.Header["Accept"], string(m.Desc.MediaType)) {
-		return &refusal{http.StatusNotFound, "MANIFEST_UNKNOWN",
-			fmt.Sprintf("the manifest is of type %s, which the Accept header does not allow", m.Desc.MediaType)}
+	if !wire.Accepts(accept, string(m.Desc.MediaType)) {
+		return &Refusal{Status: http.StatusNotFound, Code: "MANIFEST_UNKNOWN", Message: fmt.Sprintf("the manifest is of type %s, which the Accept header does not allow", m.Desc.MediaType)}
 	}
 	if x.stays() && !x.head() && !h.source.Servable(&x.deadline, repo, m) {
 		return unavailable(x, "get manifest "+repo.Name, "its blobs are not all cached")
@@ -68,6 +70,9 @@ func (h *Handler) writeManifest(x *exchange, m *cache.Manifest) error {
 	}
 	if m.StaleFor > 0 || m.Result == cache.Stale {
 		header["Warning"] = h.static.stale
+	}
+	if err := x.unlessMatch(m.Desc.Digest); err != nil {
+		return err
 	}
 	if wire.MatchesETag(x.r.Header["If-None-Match"], header["Docker-Content-Digest"][0]) {
 		return x.notModified()

@@ -91,6 +91,10 @@ func TestManifestConditions(t *testing.T) {
 		{"If-None-Match", digestA, 304},
 		{"If-None-Match", "*", 304},
 		{"If-None-Match", `"sha256:other"`, 200},
+		{"If-Match", `"` + digestA + `"`, 200},
+		{"If-Match", "*", 200},
+		{"If-Match", `"sha256:other"`, 412},
+		{"If-Match", `W/"` + digestA + `"`, 412}, // RFC 9110, 13.1.1: the comparison is strong
 		{"If-Modified-Since", time.Now().UTC().Format(http.TimeFormat), 200},
 		{"Range", "bytes=0-", 200}, // a whole manifest is the way to say: no ranges
 		{"Accept", ociManifest, 200},
@@ -107,9 +111,26 @@ func TestManifestConditions(t *testing.T) {
 			if row.want == 304 && (a.body != "" || a.Header.Get("ETag") == "" || a.Header.Get("Docker-Content-Digest") != digestA) {
 				t.Errorf("304 with body %q and headers %v", a.body, a.Header)
 			}
+			if row.want == 412 && (a.Header.Get("ETag") != "" || method == "GET" && a.code() == "") {
+				t.Errorf("412 with headers %v and body %q, want an error", a.Header, a.body)
+			}
 			if row.want == 404 && method == "GET" && a.code() != "MANIFEST_UNKNOWN" {
 				t.Errorf("a type that is not accepted: %s", a.body)
 			}
+		}
+	}
+}
+
+func TestTypesThatAClientTakesBeyondTheUsual(t *testing.T) {
+	f := &fakeCache{manifest: aManifest(t)}
+	url := serve(t, newHandler(t, f, nil))
+	for accept, want := range map[string]string{
+		"*/*": "", ociManifest + ", " + ociIndex: "",
+		"application/vnd.example.manifest.v1+json;q=0.5, */*": "application/vnd.example.manifest.v1+json",
+	} {
+		ask(t, "GET", url+"/v2/library/nginx/manifests/latest", "Accept", accept)
+		if f.accept != want {
+			t.Errorf("Accept %q: the cache was told of %q, want %q", accept, f.accept, want)
 		}
 	}
 }

@@ -33,6 +33,9 @@ type Request struct {
 	FirstByte  time.Duration // until the header went out; 0 when none did
 	Took       time.Duration // until the end of the body
 	Client     string        // address without port
+	User       string        // who the client has proved to be; empty without a gate, and for nobody
+	Groups     []string      // of User
+	Rule       string        // that let it have what it asked for, or did not; empty without a gate
 	UserAgent  string        // as the client wrote it, at full length
 	Err        error         // why Result is Failed; nil otherwise
 	TraceID    string        // of the trace that the request belongs to; empty when it is not sampled
@@ -85,6 +88,7 @@ func (x *exchange) observation(took time.Duration, result cache.Result, err erro
 		o.FirstByte = x.w.first.Sub(x.began)
 	}
 	o.TraceID = x.traceID()
+	o.User, o.Groups, o.Rule = x.guest.Name, x.guest.Groups, x.rule
 	o.Client, o.UserAgent = addressOf(x.r.RemoteAddr), x.r.UserAgent()
 	return o
 }

@@ -31,7 +31,7 @@ func (x *exchange) page(most int) (page, error) {
 	n, err := strconv.ParseUint(text, 10, 63)
 	if err != nil {
 		if !errors.Is(err, strconv.ErrRange) {
-			return p, &refusal{http.StatusBadRequest, "PAGINATION_NUMBER_INVALID", "n must be a number that is not negative"}
+			return p, &Refusal{Status: http.StatusBadRequest, Code: "PAGINATION_NUMBER_INVALID", Message: "n must be a number that is not negative"}
 		}
 		n = uint64(most)
 	}
@@ -39,15 +39,18 @@ func (x *exchange) page(most int) (page, error) {
 	return p, nil
 }
 
-// linkNext points to the page after last: by a reference without a host, so that it works
+// linkNext points to the page after last.
+func (x *exchange) linkNext(p page, last string) { x.link(p, "last", last) }
+
+// link points to a further page, which a parameter names: by a reference without a host, so that it works
 // behind any name, and with the prefix and ns of this request.
-func (x *exchange) linkNext(p page, last string) {
+func (x *exchange) link(p page, key, value string) {
 	path := x.r.URL.EscapedPath()
 	query := ""
 	if p.given {
 		query = "n=" + strconv.Itoa(p.n) + "&"
 	}
-	query += "last=" + url.QueryEscape(last)
+	query += key + "=" + url.QueryEscape(value)
 	if x.route.Namespace != "" {
 		query += "&ns=" + url.QueryEscape(x.route.Namespace)
 	}

@@ -3,8 +3,8 @@
 // It turns a request into (upstream, repository, reference), asks the cache, and turns
 // what that answers into HTTP. It knows no upstream, no file and no database.
 //
-// It never answers 401 and never sends WWW-Authenticate: dockerd would hand the user's
-// Docker Hub password to whoever does.
+// Without a [Gate] it never answers 401 and never sends WWW-Authenticate: dockerd would hand the
+// user's Docker Hub password to whoever does.
 package proxy
 
 import (
@@ -106,7 +106,7 @@ func New(o Options) (*Handler, error) {
 }
 
 func handlerOf(o Options, from source) (*Handler, error) {
-	registries, err := registriesOf(o)
+	registries, err := NamesOf(o)
 	if err != nil {
 		return nil, err
 	}
@@ -143,8 +143,8 @@ func orNop(log *zap.Logger) *zap.Logger {
 	return log
 }
 
-// registriesOf returns all names of registries that a request may use.
-func registriesOf(o Options) (wire.Registries, error) {
+// NamesOf returns all names of registries that a request may use, by Upstreams, Hosts and Default of o.
+func NamesOf(o Options) (wire.Registries, error) {
 	g := wire.Registries{Default: o.Default, Names: map[string]string{}, Hosts: map[string]string{}}
 	if _, ok := o.Upstreams[wire.Hub]; ok && g.Default == "" {
 		g.Default = wire.Hub
@@ -184,7 +184,10 @@ func registriesOf(o Options) (wire.Registries, error) {
 var errAborted = errors.New("body ended short")
 
 // ServeHTTP answers one request, writes one line about it and tells who observes.
-func (h *Handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+func (h *Handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) { h.answer(rw, r, nil) }
+
+// answer is ServeHTTP for the clients of a gate; nil lets everybody in.
+func (h *Handler) answer(rw http.ResponseWriter, r *http.Request, g Gate) {
 	var span trace.Span
 	if h.tracer != nil {
 		r, span = h.traced(r)
@@ -192,7 +195,7 @@ func (h *Handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	x := newExchange(h, rw, r)
 	x.span = span
 	defer x.deadline.end()
-	err := h.serve(x)
+	err := h.serve(x, g)
 	abort := errors.Is(err, errAborted)
 	if err != nil && !x.w.wroteHeader() {
 		// This holds even when the client seems to have left: without an answer from us
@@ -207,7 +210,7 @@ func (h *Handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (h *Handler) serve(x *exchange) error {
+func (h *Handler) serve(x *exchange, g Gate) error {
 	if r := x.r; r.ContentLength != 0 {
 		x.discardBody()
 	}
@@ -217,7 +220,13 @@ func (h *Handler) serve(x *exchange) error {
 	if x.r.Method != http.MethodGet && x.r.Method != http.MethodHead {
 		return errMethod
 	}
+	if err := x.admit(g); err != nil {
+		return err
+	}
 	if err := h.route(x); err != nil {
+		return err
+	}
+	if err := x.may(); err != nil {
 		return err
 	}
 	if err := h.cascade(x); err != nil {

@@ -30,6 +30,7 @@ type content interface {
 // lists are put together from what the upstream and the cache have.
 type lists interface {
 	Tags(ctx context.Context, repo cache.Repo) (*cache.Listing, error)
+	TagsPage(ctx context.Context, repo cache.Repo, query string) (*cache.Listing, error)
 	Referrers(ctx context.Context, repo cache.Repo, d v1.Hash) (*cache.Referrers, error)
 	Catalog(ctx context.Context, after string, n int) (names []string, more bool, err error)
 	Lists(upstream string) bool

@@ -17,13 +17,15 @@ import (
 // one. It returns a redirect, a success, or an error that no other grant would change.
 func (r *Registry) authenticated(ctx context.Context, e *endpoint, a *ask, u *url.URL) (*http.Response, *auth.Grant, *failure) {
 	var g *auth.Grant
-	if known := e.challenge.Load(); known != nil {
+	if known := e.challengeOf(a.repo); known != nil {
 		var fail *failure
 		if g, fail = r.grant(ctx, e, a, known, false); fail != nil {
 			if fail.err.Kind != pull.Denied && fail.err.Kind != pull.Limited {
 				e.challenge.CompareAndSwap(known, nil) // it may have moved: the registry knows
+				e.met.Remove(a.repo)
 			}
-			if fail.err.Kind != pull.Invalid {
+			// What is denied under our name for it may be allowed under the registry's.
+			if fail.err.Kind != pull.Invalid && !(fail.err.Kind == pull.Denied && e.renames.Load() && !e.met.Contains(a.repo)) {
 				return nil, nil, fail
 			}
 		}
@@ -41,6 +43,9 @@ func (r *Registry) authenticated(ctx context.Context, e *endpoint, a *ask, u *ur
 		if !verdict.again {
 			if resp.StatusCode < 400 {
 				g.Accept()
+				if by := g.By(); by != nil {
+					e.met.Add(a.repo, by)
+				}
 			}
 			return resp, g, nil
 		}
@@ -49,6 +54,17 @@ func (r *Registry) authenticated(ctx context.Context, e *endpoint, a *ask, u *ur
 			return nil, nil, fail
 		}
 	}
+}
+
+// challengesKept bounds the repositories of an endpoint of which it is known how they are asked for.
+const challengesKept = 4096
+
+// challengeOf returns how a repository is asked for, or nil.
+func (e *endpoint) challengeOf(repo string) *auth.Challenge {
+	if c, ok := e.met.Get(repo); ok {
+		return c
+	}
+	return e.challenge.Load()
 }
 
 // verdict says what to do about an answer's view of our identity.
@@ -74,7 +90,7 @@ func (r *Registry) judge(ctx context.Context, e *endpoint, a *ask, resp *http.Re
 		if nameFault(refusal.err.Code) {
 			return verdict{}, refusal
 		}
-		return verdict{again: true, want: e.challenge.Load(), refusal: refusal}, nil
+		return verdict{again: true, want: e.challengeOf(a.repo), refusal: refusal}, nil
 	}
 	return verdict{}, nil
 }
@@ -95,6 +111,9 @@ func (r *Registry) judge401(ctx context.Context, e *endpoint, a *ask, resp *http
 	case err != nil:
 		refusal.err.Kind, refusal.err.Err = pull.Invalid, err
 		return verdict{}, refusal
+	case g.By() != nil && (code == "insufficient_scope" || renewed) && want.Elsewhere(a.repo).Differs(g.By()):
+		e.renames.Store(true)
+		return verdict{again: true, want: want.Elsewhere(a.repo), refusal: refusal}, nil
 	case g != nil && code == "insufficient_scope":
 		refusal.err.Err = errNoRight
 		return verdict{}, refusal
@@ -106,13 +125,13 @@ func (r *Registry) judge401(ctx context.Context, e *endpoint, a *ask, resp *http
 	case want == nil && g == nil:
 		// gcr.io has named its realm only at the ping.
 		if want = r.ping(ctx, e, a); want == nil {
-			refusal.err.Err = errors.New("it says neither Bearer nor Basic")
+			refusal.err.Err = errNoScheme
 			return verdict{}, refusal
 		}
 	case want == nil:
-		want = e.challenge.Load()
+		want = e.challengeOf(a.repo)
 	}
-	e.challenge.Store(want)
+	e.challenge.Store(want.General())
 	return verdict{again: true, want: want, refusal: refusal}, nil
 }
 
@@ -123,13 +142,16 @@ func (r *Registry) judge403(ctx context.Context, e *endpoint, a *ask, resp *http
 	if g.Minted() && !strings.Contains(strings.ToLower(refusal.err.Message), "expired") {
 		return verdict{}, refusal
 	}
-	return verdict{again: true, want: e.challenge.Load(), refusal: refusal}, nil
+	return verdict{again: true, want: e.challengeOf(a.repo), refusal: refusal}, nil
 }
 
 // renewed returns another grant than g, which the registry has refused.
 func (r *Registry) renewed(ctx context.Context, e *endpoint, a *ask, g *auth.Grant, v verdict) (*auth.Grant, *failure) {
 	r.tokens.Drop(g)
 	next, fail := r.grant(ctx, e, a, v.want, g != nil)
+	if other := v.want.Elsewhere(a.repo); fail == nil && other != nil && g.Minted() && next != nil && next.Same(g) {
+		next, fail = r.grant(ctx, e, a, other, false)
+	}
 	if fail != nil {
 		return nil, fail
 	}
@@ -149,7 +171,7 @@ func (r *Registry) renewed(ctx context.Context, e *endpoint, a *ask, g *auth.Gra
 // grant makes what a challenge asks for from our credentials; nil means that there are
 // none. renew says that the source of the credentials must be looked at again.
 func (r *Registry) grant(ctx context.Context, e *endpoint, a *ask, c *auth.Challenge, renew bool) (*auth.Grant, *failure) {
-	who, err := a.who.source.Identity(ctx, renew)
+	who, err := a.who.source.Identity(ctx, a.repo, renew)
 	if err != nil {
 		return nil, r.fail(a, pull.Unavailable, fmt.Errorf("credentials: %w", err))
 	}
@@ -157,7 +179,11 @@ func (r *Registry) grant(ctx context.Context, e *endpoint, a *ask, c *auth.Chall
 	if c == nil {
 		return nil, nil
 	}
-	g, err := r.tokens.Grant(ctx, &e.realms, c, who, a.repo)
+	g, err := r.tokens.Grant(ctx, e.realms, c, who, a.repo)
+	if other := c.Elsewhere(a.repo); errors.Is(err, errNoRight) && other != nil {
+		e.renames.Store(true)
+		g, err = r.tokens.Grant(ctx, e.realms, other, who, a.repo)
+	}
 	if err != nil {
 		return nil, r.grantFailure(ctx, a, err)
 	}
@@ -203,9 +229,9 @@ func (r *Registry) ping(ctx context.Context, e *endpoint, a *ask) *auth.Challeng
 	}
 	defer discard(resp)
 	c, _, err := auth.ReadChallenge(resp.Header)
-	if err != nil || resp.StatusCode != http.StatusUnauthorized {
+	if err != nil || c == nil || resp.StatusCode != http.StatusUnauthorized {
 		r.log.Debug("ping has no challenge", logkey.Host(e.base.Host), logkey.Status(resp.StatusCode))
 		return nil
 	}
-	return c
+	return c.General()
 }

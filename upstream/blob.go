@@ -5,62 +5,65 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"forebay/internal/pull"
 	"forebay/internal/wire"
+	"forebay/upstream/heads"
 )
 
-// noBlobHeadFor is how long an endpoint that refuses HEAD for blobs gets no such HEAD.
-const noBlobHeadFor = time.Hour
-
-// blobHeadRepositories bounds the repositories of which it is known that HEADs work. One that
-// was forgotten costs one request more for what it has not got.
-const blobHeadRepositories = 4096
-
 // StatBlob returns the size of a blob that repo holds, or -1 if the registry holds the blob
-// and does not say its size. A registry that refuses HEAD is asked for the first byte.
+// and does not say its size. Where a HEAD does not work, or is not to be believed, the first
+// byte is asked for.
 func (r *Registry) StatBlob(ctx context.Context, repo string, d v1.Hash) (int64, error) {
 	a, err := r.blobAsk(http.MethodHead, repo, d)
 	if err != nil {
 		return 0, err
 	}
-	first := r.endpoints[0]
-	if time.Now().UnixNano() < first.noBlobHead.Load() {
+	worth := r.heads.Worth(repo, heads.Blob)
+	if worth == heads.Useless {
 		return r.statByRange(ctx, repo, d)
 	}
 	ans, err := r.doHeld(ctx, r.questions, a)
 	if err == nil {
-		first.blobHeads.Add(repo, struct{}{})
 		ans.Body.Close() // before the next request, which needs a place in the same lane
-		if ans.ContentLength >= 0 && wire.ContentEncoding(ans.Header) == "" {
+		if tellsSize(ans, d) {
+			r.heads.Learn(repo, heads.Blob, heads.Good)
 			return ans.ContentLength, nil
 		}
-	} else if !headRefused(err) && (pull.KindOf(err) != pull.NotFound || first.blobHeads.Contains(repo)) {
-		return 0, err // a registry that answers 404 to every HEAD is known by the first that it answers otherwise
+	} else if !headRefused(err) || worth == heads.Good && pull.KindOf(err) == pull.NotFound {
+		return 0, err
 	}
 	size, err := r.statByRange(ctx, repo, d)
 	if err == nil {
-		first.noBlobHead.Store(time.Now().Add(noBlobHeadFor).UnixNano())
+		r.heads.Learn(repo, heads.Blob, heads.Useless)
 	}
 	return size, err
 }
 
-// headRefused reports whether err, of a HEAD for a blob, may be about the HEAD and not
-// about the blob: public.ecr.aws answers 401 to a good token, and Cloudflare R2 403
-// because the URL was signed for GET.
+// tellsSize reports whether the answer to a HEAD gives the size of the blob d.
+func tellsSize(ans *answer, d v1.Hash) bool {
+	named, err := wire.ParseDigest(ans.Header.Get(digestHeader))
+	if err == nil && named.Algorithm == d.Algorithm && named != d {
+		return false
+	}
+	return wire.ContentEncoding(ans.Header) == "" && (ans.ContentLength > 0 || ans.ContentLength == 0 && digestOf(d.Algorithm, nil) == d)
+}
+
+// headRefused reports whether err, of a HEAD, may be about the HEAD and not about what was asked
+// for: public.ecr.aws answers 401 to a good token, Cloudflare R2 403 because the URL was
+// signed for GET, Nexus 404, and proxies 405 or 500.
 func headRefused(err error) bool {
 	var e *pull.Error
-	if !errors.As(err, &e) {
+	if !errors.As(err, &e) || e.Status == 0 || e.Kind == pull.Limited {
 		return false
 	}
 	if errors.Is(err, errTarget) {
-		return e.Kind != pull.Limited && e.Status < 500
+		return e.Status < 500
 	}
-	return e.Kind == pull.Unsupported || e.Status == http.StatusBadRequest || e.Kind == pull.Invalid && e.Status != 0 && e.Err == nil ||
-		(e.Kind == pull.Denied && (e.Status == http.StatusUnauthorized || e.Status == http.StatusForbidden) && e.Err == nil)
+	// With a cause it is about who we are, or it comes from the token server.
+	return (e.Err == nil || errors.Is(e.Err, errNoScheme)) && (!pull.Failing(err) || e.Kind == pull.Invalid || e.Status == http.StatusInternalServerError)
 }
 
 // statByRange asks for the first byte of a blob and looks at the size of the whole.

@@ -20,6 +20,9 @@ type failure struct {
 	err      *pull.Error
 	remedies remedy
 	limit    limitKind // what a 429 limits
+	// untold: the registry tells of no limit but by that 429, which may say what it allows in a minute.
+	untold  bool
+	allowed int
 	// standIn says that a stand-in has failed, which says nothing about the registry.
 	standIn bool
 	// atWork says that the endpoint does its work, whatever the error: it told what it, or
@@ -54,6 +57,8 @@ func (f *failure) sick() bool {
 var (
 	// errNoRight: the token is good but does not cover this. Nothing else is worth trying.
 	errNoRight = errors.New("the identity has no right to it")
+	// errNoScheme: a 401 does not say how to authenticate.
+	errNoScheme = errors.New("it says neither Bearer nor Basic")
 	// errTarget: the answer came from a redirect target, not from the registry itself.
 	errTarget = errors.New("a redirect target refused")
 	// errTooSlow ends a request that has had no answer in Timeouts.Answer.
@@ -121,7 +126,11 @@ func (r *Registry) statusFailure(ctx context.Context, a *ask, resp *http.Respons
 	f.err.RetryAfter = wire.ParseRetryAfter(resp.Header, doc.Message, r.opts.Now())
 	f.remedies = remediesFor(resp.StatusCode)
 	if resp.StatusCode == http.StatusTooManyRequests {
-		f.limit = kindOfLimit(a, resp.Header, doc)
+		f.limit, f.untold = kindOfLimit(a, resp.Header, doc)
+		f.allowed = wire.ParseAllowed(doc.Message)
+		if f.untold && f.err.RetryAfter > 0 && f.err.RetryAfter <= politeWait {
+			f.remedies |= tryAgain // GHCR means less than a millisecond
+		}
 		if f.err.RetryAfter == 0 {
 			f.err.RetryAfter = wire.ParseRateLimitReset(resp.Header, r.opts.Now())
 		}
@@ -139,6 +148,9 @@ func (r *Registry) statusFailure(ctx context.Context, a *ask, resp *http.Respons
 // carried are taken out, since a hostile server may echo them.
 func (r *Registry) readError(resp *http.Response, g *auth.Grant) (wire.ErrorDoc, error) {
 	defer resp.Body.Close()
+	if resp.StatusCode < 300 {
+		return wire.ErrorDoc{}, nil // content, though not what was asked for
+	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, errorBodyMax))
 	body, decodeErr := wire.Decode(wire.ContentEncoding(resp.Header), body, errorBodyMax)
 	if decodeErr != nil {

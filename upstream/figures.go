@@ -92,7 +92,7 @@ type Figures struct {
 
 // Figures returns what was counted. It is cheap.
 func (r *Registry) Figures() Figures {
-	c := &r.counts
+	c := r.counts
 	f := Figures{
 		Pulls: c.pulls.Load(), Bytes: c.bytes.Load(), Failovers: c.failovers.Load(), Probes: c.probes.Load(),
 		Limited: c.limited(true), Transfers: r.blobs.Used(), Questions: r.questions.Used(),
@@ -115,12 +115,12 @@ type counts struct {
 	limits            [gateClosed + 1]atomic.Int64
 }
 
-// measure makes room for latencies.
-func (c *counts) measure() {
-	bounds := tally.Latencies()
+func newCounts() *counts {
+	c, bounds := &counts{}, tally.Latencies()
 	for k := range c.latencies {
 		c.latencies[k] = tally.NewHistogram(bounds)
 	}
+	return c
 }
 
 // request notes one request that began at start. resp is nil when there was no answer.
@@ -137,7 +137,7 @@ func (c *counts) request(k RequestKind, resp *http.Response, start time.Time) {
 // only what was.
 func (c *counts) limited(zeros bool) map[string]int64 {
 	all := map[string]int64{}
-	for _, k := range []limitKind{pullLimit, allLimit, slowLimit, storeLimit, tokenLimit} {
+	for _, k := range []limitKind{pullLimit, allLimit, slowLimit, storeLimit, tokenLimit, repoLimit} {
 		if n := c.limits[k].Load(); n > 0 || zeros {
 			all[k.String()] = n
 		}

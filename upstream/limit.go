@@ -25,6 +25,7 @@ const (
 	slowLimit            // requests a second: everything, for a moment
 	storeLimit           // the blob store: the registry itself may go on
 	tokenLimit           // the token server: whoever has a token may go on
+	repoLimit            // one repository: others may go on
 	gateClosed           // we know that it would be refused, and did not ask
 )
 
@@ -41,6 +42,8 @@ func (k limitKind) String() string {
 		return "blobs"
 	case tokenLimit:
 		return "tokens"
+	case repoLimit:
+		return "repository"
 	case gateClosed:
 		return "held"
 	}
@@ -49,38 +52,51 @@ func (k limitKind) String() string {
 
 // kindOfLimit reads a 429 of the registry itself. Docker Hub's pull limit is a document,
 // and nothing remains; its abuse limit is plain text without either. A HEAD has no
-// body: then the content type must do.
-func kindOfLimit(a *ask, h http.Header, doc wire.ErrorDoc) limitKind {
+// body: then the content type must do. untold says that no header tells of a limit.
+func kindOfLimit(a *ask, h http.Header, doc wire.ErrorDoc) (kind limitKind, untold bool) {
 	rate, ok := wire.ParseRateLimit(h)
 	structured := doc.Document || (a.method == http.MethodHead && strings.HasSuffix(wire.MediaType(h.Get("Content-Type")), "json"))
 	switch {
 	case a.manifest && ok && rate.Remaining == 0:
-		return pullLimit
+		return pullLimit, false
+	case wire.NamesRepository(doc.Message, a.repo):
+		return repoLimit, false
 	case !structured:
-		return allLimit
+		return allLimit, !ok
 	case a.manifest:
-		return pullLimit
+		return pullLimit, !ok
 	}
-	return slowLimit
+	return slowLimit, !ok
 }
 
 // passes are what one request needs to be sent: a pass of each gate on its way. Whoever got
 // them must report how the request went, by [Registry.report] or to each pass.
 type passes struct {
-	all, store, own governor.Pass
+	all, repo, store, own governor.Pass
 }
 
 // enter gets the passes that hold for all accounts.
-func (s *site) enter(ctx context.Context, a *ask) (passes, error) {
-	var p passes
-	var err error
-	if p.all, err = s.all.Enter(ctx); err != nil || !a.forBlob() {
+func (s *site) enter(ctx context.Context, a *ask) (p passes, err error) {
+	if p.all, err = s.all.Enter(ctx); err != nil {
 		return p, err
 	}
-	if p.store, err = s.store.Enter(ctx); err != nil {
-		p.all.Unclear()
+	if p.repo, err = s.repos.Known(a.repo).Enter(ctx); err == nil && a.forBlob() {
+		p.store, err = s.store.Enter(ctx)
+	}
+	if err == nil {
+		err = s.pace.Enter(ctx)
+	}
+	if err != nil {
+		p.unclear()
 	}
 	return p, err
+}
+
+func (p *passes) unclear() {
+	p.all.Unclear()
+	p.repo.Unclear()
+	p.store.Unclear()
+	p.own.Unclear()
 }
 
 // report tells the gates how a request went, and closes those that its 429 is about.
@@ -88,21 +104,28 @@ func (r *Registry) report(e *endpoint, a *ask, p passes, fail *failure) {
 	switch {
 	case fail == nil:
 		p.all.Through()
+		p.repo.Through()
 		p.store.Through()
 		p.own.Through()
 		return
 	case fail.limit == gateClosed, fail.limit == tokenLimit, fail.err.Status == 0 && fail.limit == notLimited:
-		p.all.Unclear() // the registry said nothing
-		p.store.Unclear()
-		p.own.Unclear()
+		p.unclear() // the registry said nothing
 		return
 	}
 	wait := fail.err.RetryAfter
 	if wait > 0 {
 		wait = max(wait, time.Second)
 	}
+	if fail.untold {
+		r.log.Info("limit learned", logkey.Host(e.base.Host), logkey.PerMinute(e.site.pace.Refused(fail.allowed)))
+	}
 	var news bool
 	switch fail.limit {
+	case repoLimit:
+		p.all.Through()
+		p.own.Unclear()
+		p.store.Unclear()
+		news = e.site.repos.Refused(a.repo, p.repo, wait, "it refuses so many requests for "+a.repo)
 	case pullLimit:
 		p.all.Through()
 		p.store.Unclear()
@@ -124,6 +147,7 @@ func (r *Registry) report(e *endpoint, a *ask, p passes, fail *failure) {
 		news = p.store.Refused(wait, "its blob store refuses so many requests")
 	default: // an answer, if not the one that was hoped for
 		p.all.Through()
+		p.repo.Through()
 		p.own.Through()
 		if errors.Is(fail.err, errTarget) {
 			p.store.Unclear()
@@ -185,8 +209,8 @@ func (r *Registry) tellWhen(f *failure, g *governor.Gate) {
 	if closed == nil {
 		return
 	}
-	if f.err.RetryAfter <= 0 {
-		f.err.RetryAfter = max(closed.Until.Sub(r.opts.Now()), time.Second)
+	if wait := closed.Until.Sub(r.opts.Now()); f.err.RetryAfter <= 0 || f.helps(tryAgain) {
+		f.err.RetryAfter = max(wait, time.Second)
 	}
 	if f.err.Message == "" {
 		f.err.Message = closed.Why

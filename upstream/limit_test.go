@@ -17,7 +17,7 @@ func gets(hub *hubtest.Hub, status int) int {
 	return hub.Count(hubtest.Query{Role: hubtest.RoleRegistry, Method: http.MethodGet, Route: hubtest.RouteManifest, Status: status})
 }
 
-func heads(hub *hubtest.Hub) int {
+func headsSeen(hub *hubtest.Hub) int {
 	return hub.Count(hubtest.Query{Role: hubtest.RoleRegistry, Method: http.MethodHead, Route: hubtest.RouteManifest})
 }
 
@@ -43,7 +43,7 @@ func TestM04PullLimitPausesPullsOnly(t *testing.T) {
 		if e.Status != 429 || e.Code != "TOOMANYREQUESTS" || e.RetryAfter < pullPause || !strings.Contains(e.Message, "next try at") {
 			t.Errorf("error is %+v, want one that says when to come back", e)
 		}
-		start, headsBefore := time.Now(), heads(w.hub)
+		start, headsBefore := time.Now(), headsSeen(w.hub)
 		for time.Since(start) < 50*time.Minute {
 			var wg sync.WaitGroup
 			for range 20 {
@@ -61,7 +61,7 @@ func TestM04PullLimitPausesPullsOnly(t *testing.T) {
 		if n := gets(w.hub, 429); n != 1 {
 			t.Errorf("hub refused %d GETs, want 1", n)
 		}
-		if n := heads(w.hub) - headsBefore; n < 40 || n > 60 {
+		if n := headsSeen(w.hub) - headsBefore; n < 40 || n > 60 {
 			t.Errorf("hub saw %d probes in 50 minutes, want about one a minute", n)
 		}
 		if _, err := r.Resolve(t.Context(), repoAlpine, "latest"); err != nil {
@@ -94,8 +94,8 @@ func TestPullLimitIsKeptAsLongAsItSays(t *testing.T) {
 				wantKind(t, "Manifest", err, pull.Limited)
 				time.Sleep(time.Minute)
 			}
-			if n := gets(w.hub, 429); n != 1 || heads(w.hub) != 0 {
-				t.Errorf("style %q: hub refused %d GETs and saw %d probes, want 1 and 0", style, n, heads(w.hub))
+			if n := gets(w.hub, 429); n != 1 || headsSeen(w.hub) != 0 {
+				t.Errorf("style %q: hub refused %d GETs and saw %d probes, want 1 and 0", style, n, headsSeen(w.hub))
 			}
 			time.Sleep(2 * time.Minute)
 			drain(t, r, 1)
@@ -428,4 +428,82 @@ func TestHeldRequestEndsWithItsContextAndItsRegistry(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestLimitOfOneRepository: a 429 that names a repository holds up no other.
+func TestLimitOfOneRepository(t *testing.T) {
+	for name, refusal := range map[string]hubtest.Fault{
+		"document": hubtest.StatusWith(429, "application/json", `{"errors":[{"code":"TOOMANYREQUESTS","message":"pull rate of repository acme/one exceeded"}]}`, nil),
+		"text":     hubtest.StatusWith(429, "text/plain", `Too many requests to "acme/one".`, nil),
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, hubtest.Options{})
+			one, two := w.push("acme/one", "latest"), w.push("acme/two", "latest")
+			r := w.registry(nil)
+			limited := w.hub.AddRule(hubtest.Rule{Role: hubtest.RoleRegistry, Repo: "acme/one", When: bearer, Do: refusal})
+			for range 3 {
+				_, _, err := r.Manifest(t.Context(), one.Repo, one.Tag)
+				wantKind(t, name+": Manifest of the limited repository", err, pull.Limited)
+				wantPull(t, r, two)
+				wantFirstBlob(t, w.hub, r, two, 0)
+			}
+			if limited.Fired() != 1 {
+				t.Errorf("%s: the limited repository was asked for %d times, want once", name, limited.Fired())
+			}
+			if n := r.Figures().Limited["repository"]; n != 1 {
+				t.Errorf("%s: %d limits of a repository are counted, want 1", name, n)
+			}
+			limited.Remove()
+			time.Sleep(10 * time.Second)
+			wantPull(t, r, one)
+		})
+	}
+}
+
+// TestRateIsLearnedFromRefusals: GHCR tells of no limit but when it refuses, and then what it allows.
+func TestRateIsLearnedFromRefusals(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, hubtest.Options{Profile: hubtest.GHCR, RateHeaders: hubtest.RateNone})
+		img := w.push("acme/app", "latest")
+		r := w.registry(nil)
+		// The registry allows 200 requests in a minute.
+		var seen []time.Time
+		over := func(*hubtest.State) bool {
+			now := time.Now()
+			for len(seen) > 0 && now.Sub(seen[0]) >= time.Minute {
+				seen = seen[1:]
+			}
+			seen = append(seen, now)
+			return len(seen) > 200
+		}
+		refused := w.hub.AddRule(hubtest.Rule{
+			Role: hubtest.RoleRegistry, Route: hubtest.RouteManifest, When: over,
+			Do: hubtest.StatusWith(429, "application/json", `{"errors":[{"code":"TOOMANYREQUESTS","message":"toomanyrequests: retry-after: 1.1ms, allowed: 200/minute"}]}`, nil),
+		})
+		got := 0
+		for start := time.Now(); time.Since(start) < 10*time.Minute; time.Sleep(100 * time.Millisecond) {
+			if _, err := r.Resolve(t.Context(), img.Repo, img.Tag); err == nil {
+				got++
+			}
+		}
+		if refused.Fired() > 10 || got < 1200 {
+			t.Errorf("in ten minutes %d requests were refused and %d answered, want few and more than 1200", refused.Fired(), got)
+		}
+	})
+}
+
+// TestShortWaitIsSatOut: a registry that wants to be left alone for a moment is asked again.
+func TestShortWaitIsSatOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, hubtest.Options{})
+		img := w.push("acme/app", "latest")
+		r := w.registry(nil)
+		for _, after := range []string{"1", "2"} {
+			rule := w.hub.AddRule(hubtest.Rule{Role: hubtest.RoleRegistry, Route: hubtest.RouteManifest, When: bearer, Count: 1, Do: hubtest.StatusRetryAfter(429, after)})
+			wantPull(t, r, img)
+			if rule.Fired() != 1 {
+				t.Errorf("nothing was refused")
+			}
+		}
+	})
 }

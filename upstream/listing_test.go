@@ -23,14 +23,28 @@ func TestTagsOfAllPages(t *testing.T) {
 		hub.MoveTag(repoAlpine, tag, img.Digest)
 		want = append(want, tag)
 	}
-	for _, paging := range []hubtest.TagsPaging{hubtest.PagingIgnore, hubtest.PagingLink, hubtest.PagingAbsolute} {
+	for _, paging := range []hubtest.TagsPaging{
+		hubtest.PagingIgnore, hubtest.PagingLink, hubtest.PagingAbsolute, hubtest.PagingForeign,
+		hubtest.PagingInner, hubtest.PagingBare, hubtest.PagingRelative, hubtest.PagingNoRel,
+	} {
 		hub.Set(func(o *hubtest.Options) { o.TagsPaging = paging })
 		got, err := r.Tags(t.Context(), repoAlpine)
 		if err != nil || !slices.Equal(got, want) {
 			t.Errorf("paging %q: Tags = %d tags, %v; want %d", paging, len(got), err, len(want))
 		}
+		var pages []string
+		for query := "n=700"; query != ""; {
+			var page []string
+			if page, query, err = r.TagsPage(t.Context(), repoAlpine, query); err != nil {
+				t.Fatalf("paging %q: TagsPage: %v", paging, err)
+			}
+			pages = append(pages, page...)
+		}
+		if !slices.Equal(pages, want) {
+			t.Errorf("paging %q: the pages have %d tags, want %d", paging, len(pages), len(want))
+		}
 	}
-	for _, paging := range []hubtest.TagsPaging{hubtest.PagingForeign, hubtest.PagingLoop} {
+	for _, paging := range []hubtest.TagsPaging{hubtest.PagingNothing, hubtest.PagingLoop, hubtest.PagingBroken} {
 		hub.Set(func(o *hubtest.Options) { o.TagsPaging = paging })
 		_, err := r.Tags(t.Context(), repoAlpine)
 		wantKind(t, fmt.Sprintf("Tags with paging %q", paging), err, pull.Invalid)
@@ -161,7 +175,8 @@ func TestReferrersAreNeverEmptyByGuess(t *testing.T) {
 		{hubtest.Status(http.StatusForbidden), hubtest.RouteReferrers, pull.Denied},
 		{hubtest.Status(http.StatusTooManyRequests), hubtest.RouteReferrers, pull.Limited},
 		{hubtest.Status(http.StatusBadGateway), hubtest.RouteReferrers, pull.Unavailable},
-		{hubtest.Status(http.StatusBadRequest), hubtest.RouteReferrers, pull.Invalid},
+		{hubtest.Status(http.StatusUnauthorized), hubtest.RouteReferrers, pull.Denied},
+		{hubtest.Status(http.StatusInternalServerError), hubtest.RouteReferrers, pull.Unavailable},
 		{hubtest.NoReply(hubtest.RST), hubtest.RouteReferrers, pull.Unavailable},
 		{hubtest.WrongBytes([]byte("<html>")), hubtest.RouteReferrers, pull.Invalid},
 		{hubtest.WrongBytes([]byte(`{"manifests":[{"digest":"sha256:../.."}]}`)), hubtest.RouteReferrers, pull.Invalid},
@@ -180,6 +195,63 @@ func TestReferrersAreNeverEmptyByGuess(t *testing.T) {
 		_, err := r.Referrers(t.Context(), repoAlpine, digest(t, img.Digest))
 		wantKind(t, fmt.Sprintf("Referrers with %s at %s", test.fault.Name, test.route), err, test.want)
 		hub.AssertAllFired(t)
+	}
+}
+
+// Registries that do not know the API say so in many ways. Those that may as well mean that we
+// have no right, or a failure, say nothing about a list that is not there.
+func TestReferrersWhoeverDoesNotKnowTheAPI(t *testing.T) {
+	subject, referrer := digestOf("", []byte("subject")), digestOf("", []byte("referrer"))
+	tag := "/v2/a/b/manifests/" + strings.Replace(subject.String(), ":", "-", 1)
+	index := fmt.Appendf(nil, `{"schemaVersion":2,"manifests":[{"digest":%q}]}`, referrer)
+	for _, row := range []struct {
+		status int
+		kind   string // content type
+		none   bool   // without a list, there is none; else that is an error
+	}{
+		{400, "application/json", true}, {404, "text/html", true}, {405, "", true}, {406, "", true}, {410, "", true},
+		{415, "", true}, {422, "", true}, {501, "", true}, {200, "text/html", true}, {200, "application/json", true}, {204, "", true},
+		{401, "", false}, {403, "text/plain", false}, {500, "text/html", false},
+	} {
+		tagged := true
+		r := serve(t, func(w http.ResponseWriter, req *http.Request) {
+			w.Header().Set("Content-Type", row.kind)
+			switch {
+			case strings.Contains(req.URL.Path, "/referrers/"):
+				w.WriteHeader(row.status)
+				if row.kind != "" {
+					fmt.Fprint(w, `{"what":"is that?"}`)
+				}
+			case req.URL.Path == tag && tagged:
+				w.Header().Set("Content-Type", hubtest.OCIIndex)
+				_, _ = w.Write(index)
+			default:
+				w.WriteHeader(http.StatusNotFound)
+			}
+		})
+		got, err := r.Referrers(t.Context(), "a/b", subject)
+		if err != nil || !slices.Equal(digestsOf(t, got), []string{referrer.String()}) {
+			t.Errorf("%d %s: Referrers = %s, %v; want what the tag lists", row.status, row.kind, got, err)
+		}
+		tagged = false
+		got, err = r.Referrers(t.Context(), "a/b", subject)
+		if (err == nil) != row.none && (err != nil || len(got) != 0) {
+			t.Errorf("%d %s: Referrers = %s, %v without a tag; want none: %t", row.status, row.kind, got, err, row.none)
+		}
+	}
+}
+
+// What is an index is read as one, however the registry calls it.
+func TestReferrersByAnotherContentType(t *testing.T) {
+	d := digestOf("", nil)
+	for _, kind := range []string{"application/json", "application/json; charset=utf-8", hubtest.DockerList, hubtest.OCIManifest} {
+		r := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", kind)
+			fmt.Fprintf(w, `{"schemaVersion":2,"mediaType":%q,"manifests":[{"digest":%q}]}`, hubtest.OCIIndex, d)
+		})
+		if got, err := r.Referrers(t.Context(), "a/b", d); err != nil || len(got) != 1 {
+			t.Errorf("%s: Referrers = %s, %v; want one", kind, got, err)
+		}
 	}
 }
 

@@ -16,46 +16,94 @@ import (
 	"forebay/internal/pull"
 	"forebay/internal/sums"
 	"forebay/internal/wire"
+	"forebay/upstream/heads"
 )
 
 // acceptManifests is sent for every manifest, whatever the client can take: Docker Hub
-// and others convert or hide what a request does not list.
-var acceptManifests = strings.Join([]string{
-	string(types.OCIImageIndex), string(types.DockerManifestList),
-	string(types.OCIManifestSchema1), string(types.DockerManifestSchema2),
-}, ", ")
+// and others convert or hide what a request does not list. "*/*" comes last, as containerd has
+// it, for registries that hide what they do not know.
+var acceptManifests = strings.Join(manifest.Types(), ", ")
+
+// acceptable returns what is sent for the clients of ctx.
+func acceptable(ctx context.Context) string {
+	if more := pull.Accept(ctx); more != "" {
+		return acceptManifests + ", " + more + ", */*"
+	}
+	return acceptManifests + ", */*"
+}
 
 // digestHeader names the digest of a manifest.
 const digestHeader = "Docker-Content-Digest"
 
-// Resolve asks what ref points to, by HEAD. The kind is pull.Unsupported when the
-// registry refuses HEAD, or does not give type, digest and size of a manifest by it:
-// then only [Registry.Manifest] can tell. With [pull.HeadRefused] it may also mean that
-// we may not read it.
+// Resolve asks what ref points to, by HEAD. The kind is pull.Unsupported when a HEAD does not
+// give type, digest and size of a manifest: then only [Registry.Manifest] can tell. So it is
+// with [pull.HeadOnly], with which the registry refuses a HEAD, or says that there is nothing.
 func (r *Registry) Resolve(ctx context.Context, repo, ref string) (v1.Descriptor, error) {
 	a, want, err := r.manifestAsk(http.MethodHead, repo, ref)
 	if err != nil {
 		return v1.Descriptor{}, err
 	}
+	a.accept = acceptable(ctx)
+	worth := r.heads.Worth(repo, a.what())
+	if worth == heads.Useless {
+		return r.unchanged(ctx, a, ref)
+	}
 	ans, err := r.doHeld(ctx, r.questions, a)
 	if err != nil {
 		var e *pull.Error
-		if errors.As(err, &e) && e.Kind == pull.Denied && e.Status == http.StatusUnauthorized && e.Err == nil {
-			e.Kind, e.Detail = pull.Unsupported, pull.HeadRefused
+		if errors.As(err, &e) && headRefused(err) && (worth != heads.Good || e.Kind != pull.NotFound) {
+			e.Detail = pull.HeadOnly
+			r.heads.Silent(repo, ref, true)
 		}
 		return v1.Descriptor{}, err
 	}
 	defer ans.Body.Close()
 	desc, err := headDescriptor(ans, want)
 	if err != nil {
+		etag := ans.Header.Get("Etag")
+		if was, desc := r.heads.Known(repo, ref); etag != "" && was == etag {
+			return desc, nil
+		}
+		r.heads.Silent(repo, ref, etag == "")
 		f := r.fail(a, pull.Unsupported, err)
 		f.err.Status = ans.StatusCode
 		return v1.Descriptor{}, f.err
 	}
-	if want == (v1.Hash{}) && unconfirmed(ans.Header) {
-		pull.MarkStale(&desc)
+	r.heads.Learn(repo, a.what(), heads.Good)
+	if !a.byDigest {
+		if desc = r.heads.Named(repo, ref, desc); unconfirmed(ans.Header) {
+			pull.MarkStale(&desc)
+		}
 	}
 	return desc, nil
+}
+
+// what returns what a, for a manifest, names.
+func (a *ask) what() heads.What {
+	if a.byDigest {
+		return heads.Digest
+	}
+	return heads.Tag
+}
+
+// errHeads: the HEADs of a repository have told nothing that a GET did not contradict.
+var errHeads = errors.New("HEADs do not work in this repository")
+
+// unchanged is Resolve where HEADs do not work: by a GET that brings nothing if ref is still
+// what an earlier one brought (RFC 9110, 13.1.2).
+func (r *Registry) unchanged(ctx context.Context, a *ask, ref string) (v1.Descriptor, error) {
+	if etag, desc := r.heads.Known(a.repo, ref); etag != "" {
+		a.method, a.unless = http.MethodGet, etag
+		ans, err := r.doHeld(ctx, r.questions, a)
+		if err != nil {
+			return v1.Descriptor{}, err
+		}
+		ans.Body.Close()
+		if ans.StatusCode == http.StatusNotModified {
+			return desc, nil
+		}
+	}
+	return v1.Descriptor{}, r.fail(a, pull.Unsupported, errHeads).err
 }
 
 // headDescriptor reads a manifest's descriptor from headers. want is the digest that was
@@ -99,29 +147,43 @@ func (r *Registry) manifestOnce(ctx context.Context, repo, ref string) (v1.Descr
 	if err != nil {
 		return v1.Descriptor{}, nil, err
 	}
+	a.accept = acceptable(ctx)
 	for try := 1; ; try++ {
 		p, err := r.fetch(ctx, a, manifest.MaxBytes)
 		if err != nil {
+			if want != (v1.Hash{}) && pull.KindOf(err) == pull.NotFound {
+				r.heads.Missing(repo, want)
+			}
 			return v1.Descriptor{}, nil, err
 		}
 		desc, body, err := verified(p, want)
 		if err == nil {
+			r.heads.Got(repo, ref, a.what(), desc, p.header.Get("Etag"), false)
 			if want == (v1.Hash{}) && unconfirmed(p.header) {
 				pull.MarkStale(&desc)
 			}
 			return desc, body, nil
 		}
 		if !errors.Is(err, pull.ErrDigest) {
-			return v1.Descriptor{}, nil, r.broken(a, "%w", err).err
-		}
-		if try == 2 {
-			if want == (v1.Hash{}) && r.holds(ctx, repo, desc.Digest) {
-				r.log.Warn("registry names a wrong digest", logkey.Repository(repo), logkey.Reference(ref), logkey.Digest(desc.Digest))
-				return desc, body, nil
+			f := r.broken(a, "%w", err)
+			if f.err.Message = err.Error(); want != (v1.Hash{}) || p.header.Get(digestHeader) != "" {
+				f.err.Detail = pull.Refused // its digest is right: no page of a proxy on the way
 			}
-			return v1.Descriptor{}, nil, r.broken(a, "%w", err).err
+			return v1.Descriptor{}, nil, f.err
 		}
-		a.avoid = p.endpoint
+		named, _ := wire.ParseDigest(p.header.Get(digestHeader))
+		switch {
+		case try == 1 && !r.heads.IsMissing(repo, named):
+			a.avoid = p.endpoint
+			continue
+		case want != (v1.Hash{}):
+			r.heads.Missing(repo, want)
+		case r.holds(ctx, repo, desc.Digest):
+			r.log.Warn("registry names a wrong digest", logkey.Repository(repo), logkey.Reference(ref), logkey.Digest(desc.Digest))
+			r.heads.Got(repo, ref, a.what(), desc, "", true)
+			return desc, body, nil
+		}
+		return v1.Descriptor{}, nil, r.broken(a, "%w", err).err
 	}
 }
 
@@ -129,6 +191,9 @@ func (r *Registry) manifestOnce(ctx context.Context, repo, ref string) (v1.Descr
 // right and it was the header that was wrong.
 func (r *Registry) holds(ctx context.Context, repo string, d v1.Hash) bool {
 	_, err := r.Resolve(ctx, repo, d.String())
+	if pull.KindOf(err) == pull.Unsupported || pull.DetailOf(err) == pull.HeadOnly {
+		_, _, err = r.manifestOnce(ctx, repo, d.String())
+	}
 	return err == nil
 }
 
@@ -143,7 +208,7 @@ func (r *Registry) manifestAsk(method, repo, ref string) (*ask, v1.Hash, error) 
 	}
 	a := &ask{
 		op: verb + " manifest " + repo + separator + ref, method: method, repo: repo,
-		tail: "/manifests/" + ref, accept: acceptManifests, manifest: true, byDigest: err == nil,
+		tail: "/manifests/" + ref, manifest: true, byDigest: err == nil,
 	}
 	if err := validRepo(repo); err != nil {
 		return nil, want, r.broken(a, "%w", err).err
@@ -178,6 +243,9 @@ func verified(p *page, want v1.Hash) (v1.Descriptor, []byte, error) {
 	}
 	mediaType, err := manifest.TypeOf(p.header.Get("Content-Type"), body)
 	desc := v1.Descriptor{MediaType: mediaType, Digest: digest, Size: int64(len(body))}
+	if mediaType == types.DockerManifestSchema1Signed && expect != (v1.Hash{}) && digest != expect {
+		return desc, body, errors.New("its digest leaves out the signatures of Docker's first schema: it cannot be kept by it")
+	}
 	if expect != (v1.Hash{}) && digest != expect {
 		mismatch := fmt.Errorf("%w: got %s, want %s", pull.ErrDigest, digest, expect)
 		return desc, body, errors.Join(mismatch, err)

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -114,7 +116,6 @@ func TestManifestThatIsDamagedOnceIsFetchedAgain(t *testing.T) {
 func TestResolveIsUnsupportedWhereHeadSaysTooLittle(t *testing.T) {
 	tests := map[string]hubtest.Fault{
 		"405":                     hubtest.HeadNotAllowed(),
-		"401":                     hubtest.HeadUnauthorized(),
 		"no digest header":        hubtest.NoDigestHeader(),
 		"malformed digest header": hubtest.DigestHeader("sha256:abc"),
 		"md5 digest header":       hubtest.DigestHeader("md5:d41d8cd98f00b204e9800998ecf8427e"),
@@ -131,10 +132,7 @@ func TestResolveIsUnsupportedWhereHeadSaysTooLittle(t *testing.T) {
 			img := hub.PushImage(repoAlpine, "latest", hubtest.ImageSpec{})
 			hub.AddRule(hubtest.Rule{Route: hubtest.RouteManifest, When: bearer, Method: http.MethodHead, Do: fault})
 			_, err := r.Resolve(t.Context(), repoAlpine, "latest")
-			e := wantKind(t, "Resolve", err, pull.Unsupported)
-			if want := map[bool]pull.Detail{true: pull.HeadRefused}[name == "401"]; e.Detail != want {
-				t.Errorf("detail of %v is %d, want %d", e, e.Detail, want)
-			}
+			wantKind(t, "Resolve", err, pull.Unsupported)
 			desc, raw, err := r.Manifest(t.Context(), repoAlpine, "latest")
 			wantManifest(t, desc, raw, err, img)
 			hub.AssertAllFired(t)
@@ -271,6 +269,101 @@ func TestPullLimitIsLimited(t *testing.T) {
 		}
 		if _, err := r.Resolve(t.Context(), repoAlpine, img.Digest); err != nil {
 			t.Errorf("Resolve over the limit: %v", err)
+		}
+	}
+}
+
+// odd answers as a registry that has one thing, which it gives in its own way.
+func odd(t *testing.T, status int, header map[string]string, body string) (r *Registry, gets *atomic.Int32) {
+	t.Helper()
+	gets = &atomic.Int32{}
+	return serve(t, func(w http.ResponseWriter, req *http.Request) {
+		for name, value := range header {
+			w.Header().Set(name, value)
+		}
+		if req.Method == http.MethodGet {
+			gets.Add(1)
+		}
+		w.WriteHeader(status)
+		if req.Method == http.MethodGet {
+			_, _ = io.WriteString(w, body)
+		}
+	}), gets
+}
+
+// 203 is a 200 that a proxy has changed, and a 206 of everything is everything.
+func TestOther200sAreContent(t *testing.T) {
+	body := `{"schemaVersion":2,"mediaType":"` + hubtest.OCIManifest + `","config":{},"layers":[]}`
+	d := digestOf("", []byte(body))
+	whole := fmt.Sprintf("bytes 0-%d/%d", len(body)-1, len(body))
+	for _, row := range []struct {
+		status int
+		ranges string // Content-Range
+		good   bool
+	}{
+		{200, "", true}, {203, "", true}, {206, whole, true},
+		{206, "", false}, {206, "bytes 0-1/2", false}, {206, fmt.Sprintf("bytes 0-%d/*", len(body)-1), false},
+		{206, fmt.Sprintf("bytes 1-%d/%d", len(body), len(body)+1), false}, {201, "", false}, {202, "", false}, {207, "", false}, {299, "", false},
+	} {
+		r, _ := odd(t, row.status, map[string]string{"Content-Type": hubtest.OCIManifest, "Content-Range": row.ranges}, body)
+		_, got, err := r.Manifest(t.Context(), "a/b", "latest")
+		if (err == nil) != row.good || row.good && string(got) != body {
+			t.Errorf("%d %q: Manifest = %q, %v", row.status, row.ranges, got, err)
+		}
+		if err != nil && strings.Contains(err.Error(), "schemaVersion") {
+			t.Errorf("%d %q: Manifest = %v, which tells of the content", row.status, row.ranges, err)
+		}
+		_, blob, err := readBlob(t.Context(), r, "a/b", d, 0, -1)
+		if (err == nil) != row.good || row.good && string(blob) != body {
+			t.Errorf("%d %q: blob = %q, %v", row.status, row.ranges, blob, err)
+		}
+		if err != nil && strings.Contains(err.Error(), "schemaVersion") {
+			t.Errorf("%d %q: blob = %v, which tells of the content", row.status, row.ranges, err)
+		}
+		if size, err := r.StatBlob(t.Context(), "a/b", d); row.good && (err != nil || size < 0 && row.status != 206) {
+			t.Errorf("%d %q: StatBlob = %d, %v", row.status, row.ranges, size, err)
+		}
+	}
+}
+
+// What the registry means to give and we do not pass on is refused with its reason, and by one GET.
+func TestContentThatIsRefused(t *testing.T) {
+	signed := `{"schemaVersion":1,"name":"a/b","fsLayers":[{"blobSum":"x"}],"signatures":[{}]}`
+	both := `{"schemaVersion":2,"layers":[{}],"manifests":[{}]}`
+	for _, row := range []struct{ what, kind, digest, body, want string }{
+		{"two families", hubtest.OCIIndex, digestOf("", []byte(both)).String(), both, "beside parts of another family"},
+		{"no type", "text/html", digestOf("", []byte("{}")).String(), "{}", "no manifest's"},
+		{"too large", hubtest.OCIManifest, "", string(hubtest.BigManifest(manifest.MaxBytes + 1)), fmt.Sprintf("%d are the most", manifest.MaxBytes)},
+		{"signed", hubtest.DockerSchema1, digestOf("", []byte("its payload")).String(), signed, "leaves out the signatures"},
+	} {
+		r, gets := odd(t, 200, map[string]string{"Content-Type": row.kind, "Docker-Content-Digest": row.digest, "Content-Length": fmt.Sprint(len(row.body))}, row.body)
+		_, _, err := r.Manifest(t.Context(), "a/b", "latest")
+		var e *pull.Error
+		if !errors.As(err, &e) || e.Kind != pull.Invalid || e.Detail != pull.Refused || !strings.Contains(e.Message, row.want) || gets.Load() != 1 {
+			t.Errorf("%s: Manifest = %v after %d GETs, want one, and a refusal with %q", row.what, err, gets.Load(), row.want)
+		}
+	}
+	r, _ := odd(t, 200, map[string]string{"Content-Type": "text/html"}, "<html>please log in</html>")
+	if _, _, err := r.Manifest(t.Context(), "a/b", "latest"); pull.KindOf(err) != pull.Invalid || pull.DetailOf(err) == pull.Refused {
+		t.Errorf("Manifest = %v of a page without a digest, want an invalid answer that may be another next time", err)
+	}
+}
+
+// A registry hides what a request does not accept.
+func TestWhatTheClientAcceptsIsAskedFor(t *testing.T) {
+	const own = "application/vnd.example.thing.manifest.v1+json"
+	for _, hides := range []string{own, "application/vnd.oci.artifact.manifest.v1+json", "application/vnd.cncf.oras.artifact.manifest.v1+json", hubtest.DockerManifest} {
+		r := serve(t, func(w http.ResponseWriter, req *http.Request) {
+			if !strings.Contains(req.Header.Get("Accept"), hides) {
+				w.WriteHeader(http.StatusNotFound)
+				return
+			}
+			w.Header().Set("Content-Type", hides)
+			fmt.Fprintf(w, `{"mediaType":%q}`, hides)
+		})
+		desc, _, err := r.Manifest(pull.WithAccept(t.Context(), own), "a/b", "latest")
+		if err != nil || string(desc.MediaType) != hides {
+			t.Errorf("Manifest = %v, %v; want one of type %s", desc, err, hides)
 		}
 	}
 }

@@ -43,6 +43,9 @@ func (r *Registry) fetchOnce(ctx context.Context, a *ask, most int) (*page, erro
 		return nil, err
 	}
 	defer ans.Body.Close()
+	if ans.ContentLength > int64(most) {
+		return nil, r.tooLarge(a, fmt.Sprintf("it has %d bytes, and %d are the most", ans.ContentLength, most))
+	}
 	raw, err := io.ReadAll(io.LimitReader(ans.Body, int64(most)+1))
 	if err != nil {
 		kind := pull.Unavailable
@@ -50,11 +53,11 @@ func (r *Registry) fetchOnce(ctx context.Context, a *ask, most int) (*page, erro
 			kind = pull.Timeout
 		}
 		f := r.fail(a, kind, fmt.Errorf("%w: %w", errBrokeOff, wire.RedactError(err)))
-		f.err.Status = ans.StatusCode
+		f.err.Message = "its answer broke off"
 		return nil, f.err
 	}
 	if len(raw) > most {
-		return nil, r.broken(a, "the body has more than %d bytes", most).err
+		return nil, r.tooLarge(a, fmt.Sprintf("it has more than %d bytes", most))
 	}
 	body, err := wire.Decode(wire.ContentEncoding(ans.Header), raw, most)
 	if err != nil {
@@ -63,21 +66,32 @@ func (r *Registry) fetchOnce(ctx context.Context, a *ask, most int) (*page, erro
 	return &page{header: ans.Header, body: body, raw: raw, endpoint: ans.endpoint, url: ans.url}, nil
 }
 
-// next returns the ask for the page after p, or nil if p is the last. A link that leaves
-// the registry's origin is refused: what came so far would look like everything.
+// tooLarge returns the error of a document that has too many bytes.
+func (r *Registry) tooLarge(a *ask, why string) error {
+	f := r.fail(a, pull.Invalid, nil)
+	f.err.Message, f.err.Detail = why, pull.Refused
+	return f.err
+}
+
+// next returns the ask for the page after p, or nil if p is the last. Of the link only the query counts: that of
+// Nexus and Artifactory has their inner path, and that of a registry behind a proxy its inner host. A link
+// that cannot be used is an error: what came so far would look like everything.
 func (p *page) next(a *ask) (*ask, error) {
-	link, ok := wire.NextLink(p.header.Values("Link"))
-	if !ok {
+	link, err := wire.NextLink(p.header.Values("Link"))
+	if err != nil {
+		return nil, err
+	}
+	if link == "" {
 		return nil, nil
 	}
 	u, err := resolve(p.url, link)
 	if err != nil {
 		return nil, fmt.Errorf("link to the next page: %w", err)
 	}
-	if !p.endpoint.sameOrigin(u) || u.User != nil || u.Fragment != "" {
-		return nil, fmt.Errorf("link to the next page leads to %s", wire.Redact(u.Host))
+	if u.RawQuery == "" {
+		return nil, fmt.Errorf("link to the next page leads to %s", wire.Redact(u.Host+u.Path))
 	}
 	further := *a
-	further.from, further.page = p.endpoint, u
+	further.from, further.query = p.endpoint, u.RawQuery
 	return &further, nil
 }

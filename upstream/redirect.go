@@ -8,7 +8,9 @@ import (
 	"net/url"
 	"strings"
 
+	"forebay/internal/logkey"
 	"forebay/internal/pull"
+	"forebay/internal/registries"
 	"forebay/internal/wire"
 	"forebay/upstream/auth"
 )
@@ -43,7 +45,10 @@ func (r *Registry) follow(ctx context.Context, e *endpoint, a *ask, u *url.URL, 
 			g = nil
 		}
 		var fail *failure
-		if resp, fail = r.send(ctx, e, a, Redirect, u, g); fail != nil {
+		if resp, fail = r.send(ctx, e, a, Redirect, u, g); fail == nil && g == nil && resp.StatusCode == http.StatusUnauthorized {
+			resp, fail = r.admitted(ctx, e, a, u, resp)
+		}
+		if fail != nil {
 			return nil, fail
 		}
 		switch {
@@ -59,6 +64,28 @@ func (r *Registry) follow(ctx context.Context, e *endpoint, a *ask, u *url.URL, 
 	}
 	discard(resp)
 	return nil, r.broken(a, "more than %d redirects", hopsMax)
+}
+
+// admitted answers the challenge resp of a registry to which another one redirected a, at u: with an anonymous
+// token of its own token server. Nothing of that is remembered for the registry that redirected. Any
+// other 401 is returned as it is.
+func (r *Registry) admitted(ctx context.Context, e *endpoint, a *ask, u *url.URL, resp *http.Response) (*http.Response, *failure) {
+	path, api := strings.CutSuffix(u.Path, a.tail)
+	_, repo, found := strings.Cut(path, "/v2/")
+	c, _, err := auth.ReadChallenge(resp.Header)
+	if !api || !found || err != nil || c == nil || c.Basic() {
+		return resp, nil
+	}
+	if other := c.Elsewhere(repo); other != nil {
+		c = other
+	}
+	g, err := r.tokens.Grant(ctx, r.realms(e, e.outside, auth.NewTrust(u, registries.Registry{}, nil)), c, auth.Identity{}, repo)
+	if err != nil {
+		r.log.Debug("no token for a redirect's target", logkey.Host(u.Host), logkey.Err(err))
+		return resp, nil
+	}
+	discard(resp)
+	return r.send(ctx, e, a, Redirect, u, g)
 }
 
 // targetFailure classifies the refusal of a redirect target. It is not the registry: a

@@ -48,14 +48,32 @@ func (r *Registry) Referrers(ctx context.Context, repo string, d v1.Hash) ([]jso
 	switch {
 	case err == nil:
 		return list, nil
-	case pull.KindOf(err) == pull.NotFound, pull.KindOf(err) == pull.Unsupported:
-		found, terr := r.taggedReferrers(ctx, a, repo, d)
-		if e := r.preferred(a); e != nil && terr == nil && (len(found) > 0 || lacksReferrers(err)) {
-			e.noReferrers.Store(r.opts.Now().Add(noReferrersFor).UnixNano())
-		}
-		return found, terr
+	case !unknownAPI(err):
+		return nil, err
 	}
-	return nil, err
+	found, terr := r.taggedReferrers(ctx, a, repo, d)
+	if len(found) == 0 && maybeRefused(err) {
+		return nil, err // nobody has said that there are none
+	}
+	if e := r.preferred(a); e != nil && terr == nil && (len(found) > 0 || lacksReferrers(err)) {
+		e.noReferrers.Store(r.opts.Now().Add(noReferrersFor).UnixNano())
+	}
+	return found, terr
+}
+
+// unknownAPI reports whether err may mean that the registry knows no referrers API: every
+// refusal of the request, with whatever status, but for the sake of a limit.
+func unknownAPI(err error) bool {
+	var e *pull.Error
+	return errors.As(err, &e) && (e.Kind == pull.NotFound || e.Kind == pull.Unsupported || e.Status != 0 && e.Kind == pull.Invalid || maybeRefused(err))
+}
+
+// maybeRefused reports whether err may as well mean that we may not know, or that the registry
+// fails: some answer 403 and 500 to paths that they do not know. Then a list under the tag counts,
+// and that there is none does not.
+func maybeRefused(err error) bool {
+	var e *pull.Error
+	return errors.As(err, &e) && (e.Kind == pull.Denied || e.Status == http.StatusInternalServerError)
 }
 
 // noReferrersFor is for how long a registry without the referrers API is not asked for it.
@@ -88,8 +106,12 @@ func (r *Registry) preferred(a *ask) *endpoint {
 // readReferrers reads one page of the referrers API. Anything but an index, such as the
 // login page that Artifact Registry has redirected to, means that there is no such API.
 func (r *Registry) readReferrers(a *ask, p *page) ([]json.RawMessage, error) {
-	if got := wire.MediaType(p.header.Get("Content-Type")); got != string(types.OCIImageIndex) {
-		return nil, r.fail(a, pull.Unsupported, fmt.Errorf("content type %q is no index's", wire.Redact(got))).err
+	contentType := p.header.Get("Content-Type")
+	if wire.MediaType(contentType) != string(types.OCIImageIndex) {
+		found, err := manifest.TypeOf(contentType, p.body)
+		if err != nil || !manifest.IsIndexType(string(found)) {
+			return nil, r.fail(a, pull.Unsupported, fmt.Errorf("content type %q, which is no index's", wire.Redact(contentType))).err
+		}
 	}
 	list, err := readIndex(p.body)
 	if err != nil {

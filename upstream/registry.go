@@ -34,12 +34,12 @@ import (
 
 	"forebay/internal/lane"
 	"forebay/internal/logkey"
-	"forebay/internal/pull"
 	"forebay/internal/registries"
 	"forebay/internal/wire"
 	"forebay/upstream/auth"
 	"forebay/upstream/dial"
 	"forebay/upstream/governor"
+	"forebay/upstream/heads"
 )
 
 // Options configures a [Registry]. Name is required.
@@ -83,6 +83,9 @@ type Options struct {
 	UserAgent string
 	Log       *zap.Logger // nil means no logging
 	Names     Names
+	// Replaces is the registry in whose place this one comes, with other settings: its figures
+	// go on. nil for none.
+	Replaces *Registry
 	// Now replaces the clock for the life of tokens and credentials.
 	Now func() time.Time
 }
@@ -135,11 +138,12 @@ type Registry struct {
 	opts       Options
 	endpoints  []*endpoint
 	tokens     *auth.Tokens
-	tokenGates tokenGates
+	tokenGates *governor.Gates // of token servers, by "host:port"
 	locations  *locations
+	heads      *heads.Memory
 	own        *site   // of the registry itself; that of the first endpoint if all are stand-ins
 	sites      []*site // own and those of stand-ins
-	counts     counts
+	counts     *counts
 	retries    *rate.Limiter
 	blobs      *lane.Lane
 	questions  *lane.Lane // manifests, HEADs, lists
@@ -163,7 +167,8 @@ func New(opts Options) (*Registry, error) {
 	r := &Registry{
 		opts:       opts,
 		locations:  newLocations(opts.Now),
-		tokenGates: tokenGates{now: opts.Now, gates: map[string]*governor.Gate{}},
+		heads:      heads.New(opts.Now),
+		tokenGates: governor.NewGates(governor.Backoff{First: slowDown, Most: tokenMost}, opts.Now),
 		retries:    rate.NewLimiter(retriesPerSecond, retriesBurst),
 		blobs:      lane.New(opts.MaxConnections),
 		questions:  lane.New(opts.MaxConnections),
@@ -180,7 +185,9 @@ func New(opts Options) (*Registry, error) {
 	if r.own == nil {
 		r.own = r.sites[0]
 	}
-	r.counts.measure()
+	if r.counts = newCounts(); opts.Replaces != nil {
+		r.counts = opts.Replaces.counts
+	}
 	r.stopping, r.stop = context.WithCancel(context.Background())
 	r.tokens = auth.NewTokens(r.stopping, &r.work, auth.Options{
 		Upstream: opts.Name,
@@ -218,11 +225,11 @@ func (r *Registry) add(given Endpoint, known registries.Registry) error {
 	if !slices.Contains(r.sites, s) {
 		r.sites = append(r.sites, s)
 	}
-	e, err := newEndpoint(base, given.StandIn != nil, known, &r.opts)
+	e, err := newEndpoint(base, given.StandIn != nil, &r.opts)
 	if err != nil {
 		return err
 	}
-	e.realms.Ask = func(ctx context.Context, q *auth.Request) (*auth.Token, *pull.Error) { return r.askToken(ctx, e, q) }
+	e.realms = r.realms(e, e.transport, auth.NewTrust(base, known, r.opts.TrustedRealms))
 	e.site = s
 	e.cascade = r.opts.Instance != "" && mayCascade(base, r.opts.Name, given.StandIn != nil)
 	r.endpoints = append(r.endpoints, e)
@@ -284,20 +291,20 @@ func (r *Registry) Close() {
 // endpoint is one base URL of a registry. Each has its own connections, so that one
 // that hangs holds up no other.
 type endpoint struct {
-	base      *url.URL    // scheme, host, path without a slash at its end
-	realms    auth.Realms // token servers that it may name
+	base      *url.URL     // scheme, host, path without a slash at its end
+	realms    *auth.Realms // token servers that it may name
 	dialer    *dial.Dialer
 	transport *http.Transport // for the endpoint itself and its token server
 	outside   *http.Transport // for redirect targets, which must not see a client certificate
 	// challenge is how this endpoint wants us to authenticate; nil until it has said so.
 	challenge atomic.Pointer[auth.Challenge]
-	site      *site
-	cascade   bool // it may be another Forebay
-	breaker   governor.Breaker
-	// noBlobHead is the time (Unix nanoseconds) until which sizes are asked for by GET.
-	noBlobHead atomic.Int64
-	// blobHeads are the repositories of which it has answered a HEAD of a blob.
-	blobHeads *lru.Cache[string, struct{}]
+	// met are the challenges that let us through, by repository: behind one endpoint may be several
+	// registries, or one that has other names.
+	met     *lru.Cache[string, *auth.Challenge]
+	renames atomic.Bool // it has other names
+	site    *site
+	cascade bool // it may be another Forebay
+	breaker governor.Breaker
 	// noReferrers is the time (Unix nanoseconds) until which only the tag schema is asked.
 	noReferrers atomic.Int64
 }
@@ -318,15 +325,14 @@ func parseBase(raw string) (*url.URL, error) {
 	return &url.URL{Scheme: base.Scheme, Host: strings.ToLower(base.Host), Path: strings.TrimSuffix(base.Path, "/")}, nil
 }
 
-func newEndpoint(base *url.URL, standIn bool, known registries.Registry, opts *Options) (_ *endpoint, err error) {
+func newEndpoint(base *url.URL, standIn bool, opts *Options) (_ *endpoint, err error) {
 	e := &endpoint{base: base}
-	if e.blobHeads, err = lru.New[string, struct{}](blobHeadRepositories); err != nil {
+	if e.met, err = lru.New[string, *auth.Challenge](challengesKept); err != nil {
 		return nil, err
 	}
 	if e.dialer, err = dial.New(base, opts.dialing()); err != nil {
 		return nil, err
 	}
-	e.realms = auth.Realms{Trust: auth.NewTrust(base, known, opts.TrustedRealms), Vet: e.dialer.Vet}
 	if e.transport, err = e.dialer.Transport(); err != nil {
 		return nil, err
 	}

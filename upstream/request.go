@@ -16,6 +16,7 @@ import (
 	"forebay/internal/logkey"
 	"forebay/internal/pull"
 	"forebay/internal/tracing"
+	"forebay/internal/wire"
 	"forebay/upstream/auth"
 )
 
@@ -41,6 +42,8 @@ type ask struct {
 	blob   v1.Hash // the blob that it is for; zero for everything else
 	// byteRange is the Range header; "" asks without.
 	byteRange string
+	// unless is an ETag: content that has it is not to be sent.
+	unless string
 
 	manifest bool // it is for a manifest
 	byDigest bool // it names a digest, so that it does not matter who answers
@@ -53,18 +56,16 @@ type ask struct {
 	who   *account  // set by atEndpoint
 	start time.Time // set by retrying
 
-	// from pins a further page of a listing: the endpoint that gave the first, and the
-	// URL that it named.
+	// from pins a further page of a listing to the endpoint that gave the first.
 	from *endpoint
-	page *url.URL
 }
 
 func (a *ask) path() string { return "/v2/" + a.repo + a.tail }
 
 // charged reports whether registries count the request as a pull.
-func (a *ask) charged() bool { return a.manifest && a.method == http.MethodGet }
+func (a *ask) charged() bool { return a.manifest && a.method == http.MethodGet && a.unless == "" }
 
-// answer is a response with what was asked for: 200, or 206 or 416 if a range was.
+// answer is a response with what was asked for: 200, 206 or 416 if a range was, 304 if it may be.
 type answer struct {
 	*http.Response // its Body is a *body
 	endpoint       *endpoint
@@ -163,8 +164,7 @@ func (r *Registry) withAccount(ctx context.Context, e *endpoint, a *ask) (*answe
 	}
 	gate := a.who.gate(a)
 	if p.own, err = gate.Enter(ctx); err != nil {
-		p.all.Unclear()
-		p.store.Unclear()
+		p.unclear()
 		fail := r.notSent(ctx, a, err)
 		fail.remedies |= tryAccount
 		return nil, fail
@@ -187,6 +187,8 @@ func (r *Registry) withAccount(ctx context.Context, e *endpoint, a *ask) (*answe
 			r.tellWhen(fail, e.site.all)
 		case storeLimit:
 			r.tellWhen(fail, e.site.store)
+		case repoLimit:
+			r.tellWhen(fail, e.site.repos.Of(a.repo))
 		}
 	}
 	return ans, fail
@@ -231,10 +233,7 @@ func (r *Registry) revisit(ctx context.Context, e *endpoint, a *ask) *answer {
 
 // atRegistry asks the registry, authenticates as it wishes, and follows where it points.
 func (r *Registry) atRegistry(ctx context.Context, e *endpoint, a *ask) (*answer, *failure) {
-	u := a.page
-	if u == nil {
-		u = e.url(a.path(), a.query)
-	}
+	u := e.url(a.path(), a.query)
 	since := a.who.budget.Asking()
 	resp, g, fail := r.authenticated(ctx, e, a, u)
 	if fail != nil {
@@ -262,6 +261,22 @@ func (a *ask) answeredBy(status int) bool {
 		return true
 	case http.StatusPartialContent, http.StatusRequestedRangeNotSatisfiable:
 		return a.byteRange != ""
+	case http.StatusNotModified:
+		return a.unless != ""
+	}
+	return false
+}
+
+// whole reports whether an answer is as good as a 200: a 203, which somebody on the way has
+// changed (RFC 9110, 15.3.4) and whose digest is looked at like any other's; or a 206 with all of
+// it, as some CDNs send what nobody asked for in ranges.
+func (a *ask) whole(resp *http.Response) bool {
+	switch resp.StatusCode {
+	case http.StatusNonAuthoritativeInfo:
+		return true
+	case http.StatusPartialContent:
+		span, err := wire.ParseContentRange(resp.Header.Get("Content-Range"))
+		return a.byteRange == "" && err == nil && span.Start == 0 && span.End == span.Size && (resp.ContentLength < 0 || resp.ContentLength == span.Size)
 	}
 	return false
 }
@@ -287,6 +302,9 @@ func (r *Registry) send(ctx context.Context, e *endpoint, a *ask, k RequestKind,
 	if a.byteRange != "" {
 		req.Header.Set("Range", a.byteRange)
 	}
+	if a.unless != "" {
+		req.Header.Set("If-None-Match", a.unless)
+	}
 	g.Authorize(req)
 	r.setHops(ctx, e, req)
 	start := time.Now()
@@ -304,6 +322,9 @@ func (r *Registry) send(ctx context.Context, e *endpoint, a *ask, k RequestKind,
 		return nil, fail
 	}
 	endSpan(span, resp, nil)
+	if a.whole(resp) {
+		resp.StatusCode = http.StatusOK
+	}
 	r.log.Debug("upstream answered", logkey.Op(a.op), logkey.Host(u.Host), logkey.Status(resp.StatusCode), logkey.Took(time.Since(start)))
 	return resp, nil
 }

@@ -56,7 +56,9 @@ type site struct {
 	standIn  *StandIn   // nil: the registry itself
 	accounts []*account // in the order in which they are used; never empty
 	all      *governor.Gate
-	store    *governor.Gate // where blobs are redirected to
+	store    *governor.Gate  // where blobs are redirected to
+	repos    *governor.Gates // of repositories that are limited on their own
+	pace     *governor.Pace
 }
 
 // account is a credential at a site, with what it may still pull there.
@@ -98,6 +100,8 @@ func newSite(base *url.URL, standIn *StandIn, name string, endpoints []string, c
 		host: base.Host, standIn: standIn,
 		all:   governor.NewGate(governor.Backoff{First: abusePause, Most: abuseMost}, opts.Now),
 		store: governor.NewGate(governor.Backoff{First: slowDown, Most: abuseMost}, opts.Now),
+		repos: governor.NewGates(governor.Backoff{First: pullPause, Most: pullPauseMost}, opts.Now),
+		pace:  governor.NewPace(opts.Now),
 	}
 	for i, c := range creds {
 		source, err := auth.NewSource(c, name, endpoints, opts.Now)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"slices"
 
 	"forebay/internal/wire"
 )
@@ -19,32 +20,67 @@ const (
 
 // Tags returns all tags of repo in the registry's order, from all pages.
 func (r *Registry) Tags(ctx context.Context, repo string) ([]string, error) {
-	a := &ask{
-		op: "list tags of " + repo, method: http.MethodGet, repo: repo,
-		tail: "/tags/list", query: tagsPage, accept: "application/json",
-	}
-	if err := validRepo(repo); err != nil {
-		return nil, r.broken(a, "%w", err).err
+	a, err := r.tagsAsk(repo, tagsPage)
+	if err != nil {
+		return nil, err
 	}
 	tags := []string{}
-	err := r.eachPage(ctx, a, tagPagesMax, tagBytesMax, func(p *page) error {
-		var list struct {
-			Tags []string `json:"tags"`
-		}
-		if err := json.Unmarshal(p.body, &list); err != nil {
-			return r.broken(a, "the answer is no list of tags").err
-		}
-		for _, tag := range list.Tags {
-			if wire.ValidTag(tag) { // nothing else could be pulled
-				tags = append(tags, tag)
-			}
-		}
-		return nil
+	err = r.eachPage(ctx, a, tagPagesMax, tagBytesMax, func(p *page) error {
+		more, err := r.readTags(a, p)
+		tags = append(tags, more...)
+		return err
 	})
 	if err != nil {
 		return nil, err
 	}
 	return tags, nil
+}
+
+// TagsPage returns the tags of repo that the registry gives for a query, and the query of the page
+// after them; "" if there is none.
+func (r *Registry) TagsPage(ctx context.Context, repo, query string) (tags []string, next string, err error) {
+	a, err := r.tagsAsk(repo, query)
+	if err != nil {
+		return nil, "", err
+	}
+	p, err := r.fetch(ctx, a, tagBytesMax)
+	if err != nil {
+		return nil, "", err
+	}
+	if tags, err = r.readTags(a, p); err != nil {
+		return nil, "", err
+	}
+	further, err := p.next(a)
+	switch {
+	case err != nil:
+		return nil, "", r.broken(a, "%w", err).err
+	case further == nil:
+		return tags, "", nil
+	case further.query == query:
+		return nil, "", r.broken(a, "its pages lead in a circle").err
+	}
+	return tags, further.query, nil
+}
+
+func (r *Registry) tagsAsk(repo, query string) (*ask, error) {
+	a := &ask{
+		op: "list tags of " + repo, method: http.MethodGet, repo: repo,
+		tail: "/tags/list", query: query, accept: "application/json",
+	}
+	if err := validRepo(repo); err != nil {
+		return nil, r.broken(a, "%w", err).err
+	}
+	return a, nil
+}
+
+func (r *Registry) readTags(a *ask, p *page) ([]string, error) {
+	var list struct {
+		Tags []string `json:"tags"`
+	}
+	if err := json.Unmarshal(p.body, &list); err != nil {
+		return nil, r.broken(a, "the answer is no list of tags").err
+	}
+	return slices.DeleteFunc(list.Tags, func(tag string) bool { return !wire.ValidTag(tag) }), nil // no other could be pulled
 }
 
 // eachPage calls take for every page of a listing. Listings that do not end are an
@@ -68,8 +104,8 @@ func (r *Registry) eachPage(ctx context.Context, a *ask, pagesMax, bytesMax int,
 		if next == nil {
 			return nil
 		}
-		seen[p.url.String()] = true
-		if seen[next.page.String()] {
+		seen[a.query] = true
+		if seen[next.query] {
 			return r.broken(a, "its pages lead in a circle").err
 		}
 		a = next

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
-	"sync"
 	"time"
 
 	"forebay/internal/logkey"
@@ -14,7 +12,6 @@ import (
 	"forebay/internal/wire"
 	"forebay/upstream/auth"
 	"forebay/upstream/dial"
-	"forebay/upstream/governor"
 )
 
 const (
@@ -24,32 +21,18 @@ const (
 	tokenMost = 5 * time.Minute
 )
 
-// tokenGates are the gates of token servers, by "host:port". They are few.
-type tokenGates struct {
-	now func() time.Time
-
-	mu    sync.Mutex
-	gates map[string]*governor.Gate
-}
-
-// of returns the gate of a token server.
-func (t *tokenGates) of(realm *url.URL) *governor.Gate {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	host := dial.HostPort(realm)
-	g := t.gates[host]
-	if g == nil {
-		g = governor.NewGate(governor.Backoff{First: slowDown, Most: tokenMost}, t.now)
-		t.gates[host] = g
-	}
-	return g
+// realms returns the token servers that may be asked over t, on the way to e.
+func (r *Registry) realms(e *endpoint, t *http.Transport, trust auth.Trust) *auth.Realms {
+	s := &auth.Realms{Trust: trust, Vet: e.dialer.Vet}
+	s.Ask = func(ctx context.Context, q *auth.Request) (*auth.Token, *pull.Error) { return r.askToken(ctx, t, s, q) }
+	return s
 }
 
 // askToken asks a token server for a token, with retries.
-func (r *Registry) askToken(ctx context.Context, e *endpoint, q *auth.Request) (*auth.Token, *pull.Error) {
+func (r *Registry) askToken(ctx context.Context, over *http.Transport, s *auth.Realms, q *auth.Request) (*auth.Token, *pull.Error) {
 	a := &ask{op: q.Op(), method: http.MethodGet}
 	for n := 1; ; n++ {
-		t, fail := r.askTokenLimited(ctx, e, a, q)
+		t, fail := r.askTokenLimited(ctx, over, s, a, q)
 		if fail == nil {
 			return t, nil
 		}
@@ -65,13 +48,13 @@ func (r *Registry) askToken(ctx context.Context, e *endpoint, q *auth.Request) (
 }
 
 // askTokenLimited asks the token server once, unless it limits us.
-func (r *Registry) askTokenLimited(ctx context.Context, e *endpoint, a *ask, q *auth.Request) (*auth.Token, *failure) {
-	gate := r.tokenGates.of(q.Realm)
+func (r *Registry) askTokenLimited(ctx context.Context, over *http.Transport, s *auth.Realms, a *ask, q *auth.Request) (*auth.Token, *failure) {
+	gate := r.tokenGates.Of(dial.HostPort(q.Realm))
 	pass, err := gate.Enter(ctx)
 	if err != nil {
 		return nil, r.notSent(ctx, a, err)
 	}
-	t, fail := r.askTokenOnce(ctx, e, a, q)
+	t, fail := r.askTokenOnce(ctx, over, s, a, q)
 	switch {
 	case fail == nil:
 		pass.Through()
@@ -89,27 +72,31 @@ func (r *Registry) askTokenLimited(ctx context.Context, e *endpoint, a *ask, q *
 	return t, fail
 }
 
-// askTokenOnce makes one token request. The endpoint's connections are used, so that the
-// address policy of the endpoint holds for its token server.
-func (r *Registry) askTokenOnce(ctx context.Context, e *endpoint, a *ask, q *auth.Request) (*auth.Token, *failure) {
+// askTokenOnce makes one token request and follows its redirects. The endpoint's connections are
+// used, so that the address policy of the endpoint holds for its token server.
+func (r *Registry) askTokenOnce(ctx context.Context, over *http.Transport, s *auth.Realms, a *ask, q *auth.Request) (*auth.Token, *failure) {
 	req, err := q.HTTP()
 	if err != nil {
 		return nil, r.broken(a, "%w", err)
 	}
-	req.Header.Set("User-Agent", r.opts.UserAgent)
-	req.Header.Set("Accept", "application/json")
-	req.Header.Set("Accept-Encoding", "identity")
-	ctx, span := spanOf(ctx, req.Method, TokenGet, q.Realm)
-	start := time.Now()
-	resp, err := e.transport.RoundTrip(req.WithContext(ctx))
-	r.counts.request(TokenGet, resp, start)
-	if err != nil {
-		fail := r.transportFailure(ctx, a, err, false)
-		endSpan(span, nil, fail)
+	resp, fail := r.sendToken(ctx, over, a, q, req)
+	for hop := 1; fail == nil && redirects(resp); hop++ {
+		discard(resp)
+		to, err := resolve(req.URL, resp.Header.Get("Location"))
+		if err == nil {
+			req, err = q.Follow(s, to, resp.StatusCode)
+		}
+		if hop > hopsMax {
+			err = fmt.Errorf("more than %d", hopsMax)
+		}
+		if err != nil {
+			return nil, r.broken(a, "redirect: %w", err)
+		}
+		resp, fail = r.sendToken(ctx, over, a, q, req)
+	}
+	if fail != nil {
 		return nil, fail
 	}
-	endSpan(span, resp, nil)
-	r.log.Debug("token server answered", logkey.Host(q.Realm.Host), logkey.Status(resp.StatusCode), logkey.Op(a.op+" for "+q.Scope))
 	if resp.StatusCode != http.StatusOK {
 		return nil, r.tokenRefusal(ctx, a, q, resp)
 	}
@@ -129,6 +116,25 @@ func (r *Registry) askTokenOnce(ctx context.Context, e *endpoint, a *ask, q *aut
 		return nil, r.broken(a, "%w", err)
 	}
 	return t, nil
+}
+
+// sendToken sends one request to a token server.
+func (r *Registry) sendToken(ctx context.Context, over *http.Transport, a *ask, q *auth.Request, req *http.Request) (*http.Response, *failure) {
+	req.Header.Set("User-Agent", r.opts.UserAgent)
+	req.Header.Set("Accept", "application/json")
+	req.Header.Set("Accept-Encoding", "identity")
+	ctx, span := spanOf(ctx, req.Method, TokenGet, req.URL)
+	start := time.Now()
+	resp, err := over.RoundTrip(req.WithContext(ctx))
+	r.counts.request(TokenGet, resp, start)
+	if err != nil {
+		fail := r.transportFailure(ctx, a, err, false)
+		endSpan(span, nil, fail)
+		return nil, fail
+	}
+	endSpan(span, resp, nil)
+	r.log.Debug("token server answered", logkey.Host(req.URL.Host), logkey.Status(resp.StatusCode), logkey.Op(a.op+" for "+q.Scope))
+	return resp, nil
 }
 
 // tokenRefusal classifies an error of a token server. An outage never looks like an

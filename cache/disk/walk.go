@@ -227,38 +227,36 @@ func (s *Store) Free() (free, total uint64, err error) {
 }
 
 // OtherBytes returns the space that the disk has given to all below the folder that is
-// neither a committed blob nor a partial file in use: index, journal, parked fills.
+// neither a committed blob nor a partial file in use: index, journal, parked fills. What cannot be
+// read, such as the lost+found of a file system, is not counted; the error names it.
 func (s *Store) OtherBytes() (int64, error) {
 	var n int64
+	var unread []error
 	err := fs.WalkDir(s.root.FS(), ".", func(name string, e fs.DirEntry, err error) error {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil // gone since it was listed
-		}
-		if err != nil {
-			return err
-		}
-		if name == blobsDir {
+		if err == nil && name == blobsDir {
 			return fs.SkipDir
 		}
-		if p, ok := partOf(e.Name()); ok && path.Dir(name) == partialDir && s.used(p) {
-			return nil
+		if err == nil && e.Type().IsRegular() && !s.usedPartial(name) {
+			var info fs.FileInfo
+			if info, err = e.Info(); err == nil {
+				n += allocated(info)
+			}
 		}
-		if !e.Type().IsRegular() {
-			return nil
+		if err != nil && !errors.Is(err, fs.ErrNotExist) { // else gone since it was listed
+			unread = append(unread, err)
 		}
-		info, err := e.Info()
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		if err == nil {
-			n += allocated(info)
-		}
-		return err
+		return nil
 	})
-	if err != nil {
-		return 0, fmt.Errorf("measure %q: %w", s.dir, err)
+	if err = errors.Join(append(unread, err)...); err != nil {
+		return n, fmt.Errorf("measure %q: %w", s.dir, err)
 	}
 	return n, nil
+}
+
+// usedPartial reports whether name, below the folder, is the partial file of a Partial that lives.
+func (s *Store) usedPartial(name string) bool {
+	p, ok := partOf(path.Base(name))
+	return ok && path.Dir(name) == partialDir && s.used(p)
 }
 
 // used reports whether a Partial of p lives.

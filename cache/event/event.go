@@ -53,6 +53,8 @@ const (
 	Purged          Kind = "purged"
 	Pinned          Kind = "pinned"
 	Unpinned        Kind = "unpinned"
+	ConfigReloaded  Kind = "config_reloaded" // the configuration was read again
+	ConfigRefused   Kind = "config_refused"  // and had faults: that from before is kept
 )
 
 // Kinds returns all kinds.
@@ -60,7 +62,7 @@ func Kinds() []Kind {
 	return []Kind{
 		TagMoved, ReleaseMoved, Evicted, FillDone, FillFailed, VerificationFailed,
 		Quarantined, Degraded, Recovered, UpstreamFailing, UpstreamBack, Limited,
-		ServedStale, Purged, Pinned, Unpinned,
+		ServedStale, Purged, Pinned, Unpinned, ConfigReloaded, ConfigRefused,
 	}
 }
 

@@ -133,7 +133,7 @@ func (s *Store) manifest(repo Repo, desc v1.Descriptor, b []byte) *Manifest {
 	}
 	m.refs = doc.Refs()
 	for _, blob := range doc.Blobs() {
-		if blob.Size > 0 {
+		if blob.Size > 0 && !blob.Foreign { // of which the registry may have nothing
 			s.sizes.Add(linkKey{repo, blob.Digest}, blob.Size)
 		}
 	}

@@ -54,8 +54,9 @@ type Room struct {
 	reserved atomic.Int64 // promised to fills in progress
 	other    atomic.Int64 // index, journal and parked fills, as measured last
 
-	fitted   int64      // capacity that the policy was told; only keepAhead uses it
-	evicting sync.Mutex // one eviction at a time
+	fitted     int64      // capacity that the policy was told; only keepAhead uses it
+	unmeasured string     // what was said last of what cannot be read there; only keepAhead uses it
+	evicting   sync.Mutex // one eviction at a time
 	counts   evictions
 }
 
@@ -261,11 +262,16 @@ func (r *Room) fit() {
 // keepAhead evicts to the low watermark when the high one is passed.
 func (r *Room) keepAhead() {
 	defer r.fit()
-	if other, err := r.s.Disk.OtherBytes(); err == nil {
-		r.other.Store(other)
-	} else {
-		r.log.Warn("storage folder not measured", logkey.Err(err))
+	other, err := r.s.Disk.OtherBytes()
+	r.other.Store(other)
+	unmeasured := ""
+	if err != nil {
+		unmeasured = err.Error()
 	}
+	if unmeasured != r.unmeasured && err != nil {
+		r.log.Warn("part of the storage folder not measured", logkey.Err(err))
+	}
+	r.unmeasured = unmeasured
 	over := r.excess()
 	if r.max > 0 && r.used() > r.max/100*highPercent {
 		over = max(over, r.used()-r.max/100*lowPercent)

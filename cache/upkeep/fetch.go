@@ -471,14 +471,14 @@ func (f *fetching) blob(ctx context.Context, b manifest.Blob) error {
 	}
 	f.blobs.Go(func() {
 		defer func() { <-f.slots }()
-		f.fetchBlob(ctx, b.Digest)
+		f.fetchBlob(ctx, b)
 	})
 	return nil
 }
 
 // fetchBlob fetches one blob, again while its registry limits us if that is to be waited for.
-func (f *fetching) fetchBlob(ctx context.Context, d v1.Hash) {
-	var arrived int64
+func (f *fetching) fetchBlob(ctx context.Context, b manifest.Blob) {
+	d, arrived := b.Digest, int64(0)
 	for {
 		result, err := f.k.Cache.FetchBlob(ctx, f.q.Repo, d, func(n int64) {
 			arrived += n
@@ -490,6 +490,9 @@ func (f *fetching) fetchBlob(ctx context.Context, d v1.Hash) {
 		f.progress.items.Add(1)
 		if err != nil {
 			f.progress.faults.Add(1)
+			if b.Foreign && pull.KindOf(err) == pull.NotFound {
+				err = fmt.Errorf("a layer that clients may have from elsewhere: %w", err)
+			}
 			f.failed(d, err)
 			return
 		}

@@ -1,7 +1,6 @@
 package upkeep
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,7 +11,6 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"forebay/cache/image"
 	"forebay/cache/index"
@@ -257,18 +255,15 @@ func (a *admission) blob(_ manifest.Node, b manifest.Blob) error {
 // readAdmitted reads a manifest, of which a descriptor may say the media type.
 func readAdmitted(b []byte, n manifest.Node) (*manifest.Document, *admittedDoc, error) {
 	doc, ok := manifest.Parse(b)
-	if !ok || !doc.IsIndex() && doc.Config == nil && doc.Layers == nil && doc.FSLayers == nil {
+	if !ok {
 		return nil, nil, fmt.Errorf("%w: it is no manifest", ErrContent)
 	}
-	kind := cmp.Or(doc.MediaType, n.MediaType)
-	if kind == "" {
-		kind = string(types.OCIManifestSchema1) // the only form that may leave it out, with its index
-		if doc.IsIndex() {
-			kind = string(types.OCIImageIndex)
-		}
+	kind, err := manifest.TypeOf(n.MediaType, b)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w: %w", ErrContent, err)
 	}
 	found := &admittedDoc{
-		desc:  v1.Descriptor{MediaType: types.MediaType(kind), Digest: n.Digest, Size: int64(len(b))},
+		desc:  v1.Descriptor{MediaType: kind, Digest: n.Digest, Size: int64(len(b))},
 		bytes: b, artifactType: doc.ArtifactType, annotations: doc.Annotations,
 	}
 	if doc.Subject != nil {

@@ -16,7 +16,7 @@ import (
 
 // newActivity returns what remembers who asks m for what.
 func (m *mirror) newActivity(c *config.Config, log *zap.Logger) *activity.Recorder {
-	return activity.New(activity.Options{Upstreams: upstreamNames(c), Received: m.received, Gauges: m.gauges, Store: m.cache.Store(), Log: log})
+	return activity.New(activity.Options{Upstreams: c.UpstreamNames(), Received: m.received, Gauges: m.gauges, Store: m.cache.Store(), Log: log})
 }
 
 // run does the work in the background until ctx is done.
@@ -30,6 +30,9 @@ func (m *mirror) run(ctx context.Context) error {
 // observe takes in a request that was answered.
 func (m *mirror) observe(r *proxy.Request) {
 	m.metrics.Observe(r)
+	if m.audit != nil {
+		m.audit.Observe(r)
+	}
 	q := activity.Request{
 		Client: r.Client, UserAgent: r.UserAgent, Upstream: r.Upstream, Repository: r.Repository,
 		Result: string(r.Result), Bytes: r.Bytes,
@@ -66,7 +69,7 @@ func (m *mirror) gauges() activity.Gauges {
 	if s, err := m.keeper.Stats(); err == nil {
 		g.UsedBytes, g.Evicted, g.EvictedBytes = s.UsedBytes, s.EvictedBlobs, s.EvictedBytes
 	}
-	for _, r := range m.registries {
+	for _, r := range m.registries() {
 		s := r.Status()
 		for _, b := range s.Budgets {
 			if b.Limit >= 0 && b.Remaining >= 0 {

@@ -19,7 +19,7 @@ func newAPI(c *config.Config, m *mirror, sets *prefetch.Sets, b build, lines *la
 		return nil, nil
 	}
 	o := m.apiOptions(sets, b, log)
-	o.Support = func() (admin.Support, error) { return support(c, m, b, lines) }
+	o.Support = func() (admin.Support, error) { return support(m, b, lines) }
 	o.Price, o.Currency = c.Cost.PerGiB, c.Cost.Currency
 	o.Loopback, o.Token = config.OnLoopback(c.AdminListen), c.AdminToken.Reveal()
 	switch {
@@ -63,10 +63,8 @@ const spendersMost = 20
 
 // registryStatus tells what is known of a registry's limits and endpoints.
 func (m *mirror) registryStatus(name string) admin.RegistryStatus {
-	for _, r := range m.registries {
-		if s := r.Status(); s.Upstream == name {
-			return statusOf(s)
-		}
+	if r := m.front.Load().client(name); r.Registry != nil {
+		return statusOf(r.Status())
 	}
 	return admin.RegistryStatus{}
 }

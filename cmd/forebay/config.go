@@ -35,8 +35,9 @@ func newConfigCheck(p command.Process) *cobra.Command {
 		Short: "Tell whether the configuration is right",
 		Long: `Checks the file, and with it the environment and the flags, just as "forebay serve"
 does at its start. All faults are told at once, each with its line and with what is
-allowed. What works and gives away what is secret is warned of: passwords over plain
-HTTP, credentials that serve whoever reaches the listener, files that others can read.
+allowed. What works and may not be meant is warned of: passwords over plain HTTP,
+credentials that serve whoever reaches the listener, secret files that others can read,
+variables that mean nothing.
 Nothing is contacted and nothing is changed, but with --online: then the bucket of
 storage.s3 is tried with an object that is put, read and removed again.`,
 		Example: `  forebay config check
@@ -63,7 +64,7 @@ storage.s3 is tried with an object that is put, read and removed again.`,
 		if name == "" {
 			name = "no file: the defaults"
 		}
-		_, err = fmt.Fprintf(p.Stdout, "%s: right; mirrors %s\n", name, strings.Join(upstreamNames(c), ", "))
+		_, err = fmt.Fprintf(p.Stdout, "%s: right; mirrors %s\n", name, strings.Join(c.UpstreamNames(), ", "))
 		return err
 	}
 	return cmd
@@ -151,12 +152,4 @@ func listExamples(w io.Writer) error {
 		}
 	}
 	return nil
-}
-
-func upstreamNames(c *config.Config) []string {
-	names := make([]string, len(c.Upstreams))
-	for i, u := range c.Upstreams {
-		names[i] = u.Name
-	}
-	return names
 }

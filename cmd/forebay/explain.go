@@ -32,7 +32,7 @@ func openError(c *config.Config, err error) error {
 // listenError adds to an error of opening a listener what to change. key is "listen" or
 // "admin_listen".
 func listenError(c *config.Config, key, flag string, err error) error {
-	if key != "listen" {
+	if key != "listen" || flag == "" {
 		err = fmt.Errorf("%s: %w", key, err)
 	}
 	change := fmt.Sprintf("choose another address with %s", whereSet(c, key, flag))
@@ -54,6 +54,8 @@ func whereSet(c *config.Config, key, flag string) string {
 		return fmt.Sprintf("%s at %s", key, origin)
 	case origin.Name != "":
 		return origin.Name
+	case flag == "":
+		return key
 	default:
 		return fmt.Sprintf("%s or %s", flag, config.Variable(key))
 	}

@@ -15,7 +15,7 @@ func clientHints(c *config.Config, addr net.Addr, hostname string) string {
 	here, url := server.Reachable(addr.String()), baseURL(c, addr)
 	scheme, _, _ := strings.Cut(url, here)
 	var b strings.Builder
-	fmt.Fprintf(&b, "\nForebay mirrors %s at %s", strings.Join(upstreamNames(c), ", "), url)
+	fmt.Fprintf(&b, "\nForebay mirrors %s at %s", strings.Join(c.UpstreamNames(), ", "), url)
 	if _, port, err := net.SplitHostPort(here); err == nil && hostname != "" && everywhere(addr) {
 		fmt.Fprintf(&b, "\n(from other machines: %s%s)", scheme, net.JoinHostPort(hostname, port))
 	}

@@ -11,18 +11,35 @@ import (
 	"forebay/config"
 )
 
-// newLogger returns the logger that the configuration asks for, writing to w.
-func newLogger(c config.Log, w io.Writer) *zap.Logger {
+// logs are where a program writes what happens.
+type logs struct {
+	log    *zap.Logger
+	level  zap.AtomicLevel // of log
+	access *zap.Logger     // takes a line for each request; nil for none
+}
+
+// newLogs returns the logs that the configuration asks for, writing to w, without one for requests.
+func newLogs(c config.Log, w io.Writer) logs {
+	l := logs{level: zap.NewAtomicLevelAt(levelOf(c))}
+	l.log = newLogger(c, w, l.level)
+	return l
+}
+
+func levelOf(c config.Log) zapcore.Level {
+	level, err := zapcore.ParseLevel(string(c.Level))
+	if err != nil {
+		panic("logger: config let through the level " + string(c.Level))
+	}
+	return level
+}
+
+func newLogger(c config.Log, w io.Writer, level zapcore.LevelEnabler) *zap.Logger {
 	encoder := logShape()
 	encode := zapcore.NewJSONEncoder(encoder)
 	if logsForPeople(c.Format, w) {
 		encoder.EncodeTime = zapcore.TimeEncoderOfLayout("15:04:05.000")
 		encoder.EncodeLevel = zapcore.CapitalLevelEncoder
 		encode = zapcore.NewConsoleEncoder(encoder)
-	}
-	level, err := zapcore.ParseLevel(string(c.Level))
-	if err != nil {
-		panic("logger: config let through the level " + string(c.Level))
 	}
 	return zap.New(zapcore.NewCore(encode, zapcore.Lock(zapcore.AddSync(w)), level))
 }
@@ -47,11 +64,11 @@ const accessEvery = time.Second
 // and must be called at the end.
 func newAccessLogger(c config.Log, w io.Writer) (log *zap.Logger, flush func() error) {
 	if logsForPeople(c.Format, w) {
-		return newLogger(c, w).Named("access"), func() error { return nil }
+		return newLogger(c, w, zap.InfoLevel).Named("access"), func() error { return nil }
 	}
 	gathered := &zapcore.BufferedWriteSyncer{WS: zapcore.AddSync(w), FlushInterval: accessEvery}
 	c.Format = config.LogJSON
-	return newLogger(c, gathered).Named("access"), gathered.Stop
+	return newLogger(c, gathered, zap.InfoLevel).Named("access"), gathered.Stop
 }
 
 // logsForPeople reports whether w gets lines for people rather than JSON.

@@ -40,26 +40,30 @@ func (r *readiness) ready() error {
 
 // newMetrics returns the metrics of a mirror that is still to be built.
 func newMetrics(c *config.Config, b build) *metrics.Metrics {
-	return metrics.New(metrics.Options{Version: b.version, Revision: b.revision, Compiler: b.compiler, Upstreams: upstreamNames(c)})
+	return metrics.New(metrics.Options{Version: b.version, Revision: b.revision, Compiler: b.compiler, Upstreams: c.UpstreamNames()})
 }
 
 // watch has the metrics read what m counts.
-func (m *mirror) watch(c *config.Config, r *readiness) {
-	reserves := map[string]float64{}
-	for _, u := range c.Upstreams {
-		reserves[u.Name] = u.Reserve
-	}
-	s := metrics.Sources{Keeper: m.keeper, Registries: m.registries, Reserves: reserves, Ready: r.ready}
+func (m *mirror) watch(r *readiness) {
+	s := metrics.Sources{Keeper: m.keeper, Registries: m.registries, Reserves: m.reserves, Ready: r.ready}
 	if m.bucket != nil {
 		s.S3 = m.bucket.Calls
 	}
 	m.metrics.Watch(s)
 }
 
+func (m *mirror) reserves() map[string]float64 {
+	all := map[string]float64{}
+	for _, u := range m.front.Load().settings.Upstreams {
+		all[u.Name] = u.Reserve
+	}
+	return all
+}
+
 // received tells how many bytes of content came from each upstream.
 func (m *mirror) received() map[string]int64 {
-	all := make(map[string]int64, len(m.registries))
-	for _, r := range m.registries {
+	all := map[string]int64{}
+	for _, r := range m.registries() {
 		all[r.Name()] = r.Figures().Bytes
 	}
 	return all

@@ -30,7 +30,7 @@ first: a folder that is in use is refused. No blob is changed or removed. With a
 		if err != nil {
 			return err
 		}
-		log := newLogger(c.Log, p.Stderr)
+		log := newLogs(c.Log, p.Stderr).log
 		defer func() { _ = log.Sync() }() // a terminal cannot be synced
 		if err := mustExist(c.Storage.Dir); err != nil {
 			return err

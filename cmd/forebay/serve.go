@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"slices"
+	"sync"
 	"syscall"
 	"time"
 
@@ -17,6 +19,7 @@ import (
 
 	"forebay/config"
 	"forebay/internal/admin"
+	"forebay/internal/audit"
 	"forebay/internal/command"
 	"forebay/internal/logkey"
 	"forebay/internal/page"
@@ -56,26 +59,32 @@ All settings are described by "forebay config reference".`,
 		defer stop()
 		// After the first signal the default comes back, so that the second one kills.
 		context.AfterFunc(ctx, stop)
-		return serve(ctx, c, p)
+		hangups := make(chan os.Signal, 1) // one more, while another is followed, is enough
+		signal.Notify(hangups, syscall.SIGHUP)
+		defer signal.Stop(hangups)
+		return serve(ctx, c, func() (*config.Config, error) { return load("") }, hangups, p)
 	}
 	return cmd
 }
 
-// serve runs a mirror until ctx is done and everything has stopped.
-func serve(ctx context.Context, c *config.Config, p command.Process) (err error) {
-	lines := &lastLines{}
-	log := lines.besides(newLogger(c.Log, p.Stderr))
+// serve runs a mirror until ctx is done and everything has stopped. At each of hangups it reads the
+// configuration again, by load.
+func serve(ctx context.Context, c *config.Config, load func() (*config.Config, error), hangups <-chan os.Signal, p command.Process) (err error) {
+	l, lines := newLogs(c.Log, p.Stderr), &lastLines{}
+	l.log = lines.besides(l.log)
+	log := l.log
 	defer func() { _ = log.Sync() }() // a terminal cannot be synced
 	b := thisBuild()
 	log.Info("starting", zap.String("version", b.version), zap.String("revision", b.revision), zap.String("config", c.File))
 	limitMemory(p.Env, log)
 	for _, w := range c.Warnings() {
-		log.Warn("setting gives away what is secret", zap.String("key", w.Key), zap.String("why", w.Problem), zap.Stringer("where", w.Where))
+		log.Warn("setting may not be meant", zap.String("key", w.Key), zap.String("why", w.Problem), zap.Stringer("where", w.Where))
 	}
 
-	access, flush := newAccessLogger(c.Log, p.Stderr)
+	var flush func() error
+	l.access, flush = newAccessLogger(c.Log, p.Stderr)
 	defer func() { err = errors.Join(err, flush()) }()
-	m, err := newMirror(c, b, log, access)
+	m, err := newMirror(c, b, l)
 	if err != nil {
 		return err
 	}
@@ -83,6 +92,9 @@ func serve(ctx context.Context, c *config.Config, p command.Process) (err error)
 		err = errors.Join(err, m.Close())
 		log.Info("stopped", logkey.Err(err))
 	}()
+	if m.audit, err = newAudit(c, log.Named("audit")); err != nil {
+		return err
+	}
 	if err := reachBucket(ctx, m.bucket, log); err != nil {
 		return err
 	}
@@ -102,57 +114,82 @@ func serve(ctx context.Context, c *config.Config, p command.Process) (err error)
 		return err
 	}
 	ready := m.newReadiness(log)
-	m.watch(c, ready)
-	clients, webhooks := m.handler, newWebhooks(c, m.cache.Hint, log)
+	m.watch(ready)
+	webhooks := newWebhooks(m)
+	if err := m.front.Load().openDoors(c, nil, log.Named("auth")); err != nil {
+		return err
+	}
+	clients := m.clients(c)
 	if c.Webhooks.OnListen {
-		clients = besides(clients, webhooks)
+		clients[0] = besides(clients[0], webhooks)
 	}
 	s, err := newServers(c, clients, admin.Options{
 		Ready: ready.ready, Ailing: m.cache.Store().Ailing, Metrics: m.metrics.Handler(), Profiles: c.AdminPprof, Version: b.version,
 		Webhooks: webhooks, API: api, Page: dashboard,
-	}, ready, log)
+	}, m.audit, ready, log)
 	if err != nil {
 		return err
 	}
-	m.ours.Add(s.registry.Addr())
-	if s.admin != nil {
-		m.ours.Add(s.admin.Addr())
+	for _, one := range s.all() {
+		m.ours.Add(one.Addr())
 	}
-	tellClients(c, p, s.registry.Addr(), log)
-	return s.run(ctx, m.run, sets.Run)
+	tellClients(c, p, s.registries[0].Addr(), log)
+	reload := reloader{m, api, load}
+	return s.run(ctx, m.run, sets.Run, func(ctx context.Context) error { return reload.run(ctx, hangups) })
 }
 
-// servers are the two listeners.
+// servers are all listeners.
 type servers struct {
-	registry *server.Server
-	admin    *server.Server // nil when it is off
+	registries []*server.Server // in the order of the configuration's doors
+	admin      *server.Server   // nil when it is off
 }
 
-// newServers opens both listeners and answers nobody yet. operators is what the admin
-// listener serves, if there is one.
-func newServers(c *config.Config, clients http.Handler, operators admin.Options, ready *readiness, log *zap.Logger) (*servers, error) {
-	registry, err := server.New(server.Options{
-		Addr: c.Listen, Handler: clients,
-		TLSCert: c.TLS.CertFile, TLSKey: c.TLS.KeyFile, HTTP2: c.HTTP2,
-		ShutdownGrace: max(c.ShutdownGrace, time.Nanosecond), // 0 would mean the server's default
-		Draining: func() {
-			ready.stopping.Store(true)
-			log.Info("stopping", zap.Duration("grace", c.ShutdownGrace))
-		},
-		Log: log.Named("server"),
+func (s *servers) all() []*server.Server {
+	if s.admin == nil {
+		return s.registries
+	}
+	return append(slices.Clone(s.registries), s.admin)
+}
+
+// newServers opens all listeners and answers nobody yet. clients are what those of the registry API
+// serve, operators what the admin listener serves, if there is one.
+func newServers(c *config.Config, clients []http.Handler, operators admin.Options, trail *audit.Log, ready *readiness, log *zap.Logger) (*servers, error) {
+	s := &servers{}
+	stopping := sync.OnceFunc(func() {
+		ready.stopping.Store(true)
+		log.Info("stopping", zap.Duration("grace", c.ShutdownGrace))
 	})
-	if err != nil {
-		return nil, command.Usage(fmt.Errorf("tls: %w", err))
+	for i, l := range c.Doors() {
+		key, flag := "listen", "--listen"
+		if i > 0 {
+			key, flag = fmt.Sprintf("listeners[%d]", i), ""
+		}
+		one, err := server.New(server.Options{
+			Addr: l.Address, Handler: clients[i],
+			TLSCert: l.TLS.CertFile, TLSKey: l.TLS.KeyFile, ClientCAs: l.ClientCAFile, HTTP2: c.HTTP2, Proxies: l.Proxies,
+			ShutdownGrace: max(c.ShutdownGrace, time.Nanosecond), // 0 would mean the server's default
+			Sharing:       len(clients),
+			Draining:      stopping,
+			Log:           log.Named("server"),
+		})
+		if err != nil {
+			return nil, command.Usage(fmt.Errorf("%s: tls: %w", key, err))
+		}
+		if err := one.Listen(); err != nil {
+			return nil, listenError(c, key, flag, err)
+		}
+		s.registries = append(s.registries, one)
 	}
-	if err := registry.Listen(); err != nil {
-		return nil, listenError(c, "listen", "--listen", err)
-	}
-	s := &servers{registry: registry}
 	if c.AdminListen == "" {
 		return s, nil
 	}
+	handler := admin.New(operators)
+	if trail != nil {
+		handler = trail.Actions(handler)
+	}
+	var err error
 	s.admin, err = server.New(server.Options{
-		Addr: c.AdminListen, Handler: admin.New(operators),
+		Addr: c.AdminListen, Handler: handler,
 		Draining: func() {
 			if operators.API != nil {
 				operators.API.Stop() // what it does for operators ends with the listener
@@ -185,7 +222,11 @@ func (s *servers) run(ctx context.Context, background ...func(context.Context) e
 	group, serving := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		defer end()
-		return s.registry.Serve(serving)
+		clients, serving := errgroup.WithContext(serving)
+		for _, one := range s.registries {
+			clients.Go(func() error { return one.Serve(serving) })
+		}
+		return clients.Wait()
 	})
 	for _, work := range background {
 		group.Go(func() error { return untilDone(after, work) })
@@ -216,5 +257,5 @@ func tellClients(c *config.Config, p command.Process, addr net.Addr, log *zap.Lo
 		fmt.Fprint(p.Stderr, clientHints(c, addr, hostname))
 		return
 	}
-	log.Info("point clients here", zap.String("registry-mirrors", baseURL(c, addr)), zap.Strings("upstreams", upstreamNames(c)))
+	log.Info("point clients here", zap.String("registry-mirrors", baseURL(c, addr)), zap.Strings("upstreams", c.UpstreamNames()))
 }

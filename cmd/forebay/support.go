@@ -11,7 +11,6 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
-	"forebay/config"
 	"forebay/internal/admin"
 )
 
@@ -54,9 +53,9 @@ func (l *lastLines) all() []string {
 }
 
 // support gathers what "forebay support-bundle" asks for.
-func support(c *config.Config, m *mirror, b build, lines *lastLines) (admin.Support, error) {
+func support(m *mirror, b build, lines *lastLines) (admin.Support, error) {
 	var settings, goroutines bytes.Buffer
-	if err := c.Print(&settings); err != nil {
+	if err := m.front.Load().settings.Print(&settings); err != nil {
 		return admin.Support{}, err
 	}
 	// With 1 the stacks of those that do the same are told once, without arguments.

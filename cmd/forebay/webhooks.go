@@ -5,31 +5,29 @@ import (
 	"net/url"
 	"strings"
 
-	"go.uber.org/zap"
-
 	"forebay/cache"
 	"forebay/config"
 	"forebay/internal/webhook"
 )
 
 // newWebhooks returns what registries post to, or nil when that is off.
-func newWebhooks(c *config.Config, hint func(repo cache.Repo, tag string), log *zap.Logger) http.Handler {
-	if c.Webhooks.Secret.Empty() {
+func newWebhooks(m *mirror) http.Handler {
+	secret := m.front.Load().settings.Webhooks.Secret
+	if secret.Empty() {
 		return nil
 	}
-	names := registryNames(c)
 	return webhook.New(webhook.Options{
-		Secret: c.Webhooks.Secret.Reveal(),
-		Log:    log.Named("webhook"),
+		Secret: secret.Reveal(),
+		Log:    m.log.Named("webhook"),
 		Hint: func(registry, repository, tag string) bool {
-			name, ok := names[strings.ToLower(registry)]
+			name, ok := registryNames(m.front.Load().settings)[strings.ToLower(registry)]
 			if !ok {
 				return false
 			}
 			if name == "docker.io" && !strings.Contains(repository, "/") {
 				repository = "library/" + repository
 			}
-			hint(cache.Repo{Upstream: name, Name: repository}, tag)
+			m.cache.Hint(cache.Repo{Upstream: name, Name: repository}, tag)
 			return true
 		},
 	})

@@ -5,9 +5,9 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"net/http"
 	"net/url"
 	"sync"
+	"sync/atomic"
 
 	"go.uber.org/zap"
 
@@ -20,6 +20,7 @@ import (
 	"forebay/config"
 	"forebay/internal/activity"
 	"forebay/internal/allowance"
+	"forebay/internal/audit"
 	"forebay/internal/command"
 	"forebay/internal/metrics"
 	"forebay/internal/wire"
@@ -33,45 +34,35 @@ import (
 // mirror is everything between a client's request and the registries. Its owner calls
 // Run, and Close once no request is being answered.
 type mirror struct {
-	cache      *cache.Cache
-	keeper     *upkeep.Keeper // of the cache
-	handler    http.Handler
-	names      *wire.Registries
-	registries []*upstream.Registry
-	issuers    []*ecr.Issuer
-	instance   string // our name among Forebays, until we end
-	ours       dial.Ours
-	activity   *activity.Recorder
-	metrics    *metrics.Metrics
-	traces     *traces    // nil when they are off
-	bucket     *s3.Bucket // nil when there is none
+	cache    *cache.Cache
+	keeper   *upkeep.Keeper // of the cache
+	front    atomic.Pointer[front]
+	retired  []registryClient // of fronts before; only takeUp and Close use it
+	instance string           // our name among Forebays, until we end
+	ours     dial.Ours
+	activity *activity.Recorder
+	metrics  *metrics.Metrics
+	traces   *traces    // nil when they are off
+	audit    *audit.Log // nil when there is none
+	bucket   *s3.Bucket // nil when there is none
+	build    build
+	logs
 }
 
 // newMirror builds a mirror from its settings and opens its storage. Nothing is contacted.
-func newMirror(c *config.Config, b build, log, access *zap.Logger) (_ *mirror, err error) {
-	m := &mirror{metrics: newMetrics(c, b), instance: rand.Text()}
+func newMirror(c *config.Config, b build, l logs) (_ *mirror, err error) {
+	m := &mirror{metrics: newMetrics(c, b), instance: rand.Text(), build: b, logs: l}
+	log := l.log
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, m.Close())
 		}
 	}()
-	upstreams := make(map[string]cache.UpstreamOptions, len(c.Upstreams))
-	aliases := make(map[string][]string, len(c.Upstreams))
-	for i := range c.Upstreams {
-		u := &c.Upstreams[i]
-		o := registryOptions(u, b.version, log.Named("upstream"))
-		o.Instance, o.Ours = m.instance, &m.ours
-		if err := m.addIssuer(u, &o); err != nil {
-			return nil, command.Usage(err)
-		}
-		r, err := upstream.New(o)
-		if err != nil {
-			return nil, command.Usage(err)
-		}
-		m.registries = append(m.registries, r)
-		aliases[u.Name] = u.Aliases
-		upstreams[u.Name] = upstreamOptions(u, r, c.Catalog)
+	f, upstreams, err := m.newFront(c, nil)
+	if err != nil {
+		return nil, err
 	}
+	m.front.Store(f)
 	if m.bucket, err = newBucket(c, version, log.Named("bucket")); err != nil {
 		return nil, err
 	}
@@ -83,20 +74,16 @@ func newMirror(c *config.Config, b build, log, access *zap.Logger) (_ *mirror, e
 	if m.traces, err = newTraces(&c.Tracing, b, log.Named("tracing")); err != nil {
 		return nil, command.Usage(err)
 	}
-	handler, err := proxy.New(proxyOptions(c, m, aliases, log, access))
-	if err != nil {
+	if f.handler, err = proxy.New(proxyOptions(c, m)); err != nil {
 		return nil, command.Usage(err)
 	}
-	m.handler, m.names = handler, handler.Registries()
 	return m, nil
 }
 
 // rate returns what is left of the budget of an upstream.
 func (m *mirror) rate(name string) (wire.RateLimit, bool) {
-	for _, r := range m.registries {
-		if r.Name() == name {
-			return r.Rate()
-		}
+	if r := m.front.Load().client(name); r.Registry != nil {
+		return r.Rate()
 	}
 	return wire.RateLimit{}, false
 }
@@ -115,31 +102,33 @@ func (m *mirror) Close() error {
 	if m.cache != nil {
 		err = m.cache.Close()
 	}
-	for _, r := range m.registries {
-		r.Close()
+	if f := m.front.Load(); f != nil {
+		m.retired = append(m.retired, f.clients...)
 	}
-	for _, i := range m.issuers {
-		i.Close()
+	for _, r := range m.retired {
+		r.Close()
 	}
 	if m.bucket != nil {
 		m.bucket.Close()
 	}
 	m.traces.close()
+	if m.audit != nil {
+		err = errors.Join(err, m.audit.Close())
+	}
 	return err
 }
 
-// addIssuer lets Amazon hand out the credentials of an upstream that wants that.
-func (m *mirror) addIssuer(u *config.Upstream, o *upstream.Options) error {
+// newIssuer lets Amazon hand out the credentials of an upstream that wants that; nil for another.
+func newIssuer(u *config.Upstream, o *upstream.Options) (*ecr.Issuer, error) {
 	if u.Credentials != config.CredentialsAWS {
-		return nil
+		return nil, nil
 	}
 	i, err := ecr.New(ecr.Options{Registry: u.Name, Proxy: o.Proxy, Log: o.Log})
 	if err != nil {
-		return fmt.Errorf("upstreams.%s.credentials: %w", u.Name, err)
+		return nil, fmt.Errorf("upstreams.%s.credentials: %w", u.Name, err)
 	}
-	m.issuers = append(m.issuers, i)
 	o.Credentials = auth.Credentials{Issuer: i}
-	return nil
+	return i, nil
 }
 
 func registryOptions(u *config.Upstream, version string, log *zap.Logger) upstream.Options {
@@ -215,12 +204,16 @@ func openCache(c *config.Config, upstreams map[string]cache.UpstreamOptions, buc
 		RevalidateTimeout: c.RevalidateTimeout,
 		NegativeTTL:       negative,
 		CancelAbandoned:   c.OnAbandon == config.AbandonCancel,
-		Limits:            allowance.Limits{NewPerMinute: c.Limits.NewPerMinute, Pulls: c.Limits.Pulls, Fills: c.Limits.Fills},
+		Limits:            limits(c),
 	})
 	if err != nil {
 		return nil, openError(c, fmt.Errorf("open storage: %w", err))
 	}
 	return opened, nil
+}
+
+func limits(c *config.Config) allowance.Limits {
+	return allowance.Limits{NewPerMinute: c.Limits.NewPerMinute, Pulls: c.Limits.Pulls, Fills: c.Limits.Fills}
 }
 
 // bounds returns how much may be kept and how much is to be left free; 0 in the
@@ -237,7 +230,11 @@ func bounds(s config.Storage) (most, free int64, err error) {
 	return most, free, err
 }
 
-func proxyOptions(c *config.Config, m *mirror, aliases map[string][]string, log, access *zap.Logger) proxy.Options {
+func proxyOptions(c *config.Config, m *mirror) proxy.Options {
+	aliases := make(map[string][]string, len(c.Upstreams))
+	for _, u := range c.Upstreams {
+		aliases[u.Name] = u.Aliases
+	}
 	o := proxy.Options{
 		Cache:     m.cache,
 		Upstreams: aliases,
@@ -248,7 +245,7 @@ func proxyOptions(c *config.Config, m *mirror, aliases map[string][]string, log,
 		Rates:     m.rate,
 		Observe:   m.observe,
 		Tracer:    m.traces.tracer(),
-		Log:       log.Named("proxy"),
+		Log:       m.log.Named("proxy"),
 
 		BytesPerSecond: c.Limits.BytesPerSecond,
 	}
@@ -259,7 +256,7 @@ func proxyOptions(c *config.Config, m *mirror, aliases map[string][]string, log,
 		o.Fallback = proxy.FallbackNone
 	}
 	if c.Log.Access {
-		o.AccessLog = access
+		o.AccessLog = m.access
 	}
 	return o
 }

@@ -22,8 +22,9 @@ func newProgram(p command.Process) operate.Program {
 				return openFolder(c, p, b, mayBeNew)
 			},
 		},
+		Explain: explain,
 		RegistryOptions: func(u *config.Upstream, log config.Log) upstream.Options {
-			return registryOptions(u, b.version, newLogger(log, p.Stderr))
+			return registryOptions(u, b.version, newLogs(log, p.Stderr).log)
 		},
 	}
 }
@@ -38,20 +39,20 @@ func openFolder(c *config.Config, p command.Process, b build, mayBeNew bool) (*a
 			return nil, err
 		}
 	}
-	log := newLogger(c.Log, p.Stderr)
-	m, err := newMirror(c, b, log, nil)
+	l := newLogs(c.Log, p.Stderr)
+	m, err := newMirror(c, b, l)
 	if err != nil {
 		return nil, err
 	}
 	return &adminclient.Folder{
-		Keeper: m.keeper, Names: m.names, Close: m.Close,
+		Keeper: m.keeper, Names: m.names(), Close: m.Close,
 		Run: func(ctx context.Context) error { return untilDone(ctx, m.run) },
 		Admin: func() (*admin.API, error) {
-			sets, err := newSets(c, m, log)
+			sets, err := newSets(c, m, l.log)
 			if err != nil {
 				return nil, err
 			}
-			o := m.apiOptions(sets, b, log)
+			o := m.apiOptions(sets, b, l.log)
 			o.Loopback = true
 			return admin.NewAPI(o)
 		},

@@ -19,7 +19,7 @@ import (
 // APIOptions configures an [API]. Keeper and Registries are required.
 type APIOptions struct {
 	Keeper     *upkeep.Keeper
-	Registries *wire.Registries // what names of images mean
+	Registries func() *wire.Registries // what names of images mean
 	// Upstream returns what is known of the registry of that name. It may be nil.
 	Upstream func(name string) RegistryStatus
 	Version  string
@@ -57,7 +57,7 @@ type Names struct {
 // number of jobs has a bound.
 type API struct {
 	keeper     *upkeep.Keeper
-	registries *wire.Registries
+	registries func() *wire.Registries
 	upstream   func(name string) RegistryStatus
 	version    string
 	helped     func() (Support, error)
@@ -91,7 +91,10 @@ func NewAPI(o APIOptions) (*API, error) {
 	a := &API{
 		keeper: o.Keeper, registries: o.Registries, upstream: o.Upstream, version: o.Version, started: time.Now(),
 		helped: o.Support, activity: o.Activity, price: o.Price, currency: o.Currency,
-		guard: newGuard(o.Loopback, o.Token, o.Names), jobs: newJobs(), sets: o.Sets, log: o.Log, mux: http.NewServeMux(), tokenFile: o.TokenFile,
+		guard: guard{loopback: o.Loopback, origin: http.NewCrossOriginProtection(), names: o.Names}, jobs: newJobs(), sets: o.Sets, log: o.Log, mux: http.NewServeMux(), tokenFile: o.TokenFile,
+	}
+	if o.Token != "" {
+		a.SetToken(o.Token)
 	}
 	for _, r := range a.routes() {
 		a.mux.HandleFunc(r.method+" "+prefix+r.path, func(w http.ResponseWriter, req *http.Request) {

@@ -37,6 +37,9 @@ func (silent) OpenBlob(context.Context, string, v1.Hash, int64, int64) (*pull.Bo
 	return nil, nothing("open")
 }
 func (silent) Tags(context.Context, string) ([]string, error) { return nil, nothing("tags") }
+func (silent) TagsPage(context.Context, string, string) ([]string, string, error) {
+	return nil, "", nothing("tags")
+}
 
 func (silent) Low() bool { return false }
 
@@ -56,7 +59,9 @@ func openAPIFor(t *testing.T, loopback bool, token string) *API {
 	}
 	a, err := NewAPI(APIOptions{
 		Keeper: upkeep.New(c, upkeep.Options{}), Version: "v1", Loopback: loopback, Token: token,
-		Registries: &wire.Registries{Default: wire.Hub, Names: map[string]string{wire.Hub: wire.Hub}},
+		Registries: func() *wire.Registries {
+			return &wire.Registries{Default: wire.Hub, Names: map[string]string{wire.Hub: wire.Hub}}
+		},
 	})
 	if err != nil {
 		t.Fatal(err)

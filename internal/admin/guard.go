@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 )
 
 // OwnHeader must be on every request that changes something, with any value. A foreign web
@@ -20,18 +21,15 @@ const OwnHeader = "Forebay-Request"
 // [OwnHeader].
 type guard struct {
 	loopback bool
-	token    *[sha256.Size]byte // digest of the token, so that all have one length; nil without one
+	token    atomic.Pointer[[sha256.Size]byte] // digest of the token, so that all have one length; nil without one
 	origin   *http.CrossOriginProtection
 	names    Names
 }
 
-func newGuard(loopback bool, token string, names Names) guard {
-	g := guard{loopback: loopback, origin: http.NewCrossOriginProtection(), names: names}
-	if token != "" {
-		sum := sha256.Sum256([]byte(token))
-		g.token = &sum
-	}
-	return g
+// SetToken lets in whoever has that token from now on, and nobody with another one.
+func (a *API) SetToken(token string) {
+	sum := sha256.Sum256([]byte(token))
+	a.guard.token.Store(&sum)
 }
 
 // foreign returns why a request to a listener on loopback is refused, whatever it asks for, or
@@ -58,10 +56,10 @@ var passedOn = []string{"Forwarded", "Via", "X-Real-Ip", "X-Client-Ip", "X-Clust
 
 // admit returns why a request that is not [guard.foreign] may not use the API, or nil.
 func (g *guard) admit(r *http.Request) error {
-	if g.token == nil && !g.loopback {
+	if g.token.Load() == nil && !g.loopback {
 		return &problem{http.StatusForbidden, "no_token", g.names.Listen + " is not a loopback address, so that the admin API needs a token: set " + g.names.TokenFile}
 	}
-	if g.token != nil && !g.knows(r) {
+	if g.token.Load() != nil && !g.knows(r) {
 		return &problem{http.StatusUnauthorized, "unauthorized", "this needs the header Authorization: Bearer TOKEN, with the token of " + g.names.Token}
 	}
 	if r.Method == http.MethodGet || r.Method == http.MethodHead {
@@ -93,12 +91,13 @@ func ownPage(r *http.Request) bool {
 // knows reports whether a request has the token. How long it takes does not depend on how
 // much of the token is right.
 func (g *guard) knows(r *http.Request) bool {
-	if g.token == nil {
+	want := g.token.Load()
+	if want == nil {
 		return false
 	}
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	sum := sha256.Sum256([]byte(token))
-	return subtle.ConstantTimeCompare(sum[:], g.token[:]) == 1 && strings.EqualFold(scheme, "Bearer")
+	return subtle.ConstantTimeCompare(sum[:], want[:]) == 1 && strings.EqualFold(scheme, "Bearer")
 }
 
 // loopbackHost reports whether a Host header means this machine, whoever resolves it.

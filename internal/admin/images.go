@@ -17,7 +17,7 @@ func (a *API) reference(s string) (wire.Reference, error) {
 	if s == "" {
 		return wire.Reference{}, badRequest("ref is missing: name an image, such as nginx:1.27 or ghcr.io/owner/app")
 	}
-	ref, err := a.registries.Reference(s)
+	ref, err := a.registries().Reference(s)
 	if err != nil {
 		return ref, err
 	}
@@ -68,7 +68,7 @@ func (a *API) images(w http.ResponseWriter, r *http.Request) error {
 	case strings.ContainsAny(pattern, "*?["):
 		ask.Match = pattern
 	default:
-		ref, err := a.registries.Reference(pattern)
+		ref, err := a.registries().Reference(pattern)
 		if err != nil {
 			return err
 		}
@@ -175,7 +175,7 @@ func (a *API) purge(w http.ResponseWriter, r *http.Request) error {
 		done, err := a.keeper.PurgeDigest(ctx, d, in.Force)
 		return purged(w, PurgeAnswer{d.String(), "digest", Purged(done)}, err)
 	}
-	ref, err := a.registries.Reference(in.Target)
+	ref, err := a.registries().Reference(in.Target)
 	if err != nil {
 		return err
 	}

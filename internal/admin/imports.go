@@ -92,7 +92,7 @@ func (a *API) lacking(w http.ResponseWriter, r *http.Request) error {
 	}
 	var repos []upkeep.Repo
 	for _, name := range in.Refs {
-		ref, err := a.registries.Reference(name)
+		ref, err := a.registries().Reference(name)
 		if err != nil {
 			return err
 		}

@@ -28,7 +28,7 @@ func (a *API) entries(images []PrefetchImage) ([]imageset.Entry, error) {
 	}
 	var list []imageset.Entry
 	for _, image := range images {
-		ref, err := a.registries.Reference(image.Ref)
+		ref, err := a.registries().Reference(image.Ref)
 		if err != nil {
 			return nil, badRequest("%s%s", prefixed(image.At), err)
 		}
@@ -204,6 +204,7 @@ func (a *API) names(w http.ResponseWriter, r *http.Request) error {
 	if _, err := query(r); err != nil {
 		return err
 	}
-	reply(w, http.StatusOK, Registries{a.registries.Default, a.registries.Names, a.registries.Hosts})
+	g := a.registries()
+	reply(w, http.StatusOK, Registries{g.Default, g.Names, g.Hosts})
 	return nil
 }

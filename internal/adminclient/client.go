@@ -126,7 +126,7 @@ func (f *Flags) findServer(p Program) (adminServer, error) {
 // named checks the address of a server that was named, and finds its token.
 func (s *adminServer) named(env map[string]string) error {
 	if !strings.Contains(s.base, "://") {
-		s.base = "http://" + server.Reachable(s.base)
+		s.base = (&url.URL{Scheme: "http", Host: server.Reachable(s.base)}).String() // which escapes an IPv6 zone
 	}
 	u, err := url.Parse(s.base)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.User != nil {

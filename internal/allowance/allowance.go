@@ -38,12 +38,13 @@ const (
 // Clients are the allowances of all clients. Its methods may be called concurrently. Their errors
 // are [pull.Error]s of kind Limited with the detail ClientLimited.
 type Clients struct {
-	limits  Limits
+	limits  atomic.Pointer[Limits]
 	clients *lru.Cache[string, *client]
 }
 
 // client is what one may still do.
 type client struct {
+	limits      *Limits // by which it may do so; when there are others it begins anew
 	asks, pulls *rate.Limiter
 	fills       atomic.Int64 // in progress
 }
@@ -54,7 +55,16 @@ func New(l Limits) *Clients {
 	if err != nil {
 		panic(err) // only for a size below one
 	}
-	return &Clients{limits: l, clients: clients}
+	c := &Clients{clients: clients}
+	c.Set(l)
+	return c
+}
+
+// Set sets the limits of all clients, who begin anew if those were others.
+func (c *Clients) Set(l Limits) {
+	if was := c.limits.Load(); was == nil || *was != l {
+		c.limits.Store(&l)
+	}
 }
 
 // of returns the allowance of the client of ctx; nil for the mirror itself.
@@ -63,8 +73,12 @@ func (c *Clients) of(ctx context.Context) *client {
 	if name == "" {
 		return nil
 	}
+	limits := c.limits.Load()
 	if known, ok := c.clients.Get(name); ok {
-		return known
+		if known.limits == limits {
+			return known
+		}
+		c.clients.Remove(name)
 	}
 	every := func(n int, in time.Duration) *rate.Limiter {
 		if n <= 0 {
@@ -72,7 +86,7 @@ func (c *Clients) of(ctx context.Context) *client {
 		}
 		return rate.NewLimiter(rate.Every(in/time.Duration(n)), n)
 	}
-	one := &client{asks: every(c.limits.NewPerMinute, time.Minute), pulls: every(c.limits.Pulls, Window)}
+	one := &client{limits: limits, asks: every(limits.NewPerMinute, time.Minute), pulls: every(limits.Pulls, Window)}
 	if other, had, _ := c.clients.PeekOrAdd(name, one); had {
 		return other
 	}
@@ -87,7 +101,7 @@ func Refused(upstream, repo, why string, again time.Duration) error {
 // Ask takes one request for something of a repository that is not known here.
 func (c *Clients) Ask(ctx context.Context, upstream, repo string) error {
 	if one := c.of(ctx); one != nil && !one.asks.Allow() {
-		return Refused(upstream, repo, "this client asks for too much that is new", time.Minute/time.Duration(c.limits.NewPerMinute)+time.Second)
+		return Refused(upstream, repo, "this client asks for too much that is new", time.Minute/time.Duration(one.limits.NewPerMinute)+time.Second)
 	}
 	return nil
 }
@@ -98,7 +112,7 @@ func (c *Clients) Spend(ctx context.Context, upstream, repo string) error {
 		return err
 	}
 	if one := c.of(ctx); one != nil && !one.pulls.Allow() {
-		return Refused(upstream, repo, "this client has spent its pulls", Window/time.Duration(c.limits.Pulls))
+		return Refused(upstream, repo, "this client has spent its pulls", Window/time.Duration(one.limits.Pulls))
 	}
 	return nil
 }
@@ -109,7 +123,7 @@ func (c *Clients) Begin(ctx context.Context, upstream, repo string) (ended func(
 	if one == nil {
 		return func() {}, nil
 	}
-	if n := one.fills.Add(1); c.limits.Fills > 0 && n > int64(c.limits.Fills) {
+	if n := one.fills.Add(1); one.limits.Fills > 0 && n > int64(one.limits.Fills) {
 		one.fills.Add(-1)
 		return nil, Refused(upstream, repo, "this client has too many downloads in progress", time.Second)
 	}

@@ -227,9 +227,6 @@ func dockerEntryOf(ctx context.Context, src Source, d v1.Hash) (dockerEntry, err
 	}
 	e := dockerEntry{Config: blobName(m.Config.Digest)}
 	for _, l := range m.Layers {
-		if len(l.URLs) > 0 {
-			return dockerEntry{}, fmt.Errorf("layer %s is not distributed by registries", l.Digest)
-		}
 		e.Layers = append(e.Layers, blobName(l.Digest))
 	}
 	return e, nil

@@ -167,6 +167,7 @@ type found struct {
 	seen    map[string]bool
 	faults  Faults
 	files   int // how many were included
+	notes   int // how many were told
 }
 
 func (r *reader) all(in io.Reader) ([]Entry, error) {
@@ -303,6 +304,7 @@ func (r *reader) fault(line int, err error) {
 }
 
 func (r *reader) note(line int, text string) {
+	r.notes++
 	if r.o.Note != nil {
 		r.o.Note(Fault{Position{r.name, r.line + line}, errors.New(text)})
 	}
@@ -318,6 +320,10 @@ func Detect(text []byte) Format {
 			continue
 		case quadletSection.Match(line):
 			return Quadlet
+		case bytes.HasPrefix(line, []byte("//")) || bytes.HasPrefix(line, []byte("/*")):
+			return Kubernetes
+		case line[0] == '[' && tomlTable.Match(line):
+			return List
 		case line[0] == '{' || line[0] == '[':
 			return detectJSON(text)
 		case dockerStart.Match(line):
@@ -335,6 +341,8 @@ func Detect(text []byte) Format {
 var (
 	// What a Dockerfile starts with; no name of an image is followed by another word.
 	dockerStart = regexp.MustCompile(`^(?i:from|arg)\s+\S`)
+	mapped      = regexp.MustCompile(`^[^\s=]+/[^\s=]+=[^\s=]+/[^\s=]+$`)
+	tomlTable   = regexp.MustCompile(`^\[\[?[A-Za-z][\w.-]*\]\]?$`)
 	yamlPair    = regexp.MustCompile(`^("[^"]*"|'[^']*'|[^\s#]+)\s*:\s`)
 	// Blocks of HCL, at the left edge: of bake, Nomad, Terraform, Waypoint.
 	hcl       = regexp.MustCompile(`(?m)^(target|group|variable|function|job|resource|module|data|locals|provider|terraform|project)(\s+"[^"\n]*")*\s*(=\s*)?\{`)
@@ -356,7 +364,11 @@ func detectJSON(text []byte) Format {
 // comment.
 func (r *reader) list(text []byte) {
 	if at := hcl.FindIndex(text); at != nil {
-		r.fault(bytes.Count(text[:at[0]], []byte("\n"))+1, errors.New("is HCL, which is not read: of a file of docker buildx bake, give what docker buildx bake prints of it as JSON"))
+		r.fault(bytes.Count(text[:at[0]], []byte("\n"))+1, errors.New(hclHint(text)))
+		return
+	}
+	if what := stranger(bytes.SplitN(text, []byte("\n"), 21)); what != "" {
+		r.fault(1, errors.New("is "+what))
 		return
 	}
 	number := 0
@@ -369,6 +381,10 @@ func (r *reader) list(text []byte) {
 		s = strings.TrimSpace(s)
 		switch {
 		case s == "":
+		case strings.HasPrefix(s, "-P ") && strings.Contains(s, "="): // .actrc: the images of act's platforms
+			r.add(number, s[strings.IndexByte(s, '=')+1:])
+		case mapped.MatchString(s): // mapping.txt of oc-mirror: SOURCE=TARGET
+			r.add(number, s[:strings.IndexByte(s, '=')])
 		case strings.ContainsAny(s, " \t"):
 			r.fault(number, fmt.Errorf("%q is no name of an image: write one name a line, such as nginx:1.27", clip(s)))
 		default:

@@ -213,6 +213,9 @@ func FuzzRead(f *testing.F) {
 		"matrix: {A: [1]}\nsteps: [{image: 'a:$A'}]\n", "pipelines: {default: [{step: {image: a}}]}\n", "pool: x\njobs: [{container: a}]\n",
 		"{\"target\": {\"a\": {\"dockerfile-inline\": \"FROM a\", \"contexts\": {\"b\": \"docker-image://c\"}}}}", "steps: [{name: 'a/b', args: [x]}]\n",
 		"version: 2\njobs: {a: {docker: [{image: 'b:<< parameters.c >>'}], parameters: {c: {default: d}}}}\n", "images: [{name: a, newTag: b}]\nresources: []\nnamespace: x\n",
+		"kind: ZarfPackageConfig\ncomponents: [{images: [a], charts: [{url: 'oci://b/c', version: 1}]}]\n", "r: {images: {a: [b]}, images-by-semver: {c: d}}\n",
+		"sync: [{source: a, type: image, platform: linux/arm}]\n", "jobs: [{plan: [{config: {image_resource: {type: registry-image, source: {repository: a}}}}]}]\n",
+		"- {hosts: a, tasks: [{x.docker_image: {name: b, tag: c}}]}\n", "// a\n{\"image\": \"b\", /* c */ }\n", "a/b=c/d\n-P x=y\n", "[[a.b]]\n", "VERSION 1\n",
 	} {
 		f.Add(text, 0)
 	}

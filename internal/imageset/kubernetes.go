@@ -111,6 +111,14 @@ func (w *yamlWalk) special(n *yaml.Node) bool {
 		return true
 	}
 	switch {
+	case group == "content.hauler.cattle.io":
+		w.hauler(n, kind)
+		return true
+	case group == "mirror.openshift.io" && kind == "ImageSetConfiguration":
+		w.ocMirror(n)
+		return true
+	case group == "kubeadm.k8s.io":
+		return elsewhere("kubeadm config images list")
 	case kind == "ConfigMap" && group == "v1", kind == "Secret" && group == "v1", kind == "CustomResourceDefinition":
 		return true // texts for programs, and descriptions of fields
 	case group == "skaffold":

@@ -14,6 +14,14 @@ import (
 
 // yaml reads all documents of a text, each with read.
 func (r *reader) yaml(text []byte, read func(root *yaml.Node)) {
+	if start := bytes.TrimLeft(text, " \t\r\n"); len(start) > 0 && (start[0] == '{' || start[0] == '/') {
+		plain, err := withoutComments(text)
+		if err != nil {
+			r.fault(0, err)
+			return
+		}
+		text = plain
+	}
 	loader, err := yaml.NewLoader(bytes.NewReader(text))
 	if err != nil {
 		r.syntax(err)
@@ -49,10 +57,23 @@ func (r *reader) syntax(err error) {
 
 // document reads a document of which nobody has said what it is.
 func (r *reader) document(root *yaml.Node) {
+	if root.Kind == yaml.ScalarNode && text(root) == "" {
+		return
+	}
+	entries, faults, notes := len(r.entries), len(r.faults), r.notes
+	defer func() {
+		if len(r.entries) == entries && len(r.faults) == faults && r.notes == notes && len(r.seen) == 0 && !isObject(root) {
+			r.unnamed(root)
+		}
+	}()
 	if root.Kind == yaml.SequenceNode && scalars(root) {
 		for _, n := range root.Content { // a list of names in YAML
 			r.add(n.Line, n.Value)
 		}
+		return
+	}
+	if isAnsible(root) {
+		r.ansible(root)
 		return
 	}
 	for _, d := range dialects() {
@@ -76,19 +97,24 @@ func dialects() []dialect {
 	return []dialect{
 		{isDrone, (*reader).steps},
 		{isObject, func(r *reader, root *yaml.Node) { r.objects(root, true) }},
+		{isZarf, (*reader).zarf},
+		{isForeign, (*reader).foreign},
 		{isGitHub, (*reader).github},
 		{isAction, (*reader).action},
 		{isCircle, (*reader).circle},
 		{isBitbucket, (*reader).bitbucket},
 		{isCloudBuild, (*reader).cloudBuild},
+		{isBuildkite, func(r *reader, root *yaml.Node) { r.objects(root, true) }},
 		{isWoodpecker, (*reader).steps},
+		{isConcourse, (*reader).concourse},
+		{isRegsync, (*reader).regsync},
 		{isAzure, (*reader).azure},
 		{isBake, (*reader).bake},
 		{isDevcontainer, (*reader).devcontainer},
 		{isCompose, func(r *reader, root *yaml.Node) { r.compose(root) }},
 		{isGitLab, (*reader).gitlab},
 		{isKustomization, (*reader).kustomization},
-		{isForeign, (*reader).foreign},
+		{isSkopeo, (*reader).skopeo},
 	}
 }
 
@@ -106,6 +132,14 @@ func foreignTo(root *yaml.Node) string {
 		return "is the description of a Helm chart: give what the chart makes, as by helm template CHART | forebay prefetch -f -"
 	case strings.Contains(text(value(root, "$schema")), "renovate") || has(root, "packageRules"):
 		return "is a configuration of Renovate, which names no images to pull: give the files that it watches"
+	case is(value(root, "releases"), yaml.SequenceNode) && (has(root, "repositories") || slices.ContainsFunc(items(value(root, "releases")), func(n *yaml.Node) bool { return has(n, "chart") })):
+		return "is a helmfile, whose charts name the images: give what helmfile template makes"
+	case has(root, "configVersion", "project"):
+		return "is a configuration of werf, whose images are built: give what werf render makes"
+	case text(value(root, "bomFormat")) == "CycloneDX" || has(root, "spdxVersion"):
+		return "is a bill of materials, which says what is in images: list the images"
+	case has(root, "defaultBaseImage") || has(root, "baseImageOverrides"):
+		return "is a configuration of ko: give what ko resolve makes, and list the base images"
 	}
 	return ""
 }

@@ -58,12 +58,15 @@ func User(name string) zap.Field { return zap.String("user", name) }
 // Host is a host name.
 func Host(h string) zap.Field { return zap.String("host", h) }
 
-// Limit is what an upstream limits: pulls, requests, rate, blobs, tokens.
+// Limit is what an upstream limits: pulls, requests, rate, blobs, tokens, repository.
 func Limit(what string) zap.Field { return zap.String("limit", what) }
 
 // RetryAfter is how long an upstream wants to be left alone, in seconds; 0 when it did
 // not say.
 func RetryAfter(d time.Duration) zap.Field { return zap.Float64("retry_after_s", d.Seconds()) }
+
+// PerMinute is how many requests an upstream is sent in a minute.
+func PerMinute(n int) zap.Field { return zap.Int("per_minute", n) }
 
 // Count is a number of things.
 func Count(n int) zap.Field { return zap.Int("count", n) }

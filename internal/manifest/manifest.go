@@ -7,7 +7,9 @@
 package manifest
 
 import (
+	"bytes"
 	"encoding/json"
+	"slices"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -26,6 +28,7 @@ type Document struct {
 	ArtifactType string            `json:"artifactType"`
 	Config       *Descriptor       `json:"config"`
 	Layers       []Descriptor      `json:"layers"`
+	Artifact     []Descriptor      `json:"blobs"` // of manifests for artifacts, before they became OCI's images
 	Manifests    []Descriptor      `json:"manifests"`
 	Subject      *Descriptor       `json:"subject"`
 	Annotations  map[string]string `json:"annotations"`
@@ -34,6 +37,9 @@ type Document struct {
 		BlobSum string `json:"blobSum"`
 	} `json:"fsLayers"`
 }
+
+// byteOrderMark is put before UTF-8 by some tools.
+const byteOrderMark = "\xef\xbb\xbf"
 
 // Descriptor is how a document names content.
 type Descriptor struct {
@@ -57,7 +63,7 @@ type Platform struct {
 // Parse reads a document. ok is false for what is none.
 func Parse(b []byte) (m *Document, ok bool) {
 	m = &Document{}
-	if err := json.Unmarshal(b, m); err != nil {
+	if err := json.Unmarshal(bytes.TrimPrefix(b, []byte(byteOrderMark)), m); err != nil {
 		return nil, false
 	}
 	return m, true
@@ -111,8 +117,8 @@ func (p *Platform) String() string {
 	}, name[:min(len(name), 96)])
 }
 
-// IsIndex reports whether the document lists manifests.
-func (m *Document) IsIndex() bool { return m.Manifests != nil }
+// IsIndex reports whether the document lists manifests, or says that it would.
+func (m *Document) IsIndex() bool { return m.Manifests != nil || IsIndexType(m.MediaType) }
 
 // Blob is a configuration or a layer.
 type Blob struct {
@@ -120,20 +126,26 @@ type Blob struct {
 	Role      string // config or layer
 	MediaType string
 	Size      int64 // bytes, as the manifest says; -1 when it does not
+	// Foreign says that clients may have it from elsewhere: the base of Windows, which few
+	// registries hold. Its registry may have it all the same.
+	Foreign bool
 }
 
-// Blobs returns configuration and layers, those left out that are fetched from elsewhere.
+// Blobs returns configuration and layers.
 func (m *Document) Blobs() []Blob {
 	var all []Blob
 	add := func(role string, d Descriptor) {
-		if h, ok := d.Hash(); ok && len(d.URLs) == 0 {
-			all = append(all, Blob{Digest: h, Role: role, MediaType: d.MediaType, Size: d.Size})
+		if h, ok := d.Hash(); ok {
+			all = append(all, Blob{Digest: h, Role: role, MediaType: d.MediaType, Size: d.Size, Foreign: len(d.URLs) > 0})
 		}
 	}
 	if m.Config != nil {
 		add("config", *m.Config)
 	}
 	for _, l := range m.Layers {
+		add("layer", l)
+	}
+	for _, l := range m.Artifact {
 		add("layer", l)
 	}
 	for _, l := range m.FSLayers {
@@ -144,7 +156,7 @@ func (m *Document) Blobs() []Blob {
 
 // Invalid returns what the document has in the place of digests that are none.
 func (m *Document) Invalid() (all []string) {
-	named := m.Layers
+	named := slices.Concat(m.Layers, m.Artifact)
 	if m.Config != nil {
 		named = append([]Descriptor{*m.Config}, named...)
 	}

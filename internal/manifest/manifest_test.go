@@ -129,6 +129,8 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte(image("a", "b")))
 	f.Add([]byte(`{"manifests":[{"digest":"` + digest("a") + `","platform":{"os":"linux"}}],"subject":{"digest":"x"}}`))
 	f.Add([]byte(`{"fsLayers":[{"blobSum":"` + digest("c") + `"}]}`))
+	f.Add([]byte(`{"blobs":[{"digest":"` + digest("c") + `","urls":["x"]}],"layers":null}`))
+	f.Add([]byte("\xef\xbb\xbf" + `{"mediaType":"application/vnd.oci.image.index.v1+json"}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m, ok := Parse(b)
 		if !ok {
@@ -139,7 +141,7 @@ func FuzzParse(f *testing.F) {
 				t.Errorf("digest %s is none", blob.Digest)
 			}
 		}
-		if n := len(m.Refs()) + len(m.Invalid()); n > len(m.Manifests)*2+len(m.Layers)+len(m.FSLayers)+1 {
+		if n := len(m.Refs()) + len(m.Invalid()); n > len(m.Manifests)*2+len(m.Layers)+len(m.Artifact)+len(m.FSLayers)+1 {
 			t.Errorf("%d references out of %+v", n, m)
 		}
 		_ = m.Has([]string{"linux/amd64"})

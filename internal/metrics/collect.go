@@ -29,7 +29,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	} else {
 		to.truth(c.f.ready, true)
 	}
-	for _, r := range c.s.Registries {
+	for _, r := range c.s.Registries() {
 		c.registry(to, r, time.Now())
 	}
 	for _, u := range c.s.Keeper.Cache.Upstreams() {
@@ -111,7 +111,7 @@ func (c *collector) registry(to sink, r *upstream.Registry, now time.Time) {
 		to.truth(c.f.paused, !e.PausedUntil.IsZero(), name, e.URL)
 	}
 	to.truth(c.f.low, s.Low, name)
-	to.gauge(c.f.reserve, c.s.Reserves[name], name)
+	to.gauge(c.f.reserve, c.s.Reserves()[name], name)
 	for i, b := range s.Budgets {
 		if !sameBefore(s.Budgets[:i], b) {
 			c.budget(to, name, b, now)

@@ -53,7 +53,7 @@ func (f *families) histogram(name, help string, labels ...string) *Family {
 func newFamilies() (f families) {
 	f.build = f.gauge("build_info", "Always 1; the labels say which build this is.", "version", "revision", "go_version")
 	f.ready = f.gauge("ready", "1 while the mirror takes traffic, as /readyz says.")
-	f.events = f.counter("events_total", "What happened to what is kept and to the upstreams, by kind: tag_moved, evicted, degraded, upstream_failing and so on.", "kind")
+	f.events = f.counter("events_total", "What happened to what is kept and to the upstreams, by kind: tag_moved, evicted, degraded, upstream_failing, config_reloaded, config_refused and so on.", "kind")
 	f.ofClients()
 	f.ofUpstreams()
 	f.ofBudgets()
@@ -81,7 +81,7 @@ func (f *families) ofUpstreams() {
 	f.askedTook = f.histogram("upstream_request_duration_seconds", "Time until the head of an upstream's answer.", "upstream", "kind")
 	f.spentPulls = f.counter("upstream_pulls_total", "GETs of manifests that the registry answered: what it counts as pulls.", "upstream")
 	f.received = f.counter("upstream_bytes_total", "Bytes of manifests, blobs and lists that came from the registry and from where it redirects to.", "upstream")
-	f.limited = f.counter("upstream_limited_total", "Answers 429 by what was limited: pulls, requests (all of our address), rate (too many at once), blobs (where blobs are redirected to), tokens.", "upstream", "limit")
+	f.limited = f.counter("upstream_limited_total", "Answers 429 by what was limited: pulls, requests (all of our address), rate (too many at once), blobs (where blobs are redirected to), tokens, repository (one alone).", "upstream", "limit")
 	f.failovers = f.counter("upstream_failovers_total", "Requests that an endpoint answered after another had failed.", "upstream")
 	f.probes = f.counter("upstream_probes_total", "HEADs that asked whether pulls go through again.", "upstream")
 	f.transfers = f.gauge("upstream_transfers", "Blobs that arrive from the registry at this moment.", "upstream")

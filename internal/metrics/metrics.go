@@ -53,8 +53,8 @@ func New(o Options) *Metrics {
 // Sources are where figures come from. Cache and Registries are required.
 type Sources struct {
 	Keeper     *upkeep.Keeper
-	Registries []*upstream.Registry
-	Reserves   map[string]float64 // share of its pull limit that each upstream keeps back
+	Registries func() []*upstream.Registry
+	Reserves   func() map[string]float64 // share of its pull limit that each upstream keeps back
 	// Ready returns why no traffic should be sent here, or nil. nil means always ready.
 	Ready func() error
 	// S3 tells of the calls to the bucket since the start, those of one operation side by

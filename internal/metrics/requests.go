@@ -60,7 +60,7 @@ type requests struct {
 	savedBytes *prometheus.Desc
 
 	upstreams map[string]*ofUpstream // never changed; "" for requests that name none
-	received  atomic.Pointer[[]*upstream.Registry]
+	received  atomic.Pointer[func() []*upstream.Registry]
 }
 
 // ofUpstream are the series of one upstream. Those of a kind of request are made when the
@@ -183,7 +183,7 @@ func (r *requests) Collect(to chan<- prometheus.Metric) {
 	if registries == nil {
 		return
 	}
-	for _, one := range *registries {
+	for _, one := range (*registries)() {
 		if u := r.upstreams[one.Name()]; u != nil {
 			// Bytes come from an upstream before they go to a client, and some never go to one: the
 			// counter stands still until more was sent than fetched again.

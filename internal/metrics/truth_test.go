@@ -45,7 +45,7 @@ func newWorld(t *testing.T, ho hubtest.Options, mo mirrortest.Options) *world {
 	mo.Cache.RevalidateTimeout = time.Minute // nothing is stale but what a test makes stale
 	w.mirror = mirrortest.New(t, mo)
 	w.metrics.Watch(metrics.Sources{
-		Keeper: w.mirror.Keeper(), Registries: w.mirror.Registries(), Reserves: map[string]float64{"docker.io": 0.1},
+		Keeper: w.mirror.Keeper(), Registries: w.mirror.Registries, Reserves: func() map[string]float64 { return map[string]float64{"docker.io": 0.1} },
 	})
 	t.Cleanup(w.client.CloseIdleConnections)
 	return w

@@ -20,6 +20,7 @@ type Program struct {
 	adminclient.Program
 	// RegistryOptions says how an upstream of a configuration is reached.
 	RegistryOptions func(u *config.Upstream, log config.Log) upstream.Options
+	Explain         Explain
 }
 
 // Commands returns the commands of the operator.
@@ -28,6 +29,6 @@ func Commands(all Program) []*cobra.Command {
 	return []*cobra.Command{
 		newList(p), newImages(p), newInspect(p), newTag(p), newStatus(p), newStats(p), newRefresh(p), newRepair(p), newPurge(p),
 		newPin(p), newUnpin(p), newPins(p), newVerify(p), newCollect(p), newJobs(p), carry.NewExport(p), carry.NewImport(p), carry.NewInventory(p),
-		newPrefetch(p), newLock(p), newWanted(p), newSupportBundle(p), newHub(all),
+		newPrefetch(p), newLock(p), newWanted(p), newSupportBundle(p), newHub(all), newToken(p.Process), newAccess(p.Process, all.Explain), newGenCert(p.Process),
 	}
 }

@@ -38,7 +38,7 @@ type Set struct {
 // SetsOptions configures [Sets]. Cache, Registries and File are required.
 type SetsOptions struct {
 	Keeper     *upkeep.Keeper
-	Registries *wire.Registries
+	Registries func() *wire.Registries
 	Sets       []Set
 	File       string        // that keeps what became of the runs
 	Poll       time.Duration // how often a budget is looked at that is waited for; 0 means a minute
@@ -214,7 +214,7 @@ func (l *LastRun) take(r *Report) {
 
 // fetch reads which images belong to the set, and fetches them.
 func (s *Sets) fetch(ctx context.Context, t *set) (*Report, error) {
-	entries, err := t.entries(s.opts.Registries, func(f imageset.Fault) {
+	entries, err := t.entries(s.opts.Registries(), func(f imageset.Fault) {
 		s.log.Warn("prefetch set is not read whole", logkey.Set(t.Name), logkey.Err(f))
 	})
 	if err != nil {
@@ -271,7 +271,7 @@ func (s *Sets) unpin(t *set, kept *setState, report *Report) {
 	for _, image := range report.Images {
 		name := image.Ref
 		if image.MovedTo != "" { // then it is pinned by digest
-			if ref, err := s.opts.Registries.Reference(name); err == nil {
+			if ref, err := s.opts.Registries().Reference(name); err == nil {
 				name = ref.Name() + "@" + image.Digest.String()
 			}
 		}
@@ -303,7 +303,7 @@ func (s *Sets) pinnedElsewhere(t *set, name string) bool {
 }
 
 func (s *Sets) letGo(name string) {
-	ref, err := s.opts.Registries.Reference(name)
+	ref, err := s.opts.Registries().Reference(name)
 	if err != nil {
 		return // its registry is not configured any more
 	}

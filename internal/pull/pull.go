@@ -76,9 +76,12 @@ const (
 	// Crowded: the server turns a request away because it has too many (503). Fewer at
 	// a time may get through.
 	Crowded
-	// HeadRefused: a HEAD was refused in a way (401) that may mean that HEAD is not
-	// supported, and may mean that we have no right. The kind is Unsupported.
-	HeadRefused
+	// HeadOnly: it is the word of a HEAD, which some registries refuse, or answer with 404, for
+	// content that they have. Only a GET tells.
+	HeadOnly
+	// Refused: the content is what the registry means it to be, and we do not pass it on: a
+	// manifest that is too large, or no manifest. Another try brings the same.
+	Refused
 	// ClientLimited: it is a bound of ours for one client. The registry limits nobody.
 	ClientLimited
 )

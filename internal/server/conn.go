@@ -2,14 +2,18 @@ package server
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"math"
 	"net"
+	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
 
+	"github.com/pires/go-proxyproto"
 	"go.uber.org/zap"
 
 	"forebay/internal/logkey"
@@ -21,45 +25,90 @@ const filePiece = 256 << 10
 
 // listener accepts connections whose writes are bounded by progress.
 type listener struct {
-	*net.TCPListener
-	idle   time.Duration
-	guests *guests
-	log    *zap.Logger
-	wrap   func(stream) stream // nil outside of tests
+	net.Listener
+	idle    time.Duration
+	headers time.Duration  // for the line of a proxy
+	proxies []netip.Prefix // that say in a line of their own whom they connect for
+	guests  *guests
+	log     *zap.Logger
+	wrap    func(stream) stream // nil outside of tests
 }
 
 func (l *listener) Accept() (net.Conn, error) {
-	tcp, left, err := l.accept()
+	s, left, err := l.accept()
 	if err != nil {
 		return nil, err
 	}
-	c := &conn{stream: tcp, idle: l.idle, left: left}
-	if l.wrap != nil {
-		c.stream = l.wrap(tcp)
+	if l.proxied(s.RemoteAddr()) {
+		s = forwarded{proxyproto.NewConn(s, proxyproto.WithPolicy(proxyproto.REQUIRE), proxyproto.SetReadHeaderTimeout(l.headers)), s}
 	}
-	return c, nil
+	if l.wrap != nil {
+		s = l.wrap(s)
+	}
+	return &conn{stream: s, idle: l.idle, left: left}, nil
 }
 
 // accept returns the next connection that there is room for; left is to be called at its end.
-func (l *listener) accept() (tcp *net.TCPConn, left func(), err error) {
+func (l *listener) accept() (s stream, left func(), err error) {
 	for {
-		tcp, err = l.AcceptTCP()
+		accepted, err := l.Listener.Accept()
 		if err != nil {
 			return nil, nil, err
 		}
-		left, ok := l.guests.enter(tcp.RemoteAddr())
+		s, is := accepted.(stream)
+		if unix, ok := accepted.(*net.UnixConn); ok {
+			s, is = local{unix}, true
+		}
+		if !is {
+			_ = accepted.Close() // of no kind that listen makes
+			return nil, nil, fmt.Errorf("a connection of type %T", accepted)
+		}
+		left, ok := l.guests.enter(s.RemoteAddr(), l.proxied(s.RemoteAddr()))
+		if ok && l.guests.crowded() && hungUp(s) {
+			left()
+			_ = s.Close()
+			continue
+		}
 		if ok {
-			return tcp, left, nil
+			return s, left, nil
 		}
 		l.guests.refuse.Do(func() {
-			l.log.Warn("too many connections: the next are closed", logkey.Addr(tcp.RemoteAddr().String()), logkey.Count(l.guests.most))
+			l.log.Warn("too many connections: the next are closed", logkey.Addr(s.RemoteAddr().String()), logkey.Count(l.guests.most))
 		})
-		_ = tcp.SetLinger(0) // nothing of it is kept
-		_ = tcp.Close()
+		if tcp, is := s.(*net.TCPConn); is {
+			_ = tcp.SetLinger(0) // nothing of it is kept
+		}
+		_ = s.Close()
 	}
 }
 
-// stream is what a conn needs of a TCP connection. Its ReadFrom is sendfile for files.
+// proxied reports whether a connection is of a proxy that speaks for its clients.
+func (l *listener) proxied(from net.Addr) bool {
+	tcp, is := from.(*net.TCPAddr)
+	if !is || len(l.proxies) == 0 {
+		return false
+	}
+	addr := tcp.AddrPort().Addr().Unmap()
+	return slices.ContainsFunc(l.proxies, func(p netip.Prefix) bool { return p.Contains(addr) })
+}
+
+// local is a connection of a Unix socket.
+type local struct{ *net.UnixConn }
+
+// ReadFrom is that of [io.ReaderFrom]; the one of packets, which it hides, is of no use here.
+func (l local) ReadFrom(r io.Reader) (int64, error) { return io.Copy(onlyWriter{l.UnixConn}, r) }
+
+// forwarded is a connection whose first line says whom a proxy connects for (the PROXY protocol,
+// versions 1 and 2). Files go out by sendfile all the same.
+type forwarded struct {
+	*proxyproto.Conn
+	raw stream
+}
+
+func (f forwarded) ReadFrom(r io.Reader) (int64, error) { return f.raw.ReadFrom(r) }
+func (f forwarded) CloseWrite() error                   { return f.raw.CloseWrite() }
+
+// stream is what a conn needs of a connection of TCP or of a Unix socket. Its ReadFrom is sendfile for files.
 type stream interface {
 	net.Conn
 	io.ReaderFrom

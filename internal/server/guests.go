@@ -14,6 +14,8 @@ const (
 	descriptorsKept = 512
 	// connectionsLeast is how many there may be, however few descriptors the process has.
 	connectionsLeast = 64
+	// crowd is how many connections there are before it is looked whether the next is worth reading.
+	crowd = 128
 )
 
 // connectionsMost returns how many connections of clients so many descriptors are enough for:
@@ -34,15 +36,15 @@ type guests struct {
 }
 
 // enter counts a connection, until left is called, which may be done more than once. It
-// reports whether there is room for it.
-func (g *guests) enter(from net.Addr) (left func(), ok bool) {
+// reports whether there is room for it. A proxy, which connects for many, may have all of them.
+func (g *guests) enter(from net.Addr, proxy bool) (left func(), ok bool) {
 	var addr netip.Addr
 	if tcp, is := from.(*net.TCPAddr); is {
 		addr = tcp.AddrPort().Addr().Unmap()
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.all >= g.most || g.by[addr] >= max(g.most/2, 1) {
+	if g.all >= g.most || !proxy && addr.IsValid() && g.by[addr] >= max(g.most/2, 1) {
 		return nil, false
 	}
 	if g.by == nil {
@@ -58,4 +60,11 @@ func (g *guests) enter(from net.Addr) (left func(), ok bool) {
 			delete(g.by, addr)
 		}
 	}), true
+}
+
+// crowded reports whether there are so many that those who have left already are not let in.
+func (g *guests) crowded() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.all > crowd
 }

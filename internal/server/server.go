@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -26,11 +27,19 @@ import (
 
 // Options configures a [Server]. Addr and Handler are required.
 type Options struct {
-	Addr    string // host:port; an empty host means all addresses, IPv4 and IPv6
+	// Addr is host:port, where an empty host means all addresses, IPv4 and IPv6; or
+	// "unix:" with the path of a socket; or "systemd:" with the name of one that systemd made.
+	Addr    string
 	Handler http.Handler
 
 	// TLSCert and TLSKey are PEM files; both or neither. They are read again when they change.
 	TLSCert, TLSKey string
+	// ClientCAs is a PEM file of those who sign certificates of clients. A client may show one
+	// then, which must be good. It is read again when it changes.
+	ClientCAs string
+	// Proxies are networks from which connections begin with a line of the PROXY protocol, which
+	// says who the client is.
+	Proxies []netip.Prefix
 	// HTTP2 offers HTTP/2, over TLS and as prior knowledge over plain TCP. The common
 	// clients speak HTTP/1.1 only, where files go out by sendfile.
 	HTTP2 bool
@@ -44,7 +53,9 @@ type Options struct {
 	// MaxConnections bounds those that are open, of which one address may have half. 0 means
 	// what the process has descriptors for beside everything else.
 	MaxConnections int
-	WriteIdle      time.Duration // how long a client may take nothing of what is sent to it; 0 means 60 s
+	// Sharing is how many servers have a part each of what MaxConnections is by default. 0 means 1.
+	Sharing   int
+	WriteIdle time.Duration // how long a client may take nothing of what is sent to it; 0 means 60 s
 
 	// ShutdownGrace is how long running answers may go on after the end of Serve's
 	// context. 0 means 30 s.
@@ -67,7 +78,7 @@ func (o *Options) setDefaults() {
 	orElse(&o.WriteIdle, 60*time.Second)
 	orElse(&o.ShutdownGrace, 30*time.Second)
 	if o.MaxConnections <= 0 {
-		o.MaxConnections = connectionsMost(descriptors())
+		o.MaxConnections = max(connectionsMost(descriptors())/max(o.Sharing, 1), 1)
 	}
 	if o.MaxHeaderBytes <= 0 {
 		o.MaxHeaderBytes = 64 << 10
@@ -99,6 +110,9 @@ func New(o Options) (*Server, error) {
 	if (o.TLSCert == "") != (o.TLSKey == "") {
 		return nil, errors.New("server: a TLS certificate and its key must be given together")
 	}
+	if o.ClientCAs != "" && o.TLSCert == "" {
+		return nil, errors.New("server: certificates of clients need TLS")
+	}
 	o.setDefaults()
 	s := &Server{opts: o}
 	s.buffers.New = func() any { return new([streamPiece]byte) }
@@ -129,7 +143,18 @@ func New(o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.http.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: pair.get}
+	s.http.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: pair.get, NextProtos: []string{"http/1.1"}}
+	if o.HTTP2 {
+		s.http.TLSConfig.NextProtos = []string{"h2", "http/1.1"}
+	}
+	if o.ClientCAs == "" {
+		return s, nil
+	}
+	cas, err := newClientCAs(o.ClientCAs, s.http.TLSConfig, o.Log)
+	if err != nil {
+		return nil, err
+	}
+	s.http.TLSConfig.GetConfigForClient = cas.config
 	return s, nil
 }
 
@@ -138,11 +163,11 @@ func (s *Server) Listen() error {
 	if s.listener != nil {
 		return nil
 	}
-	l, err := net.Listen("tcp", s.opts.Addr)
+	l, err := listen(s.opts.Addr)
 	if err != nil {
 		return fmt.Errorf("listen on %s: %w", s.opts.Addr, err)
 	}
-	s.listener = &listener{TCPListener: l.(*net.TCPListener), idle: s.opts.WriteIdle, wrap: s.wrap,
+	s.listener = &listener{Listener: l, idle: s.opts.WriteIdle, headers: s.opts.ReadHeaderTimeout, proxies: s.opts.Proxies, wrap: s.wrap,
 		guests: &guests{most: s.opts.MaxConnections, refuse: rate.Sometimes{Interval: time.Minute}}, log: s.opts.Log}
 	return nil
 }

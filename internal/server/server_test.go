@@ -31,7 +31,9 @@ const patience = 20 * time.Second
 // Serve returned.
 func start(t *testing.T, o Options, change func(*Server)) (s *Server, stop func() error) {
 	t.Helper()
-	o.Addr = "127.0.0.1:0"
+	if o.Addr == "" {
+		o.Addr = "127.0.0.1:0"
+	}
 	s, err := New(o)
 	if err != nil {
 		t.Fatal(err)

@@ -4,12 +4,18 @@ import "strings"
 
 // MatchesETag reports whether the values of an If-None-Match header name the digest,
 // quoted or not, or are "*". The comparison is weak, as RFC 9110, 13.1.2 demands.
-func MatchesETag(values []string, digest string) bool {
+func MatchesETag(values []string, digest string) bool { return listsETag(values, digest, "W/") }
+
+// NamesETag is MatchesETag for an If-Match header, whose comparison is strong (RFC 9110, 13.1.1).
+func NamesETag(values []string, digest string) bool { return listsETag(values, digest, "") }
+
+// listsETag reports whether a list of tags, each perhaps behind a prefix, has the digest.
+func listsETag(values []string, digest, prefix string) bool {
 	for _, list := range values {
 		for list != "" {
 			var tag string
 			tag, list, _ = strings.Cut(list, ",")
-			tag = strings.TrimPrefix(strings.Trim(tag, " \t"), "W/")
+			tag = strings.TrimPrefix(strings.Trim(tag, " \t"), prefix)
 			if tag == "*" || tag == digest {
 				return true
 			}

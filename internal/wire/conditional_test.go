@@ -1,6 +1,9 @@
 package wire
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 func TestMatchesETag(t *testing.T) {
 	rows := []struct {
@@ -21,6 +24,10 @@ func TestMatchesETag(t *testing.T) {
 	for _, row := range rows {
 		if got := MatchesETag(row.values, digestA); got != row.want {
 			t.Errorf("MatchesETag(%q) = %t, want %t", row.values, got, row.want)
+		}
+		strong := row.want && !strings.HasPrefix(row.values[0], "W/")
+		if got := NamesETag(row.values, digestA); got != strong {
+			t.Errorf("NamesETag(%q) = %t, want %t", row.values, got, strong)
 		}
 	}
 }

@@ -1,52 +1,65 @@
 package wire
 
-import "strings"
+import (
+	"errors"
+	"slices"
+	"strings"
+)
 
 // linkMax bounds one Link header value. Real ones have some 200 bytes.
 const linkMax = 8 << 10
 
 // NextLink returns the target of the first link with relation "next" in Link header
-// values (RFC 8288), as it was written: relative or absolute. The caller resolves it
-// and decides whether it may be followed.
-func NextLink(values []string) (string, bool) {
+// values (RFC 8288), as it was written: relative or absolute; "" if there is none. It takes what
+// clients take: a target without angle brackets, and a link without a relation, which go-containerregistry
+// follows too, if no other is the next. That there is a link which cannot be read is an error.
+func NextLink(values []string) (string, error) {
+	plain, unreadable := "", false
 	for _, v := range values {
 		if len(v) > linkMax {
+			unreadable = true
 			continue
 		}
-		for v != "" {
-			target, params, rest, ok := cutLink(v)
-			if !ok {
-				break
+		for v = strings.Trim(v, " \t,"); v != ""; v = strings.Trim(v, " \t,") {
+			var target, params string
+			target, params, v = cutLink(v)
+			switch rel := relation(params); {
+			case rel == "" && target != "" && plain == "":
+				plain = target
+			case rel != "" && !isNext(rel):
+			case target == "":
+				unreadable = true
+			case rel != "":
+				return target, nil
 			}
-			if target != "" && hasNextRel(params) {
-				return target, true
-			}
-			v = rest
 		}
 	}
-	return "", false
+	if plain == "" && unreadable {
+		return "", errors.New("a link that cannot be read")
+	}
+	return plain, nil
 }
 
 // cutLink takes the first "<target>; params" from s. A comma ends it unless it is
 // between quotes.
-func cutLink(s string) (target, params, rest string, ok bool) {
-	_, s, ok = strings.Cut(s, "<")
-	if !ok {
-		return "", "", "", false
+func cutLink(s string) (target, params, rest string) {
+	var end int
+	if bracketed, ok := strings.CutPrefix(s, "<"); ok && strings.Contains(bracketed, ">") {
+		target, s, _ = strings.Cut(bracketed, ">")
+	} else {
+		if end = strings.IndexAny(s, ";,"); end < 0 {
+			end = len(s)
+		}
+		target, s = strings.Trim(s[:end], "<>"), s[end:]
 	}
-	target, s, ok = strings.Cut(s, ">")
-	if !ok {
-		return "", "", "", false
+	if end = indexUnquoted(s, ','); end < 0 {
+		return strings.TrimSpace(target), s, ""
 	}
-	end := indexUnquoted(s, ',')
-	if end < 0 {
-		return strings.TrimSpace(target), s, "", true
-	}
-	return strings.TrimSpace(target), s[:end], s[end+1:], true
+	return strings.TrimSpace(target), s[:end], s[end:]
 }
 
-// hasNextRel reports whether link parameters hold rel="next". Only the first rel counts.
-func hasNextRel(params string) bool {
+// relation returns the relations among link parameters, "" if there are none. Only the first rel counts.
+func relation(params string) string {
 	for params != "" {
 		param := params
 		if i := indexUnquoted(params, ';'); i >= 0 {
@@ -54,18 +67,15 @@ func hasNextRel(params string) bool {
 		} else {
 			params = ""
 		}
-		name, value, _ := strings.Cut(param, "=")
-		if !strings.EqualFold(strings.TrimSpace(name), "rel") {
-			continue
+		if name, value, _ := strings.Cut(param, "="); strings.EqualFold(strings.TrimSpace(name), "rel") {
+			return strings.Trim(value, " \t\"'")
 		}
-		for _, rel := range strings.Fields(strings.Trim(strings.TrimSpace(value), `"`)) {
-			if strings.EqualFold(rel, "next") {
-				return true
-			}
-		}
-		return false
 	}
-	return false
+	return ""
+}
+
+func isNext(relations string) bool {
+	return slices.ContainsFunc(strings.Fields(relations), func(rel string) bool { return strings.EqualFold(rel, "next") })
 }
 
 // indexUnquoted returns the position of the first c in s outside double quotes, or -1.

@@ -78,7 +78,7 @@ func (g *Registries) routeOf(name string) (Route, error) {
 	first, remainder, several := strings.Cut(name, "/")
 	lower := strings.ToLower(first) // people write hosts with capitals
 	r, host := Route{Name: name}, ""
-	_, named := g.Names[lower]
+	_, named := g.registry(lower)
 	switch {
 	case named && several:
 		r.Name = lower + "/" + remainder

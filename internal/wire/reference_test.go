@@ -16,8 +16,9 @@ func world() *Registries {
 		Names: map[string]string{
 			"docker.io": Hub, "index.docker.io": Hub, "ghcr.io": "ghcr.io",
 			"registry.example.com:5000": "registry.example.com:5000", "inhouse": "inhouse",
+			"[2001:db8::5]:5000": "[2001:db8::5]:5000",
 		},
-		Hosts: map[string]string{"ghcr.mirror.lan": "ghcr.io", "mirror.lan": Hub},
+		Hosts: map[string]string{"ghcr.mirror.lan": "ghcr.io", "mirror.lan": Hub, "[2001:db8::1]": "ghcr.io"},
 	}
 }
 
@@ -37,6 +38,11 @@ func TestReferencesMeanWhatTheyMeanToClients(t *testing.T) {
 		"registry.example.com:5000/team/app":     "registry.example.com:5000/team/app",
 		"registry.example.com:5000/team/app:1.0": "registry.example.com:5000/team/app:1.0",
 		"inhouse/app":                            "inhouse/app",
+		"[2001:db8::5]:5000/team/app":            "[2001:db8::5]:5000/team/app",
+		"[2001:DB8:0::5]:5000/team/app:1.0":      "[2001:db8::5]:5000/team/app:1.0",
+		"[2001:db8::1]/owner/app@" + someDigest:  "ghcr.io/owner/app@" + someDigest,
+		"[2001:db8::1]:5000/owner/app:1":         "ghcr.io/owner/app:1",
+		"[2001:db8::1]:5000/docker.io/nginx:1":   "docker.io/library/nginx:1",
 		// Names of the mirror itself mean what they mean in a request.
 		"ghcr.mirror.lan:5000/owner/app:x":            "ghcr.io/owner/app:x",
 		"GHCR.mirror.lan:5000/owner/app":              "ghcr.io/owner/app",

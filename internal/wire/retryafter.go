@@ -35,6 +35,37 @@ func ParseRetryAfter(h http.Header, message string, now time.Time) time.Duration
 	return 0
 }
 
+// allowedPattern finds the rate in the same message.
+var allowedPattern = regexp.MustCompile(`(?i)allowed:?\s+([0-9]{1,9})\s*/\s*(second|sec|s|minute|min|m|hour|h)\b`)
+
+// ParseAllowed returns how many requests a minute the message of a refusal allows; 0 if it does not say.
+func ParseAllowed(message string) int {
+	m := allowedPattern.FindStringSubmatch(message)
+	if m == nil {
+		return 0
+	}
+	n, _ := strconv.Atoi(m[1]) // of nine digits at most
+	switch m[2][0] | 0x20 {
+	case 's':
+		return n * 60
+	case 'h':
+		return max(n/60, 1)
+	}
+	return n
+}
+
+// NamesRepository reports whether a message speaks of a repository: it holds its whole name, with a slash
+// in it or between quotes.
+func NamesRepository(message, repo string) bool {
+	for _, word := range strings.FieldsFunc(message, func(r rune) bool { return strings.ContainsRune(" \t,;:()[]<>@", r) }) {
+		bare := strings.Trim(word, `"'`+"`.")
+		if bare == repo && (strings.Contains(repo, "/") || strings.ContainsAny(word[:1], `"'`+"`")) {
+			return true
+		}
+	}
+	return false
+}
+
 // ParseRateLimitReset returns how long it is until an upstream's limit of requests starts
 // anew, from X-RateLimit-Reset or RateLimit-Reset: seconds, which Docker Hub's token server
 // sends, or a Unix time, which its API sends. It is only meant for a status 429. 0 means that

@@ -81,3 +81,36 @@ func FuzzParseRetryAfter(f *testing.F) {
 		}
 	})
 }
+
+func TestParseAllowed(t *testing.T) {
+	for message, want := range map[string]int{
+		"toomanyrequests: retry-after: 160.574µs, allowed: 44000/minute": 44000,
+		"retry-after: 1.889377ms, allowed: 2000/minute":                  2000,
+		"Allowed 10 / second": 600, "allowed: 600/h": 10, "allowed: 1/hour": 1,
+		"": 0, "allowed: many/minute": 0, "allowed: 5/day": 0, "not allowed": 0, "allowed: 99999999999/minute": 0,
+	} {
+		if got := ParseAllowed(message); got != want {
+			t.Errorf("ParseAllowed(%q) = %d, want %d", message, got, want)
+		}
+	}
+}
+
+func TestNamesRepository(t *testing.T) {
+	for _, test := range []struct {
+		message, repo string
+		want          bool
+	}{
+		{"too many requests to repository acme/app", "acme/app", true},
+		{`rate limit of "acme/app" reached.`, "acme/app", true},
+		{"acme/app: pull rate exceeded", "acme/app", true},
+		{"limit of repository 'app' reached", "app", true},
+		{"You have reached your pull rate limit. https://www.docker.com/increase-rate-limit", "library/pull", false},
+		{"You have reached your pull rate limit.", "pull", false},
+		{"too many requests to acme/application", "acme/app", false},
+		{"", "acme/app", false},
+	} {
+		if got := NamesRepository(test.message, test.repo); got != test.want {
+			t.Errorf("NamesRepository(%q, %q) = %v", test.message, test.repo, got)
+		}
+	}
+}

@@ -97,10 +97,10 @@ func faultf(f Fault, format string, args ...any) *RouteError {
 type Registries struct {
 	// Default is the canonical name of the registry of a request that names none; "" refuses it.
 	Default string
-	// Names maps each name and alias, in lower case and with its port if it has one,
+	// Names maps each name and alias, as [Host] returns it and with its port if it has one,
 	// to the canonical name.
 	Names map[string]string
-	// Hosts maps values of the Host header, in lower case, with or without a port, to
+	// Hosts maps values of the Host header, as [Host] returns them, with or without a port, to
 	// canonical names. It may be nil.
 	Hosts map[string]string
 }
@@ -150,7 +150,7 @@ func (g *Registries) named(r *Route, root, ns string) (string, error) {
 	if ns != "" {
 		r.Namespace = strings.ToLower(ns)
 		var ok bool
-		if named, ok = g.Names[r.Namespace]; !ok {
+		if named, ok = g.registry(r.Namespace); !ok {
 			r.Namespace = ""
 			return "", unknown(ns)
 		}
@@ -159,7 +159,7 @@ func (g *Registries) named(r *Route, root, ns string) (string, error) {
 		return named, nil
 	}
 	r.Prefix = RootPrefix
-	before, ok := g.Names[root]
+	before, ok := g.registry(root)
 	switch {
 	case !ok:
 		return "", unknown(root)
@@ -187,7 +187,7 @@ func (g *Registries) locate(r *Route, host, named string) error {
 	r.Upstream, r.Repository = named, r.Name
 	first, remainder, several := strings.Cut(r.Name, "/")
 	if r.Prefix == NoPrefix {
-		switch prefix := g.Names[first]; {
+		switch prefix, _ := g.registry(first); {
 		case prefix != "" && !several:
 			return faultf(BadName, "%q is a registry, not a repository", first)
 		case prefix != "" && named != "" && prefix != named:
@@ -220,20 +220,6 @@ func unknown(registry string) *RouteError {
 	return faultf(UnknownRegistry, "registry %q is not configured here", clip(registry))
 }
 
-func (g *Registries) byHost(host string) string {
-	if len(g.Hosts) == 0 {
-		return ""
-	}
-	host = strings.ToLower(host)
-	if up, ok := g.Hosts[host]; ok {
-		return up
-	}
-	if i := strings.LastIndexByte(host, ':'); i > 0 {
-		return g.Hosts[host[:i]]
-	}
-	return ""
-}
-
 func (r *Route) parseReference() error {
 	switch r.Resource {
 	case Tags:
@@ -255,15 +241,18 @@ func (r *Route) parseReference() error {
 }
 
 // plainPath unescapes path. Names, tags and digests need no escaping; only the colon is
-// escaped by some clients. Every other escape (of slashes, dots, percent signs) is refused
-// rather than decoded, so that nothing can be hidden in one.
+// escaped by some clients, and the brackets of an IPv6 address by all that are written in Go.
+// Every other escape (of slashes, dots, percent signs) is refused rather than decoded, so that
+// nothing can be hidden in one.
 func plainPath(path string) (string, bool) {
 	if strings.IndexByte(path, '%') < 0 {
 		return path, true
 	}
-	path = strings.ReplaceAll(strings.ReplaceAll(path, "%3A", ":"), "%3a", ":")
+	path = plain.Replace(path)
 	return path, strings.IndexByte(path, '%') < 0
 }
+
+var plain = strings.NewReplacer("%3A", ":", "%3a", ":", "%5B", "[", "%5b", "[", "%5D", "]", "%5d", "]")
 
 // cutVersion splits a path at its /v2/ into what stands before, at most one element,
 // and after. A ping has nothing after.

@@ -21,8 +21,12 @@ func testRegistries() *Registries {
 			"docker.io": "docker.io", "index.docker.io": "docker.io",
 			"registry-1.docker.io": "docker.io", "registry.hub.docker.com": "docker.io",
 			"ghcr.io": "ghcr.io", "my.reg:5000": "my.reg:5000", "inhouse": "inhouse",
+			"[2001:db8::5]:5000": "[2001:db8::5]:5000",
 		},
-		Hosts: map[string]string{"ghcr.mirror.example": "ghcr.io", "hub.mirror.example:5000": "docker.io"},
+		Hosts: map[string]string{
+			"ghcr.mirror.example": "ghcr.io", "hub.mirror.example:5000": "docker.io",
+			"[2001:db8::1]": "ghcr.io", "[2001:db8::2]:5000": "ghcr.io",
+		},
 	}
 }
 
@@ -62,6 +66,16 @@ func TestRouteShapes(t *testing.T) {
 		{"", "/v2/a/b/manifests/1", "my.reg:5000", Manifests, "my.reg:5000", "a/b", "a/b", "1", NoPrefix},
 		{"", "/v2/my.reg:5000/a/b/manifests/1", "", Manifests, "my.reg:5000", "a/b", "my.reg:5000/a/b", "1", PathPrefix},
 		{"", "/v2/my.reg%3A5000/a/b/manifests/1", "", Manifests, "my.reg:5000", "a/b", "my.reg:5000/a/b", "1", PathPrefix},
+		// IPv6: as it is written, escaped as Go's clients do, and not in its shortest form
+		{"", "/v2/a/b/manifests/1", "[2001:db8::5]:5000", Manifests, "[2001:db8::5]:5000", "a/b", "a/b", "1", NoPrefix},
+		{"", "/v2/a/b/manifests/1", "[2001:DB8:0::5]:5000", Manifests, "[2001:db8::5]:5000", "a/b", "a/b", "1", NoPrefix},
+		{"", "/v2/[2001:db8::5]:5000/a/b/manifests/1", "", Manifests, "[2001:db8::5]:5000", "a/b", "[2001:db8::5]:5000/a/b", "1", PathPrefix},
+		{"", "/v2/%5B2001:db8::5%5D:5000/a/b/manifests/1", "", Manifests, "[2001:db8::5]:5000", "a/b", "[2001:db8::5]:5000/a/b", "1", PathPrefix},
+		{"", "/%5b2001%3adb8%3a%3a5%5d:5000/v2/a/manifests/1", "", Manifests, "[2001:db8::5]:5000", "a", "a", "1", RootPrefix},
+		{"[2001:db8::1]", "/v2/owner/app/manifests/1", "", Manifests, "ghcr.io", "owner/app", "owner/app", "1", NoPrefix},
+		{"[2001:DB8:0::1]:5000", "/v2/owner/app/manifests/1", "", Manifests, "ghcr.io", "owner/app", "owner/app", "1", NoPrefix},
+		{"[2001:db8::2]:5000", "/v2/owner/app/manifests/1", "", Manifests, "ghcr.io", "owner/app", "owner/app", "1", NoPrefix},
+		{"[2001:db8::2]:80", "/v2/owner/app/manifests/1", "", Manifests, "docker.io", "owner/app", "owner/app", "1", NoPrefix},
 		// a registry's name without a dot works, as configured
 		{"", "/v2/inhouse/a/manifests/1", "", Manifests, "inhouse", "a", "inhouse/a", "1", PathPrefix},
 		// the prefix is taken off once
@@ -127,6 +141,9 @@ func TestRouteRefuses(t *testing.T) {
 		{"/v2/localhost/nginx/manifests/latest", "", UnknownRegistry},
 		{"/v2/10.0.0.1:5000/nginx/manifests/latest", "", UnknownRegistry},
 		{"/v2/nginx/manifests/latest", "169.254.169.254", UnknownRegistry},
+		{"/v2/[::1]:5000/nginx/manifests/latest", "", UnknownRegistry},
+		{"/v2/nginx/manifests/latest", "[2001:db8::5]", UnknownRegistry},
+		{"/v2/nginx/manifests/latest", "[2001:db8::5]:5000:1", UnknownRegistry},
 		{"/v2/nginx/manifests/latest", "localhost:22", UnknownRegistry},
 		{"/v2/nginx/manifests/latest", "docker.io.", UnknownRegistry},
 		{"/v2/nginx/manifests/latest", "docker.io/../x", UnknownRegistry},

@@ -116,16 +116,17 @@ func importTable() map[string][]string {
 		// The cache and its floors: each knows those below it.
 		"proxy":        append(leaf(), "cache", "cache/store"), // the latter its tests
 		"cache/upkeep": append(leaf(), "cache", "cache/image", "cache/store", "cache/event", "cache/disk", "cache/index", "cache/tier"),
-		"cache":        append(leaf(), "cache/image", "cache/fill", "cache/store", "cache/event", "cache/disk", "cache/index", "cache/tier"),
+		"cache":        append(leaf(), "cache/image", "cache/fill", "cache/store", "cache/event", "cache/disk", "cache/index", "cache/tier", "cache/wanted"),
 		"cache/image":  append(leaf(), "cache/store", "cache/event", "cache/index"),
 		"cache/fill":   append(leaf(), "cache/store", "cache/disk"),
 		"cache/store":  append(leaf(), "cache/event", "cache/disk", "cache/evict", "cache/index", "cache/tier"),
 		"cache/event":  {"cache/index"},
 
-		"cache/disk":  leaf(),
-		"cache/evict": {},
-		"cache/index": append(leaf(), "cache/index/blocks", "cache/index/durable", "cache/index/journal", "cache/index/row"),
-		"cache/tier":  append(leaf(), "cache/disk", "cache/index"),
+		"cache/disk":   leaf(),
+		"cache/evict":  {},
+		"cache/wanted": {"internal/statefile"},
+		"cache/index":  append(leaf(), "cache/index/blocks", "cache/index/durable", "cache/index/journal", "cache/index/row"),
+		"cache/tier":   append(leaf(), "cache/disk", "cache/index"),
 		// What the index is made of; nobody else needs it.
 		"cache/index/blocks":  {"cache/index/durable", "internal/logkey"},
 		"cache/index/durable": {},
@@ -134,11 +135,12 @@ func importTable() map[string][]string {
 		// Its tests run the conformance suite, and a disk in front of it.
 		"cache/s3":        append(leaf(), "test/storetest", "cache/disk", "cache/index", "cache/tier", "test/s3test"),
 		"test/storetest":  append(leaf(), "cache", "cache/disk", "cache/index"),
-		"upstream":        append(leaf(), "upstream/auth", "upstream/dial", "upstream/governor"),
+		"upstream":        append(leaf(), "upstream/auth", "upstream/dial", "upstream/governor", "upstream/heads"),
 		"upstream/hubapi": append(leaf(), "upstream", "upstream/auth", "upstream/dial"),
 		"upstream/ecr":    append(leaf(), "upstream", "upstream/auth"), // its tests do
 
 		"upstream/governor": {"internal/wire"},
+		"upstream/heads":    {},
 		"upstream/auth":     append(leaf(), "upstream/dial"),
 		"upstream/dial":     {"internal/registries", "internal/wire"},
 
@@ -162,6 +164,10 @@ func importTable() map[string][]string {
 		"internal/metrics":    append(leaf(), "cache", "cache/event", "cache/store", "cache/upkeep", "cache/tier", "proxy", "upstream", "test/hubtest", "test/mirrortest"), // the last two its tests
 		"internal/server":     {"internal/logkey"},
 		"internal/webhook":    leaf(),
+		// Who a client is, and what it may have.
+		"internal/authn":  {"internal/logkey"},
+		"internal/audit":  {"internal/logkey", "internal/wire", "proxy"},
+		"internal/access": {"internal/authn", "internal/wire", "proxy"},
 		// Files that name images.
 		"internal/imageset": leaf(),
 		"internal/prefetch": append(leaf(), "cache", "cache/store", "cache/upkeep", "internal/imageset"),
@@ -171,7 +177,7 @@ func importTable() map[string][]string {
 		// What all commands share, how they reach a mirror, what they print, and those of the operator.
 		"internal/command":     {"config"},
 		"internal/adminclient": append(leaf(), "cache/upkeep", "config", "internal/admin", "internal/bundle", "internal/command", "internal/server", "internal/terminal"),
-		"internal/operate": append(leaf(), "cache/image", "cache/upkeep", "config", "upstream", "upstream/hubapi", "internal/admin", "internal/adminclient",
+		"internal/operate": append(leaf(), "cache/image", "cache/upkeep", "config", "config/unit", "upstream", "upstream/hubapi", "internal/access", "internal/admin", "internal/adminclient", "internal/authn",
 			"internal/carry", "internal/command", "internal/imageset", "internal/prefetch", "internal/terminal"),
 		"internal/carry": append(leaf(), "cache/upkeep", "internal/admin", "internal/adminclient", "internal/bundle", "internal/command", "internal/imageset",
 			"internal/regfolder", "internal/terminal"),

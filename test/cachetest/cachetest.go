@@ -276,6 +276,11 @@ func (r *Registry) Tags(ctx context.Context, repo string) ([]string, error) {
 	return []string{"b", "a", "b"}, nil
 }
 
+func (r *Registry) TagsPage(ctx context.Context, repo, _ string) ([]string, string, error) {
+	tags, err := r.Tags(ctx, repo)
+	return tags, "", err
+}
+
 func (r *Registry) Referrers(ctx context.Context, _ string, _ v1.Hash) ([]json.RawMessage, error) {
 	if err := r.enter(ctx, "Referrers"); err != nil {
 		return nil, err

@@ -2,12 +2,16 @@ package conformance
 
 import (
 	"context"
+	"fmt"
 	"net/http"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"forebay/cache"
 	"forebay/test/hubtest"
 	"forebay/test/mirrortest"
 	"forebay/upstream"
@@ -84,4 +88,56 @@ func TestT14_StalledBodiesGoOn(t *testing.T) {
 		c.get(m.URL, "/v2/library/app/blobs/"+digest).assertBlob(t, digest, hub.Bytes(digest))
 	}
 	hub.AssertAllFired(t)
+}
+
+// TestPageOfALongListComesInTime: a page is answered while the whole list is under way, and its links lead
+// through all pages of the registry, in whatever order it has them.
+func TestPageOfALongListComesInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, bubbleOptions{hub: hubtest.Options{TagsPaging: hubtest.PagingInner}, fetch: cache.UpstreamOptions{TagTTL: time.Hour}})
+		img := b.hub.PushImage("library/app", "latest", hubtest.ImageSpec{})
+		want := []string{"latest"}
+		for n := range 20_000 {
+			tag := fmt.Sprintf("v%05d", n)
+			b.hub.MoveTag("library/app", tag, img.Digest)
+			want = append(want, tag)
+		}
+		slow := b.hub.AddRule(hubtest.Rule{Route: hubtest.RouteTags, Do: hubtest.Delay(2 * time.Second)})
+		var got []string
+		for path, n := "/v2/library/app/tags/list?n=500&ns=docker.io", 0; path != ""; n++ {
+			a := b.askAs(agentRenovate, http.MethodGet, "10.0.0.1", path)
+			if a.Status != http.StatusOK || a.Took > 7*time.Second {
+				t.Fatalf("page %d: status %d after %s: %.200s", n, a.Status, a.Took, a.Body)
+			}
+			tags := a.tags(t).Tags
+			if len(tags) > 500 {
+				t.Errorf("page %d has %d tags, want at most 500", n, len(tags))
+			}
+			got = append(got, tags...)
+			path, _, _ = strings.Cut(strings.TrimPrefix(a.Header.Get("Link"), "<"), ">")
+			if n == 3 { // and a page that fails is no end
+				slow.Remove()
+				broken := b.hub.AddRule(hubtest.Rule{Route: hubtest.RouteTags, Count: 1, Do: hubtest.Status(http.StatusNotImplemented)})
+				if a := b.askAs(agentRenovate, http.MethodGet, "10.0.0.1", path); a.Status == http.StatusOK {
+					t.Errorf("a page that fails is answered by %s", a.Body)
+				}
+				broken.Remove()
+				slow = b.hub.AddRule(hubtest.Rule{Route: hubtest.RouteTags, Do: hubtest.Delay(2 * time.Second)})
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("the pages have %d tags, want %d", len(got), len(want))
+		}
+		slow.Remove()
+		for _, path := range []string{"/v2/library/app/tags/list?next=%25zz", "/v2/library/app/tags/list?next=" + strings.Repeat("x", 3000)} {
+			if a := b.askAs(agentRenovate, http.MethodGet, "10.0.0.1", path); a.Status != http.StatusBadRequest {
+				t.Errorf("%.60s: status %d, want 400", path, a.Status)
+			}
+		}
+		// The whole, which came meanwhile, is served from here.
+		before := b.hub.Requests()
+		if a := b.askAs(agentRenovate, http.MethodGet, "10.0.0.1", "/v2/library/app/tags/list?n=10"); len(a.tags(t).Tags) != 10 || b.hub.Requests() > before {
+			t.Errorf("when the whole list is known: %d tags, and %d requests", len(a.tags(t).Tags), b.hub.Requests()-before)
+		}
+	})
 }

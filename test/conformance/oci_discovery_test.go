@@ -181,7 +181,8 @@ func TestOCIDiscovery_UpstreamPaging(t *testing.T) {
 		whole  bool
 	}{
 		{hubtest.PagingIgnore, true}, {hubtest.PagingLink, true}, {hubtest.PagingAbsolute, true},
-		{hubtest.PagingForeign, false}, {hubtest.PagingLoop, false},
+		{hubtest.PagingForeign, true}, {hubtest.PagingInner, true}, {hubtest.PagingBare, true},
+		{hubtest.PagingLoop, false}, {hubtest.PagingNothing, false}, {hubtest.PagingBroken, false},
 	} {
 		t.Run("paging "+string(tt.paging), func(t *testing.T) {
 			hub, m, c := setup(t, hubtest.Options{TagsPaging: tt.paging}, mirrortest.Options{})

@@ -154,7 +154,7 @@ func TestPrefetchTakesWhatRefersToAnImage(t *testing.T) {
 // runSets runs the sets until stop is called.
 func runSets(t *testing.T, b *bubble, file string, sets ...prefetch.Set) (s *prefetch.Sets, stop func()) {
 	t.Helper()
-	s, err := prefetch.NewSets(prefetch.SetsOptions{Keeper: b.keeper, Registries: hubNames(), Sets: sets, File: file})
+	s, err := prefetch.NewSets(prefetch.SetsOptions{Keeper: b.keeper, Registries: hubNames, Sets: sets, File: file})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -57,7 +57,8 @@ func TestT05_T09_HeadHasTheLength(t *testing.T) {
 	t.Parallel()
 	for name, fault := range map[string]hubtest.Fault{
 		"well": hubtest.Pass(), "no length": hubtest.RawCL(), "zero": hubtest.RawCL("0"), "chunked": hubtest.Chunked(), "gzip": hubtest.Gzip(1),
-		"405": hubtest.HeadNotAllowed(), "401": hubtest.HeadUnauthorized(), "no digest": hubtest.NoDigestHeader(),
+		"405": hubtest.HeadNotAllowed(), "401": hubtest.HeadUnauthorized(), "403": hubtest.HeadStatus(403),
+		"404": hubtest.HeadStatus(404), "304": hubtest.HeadStatus(304), "no digest": hubtest.NoDigestHeader(),
 		"bad digest": hubtest.DigestHeader("sha256:nonsense"), "no type": hubtest.ContentType(""),
 	} {
 		t.Run(name, func(t *testing.T) {

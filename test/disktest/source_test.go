@@ -175,6 +175,10 @@ func (s *source) AtLastShare() bool { return false }
 
 func (s *source) Tags(context.Context, string) ([]string, error) { return []string{"1"}, nil }
 
+func (s *source) TagsPage(context.Context, string, string) ([]string, string, error) {
+	return []string{"1"}, "", nil
+}
+
 func (s *source) Referrers(context.Context, string, v1.Hash) ([]json.RawMessage, error) {
 	return nil, nil
 }

@@ -357,6 +357,15 @@ func HeadNotAllowed() Fault { return headFault(http.StatusMethodNotAllowed) }
 // public.ecr.aws does for blobs.
 func HeadUnauthorized() Fault { return headFault(http.StatusUnauthorized) }
 
+// HeadStatus answers status without a body to HEAD. Other methods are served.
+func HeadStatus(status int) Fault {
+	return Fault{Name: "head " + strconv.Itoa(status), before: func(x *exchange) {
+		if x.r.Method == http.MethodHead {
+			x.reply = newReply(status, "text/html", nil)
+		}
+	}}
+}
+
 func headFault(status int) Fault {
 	return Fault{Name: "head " + strconv.Itoa(status), before: func(x *exchange) {
 		if x.r.Method == http.MethodHead {

@@ -404,7 +404,7 @@ func TestFaultHeadRefused(t *testing.T) {
 	for _, c := range []struct {
 		do     Fault
 		status int
-	}{{HeadNotAllowed(), 405}, {HeadUnauthorized(), 401}} {
+	}{{HeadNotAllowed(), 405}, {HeadUnauthorized(), 401}, {HeadStatus(404), 404}} {
 		rule := w.AddRule(Rule{Role: RoleRegistry, Do: c.do})
 		a := w.p.head("/v2/library/a/manifests/1", w.token)
 		wantStatus(t, a, c.status)

@@ -118,6 +118,12 @@ const (
 	PagingAbsolute TagsPaging = "absolute" // pages, absolute Link
 	PagingForeign  TagsPaging = "foreign"  // Link leads to the evil role
 	PagingLoop     TagsPaging = "loop"     // Link leads to the same page
+	PagingInner    TagsPaging = "inner"    // Link has a host and a path that only the registry knows
+	PagingBare     TagsPaging = "bare"     // Link without brackets and quotes
+	PagingRelative TagsPaging = "relative" // Link is a query, among others, with rel=NEXT
+	PagingNoRel    TagsPaging = "no rel"   // Link without a relation
+	PagingNothing  TagsPaging = "nothing"  // Link without a target
+	PagingBroken   TagsPaging = "broken"   // Link leads to a page that fails
 )
 
 // ReferrersMode is what the referrers API does.

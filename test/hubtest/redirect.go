@@ -87,6 +87,12 @@ func RefuseAuthHeader() Fault {
 	}}
 }
 
+// Rewrite makes the registry one behind a proxy that puts prefix before the names of repositories: it
+// looks for those, and its challenges name them.
+func Rewrite(prefix string) Fault {
+	return Fault{Name: "rewrite to " + prefix, before: func(x *exchange) { x.Repo = prefix + x.Repo }}
+}
+
 // NewAuth makes the target of a redirect ask for credentials of its own, for the
 // attacker.
 func NewAuth() Fault {

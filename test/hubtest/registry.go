@@ -296,6 +296,9 @@ func (h *Hub) tagsReply(x *exchange) *Reply {
 	q := x.r.URL.Query()
 	paging := h.opts().TagsPaging
 	n, err := strconv.Atoi(q.Get("n"))
+	if q.Has("broken") {
+		return errorReply(http.StatusBadRequest, "PAGINATION_NUMBER_INVALID", "broken page", nil)
+	}
 	if paging == PagingIgnore || err != nil || n <= 0 {
 		return tagPage(x.Repo, tags)
 	}
@@ -322,7 +325,22 @@ func (h *Hub) tagsReply(x *exchange) *Reply {
 	case PagingForeign:
 		next = h.URL(RoleEvil) + next
 	}
-	a.Header.Set("Link", "<"+next+`>; rel="next"`)
+	link := "<" + next + `>; rel="next"`
+	switch _, query, _ := strings.Cut(next, "?"); paging {
+	case PagingInner:
+		link = "<http://registry.internal:8080/repository/proxy/v2/" + x.Repo + "/tags/list?" + query + `>; rel="next"`
+	case PagingBare:
+		link = next + "; rel=next"
+	case PagingRelative:
+		link = `<?n=1>; rel="first", <?` + query + `>; type="a,b"; Rel = NEXT, <?last=zzz>; rel=last`
+	case PagingNoRel:
+		link = "<" + next + ">"
+	case PagingNothing:
+		link = `<>; rel="next"`
+	case PagingBroken:
+		link = "<" + strings.Replace(next, "n=", "broken=1&n=", 1) + `>; rel="next"`
+	}
+	a.Header.Set("Link", link)
 	return a
 }
 

@@ -88,7 +88,7 @@ func TestT29_ThousandClientsOneTransfer(t *testing.T) {
 	c := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 1}}
 	defer c.CloseIdleConnections()
 	var all sync.WaitGroup
-	for n := range 1000 {
+	for n := range crowd {
 		all.Go(func() {
 			<-time.After(time.Duration(n%20) * 25 * time.Millisecond) // while it arrives
 			if err := follow(t.Context(), c, url, "", raw); err != nil {

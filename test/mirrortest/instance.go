@@ -75,7 +75,7 @@ func start(m *Mirror) (_ *instance, err error) {
 		return nil, err
 	}
 	s, err := open(strings.TrimPrefix(m.URL, "http://"), server.Options{
-		Handler:       handler,
+		Handler:       handler.Behind(m.opts.Gate),
 		ShutdownGrace: max(m.opts.Grace, time.Nanosecond), // 0 would mean the server's default
 		Log:           m.log.Named("server"),
 	})

@@ -56,6 +56,8 @@ type Options struct {
 	// Cache has what is given to the cache beside folder, upstreams and log.
 	Cache  cache.Options
 	Upkeep upkeep.Options
+	// Gate is before the handler; nil lets everybody have everything.
+	Gate proxy.Gate
 	// Observe is told of every request, as by the handler.
 	Observe func(*proxy.Request)
 	Tracer  trace.Tracer // nil means no traces

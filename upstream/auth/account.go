@@ -16,7 +16,7 @@ func Account(ctx context.Context, c Credentials, registry string) (user, passwor
 	if err != nil {
 		return "", "", err
 	}
-	who, err := source.Identity(ctx, true)
+	who, err := source.Identity(ctx, "", true)
 	switch {
 	case err != nil:
 		return "", "", err
@@ -24,4 +24,15 @@ func Account(ctx context.Context, c Credentials, registry string) (user, passwor
 		return "", "", errors.New("credentials: they are a token of the registry: a user name with a password or access token is needed")
 	}
 	return who.user, who.secret, nil
+}
+
+// Known reports whether c has anything for a registry: a docker config may be for others only.
+func Known(ctx context.Context, c Credentials, registry string, endpoints []string) (bool, error) {
+	source, err := NewSource(c, registry, endpoints, time.Now)
+	if err != nil {
+		return false, err
+	}
+	who, err := source.Identity(ctx, "", false)
+	chain, is := source.(*keychainSource)
+	return err == nil && (!who.Anonymous() || is && len(chain.last.parts) > 0), err
 }

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"strings"
 
 	"forebay/internal/wire"
 )
@@ -15,7 +16,29 @@ type Challenge struct {
 	service string
 	// scope is asked for literally instead of the repository's: "aws" at public.ecr.aws.
 	scope string
+	// repository is the one that it names, which should be that of the request.
+	repository string
 }
+
+// Elsewhere returns c for the repository that it names itself, if that is another than repo: a
+// proxy in front of the registry rewrites names. Else it returns nil.
+func (c *Challenge) Elsewhere(repo string) *Challenge {
+	if c == nil || c.repository == "" || c.repository == repo {
+		return nil
+	}
+	other := c.General()
+	other.scope = scopeOf(c.repository)
+	return other
+}
+
+// General returns c as it holds for any repository. c is not nil.
+func (c *Challenge) General() *Challenge {
+	return &Challenge{realm: c.realm, service: c.service, scope: c.scope}
+}
+
+// Differs reports whether a request that meets c is another than one that meets met. c may be nil,
+// which differs from nothing.
+func (c *Challenge) Differs(met *Challenge) bool { return c != nil && c.scope != met.scope }
 
 // Basic reports whether a user name and password are wanted, and no token.
 func (c *Challenge) Basic() bool { return c.realm == nil }
@@ -29,7 +52,20 @@ func (c *Challenge) scopeFor(repo string) string {
 	if c.scope != "" {
 		return c.scope
 	}
-	return "repository:" + repo + ":pull"
+	return scopeOf(repo)
+}
+
+func scopeOf(repo string) string { return "repository:" + repo + ":pull" }
+
+// repositoryIn returns the first repository that a scope names.
+func repositoryIn(scope string) string {
+	for _, one := range strings.Fields(scope) {
+		rest, ok := strings.CutPrefix(one, "repository:")
+		if name, _, more := strings.Cut(rest, ":"); ok && more && wire.ValidRepository(name) {
+			return name
+		}
+	}
+	return ""
 }
 
 // ReadChallenge returns the first Bearer challenge of an answer, else a Basic one, else
@@ -47,6 +83,8 @@ func ReadChallenge(h http.Header) (c *Challenge, code string, err error) {
 		c := &Challenge{realm: realm, service: bearer.Params["service"]}
 		if scope := bearer.Params["scope"]; literalScope.MatchString(scope) {
 			c.scope = scope
+		} else {
+			c.repository = repositoryIn(scope)
 		}
 		return c, bearer.Params["error"], nil
 	}

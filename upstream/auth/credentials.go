@@ -8,18 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/url"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"time"
 
-	"github.com/docker/cli/cli/config"
-	"github.com/docker/cli/cli/config/types"
-	"github.com/google/go-containerregistry/pkg/authn"
-
-	"forebay/internal/registries"
 	"forebay/internal/wire"
 )
 
@@ -29,8 +22,9 @@ type Credentials struct {
 	Username     string // "<token>" means that the password is an identity token
 	Password     string
 	PasswordFile string // read again when it changes; a line end after the password is dropped
-	// DockerConfig is the path of a config.json, or of its folder. Its credential helpers
-	// are run. A helper that fails fails the request: it never means anonymous.
+	// DockerConfig is the path of a config.json, or of its folder, or of a Secret of Kubernetes
+	// that holds one. Its credential helpers are run. A helper that fails fails the request: it
+	// never means anonymous.
 	DockerConfig string
 	Issuer       Issuer // hands out user and password in place of all the others
 }
@@ -55,8 +49,9 @@ type Identity struct {
 const (
 	anonymousName = "anonymous"
 	tokenUser     = "<token>" // docker's user name for identity tokens
-	// secretMax bounds a password file. Cloud tokens have up to some 4 KiB.
-	secretMax = 64 << 10
+	// secretMax bounds a file with secrets. Cloud tokens have up to some 4 KiB, and a config.json
+	// may have many.
+	secretMax = 1 << 20
 )
 
 func newIdentity(user, secret, registryToken string, refresh bool) Identity {
@@ -86,8 +81,9 @@ func (i Identity) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, i.Name(
 
 // Source finds out who we are.
 type Source interface {
-	// Identity returns who to be now. renew says that its last identity was refused.
-	Identity(ctx context.Context, renew bool) (Identity, error)
+	// Identity returns who to be now for a repository; "" is for none in particular. renew says
+	// that its last identity was refused.
+	Identity(ctx context.Context, repo string, renew bool) (Identity, error)
 }
 
 // NewSource returns who c says that we are at the registry of that name with those
@@ -130,7 +126,7 @@ type fileStamp struct {
 	size     int64
 }
 
-func (s *fixedSource) Identity(_ context.Context, renew bool) (Identity, error) {
+func (s *fixedSource) Identity(_ context.Context, _ string, renew bool) (Identity, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.file == "" {
@@ -156,23 +152,29 @@ func (s *fixedSource) Identity(_ context.Context, renew bool) (Identity, error) 
 }
 
 func readSecret(file string) (string, error) {
-	f, err := os.Open(file)
-	if err != nil {
-		return "", fmt.Errorf("password file: %w", err)
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, secretMax+1))
+	text, err := readBounded(file)
 	if err != nil {
 		return "", fmt.Errorf("password file: %w", err)
 	}
 	secret := strings.TrimRight(string(text), "\r\n")
-	switch {
-	case len(text) > secretMax:
-		return "", fmt.Errorf("password file %q has more than %d bytes", file, secretMax)
-	case secret == "":
+	if secret == "" {
 		return "", fmt.Errorf("password file %q is empty", file)
 	}
 	return secret, nil
+}
+
+// readBounded reads a file with secrets.
+func readBounded(file string) ([]byte, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, secretMax+1))
+	if err == nil && len(text) > secretMax {
+		err = fmt.Errorf("%q has more than %d bytes", file, secretMax)
+	}
+	return text, err
 }
 
 const (
@@ -186,13 +188,13 @@ const (
 
 // keychainSource is a docker config.json with its helpers.
 type keychainSource struct {
-	chain    authn.Keychain
-	resource registryResource
-	now      func() time.Time
+	path  string
+	names []string // of the registry, see registryNames
+	now   func() time.Time
 
 	mu      sync.Mutex
 	running *keychainRun // a look-up in progress, or nil
-	last    Identity
+	last    *keyring
 	at      time.Time // when last was found
 	err     error     // of the last look-up, if it went wrong
 	errAt   time.Time
@@ -204,15 +206,15 @@ type keychainRun struct {
 }
 
 func newKeychainSource(path, name string, endpoints []string, now func() time.Time) *keychainSource {
-	return &keychainSource{chain: configFile(path), resource: newResource(name, endpoints), now: now}
+	return &keychainSource{path: path, names: registryNames(name, endpoints), now: now}
 }
 
-func (s *keychainSource) Identity(ctx context.Context, renew bool) (Identity, error) {
+func (s *keychainSource) Identity(ctx context.Context, repo string, renew bool) (Identity, error) {
 	s.mu.Lock()
 	age := s.now().Sub(s.at)
 	if !s.at.IsZero() && age < keychainFor && (!renew || age < keychainAgain) {
 		defer s.mu.Unlock()
-		return s.last, nil
+		return s.last.of(repo), nil
 	}
 	if s.err != nil && s.now().Sub(s.errAt) < keychainAgain {
 		defer s.mu.Unlock()
@@ -237,12 +239,12 @@ func (s *keychainSource) Identity(ctx context.Context, renew bool) (Identity, er
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.last, nil
+	return s.last.of(repo), nil
 }
 
-// find asks the keychain once and tells all who wait for run.
+// find reads the file and asks helpers once and tells all who wait for run.
 func (s *keychainSource) find(run *keychainRun) {
-	found, err := resolveKeychain(s.chain, s.resource)
+	found, err := readKeyring(s.path, s.names)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err == nil {
@@ -253,84 +255,4 @@ func (s *keychainSource) find(run *keychainRun) {
 	}
 	s.running = nil
 	close(run.done)
-}
-
-func resolveKeychain(chain authn.Keychain, resource authn.Resource) (Identity, error) {
-	auth, err := chain.Resolve(resource)
-	if err != nil {
-		return Identity{}, err
-	}
-	c, err := auth.Authorization()
-	if err != nil {
-		return Identity{}, err
-	}
-	if c.IdentityToken != "" {
-		return newIdentity(tokenUser, c.IdentityToken, "", true), nil
-	}
-	return newIdentity(c.Username, c.Password, c.RegistryToken, false), nil
-}
-
-// registryResource has the keys under which a docker config may know a registry, best first.
-type registryResource []string
-
-func newResource(name string, endpoints []string) registryResource {
-	var keys registryResource
-	if name == registries.Hub {
-		// docker login writes the first, podman and Kubernetes the second, helm another one.
-		keys = append(append(keys, authn.DefaultAuthKey, name), registries.HubAliases()...)
-	} else {
-		keys = append(keys, name)
-	}
-	for _, raw := range endpoints {
-		if u, err := url.Parse(raw); err == nil && u.Host != "" && u.Host != name {
-			keys = append(keys, u.Host)
-		}
-	}
-	return keys
-}
-
-// String returns the best key.
-func (r registryResource) String() string { return r[0] }
-
-// RegistryStr returns the best key.
-func (r registryResource) RegistryStr() string { return r[0] }
-
-// configFile is the path of a config.json or of its folder, as a keychain. Unlike
-// authn.DefaultKeychain it looks at no environment, and the file must be there.
-type configFile string
-
-// Resolve returns the credentials for the first key that has any.
-func (c configFile) Resolve(resource authn.Resource) (authn.Authenticator, error) {
-	path := string(c)
-	if info, err := os.Stat(path); err == nil && info.IsDir() {
-		path = filepath.Join(path, config.ConfigFileName)
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	file, err := config.LoadFromReader(f)
-	if err != nil {
-		return nil, fmt.Errorf("parse %q: %w", path, err)
-	}
-	keys, ok := resource.(registryResource)
-	if !ok {
-		keys = registryResource{resource.RegistryStr()}
-	}
-	for _, key := range keys {
-		// Not GetAuthConfig, which takes every name of Docker Hub for the one that docker login writes.
-		found, err := file.GetCredentialsStore(key).Get(key)
-		if err != nil {
-			return nil, fmt.Errorf("credentials for %s: %w", key, err)
-		}
-		found.ServerAddress = "" // set always, to the key
-		if found != (types.AuthConfig{}) {
-			return authn.FromConfig(authn.AuthConfig{
-				Username: found.Username, Password: found.Password, Auth: found.Auth,
-				IdentityToken: found.IdentityToken, RegistryToken: found.RegistryToken,
-			}), nil
-		}
-	}
-	return authn.Anonymous, nil
 }

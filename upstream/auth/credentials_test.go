@@ -21,7 +21,7 @@ func TestPasswordFileIsReadAgainWhenItChanges(t *testing.T) {
 	}
 	want := func(secret string) Identity {
 		t.Helper()
-		got, err := source.Identity(t.Context(), false)
+		got, err := source.Identity(t.Context(), "", false)
 		if err != nil || got.secret != secret || got.user != "u" || got.refresh {
 			t.Errorf("identity has secret %q, %v; want %q", got.secret, err, secret)
 		}
@@ -37,14 +37,14 @@ func TestPasswordFileIsReadAgainWhenItChanges(t *testing.T) {
 	}
 	for name, text := range map[string]string{"empty": "\n", "too big": strings.Repeat("x", secretMax+1)} {
 		replaceFile(t, file, text)
-		if _, err := source.Identity(t.Context(), true); err == nil {
+		if _, err := source.Identity(t.Context(), "", true); err == nil {
 			t.Errorf("%s password file: no error", name)
 		}
 	}
 	if err := os.Remove(file); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := source.Identity(t.Context(), false); err == nil {
+	if _, err := source.Identity(t.Context(), "", false); err == nil {
 		t.Error("missing password file: no error")
 	}
 }
@@ -77,7 +77,7 @@ func TestDockerConfig(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, err := source.Identity(t.Context(), false)
+			got, err := source.Identity(t.Context(), "", false)
 			if err != nil || got.user != test.user || got.secret != test.secret || got.refresh != test.refresh || got.registryToken != test.direct {
 				t.Errorf("%s: identity is %q %q %v %q, %v; want %+v", test.name, got.user, got.secret, got.refresh, got.registryToken, err, test)
 			}
@@ -100,7 +100,7 @@ func TestDockerConfigKnowsDockerHubByAllItsNames(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, err := source.Identity(t.Context(), false); err != nil || got.user != "hubuser" || got.secret != "hubpass" {
+		if got, err := source.Identity(t.Context(), "", false); err != nil || got.user != "hubuser" || got.secret != "hubpass" {
 			t.Errorf("under %s: %q, %v", key, got.user, err)
 		}
 	}
@@ -116,7 +116,7 @@ func TestDockerConfigThatCannotBeReadFails(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, err := source.Identity(t.Context(), false); err == nil {
+		if got, err := source.Identity(t.Context(), "", false); err == nil {
 			t.Errorf("%s: identity is %v, want an error", name, got)
 		}
 	}
@@ -155,7 +155,7 @@ printf '{"ServerURL":"%%s","Username":"AWS","Secret":"from-helper"}' "$server"`,
 	var wg sync.WaitGroup
 	for range 20 {
 		wg.Go(func() {
-			got, err := source.Identity(t.Context(), false)
+			got, err := source.Identity(t.Context(), "", false)
 			if err != nil || got.user != "AWS" || got.secret != "from-helper" {
 				t.Errorf("identity is %q %q, %v", got.user, got.secret, err)
 			}
@@ -163,14 +163,14 @@ printf '{"ServerURL":"%%s","Username":"AWS","Secret":"from-helper"}' "$server"`,
 	}
 	wg.Wait()
 	runs(1)
-	if _, err := source.Identity(t.Context(), true); err != nil { // refused a moment later
+	if _, err := source.Identity(t.Context(), "", true); err != nil { // refused a moment later
 		t.Error(err)
 	}
 	runs(1)
 	mu.Lock()
 	now = now.Add(keychainAgain + time.Second)
 	mu.Unlock()
-	if _, err := source.Identity(t.Context(), true); err != nil {
+	if _, err := source.Identity(t.Context(), "", true); err != nil {
 		t.Error(err)
 	}
 	runs(2)
@@ -182,7 +182,7 @@ func TestCredentialHelperWithoutAnEntryIsAnonymous(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, err := source.Identity(t.Context(), false); err != nil || !got.Anonymous() {
+	if got, err := source.Identity(t.Context(), "", false); err != nil || !got.Anonymous() {
 		t.Errorf("identity is %v, %v; want anonymous", got, err)
 	}
 }

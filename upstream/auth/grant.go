@@ -29,6 +29,7 @@ type Grant struct {
 	who    Identity
 	token  *Token // nil for Basic
 	key    tokenKey
+	by     *Challenge
 	fresh  bool // made for this very request, and not yet accepted by anyone
 }
 
@@ -75,6 +76,14 @@ func (g *Grant) Accept() {
 // Minted reports whether g is a token of a token server.
 func (g *Grant) Minted() bool { return g != nil && g.token != nil }
 
+// By returns the challenge that g meets; nil for none.
+func (g *Grant) By() *Challenge {
+	if g == nil {
+		return nil
+	}
+	return g.by
+}
+
 // Same reports whether a request with g is the same as one with other. Both are not nil.
 func (g *Grant) Same(other *Grant) bool { return g.header == other.header }
 
@@ -108,11 +117,11 @@ func misfit(format string, args ...any) error {
 func (t *Tokens) Grant(ctx context.Context, s *Realms, c *Challenge, who Identity, repo string) (*Grant, error) {
 	switch {
 	case c.Basic():
-		return basic(who)
+		return basic(c, who)
 	case who.registryToken != "":
-		return &Grant{header: "Bearer " + who.registryToken, who: who}, nil
+		return &Grant{header: "Bearer " + who.registryToken, who: who, by: c}, nil
 	case !who.Anonymous() && !s.Trust.trusts(c.realm):
-		return nil, misfit("%w: %s", ErrUntrusted, wire.Redact(c.realm.Host))
+		return nil, &MisfitError{untrusted(c.realm)}
 	}
 	if err := s.Vet(c.realm); err != nil {
 		return nil, misfit("token server: %w", err)
@@ -123,10 +132,14 @@ func (t *Tokens) Grant(ctx context.Context, s *Realms, c *Challenge, who Identit
 	if err != nil {
 		return nil, err
 	}
-	return &Grant{header: "Bearer " + tok.value, who: who, token: tok, key: key, fresh: fresh}, nil
+	return &Grant{header: "Bearer " + tok.value, who: who, token: tok, key: key, fresh: fresh, by: c}, nil
 }
 
-func basic(who Identity) (*Grant, error) {
+func untrusted(realm *url.URL) error {
+	return fmt.Errorf("%w: %s", ErrUntrusted, wire.Redact(realm.Host))
+}
+
+func basic(c *Challenge, who Identity) (*Grant, error) {
 	switch {
 	case who.Anonymous():
 		return nil, nil
@@ -134,5 +147,5 @@ func basic(who Identity) (*Grant, error) {
 		return nil, misfit("it wants a user name and password, and the credentials are a token")
 	}
 	pair := base64.StdEncoding.EncodeToString([]byte(who.user + ":" + who.secret))
-	return &Grant{header: "Basic " + pair, who: who}, nil
+	return &Grant{header: "Basic " + pair, who: who, by: c}, nil
 }

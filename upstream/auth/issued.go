@@ -18,7 +18,7 @@ type Issuer interface {
 // issuedSource makes identities of what an issuer hands out.
 type issuedSource struct{ from Issuer }
 
-func (s issuedSource) Identity(ctx context.Context, renew bool) (Identity, error) {
+func (s issuedSource) Identity(ctx context.Context, _ string, renew bool) (Identity, error) {
 	user, password, err := s.from.Issue(ctx, renew)
 	if err != nil {
 		return Identity{}, wire.RedactError(err)

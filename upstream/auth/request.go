@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/net/http/httpguts"
+
+	"forebay/internal/registries"
 )
 
 // Request is a request to a token server for one token.
@@ -34,8 +36,25 @@ func (q *Request) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, q.Op()+
 
 // HTTP makes the HTTP request: GET, with Basic if we are someone; POST
 // only for an identity token, which is no password.
-func (q *Request) HTTP() (*http.Request, error) {
-	u, who := *q.Realm, q.who
+func (q *Request) HTTP() (*http.Request, error) { return q.to(q.Realm) }
+
+// Follow makes the request that the token server redirected to u, if that is trusted: by the
+// endpoint or, where nobody is named, by the token server.
+func (q *Request) Follow(s *Realms, u *url.URL, status int) (*http.Request, error) {
+	kept := status == http.StatusTemporaryRedirect || status == http.StatusPermanentRedirect
+	switch err := s.Vet(u); {
+	case err != nil:
+		return nil, err
+	case !s.Trust.trusts(u) && !(q.who.Anonymous() && NewTrust(q.Realm, registries.Registry{}, nil).trusts(u)):
+		return nil, untrusted(u)
+	case q.who.refresh && !kept:
+		return nil, fmt.Errorf("redirect %d, with which a POST becomes a GET", status)
+	}
+	return q.to(u)
+}
+
+func (q *Request) to(realm *url.URL) (*http.Request, error) {
+	u, who := *realm, q.who
 	if who.refresh {
 		form := url.Values{
 			"grant_type": {"refresh_token"}, "refresh_token": {who.secret}, "client_id": {"forebay"},

@@ -159,7 +159,7 @@ func TestCredentialsGoToTrustedRealmsOnly(t *testing.T) {
 func TestSecretsAreNotWritten(t *testing.T) {
 	who := newIdentity("user", "s3cret-pass", "", false)
 	q := &Request{Realm: &url.URL{Scheme: "https", Host: "auth.example"}, who: who}
-	grant, err := basic(who)
+	grant, err := basic(nil, who)
 	if err != nil {
 		t.Fatal(err)
 	}

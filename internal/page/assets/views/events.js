@@ -6,7 +6,7 @@ import { eventRow } from "./overview.js";
 
 const groups = {
   all: ["All", []],
-  trouble: ["Trouble", ["fill_failed", "verification_failed", "quarantined", "degraded", "upstream_failing", "limited", "served_stale", "release_moved", "prefetch_failed"]],
+  trouble: ["Trouble", ["fill_failed", "verification_failed", "quarantined", "degraded", "upstream_failing", "limited", "served_stale", "release_moved", "prefetch_failed", "config_refused"]],
   tags: ["Tags", ["tag_moved", "release_moved"]],
   storage: ["Storage", ["evicted", "fill_done", "fill_failed", "quarantined", "degraded", "recovered", "purged", "pinned", "unpinned"]],
   upstreams: ["Upstreams", ["upstream_failing", "upstream_back", "limited", "served_stale"]],

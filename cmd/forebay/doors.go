@@ -1,0 +1,144 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+
+	"go.uber.org/zap"
+
+	"forebay/config"
+	"forebay/internal/access"
+	"forebay/internal/audit"
+	"forebay/internal/authn"
+	"forebay/internal/command"
+	"forebay/proxy"
+)
+
+// newRules returns who may pull what.
+func newRules(c *config.Config) (*access.Rules, error) {
+	credentialed := map[string]bool{}
+	for i := range c.Upstreams {
+		credentialed[c.Upstreams[i].Name] = c.Upstreams[i].Credentialed()
+	}
+	var list []access.Rule
+	for _, r := range c.Access {
+		list = append(list, access.Rule(r))
+	}
+	return access.NewRules(list, func(upstream string) bool { return !credentialed[upstream] })
+}
+
+// newAudit returns the audit log; nil when there is none.
+func newAudit(c *config.Config, log *zap.Logger) (*audit.Log, error) {
+	switch c.Audit {
+	case "":
+		return nil, nil
+	case config.AuditStdout:
+		return audit.ToStream(os.Stdout, log), nil
+	default:
+		l, err := audit.ToFile(c.Audit, log)
+		if err != nil {
+			return nil, command.Hint(err, "Let "+whoami()+" write there, or name another file with audit.")
+		}
+		return l, nil
+	}
+}
+
+// newAuthenticator returns how clients prove who they are.
+func newAuthenticator(c *config.Config, log *zap.Logger) (*authn.Authenticator, error) {
+	o := authn.Options{
+		HtpasswdFile: c.Auth.HtpasswdFile, TokensFile: c.Auth.TokensFile, Networks: c.Auth.Networks, Groups: c.Auth.Groups, Log: log,
+	}
+	for _, i := range c.Auth.Issuers {
+		o.Issuers = append(o.Issuers, authn.Issuer(i))
+	}
+	return authn.New(o)
+}
+
+// openDoors makes what each listener of the registry API serves by f, in the order of the
+// configuration's doors. Where clients are not told apart, that is the handler as it is. What was
+// proved to was still holds where c says so of it.
+func (f *front) openDoors(c *config.Config, was *front, log *zap.Logger) error {
+	doors := c.Doors()
+	f.doors = make([]http.Handler, len(doors))
+	if !c.Restricted() {
+		for i, l := range doors {
+			f.doors[i] = f.handler
+			if len(l.Upstreams) > 0 {
+				f.doors[i] = f.handler.Behind(&access.Door{Upstreams: l.Upstreams})
+			}
+		}
+		return nil
+	}
+	rules, err := newRules(c)
+	if err != nil {
+		return command.Usage(err)
+	}
+	if was != nil && was.auth != nil && !slices.ContainsFunc(was.settings.Differing(c), func(key string) bool { return strings.HasPrefix(key, "auth.") }) {
+		f.auth = was.auth
+	} else if f.auth, err = newAuthenticator(c, log); err != nil {
+		return command.Usage(fmt.Errorf("auth: %w", err))
+	}
+	for i, l := range doors {
+		door := &access.Door{Auth: f.auth, Mode: modeOf(l.Authentication), Rules: rules, Upstreams: l.Upstreams, Trusted: c.Trusted}
+		f.doors[i] = withTokens(f.handler.Behind(door), door)
+	}
+	return nil
+}
+
+// clients returns what the listeners of c serve: for each the door of the front there is now.
+func (m *mirror) clients(c *config.Config) []http.Handler {
+	all := make([]http.Handler, len(c.Doors()))
+	for i := range all {
+		all[i] = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { m.front.Load().doors[i].ServeHTTP(w, r) })
+	}
+	return all
+}
+
+func modeOf(a config.Authentication) access.Mode {
+	switch a {
+	case config.AuthRequired:
+		return access.Required
+	case config.AuthOptional:
+		return access.Optional
+	default:
+		return access.Open
+	}
+}
+
+// withTokens serves the token endpoint beside what clients ask for.
+func withTokens(clients http.Handler, door *access.Door) http.Handler {
+	if door.Mode == access.Open {
+		return clients
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if access.IsToken(r) {
+			door.ServeHTTP(w, r)
+		} else {
+			clients.ServeHTTP(w, r)
+		}
+	})
+}
+
+// explain serves [operate.Explain].
+func explain(c *config.Config, id authn.Identity, image string) (d access.Decision, name string, err error) {
+	aliases := map[string][]string{}
+	for i := range c.Upstreams {
+		aliases[c.Upstreams[i].Name] = c.Upstreams[i].Aliases
+	}
+	names, err := proxy.NamesOf(proxy.Options{Upstreams: aliases, Hosts: c.Hosts})
+	if err != nil {
+		return d, "", err
+	}
+	ref, err := names.Reference(image)
+	if err != nil {
+		return d, "", err
+	}
+	rules, err := newRules(c)
+	if err != nil {
+		return d, "", err
+	}
+	return rules.Decide(id, ref.Upstream, ref.Repository), ref.Name(), nil
+}

@@ -1,0 +1,352 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"forebay/internal/wire"
+)
+
+// Listener is a way in to the registry API.
+type Listener struct {
+	Address      string // HOST:PORT, "unix:PATH" or "systemd:NAME"
+	TLS          TLS
+	ClientCAFile string // PEM: who signs certificates of clients
+	// Authentication is what the listener wants of its clients. Default: AuthOptional if
+	// there is any way to prove who one is, else AuthNone.
+	Authentication Authentication
+	Upstreams      []string       // served here; none: all
+	Proxies        []netip.Prefix // that begin connections with a line of the PROXY protocol
+}
+
+// Authentication says what a listener wants of its clients.
+type Authentication string
+
+// AuthNone takes no notice of what clients show, AuthOptional lets in those that show nothing,
+// AuthRequired does not.
+const (
+	AuthNone     Authentication = "none"
+	AuthOptional Authentication = "optional"
+	AuthRequired Authentication = "required"
+)
+
+// Auth is how clients prove who they are.
+type Auth struct {
+	HtpasswdFile string
+	TokensFile   string
+	Issuers      []Issuer
+	Networks     map[string][]netip.Prefix // identities of clients that show nothing
+	Groups       map[string][]string       // members by group
+}
+
+// Issuer signs tokens that are believed.
+type Issuer struct {
+	URL, Audience          string
+	NameClaim, GroupsClaim string
+	CAFile, BearerFile     string
+}
+
+// AccessRule allows or denies clients something; the first that matches decides.
+type AccessRule struct {
+	Name string
+	Who  []string
+	What []string
+	Deny bool
+}
+
+// Given reports whether there is any way to tell clients apart.
+func (a *Auth) Given() bool {
+	return a.HtpasswdFile != "" || a.TokensFile != "" || len(a.Issuers) > 0 || len(a.Networks) > 0
+}
+
+// Restricted reports whether clients are told apart: then what came by credentials of the mirror is
+// only for whom a rule names.
+func (c *Config) Restricted() bool {
+	return len(c.Access) > 0 || slices.ContainsFunc(c.Doors(), func(l Listener) bool { return l.Authentication != AuthNone })
+}
+
+// Doors returns the listeners of the registry API, that of listen and tls first.
+func (c *Config) Doors() []Listener {
+	first := Listener{Address: c.Listen, TLS: c.TLS, ClientCAFile: c.ClientCAFile, Authentication: c.Authentication}
+	all := append([]Listener{first}, c.Listeners...)
+	for i := range all {
+		if all[i].Authentication == "" {
+			all[i].Authentication = AuthNone
+			if c.Auth.Given() || all[i].ClientCAFile != "" {
+				all[i].Authentication = AuthOptional
+			}
+		}
+	}
+	return all
+}
+
+// recordsField is a list of mappings, each with the fields of one T, which begins as initial.
+func recordsField[T any](name, doc string, p *[]T, initial T, fields func(*T) []field) field {
+	return field{name: name, kind: records, what: "a list of mappings", doc: doc,
+		set: func(s string) error {
+			return fmt.Errorf("%q is no mapping: write one, with %s", clip(s), fields(new(T))[0].name)
+		},
+		clear: func() { *p = nil },
+		get:   func() []string { return nil },
+		element: func() []field {
+			*p = append(*p, initial)
+			return fields(&(*p)[len(*p)-1])
+		},
+		elements: func() []element {
+			var list []element
+			for i := range *p {
+				list = append(list, element{fields: fields(&(*p)[i])})
+			}
+			return list
+		},
+		fields: fields(new(T))}
+}
+
+func listenersField(p *[]Listener) field {
+	return recordsField("listeners",
+		"Further ways in to the registry API beside `listen`, each with its own certificate and rules of entry.", p, Listener{},
+		func(l *Listener) []field {
+			return []field{
+				{name: "address", what: "an address", doc: "HOST:PORT, `unix:` and the path of a socket, or `systemd:` and the FileDescriptorName of a socket of systemd.",
+					set: into(&l.Address, parseListener), get: func() []string { return []string{l.Address} }},
+				{name: "tls", kind: section, fields: l.TLS.fields("the listener"), doc: "Certificate of the listener. Without one it speaks plain HTTP."},
+				clientCAField(&l.ClientCAFile),
+				authenticationField(&l.Authentication),
+				listField("upstreams", &l.Upstreams, "names of upstreams", parseUpstreamName, "Upstreams that are served here. Default: all."),
+				networksField("proxy_protocol", &l.Proxies, "Networks of load balancers whose connections begin with a line of the PROXY protocol (1 or 2), which says who the client is. Connections from elsewhere are taken as they are."),
+			}
+		})
+}
+
+func clientCAField(p *string) field {
+	return fileField("client_ca_file", p, "PEM file of those who sign certificates of clients. A client that shows one is called `certificate:` and its common name, and its organizations are its groups. Read again when it changes.")
+}
+
+func authenticationField(p *Authentication) field {
+	return field{name: "authentication", what: "`none`, `optional` or `required`",
+		doc: "What is wanted of clients. `none`: what they show is not looked at. `optional`: who shows nothing is nobody, and has what is for everybody. `required`: who proves nothing is asked to log in, by a challenge; dockerd answers the challenge of a mirror with the user's password for Docker Hub, so use it where clients name this mirror in image names. Default: `optional` where `auth` or a `client_ca_file` is set, else `none`.",
+		set: into(p, func(s string) (Authentication, error) {
+			return oneOf(s, []Authentication{AuthNone, AuthOptional, AuthRequired})
+		}), get: func() []string { return []string{string(*p)} }}
+}
+
+func (a *Auth) fields() []field {
+	return []field{
+		secretFileField("htpasswd_file", &a.HtpasswdFile, "File of users, a NAME:HASH per line with hashes of bcrypt, as `htpasswd -B` writes it. Read again when it changes."),
+		secretFileField("tokens_file", &a.TokensFile, "File with the hashes of tokens that `forebay token create` gave out. A token is shown as a bearer token or in the place of a password. Read again when it changes."),
+		recordsField("issuers", "Who signs tokens that are believed: OpenID providers, and API servers of Kubernetes, for the tokens of service accounts.", &a.Issuers, Issuer{}, (*Issuer).fields),
+		membersField("networks", "pairs of a name and networks", "Identities of clients that show nothing, by where they are: `ci: 10.1.0.0/16` makes them `network:ci` in rules. The narrowest network counts.",
+			func(name string, values []string) error {
+				var f []netip.Prefix
+				networks := networksField(name, &f, "")
+				for _, v := range values {
+					if err := networks.set(v); err != nil {
+						return err
+					}
+				}
+				if a.Networks == nil {
+					a.Networks = map[string][]netip.Prefix{}
+				}
+				a.Networks[name] = f
+				return nil
+			}, func() { a.Networks = nil }, func() []string { return members(a.Networks, netip.Prefix.String) }),
+		membersField("groups", "pairs of a name and members", "Members of groups, beside those that issuers and tokens name: users and tokens by their names, networks and certificates as `network:ci` and `certificate:node-7`.",
+			func(name string, values []string) error {
+				if a.Groups == nil {
+					a.Groups = map[string][]string{}
+				}
+				a.Groups[name] = values
+				return nil
+			}, func() { a.Groups = nil }, func() []string { return members(a.Groups, func(s string) string { return s }) }),
+	}
+}
+
+func (i *Issuer) fields() []field {
+	text := func(name string, p *string, doc string) field {
+		return field{name: name, what: "a text", doc: doc, set: into(p, parsePlain), get: func() []string { return []string{*p} }}
+	}
+	return []field{
+		{name: "url", what: "a URL", doc: "As in the claim `iss`; `/.well-known/openid-configuration` below it says where the keys are.",
+			set: into(&i.URL, func(s string) (string, error) {
+				_, err := parseURL(s, "use https:// and a host, such as https://login.example.com")
+				return s, err
+			}), get: func() []string { return []string{i.URL} }},
+		text("audience", &i.Audience, "That a token must be for, in the claim `aud`."),
+		text("name_claim", &i.NameClaim, "Claim with the name of the identity. Default: `sub`."),
+		text("groups_claim", &i.GroupsClaim, "Claim with its groups. Default: `groups`."),
+		fileField("ca_file", &i.CAFile, "PEM certificates to trust for the issuer beside the system's."),
+		secretFileField("bearer_file", &i.BearerFile, "File with a token that is shown to the issuer when it is asked for its keys, as API servers of Kubernetes want one. Read each time."),
+	}
+}
+
+func accessField(p *[]AccessRule) field {
+	return recordsField("access",
+		"Who may pull what; the first rule that matches decides. Where none does, what is read without credentials of the mirror is for everybody who is let in, and what is read by them for nobody, as soon as there is a rule or a way to prove who one is. What a client may not have looks to it as if it did not exist. `forebay access explain` says which rule decides.", p, AccessRule{},
+		func(r *AccessRule) []field {
+			return []field{
+				{name: "name", what: "a text", doc: "What explanations and the audit log call the rule.", set: into(&r.Name, parsePlain), get: func() []string { return []string{r.Name} }},
+				listField("who", &r.Who, "identities", parseWho, "`anyone`; `known`, who has proved who it is; `group:NAME`; names of users and tokens; `network:NAME`; `certificate:NAME`. `*` stands for any text. Default: `anyone`."),
+				listField("what", &r.What, "patterns of upstream/repository", parseWhat, "Such as `docker.io/library/*`, or `ghcr.io` for all of it. `*` stands for any text, slashes too. Default: everything."),
+				boolField("deny", &r.Deny, "Denies instead of allowing."),
+			}
+		})
+}
+
+// AuditStdout writes the audit log to standard output.
+const AuditStdout = "stdout"
+
+func auditField(p *string) field {
+	return field{name: "audit", what: "a file name, or `stdout`", file: true, plain: AuditStdout,
+		doc: "Where it is written down who pulled what and who changed what: lines of JSON with identity, address, image, digest, rule and result, for every manifest that goes out, every refusal and every action by the admin API. A file is only appended to; when it is moved away, as logrotate does, a new one is begun. Empty: nowhere.",
+		set: into(p, parsePlain), get: func() []string { return []string{*p} }}
+}
+
+// membersField is a table whose values are lists, or texts separated by commas.
+func membersField(name, what, doc string, set func(name string, values []string) error, clear func(), get func() []string) field {
+	return field{name: name, kind: table, lists: true, what: what, doc: doc, clear: clear, get: get,
+		set: func(s string) error {
+			name, value, ok := strings.Cut(s, "=")
+			if !ok || !setName.MatchString(name) {
+				return fmt.Errorf("%q is not usable: use a NAME of letters, digits, dots, dashes and underscores, and what belongs to it", clip(s))
+			}
+			values := splitList(strings.ReplaceAll(value, " ", ","))
+			values = slices.DeleteFunc(values, func(s string) bool { return s == "" })
+			if len(values) == 0 {
+				return fmt.Errorf("%s has nothing that belongs to it", clip(name))
+			}
+			return set(name, values)
+		}}
+}
+
+// members lists a table of lists as pairs.
+func members[T any](m map[string][]T, text func(T) string) []string {
+	flat := make(map[string]string, len(m))
+	for name, values := range m {
+		var all []string
+		for _, v := range values {
+			all = append(all, text(v))
+		}
+		flat[name] = strings.Join(all, " ")
+	}
+	return pairs(flat)
+}
+
+// parseListener checks the address of a listener.
+func parseListener(s string) (string, error) {
+	if path, ok := strings.CutPrefix(s, "unix:"); ok {
+		if !filepath.IsAbs(path) || len(path) > 107 {
+			return "", fmt.Errorf("%q has no usable path: use an absolute one of at most 107 bytes", clip(s))
+		}
+		return s, nil
+	}
+	if name, ok := strings.CutPrefix(s, "systemd:"); ok {
+		if !setName.MatchString(name) {
+			return "", fmt.Errorf("%q names no socket: use the FileDescriptorName of the .socket unit", clip(s))
+		}
+		return s, nil
+	}
+	return parseAddress(s)
+}
+
+func parseWho(s string) (string, error) {
+	if s == "" || strings.ContainsAny(s, " \t,") {
+		return "", fmt.Errorf("%q names nobody: use anyone, known, group:NAME, or the name of a user, a token, network:NAME or certificate:NAME", clip(s))
+	}
+	if kind, _, ok := strings.Cut(s, ":"); ok && slices.Contains([]string{"user", "token", "networks", "groups", "team"}, kind) {
+		return "", fmt.Errorf("%q is not known: users and tokens are named as they are, others group:NAME, network:NAME or certificate:NAME", clip(s))
+	}
+	return s, nil
+}
+
+func parseWhat(s string) (string, error) {
+	const allowed = "use upstream/repository, such as docker.io/library/*, or ghcr.io for all of it"
+	if s == "" || len(s) > 512 || strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789_./:-*?[]") != "" {
+		return "", fmt.Errorf("%q is not a pattern of repositories: %s", clip(s), allowed)
+	}
+	if _, err := wire.CompilePattern(s); err != nil || strings.Count(s, "[") != strings.Count(s, "]") {
+		return "", fmt.Errorf("%q has no set of characters between [ and ]: %s", clip(s), allowed)
+	}
+	first, _, _ := strings.Cut(s, "/")
+	if !strings.ContainsAny(first, ".:*?[") && first != "localhost" {
+		return "", fmt.Errorf("%q begins with no registry: %s", clip(s), allowed)
+	}
+	return s, nil
+}
+
+// checkFront finds what is wrong between listeners, authentication and rules.
+func (d *decoder) checkFront() {
+	c := d.config
+	seen := map[string]bool{c.Listen: true, c.AdminListen: c.AdminListen != ""}
+	upstreams := map[string]bool{}
+	for _, u := range c.Upstreams {
+		upstreams[u.Name] = true
+	}
+	for i := range c.Listeners {
+		l, at := &c.Listeners[i], nth("listeners", i)
+		fault := func(format string, args ...any) { d.add(c.origins[at], at, format, args...) }
+		d.checkPair(at+".tls", "cert_file", &l.TLS.CertFile, "key_file", &l.TLS.KeyFile)
+		switch _, port, err := net.SplitHostPort(l.Address); {
+		case l.Address == "":
+			fault("needs an address")
+		case seen[l.Address] && (err != nil || port != "0"):
+			fault("%s is listened on already", l.Address)
+		case l.ClientCAFile != "" && !l.TLS.Enabled():
+			fault("has a client_ca_file and no tls: certificates of clients need TLS")
+		}
+		seen[l.Address] = true
+		for _, name := range l.Upstreams {
+			if !upstreams[name] {
+				fault("upstreams names %s, which is not configured", name)
+			}
+		}
+	}
+	if c.ClientCAFile != "" && !c.TLS.Enabled() {
+		d.add(c.origins["client_ca_file"], "client_ca_file", "needs tls beside it: certificates of clients need TLS")
+	}
+	for i := range c.Auth.Issuers {
+		if at := nth("auth.issuers", i); c.Auth.Issuers[i].URL == "" || c.Auth.Issuers[i].Audience == "" {
+			d.add(c.origins[at], at, "needs url and audience: a token for somebody else must not open this mirror")
+		}
+	}
+	for i := range c.Access {
+		r := &c.Access[i]
+		if len(r.Who) == 0 {
+			r.Who = []string{"anyone"}
+		}
+		if len(r.What) == 0 {
+			r.What = []string{"*"}
+		}
+	}
+	for i, l := range c.Doors() {
+		if l.Authentication == AuthRequired && !c.Auth.Given() && l.ClientCAFile == "" {
+			at := "authentication"
+			if i > 0 {
+				at = nth("listeners", i-1)
+			}
+			d.add(c.origins[at], at, "is required and there is no way to prove who one is: set auth.htpasswd_file, auth.tokens_file, auth.issuers, auth.networks or a client_ca_file")
+		}
+	}
+}
+
+// plainDoors returns the keys of listeners that ask for what everybody on the way can read.
+func (c *Config) plainDoors() (keys []string) {
+	if c.Auth.HtpasswdFile == "" && c.Auth.TokensFile == "" && len(c.Auth.Issuers) == 0 {
+		return nil
+	}
+	for i, l := range c.Doors() {
+		_, _, err := net.SplitHostPort(l.Address)
+		if l.TLS.Enabled() || l.Authentication == AuthNone || err != nil || OnLoopback(l.Address) {
+			continue
+		}
+		key := "authentication"
+		if i > 0 {
+			key = nth("listeners", i-1)
+		}
+		keys = append(keys, key)
+	}
+	return keys
+}

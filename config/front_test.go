@@ -1,0 +1,120 @@
+package config
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestListenersAuthenticationAndRules(t *testing.T) {
+	folder := t.TempDir()
+	cert, key := writeCertificate(t, folder)
+	c := mustLoad(t, strings.NewReplacer("CERT", cert, "KEY", key).Replace(`
+listen: 127.0.0.1:5000
+tls: {cert_file: CERT, key_file: KEY}
+client_ca_file: CERT
+authentication: required
+listeners:
+  - address: 10.0.0.1:5443
+    tls: {cert_file: CERT, key_file: KEY}
+    authentication: none
+    upstreams: [docker.io]
+    proxy_protocol: [10.0.0.0/8]
+  - {address: "unix:/run/forebay.sock"}
+  - {address: "systemd:registry"}
+auth:
+  htpasswd_file: CERT
+  tokens_file: CERT
+  issuers:
+    - {url: "https://login.example.com/realm", audience: forebay, name_claim: email, groups_claim: roles, ca_file: CERT, bearer_file: KEY}
+  networks: {ci: [10.1.0.0/16, 10.2.0.1], desk: 10.3.0.0/16}
+  groups: {team-a: [alice, "network:ci"], all: "alice, bob"}
+access:
+  - {name: team-a, who: ["group:team-a"], what: ["ghcr.io/teama/*"]}
+  - {what: ["quay.io"], deny: true}
+`))
+	want := []Listener{
+		{Address: "127.0.0.1:5000", TLS: TLS{CertFile: cert, KeyFile: key}, ClientCAFile: cert, Authentication: AuthRequired},
+		{Address: "10.0.0.1:5443", TLS: TLS{CertFile: cert, KeyFile: key}, Authentication: AuthNone, Upstreams: []string{"docker.io"}, Proxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}},
+		{Address: "unix:/run/forebay.sock", Authentication: AuthOptional},
+		{Address: "systemd:registry", Authentication: AuthOptional},
+	}
+	prefixes := cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
+	if diff := cmp.Diff(want, c.Doors(), prefixes); diff != "" {
+		t.Errorf("Doors (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(Auth{
+		HtpasswdFile: cert, TokensFile: cert,
+		Issuers: []Issuer{{URL: "https://login.example.com/realm", Audience: "forebay", NameClaim: "email", GroupsClaim: "roles", CAFile: cert, BearerFile: key}},
+		Networks: map[string][]netip.Prefix{
+			"ci": {netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("10.2.0.1/32")}, "desk": {netip.MustParsePrefix("10.3.0.0/16")},
+		},
+		Groups: map[string][]string{"team-a": {"alice", "network:ci"}, "all": {"alice", "bob"}},
+	}, c.Auth, prefixes); diff != "" {
+		t.Errorf("Auth (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]AccessRule{
+		{Name: "team-a", Who: []string{"group:team-a"}, What: []string{"ghcr.io/teama/*"}},
+		{Who: []string{"anyone"}, What: []string{"quay.io"}, Deny: true},
+	}, c.Access); diff != "" {
+		t.Errorf("Access (-want +got):\n%s", diff)
+	}
+	// What is printed is read as the same.
+	var printed strings.Builder
+	if err := c.Print(&printed); err != nil {
+		t.Fatal(err)
+	}
+	again := mustLoad(t, printed.String())
+	for what, diff := range map[string]string{
+		"Doors": cmp.Diff(c.Doors(), again.Doors(), prefixes), "Auth": cmp.Diff(c.Auth, again.Auth, prefixes), "Access": cmp.Diff(c.Access, again.Access),
+	} {
+		if diff != "" {
+			t.Errorf("%s of what was printed (-before +after):\n%s\n%s", what, diff, printed.String())
+		}
+	}
+}
+
+// Without a word about it, clients are not told apart.
+func TestNobodyIsToldApartByDefault(t *testing.T) {
+	c := mustLoad(t, "")
+	if c.Restricted() || len(c.Doors()) != 1 || c.Doors()[0].Authentication != AuthNone {
+		t.Errorf("Doors = %+v", c.Doors())
+	}
+	for _, text := range []string{"access: [{what: [ghcr.io]}]", "auth: {networks: {ci: 10.0.0.0/8}}"} {
+		if !mustLoad(t, text).Restricted() {
+			t.Errorf("%s tells nobody apart", text)
+		}
+	}
+}
+
+func TestFrontFaults(t *testing.T) {
+	for text, want := range map[string]string{
+		"listeners: [x]":                                         `listeners: "x" is no mapping: write one, with address`,
+		"listeners: [{}]":                                        "listeners[1]: needs an address",
+		"listeners: [{address: 5001}]":                           `listeners[1].address: "5001" has no colon`,
+		"listeners: [{address: ':5000'}]":                        "listeners[1]: :5000 is listened on already",
+		"listeners: [{address: 'unix:here'}]":                    "has no usable path",
+		"listeners: [{address: 'systemd:'}]":                     "names no socket",
+		"listeners: [{address: ':1', upstreams: [r.lan]}]":       "listeners[1]: upstreams names r.lan, which is not configured",
+		"listeners: [{address: ':1', client_ca_file: x}]":        "certificates of clients need TLS",
+		"listeners: [{address: ':1', authentication: required}]": "listeners[1]: is required and there is no way to prove who one is",
+		"client_ca_file: x":                                      "client_ca_file: needs tls beside it",
+		"authentication: required":                               "authentication: is required and there is no way to prove who one is",
+		"authentication: maybe":                                  `"maybe" is not known: use none, optional or required`,
+		"auth: {issuers: [{url: 'https://i.lan'}]}":              "auth.issuers[1]: needs url and audience",
+		"auth: {issuers: [{url: i.lan}]}":                        "has no usable scheme",
+		"auth: {networks: {ci: 10.0.0.1/8}}":                     "has bits behind its mask",
+		"auth: {networks: {ci: ''}}":                             "ci has nothing that belongs to it",
+		"auth: {groups: {team: {a: b}}}":                         "auth.groups.team: is a mapping",
+		"access: [{who: ['user:alice']}]":                        `"user:alice" is not known: users and tokens are named as they are`,
+		"access: [{what: [nginx]}]":                              `"nginx" begins with no registry`,
+		"access: [{what: ['docker.io/[a']}]":                     "has no set of characters between [ and ]",
+		"access: [{allow: true}]":                                "is not a key",
+	} {
+		if _, err := load(t, text); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v\nwant %q", text, err, want)
+		}
+	}
+}

@@ -1,0 +1,58 @@
+package config
+
+import (
+	"maps"
+	"slices"
+	"strings"
+)
+
+// Live reports whether a running program takes up a change of the key. Which registries are
+// mirrored is for the next start.
+func Live(key string) bool {
+	return slices.ContainsFunc([]string{
+		"upstreams.", "hosts", "trusted_networks", "fallback", "catalog", "limits.", "log.level", "log.access", "admin_token", "auth.", "access", "authentication",
+	}, func(live string) bool {
+		return key == live || strings.HasSuffix(live, ".") && strings.HasPrefix(key, live) || strings.HasPrefix(key, live+"[") || key == live+"_file"
+	})
+}
+
+// Differing returns the keys that mean something else in next, sorted. A secret that is in a file
+// differs when the file does.
+func (c *Config) Differing(next *Config) []string {
+	was, is := c.values(), next.values()
+	maps.DeleteFunc(was, func(key, value string) bool {
+		now, there := is[key]
+		same := there && now == value
+		if same {
+			delete(is, key)
+		}
+		return same
+	})
+	maps.Copy(was, is)
+	return slices.Sorted(maps.Keys(was))
+}
+
+// values returns the value of each key as a text. They are secret.
+func (c *Config) values() map[string]string {
+	all := map[string]string{"upstreams": strings.Join(c.UpstreamNames(), ",")}
+	note := func(path string, f field) {
+		all[path] = strings.Join(f.get(), "\n")
+		if f.secret != nil {
+			all[path] = f.secret()
+		}
+	}
+	walk("", c.fields(), note)
+	for i := range c.Upstreams {
+		walk("upstreams."+c.Upstreams[i].Name, c.Upstreams[i].fields(), note)
+	}
+	return all
+}
+
+// UpstreamNames returns the names of the upstreams, sorted.
+func (c *Config) UpstreamNames() []string {
+	names := make([]string, len(c.Upstreams))
+	for i, u := range c.Upstreams {
+		names[i] = u.Name
+	}
+	return names
+}

@@ -1,0 +1,214 @@
+package access
+
+import (
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"forebay/internal/authn"
+	"forebay/proxy"
+)
+
+// Mode says what a listener wants of its clients.
+type Mode uint8
+
+const (
+	// Open takes no notice of what a client shows: dockerd sends a registry's credentials to its
+	// mirrors once one has asked, and none of them is looked at.
+	Open Mode = iota
+	// Optional serves clients that show nothing as nobody.
+	Optional
+	// Required lets in only who proves who it is, or comes from a named network.
+	Required
+)
+
+// Door is the way in by one listener. Without Auth it lets everybody have all of Upstreams.
+type Door struct {
+	Auth      *authn.Authenticator
+	Mode      Mode
+	Rules     *Rules
+	Upstreams []string // that are served here; none means all
+	// Trusted are the networks of proxies that are believed when they say that a client came by TLS.
+	Trusted []netip.Prefix
+}
+
+// Admit returns who sends r and what it may have, as [proxy.Gate] has it.
+func (d *Door) Admit(r *http.Request) (proxy.Guest, error) {
+	if d.Auth == nil {
+		return proxy.Guest{May: func(upstream, _ string) (string, error) { return d.served(upstream) }}, nil
+	}
+	id, err := d.identify(r)
+	switch {
+	case errors.Is(err, authn.ErrTooMany):
+		return proxy.Guest{}, &proxy.Refusal{Status: http.StatusTooManyRequests, Code: "TOOMANYREQUESTS", Message: err.Error(), RetryAfter: authn.RetryAfter}
+	case err != nil:
+		return proxy.Guest{}, d.challenge(r, err.Error())
+	case d.Mode == Required && !id.Known():
+		return proxy.Guest{}, d.challenge(r, "this mirror wants to know who you are: log in to it")
+	}
+	g := proxy.Guest{Groups: id.Groups}
+	if id.Known() {
+		g.Name = authn.Qualified(id)
+	}
+	g.May = func(upstream, repository string) (string, error) { return d.may(r, id, upstream, repository) }
+	return g, nil
+}
+
+func (d *Door) identify(r *http.Request) (authn.Identity, error) {
+	if d.Mode == Open {
+		r = withoutCredentials(r)
+	}
+	return d.Auth.Identify(r, addressOf(r), certificateOf(r))
+}
+
+// may returns the rule that lets id have something, or why not.
+func (d *Door) may(r *http.Request, id authn.Identity, upstream, repository string) (rule string, err error) {
+	if rule, err := d.served(upstream); err != nil {
+		return rule, err
+	}
+	if repository == "" {
+		if d.Rules.Any(id, upstream) {
+			return "", nil
+		}
+		return "", d.refuse(r, id)
+	}
+	decision := d.Rules.Decide(id, upstream, repository)
+	if !decision.Allowed {
+		return decision.Rule, d.refuse(r, id)
+	}
+	return decision.Rule, nil
+}
+
+// served refuses upstreams that the listener does not serve.
+func (d *Door) served(upstream string) (rule string, err error) {
+	if len(d.Upstreams) > 0 && !slices.Contains(d.Upstreams, upstream) {
+		return "upstreams of the listener", proxy.ErrHidden
+	}
+	return "", nil
+}
+
+// refuse is the answer to who may not have something: nobody is asked who it is, whether the thing
+// exists or not, and who is known is told what it would be told of a thing that does not exist.
+func (d *Door) refuse(r *http.Request, id authn.Identity) error {
+	if !id.Known() && d.Mode != Open {
+		return d.challenge(r, "log in to the mirror for this")
+	}
+	return proxy.ErrHidden
+}
+
+// TokenPath is where tokens are had, on the port of the registry API.
+const TokenPath = "/token"
+
+// service is our name in challenges and tokens.
+const service = "forebay"
+
+// challenge asks the client to log in, at our own token endpoint.
+func (d *Door) challenge(r *http.Request, why string) error {
+	scheme := "http"
+	if r.TLS != nil || r.Header.Get("X-Forwarded-Proto") == "https" && trusts(d.Trusted, addressOf(r)) {
+		scheme = "https"
+	}
+	return &proxy.Refusal{
+		Status: http.StatusUnauthorized, Code: "UNAUTHORIZED", Message: why,
+		Challenge: fmt.Sprintf(`Bearer realm=%q,service=%q`, scheme+"://"+r.Host+TokenPath, service),
+	}
+}
+
+// token is the answer of the token endpoint (distribution's token authentication specification).
+type token struct {
+	Token       string    `json:"token"`
+	AccessToken string    `json:"access_token"` // the same, as OAuth 2 calls it
+	ExpiresIn   int       `json:"expires_in"`   // seconds
+	IssuedAt    time.Time `json:"issued_at"`
+}
+
+// ServeHTTP is the token endpoint: whoever proves who it is by a GET with Basic or Bearer, or by a
+// POST as in OAuth 2 (RFC 6749 section 4.3), gets a token that says so for some minutes. What it
+// may pull is decided at each request, whatever scope it asks for.
+func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	switch r.Method {
+	case http.MethodGet:
+	case http.MethodPost:
+		r.Body = http.MaxBytesReader(w, r.Body, 64<<10)
+		if r.ParseForm() != nil || r.PostForm.Get("grant_type") != "password" {
+			writeError(w, http.StatusBadRequest, "UNSUPPORTED", "use grant_type=password, or a GET with a user and password")
+			return
+		}
+		r = r.Clone(r.Context())
+		r.SetBasicAuth(r.PostForm.Get("username"), r.PostForm.Get("password"))
+	default:
+		w.Header().Set("Allow", "GET, POST")
+		writeError(w, http.StatusMethodNotAllowed, "UNSUPPORTED", "only GET and POST are supported")
+		return
+	}
+	id, err := d.identify(r)
+	switch {
+	case errors.Is(err, authn.ErrTooMany):
+		w.Header().Set("Retry-After", fmt.Sprint(int(authn.RetryAfter.Seconds())))
+		writeError(w, http.StatusTooManyRequests, "TOOMANYREQUESTS", err.Error())
+		return
+	case err == nil && !id.Known() && d.Mode == Required:
+		err = authn.ErrRefused
+		fallthrough
+	case err != nil:
+		w.Header().Set("WWW-Authenticate", `Basic realm="`+service+`"`)
+		writeError(w, http.StatusUnauthorized, "UNAUTHORIZED", err.Error())
+		return
+	}
+	text, lifetime, err := d.Auth.Exchange(id)
+	if err != nil {
+		writeError(w, http.StatusInternalServerError, "UNAVAILABLE", "no token can be made")
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	_ = json.NewEncoder(w).Encode(token{text, text, int(lifetime.Seconds()), time.Now().UTC().Truncate(time.Second)}) // the client is gone if it fails
+}
+
+// writeError answers with the error document of the registry API.
+func writeError(w http.ResponseWriter, status int, code, message string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(map[string]any{"errors": []map[string]string{{"code": code, "message": message}}}) // the client is gone if it fails
+}
+
+// withoutCredentials returns r as if the client had shown nothing.
+func withoutCredentials(r *http.Request) *http.Request {
+	if r.Header.Get("Authorization") == "" {
+		return r
+	}
+	r = r.Clone(r.Context())
+	r.Header.Del("Authorization")
+	return r
+}
+
+// certificateOf returns the certificate that the client has shown and that was verified.
+func certificateOf(r *http.Request) *x509.Certificate {
+	if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
+		return nil
+	}
+	return r.TLS.VerifiedChains[0][0]
+}
+
+// addressOf returns where r came from; the zero address for a Unix socket.
+func addressOf(r *http.Request) netip.Addr {
+	addr, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return addr.Addr().Unmap().WithZone("")
+}
+
+func trusts(networks []netip.Prefix, addr netip.Addr) bool {
+	return slices.ContainsFunc(networks, func(p netip.Prefix) bool { return p.Contains(addr) })
+}
+
+// IsToken reports whether a request is for the token endpoint.
+func IsToken(r *http.Request) bool { return strings.TrimSuffix(r.URL.Path, "/") == TokenPath }

@@ -1,0 +1,99 @@
+package authn
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"fmt"
+	"runtime"
+	"strings"
+
+	"go.uber.org/zap"
+	"golang.org/x/crypto/bcrypt"
+	"golang.org/x/sync/semaphore"
+)
+
+// costMost bounds what one login costs: at 14 about a second of a processor.
+const costMost = 14
+
+// passwords verifies names and passwords by an htpasswd file.
+type passwords struct {
+	file *file[*htpasswd]
+	// verifying bounds how many are compared at once, so that logins leave a processor for pulls.
+	verifying *semaphore.Weighted
+}
+
+// htpasswd is the content of the file.
+type htpasswd struct {
+	hashes map[string][]byte // by name
+	nobody []byte            // compared for names that are not there; as costly as the others
+}
+
+func newPasswords(name string, log *zap.Logger) (*passwords, error) {
+	p := &passwords{verifying: semaphore.NewWeighted(max(int64(runtime.GOMAXPROCS(0))-1, 1))}
+	var err error
+	if p.file, err = newFile(name, parseHtpasswd, log); err != nil {
+		return nil, fmt.Errorf("read passwords: %w", err)
+	}
+	return p, nil
+}
+
+// parseHtpasswd reads lines of NAME:HASH. Only bcrypt is taken: the other forms of such files can
+// be guessed quickly.
+func parseHtpasswd(text []byte) (*htpasswd, error) {
+	h := &htpasswd{hashes: map[string][]byte{}}
+	most := bcrypt.DefaultCost
+	n := 0
+	for line := range bytes.Lines(text) {
+		n++
+		line = bytes.TrimSpace(line)
+		if len(line) == 0 || line[0] == '#' {
+			continue
+		}
+		name, hash, ok := strings.Cut(string(line), ":")
+		if !ok || name == "" {
+			return nil, fmt.Errorf("line %d is no NAME:HASH", n)
+		}
+		cost, err := bcrypt.Cost([]byte(hash))
+		switch {
+		case err != nil:
+			return nil, fmt.Errorf("line %d: the password of %q is not hashed by bcrypt: use htpasswd -B", n, clip(name))
+		case cost > costMost:
+			return nil, fmt.Errorf("line %d: the cost of the hash of %q is %d: use at most %d, or logins keep the mirror busy", n, clip(name), cost, costMost)
+		}
+		if h.hashes[name] != nil {
+			return nil, fmt.Errorf("line %d: %q is there twice", n, clip(name))
+		}
+		h.hashes[name] = []byte(hash)
+		most = max(most, cost)
+	}
+	var err error
+	h.nobody, err = bcrypt.GenerateFromPassword([]byte(rand.Text()), most)
+	return h, err
+}
+
+// clip bounds a name in the text of an error.
+func clip(s string) string {
+	if len(s) > 64 {
+		return s[:64] + "…"
+	}
+	return s
+}
+
+// verify reports whether the password is that of the name. Both for names that are there and for
+// others it takes the time of one comparison.
+func (p *passwords) verify(ctx context.Context, c credential) (proof, bool) {
+	if p.verifying.Acquire(ctx, 1) != nil {
+		return proof{}, false
+	}
+	defer p.verifying.Release(1)
+	content := p.file.get()
+	hash, there := content.hashes[c.name]
+	if !there {
+		hash = content.nobody
+	}
+	if bcrypt.CompareHashAndPassword(hash, []byte(c.password)) != nil || !there {
+		return proof{}, false
+	}
+	return proof{id: Identity{Name: c.name, By: ByPassword}, by: content}, true
+}
