@@ -100,12 +100,25 @@ func linkInto(top, src *os.File, name string) error {
 	return &os.LinkError{Op: "link", Old: src.Name(), New: name, Err: err}
 }
 
-// room returns the bytes that we may still use on the file system of f, and how many it has.
+// Room returns the bytes that we may still use on the file system of a folder, and how many it has.
+func Room(dir string) (free, total uint64, err error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return 0, 0, err
+	}
+	return sizes(&st)
+}
+
+// room is Room of an open folder.
 func room(f *os.File) (free, total uint64, err error) {
 	var st unix.Statfs_t
 	if err := unix.Fstatfs(int(f.Fd()), &st); err != nil {
 		return 0, 0, err
 	}
+	return sizes(&st)
+}
+
+func sizes(st *unix.Statfs_t) (free, total uint64, err error) {
 	block := uint64(st.Bsize)
 	return uint64(st.Bavail) * block, uint64(st.Blocks) * block, nil
 }

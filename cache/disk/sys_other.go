@@ -26,6 +26,9 @@ func linkInto(*os.File, *os.File, string) error { return ErrNoLink }
 
 func room(*os.File) (free, total uint64, err error) { return 0, 0, errors.ErrUnsupported }
 
+// Room is not known.
+func Room(string) (free, total uint64, err error) { return 0, 0, errors.ErrUnsupported }
+
 // Uncache asks the kernel to let go of what it keeps in memory of a file.
 func Uncache(*os.File) error { return errors.ErrUnsupported }
 
