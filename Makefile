@@ -10,7 +10,7 @@ BENCH :=
 IMAGE := forebay:$(VERSION)
 
 # Packages whose tests need neither root nor other programs.
-QUICK = $$(go list ./... | grep -v -e /test/e2e -e /bench$$$$ -e /test/disktest -e /test/s3test -e /cache/s3)
+QUICK = $$(go list ./... | grep -v -e /test/e2e -e /bench$$$$ -e /test/disktest -e /test/s3test -e /test/soak -e /cache/s3)
 
 # Tools are built once for all clones of a machine, beside Go's module cache, under a name
 # that changes with their modules and with Go.
@@ -18,6 +18,7 @@ TOOLS = $(shell dirname "$$(go env GOMODCACHE)")/forebay-tools
 KEY = $(shell { cat $(1)/go.mod $(1)/go.sum; go env GOVERSION GOOS GOARCH; } | cksum | cut -d ' ' -f 1)
 LINT := bin/golangci-lint
 S3 := bin/versitygw
+PEER := bin/registry
 
 .PHONY: all
 all: build quick ## build and run the quick tests (the default)
@@ -43,12 +44,19 @@ test: deps page-deps lint $(S3) ## run the linter and all tests; installs what t
 	go build ./...
 	go test -race -timeout 15m ./test/mirrortest ./proxy ./internal/server ./upstream/...
 	go test -timeout 25m ./...
+	go test -C tools/release -timeout 15m ./...
+	go test -C tools/kube -timeout 15m ./...
 
 # Of kills, losses of power and full disks `make test` takes a sample; which one is said where
 # it fails. FOREBAY_DISKTEST_SEED takes that one again.
 .PHONY: test-full
 test-full: deps ## run the tests of disks with all their cases, some 20 minutes (as root)
 	FOREBAY_DISKTEST_FULL=1 go test -count=1 -timeout 60m -v ./test/disktest
+
+DURATION := 2h
+.PHONY: soak
+soak: ## pull at random for DURATION, with faults, hostile neighbours and restarts
+	FOREBAY_SOAK=$(DURATION) go test -count=1 -timeout 0 -v ./test/soak
 
 .PHONY: race
 race: ## run the quick tests under the race detector
@@ -61,6 +69,10 @@ e2e: deps ## run the end-to-end tests with real clients (as root)
 .PHONY: bench
 bench: deps ## measure against nginx, net/http and the registry itself
 	go run ./bench $(BENCH)
+
+.PHONY: bench-peers
+bench-peers: deps build $(PEER) ## measure beside other mirrors, and write the table and the plots of docs/benchmarks.md
+	go run ./bench/peers -programs bin -docs docs $(BENCH)
 
 .PHONY: fuzz
 fuzz: ## run every fuzz target for FUZZ inputs
@@ -83,6 +95,10 @@ $(LINT): tools/go.mod tools/go.sum
 $(S3): tools/s3/go.mod tools/s3/go.sum
 	tool=$(TOOLS)/versitygw-$(call KEY,tools/s3) && { test -x $$tool || go build -C tools/s3 -o $$tool github.com/versity/versitygw/cmd/versitygw; } && mkdir -p bin && ln -sf $$tool $@
 
+# distribution v3, with a go.mod of its own.
+$(PEER): tools/peers/go.mod tools/peers/go.sum
+	tool=$(TOOLS)/registry-$(call KEY,tools/peers) && { test -x $$tool || go build -C tools/peers -o $$tool github.com/distribution/distribution/v3/cmd/registry; } && mkdir -p bin && ln -sf $$tool $@
+
 .PHONY: deps
 deps: ## install the Debian packages that the tests need (as root)
 	tools/deps.sh
@@ -94,6 +110,17 @@ page-deps: tools/page/node_modules/.package-lock.json ## install what the tests 
 tools/page/node_modules/.package-lock.json: tools/page/package-lock.json | deps
 	npm ci --prefix tools/page
 	touch $@
+
+# RELEASE has the rest: -url where the files will be had, -key that signs. What is not committed
+# is not in it.
+.PHONY: release
+release: ## make a release in dist/release: make release VERSION=v1.2.3 RELEASE="-key FILE -url URL"
+	rm -rf dist/release
+	go run -C tools/release . -root $(CURDIR) -out $(CURDIR)/dist/release $(if $(filter command,$(firstword $(origin VERSION))),-version $(VERSION)) $(RELEASE)
+
+.PHONY: test-release
+test-release: ## make a release of all platforms twice, and compare and check both; an hour of one CPU
+	FOREBAY_RELEASE_FULL=1 go test -C tools/release -count=1 -timeout 120m -v .
 
 .PHONY: image
 image: dist/image ## build the container image from bin/forebay (needs docker)

@@ -13,8 +13,8 @@ import (
 // only fault that they may have.
 func TestExamplesInDocumentsLoad(t *testing.T) {
 	for name, text := range map[string]string{
-		"README.md":              fenced(t, "../README.md", "listen:"),
-		"deploy/kubernetes.yaml": configMap(t, "../deploy/kubernetes.yaml"),
+		"README.md":         fenced(t, "../README.md", "listen:"),
+		"deploy/kubernetes": configMap(t, "../deploy/kubernetes/forebay.yaml"),
 	} {
 		_, err := load(t, text)
 		var faults Faults

@@ -21,10 +21,12 @@ libc6-dev
 mount
 nginx-light
 openssh-client
+openssl
 podman
 prometheus
 runc
 skopeo
+systemd
 "
 
 # The dashboard's tests take any Node that is there.

@@ -6,9 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"syscall"
-
-	"golang.org/x/sys/unix"
 )
 
 // ErrNoLink means that a file cannot be linked into the store: it is on another file
@@ -81,15 +78,7 @@ func (s *Store) linkFile(src *os.File, name string) error {
 	if err := s.before(StepCreate, name); err != nil {
 		return err
 	}
-	err := unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", src.Fd()), int(s.top.Fd()), name, unix.AT_SYMLINK_FOLLOW)
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, unix.EXDEV), errors.Is(err, unix.EPERM), errors.Is(err, unix.EMLINK),
-		errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
-		return fmt.Errorf("%w: %w", ErrNoLink, err)
-	}
-	return &os.LinkError{Op: "link", Old: src.Name(), New: name, Err: err}
+	return linkInto(s.top, src, name)
 }
 
 // Shared reports whether an open file has other names than that in the store, by which
@@ -99,6 +88,5 @@ func Shared(f *os.File) bool {
 	if err != nil {
 		return true
 	}
-	st, ok := info.Sys().(*syscall.Stat_t)
-	return ok && st.Nlink > 1
+	return linked(info)
 }

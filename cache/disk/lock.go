@@ -7,8 +7,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-
-	"golang.org/x/sys/unix"
 )
 
 const lockName = "forebay.lock"
@@ -20,8 +18,8 @@ func lockFolder(root *os.Root) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock: %w", err)
 	}
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if errors.Is(err, unix.EWOULDBLOCK) {
+	err = lock(f)
+	if errors.Is(err, ErrLocked) {
 		holder := lockHolder(f)
 		_ = f.Close()
 		return nil, fmt.Errorf("%w: %s holds %s", ErrLocked, holder, lockName)

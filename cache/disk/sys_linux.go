@@ -2,7 +2,10 @@ package disk
 
 import (
 	"errors"
+	"fmt"
+	"io/fs"
 	"os"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -84,4 +87,89 @@ func openBeneath(top *os.File, name string, flag int) (*os.File, error) {
 		return nil, os.NewSyscallError("fcntl", err)
 	}
 	return os.NewFile(uintptr(fd), name), nil
+}
+
+// statBlock is the unit of st_blocks on Linux.
+const statBlock = 512
+
+// allocated returns the space that a file takes, which is less than its length if it has gaps.
+func allocated(info fs.FileInfo) int64 {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		return int64(st.Blocks) * statBlock
+	}
+	return info.Size()
+}
+
+// linked reports whether a file has more names than one.
+func linked(info fs.FileInfo) bool {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return ok && st.Nlink > 1
+}
+
+// lock takes the lock of f, or returns [ErrLocked].
+func lock(f *os.File) error {
+	err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return ErrLocked
+	}
+	return err
+}
+
+// linkInto gives an open file a name below the folder top, whatever names it has. The error is
+// [ErrNoLink] where a link cannot be had and a copy can.
+func linkInto(top, src *os.File, name string) error {
+	err := unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", src.Fd()), int(top.Fd()), name, unix.AT_SYMLINK_FOLLOW)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, unix.EXDEV), errors.Is(err, unix.EPERM), errors.Is(err, unix.EMLINK),
+		errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
+		return fmt.Errorf("%w: %w", ErrNoLink, err)
+	}
+	return &os.LinkError{Op: "link", Old: src.Name(), New: name, Err: err}
+}
+
+// Room returns the bytes that we may still use on the file system of a folder, and how many it has.
+func Room(dir string) (free, total uint64, err error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return 0, 0, err
+	}
+	return sizes(&st)
+}
+
+// room is Room of an open folder.
+func room(f *os.File) (free, total uint64, err error) {
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(f.Fd()), &st); err != nil {
+		return 0, 0, err
+	}
+	return sizes(&st)
+}
+
+func sizes(st *unix.Statfs_t) (free, total uint64, err error) {
+	block := uint64(st.Bsize)
+	return uint64(st.Bavail) * block, uint64(st.Blocks) * block, nil
+}
+
+// Uncache asks the kernel to let go of what it keeps in memory of a file.
+func Uncache(f *os.File) error {
+	return os.NewSyscallError("fadvise64", unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED))
+}
+
+// Classes of ioprio_set(2), which package unix does not have.
+const (
+	ioprioWhoProcess = 1
+	ioprioClassIdle  = 3
+	ioprioClassShift = 13
+)
+
+// IdleIO makes the calling thread read and write only when the disk has nothing else to
+// do, where its scheduler knows of priorities. The caller has locked the thread.
+func IdleIO() error {
+	_, _, errno := unix.Syscall(unix.SYS_IOPRIO_SET, ioprioWhoProcess, 0, ioprioClassIdle<<ioprioClassShift)
+	if errno != 0 {
+		return os.NewSyscallError("ioprio_set", errno)
+	}
+	return nil
 }

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"golang.org/x/sys/unix"
 
 	"forebay/internal/wire"
 )
@@ -221,12 +220,10 @@ func (s *Store) Free() (free, total uint64, err error) {
 		return 0, 0, fmt.Errorf("free space of %q: %w", s.dir, err)
 	}
 	defer f.Close()
-	var st unix.Statfs_t
-	if err := unix.Fstatfs(int(f.Fd()), &st); err != nil {
+	if free, total, err = room(f); err != nil {
 		return 0, 0, fmt.Errorf("free space of %q: %w", s.dir, err)
 	}
-	block := uint64(st.Bsize)
-	return uint64(st.Bavail) * block, uint64(st.Blocks) * block, nil
+	return free, total, nil
 }
 
 // OtherBytes returns the space that the disk has given to all below the folder that is

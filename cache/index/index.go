@@ -23,13 +23,13 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/options"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"go.uber.org/zap"
-	"golang.org/x/sys/unix"
 
 	"forebay/cache/index/blocks"
 	"forebay/cache/index/durable"
@@ -53,8 +53,8 @@ var (
 	// ErrNewer means that a newer version of the program wrote the index.
 	ErrNewer = row.ErrNewer
 	// ErrUnwritable means that nothing can be recorded now: the disk of the database is full
-	// or cannot be written. What is recorded can still be read. It comes with [unix.ENOSPC],
-	// [unix.EROFS] or what else the disk says.
+	// or cannot be written. What is recorded can still be read. It comes with [syscall.ENOSPC],
+	// [syscall.EROFS] or what else the disk says.
 	ErrUnwritable = blocks.ErrUnwritable
 )
 
@@ -225,8 +225,8 @@ func openBadger(dir string, log *zap.Logger, b *blocks.Backing) (db *badger.DB, 
 	if refused := b.Refusal(); refused != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnwritable, refused)
 	}
-	if strings.Contains(err.Error(), unix.ENOSPC.Error()) {
-		return nil, fmt.Errorf("%w: %w: %w", ErrUnwritable, err, unix.ENOSPC)
+	if strings.Contains(err.Error(), syscall.ENOSPC.Error()) {
+		return nil, fmt.Errorf("%w: %w: %w", ErrUnwritable, err, syscall.ENOSPC)
 	}
 	return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
 }

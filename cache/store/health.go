@@ -18,6 +18,9 @@ import (
 	"forebay/internal/logkey"
 )
 
+// unclean is EUCLEAN, which Linux alone has: the file system found itself damaged.
+const unclean = syscall.Errno(117)
+
 // health is what the disk refused last, by what it was used for.
 type health struct {
 	reads, writes, records door
@@ -145,7 +148,7 @@ func CauseOf(err error) string {
 	case errors.Is(err, syscall.EROFS):
 		return "read-only"
 	case errors.Is(err, syscall.EIO), errors.Is(err, syscall.ENODEV), errors.Is(err, syscall.ENXIO),
-		errors.Is(err, syscall.EUCLEAN), errors.Is(err, syscall.EBADMSG): // ext4 and xfs say so of damaged metadata
+		errors.Is(err, unclean), errors.Is(err, syscall.EBADMSG): // ext4 and xfs say so of damaged metadata
 		return "broken"
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
 		return "descriptors"

@@ -57,7 +57,7 @@ type Room struct {
 	fitted     int64      // capacity that the policy was told; only keepAhead uses it
 	unmeasured string     // what was said last of what cannot be read there; only keepAhead uses it
 	evicting   sync.Mutex // one eviction at a time
-	counts   evictions
+	counts     evictions
 }
 
 // evictions are what was evicted since the start.

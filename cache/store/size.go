@@ -2,10 +2,9 @@ package store
 
 import (
 	"fmt"
+	"forebay/cache/disk"
 	"os"
 	"path/filepath"
-
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -49,11 +48,11 @@ func fileSystemSize(dir string) (int64, error) {
 	for !isFolder(dir) && filepath.Dir(dir) != dir {
 		dir = filepath.Dir(dir)
 	}
-	var stat unix.Statfs_t
-	if err := unix.Statfs(dir, &stat); err != nil {
+	_, total, err := disk.Room(dir)
+	if err != nil {
 		return 0, fmt.Errorf("size of the file system of %q: %w", dir, err)
 	}
-	return int64(stat.Blocks) * int64(stat.Bsize), nil
+	return int64(total), nil
 }
 
 func isFolder(name string) bool {

@@ -17,12 +17,13 @@ import (
 
 // newAPI returns the admin API of a mirror, which its owner closes before the mirror; nil
 // when there is no admin listener.
-func newAPI(c *config.Config, m *mirror, sets *prefetch.Sets, b build, log *zap.Logger) (*admin.API, error) {
+func newAPI(c *config.Config, m *mirror, sets *prefetch.Sets, b build, lines *lastLines, log *zap.Logger) (*admin.API, error) {
 	if c.AdminListen == "" {
 		return nil, nil
 	}
 	o := m.apiOptions(sets, b, log)
 	o.Name, o.Address = hostname(), reachableURL(c)
+	o.Support = func() (admin.Support, error) { return support(m, b, lines) }
 	o.Price, o.Currency = c.Cost.PerGiB, c.Cost.Currency
 	o.Loopback, o.Token = config.OnLoopback(c.AdminListen), c.AdminToken.Reveal()
 	switch {

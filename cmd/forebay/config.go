@@ -2,11 +2,14 @@ package main
 
 import (
 	"fmt"
+	"io"
+	"io/fs"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"forebay/config"
+	samples "forebay/deploy/config"
 	"forebay/internal/command"
 )
 
@@ -22,7 +25,7 @@ All keys are described by "forebay config reference".`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newConfigCheck(p), newConfigPrint(p), newConfigReference(p))
+	cmd.AddCommand(newConfigCheck(p), newConfigPrint(p), newConfigReference(p), newConfigSchema(p), newConfigExample(p))
 	return cmd
 }
 
@@ -96,4 +99,57 @@ func newConfigReference(p command.Process) *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE:  func(*cobra.Command, []string) error { return config.Reference(p.Stdout) },
 	}
+}
+
+func newConfigSchema(p command.Process) *cobra.Command {
+	return &cobra.Command{
+		Use:   "schema",
+		Short: "Write a JSON schema of the file, for editors",
+		Example: `  forebay config schema > forebay.schema.json
+  # and as the first line of forebay.yaml:
+  # yaml-language-server: $schema=forebay.schema.json`,
+		Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error { return config.Schema(p.Stdout) },
+	}
+}
+
+func newConfigExample(p command.Process) *cobra.Command {
+	return &cobra.Command{
+		Use:   "example [NAME]",
+		Short: "Write a configuration to start from",
+		Long:  "Writes one of the configurations that Forebay comes with; without a name it lists them.",
+		Example: `  forebay config example
+  forebay config example ci > /etc/forebay/forebay.yaml`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return listExamples(p.Stdout)
+			}
+			text, err := samples.Files.ReadFile(args[0] + ".yaml")
+			if err != nil {
+				return command.Usage(fmt.Errorf("no example %q: see forebay config example", args[0]))
+			}
+			_, err = p.Stdout.Write(text)
+			return err
+		},
+	}
+}
+
+// listExamples writes the names of the examples, each with its first line.
+func listExamples(w io.Writer) error {
+	names, err := fs.Glob(samples.Files, "*.yaml")
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		text, err := samples.Files.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		first, _, _ := strings.Cut(string(text), "\n")
+		if _, err := fmt.Fprintf(w, "%-10s %s\n", strings.TrimSuffix(name, ".yaml"), strings.TrimPrefix(first, "# ")); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -68,7 +68,7 @@ func TestComposePublishesOnLoopbackOnly(t *testing.T) {
 
 func TestKubernetesPublishesNothing(t *testing.T) {
 	guarded, labelled := false, false
-	for _, doc := range documents(t, "../../deploy/kubernetes.yaml") {
+	for _, doc := range append(documents(t, "../../deploy/kubernetes/namespace.yaml"), documents(t, "../../deploy/kubernetes/forebay.yaml")...) {
 		spec := in(doc, "spec")
 		switch doc["kind"] {
 		case "Namespace":

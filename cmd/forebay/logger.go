@@ -34,13 +34,7 @@ func levelOf(c config.Log) zapcore.Level {
 }
 
 func newLogger(c config.Log, w io.Writer, level zapcore.LevelEnabler) *zap.Logger {
-	encoder := zapcore.EncoderConfig{
-		TimeKey: "time", LevelKey: "level", NameKey: "part", MessageKey: "msg",
-		EncodeTime:     zapcore.RFC3339NanoTimeEncoder,
-		EncodeLevel:    zapcore.LowercaseLevelEncoder,
-		EncodeDuration: zapcore.SecondsDurationEncoder,
-		EncodeName:     zapcore.FullNameEncoder,
-	}
+	encoder := logShape()
 	encode := zapcore.NewJSONEncoder(encoder)
 	if logsForPeople(c.Format, w) {
 		encoder.EncodeTime = zapcore.TimeEncoderOfLayout("15:04:05.000")
@@ -48,6 +42,17 @@ func newLogger(c config.Log, w io.Writer, level zapcore.LevelEnabler) *zap.Logge
 		encode = zapcore.NewConsoleEncoder(encoder)
 	}
 	return zap.New(zapcore.NewCore(encode, zapcore.Lock(zapcore.AddSync(w)), level))
+}
+
+// logShape is what a line looks like to programs.
+func logShape() zapcore.EncoderConfig {
+	return zapcore.EncoderConfig{
+		TimeKey: "time", LevelKey: "level", NameKey: "part", MessageKey: "msg",
+		EncodeTime:     zapcore.RFC3339NanoTimeEncoder,
+		EncodeLevel:    zapcore.LowercaseLevelEncoder,
+		EncodeDuration: zapcore.SecondsDurationEncoder,
+		EncodeName:     zapcore.FullNameEncoder,
+	}
 }
 
 // accessEvery is how late a line about a request may be. A write for each would cost a

@@ -7,26 +7,33 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/cobra/doc"
 	"github.com/spf13/pflag"
 
 	"forebay/internal/command"
 	"forebay/internal/operate"
 )
 
-// version is set by the linker (Makefile); a build without it asks its own build info.
-var version string
+// These are set by the linker (Makefile); a build without them asks its own build info.
+var (
+	version  string // of the release, else what git says
+	revision string // the commit
+	date     string // of the commit, RFC 3339
+)
 
 func main() {
 	os.Exit(run(context.Background(), os.Args[1:], command.Process{
 		Env: os.Environ(), Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Root: os.Geteuid() == 0,
 	}))
 }
+
+// keepsFolders is false where there are only the operator's commands: a storage folder is locked,
+// and its files get their blocks, in ways that Linux alone has.
+const keepsFolders = runtime.GOOS == "linux"
 
 // run runs the command that args name and returns the exit code. It ends early when ctx is done.
 func run(ctx context.Context, args []string, p command.Process) int {
@@ -73,7 +80,11 @@ other public registries, and prints how to point clients at it.
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.AddGroup(&cobra.Group{ID: "run", Title: "Run:"}, &cobra.Group{ID: operate.Look, Title: "Look:"}, &cobra.Group{ID: operate.Change, Title: "Change:"},
 		&cobra.Group{ID: operate.Carry, Title: "Fetch ahead and carry:"}, &cobra.Group{ID: operate.Configure, Title: "Configure:"})
-	for group, list := range map[string][]*cobra.Command{"run": {newServe(p), newHealthcheck(p), newRebuildIndex(p)}, operate.Configure: {newConfig(p), newVersion(p), newMan(p)}} {
+	running := []*cobra.Command{newHealthcheck(p)}
+	if keepsFolders {
+		running = append(running, newServe(p), newRebuildIndex(p))
+	}
+	for group, list := range map[string][]*cobra.Command{"run": running, operate.Configure: {newConfig(p), newNodeSetup(p), newVersion(p), newManual(p)}} {
 		for _, cmd := range list {
 			cmd.GroupID = group
 			root.AddCommand(cmd)
@@ -138,23 +149,6 @@ func newHelp(root *cobra.Command) *cobra.Command {
 			}
 			cmd.InitDefaultHelpFlag()
 			return cmd.Help()
-		},
-	}
-}
-
-// newMan writes the manual, for packages.
-func newMan(p command.Process) *cobra.Command {
-	return &cobra.Command{
-		Use: "man DIR", Short: "Write the manual pages into a folder",
-		Long: "Writes a manual page for each command, as packages install them.", Args: cobra.ExactArgs(1),
-		Example: "  forebay man /usr/local/share/man/man1",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			root := cmd.Root()
-			root.DisableAutoGenTag = true // the same program writes the same pages
-			if err := os.MkdirAll(args[0], 0o755); err != nil {
-				return err
-			}
-			return doc.GenManTree(root, &doc.GenManHeader{Title: "FOREBAY", Section: "1", Source: "forebay " + thisBuild().version, Date: &time.Time{}}, args[0])
 		},
 	}
 }

@@ -70,7 +70,8 @@ All settings are described by "forebay config reference".`,
 // serve runs a mirror until ctx is done and everything has stopped. At each of hangups it reads the
 // configuration again, by load.
 func serve(ctx context.Context, c *config.Config, load func() (*config.Config, error), hangups <-chan os.Signal, p command.Process) (err error) {
-	l := newLogs(c.Log, p.Stderr)
+	l, lines := newLogs(c.Log, p.Stderr), &lastLines{}
+	l.log = lines.besides(l.log)
 	log := l.log
 	defer func() { _ = log.Sync() }() // a terminal cannot be synced
 	b := thisBuild()
@@ -101,7 +102,7 @@ func serve(ctx context.Context, c *config.Config, load func() (*config.Config, e
 	if err != nil {
 		return err
 	}
-	api, err := newAPI(c, m, sets, b, log)
+	api, err := newAPI(c, m, sets, b, lines, log)
 	if err != nil {
 		return err
 	}

@@ -28,11 +28,17 @@ type started struct {
 // start runs "forebay serve" and waits until it is ready.
 func start(t *testing.T, yaml string, args ...string) *started {
 	t.Helper()
+	return startFile(t, write(t, "forebay.yaml", yaml), args...)
+}
+
+// startFile runs it with a configuration that is there.
+func startFile(t *testing.T, file string, args ...string) *started {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &started{stderr: &output{}}
 	done := make(chan int, 1)
 	args = append([]string{"serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--log-format", "json",
-		"--config", write(t, "forebay.yaml", yaml)}, args...)
+		"--config", file}, args...)
 	go func() {
 		done <- run(ctx, args, command.Process{Env: os.Environ(), Stdout: io.Discard, Stderr: s.stderr})
 	}()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -16,25 +17,28 @@ import (
 type build struct {
 	version  string // "v1.2.3", or "devel"
 	revision string // commit, "+changes" when the work tree had some; empty when not known
+	date     string // of the commit; empty when not known
 	goos     string // "linux/amd64"
 	compiler string // "go1.26.8"
 }
 
 // thisBuild asks the linker's flag first and then what the go command put in.
 func thisBuild() build {
-	b := build{version: version, goos: runtime.GOOS + "/" + runtime.GOARCH, compiler: runtime.Version()}
+	b := build{version: version, revision: revision, date: date, goos: runtime.GOOS + "/" + runtime.GOARCH, compiler: runtime.Version()}
 	info, ok := debug.ReadBuildInfo()
 	if ok {
 		changed := false
 		for _, s := range info.Settings {
 			switch s.Key {
 			case "vcs.revision":
-				b.revision = s.Value
+				b.revision = cmp.Or(revision, s.Value)
+			case "vcs.time":
+				b.date = cmp.Or(date, s.Value)
 			case "vcs.modified":
 				changed = s.Value == "true"
 			}
 		}
-		if changed {
+		if changed && revision == "" {
 			b.revision += "+changes"
 		}
 		if v := info.Main.Version; b.version == "" && v != "(devel)" {
@@ -48,7 +52,7 @@ func thisBuild() build {
 func (b build) String() string {
 	s := "forebay " + b.version
 	if b.revision != "" {
-		s += " (" + b.revision + ")"
+		s += " (" + strings.TrimSuffix(b.revision+", "+b.date, ", ") + ")"
 	}
 	return s + " " + b.compiler + " " + b.goos
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 
 	"forebay/config"
 	"forebay/internal/admin"
@@ -30,6 +31,9 @@ func newProgram(p command.Process) operate.Program {
 
 // openFolder opens the storage folder of a configuration for a command.
 func openFolder(c *config.Config, p command.Process, b build, mayBeNew bool) (*adminclient.Folder, error) {
+	if !keepsFolders {
+		return nil, errors.New("a storage folder is kept on Linux only: ask the mirror that uses it, with --server")
+	}
 	if !mayBeNew {
 		if err := mustExist(c.Storage.Dir); err != nil {
 			return nil, err

@@ -42,6 +42,8 @@ type APIOptions struct {
 	Token string
 	// TokenFile is where Token is kept that the mirror made for itself; "" for a configured one.
 	TokenFile string
+	// Support returns what is needed to help from afar. It may be nil.
+	Support func() (Support, error)
 	// Names are needed unless everybody is served.
 	Names Names
 	Log   *zap.Logger // nil means no logging
@@ -65,6 +67,7 @@ type API struct {
 	version    string
 	name       string
 	address    string
+	helped     func() (Support, error)
 	activity   *activity.Recorder
 	trouble    *trouble.Watch
 	price      float64
@@ -98,7 +101,7 @@ func NewAPI(o APIOptions) (*API, error) {
 	}
 	a := &API{
 		keeper: o.Keeper, registries: o.Registries, upstream: o.Upstream, version: o.Version, name: o.Name, address: o.Address, started: time.Now(),
-		activity: o.Activity, trouble: o.Trouble, price: o.Price, currency: o.Currency,
+		helped: o.Support, activity: o.Activity, trouble: o.Trouble, price: o.Price, currency: o.Currency,
 		guard: guard{loopback: o.Loopback, origin: http.NewCrossOriginProtection(), names: o.Names}, jobs: newJobs(), sets: o.Sets, log: o.Log, mux: http.NewServeMux(), tokenFile: o.TokenFile,
 	}
 	if o.Token != "" {
@@ -131,6 +134,7 @@ func (a *API) routes() []route {
 		{"GET", "/status", a.status},
 		{"GET", "/stats", a.stats},
 		{"GET", "/series", a.series},
+		{"GET", "/support", a.support},
 		{"GET", "/clients", a.clients},
 		{"GET", "/events", a.events},
 		{"GET", "/repositories", a.repositories},

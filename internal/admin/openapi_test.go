@@ -52,6 +52,7 @@ func exchanges() map[string]exchange {
 		"GET /status":                         {nil, Status{}},
 		"GET /stats":                          {nil, Stats{}},
 		"GET /series":                         {nil, Series{}},
+		"GET /support":                        {nil, Support{}},
 		"GET /clients":                        {nil, ClientList{}},
 		"GET /events":                         {nil, EventList{}},
 		"GET /repositories":                   {nil, RepositoryPage{}},

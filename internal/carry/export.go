@@ -13,8 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
+	"forebay/cache/disk"
 	"forebay/internal/admin"
 	"forebay/internal/adminclient"
 	"forebay/internal/bundle"
@@ -291,12 +290,9 @@ func (x *exporting) roomFor(n int64) error {
 	if x.zstd || special(x.output) {
 		return nil
 	}
-	var fs unix.Statfs_t
-	if err := unix.Statfs(filepath.Dir(x.output), &fs); err != nil {
-		return nil //nolint:nilerr // the writing will tell
+	free, _, err := disk.Room(filepath.Dir(x.output))
+	if err == nil && int64(free) < n {
+		return fmt.Errorf("%q: the bundle has %s, and %s are free there", x.output, terminal.Bytes(n), terminal.Bytes(int64(free)))
 	}
-	if free := int64(fs.Bavail) * int64(fs.Bsize); free < n {
-		return fmt.Errorf("%q: the bundle has %s, and %s are free there", x.output, terminal.Bytes(n), terminal.Bytes(free))
-	}
-	return nil
+	return nil // where it is not known, the writing will tell
 }

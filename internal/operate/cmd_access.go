@@ -227,8 +227,8 @@ func newAccess(p command.Process, explain Explain) *cobra.Command {
 		Long: `Who may pull what is said by auth and access in the configuration: who a client is, and
 the first rule that matches it and the repository. What a client may not have looks to it
 as if it did not exist.`,
-		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newAccessExplain(p, explain))
 	return cmd

@@ -1,11 +1,9 @@
 package server
 
 import (
-	"math"
 	"net"
 	"net/netip"
 	"sync"
-	"syscall"
 
 	"golang.org/x/time/rate"
 )
@@ -20,15 +18,10 @@ const (
 	crowd = 128
 )
 
-// connectionsMost returns how many connections of clients the process has descriptors for: each
-// may have a file that is sent to it.
-func connectionsMost() int {
-	var limit syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-		return connectionsLeast
-	}
-	of := int(min(limit.Cur, math.MaxInt32))
-	return max((of-descriptorsKept)/2, connectionsLeast)
+// connectionsMost returns how many connections of clients so many descriptors are enough for:
+// each may have a file that is sent to it.
+func connectionsMost(descriptors int) int {
+	return max((descriptors-descriptorsKept)/2, connectionsLeast)
 }
 
 // guests counts the connections that are open: in all, and those of each address, which has at

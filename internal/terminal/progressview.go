@@ -10,8 +10,6 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"golang.org/x/sys/unix"
-
 	"forebay/internal/admin"
 )
 
@@ -53,8 +51,8 @@ func NewView(w io.Writer, kind string) *View {
 // terminalSize returns the size of the terminal that w is, 80 by 24 when it does not say.
 func terminalSize(w io.Writer) (columns, rows int) {
 	if f, ok := w.(*os.File); ok {
-		if s, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ); err == nil && s.Col > 0 && s.Row > 0 {
-			return int(s.Col), int(s.Row)
+		if columns, rows, ok := windowSize(f); ok {
+			return columns, rows
 		}
 	}
 	return 80, 24

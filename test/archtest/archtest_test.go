@@ -109,8 +109,9 @@ const anything = "*"
 // importTable says which of our packages each may import. A new package needs a row.
 func importTable() map[string][]string {
 	return map[string][]string{
-		"cmd/forebay": {anything},
-		"config":      {"internal/registries", "config/unit", "internal/wire"},
+		"cmd/forebay":   {anything},
+		"deploy/config": {},
+		"config":        {"internal/registries", "config/unit", "internal/wire"},
 
 		// The cache and its floors: each knows those below it.
 		"proxy":        append(leaf(), "cache", "cache/store"), // the latter its tests
@@ -161,6 +162,7 @@ func importTable() map[string][]string {
 		"internal/pull":       {},
 		"internal/wire":       {"internal/registries"},
 		"internal/admin":      append(leaf(), "cache", "cache/image", "cache/store", "cache/upkeep", "cache/tier", "internal/activity", "internal/bundle", "internal/imageset", "internal/prefetch", "internal/trouble"),
+		"internal/nodesetup":  {},
 		"internal/tally":      {},
 		"internal/tracing":    {},
 		"internal/metrics":    append(leaf(), "cache", "cache/event", "cache/store", "cache/upkeep", "cache/tier", "internal/trouble", "proxy", "upstream", "test/hubtest", "test/mirrortest"), // the last two its tests
@@ -182,7 +184,7 @@ func importTable() map[string][]string {
 		"internal/adminclient": append(leaf(), "cache/upkeep", "config", "internal/admin", "internal/bundle", "internal/command", "internal/server", "internal/terminal"),
 		"internal/operate": append(leaf(), "cache/image", "cache/upkeep", "config", "config/unit", "upstream", "upstream/hubapi", "internal/access", "internal/admin", "internal/adminclient", "internal/authn",
 			"internal/carry", "internal/command", "internal/imageset", "internal/prefetch", "internal/terminal"),
-		"internal/carry": append(leaf(), "cache/upkeep", "internal/admin", "internal/adminclient", "internal/bundle", "internal/command", "internal/imageset",
+		"internal/carry": append(leaf(), "cache/disk", "cache/upkeep", "internal/admin", "internal/adminclient", "internal/bundle", "internal/command", "internal/imageset",
 			"internal/regfolder", "internal/terminal"),
 		"internal/terminal": append(leaf(), "internal/admin", "internal/prefetch"), // the last its tests
 
@@ -202,7 +204,9 @@ func importTable() map[string][]string {
 		"test/e2e":         {anything},
 		"test/disktest":    {anything},
 		"test/page":        {anything},
+		"test/soak":        {"test/hubtest"},
 		"bench/evictsim":   {"cache/evict"},
+		"bench/peers":      {"test/hubtest"},
 	}
 }
 

@@ -11,14 +11,14 @@ import (
 	"forebay/test/hubtest"
 )
 
-// The image that the Dockerfile makes from the ready binary, in a dockerd that pulls
-// through it.
+// The image of a release, in a dockerd that pulls through it.
 func TestMirrorRunsFromItsImage(t *testing.T) {
 	images, err := catalogue()
 	if err != nil {
 		t.Fatal(err)
 	}
-	hub := hubtest.New(t, hubtest.Options{Backend: startFullRegistry(t).url, Anonymous: hubtest.Unlimited()})
+	backend := startFullRegistry(t)
+	hub := hubtest.New(t, hubtest.Options{Backend: backend.url, Anonymous: hubtest.Unlimited()})
 	front := openFront(t, nil)
 	addr := freeAddr(t)
 	d := startDocker(t, addr, nil)
@@ -35,10 +35,19 @@ func TestMirrorRunsFromItsImage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	docker("build", "--quiet", "--target=ready", "--tag=forebay", root)
-	if got, want := docker("image", "inspect", "--format={{.Config.User}}", "forebay"), "65532:65532"; got != want {
-		t.Errorf("image runs as %q, want %q", got, want)
+	docker("build", "--quiet", "--target=ready", "--tag=built", root)
+	ours := startRegistry(t, filepath.Join(stateDir(t), "ours"))
+	released := pushReleasedImage(t, strings.TrimPrefix(ours.url, "http://"))
+	docker("pull", "--quiet", released)
+	docker("tag", released, "forebay")
+	// What the image is asked to do is the same, however it was made.
+	for _, field := range []string{"User", "Env", "Entrypoint", "Cmd", "WorkingDir", "Volumes", "ExposedPorts", "Healthcheck"} {
+		format := "--format={{json .Config." + field + "}}"
+		if got, want := docker("image", "inspect", format, released), docker("image", "inspect", format, "built"); got != want {
+			t.Errorf("%s of the image is %s, and %s when docker builds it", field, got, want)
+		}
 	}
+	runsInContainerd(t, released)
 	docker("run", "--detach", "--name=mirror", "--network=host", "--read-only",
 		// Debian's dockerd waits a whole interval before the first check.
 		"--health-interval=1s",
@@ -93,4 +102,22 @@ upstreams:
 		}
 	}
 	return path
+}
+
+// runsInContainerd has containerd pull the image by its name and run it.
+func runsInContainerd(t *testing.T, name string) {
+	t.Helper()
+	c := startContainerd(t, freeAddr(t), builtProgram("containerd"), builtProgram("ctr"), containerd24Config)
+	for _, args := range [][]string{
+		{"images", "pull", "--plain-http", name},
+		{"run", "--rm", name, "version", "/forebay", "version"},
+	} {
+		out, err := c.command(t.Context(), args...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if args[0] == "run" && !strings.HasPrefix(out, "forebay v"+secondVersion) {
+			t.Errorf("in containerd the image says %q", out)
+		}
+	}
 }

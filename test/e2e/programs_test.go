@@ -123,6 +123,8 @@ func buildPrograms() error {
 	}
 	return errors.Join(
 		goBuild(filepath.Join(root, "tools", "e2e"), dir+"/", "tool"),
+		goBuild(filepath.Join(root, "tools", "release"), dir+"/", "."),
+		makeReleases(root, dir),
 		// The binary and the files of the image, as users make them.
 		command(exec.Command("make", "-C", root, "--no-print-directory", "dist/image")),
 	)

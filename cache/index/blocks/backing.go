@@ -1,9 +1,5 @@
-// Package blocks gives the files of a database their blocks of the disk before they are mapped
-// (docs/adr/0013).
-//
-// It promises that what the database writes into a mapping has its place on the disk, so
-// that a full disk is an error or a wait, never the end of the process. It takes hold of how
-// the whole process maps files: what it does not know it leaves alone.
+//go:build linux
+
 package blocks
 
 import (
@@ -49,8 +45,6 @@ const (
 	manifestAhead = 64 << 10
 	// spareless is what a new log may take without a spare: it is far from full.
 	spareless = 1 << 20
-	// TableRetry is how often a table that waits looks for room.
-	TableRetry = 200 * time.Millisecond
 	// logsMost is how many logs may be there, the newest included, when a change is begun:
 	// each has its 21 MiB of memory until its table is written.
 	logsMost = 3
@@ -61,11 +55,6 @@ const (
 	sparePage = iota
 	spareLog
 )
-
-// ErrUnwritable means that nothing can be recorded now: the disk of the database is full
-// or cannot be written. What is recorded can still be read. It comes with [unix.ENOSPC],
-// [unix.EROFS] or what else the disk says.
-var ErrUnwritable = errors.New("index cannot be written")
 
 // Backing gives the files of one open database their blocks.
 type Backing struct {

@@ -1,0 +1,137 @@
+package nodesetup
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+const (
+	containerd1 = "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".registry]\n  config_path = \"/etc/containerd/certs.d\"\n"
+	containerd2 = "version = 3\n[plugins.'io.containerd.cri.v1.images'.registry]\n  config_path = '/etc/containerd/certs.d'\n"
+	mirror      = "http://127.0.0.1:5000"
+	block       = begin + "\n[host.\"http://127.0.0.1:5000\"]\n  capabilities = [\"pull\", \"resolve\"]\n  dial_timeout = \"2s\"\n" + end + "\n"
+	hosts       = "etc/containerd/certs.d/_default/hosts.toml"
+)
+
+// newNode is a machine with these files.
+func newNode(t *testing.T, files map[string]string) Node {
+	t.Helper()
+	n := Node{Root: t.TempDir(), Mirror: mirror}
+	for name, text := range files {
+		name = filepath.Join(n.Root, name)
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return n
+}
+
+func (n Node) text(t *testing.T, name string) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(n.Root, name))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+func TestMirrorIsWrittenAfterWhatWasThereAndTakenBack(t *testing.T) {
+	const theirs = "[host.\"https://other.lan\"]\n  capabilities = [\"pull\"]\n"
+	for name, tt := range map[string]struct{ config, at, before string }{
+		"containerd 1": {containerd1, "etc/containerd/config.toml", ""},
+		"containerd 2": {containerd2, "etc/containerd/config.toml", theirs},
+		"no last line": {containerd2, "etc/containerd/config.toml", strings.TrimSuffix(theirs, "\n")},
+		"k3s":          {strings.ReplaceAll(containerd1, "/etc/containerd", "/etc/containerd"), "var/lib/rancher/k3s/agent/etc/containerd/config.toml", theirs},
+	} {
+		t.Run(name, func(t *testing.T) {
+			files := map[string]string{tt.at: tt.config, "etc/containerd/certs.d/ghcr.io/hosts.toml": "x"}
+			if tt.before != "" {
+				files[hosts] = tt.before
+			}
+			n := newNode(t, files)
+			for i := range 2 { // the second time it is there
+				file, changed, err := n.Install()
+				if err != nil || changed != (i == 0) || file != "/"+hosts {
+					t.Fatalf("Install = %q, %t, %v", file, changed, err)
+				}
+			}
+			want := block
+			if tt.before != "" {
+				want = theirs + block
+			}
+			if got := n.text(t, hosts); got != want {
+				t.Errorf("hosts.toml is\n%swant\n%s", got, want)
+			}
+			if _, changed, err := n.Remove(); err != nil || !changed {
+				t.Fatalf("Remove = %t, %v", changed, err)
+			}
+			if got := n.text(t, hosts); strings.TrimSpace(got) != strings.TrimSpace(tt.before) {
+				t.Errorf("after the removal hosts.toml is\n%s", got)
+			}
+			if tt.before == "" {
+				if _, err := os.Stat(filepath.Join(n.Root, filepath.Dir(hosts))); !errors.Is(err, os.ErrNotExist) {
+					t.Errorf("the folder is left: %v", err)
+				}
+			}
+			if n.text(t, "etc/containerd/certs.d/ghcr.io/hosts.toml") != "x" || n.text(t, tt.at) != tt.config {
+				t.Error("a file of others was changed")
+			}
+		})
+	}
+}
+
+func TestRuntimeThatWouldBreakIsLeftAlone(t *testing.T) {
+	for name, config := range map[string]string{
+		"no configuration":   "",
+		"no config_path":     "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".registry]\n",
+		"another's path":     "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".image_decryption]\n config_path = \"/x\"\n",
+		"two folders":        strings.ReplaceAll(containerd2, "certs.d'", "certs.d:/etc/docker/certs.d'"),
+		"with mirrors":       containerd1 + "[plugins.\"io.containerd.grpc.v1.cri\".registry.mirrors.\"docker.io\"]\n endpoint = []\n",
+		"with configs":       containerd1 + "[plugins.\"io.containerd.grpc.v1.cri\".registry.configs.\"x\".tls]\n",
+		"a folder somewhere": strings.ReplaceAll(containerd1, "\"/etc", "\"etc"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newNode(t, map[string]string{"etc/containerd/config.toml": config})
+			if _, _, err := n.Install(); !errors.Is(err, ErrUnfit) {
+				t.Errorf("Install: %v, want ErrUnfit", err)
+			}
+			if got := n.text(t, hosts); got != "" {
+				t.Errorf("hosts.toml is\n%s", got)
+			}
+		})
+	}
+}
+
+func TestNothingIsWrittenTwiceOrByGuess(t *testing.T) {
+	own := "[host.\"http://127.0.0.1:5000\"]\n"
+	n := newNode(t, map[string]string{"etc/containerd/config.toml": containerd1, hosts: own})
+	if _, changed, err := n.Install(); err != nil || changed {
+		t.Errorf("with the mirror written by hand: %t, %v", changed, err)
+	}
+	cut := begin + "\n" + own
+	n = newNode(t, map[string]string{"etc/containerd/config.toml": containerd1, hosts: cut})
+	if _, _, err := n.Remove(); err == nil || n.text(t, hosts) != cut {
+		t.Errorf("a block without an end: %v, %q", err, n.text(t, hosts))
+	}
+	for _, bad := range []string{"", "127.0.0.1:5000", "ftp://x", "http://x\"]\n"} {
+		n.Mirror = bad
+		if _, _, err := n.Install(); err == nil {
+			t.Errorf("mirror %q is written", bad)
+		}
+	}
+	// A link out of the machine's file system is not followed.
+	n = newNode(t, map[string]string{"etc/containerd/config.toml": containerd1})
+	outside := t.TempDir()
+	if err := os.Symlink(outside, filepath.Join(n.Root, "etc/containerd/certs.d")); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := n.Install(); err == nil {
+		t.Error("a link out of the machine is followed")
+	}
+}
