@@ -30,7 +30,7 @@ func TestAllShapesReachOneRepository(t *testing.T) {
 	rows := []struct{ path, host, want, namespace string }{
 		{"/v2/library/nginx/manifests/latest?ns=docker.io", "", "docker.io/library/nginx:latest", "docker.io"},
 		{"/v2/library/nginx/manifests/latest?ns=registry-1.docker.io", "", "docker.io/library/nginx:latest", "registry-1.docker.io"},
-		{"/v2/library/nginx/manifests/latest?x=1&ns=Index.Docker.io&y", "", "docker.io/library/nginx:latest", "index.docker.io"},
+		{"/v2/library/nginx/manifests/latest?x=1&ns=Index.Docker.io&y", "", "docker.io/library/nginx:latest", "Index.Docker.io"},
 		{"/v2/library/nginx/manifests/latest", "", "docker.io/library/nginx:latest", ""},
 		{"/v2/nginx/manifests/latest", "", "docker.io/library/nginx:latest", ""},
 		{"/v2/docker.io/library/nginx/manifests/latest", "", "docker.io/library/nginx:latest", ""},
@@ -41,6 +41,7 @@ func TestAllShapesReachOneRepository(t *testing.T) {
 		{"/v2/a/manifests/v1?ns=my.reg:5000", "", "my.reg:5000/a:v1", "my.reg:5000"},
 		{"/v2/a/manifests/v1?ns=my.reg%3A5000", "", "my.reg:5000/a:v1", "my.reg:5000"},
 		{"/v2/a/manifests/v1?ns=old.reg", "", "my.reg:5000/a:v1", "old.reg"},
+		{"/v2/a/manifests/v1?ns=OLD.reg", "", "my.reg:5000/a:v1", "OLD.reg"}, // as it was spelt
 		{"/v2/a/manifests/manifests/v1", "", "docker.io/a/manifests:v1", ""},
 	}
 	for _, row := range rows {

@@ -63,7 +63,7 @@ type Route struct {
 	Name       string  // the repository as the client wrote it, prefix and all
 	Reference  string  // tag or digest; for blobs and referrers always a digest
 	Digest     v1.Hash // Reference when it is a digest, else zero
-	Namespace  string  // what the client sent as ns, in lower case; may be an alias
+	Namespace  string  // what the client sent as ns, as it was spelt; may be an alias
 	Prefix     Prefix
 }
 
@@ -148,9 +148,9 @@ func (g *Registries) Route(host, escapedPath, ns string) (Route, error) {
 func (g *Registries) named(r *Route, root, ns string) (string, error) {
 	var named string
 	if ns != "" {
-		r.Namespace = strings.ToLower(ns)
+		r.Namespace = ns
 		var ok bool
-		if named, ok = g.registry(r.Namespace); !ok {
+		if named, ok = g.registry(strings.ToLower(ns)); !ok {
 			r.Namespace = ""
 			return "", unknown(ns)
 		}

@@ -107,7 +107,7 @@ func TestRouteShapes(t *testing.T) {
 		}
 		want := Route{
 			Resource: row.resource, Upstream: row.upstream, Repository: row.repository, Name: row.name,
-			Reference: row.reference, Namespace: strings.ToLower(row.ns), Prefix: row.prefix,
+			Reference: row.reference, Namespace: row.ns, Prefix: row.prefix,
 		}
 		if strings.Contains(row.reference, ":") {
 			want.Digest, _ = ParseDigest(row.reference)
