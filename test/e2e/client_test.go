@@ -53,7 +53,14 @@ func listen(dir string, start func(folder string) error) (string, error) {
 	return string(text), err
 }
 
-// clients are all of them. Each test that says "every client" means these.
+// allClients are clients and those that differ from crane by how they read manifests and lists, and
+// not by what they do when something fails: that they pull is enough.
+func allClients() []client {
+	return append(clients(), client{name: "regctl", open: openRegctl}, client{name: "oras", open: openOras})
+}
+
+// clients are those whose behaviour in trouble matters. Each test that says "every client" means
+// these at least.
 func clients() []client {
 	return []client{
 		{name: "dockerd", open: openDocker, cannot: map[string]string{zstdOCI: "dockerd 20.10 cannot unpack zstd"}},

@@ -12,7 +12,7 @@ import (
 // Every kind of image, through every client: cold, then with the hub switched off
 // and a client that has nothing.
 func TestEveryClientPullsEveryImage(t *testing.T) {
-	for _, c := range clients() {
+	for _, c := range allClients() {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t, worldOptions{})
 			w.overlap = c.overlap
@@ -43,7 +43,7 @@ func TestEveryClientPullsEveryImage(t *testing.T) {
 
 // A reference by digest needs no tag, on a mirror that knows none.
 func TestEveryClientPullsByDigest(t *testing.T) {
-	for _, c := range clients() {
+	for _, c := range allClients() {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t, worldOptions{})
 			names := []string{plainDocker, manyOCI}
