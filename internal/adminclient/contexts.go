@@ -41,7 +41,7 @@ func readContexts() (c contexts, err error) {
 	c.Mirrors = map[string]mirror{}
 	name, homeless := contextFile()
 	if homeless != nil {
-		return c, nil // without a home there are none
+		return c, nil //nolint:nilerr // without a home there are none
 	}
 	text, err := os.ReadFile(name)
 	if errors.Is(err, fs.ErrNotExist) {

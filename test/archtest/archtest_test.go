@@ -166,7 +166,7 @@ func importTable() map[string][]string {
 		"internal/tally":      {},
 		"internal/tracing":    {},
 		"internal/metrics":    append(leaf(), "cache", "cache/event", "cache/store", "cache/upkeep", "cache/tier", "internal/trouble", "proxy", "upstream", "test/hubtest", "test/mirrortest"), // the last two its tests
-		"internal/trouble":    append(leaf(), "cache", "cache/health", "cache/image", "cache/store", "cache/upkeep", "upstream", "upstream/governor"), // the last its tests
+		"internal/trouble":    append(leaf(), "cache", "cache/health", "cache/image", "cache/store", "cache/upkeep", "upstream", "upstream/governor"),                                          // the last its tests
 		"internal/server":     {"internal/logkey"},
 		"internal/webhook":    leaf(),
 		// Who a client is, and what it may have.
