@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/net/publicsuffix"
 
+	"forebay/config/parse"
 	"forebay/internal/registries"
 )
 
@@ -319,7 +320,7 @@ func (d *decoder) password(path, key string, secret *Secret, fileKey string, fil
 		d.add(fileAt, join(path, fileKey), "%q is empty", *file)
 		return
 	}
-	if _, err := parsePlain(line); err != nil {
+	if _, err := parse.Plain(line); err != nil {
 		d.add(fileAt, join(path, fileKey), "%q %s", *file, err)
 		return
 	}
@@ -347,8 +348,8 @@ func (d *decoder) checkNames() {
 	for _, pair := range pairs(c.Hosts) {
 		host, name, _ := strings.Cut(pair, "=")
 		if !slices.Contains(names, name) {
-			d.add(c.origins["hosts"], join("hosts", clip(host)), "%q is not among the upstreams, which are %s%s",
-				clip(name), strings.Join(names, ", "), didYouMean(name, names))
+			d.add(c.origins["hosts"], join("hosts", parse.Clip(host)), "%q is not among the upstreams, which are %s%s",
+				parse.Clip(name), strings.Join(names, ", "), parse.DidYouMean(name, names))
 		}
 	}
 }

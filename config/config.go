@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"forebay/config/parse"
 	"forebay/internal/registries"
 )
 
@@ -326,7 +327,7 @@ func defaults() *Config {
 		Catalog:           CatalogOwn,
 		OnAbandon:         AbandonFinish,
 		OnRange:           RangeWhole,
-		ScrubInterval:     30 * day,
+		ScrubInterval:     30 * parse.Day,
 		RevalidateTimeout: 2 * time.Second,
 		NegativeTTL:       10 * time.Second,
 		Tracing:           Tracing{Ratio: 0.1},

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"forebay/config/parse"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -202,7 +203,7 @@ upstreams:
 `, certFile, keyFile, passwordFile, folder))
 	want := &Config{
 		AdminToken: NewSecret("a-token-from-a-file"), AdminTokenFile: passwordFile + "-admin",
-		Pins: []string{"nginx:1.27", "ghcr.io/owner/*:v[0-9]*"}, ScrubInterval: 7 * day,
+		Pins: []string{"nginx:1.27", "ghcr.io/owner/*:v[0-9]*"}, ScrubInterval: 7 * parse.Day,
 		Listen: "127.0.0.1:6000", TLS: TLS{certFile, keyFile}, HTTP2: true, ShutdownGrace: 90 * time.Second,
 		Storage: Storage{Dir: "/srv/forebay", MaxSize: 3 << 39, S3: S3{SSE: SSEBucket, Uploads: 4}},
 		Hosts:   map[string]string{"hub.mirror.lan": "docker.io", "ghcr.mirror.lan:5000": "ghcr.io"},
@@ -221,7 +222,7 @@ upstreams:
 			FallbackCredentials: []Account{{Username: "second", Password: NewSecret("from a file"), PasswordFile: passwordFile}, {}},
 			TagTTL:              36 * time.Hour,
 			TagRules:            []TagRule{{"library/*:latest", 30 * time.Second}, {"*:v[0-9]*", Forever}, {"*:edge", 0}},
-			RefreshMinPulls:     7, StaleIfError: 30 * day, OnGone: GoneDrop, AccessTTL: 2 * time.Hour, Offline: true,
+			RefreshMinPulls:     7, StaleIfError: 30 * parse.Day, OnGone: GoneDrop, AccessTTL: 2 * time.Hour, Offline: true,
 			Reserve: 0.125, Limited: LimitedWait, LimitedWait: 9 * time.Second,
 			Parallel: 8, MaxConnections: 64,
 			ConnectTimeout: time.Second, TLSTimeout: 2 * time.Second, FirstByteTimeout: 3 * time.Second, StallTimeout: 4 * time.Second,

@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"forebay/config/parse"
 	"io"
 	"path/filepath"
 	"regexp"
@@ -76,7 +77,7 @@ func (d *decoder) syntax(err error) {
 	if strings.Contains(message, "anchor") {
 		message += " (a value that starts with * or & needs quotes)"
 	}
-	d.add(at, "", "not YAML: %s", clip(message))
+	d.add(at, "", "not YAML: %s", parse.Clip(message))
 }
 
 func (d *decoder) at(n *yaml.Node) Origin {
@@ -131,7 +132,7 @@ func (d *decoder) mapping(n *yaml.Node, path string, each func(key, value *yaml.
 			continue
 		}
 		if line, twice := lines[key.Value]; twice {
-			d.add(d.at(key), join(path, clip(key.Value)), "is already set on line %d", line)
+			d.add(d.at(key), join(path, parse.Clip(key.Value)), "is already set on line %d", line)
 			continue
 		}
 		lines[key.Value] = key.Line
@@ -175,7 +176,7 @@ func (d *decoder) value(n *yaml.Node, path string, f *field) {
 			d.scalar(follow(element), path, f, func(text string) error {
 				if f.file && text != "" {
 					var err error
-					if text, err = absolute(d.folder, text); err != nil {
+					if text, err = parse.Absolute(d.folder, text); err != nil {
 						return err
 					}
 				}
@@ -191,7 +192,7 @@ func (d *decoder) value(n *yaml.Node, path string, f *field) {
 			if f.lists {
 				value = listed(value)
 			}
-			d.scalar(value, join(path, clip(key.Value)), f, func(text string) error {
+			d.scalar(value, join(path, parse.Clip(key.Value)), f, func(text string) error {
 				return f.set(key.Value + "=" + text)
 			})
 		})
@@ -200,7 +201,7 @@ func (d *decoder) value(n *yaml.Node, path string, f *field) {
 		d.scalar(n, path, f, func(text string) error {
 			if f.file && (f.plain == "" || text != f.plain) {
 				var err error
-				if text, err = absolute(d.folder, text); err != nil {
+				if text, err = parse.Absolute(d.folder, text); err != nil {
 					return err
 				}
 			}
@@ -271,14 +272,14 @@ func (d *decoder) upstreams(n *yaml.Node) {
 		d.config.origins["upstreams"] = d.at(n)
 	}
 	d.mapping(n, "upstreams", func(key, value *yaml.Node) {
-		path := join("upstreams", clip(key.Value))
-		name, err := parseUpstreamName(key.Value)
+		path := join("upstreams", parse.Clip(key.Value))
+		name, err := parse.UpstreamName(key.Value)
 		if err != nil {
 			d.add(d.at(key), path, "%s", err)
 			return
 		}
 		if path = join("upstreams", name); d.config.Upstream(name) != nil {
-			d.add(d.at(key), path, "is already set: %q is another spelling", clip(key.Value))
+			d.add(d.at(key), path, "is already set: %q is another spelling", parse.Clip(key.Value))
 			return
 		}
 		u := defaultUpstream(name)
@@ -292,12 +293,12 @@ func (d *decoder) upstreams(n *yaml.Node) {
 
 // unknown reports a key that is not there, with the one that was probably meant.
 func (d *decoder) unknown(key *yaml.Node, path string, fields []field) {
-	at := join(path, clip(key.Value))
+	at := join(path, parse.Clip(key.Value))
 	names := make([]string, len(fields))
 	for i, f := range fields {
 		names[i] = f.name
 	}
-	hint := didYouMean(key.Value, names)
+	hint := parse.DidYouMean(key.Value, names)
 	if hint == "" {
 		if elsewhere := d.elsewhere(key.Value, path); elsewhere != "" {
 			hint = fmt.Sprintf(": did you mean %q?", elsewhere)
@@ -341,7 +342,7 @@ func join(path, key string) string {
 	return path + "." + key
 }
 
-// folderOf returns the folder of a file, as an absolute name where that is possible.
+// folderOf returns the folder of a file, as an parse.Absolute name where that is possible.
 func folderOf(file string) string {
 	folder, err := filepath.Abs(filepath.Dir(file))
 	if err != nil {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"forebay/config/parse"
 	"maps"
 	"regexp"
 	"slices"
@@ -42,7 +43,7 @@ func (d *decoder) chooseUpstreams(env map[string]string) {
 		d.config.origins["upstreams"] = at
 		var names []string
 		for _, name := range splitList(env[variable]) {
-			name, err := parseUpstreamName(name)
+			name, err := parse.UpstreamName(name)
 			if err != nil {
 				d.add(at, "upstreams", "%s", err)
 				continue
@@ -80,7 +81,7 @@ func (d *decoder) environment(env map[string]string) {
 			for i, m := range matches {
 				paths[i] = m.path
 			}
-			d.add(at, "", "may mean %s: set the key in the file instead", either(paths))
+			d.add(at, "", "may mean %s: set the key in the file instead", parse.Either(paths))
 		}
 	}
 }
@@ -125,7 +126,7 @@ func Variable(path string) string {
 
 // unknownVariable refuses what is meant for us, and warns of what others may have set.
 func (d *decoder) unknownVariable(at Origin, settings map[string][]setting) {
-	hint := didYouMean(at.Name, slices.Sorted(maps.Keys(settings)))
+	hint := parse.DidYouMean(at.Name, slices.Sorted(maps.Keys(settings)))
 	switch {
 	case strings.HasPrefix(at.Name, envPrefix+"UPSTREAMS_"):
 		if hint == "" {

@@ -5,16 +5,14 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"golang.org/x/net/http/httpguts"
 
+	"forebay/config/parse"
 	"forebay/config/unit"
 )
 
@@ -86,11 +84,11 @@ func (c *Config) fields() []field {
 		durationField("shutdown_grace", &c.ShutdownGrace, 0, time.Hour,
 			"How long running transfers may go on after SIGTERM."),
 		{name: "storage", kind: section, fields: c.Storage.fields(), doc: "What is kept, and where."},
-		listField("pins", &c.Pins, "patterns", parsePinPattern,
+		listField("pins", &c.Pins, "patterns", parse.PinPattern,
 			"Images that are not evicted: patterns of `docker.io/library/nginx:1.27` with `*`, `?` and `[sets]`; `docker.io/library/` may be left out. `*` stands for any text, slashes too. Of each tag that matches, the platforms are kept that somebody pulls. `forebay pin` pins single images."),
 		prefetchField(&c.Prefetch),
 		{name: "scrub", kind: section, doc: "Reading of what is kept in the background.", fields: []field{
-			durationField("interval", &c.ScrubInterval, 0, 3650*day,
+			durationField("interval", &c.ScrubInterval, 0, 3650*parse.Day,
 				"Time within which everything that is kept is read and compared with its digest, slowly and at a low priority. What is damaged is put aside and fetched again. 0 turns it off."),
 		}},
 		hostsField(&c.Hosts),
@@ -106,7 +104,7 @@ func (c *Config) fields() []field {
 			"What is fetched of a blob that is not kept when clients ask for ranges of it, as snapshotters do that pull lazily (stargz, SOCI). `whole`: all of it, so that the next range is here. `only`: those ranges, until somebody asks for the whole; they are kept until a day after their last use, do not count for `prefetch`, and are the first to go when room is needed."),
 		durationField("revalidate_timeout", &c.RevalidateTimeout, time.Millisecond, 15*time.Second,
 			"How long a client waits for the check of a tag that is known but older than `tag_ttl`. After that it gets what is known, and the check goes on."),
-		durationField("negative_ttl", &c.NegativeTTL, 0, day,
+		durationField("negative_ttl", &c.NegativeTTL, 0, parse.Day,
 			"How long a \"not found\" of the upstream is remembered. 0 asks every time."),
 		boolField("offline", &c.Offline, "Never contacts any registry. What is kept is served, all else is not found."),
 		{name: "log", kind: section, fields: c.Log.fields(), doc: "What is logged, to standard error."},
@@ -135,7 +133,7 @@ func (s *Storage) fields() []field {
 			"What the folder may hold, index and partial fills included. `auto` is 100GiB, or 80 % of the file system if that is less. What is worth least is evicted ahead of need; a blob that does not fit is passed through and not kept."),
 		sizeField("min_free", &s.MinFree, 1,
 			"What is left free on the file system, whoever fills it. `auto` is 5 % of it, and at least 512MiB where it is larger than 10GiB."),
-		durationField("max_age", &s.MaxAge, 0, 3650*day,
+		durationField("max_age", &s.MaxAge, 0, 3650*parse.Day,
 			"Content that nobody used for so long is dropped. 0: never."),
 		{name: "s3", kind: section, fields: s.S3.fields(), doc: "A bucket behind the folder, for more than a disk holds."},
 	}
@@ -164,19 +162,7 @@ func (t *Tracing) fields() []field {
 func tracesField(p *string) field {
 	return field{name: "endpoint", what: "a URL",
 		doc: "Collector that takes traces by OTLP over HTTP, such as `https://collector.lan:4318`; `/v1/traces` is added where there is no path. http:// sends them unencrypted. Empty: no traces.",
-		set: into(p, parseTraces), get: func() []string { return []string{*p} }}
-}
-
-// parseTraces reads the URL of a collector.
-func parseTraces(s string) (string, error) {
-	if s == "" {
-		return "", nil
-	}
-	u, err := url.Parse(s)
-	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-		return "", fmt.Errorf("%q is no URL of a collector: use http:// or https:// with a host and perhaps a path, and headers for what is secret", clip(s))
-	}
-	return s, nil
+		set: into(p, parse.Traces), get: func() []string { return []string{*p} }}
 }
 
 // HeaderPairs returns the headers that go to the collector.
@@ -223,7 +209,7 @@ func (c *Cost) fields() []field {
 		priceField("per_gib", &c.PerGiB,
 			"Price of one GiB that comes from a registry, such as `0.09`. With it, what the mirror saves is told as money, too. 0: it is not."),
 		{name: "currency", what: "a currency", doc: "What the price is in: at most 8 characters, such as `EUR`.",
-			set: into(&c.Currency, parseCurrency), get: func() []string { return []string{c.Currency} }},
+			set: into(&c.Currency, parse.Currency), get: func() []string { return []string{c.Currency} }},
 	}
 }
 
@@ -231,7 +217,7 @@ func (c *Cost) fields() []field {
 func (u *Upstream) fields() []field {
 	list := []field{
 		endpointsField(&u.Endpoints),
-		listField("aliases", &u.Aliases, "host names", parseHost,
+		listField("aliases", &u.Aliases, "host names", parse.Host,
 			"Other names that clients use for this registry, in `?ns=` or in front of the repository."),
 	}
 	list = append(list, u.Account.fields()...)
@@ -266,7 +252,7 @@ func (u *Upstream) connectionFields() []field {
 		boolField("allow_private", &u.AllowPrivate,
 			"Lets redirects and token servers be on private addresses. Without it they may be only when the endpoint is written as one, or with a name of one label or below .internal, .intranet, .private, .corp, .home, .lan, .local, .localdomain, .svc or .home.arpa. An endpoint on loopback may lead to loopback too. A well-known public registry is never contacted at a private address without it. Link-local and metadata addresses, and our own listeners, are never contacted."),
 		textField("trust", &u.Trust, "Upstreams with the same name here believe each other: when one says that it holds what came from another, that is served for it. Else content that is kept comes once more from each registry that says that it holds it, and is compared. Default: a name of its own; well-known public registries without credentials share one, since nothing of theirs is private."),
-		listField("trusted_realms", &u.TrustedRealms, "host names", parseHost,
+		listField("trusted_realms", &u.TrustedRealms, "host names", parse.Host,
 			"Token servers that may get the credentials although they are on another domain than the endpoint."),
 	}
 }
@@ -278,7 +264,7 @@ func addressField(name string, p *string, optional bool, doc string) field {
 				*p = ""
 				return nil
 			}
-			v, err := parseAddress(s)
+			v, err := parse.Address(s)
 			if err != nil {
 				return err
 			}
@@ -295,7 +281,7 @@ func addressField(name string, p *string, optional bool, doc string) field {
 
 func textField(name string, p *string, doc string) field {
 	return field{name: name, what: "a text", doc: doc,
-		set: into(p, parsePlain), get: func() []string { return []string{*p} }}
+		set: into(p, parse.Plain), get: func() []string { return []string{*p} }}
 }
 
 func fileField(name string, p *string, doc string) field {
@@ -314,13 +300,13 @@ func secretFileField(name string, p *string, doc string) field {
 func proxyField(p *string) field {
 	return field{name: "proxy", what: "a URL",
 		doc: "Proxy for this registry, its token server and its redirects: `http://`, `https://` or `socks5://`. It resolves all names. Empty: what the variables HTTPS_PROXY, HTTP_PROXY and NO_PROXY say for each host, and no proxy without them.",
-		set: into(p, parseProxy), get: func() []string { return []string{*p} }}
+		set: into(p, parse.Proxy), get: func() []string { return []string{*p} }}
 }
 
 // into returns the setter of *p by parse.
-func into[T any](p *T, parse func(string) (T, error)) func(string) error {
+func into[T any](p *T, read func(string) (T, error)) func(string) error {
 	return func(s string) error {
-		v, err := parse(s)
+		v, err := read(s)
 		if err != nil {
 			return err
 		}
@@ -332,7 +318,7 @@ func into[T any](p *T, parse func(string) (T, error)) func(string) error {
 func secretField(name string, p *Secret, doc string) field {
 	return field{name: name, what: "a text", doc: doc, secret: p.Reveal,
 		set: func(s string) error {
-			if _, err := parsePlain(s); err != nil {
+			if _, err := parse.Plain(s); err != nil {
 				return err
 			}
 			*p = NewSecret(s)
@@ -390,20 +376,12 @@ func intField(name string, p *int, least, most int, doc string) field {
 		set: func(s string) error {
 			n, err := strconv.Atoi(s)
 			if err != nil || n < least || n > most {
-				return fmt.Errorf("%q is not usable: use a number from %d to %d", clip(s), least, most)
+				return fmt.Errorf("%q is not usable: use a number from %d to %d", parse.Clip(s), least, most)
 			}
 			*p = n
 			return nil
 		},
 		get: func() []string { return []string{strconv.Itoa(*p)} }}
-}
-
-func parseCurrency(s string) (string, error) {
-	const most = 8
-	if n := utf8.RuneCountInString(s); n < 1 || n > most || strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsGraphic(r) || unicode.IsSpace(r) }) {
-		return "", fmt.Errorf("%q is not usable: use 1 to %d characters, such as EUR", clip(s), most)
-	}
-	return s, nil
 }
 
 // priceField is an amount of money without its currency.
@@ -413,7 +391,7 @@ func priceField(name string, p *float64, doc string) field {
 		set: func(s string) error {
 			v, err := strconv.ParseFloat(s, 64)
 			if err != nil || math.IsNaN(v) || v < 0 || v > most {
-				return fmt.Errorf("%q is not usable: use a number from 0 to %g, such as 0.09", clip(s), most)
+				return fmt.Errorf("%q is not usable: use a number from 0 to %g, such as 0.09", parse.Clip(s), most)
 			}
 			*p = v
 			return nil
@@ -424,7 +402,7 @@ func priceField(name string, p *float64, doc string) field {
 func boolField(name string, p *bool, doc string) field {
 	return field{name: name, what: "true or false", doc: doc,
 		set: func(s string) error {
-			v, err := oneOf(s, []string{"true", "false"})
+			v, err := parse.OneOf(s, []string{"true", "false"})
 			if err != nil {
 				return err
 			}
@@ -435,21 +413,21 @@ func boolField(name string, p *bool, doc string) field {
 }
 
 func choiceField[T ~string](name string, p *T, options []T, doc string) field {
-	return field{name: name, what: either(options), doc: doc,
-		set: into(p, func(s string) (T, error) { return oneOf(s, options) }),
+	return field{name: name, what: parse.Either(options), doc: doc,
+		set: into(p, func(s string) (T, error) { return parse.OneOf(s, options) }),
 		get: func() []string { return []string{string(*p)} }}
 }
 
-func listField(name string, p *[]string, what string, parse func(string) (string, error), doc string) field {
+func listField(name string, p *[]string, what string, read func(string) (string, error), doc string) field {
 	return field{name: name, kind: list, what: "a list of " + what, doc: doc,
 		set: func(s string) error {
-			v, err := parse(s)
+			v, err := read(s)
 			if err != nil {
 				return err
 			}
 			for _, have := range *p {
 				if have == v {
-					return fmt.Errorf("%q is there twice", clip(v))
+					return fmt.Errorf("%q is there twice", parse.Clip(v))
 				}
 			}
 			*p = append(*p, v)
@@ -468,13 +446,13 @@ func networksField(name string, p *[]netip.Prefix, doc string) field {
 				network, err = netip.PrefixFrom(addr, addr.BitLen()), nil
 			}
 			if err != nil || network.Addr().Is4In6() {
-				return fmt.Errorf("%q is not a network: use one such as 10.20.0.0/16, or an address", clip(s))
+				return fmt.Errorf("%q is not a network: use one such as 10.20.0.0/16, or an address", parse.Clip(s))
 			}
 			if network != network.Masked() {
-				return fmt.Errorf("%q has bits behind its mask: use %s, or the address alone", clip(s), network.Masked())
+				return fmt.Errorf("%q has bits behind its mask: use %s, or the address alone", parse.Clip(s), network.Masked())
 			}
 			if slices.Contains(*p, network) {
-				return fmt.Errorf("%q is there twice", clip(s))
+				return fmt.Errorf("%q is there twice", parse.Clip(s))
 			}
 			*p = append(*p, network)
 			return nil
@@ -495,18 +473,18 @@ func hostsField(p *map[string]string) field {
 		set: func(s string) error {
 			host, upstream, ok := strings.Cut(s, "=")
 			if !ok {
-				return fmt.Errorf("%q is not a pair: use HOST=UPSTREAM", clip(s))
+				return fmt.Errorf("%q is not a pair: use HOST=UPSTREAM", parse.Clip(s))
 			}
 			if upstream == "" {
 				return errors.New("has no upstream: name one, such as docker.io")
 			}
-			host, err := parseHost(host)
+			host, err := parse.Host(host)
 			if err != nil {
 				return err
 			}
 			host = strings.TrimSuffix(strings.TrimSuffix(host, ":443"), ":80") // clients leave out the port of their scheme
 			if _, twice := (*p)[host]; twice {
-				return fmt.Errorf("%q is there twice", clip(host))
+				return fmt.Errorf("%q is there twice", parse.Clip(host))
 			}
 			(*p)[host] = upstream
 			return nil

@@ -2,13 +2,11 @@ package config
 
 import (
 	"fmt"
+	"forebay/config/parse"
 	"net"
 	"net/netip"
-	"path/filepath"
 	"slices"
 	"strings"
-
-	"forebay/internal/wire"
 )
 
 // Listener is a way in to the registry API.
@@ -88,7 +86,7 @@ func (c *Config) Doors() []Listener {
 func recordsField[T any](name, doc string, p *[]T, initial T, fields func(*T) []field) field {
 	return field{name: name, kind: records, what: "a list of mappings", doc: doc,
 		set: func(s string) error {
-			return fmt.Errorf("%q is no mapping: write one, with %s", clip(s), fields(new(T))[0].name)
+			return fmt.Errorf("%q is no mapping: write one, with %s", parse.Clip(s), fields(new(T))[0].name)
 		},
 		clear: func() { *p = nil },
 		get:   func() []string { return nil },
@@ -112,11 +110,11 @@ func listenersField(p *[]Listener) field {
 		func(l *Listener) []field {
 			return []field{
 				{name: "address", what: "an address", doc: "HOST:PORT, `unix:` and the path of a socket, or `systemd:` and the FileDescriptorName of a socket of systemd.",
-					set: into(&l.Address, parseListener), get: func() []string { return []string{l.Address} }},
+					set: into(&l.Address, parse.Listener), get: func() []string { return []string{l.Address} }},
 				{name: "tls", kind: section, fields: l.TLS.fields("the listener"), doc: "Certificate of the listener. Without one it speaks plain HTTP."},
 				clientCAField(&l.ClientCAFile),
 				authenticationField(&l.Authentication),
-				listField("upstreams", &l.Upstreams, "names of upstreams", parseUpstreamName, "Upstreams that are served here. Default: all."),
+				listField("upstreams", &l.Upstreams, "names of upstreams", parse.UpstreamName, "Upstreams that are served here. Default: all."),
 				networksField("proxy_protocol", &l.Proxies, "Networks of load balancers whose connections begin with a line of the PROXY protocol (1 or 2), which says who the client is. Connections from elsewhere are taken as they are."),
 			}
 		})
@@ -130,7 +128,7 @@ func authenticationField(p *Authentication) field {
 	return field{name: "authentication", what: "`none`, `optional` or `required`",
 		doc: "What is wanted of clients. `none`: what they show is not looked at. `optional`: who shows nothing is nobody, and has what is for everybody. `required`: who proves nothing is asked to log in, by a challenge; dockerd answers the challenge of a mirror with the user's password for Docker Hub, so use it where clients name this mirror in image names. Default: `optional` where `auth` or a `client_ca_file` is set, else `none`.",
 		set: into(p, func(s string) (Authentication, error) {
-			return oneOf(s, []Authentication{AuthNone, AuthOptional, AuthRequired})
+			return parse.OneOf(s, []Authentication{AuthNone, AuthOptional, AuthRequired})
 		}), get: func() []string { return []string{string(*p)} }}
 }
 
@@ -167,12 +165,12 @@ func (a *Auth) fields() []field {
 
 func (i *Issuer) fields() []field {
 	text := func(name string, p *string, doc string) field {
-		return field{name: name, what: "a text", doc: doc, set: into(p, parsePlain), get: func() []string { return []string{*p} }}
+		return field{name: name, what: "a text", doc: doc, set: into(p, parse.Plain), get: func() []string { return []string{*p} }}
 	}
 	return []field{
 		{name: "url", what: "a URL", doc: "As in the claim `iss`; `/.well-known/openid-configuration` below it says where the keys are.",
 			set: into(&i.URL, func(s string) (string, error) {
-				_, err := parseURL(s, "use https:// and a host, such as https://login.example.com")
+				_, err := parse.URL(s, "use https:// and a host, such as https://login.example.com")
 				return s, err
 			}), get: func() []string { return []string{i.URL} }},
 		text("audience", &i.Audience, "That a token must be for, in the claim `aud`."),
@@ -188,9 +186,9 @@ func accessField(p *[]AccessRule) field {
 		"Who may pull what; the first rule that matches decides. Where none does, what is read without credentials of the mirror is for everybody who is let in, and what is read by them for nobody, as soon as there is a rule or a way to prove who one is. What a client may not have looks to it as if it did not exist. `forebay access explain` says which rule decides.", p, AccessRule{},
 		func(r *AccessRule) []field {
 			return []field{
-				{name: "name", what: "a text", doc: "What explanations and the audit log call the rule.", set: into(&r.Name, parsePlain), get: func() []string { return []string{r.Name} }},
-				listField("who", &r.Who, "identities", parseWho, "`anyone`; `known`, who has proved who it is; `group:NAME`; names of users and tokens; `network:NAME`; `certificate:NAME`. `*` stands for any text. Default: `anyone`."),
-				listField("what", &r.What, "patterns of upstream/repository", parseWhat, "Such as `docker.io/library/*`, or `ghcr.io` for all of it. `*` stands for any text, slashes too. Default: everything."),
+				{name: "name", what: "a text", doc: "What explanations and the audit log call the rule.", set: into(&r.Name, parse.Plain), get: func() []string { return []string{r.Name} }},
+				listField("who", &r.Who, "identities", parse.Who, "`anyone`; `known`, who has proved who it is; `group:NAME`; names of users and tokens; `network:NAME`; `certificate:NAME`. `*` stands for any text. Default: `anyone`."),
+				listField("what", &r.What, "patterns of upstream/repository", parse.What, "Such as `docker.io/library/*`, or `ghcr.io` for all of it. `*` stands for any text, slashes too. Default: everything."),
 				boolField("deny", &r.Deny, "Denies instead of allowing."),
 			}
 		})
@@ -202,7 +200,7 @@ const AuditStdout = "stdout"
 func auditField(p *string) field {
 	return field{name: "audit", what: "a file name, or `stdout`", file: true, plain: AuditStdout,
 		doc: "Where it is written down who pulled what and who changed what: lines of JSON with identity, address, image, digest, rule and result, for every manifest that goes out, every refusal and every action by the admin API. A file is only appended to; when it is moved away, as logrotate does, a new one is begun. Empty: nowhere.",
-		set: into(p, parsePlain), get: func() []string { return []string{*p} }}
+		set: into(p, parse.Plain), get: func() []string { return []string{*p} }}
 }
 
 // membersField is a table whose values are lists, or texts separated by commas.
@@ -210,13 +208,13 @@ func membersField(name, what, doc string, set func(name string, values []string)
 	return field{name: name, kind: table, lists: true, what: what, doc: doc, clear: clear, get: get,
 		set: func(s string) error {
 			name, value, ok := strings.Cut(s, "=")
-			if !ok || !setName.MatchString(name) {
-				return fmt.Errorf("%q is not usable: use a NAME of letters, digits, dots, dashes and underscores, and what belongs to it", clip(s))
+			if !ok || !parse.SetName.MatchString(name) {
+				return fmt.Errorf("%q is not usable: use a NAME of letters, digits, dots, dashes and underscores, and what belongs to it", parse.Clip(s))
 			}
 			values := splitList(strings.ReplaceAll(value, " ", ","))
 			values = slices.DeleteFunc(values, func(s string) bool { return s == "" })
 			if len(values) == 0 {
-				return fmt.Errorf("%s has nothing that belongs to it", clip(name))
+				return fmt.Errorf("%s has nothing that belongs to it", parse.Clip(name))
 			}
 			return set(name, values)
 		}}
@@ -233,48 +231,6 @@ func members[T any](m map[string][]T, text func(T) string) []string {
 		flat[name] = strings.Join(all, " ")
 	}
 	return pairs(flat)
-}
-
-// parseListener checks the address of a listener.
-func parseListener(s string) (string, error) {
-	if path, ok := strings.CutPrefix(s, "unix:"); ok {
-		if !filepath.IsAbs(path) || len(path) > 107 {
-			return "", fmt.Errorf("%q has no usable path: use an absolute one of at most 107 bytes", clip(s))
-		}
-		return s, nil
-	}
-	if name, ok := strings.CutPrefix(s, "systemd:"); ok {
-		if !setName.MatchString(name) {
-			return "", fmt.Errorf("%q names no socket: use the FileDescriptorName of the .socket unit", clip(s))
-		}
-		return s, nil
-	}
-	return parseAddress(s)
-}
-
-func parseWho(s string) (string, error) {
-	if s == "" || strings.ContainsAny(s, " \t,") {
-		return "", fmt.Errorf("%q names nobody: use anyone, known, group:NAME, or the name of a user, a token, network:NAME or certificate:NAME", clip(s))
-	}
-	if kind, _, ok := strings.Cut(s, ":"); ok && slices.Contains([]string{"user", "token", "networks", "groups", "team"}, kind) {
-		return "", fmt.Errorf("%q is not known: users and tokens are named as they are, others group:NAME, network:NAME or certificate:NAME", clip(s))
-	}
-	return s, nil
-}
-
-func parseWhat(s string) (string, error) {
-	const allowed = "use upstream/repository, such as docker.io/library/*, or ghcr.io for all of it"
-	if s == "" || len(s) > 512 || strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789_./:-*?[]") != "" {
-		return "", fmt.Errorf("%q is not a pattern of repositories: %s", clip(s), allowed)
-	}
-	if _, err := wire.CompilePattern(s); err != nil || strings.Count(s, "[") != strings.Count(s, "]") {
-		return "", fmt.Errorf("%q has no set of characters between [ and ]: %s", clip(s), allowed)
-	}
-	first, _, _ := strings.Cut(s, "/")
-	if !strings.ContainsAny(first, ".:*?[") && first != "localhost" {
-		return "", fmt.Errorf("%q begins with no registry: %s", clip(s), allowed)
-	}
-	return s, nil
 }
 
 // checkFront finds what is wrong between listeners, authentication and rules.

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"forebay/config/parse"
 	"forebay/config/unit"
 )
 
@@ -60,15 +61,15 @@ func FuzzValues(f *testing.F) {
 				t.Errorf("unit.ParseSize(%q) = %d, written as %q, read as %d, %v", s, n, unit.FormatSize(n), again, err)
 			}
 		}
-		for name, parse := range map[string]func(string) (string, error){
-			"parseAddress": parseAddress, "parseHost": parseHost, "parseEndpoint": parseEndpoint,
-			"parseProxy": parseProxy, "parseUpstreamName": parseUpstreamName,
+		for name, read := range map[string]func(string) (string, error){
+			"Address": parse.Address, "Host": parse.Host, "Endpoint": parse.Endpoint,
+			"Proxy": parse.Proxy, "UpstreamName": parse.UpstreamName,
 		} {
-			v, err := parse(s)
+			v, err := read(s)
 			if err != nil {
 				continue
 			}
-			if again, err := parse(v); err != nil || again != v {
+			if again, err := read(v); err != nil || again != v {
 				t.Errorf("%s(%q) = %q, which it reads as %q, %v", name, s, v, again, err)
 			}
 			if strings.ContainsAny(v, "@ \n?#") {

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"forebay/config/parse"
 	"forebay/config/unit"
 )
 
@@ -163,7 +164,7 @@ func (d *decoder) lookup(path string) *field {
 func (d *decoder) text(at Origin, path string, f *field, text string) {
 	d.config.origins[path] = at
 	if f.file && (f.plain == "" || text != f.plain) {
-		name, err := absolute("", text)
+		name, err := parse.Absolute("", text)
 		if err != nil {
 			d.add(at, path, "%s", err)
 			return

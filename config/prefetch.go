@@ -3,13 +3,8 @@ package config
 import (
 	"errors"
 	"fmt"
-	"regexp"
-	"strings"
+	"forebay/config/parse"
 	"time"
-
-	"github.com/robfig/cron/v3"
-
-	"forebay/internal/wire"
 )
 
 // PrefetchSet is a list of images that are fetched before anybody pulls them.
@@ -32,18 +27,16 @@ func prefetchField(p *[]PrefetchSet) field {
 		p, PrefetchSet{Jitter: 5 * time.Minute}, (*PrefetchSet).fields)
 }
 
-var setName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}$`)
-
 func (s *PrefetchSet) fields() []field {
 	return []field{
 		{name: "name", what: "a word", doc: "Name of the set: letters, digits, `-`, `_` and `.`.",
 			set: into(&s.Name, func(text string) (string, error) {
-				if !setName.MatchString(text) {
-					return "", fmt.Errorf("%q is no name of a set: use up to 64 letters, digits, dots, dashes and underscores", clip(text))
+				if !parse.SetName.MatchString(text) {
+					return "", fmt.Errorf("%q is no name of a set: use up to 64 letters, digits, dots, dashes and underscores", parse.Clip(text))
 				}
 				return text, nil
 			}), get: func() []string { return []string{s.Name} }},
-		listField("images", &s.Images, "images", parseImageName, "Names of images, as clients write them."),
+		listField("images", &s.Images, "images", parse.ImageName, "Names of images, as clients write them."),
 		{name: "files", kind: list, what: "a list of file names", file: true,
 			doc: "Files that name images: plain lists, Kubernetes manifests, Compose files, Dockerfiles, lock files, wanted lists. They are read at each run.",
 			set: func(text string) error {
@@ -55,60 +48,17 @@ func (s *PrefetchSet) fields() []field {
 			},
 			clear: func() { s.Files = nil },
 			get:   func() []string { return s.Files }},
-		listField("platforms", &s.Platforms, "platforms", parsePlatform, "Platforms that are fetched, such as `linux/arm64`, or `all` alone. Default: that of the machine."),
+		listField("platforms", &s.Platforms, "platforms", parse.Platform, "Platforms that are fetched, such as `linux/arm64`, or `all` alone. Default: that of the machine."),
 		boolField("referrers", &s.Referrers, "Fetches signatures, SBOMs and attestations too."),
 		boolField("pin", &s.Pin, "Pins what was fetched, so that it is not evicted; an image that leaves the set is let go."),
 		{name: "schedule", what: "a cron expression",
 			doc: "When the set is fetched: five fields (minute, hour, day of month, month, day of week) as in Kubernetes' CronJobs, or `@hourly`, `@daily`, `@weekly`, `@monthly`. Empty: only when somebody asks. A run that was missed while the mirror was down is made up for when it starts.",
-			set: into(&s.Schedule, parseCron), get: func() []string { return []string{s.Schedule} }},
+			set: into(&s.Schedule, parse.Cron), get: func() []string { return []string{s.Schedule} }},
 		{name: "time_zone", what: "a time zone",
 			doc: "Time zone of `schedule`, such as `Europe/Berlin`. Default: UTC. What is due in an hour that summer time leaves out is done an hour later; what is due in one that comes twice is done once.",
-			set: into(&s.TimeZone, parseZone), get: func() []string { return []string{s.TimeZone} }},
+			set: into(&s.TimeZone, parse.Zone), get: func() []string { return []string{s.TimeZone} }},
 		durationField("jitter", &s.Jitter, 0, 12*time.Hour, "How much later than due a run begins at most, at random, so that not all mirrors ask at once; never more than a tenth of the time between two runs. Default: 5m."),
 	}
-}
-
-func parseImageName(s string) (string, error) {
-	if s == "" || strings.ContainsAny(s, " \t\n,") {
-		return "", fmt.Errorf("%q is no name of an image: use one such as nginx:1.27", clip(s))
-	}
-	return s, nil
-}
-
-func parsePlatform(s string) (string, error) {
-	if s == "all" {
-		return s, nil
-	}
-	p, err := wire.Platform(s)
-	if err != nil {
-		return "", fmt.Errorf("%w, or all", err)
-	}
-	return p, nil
-}
-
-// parseCron checks a schedule. What it lets through, internal/prefetch understands.
-func parseCron(s string) (string, error) {
-	if s == "" {
-		return "", nil
-	}
-	if strings.Contains(s, "=") || strings.HasPrefix(s, "@every") {
-		return "", fmt.Errorf("%q is no schedule: use five fields, such as 0 3 * * *, or @daily; the time zone has a key of its own", clip(s))
-	}
-	spec, err := cron.ParseStandard(s)
-	if err != nil {
-		return "", fmt.Errorf("%q is no schedule (%s): use five fields, such as 0 3 * * *, or @daily", clip(s), clip(err.Error()))
-	}
-	if spec.Next(time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)).IsZero() {
-		return "", fmt.Errorf("%q is never due: there is no such day", clip(s))
-	}
-	return s, nil
-}
-
-func parseZone(s string) (string, error) {
-	if _, err := time.LoadLocation(s); err != nil || s == "Local" {
-		return "", fmt.Errorf("%q is no time zone: use a name such as Europe/Berlin, or UTC", clip(s))
-	}
-	return s, nil
 }
 
 // checkPrefetch finds what is missing in the sets, and names that are there twice.

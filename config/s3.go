@@ -2,13 +2,10 @@ package config
 
 import (
 	"crypto/x509"
-	"errors"
-	"net/url"
-	"regexp"
 	"slices"
-	"strings"
 	"time"
 
+	"forebay/config/parse"
 	"forebay/config/unit"
 )
 
@@ -61,12 +58,12 @@ const (
 
 func (s *S3) fields() []field {
 	return []field{
-		{name: "bucket", what: "the name of a bucket", set: into(&s.Bucket, parseBucket), get: func() []string { return []string{s.Bucket} },
+		{name: "bucket", what: "the name of a bucket", set: into(&s.Bucket, parse.Bucket), get: func() []string { return []string{s.Bucket} },
 			doc: "Bucket that everything kept is uploaded to, behind the client's back. What `storage.dir` had to drop is read from there. Empty: none. See docs/s3.md."},
 		textField("region", &s.Region, "Region of the bucket. Empty: what AWS_REGION or the shared configuration says, else us-east-1 with an `endpoint`."),
-		{name: "endpoint", what: "a URL", set: into(&s.Endpoint, parseBucketURL), get: func() []string { return []string{s.Endpoint} },
+		{name: "endpoint", what: "a URL", set: into(&s.Endpoint, parse.BucketURL), get: func() []string { return []string{s.Endpoint} },
 			doc: "Base URL of a server other than Amazon's, without the bucket."},
-		{name: "prefix", what: "a path", set: into(&s.Prefix, parsePrefix), get: func() []string { return []string{s.Prefix} },
+		{name: "prefix", what: "a path", set: into(&s.Prefix, parse.Prefix), get: func() []string { return []string{s.Prefix} },
 			doc: "Put in front of all names in the bucket, so that it can be shared with other things."},
 		boolField("path_style", &s.PathStyle, "The bucket is in the path of URLs and not in the host name. Most servers other than Amazon's need it."),
 		secretField("access_key_id", &s.AccessKeyID,
@@ -80,11 +77,11 @@ func (s *S3) fields() []field {
 		textField("kms_key_id", &s.KMSKeyID, "Key for `sse: aws:kms`. Empty: the account's own key for S3."),
 		textField("storage_class", &s.StorageClass, "Storage class of objects, as STANDARD_IA. One that has to be restored first cannot be used. Empty: the bucket's own."),
 		fileField("ca_file", &s.CAFile, "PEM file with certificates to trust beside the system's."),
-		{name: "expected_bucket_owner", what: "an account number", set: into(&s.Owner, parseAccount), get: func() []string { return []string{s.Owner} },
+		{name: "expected_bucket_owner", what: "an account number", set: into(&s.Owner, parse.Account), get: func() []string { return []string{s.Owner} },
 			doc: "Account that must own the bucket; requests are refused when another does. Empty: not checked."},
 		sizeField("max_size", &s.MaxSize, sizeLeast,
 			"What the bucket may hold below `prefix`, whoever put it there: what was used longest ago is removed, unless somebody used it within a day. `auto`: no limit. All who share the bucket need the same value."),
-		durationField("max_age", &s.MaxAge, 0, 3650*day,
+		durationField("max_age", &s.MaxAge, 0, 3650*parse.Day,
 			"Objects that none of those who share the bucket used for so long are removed. At least 1d. 0: never. All who share the bucket need the same value."),
 		boolField("redirect", &s.Redirect,
 			"Sends clients that GET a large blob which is in the bucket and not in `dir` to a signed URL of the bucket. Clients must reach the bucket, and then check the digest alone."),
@@ -126,7 +123,7 @@ func (d *decoder) checkS3() {
 	if s.KMSKeyID != "" && s.SSE != SSEKMS {
 		fault("kms_key_id", "needs sse: aws:kms beside it")
 	}
-	if s.MaxAge != 0 && s.MaxAge < day {
+	if s.MaxAge != 0 && s.MaxAge < parse.Day {
 		fault("max_age", "%s is too short: use at least 1d, or 0 for never", unit.FormatDuration(s.MaxAge))
 	}
 	if s.CAFile != "" {
@@ -145,53 +142,4 @@ func given(file, fileKey, key string) string {
 		return fileKey
 	}
 	return key
-}
-
-// bucketName is what S3 and its likes allow in names of buckets.
-var bucketName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._-]{1,61}[a-zA-Z0-9]$`)
-
-func parseBucket(s string) (string, error) {
-	if s != "" && !bucketName.MatchString(s) {
-		return "", errors.New("is not the name of a bucket: 3 to 63 letters, digits, dots and hyphens, without s3://")
-	}
-	return s, nil
-}
-
-func parseBucketURL(s string) (string, error) {
-	if s == "" {
-		return "", nil
-	}
-	u, err := url.Parse(s)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return "", errors.New("is not a URL: write it as https://host:port")
-	}
-	if u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-		return "", errors.New("must not have user, query or fragment")
-	}
-	return strings.TrimRight(s, "/"), nil
-}
-
-func parsePrefix(s string) (string, error) {
-	if _, err := parsePlain(s); err != nil {
-		return "", err
-	}
-	s = strings.Trim(s, "/")
-	if len(s) > 512 {
-		return "", errors.New("is longer than 512 bytes")
-	}
-	for part := range strings.SplitSeq(s, "/") {
-		if part == "." || part == ".." || part == "" && s != "" {
-			return "", errors.New("has an empty part, or one of dots")
-		}
-	}
-	return s, nil
-}
-
-var accountNumber = regexp.MustCompile(`^[0-9]{12}$`)
-
-func parseAccount(s string) (string, error) {
-	if s != "" && !accountNumber.MatchString(s) {
-		return "", errors.New("is not the number of an account: 12 digits, in quotes")
-	}
-	return s, nil
 }

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"net/url"
@@ -11,9 +10,9 @@ import (
 	"strings"
 	"time"
 
+	"forebay/config/parse"
 	"forebay/config/unit"
 	"forebay/internal/registries"
-	"forebay/internal/wire"
 )
 
 // Endpoint is a base URL of a registry, or of another registry that stands in for it.
@@ -98,7 +97,7 @@ func (u *Upstream) TrustDomain() string {
 // freshnessFields are the keys that say what is asked for again, and when.
 func (u *Upstream) freshnessFields() []field {
 	return []field{
-		durationField("tag_ttl", &u.TagTTL, 0, 365*day,
+		durationField("tag_ttl", &u.TagTTL, 0, 365*parse.Day,
 			"How long a tag is served without asking the registry whether it moved. Asking is one HEAD, which no registry counts as a pull. 0 asks every time."),
 		rulesField(&u.TagRules),
 		{name: "refresh_ahead", kind: section, doc: "Tags that are checked before their time is over, so that no client waits.", fields: []field{
@@ -109,7 +108,7 @@ func (u *Upstream) freshnessFields() []field {
 			"How old a tag may be that is served while the registry fails or limits, counted from when it was last confirmed. 0 serves none."),
 		choiceField("on_gone", &u.OnGone, []OnGone{GoneKeep, GoneDrop},
 			"What becomes of a tag that the registry says it does not have any more: `keep` serves it until it is evicted, `drop` forgets it. A registry that fails says nothing of the kind."),
-		durationField("access_ttl", &u.AccessTTL, 0, 365*day,
+		durationField("access_ttl", &u.AccessTTL, 0, 365*parse.Day,
 			"How long the right to a repository holds that was last proven with the credentials. Then one HEAD proves it anew, and a refusal (401 or 403) stops serving what is kept of it; an outage does not. Without credentials there is nothing to prove. 0 never asks."),
 		boolField("offline", &u.Offline, "Never contacts this registry. What is kept is served, all else is not found."),
 	}
@@ -137,13 +136,13 @@ func endpointsField(p *[]Endpoint) field {
 	return field{name: "endpoints", kind: records, what: "a list of URLs and mappings",
 		doc: "Where the registry is, tried in order, those that fail last: base URLs (what comes before /v2/). Default: https://NAME, and https://registry-1.docker.io for docker.io. A URL is the registry itself and gets its credentials. A mapping is another registry that stands in for it: it is asked for content by digest, which is verified, and never gets the registry's credentials.",
 		set: func(s string) error {
-			v, err := parseEndpoint(s)
+			v, err := parse.Endpoint(s)
 			if err != nil {
 				return err
 			}
 			for _, have := range *p {
 				if have.URL == v {
-					return fmt.Errorf("%q is there twice", clip(v))
+					return fmt.Errorf("%q is there twice", parse.Clip(v))
 				}
 			}
 			*p = append(*p, Endpoint{URL: v})
@@ -179,7 +178,7 @@ func endpointsField(p *[]Endpoint) field {
 func (e *Endpoint) fields() []field {
 	return append([]field{
 		{name: "url", what: "a URL", doc: "Its base URL.",
-			set: into(&e.URL, parseEndpoint), get: func() []string { return []string{e.URL} }},
+			set: into(&e.URL, parse.Endpoint), get: func() []string { return []string{e.URL} }},
 		{name: "rewrite", kind: section, doc: "How it names repositories.", fields: []field{
 			prefixField("from", &e.From, "What the names begin with of the repositories that it carries, such as `library/`. It is not asked for others. Empty: all."),
 			prefixField("to", &e.To, "What stands in that place there, such as `docker/library/`."),
@@ -207,7 +206,7 @@ func fallbackField(p *[]Account) field {
 		doc: "Further credentials, each used only while those before it are refused or have no pulls left. It is not for getting round limits by rotating accounts.",
 		set: func(s string) error {
 			if s != anonymous {
-				return fmt.Errorf("%q is not usable: use %s, or a mapping with username and password_file", clip(s), anonymous)
+				return fmt.Errorf("%q is not usable: use %s, or a mapping with username and password_file", parse.Clip(s), anonymous)
 			}
 			*p = append(*p, Account{})
 			return nil
@@ -249,9 +248,9 @@ func rulesField(p *[]TagRule) field {
 		set: func(s string) error {
 			at := strings.LastIndex(s, "=")
 			if at < 0 {
-				return fmt.Errorf("%q is not a rule: use MATCH=TTL, such as library/*:latest=30s", clip(s))
+				return fmt.Errorf("%q is not a rule: use MATCH=TTL, such as library/*:latest=30s", parse.Clip(s))
 			}
-			match, err := parseMatch(strings.TrimSpace(s[:at]))
+			match, err := parse.Match(strings.TrimSpace(s[:at]))
 			if err != nil {
 				return err
 			}
@@ -291,7 +290,7 @@ func (r *TagRule) fields() []field {
 	return []field{
 		{name: "match", what: "a pattern",
 			doc: "Pattern of REPOSITORY:TAG, or of REPOSITORY@DIGEST for the referrers of a digest: `*` stands for any text, slashes too, `?` for one character, `[0-9]` for one of a set. `library/*:latest`, `*:v[0-9]*.[0-9]*.[0-9]*`",
-			set: into(&r.Match, parseMatch), get: func() []string { return []string{r.Match} }},
+			set: into(&r.Match, parse.Match), get: func() []string { return []string{r.Match} }},
 		foreverField("ttl", &r.TTL, "As `tag_ttl`. 0 asks every time."),
 	}
 }
@@ -330,7 +329,7 @@ func percentField(name string, p *float64, doc string) field {
 			number, ok := strings.CutSuffix(s, "%")
 			n, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
 			if !ok || err != nil || !(n >= 0 && n <= 100) {
-				return fmt.Errorf("%q is not usable: use a percentage from 0%% to 100%%, such as 20%%", clip(s))
+				return fmt.Errorf("%q is not usable: use a percentage from 0%% to 100%%, such as 20%%", parse.Clip(s))
 			}
 			*p = n / 100
 			return nil
@@ -345,23 +344,9 @@ func prefixField(name string, p *string, doc string) field {
 	return field{name: name, what: "the beginning of a repository's name", doc: doc,
 		set: into(p, func(s string) (string, error) {
 			if s != "" && (!prefixPattern.MatchString(s) || strings.Contains(s, "//") || strings.Contains(s, "..")) {
-				return "", fmt.Errorf("%q does not begin a repository's name: use lower-case letters, digits and slashes, such as library/", clip(s))
+				return "", fmt.Errorf("%q does not begin a repository's name: use lower-case letters, digits and slashes, such as library/", parse.Clip(s))
 			}
 			return s, nil
 		}),
 		get: func() []string { return []string{*p} }}
-}
-
-// parseMatch checks a pattern of REPOSITORY:TAG.
-func parseMatch(s string) (string, error) {
-	if s == "" {
-		return "", errors.New("is empty: use a pattern, such as library/*:latest")
-	}
-	if _, err := parsePlain(s); err != nil {
-		return "", err
-	}
-	if _, err := wire.CompilePattern(s); err != nil {
-		return "", fmt.Errorf("%q has a [ without its ], or a set between them that means nothing", clip(s))
-	}
-	return s, nil
 }
