@@ -11,6 +11,7 @@ import (
 	"forebay/internal/pull"
 	"forebay/internal/wire"
 	"forebay/upstream/heads"
+	"forebay/upstream/stall"
 )
 
 // StatBlob returns the size of a blob that repo holds, or -1 if the registry holds the blob
@@ -197,8 +198,8 @@ func rangedBody(ans *answer, off, end int64) (*pull.Body, error) {
 	case ans.ContentLength >= 0 && ans.ContentLength != length:
 		return nil, errBadRange
 	}
-	if b, ok := ans.Body.(*body); ok {
-		b.left = length // chunked bodies announce nothing themselves
+	if b, ok := ans.Body.(*stall.Body); ok {
+		b.Left = length // chunked bodies announce nothing themselves
 	}
 	return &pull.Body{ReadCloser: ans.Body, Offset: off, End: span.End, Size: span.Size, Ranged: true}, nil
 }
@@ -208,8 +209,8 @@ func rangedBody(ans *answer, off, end int64) (*pull.Body, error) {
 func unsatisfied(ans *answer, span wire.ContentRange, off int64) (*pull.Body, error) {
 	switch {
 	case span.Size == 0 && off == 0:
-		if b, ok := ans.Body.(*body); ok {
-			b.left = 0 // what follows is the text of an error
+		if b, ok := ans.Body.(*stall.Body); ok {
+			b.Left = 0 // what follows is the text of an error
 		}
 		return &pull.Body{ReadCloser: ans.Body, End: 0, Size: 0}, nil
 	case span.Size >= 0 && off >= span.Size:

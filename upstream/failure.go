@@ -13,6 +13,7 @@ import (
 	"forebay/internal/wire"
 	"forebay/upstream/auth"
 	"forebay/upstream/dial"
+	"forebay/upstream/stall"
 )
 
 // failure is a request that gave no content, and what to do about it.
@@ -65,8 +66,6 @@ var (
 	errTooSlow = errors.New("no answer in time")
 	// errBasicRefused: the registry does not take the user name and password.
 	errBasicRefused = errors.New("it refuses the user name and password")
-	// errStalled ends a body of which no byte came for Timeouts.Stall.
-	errStalled = errors.New("no byte in time")
 )
 
 // errorBodyMax bounds the part of an error body that is read.
@@ -108,7 +107,7 @@ func (r *Registry) transportFailure(ctx context.Context, a *ask, err error, reus
 
 func timedOut(err error) bool {
 	var n net.Error
-	return errors.Is(err, errStalled) || errors.Is(err, context.DeadlineExceeded) || (errors.As(err, &n) && n.Timeout())
+	return errors.Is(err, stall.Err) || errors.Is(err, context.DeadlineExceeded) || (errors.As(err, &n) && n.Timeout())
 }
 
 // certificateFault reports whether err is a certificate that will not be better in a moment.

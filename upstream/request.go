@@ -18,6 +18,7 @@ import (
 	"forebay/internal/tracing"
 	"forebay/internal/wire"
 	"forebay/upstream/auth"
+	"forebay/upstream/stall"
 )
 
 // A request goes down these steps, each of which may take the next one several times:
@@ -67,7 +68,7 @@ func (a *ask) charged() bool { return a.manifest && a.method == http.MethodGet &
 
 // answer is a response with what was asked for: 200, 206 or 416 if a range was, 304 if it may be.
 type answer struct {
-	*http.Response // its Body is a *body
+	*http.Response // its Body is a *stall.Body
 	endpoint       *endpoint
 	ask            *ask // as it was asked of the endpoint
 	grant          *auth.Grant
@@ -98,10 +99,10 @@ func (r *Registry) do(ctx context.Context, l *lane.Lane, a *ask) (_ *answer, err
 		l.Leave()
 		return nil, fail.err
 	}
-	b := newBody(ans.Body, r.opts.Timeouts.Stall, cancel, l.Leave, func(err error) error {
+	b := stall.New(ans.Body, r.opts.Timeouts.Stall, cancel, l.Leave, func(err error) error {
 		return r.bodyError(ans, a, err)
 	})
-	b.whole, b.count = ans.endpoint.breaker.Good, &r.counts.bytes
+	b.Whole, b.Count = ans.endpoint.breaker.Good, &r.counts.bytes
 	ans.Body = b
 	return ans, nil
 }
