@@ -111,7 +111,7 @@ func importTable() map[string][]string {
 	return map[string][]string{
 		"cmd/forebay":   {anything},
 		"deploy/config": {},
-		"config":        {"internal/registries", "config/unit", "internal/wire"},
+		"config":        {"internal/registries", "config/parse", "config/unit", "internal/wire"},
 
 		// The cache and its floors: each knows those below it.
 		"proxy":        append(leaf(), "cache", "cache/store"), // the latter its tests
@@ -136,7 +136,8 @@ func importTable() map[string][]string {
 		// Its tests run the conformance suite, and a disk in front of it.
 		"cache/s3":        append(leaf(), "test/storetest", "cache/disk", "cache/index", "cache/tier", "test/s3test"),
 		"test/storetest":  append(leaf(), "cache", "cache/disk", "cache/index"),
-		"upstream":        append(leaf(), "upstream/auth", "upstream/dial", "upstream/governor", "upstream/heads"),
+		"upstream/stall":  {"internal/wire"},
+		"upstream":        append(leaf(), "upstream/stall", "upstream/auth", "upstream/dial", "upstream/governor", "upstream/heads"),
 		"upstream/hubapi": append(leaf(), "upstream", "upstream/auth", "upstream/dial"),
 		"upstream/issue":  {"internal/logkey", "internal/wire"},
 		"upstream/ecr":    append(leaf(), "upstream", "upstream/auth", "upstream/issue"), // its tests do
@@ -151,6 +152,7 @@ func importTable() map[string][]string {
 		"internal/flight":     {},
 		"internal/lane":       {"internal/pull"},
 		"internal/allowance":  {"internal/pull"},
+		"config/parse":        {"internal/wire"},
 		"config/unit":         {"internal/wire"},
 		"internal/manifest":   {"internal/wire"},
 		"internal/logkey":     {},
