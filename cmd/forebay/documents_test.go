@@ -79,6 +79,7 @@ func TestCommandsInDocumentsAreUnderstood(t *testing.T) {
 func misunderstood(line string, whole bool) (faults []string) {
 	root := newRoot(command.Process{})
 	root.InitDefaultCompletionCmd()
+	root.InitDefaultHelpCmd()
 	var words []string
 	for _, word := range strings.Fields(strings.NewReplacer(`\|`, " ", "[", " ", "]", " ", `"`, "", "'", "").Replace(line)) {
 		words = append(words, strings.TrimSuffix(word, ","))
