@@ -224,3 +224,41 @@ func TestStartTellsOfADockerConfigForOtherRegistries(t *testing.T) {
 		t.Errorf("told of the wrong registry, or of a password:\n%s", log)
 	}
 }
+
+// Rules of access, and how clients prove who they are, are taken up at once; what is wrong with them
+// changes nothing.
+func TestHangUpTakesUpWhoMayPullWhat(t *testing.T) {
+	hub := hubtest.New(t, hubtest.Options{Anonymous: hubtest.Unlimited()})
+	hub.PushImage("library/alpine", "1", hubtest.ImageSpec{})
+	dir := t.TempDir()
+	yaml := func(rest string) string {
+		return fmt.Sprintf("storage: {dir: %q}\nupstreams: {docker.io: {endpoints: [%q]}}\n%s", dir, hub.RegistryURL(), rest)
+	}
+	file := write(t, "reloaded.yaml", yaml(""))
+	s := start(t, "", "--config", file)
+	manifest := func() int {
+		status, _ := get(t, s.registry+"/v2/library/alpine/manifests/1")
+		return status
+	}
+	if got := manifest(); got != http.StatusOK {
+		t.Fatalf("manifest = %d before anything is said of access", got)
+	}
+	for _, step := range []struct {
+		rest, said string
+		want       int
+	}{
+		{"access: [{deny: true}]\n", `"msg":"configuration read again"`, http.StatusNotFound},
+		{"auth: {htpasswd_file: /nowhere/htpasswd}\n", `"msg":"new configuration refused, the old one is kept"`, http.StatusNotFound},
+		{"auth: {networks: {here: 127.0.0.0/8}}\naccess: [{who: ['network:here']}, {deny: true}]\n", `"msg":"configuration read again"`, http.StatusOK},
+		{"auth: {networks: {here: 192.0.2.0/24}}\nauthentication: required\n", `"msg":"configuration read again"`, http.StatusUnauthorized},
+		{"", `"msg":"configuration read again"`, http.StatusOK},
+	} {
+		if err := os.WriteFile(file, []byte(yaml(step.rest)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		hangUp(t, s, step.said)
+		if got := manifest(); got != step.want {
+			t.Errorf("with %q manifest = %d, want %d", step.rest, got, step.want)
+		}
+	}
+}
