@@ -210,6 +210,7 @@ func (c *Cache) ready(ctx context.Context, repo Repo, h *fill.Holder, res Result
 			h.LetGo()
 		}
 	}()
+	whole := h.Verified() // before it waits
 	size, err := h.Ready(ctx, fill.Small)
 	if said, ok := c.claimed(repo, index.Blob, h.Digest); err == nil && res == Joined && h.Repo != repo &&
 		ok && size >= 0 && said.Size >= 0 && said.Size != size && !c.store.Linked(repo, index.Blob, h.Digest) {
@@ -217,6 +218,8 @@ func (c *Cache) ready(ctx context.Context, repo Repo, h *fill.Holder, res Result
 			Message: "its registry tells another size than the blob has"} // so that its word proves nothing
 	}
 	switch {
+	case err == nil && whole && res == Joined:
+		res = Hit // nobody waited: what came is just being kept
 	case err == nil:
 	case errors.Is(err, store.ErrUnkept):
 		res = Passed

@@ -193,7 +193,9 @@ func (s *Store) nameFiles(group []*unsettled, faults map[*unsettled]error) {
 	for shard, files := range named {
 		if err := errors.Join(err, s.syncDir(shard)); err != nil && (!passes(err) || s.syncAll() != nil) {
 			for _, u := range files {
-				faults[u] = errors.Join(err, s.removeIfThere(path.Join(shard, u.digest.Hex)))
+				if faults[u] = err; !passes(err) { // else the name is synced later
+					faults[u] = errors.Join(err, s.removeIfThere(path.Join(shard, u.digest.Hex)))
+				}
 			}
 			delete(named, shard)
 		}
@@ -208,6 +210,9 @@ func (s *Store) giveName(u *unsettled, parents map[string]bool) (shard string, e
 		return "", err
 	}
 	shard = path.Dir(name)
+	if s.isNamed(u, name) {
+		return shard, nil
+	}
 	if u.part != nil { // what was put is read-only already
 		err = s.chmod(u.name, blobMode)
 	}
@@ -225,6 +230,17 @@ func (s *Store) giveName(u *unsettled, parents map[string]bool) (shard string, e
 		return shard, err
 	}
 	return shard, s.rename(u.name, name)
+}
+
+// isNamed reports whether the file of u has the name of its blob: there was no descriptor to sync that
+// by.
+func (s *Store) isNamed(u *unsettled, name string) bool {
+	file, err := u.file.Stat()
+	if err != nil {
+		return false
+	}
+	there, err := s.root.Lstat(name)
+	return err == nil && os.SameFile(file, there)
 }
 
 // makeShard makes the folder of blobs, and notes which parents must be synced for that.

@@ -225,6 +225,13 @@ func (f *Fill) settled(err error) {
 	f.changed.stop()
 }
 
+// Verified reports whether all of the blob is there and right, kept or not.
+func (f *Fill) Verified() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.state == verified
+}
+
 // end ends the fill after settled; lost is why a verified blob was not kept.
 func (f *Fill) end(lost error) {
 	f.mu.Lock()

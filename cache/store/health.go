@@ -13,6 +13,7 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"forebay/cache/disk"
 	"forebay/cache/event"
 	"forebay/cache/index"
 	"forebay/internal/logkey"
@@ -68,7 +69,8 @@ func (s *Store) note(d *door, err error) {
 		}
 		return
 	}
-	if errors.Is(err, ErrTooLarge) || errors.Is(err, ErrClosed) || s.ctx.Err() != nil {
+	// Another fill of the same content says nothing of the disk.
+	if errors.Is(err, ErrTooLarge) || errors.Is(err, ErrClosed) || errors.Is(err, disk.ErrInUse) || s.ctx.Err() != nil {
 		return
 	}
 	if d.refused(err) {
