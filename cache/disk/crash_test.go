@@ -458,3 +458,39 @@ func TestUnsyncedNameIsTakenBack(t *testing.T) {
 		t.Errorf("Stat after both: %v, want not exist", err)
 	}
 }
+
+// A folder that cannot be opened for want of a descriptor costs the blob nothing: its name stays, and
+// is synced when there is one.
+func TestNameThatLacksADescriptorIsSyncedLater(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	d := storetest.SHA256(layer)
+	without := true
+	s.SetFault(func(step disk.Step, _ string) error {
+		if without && (step == disk.StepSyncDir || step == disk.StepSyncAll) {
+			return syscall.EMFILE
+		}
+		return nil
+	})
+	if err := s.Put(d, layer); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if lost, err := s.Settle(); !errors.Is(err, syscall.EMFILE) || len(lost) > 0 {
+			t.Errorf("without descriptors Settle lost %v, %v", lost, err)
+		}
+		if size, err := s.Stat(d); err != nil || size != int64(len(layer)) {
+			t.Errorf("without descriptors Stat = %d, %v", size, err)
+		}
+	}
+	without = false
+	if lost, err := s.Settle(); err != nil || len(lost) > 0 {
+		t.Errorf("with descriptors Settle lost %v, %v", lost, err)
+	}
+	if files, _ := s.Unsettled(); files != 0 {
+		t.Errorf("%d files have not settled", files)
+	}
+	if got, err := os.ReadFile(blobPath(dir, d)); err != nil || !bytes.Equal(got, layer) {
+		t.Errorf("the blob has %d bytes, %v", len(got), err)
+	}
+}
