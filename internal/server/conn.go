@@ -45,7 +45,11 @@ func (l *listener) Accept() (net.Conn, error) {
 	if l.wrap != nil {
 		s = l.wrap(s)
 	}
-	return &conn{stream: s, idle: l.idle, left: left}, nil
+	c := &conn{stream: s, idle: l.idle, left: left}
+	if raw, is := s.(*net.TCPConn); is {
+		c.gone = func() bool { return l.guests.crowded() && hungUp(raw) }
+	}
+	return c, nil
 }
 
 // accept returns the next connection that there is room for; left is to be called at its end.
@@ -121,6 +125,8 @@ type conn struct {
 	stream
 	idle time.Duration
 	left func() // tells that it is closed; nil when nobody counts
+	// gone reports whether the client has left before anything was read; nil once it was asked.
+	gone func() bool
 
 	mu    sync.Mutex
 	limit time.Time // guarded by mu; a write deadline set from outside, zero if none
@@ -133,6 +139,17 @@ type errStalled struct{}
 func (errStalled) Error() string   { return "client takes nothing" }
 func (errStalled) Timeout() bool   { return true }
 func (errStalled) Temporary() bool { return false }
+
+// Read reads what has come. Of a client that has left in a crowd nothing is: many come and go before
+// a processor is free for them.
+func (c *conn) Read(p []byte) (int, error) {
+	if gone := c.gone; gone != nil {
+		if c.gone = nil; gone() {
+			return 0, io.EOF
+		}
+	}
+	return c.stream.Read(p)
+}
 
 // Close closes the connection.
 func (c *conn) Close() error {
