@@ -275,10 +275,12 @@ func TestOperatorVerifies(t *testing.T) {
 	rot := func() {
 		hex := strings.TrimPrefix(image.Blobs()[1].Digest, "sha256:")
 		name := filepath.Join(o.dir, "blobs", "sha256", hex[:2], hex)
-		b, err := os.ReadFile(name)
-		if err != nil {
-			t.Fatal(err)
-		}
+		var b []byte
+		eventually(t, "the blob has settled", func() bool {
+			var err error
+			b, err = os.ReadFile(name)
+			return err == nil
+		})
 		b[0] ^= 1
 		if err := os.Chmod(name, 0o644); err != nil {
 			t.Fatal(err)
