@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"slices"
@@ -135,11 +136,11 @@ func (l *Log) Actions(next http.Handler) http.Handler {
 		}
 		seen := &statusWriter{ResponseWriter: w, status: http.StatusOK}
 		next.ServeHTTP(seen, r)
-		addr := r.RemoteAddr
-		if i := strings.LastIndexByte(addr, ':'); i >= 0 {
-			addr = addr[:i]
+		addr, _, err := net.SplitHostPort(r.RemoteAddr)
+		if err != nil {
+			addr = r.RemoteAddr // of a Unix socket
 		}
-		l.write(Line{Event: Action, Addr: strings.Trim(addr, "[]"), Method: r.Method, Path: clip(r.URL.Path), Status: seen.status, Agent: clip(r.UserAgent())})
+		l.write(Line{Event: Action, Addr: addr, Method: r.Method, Path: clip(r.URL.Path), Status: seen.status, Agent: clip(r.UserAgent())})
 	})
 }
 

@@ -136,7 +136,7 @@ func (a *Authenticator) Identify(r *http.Request, addr netip.Addr, cert *x509.Ce
 		}
 	}
 	sum := a.hash(r.Header.Get("Authorization"))
-	if p, ok := a.proved.Get(sum); ok && time.Now().Before(p.until) && (p.by == nil || p.by == a.passwords.file.get()) {
+	if p, ok := a.proved.Get(sum); ok && time.Now().Before(p.until) && (p.by == nil || p.by == a.passwords.file.Get()) {
 		return a.member(p.id), nil
 	}
 	if !a.guesses.may(addr) {

@@ -5,6 +5,8 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"forebay/internal/reread"
+	"forebay/internal/wire"
 	"runtime"
 	"strings"
 
@@ -18,7 +20,7 @@ const costMost = 14
 
 // passwords verifies names and passwords by an htpasswd file.
 type passwords struct {
-	file *file[*htpasswd]
+	file *reread.Files[*htpasswd]
 	// verifying bounds how many are compared at once, so that logins leave a processor for pulls.
 	verifying *semaphore.Weighted
 }
@@ -57,12 +59,12 @@ func parseHtpasswd(text []byte) (*htpasswd, error) {
 		cost, err := bcrypt.Cost([]byte(hash))
 		switch {
 		case err != nil:
-			return nil, fmt.Errorf("line %d: the password of %q is not hashed by bcrypt: use htpasswd -B", n, clip(name))
+			return nil, fmt.Errorf("line %d: the password of %q is not hashed by bcrypt: use htpasswd -B", n, wire.Clip(name, nameMost))
 		case cost > costMost:
-			return nil, fmt.Errorf("line %d: the cost of the hash of %q is %d: use at most %d, or logins keep the mirror busy", n, clip(name), cost, costMost)
+			return nil, fmt.Errorf("line %d: the cost of the hash of %q is %d: use at most %d, or logins keep the mirror busy", n, wire.Clip(name, nameMost), cost, costMost)
 		}
 		if h.hashes[name] != nil {
-			return nil, fmt.Errorf("line %d: %q is there twice", n, clip(name))
+			return nil, fmt.Errorf("line %d: %q is there twice", n, wire.Clip(name, nameMost))
 		}
 		h.hashes[name] = []byte(hash)
 		most = max(most, cost)
@@ -72,14 +74,6 @@ func parseHtpasswd(text []byte) (*htpasswd, error) {
 	return h, err
 }
 
-// clip bounds a name in the text of an error.
-func clip(s string) string {
-	if len(s) > 64 {
-		return s[:64] + "…"
-	}
-	return s
-}
-
 // verify reports whether the password is that of the name. Both for names that are there and for
 // others it takes the time of one comparison.
 func (p *passwords) verify(ctx context.Context, c credential) (proof, bool) {
@@ -87,7 +81,7 @@ func (p *passwords) verify(ctx context.Context, c credential) (proof, bool) {
 		return proof{}, false
 	}
 	defer p.verifying.Release(1)
-	content := p.file.get()
+	content := p.file.Get()
 	hash, there := content.hashes[c.name]
 	if !there {
 		hash = content.nobody

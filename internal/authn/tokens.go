@@ -6,6 +6,8 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"forebay/internal/reread"
+	"forebay/internal/wire"
 	"regexp"
 	"slices"
 	"strings"
@@ -27,6 +29,9 @@ type Token struct {
 	sum [sha256.Size]byte // of the token: it has 128 bits of chance, which no table of hashes has
 }
 
+// nameMost bounds a name in the text of an error.
+const nameMost = 64
+
 // tokenName is what may stand for a token, a user or a group in our files.
 var tokenName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._@:/-]{0,127}$`)
 
@@ -34,7 +39,7 @@ var tokenName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._@:/-]{0,127}$`)
 func NewToken(name string, groups []string, expires time.Time) (secret string, line Token, err error) {
 	for _, s := range slices.Concat([]string{name}, groups) {
 		if !tokenName.MatchString(s) {
-			return "", Token{}, fmt.Errorf("%q is no name: use letters, digits and . _ @ : / -", clip(s))
+			return "", Token{}, fmt.Errorf("%q is no name: use letters, digits and . _ @ : / -", wire.Clip(s, nameMost))
 		}
 	}
 	secret = tokenPrefix + rand.Text()
@@ -73,7 +78,7 @@ func ParseTokens(text []byte) ([]Token, error) {
 		if parts[2] != "never" {
 			var err error
 			if t.Expires, err = time.Parse(time.RFC3339, parts[2]); err != nil {
-				return nil, fmt.Errorf("line %d: %q is no time: use one such as 2027-01-31T00:00:00Z, or never", n, clip(parts[2]))
+				return nil, fmt.Errorf("line %d: %q is no time: use one such as 2027-01-31T00:00:00Z, or never", n, wire.Clip(parts[2], nameMost))
 			}
 		}
 		if parts[3] != "-" {
@@ -86,7 +91,7 @@ func ParseTokens(text []byte) ([]Token, error) {
 
 // tokens verifies those of a tokens file.
 type tokens struct {
-	file *file[map[[sha256.Size]byte]Token]
+	file *reread.Files[map[[sha256.Size]byte]Token]
 }
 
 func newTokens(name string, log *zap.Logger) (*tokens, error) {
@@ -110,7 +115,7 @@ func (t *tokens) verify(secret string) (Identity, bool) {
 	if !strings.HasPrefix(secret, tokenPrefix) {
 		return Identity{}, false
 	}
-	line, ok := t.file.get()[sha256.Sum256([]byte(secret))]
+	line, ok := t.file.Get()[sha256.Sum256([]byte(secret))]
 	if !ok || !line.Expires.IsZero() && !time.Now().Before(line.Expires) {
 		return Identity{}, false
 	}

@@ -11,6 +11,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"forebay/internal/reread"
 	"io"
 	"math/big"
 	"net"
@@ -73,7 +74,7 @@ func TestCertificateIsReloaded(t *testing.T) {
 		}
 		expect := func(step, want string, errorLines int) {
 			t.Helper()
-			<-time.After(2 * lookEvery)
+			<-time.After(2 * reread.Every)
 			for range 3 { // more handshakes change nothing
 				pair, err := k.get(nil)
 				if err != nil {
@@ -82,7 +83,7 @@ func TestCertificateIsReloaded(t *testing.T) {
 				if got := pair.Leaf.Subject.CommonName; got != want {
 					t.Errorf("%s: certificate %q, want %q", step, got, want)
 				}
-				<-time.After(2 * lookEvery)
+				<-time.After(2 * reread.Every)
 			}
 			if n := logged.FilterLevelExact(zapcore.ErrorLevel).Len(); n != errorLines {
 				t.Errorf("%s: %d errors logged, want %d", step, n, errorLines)

@@ -158,6 +158,7 @@ func importTable() map[string][]string {
 		"internal/logkey":     {},
 		"internal/registries": {},
 		"internal/regfolder":  {"internal/manifest", "internal/wire"},
+		"internal/reread":     {"internal/logkey"},
 		"internal/statefile":  {},
 		"internal/sums":       {},
 		"internal/bundle":     leaf(),
@@ -169,10 +170,10 @@ func importTable() map[string][]string {
 		"internal/tracing":    {},
 		"internal/metrics":    append(leaf(), "cache", "cache/event", "cache/store", "cache/upkeep", "cache/tier", "internal/trouble", "proxy", "upstream", "test/hubtest", "test/mirrortest"), // the last two its tests
 		"internal/trouble":    append(leaf(), "cache", "cache/health", "cache/image", "cache/store", "cache/upkeep", "upstream", "upstream/governor"),                                          // the last its tests
-		"internal/server":     {"internal/logkey"},
+		"internal/server":     {"internal/logkey", "internal/reread"},
 		"internal/webhook":    leaf(),
 		// Who a client is, and what it may have.
-		"internal/authn":  {"internal/logkey"},
+		"internal/authn":  {"internal/reread", "internal/wire"},
 		"internal/audit":  {"internal/logkey", "internal/wire", "proxy"},
 		"internal/access": {"internal/authn", "internal/wire", "proxy"},
 		// Files that name images.
