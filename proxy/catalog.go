@@ -24,11 +24,16 @@ func (h *Handler) catalog(x *exchange) error {
 	if x.route.Upstream != "" {
 		prefix = x.route.Upstream + "/"
 	}
-	list := []string{}
-	more := p.n > 0
-	for after := prefix + p.last; more && len(list) < p.n; {
+	list, wanted, most, more := []string{}, p.n, p.n, p.n > 0
+	gated := x.guest.May != nil
+	if gated {
+		// Of many names the client may see few. One more than the page has tells whether there is
+		// another page: what is hidden is neither a place in the list nor a reason for a link.
+		wanted, most = p.n+1, catalogMost
+	}
+	for after := prefix + p.last; more && len(list) < wanted; {
 		var names []string
-		if names, more, err = h.source.Catalog(&x.deadline, after, p.n-len(list)); err != nil {
+		if names, more, err = h.source.Catalog(&x.deadline, after, most); err != nil {
 			return err
 		}
 		more = more && len(names) > 0
@@ -44,7 +49,11 @@ func (h *Handler) catalog(x *exchange) error {
 		}
 	}
 	x.result = cache.Hit
-	if more { // the page is full: no name that is hidden is ever a place in the list
+	if gated {
+		more = len(list) > p.n
+		list = list[:min(len(list), p.n)]
+	}
+	if more && len(list) > 0 {
 		x.linkNext(p, list[len(list)-1])
 	}
 	h.setMutable(x.w.Header(), cache.Hit)

@@ -182,6 +182,9 @@ func TestAccess_EveryWayEveryoneEveryRule(t *testing.T) {
 				if err := json.Unmarshal(a.Body, &more); err != nil || a.Status != http.StatusOK {
 					t.Fatalf("%s of %q: status %d, %v", a.request, authn.Qualified(p.id), a.Status, err)
 				}
+				if page > 0 && len(more.Repositories) == 0 {
+					t.Errorf("%+v: %q is led to an empty page, which tells of what is hidden", rules, authn.Qualified(p.id))
+				}
 				list.Repositories = append(list.Repositories, more.Repositories...)
 				next, _, ok := strings.Cut(strings.TrimPrefix(a.Header.Get("Link"), "<"), ">")
 				if !ok || page > len(repos) {
