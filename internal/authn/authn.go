@@ -139,12 +139,12 @@ func (a *Authenticator) Identify(r *http.Request, addr netip.Addr, cert *x509.Ce
 	if p, ok := a.proved.Get(sum); ok && time.Now().Before(p.until) && (p.by == nil || p.by == a.passwords.file.Get()) {
 		return a.member(p.id), nil
 	}
-	if !a.guesses.may(addr) {
+	end, ok := a.guesses.begin(r.Context(), addr)
+	if !ok {
 		return Identity{}, ErrTooMany
 	}
 	p, ok := a.verify(r.Context(), shown)
-	if !ok {
-		a.guesses.failed(addr)
+	if end(ok); !ok {
 		return Identity{}, ErrRefused
 	}
 	if most := time.Now().Add(provedTime); p.until.IsZero() || p.until.After(most) {

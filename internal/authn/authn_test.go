@@ -177,6 +177,47 @@ func TestGuessesAreBounded(t *testing.T) {
 	})
 }
 
+// Many at once are no way round the bound, and those who are right are all let in.
+func TestGuessesAtOnceAreBounded(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "htpasswd")
+	text := ""
+	for i := range 3 * guessBurst {
+		text += line(t, fmt.Sprint("user", i), "right")
+	}
+	write(t, name, text)
+	a := open(t, Options{HtpasswdFile: name})
+	try := func(password string, from netip.Addr) (let, refused, tooMany int) {
+		var all sync.WaitGroup
+		results := make(chan error, 3*guessBurst)
+		for i := range 3 * guessBurst {
+			r := showing(t, fmt.Sprint("user", i), password)
+			all.Go(func() {
+				_, err := a.Identify(r, from, nil)
+				results <- err
+			})
+		}
+		all.Wait()
+		close(results)
+		for err := range results {
+			switch {
+			case err == nil:
+				let++
+			case errors.Is(err, ErrRefused):
+				refused++
+			case errors.Is(err, ErrTooMany):
+				tooMany++
+			}
+		}
+		return let, refused, tooMany
+	}
+	if _, refused, tooMany := try("wrong", somewhere); refused >= 2*guessBurst || refused+tooMany != 3*guessBurst {
+		t.Errorf("%d guesses at once were looked at and %d not, want fewer than %d looked at", refused, tooMany, 2*guessBurst)
+	}
+	if let, _, _ := try("right", netip.MustParseAddr("192.0.2.9")); let != 3*guessBurst {
+		t.Errorf("%d of %d who are right were let in", let, 3*guessBurst)
+	}
+}
+
 func TestTokens(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		name := filepath.Join(t.TempDir(), "tokens")

@@ -1,10 +1,12 @@
 package authn
 
 import (
+	"context"
 	"net/netip"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
+	"golang.org/x/sync/semaphore"
 	"golang.org/x/time/rate"
 )
 
@@ -18,11 +20,18 @@ const (
 
 // guesses are the wrong credentials that addresses have shown.
 type guesses struct {
-	of *lru.Cache[netip.Addr, *rate.Limiter]
+	of *lru.Cache[netip.Addr, *guesser]
+}
+
+// guesser is what an address may still show. Of those that are looked at just now nobody knows
+// yet whether they are wrong, so their number is bounded too: others wait.
+type guesser struct {
+	left    *rate.Limiter
+	looking *semaphore.Weighted
 }
 
 func newGuesses() guesses {
-	of, err := lru.New[netip.Addr, *rate.Limiter](guessersMost)
+	of, err := lru.New[netip.Addr, *guesser](guessersMost)
 	if err != nil {
 		panic(err) // only for a size below one
 	}
@@ -39,18 +48,27 @@ func client(addr netip.Addr) netip.Addr {
 	return addr
 }
 
-// may reports whether addr may show another credential that has to be looked at.
-func (g guesses) may(addr netip.Addr) bool {
-	l, ok := g.of.Get(client(addr))
-	return !ok || l.Tokens() >= 1
-}
-
-// failed counts a wrong one.
-func (g guesses) failed(addr netip.Addr) {
-	l, ok := g.of.Get(client(addr))
-	if !ok {
-		l = rate.NewLimiter(rate.Every(guessEvery), guessBurst)
-		g.of.Add(client(addr), l)
+// begin reports whether another credential of addr is looked at, once those before it are. Then end
+// is to be called with whether it was right.
+func (g guesses) begin(ctx context.Context, addr netip.Addr) (end func(right bool), ok bool) {
+	one, known := g.of.Get(client(addr))
+	if !known {
+		one = &guesser{rate.NewLimiter(rate.Every(guessEvery), guessBurst), semaphore.NewWeighted(guessBurst)}
+		if other, there, _ := g.of.PeekOrAdd(client(addr), one); there { // by another request of it
+			one = other
+		}
 	}
-	l.Allow()
+	if one.looking.Acquire(ctx, 1) != nil {
+		return nil, false
+	}
+	if one.left.Tokens() < 1 {
+		one.looking.Release(1)
+		return nil, false
+	}
+	return func(right bool) {
+		if !right {
+			one.left.Allow()
+		}
+		one.looking.Release(1)
+	}, true
 }
