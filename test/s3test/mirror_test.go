@@ -158,6 +158,13 @@ func (w *world) settled(m *mirrortest.Mirror) {
 	})
 }
 
+// listed waits until the mirror has listed the bucket by itself, as it does once after its
+// first start. A listing by the test would otherwise run beside it, and miss what it found.
+func (w *world) listed(m *mirrortest.Mirror) {
+	w.t.Helper()
+	s3test.Await(w.t, time.Minute, "the first listing", func() bool { return bucketOf(w.t, m).Survey != nil })
+}
+
 // drop takes a blob's file from the mirror's folder, as an eviction does.
 func drop(t testing.TB, m *mirrortest.Mirror, digest string) {
 	t.Helper()
@@ -602,6 +609,8 @@ func TestSharedBucket(t *testing.T) {
 	limits := func(o *tier.Options, _ *cache.Options) { o.MaxAge, o.SurveyEvery = 30*24*time.Hour, time.Hour }
 	w := newWorld(t, limits)
 	other := w.mirror(limits)
+	w.listed(w.m)
+	w.listed(other)
 	var digests []string
 	var raws [][]byte
 	for i := range 3 {
@@ -658,6 +667,7 @@ func TestSharedBucket(t *testing.T) {
 // More than the bucket may hold: the oldest go, and none that is younger than the grace.
 func TestBucketCap(t *testing.T) {
 	w := newWorld(t, func(o *tier.Options, _ *cache.Options) { o.MaxBytes, o.SurveyEvery = 50_000, time.Hour })
+	w.listed(w.m)
 	var digests []string
 	for i := range 10 {
 		raw := noise(uint64(500+i), 10_000)
@@ -670,6 +680,7 @@ func TestBucketCap(t *testing.T) {
 		t.Fatalf("Survey = %+v, %v; want nothing removed: all are young", s, err)
 	}
 	fresh := w.mirror(func(o *tier.Options, _ *cache.Options) { o.MaxBytes, o.SurveyEvery = 50_000, time.Hour })
+	w.listed(fresh)
 	w.m.Stop()
 	for i, d := range digests {
 		w.s3.Age("", hash(t, d), time.Duration(100-i)*time.Hour)
