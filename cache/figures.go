@@ -4,10 +4,9 @@ import (
 	"slices"
 	"strings"
 
-	v1 "github.com/google/go-containerregistry/pkg/v1"
-
 	"forebay/cache/fill"
 	"forebay/cache/health"
+	"forebay/internal/wire"
 )
 
 // Figures are what happened since the start, and what goes on.
@@ -74,7 +73,7 @@ func (c *Cache) running() (all []fill.Status) {
 type FillInfo struct {
 	Upstream   string
 	Repository string
-	Digest     v1.Hash
+	Digest     wire.Digest
 	Bytes      int64 // that have arrived
 	Size       int64 // of the whole; -1 while unknown
 	Clients    int
@@ -88,7 +87,7 @@ func (c *Cache) Fills() []FillInfo {
 	list := []FillInfo{}
 	for _, s := range c.running() {
 		list = append(list, FillInfo{
-			Upstream: s.Upstream, Repository: s.Repository, Digest: s.Digest,
+			Upstream: s.Upstream, Repository: s.Repository, Digest: wire.Digest{Hash: s.Digest},
 			Bytes: s.Bytes, Size: s.Size, Clients: s.Holders, Verifying: s.Verifying,
 		})
 	}

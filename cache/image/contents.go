@@ -13,6 +13,7 @@ import (
 	"forebay/cache/index"
 	"forebay/cache/store"
 	"forebay/internal/manifest"
+	"forebay/internal/wire"
 )
 
 // Contents is all that belongs to an image, as far as it is known without asking anybody.
@@ -100,7 +101,7 @@ func (w *listing) manifest(n manifest.Node) (*manifest.Document, error) {
 	}
 	w.seen[n.Digest] = true
 	state, size := w.images.StateOf(w.repo, index.Manifest, n.Digest, n.Size)
-	w.out.Parts = append(w.out.Parts, Part{Digest: n.Digest, Role: "manifest", MediaType: w.mediaType(n), Size: size, State: state})
+	w.out.Parts = append(w.out.Parts, Part{Digest: wire.Digest{Hash: n.Digest}, Role: "manifest", MediaType: w.mediaType(n), Size: size, State: state})
 	if state != Present {
 		return nil, nil // what it leads to is for who holds it
 	}
@@ -143,7 +144,7 @@ func (w *listing) child(child manifest.Descriptor, wanted bool) (bool, error) {
 func (w *listing) refer(n manifest.Node) (all []manifest.Descriptor, err error) {
 	known, err := w.images.referrers(w.repo, n.Digest)
 	for _, r := range known {
-		if w.seen[r.Digest] && r.Tag == "" {
+		if w.seen[r.Digest.Hash] && r.Tag == "" {
 			continue
 		}
 		w.out.Referrers = append(w.out.Referrers, r)
@@ -162,7 +163,7 @@ func (w *listing) mediaType(n manifest.Node) string {
 
 // Stored is content that is kept.
 type Stored struct {
-	Digest v1.Hash
+	Digest wire.Digest
 	Size   int64
 }
 
@@ -191,7 +192,7 @@ func (i *Images) StoredAfter(after v1.Hash, n int) (*StoredPage, error) {
 	page := &StoredPage{Blobs: []Stored{}}
 	for _, row := range rows {
 		if size, ok := i.store.DiskSize(row.Digest); ok {
-			page.Blobs = append(page.Blobs, Stored{row.Digest, size})
+			page.Blobs = append(page.Blobs, Stored{wire.Digest{Hash: row.Digest}, size})
 		}
 	}
 	if len(rows) == n {

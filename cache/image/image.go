@@ -10,6 +10,7 @@ import (
 
 	"forebay/cache/index"
 	"forebay/internal/manifest"
+	"forebay/internal/wire"
 )
 
 // Completeness says whether an image of one platform can be served without its upstream.
@@ -98,7 +99,7 @@ type summing struct {
 func (w *summing) manifest(n manifest.Node) (*manifest.Document, error) {
 	state, size := w.images.StateOf(w.repo, index.Manifest, n.Digest, n.Size)
 	used := w.used(n.Digest)
-	part := Part{Digest: n.Digest, Role: "manifest", MediaType: n.MediaType, Size: size, State: state}
+	part := Part{Digest: wire.Digest{Hash: n.Digest}, Role: "manifest", MediaType: n.MediaType, Size: size, State: state}
 	if part.MediaType == "" {
 		part.MediaType = w.image.MediaType
 	}
@@ -150,10 +151,10 @@ func (w *summing) used(d v1.Hash) time.Time {
 
 // count adds a part to the sums of the image, once.
 func (w *summing) count(p Part) {
-	if w.seen[p.Digest] {
+	if w.seen[p.Digest.Hash] {
 		return
 	}
-	w.seen[p.Digest] = true
+	w.seen[p.Digest.Hash] = true
 	if p.State == Present {
 		w.image.KeptBytes += p.Size
 		return
@@ -195,10 +196,10 @@ func (p *ImagePlatform) finish(known, details bool) {
 	seen := map[v1.Hash]bool{}
 	p.Size = 0
 	for _, part := range p.Parts {
-		if seen[part.Digest] {
+		if seen[part.Digest.Hash] {
 			continue
 		}
-		seen[part.Digest] = true
+		seen[part.Digest.Hash] = true
 		p.Size += max(part.Size, 0)
 		if part.State == Missing {
 			p.MissingBytes += max(part.Size, 0)

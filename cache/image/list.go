@@ -357,7 +357,7 @@ func (i *Images) Repositories(after string, n int) (*RepositoryPage, error) {
 
 // TagBinding is what a tag pointed to for a while.
 type TagBinding struct {
-	Digest    v1.Hash
+	Digest    wire.Digest
 	FirstSeen time.Time
 	LastSeen  time.Time // when the upstream confirmed it last
 	Kept      bool      // its manifest is still here
@@ -375,9 +375,9 @@ func (i *Images) History(repo Repo, tag string) ([]TagBinding, error) {
 	if !ok {
 		return nil, fmt.Errorf("%s:%s: %w", repo, tag, store.ErrNotKept)
 	}
-	list := []TagBinding{{Digest: t.Desc.Digest, FirstSeen: t.ChangedAt, LastSeen: t.CheckedAt, Kept: i.store.Serves(repo, t.Desc.Digest)}}
+	list := []TagBinding{{Digest: wire.Digest{Hash: t.Desc.Digest}, FirstSeen: t.ChangedAt, LastSeen: t.CheckedAt, Kept: i.store.Serves(repo, t.Desc.Digest)}}
 	for _, b := range t.History {
-		list = append(list, TagBinding{Digest: b.Digest, FirstSeen: b.FirstSeen, LastSeen: b.LastSeen, Kept: i.store.Serves(repo, b.Digest)})
+		list = append(list, TagBinding{Digest: wire.Digest{Hash: b.Digest}, FirstSeen: b.FirstSeen, LastSeen: b.LastSeen, Kept: i.store.Serves(repo, b.Digest)})
 	}
 	return list, nil
 }

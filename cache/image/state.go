@@ -53,7 +53,7 @@ const (
 
 // Part is one thing that an image is made of.
 type Part struct {
-	Digest    v1.Hash
+	Digest    wire.Digest
 	Role      string // manifest, config or layer
 	MediaType string
 	Size      int64 // bytes, as the image says; -1 when it does not
@@ -62,7 +62,7 @@ type Part struct {
 
 // partOf is a blob of a manifest, of which it is not known yet where it stands.
 func partOf(b manifest.Blob) Part {
-	return Part{Digest: b.Digest, Role: b.Role, MediaType: b.MediaType, Size: b.Size}
+	return Part{Digest: wire.Digest{Hash: b.Digest}, Role: b.Role, MediaType: b.MediaType, Size: b.Size}
 }
 
 // part is partOf with where the blob stands.
@@ -96,7 +96,7 @@ func Name(repo Repo, tag string, d v1.Hash) string {
 // Referrer is a signature or another manifest that refers to an image.
 type Referrer struct {
 	Tag       string // the name that stands for a list of referrers, if it was found by one
-	Digest    v1.Hash
+	Digest    wire.Digest
 	MediaType string
 	Size      int64
 }
@@ -133,7 +133,7 @@ func (i *Images) referrers(repo Repo, d v1.Hash) ([]Referrer, error) {
 	var all []Referrer
 	for _, desc := range listed {
 		if h, ok := desc.Hash(); ok && i.store.Linked(repo, index.Manifest, h) {
-			all = append(all, Referrer{Digest: h, MediaType: desc.MediaType, Size: desc.Size})
+			all = append(all, Referrer{Digest: wire.Digest{Hash: h}, MediaType: desc.MediaType, Size: desc.Size})
 		}
 	}
 	base := d.Algorithm + "-" + d.Hex
@@ -143,7 +143,7 @@ func (i *Images) referrers(repo Repo, d v1.Hash) ([]Referrer, error) {
 			return nil, err
 		}
 		if ok {
-			all = append(all, Referrer{Tag: base + suffix, Digest: t.Desc.Digest, MediaType: string(t.Desc.MediaType), Size: t.Desc.Size})
+			all = append(all, Referrer{Tag: base + suffix, Digest: wire.Digest{Hash: t.Desc.Digest}, MediaType: string(t.Desc.MediaType), Size: t.Desc.Size})
 		}
 	}
 	return all, nil

@@ -16,6 +16,7 @@ import (
 	"forebay/internal/logkey"
 	"forebay/internal/manifest"
 	"forebay/internal/pull"
+	"forebay/internal/wire"
 )
 
 // fetchedAtOnce bounds the blobs that one run fetches at the same time, so that clients
@@ -44,7 +45,7 @@ type Request struct {
 
 // Prefetched says what was fetched or, in a dry run, would be.
 type Prefetched struct {
-	Digest v1.Hash `json:"digest,omitzero"` // of the index, manifest or blob
+	Digest wire.Digest `json:"digest,omitzero"` // of the index, manifest or blob
 	// Pulls are the requests that registries count as pulls: a GET for each manifest.
 	Pulls   int64 `json:"pulls"`
 	Fetched int64 `json:"fetched"` // manifests and blobs
@@ -94,7 +95,7 @@ func (k *Keeper) Prefetch(ctx context.Context, q Request, tell func(Progress)) (
 		return nil, err
 	}
 	if !q.DryRun {
-		k.log.Info("image prefetched", logkey.Reference(image.Name(q.Repo, q.Tag, f.result.Digest)), logkey.Count(int(f.result.Fetched)),
+		k.log.Info("image prefetched", logkey.Reference(image.Name(q.Repo, q.Tag, f.result.Digest.Hash)), logkey.Count(int(f.result.Fetched)),
 			logkey.Bytes(f.result.Bytes), logkey.Err(f.result.err))
 	}
 	return &f.result, nil
@@ -225,14 +226,14 @@ func (f *fetching) learn(ctx context.Context) error {
 // prefetch fetches a blob, or an image whose root is found out by HEAD.
 func (f *fetching) prefetch(ctx context.Context) error {
 	if f.q.Blob {
-		f.result.Digest = f.q.Digest
+		f.result.Digest = wire.Digest{Hash: f.q.Digest}
 		return f.blob(ctx, manifest.Blob{Digest: f.q.Digest, Size: -1})
 	}
 	root, err := f.head(ctx)
 	if err != nil {
 		return err
 	}
-	f.result.Digest = root.Digest
+	f.result.Digest = wire.Digest{Hash: root.Digest}
 	if err := f.walk(ctx, root); err != nil {
 		return err
 	}
@@ -521,7 +522,7 @@ func (f *fetching) failed(d v1.Hash, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if len(f.result.Failed) < failuresMost {
-		f.result.Failed = append(f.result.Failed, Fault{d, err.Error()})
+		f.result.Failed = append(f.result.Failed, Fault{wire.Digest{Hash: d}, err.Error()})
 	}
 	// A limit passes by itself, so that anything else is worse.
 	if f.result.err == nil || pull.KindOf(f.result.err) == pull.Limited {

@@ -18,6 +18,7 @@ import (
 	"forebay/internal/logkey"
 	"forebay/internal/manifest"
 	"forebay/internal/sums"
+	"forebay/internal/wire"
 )
 
 // Held returns the size of content that is kept here, whoever holds it. It grants nothing:
@@ -244,7 +245,7 @@ func (a *admission) blob(_ manifest.Node, b manifest.Blob) error {
 		a.done.MissingCount++
 		a.done.MissingBytes += max(b.Size, 0)
 		if len(a.done.Missing) < failuresMost {
-			a.done.Missing = append(a.done.Missing, image.Part{Digest: b.Digest, Role: b.Role, MediaType: b.MediaType, Size: b.Size, State: image.Missing})
+			a.done.Missing = append(a.done.Missing, image.Part{Digest: wire.Digest{Hash: b.Digest}, Role: b.Role, MediaType: b.MediaType, Size: b.Size, State: image.Missing})
 		}
 		return nil
 	}

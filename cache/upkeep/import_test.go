@@ -73,11 +73,11 @@ func manifestOf(layers ...v1.Hash) string {
 func carry(t *testing.T, from *rig, to *Import, parts []image.Part) {
 	t.Helper()
 	for _, p := range parts {
-		f, size, err := from.Content(p.Digest)
+		f, size, err := from.Content(p.Digest.Hash)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := to.TakeIn(t.Context(), p.Digest, size, f); err != nil {
+		if _, err := to.TakeIn(t.Context(), p.Digest.Hash, size, f); err != nil {
 			t.Errorf("TakeIn %s = %v", p.Digest, err)
 		}
 		f.Close()
@@ -341,7 +341,7 @@ func TestReferrersTravelWithTheirImage(t *testing.T) {
 	carry(t, here, to, contents.Parts)
 	roots := []Root{rootOf(contents)}
 	for _, ref := range contents.Referrers {
-		roots = append(roots, Root{Repo: hub, Tag: ref.Tag, Desc: v1.Descriptor{Digest: ref.Digest, Size: ref.Size}})
+		roots = append(roots, Root{Repo: hub, Tag: ref.Tag, Desc: v1.Descriptor{Digest: ref.Digest.Hash, Size: ref.Size}})
 	}
 	for range 2 { // a second import adds nothing
 		for _, root := range roots {

@@ -9,6 +9,7 @@ import (
 	"forebay/cache"
 	"forebay/internal/manifest"
 	"forebay/internal/pull"
+	"forebay/internal/wire"
 )
 
 // Locked is what a tag points to.
@@ -82,7 +83,7 @@ func (k *Keeper) pointsTo(ctx context.Context, repo Repo, tag string, d v1.Hash)
 
 // Refreshed says what a refresh found.
 type Refreshed struct {
-	Digest v1.Hash // what the tag points to now
+	Digest wire.Digest // what the tag points to now
 	// Before is what it pointed to before; empty when it was not known.
 	Before    string
 	Moved     bool
@@ -106,7 +107,7 @@ func (k *Keeper) Refresh(ctx context.Context, repo Repo, tag string) (*Refreshed
 	if err != nil {
 		return nil, err
 	}
-	r := &Refreshed{Digest: found.Digest, Moved: !known, CheckedAt: time.Now()}
+	r := &Refreshed{Digest: wire.Digest{Hash: found.Digest}, Moved: !known, CheckedAt: time.Now()}
 	if known {
 		r.Before, r.Moved = before.Desc.Digest.String(), before.Desc.Digest != found.Digest
 	}

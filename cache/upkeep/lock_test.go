@@ -15,16 +15,16 @@ func TestRefreshAsksNow(t *testing.T) {
 		a := r.Image(t, hub.Name, "1", "a")
 		read(t, c, hub, "1")
 		got, err := c.Refresh(t.Context(), hub, "1")
-		if err != nil || got.Moved || got.Digest != a.Digest || !got.Kept {
+		if err != nil || got.Moved || got.Digest.Hash != a.Digest || !got.Kept {
 			t.Errorf("Refresh of what did not move = %+v, %v", got, err)
 		}
 		b := r.Image(t, hub.Name, "1", "b")
 		got, err = c.Refresh(t.Context(), hub, "1")
-		if err != nil || !got.Moved || got.Digest != b.Digest || got.Before != a.Digest.String() || !got.Kept {
+		if err != nil || !got.Moved || got.Digest.Hash != b.Digest || got.Before != a.Digest.String() || !got.Kept {
 			t.Errorf("Refresh of what moved = %+v, %v", got, err)
 		}
 		history, err := c.History(hub, "1")
-		if err != nil || len(history) != 2 || history[0].Digest != b.Digest || history[1].Digest != a.Digest || !history[1].Kept {
+		if err != nil || len(history) != 2 || history[0].Digest.Hash != b.Digest || history[1].Digest.Hash != a.Digest || !history[1].Kept {
 			t.Errorf("History = %+v, %v", history, err)
 		}
 		if _, err := c.Refresh(t.Context(), hub, "none"); pull.KindOf(err) != pull.NotFound {

@@ -1,11 +1,10 @@
 package upkeep
 
 import (
+	"forebay/internal/wire"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
 // Progress says how far something that takes its time has come.
@@ -60,6 +59,6 @@ const failuresMost = 100
 
 // Fault is something that could not be fetched.
 type Fault struct {
-	Digest v1.Hash `json:"digest"`
-	Error  string  `json:"error"`
+	Digest wire.Digest `json:"digest"`
+	Error  string      `json:"error"`
 }

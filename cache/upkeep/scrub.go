@@ -54,7 +54,7 @@ type Verified struct {
 
 // BadBlob is a blob that does not have its digest any more, or cannot be read.
 type BadBlob struct {
-	Digest     v1.Hash
+	Digest     wire.Digest
 	Error      string
 	Quarantine string // file below the storage folder, if it was kept
 	Fetched    bool   // a good one has taken its place
@@ -115,14 +115,14 @@ func (k *Keeper) check(ctx context.Context, d v1.Hash, limit *rate.Limiter, read
 	}
 	if err != nil {
 		k.log.Warn("blob not checked", logkey.Digest(d), logkey.Err(err))
-		v.bad = &BadBlob{Digest: d, Error: err.Error()}
+		v.bad = &BadBlob{Digest: wire.Digest{Hash: d}, Error: err.Error()}
 		return v
 	}
 	defer f.Close()
 	found := store.StampOf(f)
 	sum, err := sums.Hash(d.Algorithm)
 	if err != nil {
-		v.bad = &BadBlob{Digest: d, Error: err.Error()}
+		v.bad = &BadBlob{Digest: wire.Digest{Hash: d}, Error: err.Error()}
 		return v
 	}
 	used, _, _ := k.Store.Index.Used(d) // unknown is long ago
@@ -162,7 +162,7 @@ func (k *Keeper) check(ctx context.Context, d v1.Hash, limit *rate.Limiter, read
 
 // condemn takes a damaged blob out of the store. f is the file that was read.
 func (k *Keeper) condemn(d v1.Hash, f *os.File, why error) *BadBlob {
-	return &BadBlob{Digest: d, Error: why.Error(), Quarantine: k.Store.Condemn(d, f, why)}
+	return &BadBlob{Digest: wire.Digest{Hash: d}, Error: why.Error(), Quarantine: k.Store.Condemn(d, f, why)}
 }
 
 // refetch fetches content anew from one of the repositories that hold it, and reports

@@ -15,6 +15,7 @@ import (
 
 	"forebay/cache"
 	"forebay/internal/bundle"
+	"forebay/internal/wire"
 )
 
 func digestText(s string) string { return fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(s))) }
@@ -149,7 +150,7 @@ func TestImportGrantsNothingThatItDidNotBring(t *testing.T) {
 		t.Fatal(err)
 	}
 	hash := func(text string) bundle.Blob {
-		return bundle.Blob{Digest: v1.Hash{Algorithm: "sha256", Hex: strings.TrimPrefix(digestText(text), "sha256:")}, Size: int64(len(text))}
+		return bundle.Blob{Digest: wire.Digest{Hash: v1.Hash{Algorithm: "sha256", Hex: strings.TrimPrefix(digestText(text), "sha256:")}}, Size: int64(len(text))}
 	}
 	archive, err := bundle.New(bundle.Packing{
 		Images:    []bundle.Image{{Name: "docker.io/library/app:2", Digest: hash(text).Digest, Size: hash(text).Size}},

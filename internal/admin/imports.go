@@ -61,7 +61,7 @@ func (s *SignedManifest) check() (*upkeep.Signed, error) {
 	if err != nil {
 		return nil, badRequest("manifest: %s", err)
 	}
-	return &upkeep.Signed{Key: bundle.Fingerprint(key), Made: m.Made, Vouched: each(m.Assumed, func(b bundle.Blob) v1.Hash { return b.Digest })}, nil
+	return &upkeep.Signed{Key: bundle.Fingerprint(key), Made: m.Made, Vouched: each(m.Assumed, func(b bundle.Blob) v1.Hash { return b.Digest.Hash })}, nil
 }
 
 func (a *API) endImport(w http.ResponseWriter, r *http.Request) error {
@@ -121,9 +121,9 @@ func (a *API) takeIn(w http.ResponseWriter, r *http.Request) error {
 	}
 	var out TakenIn
 	if r.PathValue("digest") == "" {
-		out.Digest, out.Had, err = i.TakeUnnamed(r.Context(), r.ContentLength, r.Body)
-	} else if out.Digest, err = pathDigest(r); err == nil {
-		out.Had, err = i.TakeIn(r.Context(), out.Digest, r.ContentLength, r.Body)
+		out.Digest.Hash, out.Had, err = i.TakeUnnamed(r.Context(), r.ContentLength, r.Body)
+	} else if out.Digest.Hash, err = pathDigest(r); err == nil {
+		out.Had, err = i.TakeIn(r.Context(), out.Digest.Hash, r.ContentLength, r.Body)
 	}
 	if err != nil {
 		return err

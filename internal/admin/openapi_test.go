@@ -24,6 +24,7 @@ import (
 	"forebay/internal/activity"
 	"forebay/internal/imageset"
 	"forebay/internal/prefetch"
+	"forebay/internal/wire"
 )
 
 // document is as much of an OpenAPI file as the tests look at.
@@ -162,7 +163,7 @@ func (s *schemas) of(t reflect.Type) map[string]any {
 	switch t {
 	case reflect.TypeFor[time.Time]():
 		return map[string]any{"type": "string", "format": "date-time"}
-	case reflect.TypeFor[v1.Hash]():
+	case reflect.TypeFor[v1.Hash](), reflect.TypeFor[wire.Digest]():
 		return map[string]any{"type": "string"}
 	case reflect.TypeFor[json.RawMessage](): // the result of a job
 		var one []any

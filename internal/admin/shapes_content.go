@@ -3,29 +3,28 @@ package admin
 import (
 	"time"
 
-	v1 "github.com/google/go-containerregistry/pkg/v1"
-
 	"forebay/cache/image"
 	"forebay/cache/upkeep"
+	"forebay/internal/wire"
 )
 
 // Contents is all that belongs to an image, as far as it is known without asking anybody.
 type Contents struct {
-	Ref       string     `json:"ref"`
-	Tag       string     `json:"tag,omitempty"`
-	Digest    v1.Hash    `json:"digest"`
-	MediaType string     `json:"media_type"`
-	Size      int64      `json:"size"`                // of the manifest itself
-	Confirmed time.Time  `json:"confirmed,omitzero"`  // when the registry said last that the tag points to it
-	Platforms []string   `json:"platforms,omitempty"` // of an index: those that Parts are of
-	Omitted   []string   `json:"left,omitempty"`      // of an index: those that were not asked for
-	Parts     []Part     `json:"parts"`               // each thing once, manifests before what they lead to
-	Referrers []Referrer `json:"referrers,omitempty"` // whose Parts are among those above
+	Ref       string      `json:"ref"`
+	Tag       string      `json:"tag,omitempty"`
+	Digest    wire.Digest `json:"digest"`
+	MediaType string      `json:"media_type"`
+	Size      int64       `json:"size"`                // of the manifest itself
+	Confirmed time.Time   `json:"confirmed,omitzero"`  // when the registry said last that the tag points to it
+	Platforms []string    `json:"platforms,omitempty"` // of an index: those that Parts are of
+	Omitted   []string    `json:"left,omitempty"`      // of an index: those that were not asked for
+	Parts     []Part      `json:"parts"`               // each thing once, manifests before what they lead to
+	Referrers []Referrer  `json:"referrers,omitempty"` // whose Parts are among those above
 }
 
 func contentsOf(c *image.Contents) Contents {
 	return Contents{
-		Ref: c.Ref, Tag: c.Tag, Digest: c.Digest, MediaType: c.MediaType, Size: c.Size, Confirmed: c.Confirmed,
+		Ref: c.Ref, Tag: c.Tag, Digest: wire.Digest{Hash: c.Digest}, MediaType: c.MediaType, Size: c.Size, Confirmed: c.Confirmed,
 		Platforms: c.Platforms, Omitted: c.Omitted, Parts: each(c.Parts, partOf), Referrers: each(c.Referrers, referrerOf),
 	}
 }
@@ -44,18 +43,18 @@ func (c *Contents) Missing() (parts []Part, bytes int64) {
 
 // Referrer is a signature or another manifest that refers to an image.
 type Referrer struct {
-	Tag       string  `json:"tag,omitempty"` // the name that stands for a list of referrers, if it was found by one
-	Digest    v1.Hash `json:"digest"`
-	MediaType string  `json:"media_type"`
-	Size      int64   `json:"size"`
+	Tag       string      `json:"tag,omitempty"` // the name that stands for a list of referrers, if it was found by one
+	Digest    wire.Digest `json:"digest"`
+	MediaType string      `json:"media_type"`
+	Size      int64       `json:"size"`
 }
 
 func referrerOf(r image.Referrer) Referrer { return Referrer(r) }
 
 // Stored is content that is kept.
 type Stored struct {
-	Digest v1.Hash `json:"digest"`
-	Size   int64   `json:"size"`
+	Digest wire.Digest `json:"digest"`
+	Size   int64       `json:"size"`
 }
 
 // StoredPage is a part of what is kept.
@@ -104,8 +103,8 @@ type LackingRequest struct {
 
 // TakenIn says what an import has brought.
 type TakenIn struct {
-	Digest v1.Hash `json:"digest"`
-	Had    bool    `json:"had"` // it was kept already, and is the same
+	Digest wire.Digest `json:"digest"`
+	Had    bool        `json:"had"` // it was kept already, and is the same
 }
 
 // AdmitRequest names an image whose content was taken in.
@@ -121,12 +120,12 @@ type AdmitRequest struct {
 
 // AdmitAnswer says what came of it.
 type AdmitAnswer struct {
-	Ref       string   `json:"ref"`
-	Digest    v1.Hash  `json:"digest"`
-	Before    string   `json:"before,omitempty"`    // what the tag pointed to, if that was something else
-	Stays     string   `json:"stays,omitempty"`     // what the tag goes on to point to, since that was confirmed later
-	Platforms []string `json:"platforms,omitempty"` // of an index: those that are here
-	Omitted   []string `json:"left,omitempty"`      // of an index: those that are not
+	Ref       string      `json:"ref"`
+	Digest    wire.Digest `json:"digest"`
+	Before    string      `json:"before,omitempty"`    // what the tag pointed to, if that was something else
+	Stays     string      `json:"stays,omitempty"`     // what the tag goes on to point to, since that was confirmed later
+	Platforms []string    `json:"platforms,omitempty"` // of an index: those that are here
+	Omitted   []string    `json:"left,omitempty"`      // of an index: those that are not
 	// Missing are the things of those platforms that the repository does not get, at most 100 one by one.
 	Missing      []Part `json:"missing,omitempty"`
 	MissingCount int64  `json:"missing_count"`
@@ -137,7 +136,7 @@ type AdmitAnswer struct {
 
 func admitAnswerOf(a *upkeep.Admitted) AdmitAnswer {
 	return AdmitAnswer{
-		Ref: a.Ref, Digest: a.Digest, Before: a.Before, Stays: a.Stays, Platforms: a.Platforms, Omitted: a.Omitted,
+		Ref: a.Ref, Digest: wire.Digest{Hash: a.Digest}, Before: a.Before, Stays: a.Stays, Platforms: a.Platforms, Omitted: a.Omitted,
 		Missing: each(a.Missing, partOf), MissingCount: a.MissingCount, MissingBytes: a.MissingBytes,
 	}
 }

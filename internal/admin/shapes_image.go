@@ -3,15 +3,14 @@ package admin
 import (
 	"time"
 
-	v1 "github.com/google/go-containerregistry/pkg/v1"
-
 	"forebay/cache"
 	"forebay/cache/image"
+	"forebay/internal/wire"
 )
 
 // Part is one thing that an image is made of.
 type Part struct {
-	Digest    v1.Hash     `json:"digest"`
+	Digest    wire.Digest `json:"digest"`
 	Role      string      `json:"role" enum:"manifest,config,layer"`
 	MediaType string      `json:"media_type,omitempty"`
 	Size      int64       `json:"size"` // bytes, as the image says; -1 when it does not
@@ -22,11 +21,11 @@ func partOf(p image.Part) Part { return Part(p) }
 
 // Image is what is kept of a tag, or of a manifest that no tag names.
 type Image struct {
-	Upstream   string  `json:"upstream"`
-	Repository string  `json:"repository"` // canonical, without the upstream
-	Tag        string  `json:"tag,omitempty"`
-	Digest     v1.Hash `json:"digest"`
-	MediaType  string  `json:"media_type"`
+	Upstream   string      `json:"upstream"`
+	Repository string      `json:"repository"` // canonical, without the upstream
+	Tag        string      `json:"tag,omitempty"`
+	Digest     wire.Digest `json:"digest"`
+	MediaType  string      `json:"media_type"`
 
 	CheckedAt time.Time `json:"checked_at,omitzero"` // when the upstream last confirmed the tag
 	ChangedAt time.Time `json:"changed_at,omitzero"` // when the tag was first seen to point here
@@ -45,7 +44,7 @@ type Image struct {
 
 func imageOf(i image.Image) Image {
 	return Image{
-		Upstream: i.Upstream, Repository: i.Repository, Tag: i.Tag, Digest: i.Digest, MediaType: i.MediaType,
+		Upstream: i.Upstream, Repository: i.Repository, Tag: i.Tag, Digest: wire.Digest{Hash: i.Digest}, MediaType: i.MediaType,
 		CheckedAt: i.CheckedAt, ChangedAt: i.ChangedAt, UsedAt: i.UsedAt,
 		State: i.State, KeptBytes: i.KeptBytes, MissingBytes: i.MissingBytes, MissingMore: i.MissingMore, Pinned: i.Pinned,
 		Platforms: each(i.Platforms, platformOf),
@@ -54,13 +53,13 @@ func imageOf(i image.Image) Image {
 
 // Name returns "docker.io/library/nginx:1.27", or with its digest when it has no tag.
 func (i *Image) Name() string {
-	return image.Name(cache.Repo{Upstream: i.Upstream, Name: i.Repository}, i.Tag, i.Digest)
+	return image.Name(cache.Repo{Upstream: i.Upstream, Name: i.Repository}, i.Tag, i.Digest.Hash)
 }
 
 // ImagePlatform is one image of an index, or the only one.
 type ImagePlatform struct {
 	Platform string             `json:"platform"` // "linux/arm64", "attestation", "" while not known
-	Digest   v1.Hash            `json:"digest"`   // of its manifest
+	Digest   wire.Digest        `json:"digest"`   // of its manifest
 	State    image.Completeness `json:"state"`
 	// Size is the sum of manifest, configuration and layers in bytes; -1 until the manifest is kept.
 	Size         int64     `json:"size"`
@@ -71,7 +70,7 @@ type ImagePlatform struct {
 
 func platformOf(p image.ImagePlatform) ImagePlatform {
 	return ImagePlatform{
-		Platform: p.Platform, Digest: p.Digest, State: p.State, Size: p.Size, MissingBytes: p.MissingBytes,
+		Platform: p.Platform, Digest: wire.Digest{Hash: p.Digest}, State: p.State, Size: p.Size, MissingBytes: p.MissingBytes,
 		Parts: each(p.Parts, partOf), UsedAt: p.UsedAt,
 	}
 }
@@ -107,10 +106,10 @@ func repositoryPageOf(p *image.RepositoryPage) RepositoryPage {
 
 // TagBinding is what a tag pointed to for a while.
 type TagBinding struct {
-	Digest    v1.Hash   `json:"digest"`
-	FirstSeen time.Time `json:"first_seen,omitzero"`
-	LastSeen  time.Time `json:"last_seen,omitzero"` // when the upstream confirmed it last
-	Kept      bool      `json:"kept"`               // its manifest is still here
+	Digest    wire.Digest `json:"digest"`
+	FirstSeen time.Time   `json:"first_seen,omitzero"`
+	LastSeen  time.Time   `json:"last_seen,omitzero"` // when the upstream confirmed it last
+	Kept      bool        `json:"kept"`               // its manifest is still here
 }
 
 func bindingOf(b image.TagBinding) TagBinding { return TagBinding(b) }
@@ -134,11 +133,11 @@ type RefreshAnswer struct {
 
 // Refreshed is what a tag points to, and what it did before.
 type Refreshed struct {
-	Digest    v1.Hash   `json:"digest"`           // now
-	Before    string    `json:"before,omitempty"` // absent when it was not known
-	Moved     bool      `json:"moved"`
-	Kept      bool      `json:"kept"` // the manifest it points to now is here
-	CheckedAt time.Time `json:"checked_at"`
+	Digest    wire.Digest `json:"digest"`           // now
+	Before    string      `json:"before,omitempty"` // absent when it was not known
+	Moved     bool        `json:"moved"`
+	Kept      bool        `json:"kept"` // the manifest it points to now is here
+	CheckedAt time.Time   `json:"checked_at"`
 }
 
 // PurgeRequest says what to purge.

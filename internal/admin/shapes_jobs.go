@@ -4,10 +4,9 @@ import (
 	"encoding/json"
 	"time"
 
-	v1 "github.com/google/go-containerregistry/pkg/v1"
-
 	"forebay/cache/image"
 	"forebay/cache/upkeep"
+	"forebay/internal/wire"
 )
 
 // JobState says how a job stands.
@@ -72,8 +71,8 @@ func repairedOf(r *upkeep.Repaired) Repaired {
 
 // RepairFault is something that could not be fetched.
 type RepairFault struct {
-	Digest v1.Hash `json:"digest"`
-	Error  string  `json:"error"`
+	Digest wire.Digest `json:"digest"`
+	Error  string      `json:"error"`
 }
 
 func repairFaultOf(f upkeep.Fault) RepairFault { return RepairFault(f) }
@@ -98,10 +97,10 @@ func verifiedOf(v *upkeep.Verified) Verified {
 
 // BadBlob is a blob that does not have its digest any more, or cannot be read.
 type BadBlob struct {
-	Digest     v1.Hash `json:"digest"`
-	Error      string  `json:"error"`
-	Quarantine string  `json:"quarantine,omitempty"` // file below the storage folder, if it was kept
-	Fetched    bool    `json:"fetched"`              // a good one has taken its place
+	Digest     wire.Digest `json:"digest"`
+	Error      string      `json:"error"`
+	Quarantine string      `json:"quarantine,omitempty"` // file below the storage folder, if it was kept
+	Fetched    bool        `json:"fetched"`              // a good one has taken its place
 }
 
 func badBlobOf(b upkeep.BadBlob) BadBlob { return BadBlob(b) }

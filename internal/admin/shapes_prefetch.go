@@ -3,11 +3,10 @@ package admin
 import (
 	"time"
 
-	v1 "github.com/google/go-containerregistry/pkg/v1"
-
 	"forebay/cache"
 	"forebay/internal/imageset"
 	"forebay/internal/prefetch"
+	"forebay/internal/wire"
 )
 
 // PrefetchRequest asks for images before anybody pulls them.
@@ -94,7 +93,7 @@ type PrefetchedImage struct {
 	Ref    string         `json:"ref"`
 	At     string         `json:"at,omitempty"` // file and line that name it
 	State  prefetch.State `json:"state"`
-	Digest v1.Hash        `json:"digest,omitzero"` // of the index, manifest or blob
+	Digest wire.Digest    `json:"digest,omitzero"` // of the index, manifest or blob
 	// Pulls are the requests that registries count as pulls: a GET for each manifest.
 	Pulls     int64 `json:"pulls"`
 	Fetched   int64 `json:"fetched"`    // manifests and blobs

@@ -3,12 +3,11 @@ package admin
 import (
 	"time"
 
-	v1 "github.com/google/go-containerregistry/pkg/v1"
-
 	"forebay/cache"
 	"forebay/cache/tier"
 	"forebay/cache/upkeep"
 	"forebay/internal/trouble"
+	"forebay/internal/wire"
 )
 
 // Status is the mirror at a glance.
@@ -28,12 +27,12 @@ type Status struct {
 
 // FillInfo is a fill in progress.
 type FillInfo struct {
-	Upstream   string  `json:"upstream"`
-	Repository string  `json:"repository"`
-	Digest     v1.Hash `json:"digest"`
-	Bytes      int64   `json:"bytes"` // that have arrived
-	Size       int64   `json:"size"`  // of the whole; -1 while unknown
-	Clients    int     `json:"clients"`
+	Upstream   string      `json:"upstream"`
+	Repository string      `json:"repository"`
+	Digest     wire.Digest `json:"digest"`
+	Bytes      int64       `json:"bytes"` // that have arrived
+	Size       int64       `json:"size"`  // of the whole; -1 while unknown
+	Clients    int         `json:"clients"`
 	// Verifying is whether a kept blob is being verified beside its first reading: nothing
 	// comes from the upstream.
 	Verifying bool `json:"verifying,omitempty"`

@@ -114,7 +114,7 @@ func (i *Import) TakeIn(ctx context.Context, b bundle.Blob, r io.Reader) (had bo
 // TakeUnnamed brings content whose digest the mirror finds out.
 func (i *Import) TakeUnnamed(ctx context.Context, size int64, r io.Reader) (d v1.Hash, had bool, err error) {
 	out, err := i.send(ctx, "/content", size, r)
-	return out.Digest, out.Had, err
+	return out.Digest.Hash, out.Had, err
 }
 
 func (i *Import) send(ctx context.Context, what string, size int64, r io.Reader) (out admin.TakenIn, err error) {
@@ -158,7 +158,7 @@ func (i *Import) Adopt(ctx context.Context, b bundle.Blob, f *os.File, duplicate
 	if err != nil {
 		return "", err
 	}
-	return here.Adopt(ctx, b.Digest, f, duplicate)
+	return here.Adopt(ctx, b.Digest.Hash, f, duplicate)
 }
 
 // Admit links an image.

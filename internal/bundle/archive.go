@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"forebay/internal/sums"
+	"forebay/internal/wire"
 )
 
 // Names of files in an archive.
@@ -110,7 +111,7 @@ func New(p Packing) (*Archive, error) {
 		return nil, fmt.Errorf("lay out bundle: %w", err)
 	}
 	a := &Archive{Manifest: m.Encode()}
-	a.Digest = blobOf(a.Manifest).Digest
+	a.Digest = blobOf(a.Manifest).Digest.Hash
 	a.add(layoutName, []byte(layoutText))
 	a.add(ownName, a.Manifest)
 	if p.Sign != nil {
@@ -124,7 +125,7 @@ func New(p Packing) (*Archive, error) {
 		a.add(dockerName, p.Docker)
 	}
 	for _, b := range m.Blobs {
-		a.entries = append(a.entries, entry{name: blobName(b.Digest), blob: b, isBlob: true})
+		a.entries = append(a.entries, entry{name: blobName(b.Digest.Hash), blob: b, isBlob: true})
 		a.Bytes += b.Size
 	}
 	for _, e := range a.entries {
@@ -186,7 +187,7 @@ func blobOf(b []byte) Blob {
 		panic(err) // it is one of the two
 	}
 	_, _ = h.Write(b)
-	return Blob{v1.Hash{Algorithm: "sha256", Hex: fmt.Sprintf("%x", h.Sum(nil))}, int64(len(b))}
+	return Blob{wire.Digest{Hash: v1.Hash{Algorithm: "sha256", Hex: fmt.Sprintf("%x", h.Sum(nil))}}, int64(len(b))}
 }
 
 // indexOf returns index.json for images. It is no image itself, so that referrers and
@@ -197,7 +198,7 @@ func indexOf(images []Image) ([]byte, error) {
 	index := v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex, Manifests: []v1.Descriptor{}}
 	for _, i := range images {
 		index.Manifests = append(index.Manifests, v1.Descriptor{
-			MediaType: types.MediaType(i.MediaType), Digest: i.Digest, Size: i.Size,
+			MediaType: types.MediaType(i.MediaType), Digest: i.Digest.Hash, Size: i.Size,
 			Annotations: map[string]string{refNameAnnotation: i.Name, imageNameAnnotation: i.Name},
 		})
 	}
@@ -292,7 +293,7 @@ func (w *writing) blob(b Blob) (err error) {
 		w.progress(b.Size)
 		return nil
 	}
-	in, err := w.src.Open(w.ctx, b.Digest)
+	in, err := w.src.Open(w.ctx, b.Digest.Hash)
 	if err != nil {
 		return err
 	}
@@ -309,8 +310,8 @@ func (w *writing) blob(b Blob) (err error) {
 	switch {
 	case err != nil:
 		return err
-	case got != b.Digest:
-		return &DamagedError{Digest: b.Digest, Got: got}
+	case got != b.Digest.Hash:
+		return &DamagedError{Digest: b.Digest.Hash, Got: got}
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"forebay/internal/wire"
 	"io"
 	"maps"
 	"os"
@@ -26,7 +27,7 @@ type memory map[v1.Hash][]byte
 
 func (m memory) put(b []byte) Blob {
 	one := blobOf(b)
-	m[one.Digest] = b
+	m[one.Digest.Hash] = b
 	return one
 }
 
@@ -40,7 +41,7 @@ func (m memory) Open(_ context.Context, d v1.Hash) (io.ReadCloser, error) {
 
 func (m memory) Lacks(_ context.Context, blobs []Blob) (lacking []Blob, err error) {
 	for _, b := range blobs {
-		if _, ok := m[b.Digest]; !ok {
+		if _, ok := m[b.Digest.Hash]; !ok {
 			lacking = append(lacking, b)
 		}
 	}
@@ -57,7 +58,7 @@ func (m memory) TakeIn(ctx context.Context, b Blob, r io.Reader) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if (Blob{got, int64(len(there[got]))}) != b {
+	if (Blob{wire.Digest{Hash: got}, int64(len(there[got]))}) != b {
 		return false, errContent
 	}
 	_, had := m[got]
@@ -70,7 +71,7 @@ func (m memory) TakeUnnamed(_ context.Context, size int64, r io.Reader) (d v1.Ha
 	if err != nil {
 		return d, false, err
 	}
-	d = blobOf(got).Digest
+	d = blobOf(got).Digest.Hash
 	_, had = m[d]
 	m[d] = got
 	return d, had, nil
@@ -198,7 +199,7 @@ func TestDamagedSourceIsTold(t *testing.T) {
 	for name, bad := range map[string]string{
 		"another byte": strings.Repeat("two", 1<<19-1) + "twO", "shorter": strings.Repeat("two", 1<<18),
 	} {
-		here[layer.Digest] = []byte(bad)
+		here[layer.Digest.Hash] = []byte(bad)
 		dir := t.TempDir()
 		for d, b := range here {
 			if err := os.WriteFile(filepath.Join(dir, d.Hex), b, 0o600); err != nil {
@@ -294,7 +295,7 @@ func TestVolumesGoOnWhereTheyWereCut(t *testing.T) {
 func TestFindOfVolumes(t *testing.T) {
 	dir := t.TempDir()
 	base := filepath.Join(dir, "site.tar")
-	v, _, err := NewVolumes(t.Context(), base, blobOf(nil).Digest, 1<<20, false)
+	v, _, err := NewVolumes(t.Context(), base, blobOf(nil).Digest.Hash, 1<<20, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -369,8 +370,8 @@ func TestHostileArchivesAreRefused(t *testing.T) {
 	manifest := plain(ownName, string(a.Manifest))
 	index, _ := indexOf(p.Images)
 	layout, indexEntry := plain(layoutName, layoutText), plain(indexName, string(index))
-	one, two := plain(blobName(blobOf([]byte("one")).Digest), "one"), plain(blobName(blobOf([]byte("two")).Digest), "two")
-	config, doc := plain(blobName(p.Blobs[0].Digest), string(here[p.Blobs[0].Digest])), plain(blobName(p.Manifests[0].Digest), string(here[p.Manifests[0].Digest]))
+	one, two := plain(blobName(blobOf([]byte("one")).Digest.Hash), "one"), plain(blobName(blobOf([]byte("two")).Digest.Hash), "two")
+	config, doc := plain(blobName(p.Blobs[0].Digest.Hash), string(here[p.Blobs[0].Digest.Hash])), plain(blobName(p.Manifests[0].Digest.Hash), string(here[p.Manifests[0].Digest.Hash]))
 	whole := []entryOf{layout, manifest, indexEntry, doc, config, one, two}
 	if _, err := Unpack(t.Context(), bytes.NewReader(tarOf(t, whole...)), Unpacking{Target: memory{}}); err != nil {
 		t.Fatalf("the archive without a fault = %v", err)
@@ -401,7 +402,7 @@ func TestHostileArchivesAreRefused(t *testing.T) {
 		"pipe":                     with(entryOf{tar.Header{Typeflag: tar.TypeFifo, Name: "x"}, ""}),
 		"twice, and not the same":  with(wrong),
 		"hard link to a blob":      with(link(tar.TypeLink, "x", one.Name)),
-		"not in the manifest":      with(plain(blobName(blobOf([]byte("x")).Digest), "x")),
+		"not in the manifest":      with(plain(blobName(blobOf([]byte("x")).Digest.Hash), "x")),
 		"strange file":             with(evil("extra")),
 		"wrong bytes":              {layout, manifest, indexEntry, doc, config, wrong, two},
 		"wrong size":               {layout, manifest, indexEntry, doc, config, short, two},
@@ -466,7 +467,7 @@ func TestExtrasOfToolsArePassedOver(t *testing.T) {
 		}
 		return append(all, instead...)
 	}
-	small, big := blobName(blobOf([]byte(layer)).Digest), blobName(blobOf([]byte(large)).Digest)
+	small, big := blobName(blobOf([]byte(layer)).Digest.Hash), blobName(blobOf([]byte(large)).Digest.Hash)
 	for name, tt := range map[string]struct {
 		entries []entryOf
 		notes   string
@@ -692,7 +693,7 @@ func TestArchiveOfDockerSave(t *testing.T) {
 			t.Errorf("the same archive makes other images:\n%s", diff)
 		}
 		var m v1.Manifest
-		if err := json.Unmarshal(there[got.Images[0].Digest], &m); err != nil || len(m.Layers) != 4 || m.Layers[0].Digest != m.Layers[2].Digest {
+		if err := json.Unmarshal(there[got.Images[0].Digest.Hash], &m); err != nil || len(m.Layers) != 4 || m.Layers[0].Digest != m.Layers[2].Digest {
 			t.Errorf("%s: manifest %+v, %v", name, m, err)
 			continue
 		}
@@ -753,7 +754,7 @@ func TestNamesOfOtherTools(t *testing.T) {
 		{"bad digest", `{"digest":"md5:00","size":1}`, "", "index.json"},
 	} {
 		text := tarOf(t, plain(layoutName, layoutText), plain(indexName, `{"manifests":[`+tt.entries+`]}`),
-			plain(blobName(blobOf([]byte(doc)).Digest), doc), plain(blobName(blobOf([]byte(other)).Digest), other))
+			plain(blobName(blobOf([]byte(doc)).Digest.Hash), doc), plain(blobName(blobOf([]byte(other)).Digest.Hash), other))
 		got, err := Unpack(t.Context(), bytes.NewReader(text), Unpacking{Target: memory{}, As: tt.as})
 		var names []string
 		if err != nil {
@@ -792,7 +793,7 @@ func TestFolderOfAnOCILayout(t *testing.T) {
 	if got, err := UnpackDir(t.Context(), dir, Unpacking{Target: there}); err != nil || len(got.Images) != 1 || !maps.EqualFunc(here, there, bytes.Equal) {
 		t.Errorf("UnpackDir = %+v, %v", got, err)
 	}
-	one := filepath.Join(dir, blobName(blobOf([]byte("one")).Digest))
+	one := filepath.Join(dir, blobName(blobOf([]byte("one")).Digest.Hash))
 	if err := errors.Join(os.Remove(one), os.Symlink("/etc/passwd", one)); err != nil {
 		t.Fatal(err)
 	}
@@ -862,7 +863,7 @@ func FuzzUnpack(f *testing.F) {
 			}
 		}
 		for d, b := range there {
-			if d.Algorithm == "sha256" && blobOf(b).Digest != d {
+			if d.Algorithm == "sha256" && blobOf(b).Digest.Hash != d {
 				t.Errorf("%s is not what its name says", d)
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"forebay/internal/wire"
 	"io"
 	"path"
 	"strings"
@@ -41,7 +42,7 @@ func (s *unpacking) other(f *file) error {
 		}
 		b := blobOf(text)
 		if bytes.HasPrefix(text, []byte("{")) && s.held+b.Size <= heldMost {
-			s.docs[b.Digest] = text
+			s.docs[b.Digest.Hash] = text
 			s.held += b.Size
 		}
 		if err := s.store(f, stored{blob: b, kind: kindOf(text)}); err != nil {
@@ -71,7 +72,7 @@ func (s *unpacking) layer(f *file) error {
 	return s.brought(f, f.size, io.MultiReader(bytes.NewReader(head), f.r), func(r io.Reader) (bool, error) {
 		d, had, err := s.Target.TakeUnnamed(s.ctx, f.size, r)
 		if err == nil {
-			err = s.store(f, stored{blob: Blob{d, f.size}, kind: kindOf(head)})
+			err = s.store(f, stored{blob: Blob{wire.Digest{Hash: d}, f.size}, kind: kindOf(head)})
 		}
 		return had, err
 	})
@@ -115,7 +116,7 @@ func (s *unpacking) dockerManifest(e dockerEntry) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	text, ok := s.docs[config.blob.Digest]
+	text, ok := s.docs[config.blob.Digest.Hash]
 	var c struct {
 		RootFS struct {
 			DiffIDs []string `json:"diff_ids"`
@@ -150,7 +151,7 @@ func (s *unpacking) dockerManifest(e dockerEntry) ([]byte, error) {
 }
 
 func descriptorOf(kind types.MediaType, b Blob) v1.Descriptor {
-	return v1.Descriptor{MediaType: kind, Digest: b.Digest, Size: b.Size}
+	return v1.Descriptor{MediaType: kind, Digest: b.Digest.Hash, Size: b.Size}
 }
 
 // stored returns the file that a manifest.json names, following links within the archive.
@@ -219,7 +220,7 @@ func dockerEntryOf(ctx context.Context, src Source, d v1.Hash) (dockerEntry, err
 		return dockerEntry{}, err
 	}
 	var m v1.Manifest
-	if blobOf(text).Digest != d && d.Algorithm == "sha256" {
+	if blobOf(text).Digest.Hash != d && d.Algorithm == "sha256" {
 		return dockerEntry{}, fmt.Errorf("what is kept of %s is damaged", d)
 	}
 	if err := json.Unmarshal(text, &m); err != nil || m.Config.Digest == (v1.Hash{}) {

@@ -3,6 +3,7 @@ package bundle
 import (
 	"encoding/json"
 	"fmt"
+	"forebay/internal/wire"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -28,10 +29,10 @@ func (s *unpacking) found(images []Image) error {
 	for i := range images {
 		one := &images[i]
 		if bareTag(one.Name) {
-			return &NamelessError{Digest: one.Digest, Tag: one.Name}
+			return &NamelessError{Digest: one.Digest.Hash, Tag: one.Name}
 		}
 		if one.Name == "" {
-			return &NamelessError{Digest: one.Digest}
+			return &NamelessError{Digest: one.Digest.Hash}
 		}
 		if err := one.check(); err != nil {
 			return err
@@ -80,7 +81,7 @@ func (s *unpacking) layoutImages() ([]Image, error) {
 	var index struct {
 		Manifests []struct {
 			MediaType    string            `json:"mediaType"`
-			Digest       v1.Hash           `json:"digest"`
+			Digest       wire.Digest       `json:"digest"`
 			Size         int64             `json:"size"`
 			ArtifactType string            `json:"artifactType"`
 			Annotations  map[string]string `json:"annotations"`

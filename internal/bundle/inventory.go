@@ -115,7 +115,7 @@ func parseStored(line []byte) (Blob, error) {
 	if err != nil || size < 0 || size > blobMost || strconv.FormatInt(size, 10) != string(number) {
 		return Blob{}, fmt.Errorf("%.40q is no size", number)
 	}
-	return Blob{d, size}, nil
+	return Blob{wire.Digest{Hash: d}, size}, nil
 }
 
 // set is content by digest.
@@ -124,7 +124,7 @@ type set map[v1.Hash]int64
 func setOf(blobs []Blob) set {
 	s := make(set, len(blobs))
 	for _, b := range blobs {
-		s[b.Digest] = b.Size
+		s[b.Digest.Hash] = b.Size
 	}
 	return s
 }

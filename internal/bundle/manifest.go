@@ -37,19 +37,19 @@ func faultf(format string, args ...any) error {
 
 // Blob is content: a manifest, a configuration or a layer.
 type Blob struct {
-	Digest v1.Hash `json:"digest"`
-	Size   int64   `json:"size"` // bytes
+	Digest wire.Digest `json:"digest"`
+	Size   int64       `json:"size"` // bytes
 }
 
 // Image is one name that a bundle carries.
 type Image struct {
 	// Name is in full: "docker.io/library/nginx:1.27", or with "@sha256:…" for what has no tag.
-	Name      string   `json:"name"`
-	Digest    v1.Hash  `json:"digest"`
-	MediaType string   `json:"mediaType"`
-	Size      int64    `json:"size"`                // of the manifest or index
-	Platforms []string `json:"platforms,omitempty"` // of an index: those that belong to the bundle
-	Left      []string `json:"left,omitempty"`      // of an index: those that do not
+	Name      string      `json:"name"`
+	Digest    wire.Digest `json:"digest"`
+	MediaType string      `json:"mediaType"`
+	Size      int64       `json:"size"`                // of the manifest or index
+	Platforms []string    `json:"platforms,omitempty"` // of an index: those that belong to the bundle
+	Left      []string    `json:"left,omitempty"`      // of an index: those that do not
 	// Confirmed is when the registry last said that the tag points to it, or when somebody wrote
 	// down that it is to; zero for what has no tag, and while the bundle is not signed.
 	Confirmed time.Time `json:"confirmed,omitzero"`
@@ -160,10 +160,10 @@ func (m *Manifest) check() error {
 		if err := b.check(); err != nil {
 			return err
 		}
-		if _, twice := known[b.Digest]; twice {
+		if _, twice := known[b.Digest.Hash]; twice {
 			return faultf("it has %s twice", b.Digest)
 		}
-		known[b.Digest] = b.Size
+		known[b.Digest.Hash] = b.Size
 	}
 	names := make(map[string]bool, len(m.Images))
 	for _, i := range m.Images {
@@ -174,7 +174,7 @@ func (m *Manifest) check() error {
 			return faultf("it names %s twice", i.Name)
 		}
 		names[i.Name] = true
-		if size, ok := known[i.Digest]; !ok || size != i.Size {
+		if size, ok := known[i.Digest.Hash]; !ok || size != i.Size {
 			return faultf("image %s is not among its content", i.Name)
 		}
 	}

@@ -55,7 +55,7 @@ func NewPlan(docker bool) *Plan {
 // LeaveOut says what the other side has. It must be called before Add.
 func (p *Plan) LeaveOut(blobs []Blob) {
 	for _, b := range blobs {
-		p.has[b.Digest] = true
+		p.has[b.Digest.Hash] = true
 	}
 }
 
@@ -86,7 +86,7 @@ func (p *Plan) Add(c Contents) error {
 	if only < 0 || len(c.Platforms) > 1 {
 		return fmt.Errorf("%s: %w", c.Name, ErrOnePlatform)
 	}
-	p.single[c.Name] = c.Parts[only].Digest
+	p.single[c.Name] = c.Parts[only].Digest.Hash
 	return nil
 }
 
@@ -101,7 +101,7 @@ func (p *Plan) Packing(ctx context.Context, src Source) (*Packing, error) {
 
 // image takes in a name. One that is there already gets the platforms of both.
 func (p *Plan) image(i Image) {
-	if d, have := p.names[i.Name]; have && d == i.Digest {
+	if d, have := p.names[i.Name]; have && d == i.Digest.Hash {
 		for n := range p.out.Images {
 			if have := &p.out.Images[n]; have.Name == i.Name {
 				have.Platforms = union(have.Platforms, i.Platforms)
@@ -110,17 +110,17 @@ func (p *Plan) image(i Image) {
 		}
 		return
 	}
-	p.names[i.Name] = i.Digest
+	p.names[i.Name] = i.Digest.Hash
 	p.out.Images = append(p.out.Images, i)
 }
 
 func (p *Plan) part(part Part) {
-	if p.seen[part.Digest] {
+	if p.seen[part.Digest.Hash] {
 		return
 	}
-	p.seen[part.Digest] = true
+	p.seen[part.Digest.Hash] = true
 	switch {
-	case p.has[part.Digest]:
+	case p.has[part.Digest.Hash]:
 		p.out.Assumed = append(p.out.Assumed, part.Blob)
 	case part.Manifest:
 		p.out.Manifests = append(p.out.Manifests, part.Blob)

@@ -84,7 +84,7 @@ func TestPlanForDockerLoadTakesOnePlatform(t *testing.T) {
 	if err := p.Add(Contents{Image: Image{Name: "r/a:1", Platforms: []string{"linux/amd64"}}, Parts: parts}); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(map[string]v1.Hash{"r/a:1": some("one").Digest}, p.single); diff != "" {
+	if diff := cmp.Diff(map[string]v1.Hash{"r/a:1": some("one").Digest.Hash}, p.single); diff != "" {
 		t.Errorf("manifests for docker load (-want +got)\n%s", diff)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"forebay/internal/wire"
 	"io"
 	"maps"
 	"path"
@@ -230,13 +231,13 @@ func (s *unpacking) resolve(f *file) (*file, error) {
 		return nil, faultf("%q is a link to %q, which does not come before it", f.name, f.link)
 	}
 	if d, blob := blobOfName(f.name); blob {
-		if to.blob.Digest != d {
+		if to.blob.Digest.Hash != d {
 			return nil, faultf("%q is a link to %q, which has the digest %s", f.name, f.link, to.blob.Digest)
 		}
 		s.files[f.name] = to
 		return nil, nil // it was brought under its first name
 	}
-	if text, ok := s.docs[to.blob.Digest]; ok {
+	if text, ok := s.docs[to.blob.Digest.Hash]; ok {
 		return &file{name: f.name, size: to.blob.Size, r: bytes.NewReader(text)}, nil
 	}
 	s.files[f.name] = to
@@ -366,7 +367,7 @@ func (s *unpacking) blob(f *file) error {
 		s.passed["below "+blobsDir+"/ that no digest names"]++
 		return nil
 	}
-	b := Blob{d, f.size}
+	b := Blob{wire.Digest{Hash: d}, f.size}
 	if s.out.Manifest == nil {
 		return s.foreign(f, b)
 	}
@@ -459,7 +460,7 @@ func (s *unpacking) foreign(f *file, b Blob) error {
 		if err != nil {
 			return readError(f, err)
 		}
-		s.docs[b.Digest] = text
+		s.docs[b.Digest.Hash] = text
 		s.held += f.size
 		in = bytes.NewReader(text)
 	}

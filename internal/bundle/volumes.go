@@ -28,20 +28,20 @@ const RecordSuffix = ".volumes"
 // Volumes is the record of a bundle that is cut into several files. It grows while they
 // are written, so that the writing can go on where it was cut.
 type Volumes struct {
-	Format     string   `json:"format"`
-	Name       string   `json:"name"`        // of the bundle, without a folder
-	Manifest   v1.Hash  `json:"manifest"`    // digest of the bundle's manifest
-	Compressed bool     `json:"compressed"`  // by zstd, before it was cut
-	VolumeSize int64    `json:"volume_size"` // bytes of each but the last
-	Complete   bool     `json:"complete"`
-	Volumes    []Volume `json:"volumes"`
+	Format     string      `json:"format"`
+	Name       string      `json:"name"`        // of the bundle, without a folder
+	Manifest   wire.Digest `json:"manifest"`    // digest of the bundle's manifest
+	Compressed bool        `json:"compressed"`  // by zstd, before it was cut
+	VolumeSize int64       `json:"volume_size"` // bytes of each but the last
+	Complete   bool        `json:"complete"`
+	Volumes    []Volume    `json:"volumes"`
 }
 
 // Volume is one file of a bundle.
 type Volume struct {
-	Name   string  `json:"name"`
-	Size   int64   `json:"size"`
-	Digest v1.Hash `json:"digest"`
+	Name   string      `json:"name"`
+	Size   int64       `json:"size"`
+	Digest wire.Digest `json:"digest"`
 }
 
 // Bounds of volumes.
@@ -126,7 +126,7 @@ func ReadBegun(base string) *Begun {
 		return nil
 	}
 	defer done()
-	b := &Begun{Digest: record.Manifest}
+	b := &Begun{Digest: record.Manifest.Hash}
 	for range 3 { // the layout, the manifest, its signature
 		one, err := w.next()
 		if err != nil {
@@ -167,10 +167,10 @@ func NewVolumes(ctx context.Context, base string, manifest v1.Hash, size int64, 
 		return nil, 0, fmt.Errorf("volumes of %d bytes are smaller than %d", size, VolumeLeast)
 	}
 	w = &VolumeWriter{base: base, record: Volumes{
-		Format: volumesFormat, Name: filepath.Base(base), Manifest: manifest, Compressed: compressed, VolumeSize: size, Volumes: []Volume{},
+		Format: volumesFormat, Name: filepath.Base(base), Manifest: wire.Digest{Hash: manifest}, Compressed: compressed, VolumeSize: size, Volumes: []Volume{},
 	}}
 	old, err := ReadVolumes(base)
-	if err != nil || compressed || old.Manifest != manifest || old.VolumeSize != size || old.Compressed {
+	if err != nil || compressed || old.Manifest.Hash != manifest || old.VolumeSize != size || old.Compressed {
 		return w, 0, w.save() // nothing to go on with
 	}
 	for _, v := range old.Volumes {
@@ -336,7 +336,7 @@ func measure(ctx context.Context, f *os.File) (Volume, error) {
 	if err := readInto(ctx, sum, io.NewSectionReader(f, 0, info.Size()+1), info.Size()); err != nil {
 		return Volume{}, fmt.Errorf("read %q: %w", f.Name(), err)
 	}
-	return Volume{Name: filepath.Base(f.Name()), Size: info.Size(), Digest: sum.Sum()}, nil
+	return Volume{Name: filepath.Base(f.Name()), Size: info.Size(), Digest: wire.Digest{Hash: sum.Sum()}}, nil
 }
 
 // CheckVolume compares the file of a volume in a folder with its record.

@@ -330,7 +330,7 @@ func (x *importing) tell(o *adminclient.Client, done *imported) error {
 func (x *importing) tellPeople(o *adminclient.Client, done *imported) error {
 	t := terminal.NewTable(o.Stdout, "IMAGE", "DIGEST", "STATE")
 	for _, i := range done.Images {
-		t.Row(i.Ref, terminal.ShortDigest(i.Digest), importState(i))
+		t.Row(i.Ref, terminal.ShortDigest(i.Digest.Hash), importState(i))
 	}
 	if len(done.Images) > 0 {
 		if err := t.Flush(); err != nil {

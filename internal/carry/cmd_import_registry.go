@@ -16,6 +16,7 @@ import (
 	"forebay/internal/command"
 	"forebay/internal/regfolder"
 	"forebay/internal/terminal"
+	"forebay/internal/wire"
 )
 
 // adopting is what the command line asks of an import of a registry's folder.
@@ -159,7 +160,7 @@ func (t *takeover) repository(ctx context.Context, name string) error {
 	if !t.dryRun {
 		all := make([]bundle.Blob, len(found.Content))
 		for i, b := range found.Content {
-			all[i] = bundle.Blob(b)
+			all[i] = bundle.Blob{Digest: wire.Digest{Hash: b.Digest}, Size: b.Size}
 		}
 		if all, err = t.in.LacksFor(ctx, []string{t.upstream + "/" + name}, all); err != nil {
 			return err
@@ -240,7 +241,7 @@ func (t *takeover) take(ctx context.Context, b regfolder.Blob) (upkeep.Adopted, 
 		return "", fmt.Errorf("%s %w: %w", b.Digest, errUnreadable, err)
 	}
 	defer f.Close()
-	return t.in.Adopt(ctx, bundle.Blob{Digest: b.Digest, Size: size}, f, t.duplicate)
+	return t.in.Adopt(ctx, bundle.Blob{Digest: wire.Digest{Hash: b.Digest}, Size: size}, f, t.duplicate)
 }
 
 // root gives the repository its right to an image, and binds its tag.

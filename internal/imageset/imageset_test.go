@@ -72,9 +72,9 @@ func TestLockFilesAreDeterministic(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := LockedImage{Ref: "docker.io/library/alpine:3.20", Digest: d, MediaType: "m", Size: 7,
-		Platforms: []LockedPlatform{{"linux/amd64", d, 5}}}
-	b := LockedImage{Ref: "ghcr.io/o/app@" + someDigest, Digest: d, MediaType: "m", Size: 9}
+	a := LockedImage{Ref: "docker.io/library/alpine:3.20", Digest: wire.Digest{Hash: d}, MediaType: "m", Size: 7,
+		Platforms: []LockedPlatform{{"linux/amd64", wire.Digest{Hash: d}, 5}}}
+	b := LockedImage{Ref: "ghcr.io/o/app@" + someDigest, Digest: wire.Digest{Hash: d}, MediaType: "m", Size: 9}
 	one, err := LockFile{Images: []LockedImage{b, a, a}}.Encode()
 	if err != nil {
 		t.Fatal(err)
@@ -102,7 +102,7 @@ func TestLockFilesAreDeterministic(t *testing.T) {
 func TestFaultsOfLockFiles(t *testing.T) {
 	for text, want := range map[string]string{
 		`{"forebay_lock": 2, "images": []}`:                                                  "version 2 of lock files is not understood",
-		"{\"forebay_lock\": 1,\n \"images\": [{\"ref\": \"a\", \"digest\": \"sha256:00\"}]}": "wrong number of hex digits",
+		"{\"forebay_lock\": 1,\n \"images\": [{\"ref\": \"a\", \"digest\": \"sha256:00\"}]}": "has 2 hexadecimal digits, want 64",
 		"{\"forebay_lock\": 1,\n \"images\": [{\"ref\": \"a\"}]}":                            "f:2: ",
 		"{\"forebay_lock\": 1,\n \"images\": [":                                              "unexpected E",
 		`{"forebay_lock": 1, "images": []} x`:                                                "something follows",

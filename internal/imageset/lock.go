@@ -10,8 +10,6 @@ import (
 	"strings"
 	"time"
 
-	v1 "github.com/google/go-containerregistry/pkg/v1"
-
 	"forebay/internal/wire"
 )
 
@@ -29,19 +27,19 @@ type LockFile struct {
 
 // LockedImage is one image of a lock file.
 type LockedImage struct {
-	Ref       string  `json:"ref"`    // canonical, with a tag unless it was asked for by digest
-	Digest    v1.Hash `json:"digest"` // of the index or manifest
-	MediaType string  `json:"media_type"`
-	Size      int64   `json:"size"` // of the index or manifest in bytes
+	Ref       string      `json:"ref"`    // canonical, with a tag unless it was asked for by digest
+	Digest    wire.Digest `json:"digest"` // of the index or manifest
+	MediaType string      `json:"media_type"`
+	Size      int64       `json:"size"` // of the index or manifest in bytes
 	// Platforms are the images of an index, in its order; none when they are not known.
 	Platforms []LockedPlatform `json:"platforms,omitempty"`
 }
 
 // LockedPlatform is the image of one platform.
 type LockedPlatform struct {
-	Platform string  `json:"platform"`
-	Digest   v1.Hash `json:"digest"`
-	Size     int64   `json:"size"`
+	Platform string      `json:"platform"`
+	Digest   wire.Digest `json:"digest"`
+	Size     int64       `json:"size"`
 }
 
 // Encode returns the bytes of the file. The same images make the same bytes.
@@ -105,13 +103,13 @@ func (r *reader) lock(text []byte) {
 	for _, image := range f.Images {
 		line := at.line(image.Ref)
 		ref, err := r.o.Registries.Reference(image.Ref)
-		if err == nil && ref.HasDigest() && ref.Digest != image.Digest {
+		if err == nil && ref.HasDigest() && ref.Digest != image.Digest.Hash {
 			err = fmt.Errorf("%s is locked to another digest than its own", clip(image.Ref))
 		}
 		if err == nil {
 			_, err = wire.ParseDigest(image.Digest.String())
 		}
-		if err == nil && image.Digest == (v1.Hash{}) {
+		if err == nil && image.Digest == (wire.Digest{}) {
 			err = fmt.Errorf("%s has no digest", clip(image.Ref))
 		}
 		if err != nil {
@@ -121,7 +119,7 @@ func (r *reader) lock(text []byte) {
 		if !ref.HasDigest() && ref.Tag == "" {
 			ref.Tag = latest
 		}
-		ref.Digest = image.Digest
+		ref.Digest = image.Digest.Hash
 		r.put(Entry{Ref: ref, At: Position{r.name, line}})
 	}
 }

@@ -43,7 +43,7 @@ SIZE is what of the image is kept, USED is its last pull.`,
 				if i.Pinned {
 					tag += " (pinned)"
 				}
-				t.Row(i.Upstream+"/"+i.Repository, tag, terminal.ShortDigest(i.Digest), terminal.Bytes(i.KeptBytes), terminal.Used(i.UsedAt))
+				t.Row(i.Upstream+"/"+i.Repository, tag, terminal.ShortDigest(i.Digest.Hash), terminal.Bytes(i.KeptBytes), terminal.Used(i.UsedAt))
 			})
 	})
 }
@@ -86,7 +86,7 @@ func imageName(i admin.Image) string {
 	if i.Tag != "" {
 		return i.Name()
 	}
-	return i.Upstream + "/" + i.Repository + "@" + terminal.ShortDigest(i.Digest)
+	return i.Upstream + "/" + i.Repository + "@" + terminal.ShortDigest(i.Digest.Hash)
 }
 
 func missingText(p admin.ImagePlatform) string {

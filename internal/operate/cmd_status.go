@@ -210,7 +210,7 @@ func showFills(o *adminclient.Client, s admin.Status) error {
 		if f.Verifying {
 			kind = "check"
 		}
-		t.Row(kind, f.Upstream+"/"+f.Repository+"@"+terminal.ShortDigest(f.Digest), terminal.Bytes(f.Bytes)+" of "+terminal.Bytes(f.Size), strconv.Itoa(f.Clients))
+		t.Row(kind, f.Upstream+"/"+f.Repository+"@"+terminal.ShortDigest(f.Digest.Hash), terminal.Bytes(f.Bytes)+" of "+terminal.Bytes(f.Size), strconv.Itoa(f.Clients))
 	}
 	for _, j := range s.Jobs {
 		_, progress, _ := strings.Cut(terminal.Job(j), " ")

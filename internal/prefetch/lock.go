@@ -9,6 +9,7 @@ import (
 	"forebay/cache"
 	"forebay/cache/upkeep"
 	"forebay/internal/imageset"
+	"forebay/internal/wire"
 )
 
 // Locked is what tags were found to point to.
@@ -78,10 +79,10 @@ func lockOne(ctx context.Context, k *upkeep.Keeper, e imageset.Entry, children b
 		return imageset.LockedImage{}, 0, err
 	}
 	image := imageset.LockedImage{
-		Ref: Name(e.Ref), Digest: found.Desc.Digest, MediaType: string(found.Desc.MediaType), Size: found.Desc.Size,
+		Ref: Name(e.Ref), Digest: wire.Digest{Hash: found.Desc.Digest}, MediaType: string(found.Desc.MediaType), Size: found.Desc.Size,
 	}
 	for _, p := range found.Platforms {
-		image.Platforms = append(image.Platforms, imageset.LockedPlatform{Platform: p.Platform, Digest: p.Digest, Size: p.Size})
+		image.Platforms = append(image.Platforms, imageset.LockedPlatform{Platform: p.Platform, Digest: wire.Digest{Hash: p.Digest}, Size: p.Size})
 	}
 	return image, found.Pulls, nil
 }

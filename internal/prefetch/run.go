@@ -198,7 +198,7 @@ func (r *run) image(ctx context.Context, i int) {
 func pin(ctx context.Context, k *upkeep.Keeper, q upkeep.Request, done *upkeep.Prefetched) error {
 	tag, d := q.Tag, v1.Hash{}
 	if tag == "" || done.MovedTo != "" {
-		tag, d = "", done.Digest
+		tag, d = "", done.Digest.Hash
 	}
 	_, err := k.Pin(ctx, q.Repo, tag, d, q.Platforms)
 	return err
@@ -208,7 +208,7 @@ func stateOf(image *Image, dry bool, err error) State {
 	switch {
 	case pull.KindOf(err) == pull.Limited && err != nil:
 		return Limited
-	case err != nil && image.Digest == (v1.Hash{}):
+	case err != nil && image.Digest == (wire.Digest{}):
 		return Failed
 	case err != nil:
 		return Partial

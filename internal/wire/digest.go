@@ -6,6 +6,7 @@
 package wire
 
 import (
+	"encoding/json"
 	"fmt"
 	"regexp"
 	"strings"
@@ -13,11 +14,14 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
-// digestHexLen is the exact length of the encoded part per algorithm
-// (OCI image specification, descriptor.md, "Registered algorithms").
+// Algorithms are those of digests that may be asked for, in the order in which the index
+// keeps them (OCI image specification, descriptor.md, "Registered algorithms").
+var Algorithms = []string{"sha256", "sha512"}
+
+// digestHexLen is the exact length of the encoded part per algorithm.
 var digestHexLen = map[string]int{"sha256": 64, "sha512": 128}
 
-// ParseDigest returns the digest that s spells. Only sha256 and sha512 with their
+// ParseDigest returns the digest that s spells. Only [Algorithms] with their
 // exact number of lower-case hexadecimal digits are accepted, since the result is
 // used as a file name and as a part of URLs.
 func ParseDigest(s string) (v1.Hash, error) {
@@ -27,7 +31,7 @@ func ParseDigest(s string) (v1.Hash, error) {
 	}
 	want, ok := digestHexLen[algorithm]
 	if !ok {
-		return v1.Hash{}, fmt.Errorf("digest algorithm %q is not supported: use sha256 or sha512", clip(algorithm))
+		return v1.Hash{}, fmt.Errorf("digest algorithm %q is not supported: use %s", clip(algorithm), strings.Join(Algorithms, ", "))
 	}
 	if len(hex) != want {
 		return v1.Hash{}, fmt.Errorf("digest %q has %d hexadecimal digits, want %d", clip(s), len(hex), want)
@@ -38,6 +42,25 @@ func ParseDigest(s string) (v1.Hash, error) {
 		}
 	}
 	return v1.Hash{Algorithm: algorithm, Hex: hex}, nil
+}
+
+// Digest is a digest in a document. It is read with [ParseDigest], since [v1.Hash] refuses
+// what it cannot compute.
+type Digest struct{ v1.Hash }
+
+// UnmarshalJSON implements [json.Unmarshaler].
+func (d *Digest) UnmarshalJSON(b []byte) (err error) {
+	var s string
+	if err = json.Unmarshal(b, &s); err == nil {
+		d.Hash, err = ParseDigest(s)
+	}
+	return err
+}
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (d *Digest) UnmarshalText(b []byte) (err error) {
+	d.Hash, err = ParseDigest(string(b))
+	return err
 }
 
 // notDigest is the error of a text without an algorithm. Every request by tag makes one,
