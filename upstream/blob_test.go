@@ -266,7 +266,7 @@ func TestSlowReaderIsNoStall(t *testing.T) {
 
 func TestM30Sha512Blob(t *testing.T) {
 	hub, r := newHub(t, hubtest.Options{})
-	img := hub.PushImage("library/alpine", "latest", hubtest.ImageSpec{Sha512: true})
+	img := hub.PushImage("library/alpine", "latest", hubtest.ImageSpec{Algorithm: "sha512"})
 	desc, raw, err := r.Manifest(t.Context(), "library/alpine", img.Digest)
 	if err != nil || desc.Digest.String() != img.Digest || !bytes.Equal(raw, img.Raw) {
 		t.Errorf("Manifest = %+v, %v; want %s", desc, err, img.Digest)

@@ -115,13 +115,17 @@ func (s *Store) prepare() (err error) {
 	if s.top, err = s.root.Open("."); err != nil {
 		return err
 	}
-	for _, name := range []string{blobsDir, partialDir, blobsDir + "/sha256", blobsDir + "/sha512"} {
+	folders := []string{blobsDir}
+	for _, algorithm := range wire.Algorithms {
+		folders = append(folders, path.Join(blobsDir, algorithm))
+	}
+	for _, name := range append([]string{partialDir}, folders...) {
 		if err := s.root.MkdirAll(name, dirMode); err != nil {
 			return err
 		}
 	}
 	// A process that died after it made a shard folder may not have synced the entry.
-	for _, name := range []string{".", blobsDir, blobsDir + "/sha256", blobsDir + "/sha512"} {
+	for _, name := range append([]string{"."}, folders...) {
 		if err := s.syncDir(name); err != nil {
 			return err
 		}

@@ -22,7 +22,7 @@ const dirBatch = 1024
 // Walk calls fn for every committed blob and stops at its first error. Blobs that are
 // added or removed meanwhile may be missed. What is not a blob is passed over.
 func (s *Store) Walk(fn func(d v1.Hash, size int64, modTime time.Time) error) error {
-	for _, algorithm := range []string{"sha256", "sha512"} {
+	for _, algorithm := range wire.Algorithms {
 		top := path.Join(blobsDir, algorithm)
 		shards, err := s.shardNames(top)
 		if err != nil {

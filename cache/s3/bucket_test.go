@@ -399,8 +399,8 @@ func TestListPages(t *testing.T) {
 		}
 		return nil
 	})
-	if err != nil || len(sharded) != count || calls != 257 {
-		t.Errorf("EachShard = %v with %d objects in %d shards, want %d in 257", err, len(sharded), calls, count)
+	if err != nil || len(sharded) != count || calls != 258 {
+		t.Errorf("EachShard = %v with %d objects in %d shards, want %d in 258", err, len(sharded), calls, count)
 	}
 	s.Forget()
 	if err := b.Remove(t.Context(), all); err != nil {

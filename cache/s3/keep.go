@@ -60,7 +60,7 @@ func (b *Bucket) removeSome(ctx context.Context, some []v1.Hash) error {
 	return nil
 }
 
-// List calls fn for every object of a shard: "sha256/ab", "sha512", or "" for all.
+// List calls fn for every object of a shard: "sha256/ab", "sha512", "blake3", or "" for all.
 func (b *Bucket) List(ctx context.Context, shard string, fn func(tier.Object) error) error {
 	prefix := b.prefix
 	if shard != "" {

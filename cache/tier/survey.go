@@ -192,9 +192,10 @@ func EachShard(ctx context.Context, b Objects, fn func(shard string, all []Objec
 	return group.Wait()
 }
 
-// shards are the parts of a bucket. All of sha512 is one, since hardly anything uses it.
+// shards are the parts of a bucket. All of sha512 is one, as is all of blake3, since hardly
+// anything uses them.
 func shards() []string {
-	all := []string{"sha512"}
+	all := []string{"sha512", "blake3"}
 	for i := range 256 {
 		all = append(all, fmt.Sprintf("sha256/%02x", i))
 	}
@@ -294,6 +295,8 @@ func beforeShard(shard string) v1.Hash {
 		return v1.Hash{}
 	case "sha512":
 		return v1.Hash{Algorithm: "sha256", Hex: strings.Repeat("f", 64)}
+	case "blake3":
+		return v1.Hash{Algorithm: "sha512", Hex: strings.Repeat("f", 128)}
 	}
 	var n int
 	_, _ = fmt.Sscanf(shard, "sha256/%02x", &n) // one of ours

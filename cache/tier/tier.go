@@ -48,7 +48,7 @@ type Objects interface {
 	Stat(ctx context.Context, d v1.Hash) (Object, error)
 	// Remove removes objects, in batches. What is not there is no error.
 	Remove(ctx context.Context, all []v1.Hash) error
-	// List calls fn for every object of a shard ("sha256/ab", "sha512", or "" for all) in the
+	// List calls fn for every object of a shard ("sha256/ab", "sha512", "blake3", or "" for all) in the
 	// order of their names, and stops at its first error.
 	List(ctx context.Context, shard string, fn func(Object) error) error
 }

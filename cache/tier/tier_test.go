@@ -1,6 +1,7 @@
 package tier
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,6 +20,7 @@ import (
 	"forebay/cache/disk"
 	"forebay/cache/index"
 	"forebay/internal/pull"
+	"forebay/internal/wire"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -479,16 +481,21 @@ func TestExpiredContentStaysOnTheDisk(t *testing.T) {
 	}
 }
 
+// comes compares two digests in the order of the index.
+func comes(a, b v1.Hash) int {
+	return cmp.Or(slices.Index(wire.Algorithms, a.Algorithm)-slices.Index(wire.Algorithms, b.Algorithm), strings.Compare(a.Hex, b.Hex))
+}
+
 func TestShardsCoverEverything(t *testing.T) {
 	all := shards()
 	for _, d := range []v1.Hash{hashOf("a"), hashOf("b"), {Algorithm: "sha256", Hex: strings.Repeat("0", 64)},
-		{Algorithm: "sha256", Hex: strings.Repeat("f", 64)}, {Algorithm: "sha512", Hex: strings.Repeat("a", 128)}} {
+		{Algorithm: "sha256", Hex: strings.Repeat("f", 64)}, {Algorithm: "sha512", Hex: strings.Repeat("a", 128)}, {Algorithm: "blake3", Hex: strings.Repeat("0", 64)}} {
 		n := 0
 		for _, shard := range all {
 			if inShard(d, shard) {
 				n++
 				before := beforeShard(shard)
-				if before.String() >= d.String() && before != (v1.Hash{}) {
+				if before != (v1.Hash{}) && comes(before, d) >= 0 {
 					t.Errorf("beforeShard(%s) = %s, want what comes before %s", shard, before, d)
 				}
 			}

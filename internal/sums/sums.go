@@ -12,9 +12,13 @@ import (
 	"errors"
 	"fmt"
 	"hash"
+	"strings"
 	"sync"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/zeebo/blake3"
+
+	"forebay/internal/wire"
 )
 
 // Piece is how many bytes a buffer has.
@@ -34,7 +38,7 @@ type Beside struct {
 	ended     chan struct{}
 }
 
-// New returns a Beside for digests of an algorithm, sha256 or sha512.
+// New returns a Beside for digests of one of [wire.Algorithms].
 func New(algorithm string) (*Beside, error) {
 	to, err := Hash(algorithm)
 	if err != nil {
@@ -86,18 +90,26 @@ func digest(algorithm string, h hash.Hash) v1.Hash {
 	return v1.Hash{Algorithm: algorithm, Hex: hex.EncodeToString(h.Sum(nil))}
 }
 
-// Hash returns a new hash of an algorithm, sha256 or sha512.
+// Hash returns a new hash of one of [wire.Algorithms]. It is a [hash.Cloner].
 func Hash(algorithm string) (hash.Hash, error) {
 	switch algorithm {
 	case "sha256":
 		return sha256.New(), nil
 	case "sha512":
 		return sha512.New(), nil
+	case "blake3":
+		return blake{blake3.New()}, nil
 	}
-	return nil, fmt.Errorf("digest algorithm %q is not supported: use sha256 or sha512", algorithm)
+	return nil, fmt.Errorf("digest algorithm %q is not supported: use %s", algorithm, strings.Join(wire.Algorithms, ", "))
 }
 
-// Of returns the digest of content by an algorithm, sha256 or sha512.
+// blake is BLAKE3 with its output of 256 bits, as the image specification registers it.
+type blake struct{ *blake3.Hasher }
+
+// Clone implements [hash.Cloner].
+func (b blake) Clone() (hash.Cloner, error) { return blake{b.Hasher.Clone()}, nil }
+
+// Of returns the digest of content by one of [wire.Algorithms].
 func Of(algorithm string, content []byte) (v1.Hash, error) {
 	h, err := Hash(algorithm)
 	if err != nil {

@@ -6,6 +6,8 @@ import (
 	"crypto/sha512"
 	"encoding/hex"
 	"errors"
+	"forebay/internal/wire"
+	"hash"
 	"strings"
 	"testing"
 
@@ -38,8 +40,38 @@ func TestBesideSeesPiecesInOrder(t *testing.T) {
 	}
 }
 
+// The digests of nothing and of "abc" that BLAKE3's own test vectors and its paper give, and
+// a clone that goes its own way.
+func TestBLAKE3(t *testing.T) {
+	for content, want := range map[string]string{
+		"":    "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262",
+		"abc": "6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85",
+	} {
+		if got, err := Of("blake3", []byte(content)); err != nil || got.Hex != want {
+			t.Errorf("Of(blake3, %q) = %s, %v; want %s", content, got, err, want)
+		}
+	}
+	for _, algorithm := range wire.Algorithms {
+		h, err := Hash(algorithm)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = h.Write([]byte("a"))
+		clone, err := h.(hash.Cloner).Clone()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = h.Write([]byte("b"))
+		_, _ = clone.Write([]byte("bc"))
+		want, _ := Of(algorithm, []byte("abc"))
+		if got := digest(algorithm, clone); got != want {
+			t.Errorf("clone of %s has %s, want %s", algorithm, got, want)
+		}
+	}
+}
+
 func TestCheck(t *testing.T) {
-	for _, algorithm := range []string{"sha256", "sha512"} {
+	for _, algorithm := range wire.Algorithms {
 		d, err := Of(algorithm, []byte("content"))
 		if err != nil {
 			t.Fatal(err)

@@ -16,10 +16,10 @@ import (
 
 // Algorithms are those of digests that may be asked for, in the order in which the index
 // keeps them (OCI image specification, descriptor.md, "Registered algorithms").
-var Algorithms = []string{"sha256", "sha512"}
+var Algorithms = []string{"sha256", "sha512", "blake3"}
 
 // digestHexLen is the exact length of the encoded part per algorithm.
-var digestHexLen = map[string]int{"sha256": 64, "sha512": 128}
+var digestHexLen = map[string]int{"sha256": 64, "sha512": 128, "blake3": 64}
 
 // ParseDigest returns the digest that s spells. Only [Algorithms] with their
 // exact number of lower-case hexadecimal digits are accepted, since the result is

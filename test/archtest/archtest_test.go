@@ -160,7 +160,7 @@ func importTable() map[string][]string {
 		"internal/regfolder":  {"internal/manifest", "internal/wire"},
 		"internal/reread":     {"internal/logkey"},
 		"internal/statefile":  {},
-		"internal/sums":       {},
+		"internal/sums":       {"internal/wire"},
 		"internal/bundle":     leaf(),
 		"internal/pull":       {},
 		"internal/wire":       {"internal/registries"},
@@ -314,13 +314,14 @@ func mentionsStatus(e ast.Expr) bool {
 	return found
 }
 
+// So that it can be started anywhere; but for a digest that the standard library lacks.
 func TestTestHubNeedsOnlyTheStandardLibrary(t *testing.T) {
 	for _, s := range sources(t) {
 		if s.test || s.pkg != "test/hubtest" {
 			continue
 		}
 		for _, name := range s.imports() {
-			if first, _, _ := strings.Cut(name, "/"); strings.Contains(first, ".") || first == module {
+			if first, _, _ := strings.Cut(name, "/"); name != "github.com/zeebo/blake3" && (strings.Contains(first, ".") || first == module) {
 				t.Errorf("%s imports %s", s.name, name)
 			}
 		}

@@ -108,7 +108,7 @@ func assertRightOrVisiblyNot(t testing.TB, c *client, base, path string, r resou
 		return
 	}
 	a.assertNeverWrong(t, r.raw)
-	if got := a.Header.Get("Docker-Content-Digest"); a.Status == http.StatusOK && got != r.digest && got != hubtest.Digest512(r.raw) {
+	if got := a.Header.Get("Docker-Content-Digest"); a.Status == http.StatusOK && got != r.digest && got != hubtest.DigestBy("sha512", r.raw) {
 		t.Errorf("%s: digest %q, want %s", path, got, r.digest)
 	}
 }
@@ -316,7 +316,7 @@ func TestM27_VerbatimManifests(t *testing.T) {
 	} {
 		tag := strings.ReplaceAll(name, " ", "-")
 		d256 := hub.PutManifest("library/odd", tag, hubtest.OCIIndex, raw)
-		d512 := hub.PutManifest512("library/odd", tag+"-512", hubtest.OCIIndex, raw)
+		d512 := hub.PutManifestBy("sha512", "library/odd", tag+"-512", hubtest.OCIIndex, raw)
 		for _, r := range []resource{
 			{"manifests/" + tag, false, hubtest.OCIIndex, d256, raw}, {"manifests/" + d256, false, hubtest.OCIIndex, d256, raw},
 			{"manifests/" + tag + "-512", false, hubtest.OCIIndex, d512, raw}, {"manifests/" + d512, false, hubtest.OCIIndex, d512, raw},
@@ -432,24 +432,30 @@ func TestM29_TagMovesInBetween(t *testing.T) {
 	}
 }
 
-// M30: content under sha512 is stored and served under sha512, beside the same bytes under
-// sha256, and never through one another.
-func TestM30_Sha512(t *testing.T) {
+// M30: content under sha512 or blake3 is stored and served under that, beside the same bytes
+// under sha256, and never through one another.
+func TestM30_OtherAlgorithms(t *testing.T) {
+	for _, algorithm := range []string{"sha512", "blake3"} {
+		t.Run(algorithm, func(t *testing.T) { testOtherAlgorithm(t, algorithm) })
+	}
+}
+
+func testOtherAlgorithm(t *testing.T, algorithm string) {
 	hub, m, c := setup(t, hubtest.Options{}, mirrortest.Options{})
 	raw := letters(30, 2<<20)
-	d512, d256 := hub.PutBlob512("library/a", raw), hub.PutBlob("library/b", raw)
-	img := hub.PushImage("library/a", "latest", hubtest.ImageSpec{Sha512: true, Platforms: []string{"linux/amd64", "linux/arm64"}})
+	other, d256 := hub.PutBlobBy(algorithm, "library/a", raw), hub.PutBlob("library/b", raw)
+	img := hub.PushImage("library/a", "latest", hubtest.ImageSpec{Algorithm: algorithm, Platforms: []string{"linux/amd64", "linux/arm64"}})
 	check := func() {
-		c.get(m.URL, "/v2/library/a/blobs/"+d512).assertBlob(t, d512, raw)
+		c.get(m.URL, "/v2/library/a/blobs/"+other).assertBlob(t, other, raw)
 		c.get(m.URL, "/v2/library/b/blobs/"+d256).assertBlob(t, d256, raw)
 		for _, r := range resources(t, hub, img) {
 			r.assertBoth(t, c, m.URL, "/v2/library/a/"+r.path)
-			if !strings.HasPrefix(r.digest, "sha512:") {
-				t.Errorf("%s has digest %s, want sha512", r.path, r.digest)
+			if !strings.HasPrefix(r.digest, algorithm+":") {
+				t.Errorf("%s has digest %s, want %s", r.path, r.digest, algorithm)
 			}
 		}
 		c.get(m.URL, "/v2/library/a/blobs/"+d256).assertError(t, http.StatusNotFound, "BLOB_UNKNOWN")
-		c.get(m.URL, "/v2/library/b/blobs/"+d512).assertError(t, http.StatusNotFound, "BLOB_UNKNOWN")
+		c.get(m.URL, "/v2/library/b/blobs/"+other).assertError(t, http.StatusNotFound, "BLOB_UNKNOWN")
 		c.get(m.URL, "/v2/library/a/manifests/"+hubtest.Digest(img.Raw)).assertError(t, http.StatusNotFound, "MANIFEST_UNKNOWN")
 	}
 	check()
@@ -457,11 +463,11 @@ func TestM30_Sha512(t *testing.T) {
 	m.Restart()
 	check()
 	hub.AddRule(hubtest.Rule{Role: hubtest.CDN, Do: hubtest.Corrupt(5)})
-	wrong := hub.PutBlob512("library/a", letters(31, 3000))
+	wrong := hub.PutBlobBy(algorithm, "library/a", letters(31, 3000))
 	if a := c.get(m.URL, "/v2/library/a/blobs/"+wrong); a.Status < 400 {
-		t.Errorf("%s: status %d, though the bytes do not have that sha512", a.request, a.Status)
+		t.Errorf("%s: status %d, though the bytes do not have that %s", a.request, a.Status, algorithm)
 	}
-	if !bytes.Equal(c.get(m.URL, "/v2/library/a/blobs/"+d512).Body, raw) {
+	if !bytes.Equal(c.get(m.URL, "/v2/library/a/blobs/"+other).Body, raw) {
 		t.Errorf("the kept blob is no longer right")
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"forebay/internal/wire"
 	"forebay/test/hubtest"
 	"forebay/test/mirrortest"
 )
@@ -161,6 +162,7 @@ func TestOCIPull_MissingContent(t *testing.T) {
 		{"digest sha512", "manifests/sha512:" + absent, "MANIFEST_UNKNOWN"},
 		{"blob", "blobs/sha256:" + absent[:64], "BLOB_UNKNOWN"},
 		{"blob sha512", "blobs/sha512:" + absent, "BLOB_UNKNOWN"},
+		{"blob blake3", "blobs/blake3:" + absent[:64], "BLOB_UNKNOWN"},
 	}
 	for _, s := range shapes() {
 		for _, tt := range cases {
@@ -192,7 +194,7 @@ func TestOCIPull_InvalidDigests(t *testing.T) {
 	for _, digest := range []string{
 		"sha256:totallywrong", "sha256:", ":", "sha256:" + hex[:63], "sha256:" + hex + "0", "sha256:" + strings.ToUpper(hex),
 		"SHA256:" + hex, "sha512:" + hex, "sha1:" + hex[:40], "md5:" + hex[:32], "sha256:" + hex[:62] + "..", "sha256:" + hex + ":" + hex,
-		"blake3:" + hex, "sha256:" + hex[:60] + "%2e%2e", "sha256+b64:" + hex,
+		"blake3:" + hex[:63], "blake3:" + strings.ToUpper(hex), "blake2b:" + hex, "sha256:" + hex[:60] + "%2e%2e", "sha256+b64:" + hex,
 	} {
 		for _, kind := range []string{"manifests/", "blobs/", "referrers/"} {
 			t.Run(kind+digest, func(t *testing.T) {
@@ -307,23 +309,19 @@ func (rc rangeCase) assert(t testing.TB, a *answer, digest string, raw []byte) {
 	}
 }
 
-// Ranges of a small blob and of one that streams, under both algorithms, cold, warm,
+// Ranges of a small blob and of one that streams, under every algorithm, cold, warm,
 // after a restart and without the upstream. Each cold range is the first request for its blob.
 func TestOCIPull_BlobRanges(t *testing.T) {
 	t.Parallel()
 	for _, size := range []int{5000, 3<<20 + 17} {
-		for _, algorithm := range []string{"sha256", "sha512"} {
+		for _, algorithm := range wire.Algorithms {
 			t.Run(fmt.Sprintf("%d bytes %s", size, algorithm), func(t *testing.T) {
 				hub, m, c := setup(t, hubtest.Options{}, mirrortest.Options{})
 				cases := rangeCases(size)
 				raw, digest := make([][]byte, len(cases)), make([]string, len(cases))
 				for i := range cases {
 					raw[i] = letters(i, size)
-					if algorithm == "sha256" {
-						digest[i] = hub.PutBlob("library/ranges", raw[i])
-					} else {
-						digest[i] = hub.PutBlob512("library/ranges", raw[i])
-					}
+					digest[i] = hub.PutBlobBy(algorithm, "library/ranges", raw[i])
 				}
 				all := func(phase string) {
 					for i, rc := range cases {

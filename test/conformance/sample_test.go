@@ -27,8 +27,9 @@ func samples() []sample {
 		{"docker", hubtest.ImageSpec{Docker: true}},
 		{"oci-index", hubtest.ImageSpec{Platforms: two, Attestations: true}},
 		{"docker-list", hubtest.ImageSpec{Platforms: two, Docker: true}},
-		{"oci-sha512", hubtest.ImageSpec{Sha512: true}},
-		{"docker-list-sha512", hubtest.ImageSpec{Platforms: two, Docker: true, Sha512: true}},
+		{"oci-sha512", hubtest.ImageSpec{Algorithm: "sha512"}},
+		{"oci-blake3", hubtest.ImageSpec{Platforms: two, Attestations: true, Algorithm: "blake3"}},
+		{"docker-list-sha512", hubtest.ImageSpec{Platforms: two, Docker: true, Algorithm: "sha512"}},
 	}
 }
 

@@ -387,7 +387,7 @@ func TestT45_HeadByTagNamesTheDigest(t *testing.T) {
 						t.Fatalf("%s: status %d (%s), want 200", a.request, a.Status, a.Body)
 					}
 					got := a.Header.Get("Docker-Content-Digest")
-					if got != img.Digest && got != hubtest.Digest512(img.Raw) {
+					if got != img.Digest && got != hubtest.DigestBy("sha512", img.Raw) {
 						t.Errorf("%s: digest %q is not of the manifest", a.request, got)
 					}
 				}

@@ -6,45 +6,40 @@ import (
 	"encoding/hex"
 	"hash"
 	"strings"
+
+	"github.com/zeebo/blake3"
 )
 
 // Digest returns the sha256 digest of b in its textual form.
-func Digest(b []byte) string {
-	sum := sha256.Sum256(b)
-	return "sha256:" + hex.EncodeToString(sum[:])
-}
+func Digest(b []byte) string { return DigestBy("sha256", b) }
 
-// Digest512 returns the sha512 digest of b in its textual form.
-func Digest512(b []byte) string {
-	sum := sha512.Sum512(b)
-	return "sha512:" + hex.EncodeToString(sum[:])
-}
-
-func digestWith(algorithm string, b []byte) string {
-	if algorithm == "sha512" {
-		return Digest512(b)
-	}
-	return Digest(b)
+// DigestBy returns the digest of b by an algorithm (sha256, sha512 or blake3) in its
+// textual form.
+func DigestBy(algorithm string, b []byte) string {
+	h := newHash(algorithm)
+	_, _ = h.Write(b) // a hash takes everything
+	return algorithm + ":" + hex.EncodeToString(h.Sum(nil))
 }
 
 func newHash(algorithm string) hash.Hash {
-	if algorithm == "sha512" {
+	switch algorithm {
+	case "sha512":
 		return sha512.New()
+	case "blake3":
+		return blake3.New()
 	}
 	return sha256.New()
 }
 
-// validDigest reports whether s is a whole sha256 or sha512 digest.
+// validDigest reports whether s is a whole digest of an algorithm of the image specification.
 func validDigest(s string) bool {
 	algorithm, digits, ok := strings.Cut(s, ":")
 	if !ok || !lowerHex(digits) {
 		return false
 	}
 	switch algorithm {
-	case "sha256":
-		return len(digits) == 2*sha256.Size
-	case "sha512":
-		return len(digits) == 2*sha512.Size
+	case "sha256", "sha512", "blake3":
+		return len(digits) == 2*newHash(algorithm).Size()
 	}
 	return false
 }

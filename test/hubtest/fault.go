@@ -282,7 +282,7 @@ func DigestHeader(text string) Fault { return Header("Docker-Content-Digest", te
 func Sha512DigestHeader() Fault {
 	return Fault{Name: "sha512 digest header", after: func(x *exchange) {
 		if x.reply.body != nil {
-			x.reply.Header.Set("Docker-Content-Digest", Digest512(x.reply.Body()))
+			x.reply.Header.Set("Docker-Content-Digest", DigestBy("sha512", x.reply.Body()))
 		}
 	}}
 }

@@ -298,7 +298,7 @@ func TestFaultDigestHeaders(t *testing.T) {
 		wantHeader(t, w.manifest(), "Docker-Content-Digest", text)
 	}
 	w.once(RoleRegistry, Sha512DigestHeader())
-	wantHeader(t, w.manifest(), "Docker-Content-Digest", Digest512(w.img.Raw))
+	wantHeader(t, w.manifest(), "Docker-Content-Digest", DigestBy("sha512", w.img.Raw))
 	w.AddRule(Rule{Role: RoleRegistry, Method: http.MethodHead, Count: 1, Do: DigestHeader(Digest(nil))})
 	wantHeader(t, w.p.head("/v2/library/a/manifests/1", w.token), "Docker-Content-Digest", Digest(nil))
 	wantHeader(t, w.manifest(), "Docker-Content-Digest", w.img.Digest)

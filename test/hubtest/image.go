@@ -3,6 +3,7 @@ package hubtest
 import (
 	"archive/tar"
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"encoding/json"
 	"fmt"
@@ -33,7 +34,7 @@ type ImageSpec struct {
 	LayerSize    int64    // 0 means real tar.gz layers of some hundred bytes; else noise of exactly this size
 	Docker       bool     // Docker media types instead of OCI
 	Index        bool     // an index even around one platform
-	Sha512       bool     // every digest is a sha512
+	Algorithm    string   // of every digest: sha256 when it is "", sha512, blake3
 	Foreign      bool     // one more layer per platform, with a URL at the evil role
 	Attestations bool     // one unknown/unknown attestation manifest per platform in the index
 	Seed         uint64   // same seed, same content; 0 means one made from repository and tag
@@ -121,7 +122,7 @@ func (h *Hub) PushImage(repo, tag string, spec ImageSpec) *Image {
 	if img.Index {
 		img.MediaType = b.pick(OCIIndex, DockerList)
 		img.Raw = encode(index{SchemaVersion: 2, MediaType: img.MediaType, Manifests: list})
-		img.Digest = h.putManifest(repo, tag, img.MediaType, b.algorithm, img.Raw)
+		img.Digest = h.PutManifestBy(b.algorithm, repo, tag, img.MediaType, img.Raw)
 		return img
 	}
 	c := img.Children[0]
@@ -175,11 +176,7 @@ func newImageBuilder(h *Hub, repo, tag string, spec ImageSpec) imageBuilder {
 		_, _ = io.WriteString(f, repo+":"+tag) // a hash takes everything
 		spec.Seed = f.Sum64()
 	}
-	b := imageBuilder{hub: h, repo: repo, spec: spec, algorithm: "sha256"}
-	if spec.Sha512 {
-		b.algorithm = "sha512"
-	}
-	return b
+	return imageBuilder{hub: h, repo: repo, spec: spec, algorithm: cmp.Or(spec.Algorithm, "sha256")}
 }
 
 func (b imageBuilder) pick(oci, docker string) string {
@@ -207,14 +204,14 @@ func (b imageBuilder) child(n int, p Platform) Child {
 	if b.spec.Foreign {
 		raw := fmt.Appendf(nil, "foreign layer %d of %s", b.spec.Seed, p)
 		d := Descriptor{
-			MediaType: b.pick(OCIForeign, DockerForeign), Digest: digestWith(b.algorithm, raw), Size: int64(len(raw)),
+			MediaType: b.pick(OCIForeign, DockerForeign), Digest: DigestBy(b.algorithm, raw), Size: int64(len(raw)),
 			URLs: []string{b.hub.URL(RoleEvil) + "/foreign-layer"},
 		}
 		c.Layers = append(c.Layers, d)
 		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, Digest(raw))
 	}
 	c.ConfigRaw = encode(config)
-	c.Config = b.store(b.pick(OCIConfig, DockerConfig), memory(c.ConfigRaw), digestWith(b.algorithm, c.ConfigRaw))
+	c.Config = b.store(b.pick(OCIConfig, DockerConfig), memory(c.ConfigRaw), DigestBy(b.algorithm, c.ConfigRaw))
 	return b.finish(c, p.String())
 }
 
@@ -222,7 +219,7 @@ func (b imageBuilder) finish(c Child, platform string) Child {
 	c.Platform = platform
 	c.MediaType = b.pick(OCIManifest, DockerManifest)
 	c.Raw = encode(imageManifest{SchemaVersion: 2, MediaType: c.MediaType, Config: c.Config, Layers: c.Layers})
-	c.Digest = b.hub.putManifest(b.repo, "", c.MediaType, b.algorithm, c.Raw)
+	c.Digest = b.hub.PutManifestBy(b.algorithm, b.repo, "", c.MediaType, c.Raw)
 	return c
 }
 
@@ -230,8 +227,8 @@ func (b imageBuilder) attestation(of Child) Child {
 	var c Child
 	statement := encode(map[string]any{"_type": "https://in-toto.io/Statement/v0.1", "subject": of.Digest})
 	c.ConfigRaw = encode(map[string]any{"architecture": "unknown", "os": "unknown", "of": of.Digest})
-	c.Config = b.store(OCIConfig, memory(c.ConfigRaw), digestWith(b.algorithm, c.ConfigRaw))
-	c.Layers = []Descriptor{b.store("application/vnd.in-toto+json", memory(statement), digestWith(b.algorithm, statement))}
+	c.Config = b.store(OCIConfig, memory(c.ConfigRaw), DigestBy(b.algorithm, c.ConfigRaw))
+	c.Layers = []Descriptor{b.store("application/vnd.in-toto+json", memory(statement), DigestBy(b.algorithm, statement))}
 	return b.finish(c, "unknown/unknown")
 }
 
@@ -244,7 +241,7 @@ func (b imageBuilder) layer(seed uint64) (Descriptor, string) {
 		return b.store(mediaType, v, d), d
 	}
 	plain, packed := tarLayer(seed)
-	return b.store(mediaType, memory(packed), digestWith(b.algorithm, packed)), Digest(plain)
+	return b.store(mediaType, memory(packed), DigestBy(b.algorithm, packed)), Digest(plain)
 }
 
 func (b imageBuilder) store(mediaType string, c content, digest string) Descriptor {

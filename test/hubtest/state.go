@@ -57,9 +57,9 @@ func (h *Hub) repoLocked(name string) *repo {
 // The caller must not change b afterwards.
 func (h *Hub) PutBlob(repo string, b []byte) string { return h.putBlob(repo, Digest(b), memory(b)) }
 
-// PutBlob512 is PutBlob with a sha512 digest.
-func (h *Hub) PutBlob512(repo string, b []byte) string {
-	return h.putBlob(repo, Digest512(b), memory(b))
+// PutBlobBy is PutBlob with a digest by an algorithm: see [DigestBy].
+func (h *Hub) PutBlobBy(algorithm, repo string, b []byte) string {
+	return h.putBlob(repo, DigestBy(algorithm, b), memory(b))
 }
 
 // PutVirtualBlob puts the virtual blob (seed, size) into a repository and returns
@@ -87,16 +87,12 @@ func (h *Hub) LinkBlob(repo, digest string) {
 // PutManifest stores raw as a manifest of a repository, tags it unless tag is "",
 // and returns its sha256 digest. Nothing checks raw: it may be nonsense.
 func (h *Hub) PutManifest(repo, tag, mediaType string, raw []byte) string {
-	return h.putManifest(repo, tag, mediaType, "sha256", raw)
+	return h.PutManifestBy("sha256", repo, tag, mediaType, raw)
 }
 
-// PutManifest512 is PutManifest with a sha512 digest.
-func (h *Hub) PutManifest512(repo, tag, mediaType string, raw []byte) string {
-	return h.putManifest(repo, tag, mediaType, "sha512", raw)
-}
-
-func (h *Hub) putManifest(repo, tag, mediaType, algorithm string, raw []byte) string {
-	digest := digestWith(algorithm, raw)
+// PutManifestBy is PutManifest with a digest by an algorithm: see [DigestBy].
+func (h *Hub) PutManifestBy(algorithm, repo, tag, mediaType string, raw []byte) string {
+	digest := DigestBy(algorithm, raw)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	r := h.repoLocked(repo)

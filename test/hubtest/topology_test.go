@@ -172,9 +172,9 @@ func TestF6ImageSpecs(t *testing.T) {
 	if last := layers[len(layers)-1]; len(last.URLs) != 1 || hub.Bytes(last.Digest) != nil {
 		t.Errorf("foreign layer = %+v, want a URL and no bytes", last)
 	}
-	long := hub.PushImage("library/l", "1", ImageSpec{Sha512: true, Attestations: true})
+	long := hub.PushImage("library/l", "1", ImageSpec{Algorithm: "sha512", Attestations: true})
 	for _, d := range append(long.Manifests(), long.Blobs()...) {
-		if got := Digest512(hub.Bytes(d.Digest)); got != d.Digest || int64(len(hub.Bytes(d.Digest))) != d.Size {
+		if got := DigestBy("sha512", hub.Bytes(d.Digest)); got != d.Digest || int64(len(hub.Bytes(d.Digest))) != d.Size {
 			t.Errorf("content of %s has digest %s and %d bytes, want %d", d.Digest, got, len(hub.Bytes(d.Digest)), d.Size)
 		}
 	}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/zeebo/blake3"
 
 	"forebay/cache/disk"
 )
@@ -126,8 +127,14 @@ func SHA512(b []byte) v1.Hash {
 	return v1.Hash{Algorithm: "sha512", Hex: hex.EncodeToString(h[:])}
 }
 
+// BLAKE3 returns the digest of b.
+func BLAKE3(b []byte) v1.Hash {
+	h := blake3.Sum256(b)
+	return v1.Hash{Algorithm: "blake3", Hex: hex.EncodeToString(h[:])}
+}
+
 // digests are those that a store must know.
-var digests = []func([]byte) v1.Hash{SHA256, SHA512}
+var digests = []func([]byte) v1.Hash{SHA256, SHA512, BLAKE3}
 
 func content(seed uint64, n int) []byte {
 	b := make([]byte, n)
@@ -282,6 +289,7 @@ func badNames() []v1.Hash {
 		{Algorithm: "sha256", Hex: hex64[:63] + "\x00"},
 		{Algorithm: "sha256", Hex: hex64[:63] + "."},
 		{Algorithm: "sha512", Hex: hex64},
+		{Algorithm: "blake3", Hex: hex64[:62]},
 		{Algorithm: "..", Hex: hex64},
 		{Algorithm: "sha256/..", Hex: hex64},
 		{Algorithm: "md5", Hex: hex64[:32]},

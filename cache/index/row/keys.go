@@ -108,6 +108,7 @@ func CheckName(what, s string) error {
 const (
 	algSHA256 = 1
 	algSHA512 = 2
+	algBLAKE3 = 3
 )
 
 // AppendDigest appends D. The digest is checked, since hostile ones must not become keys.
@@ -120,6 +121,8 @@ func AppendDigest(b []byte, d v1.Hash) ([]byte, error) {
 		b = append(b, algSHA256)
 	case "sha512":
 		b = append(b, algSHA512)
+	case "blake3":
+		b = append(b, algBLAKE3)
 	default:
 		return nil, fmt.Errorf("digest algorithm %q has no key", d.Algorithm)
 	}
@@ -134,6 +137,8 @@ func CutDigest(b []byte) (v1.Hash, []byte, error) {
 			return v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(b[1:33])}, b[33:], nil
 		case b[0] == algSHA512 && n >= 64:
 			return v1.Hash{Algorithm: "sha512", Hex: hex.EncodeToString(b[1:65])}, b[65:], nil
+		case b[0] == algBLAKE3 && n >= 32:
+			return v1.Hash{Algorithm: "blake3", Hex: hex.EncodeToString(b[1:33])}, b[33:], nil
 		}
 	}
 	return v1.Hash{}, nil, errors.New("key has no digest")
