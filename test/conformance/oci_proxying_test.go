@@ -1,9 +1,13 @@
 package conformance
 
 import (
+	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"forebay/test/hubtest"
 	"forebay/test/mirrortest"
@@ -90,5 +94,57 @@ func TestOCIProxying_RedirectsEverywhere(t *testing.T) {
 			assertPulls(t, c, m, hub, img, shapes()[0])
 			hub.AssertAllFired(t)
 		})
+	}
+}
+
+// What podman, CRI-O and skopeo send to a mirror of the form cache/docker.io once they have
+// namespace-proxy (containers-registries.conf): the registry in the path and in ns, in every
+// request, the ping too. It is the pull of an image of one platform through a cold mirror and
+// again, word for word; each line is a request, and what the client sees of its answer.
+func TestOCIProxying_NamespaceAndPathTogether(t *testing.T) {
+	hub, m, c := setup(t, hubtest.Options{}, mirrortest.Options{})
+	img := hub.PushImage("library/app", "latest", hubtest.ImageSpec{Layers: 1, Seed: 7, Platforms: []string{"linux/amd64"}, Index: true})
+	child := img.Children[0]
+	steps := []string{
+		"GET /v2/", "HEAD app/manifests/latest", "GET app/manifests/latest", "GET app/manifests/" + child.Digest,
+		"GET app/blobs/" + child.Config.Digest, "HEAD app/blobs/" + child.Layers[0].Digest, "GET app/blobs/" + child.Layers[0].Digest,
+		"GET app/manifests/none", "GET app/tags/list",
+	}
+	names := strings.NewReplacer(img.Digest, "INDEX", child.Digest, "MANIFEST", child.Config.Digest, "CONFIG", child.Layers[0].Digest, "LAYER")
+	const want = `GET /v2/ 200 application/json
+HEAD app/manifests/latest 200 INDEX application/vnd.oci.image.index.v1+json
+GET app/manifests/latest 200 INDEX application/vnd.oci.image.index.v1+json
+GET app/manifests/MANIFEST 200 MANIFEST application/vnd.oci.image.manifest.v1+json
+GET app/blobs/CONFIG 200 CONFIG application/octet-stream
+HEAD app/blobs/LAYER 200 LAYER application/octet-stream
+GET app/blobs/LAYER 200 LAYER application/octet-stream
+GET app/manifests/none 404 application/json
+GET app/tags/list 200 application/json
+`
+	for _, ns := range []string{"docker.io", "index.docker.io"} {
+		for _, prefix := range []string{"/v2/docker.io/library/", "/v2/docker.io/", "/docker.io/v2/library/", "/v2/registry-1.docker.io/library/"} {
+			var got strings.Builder
+			for _, step := range steps {
+				method, path, _ := strings.Cut(step, " ")
+				if path != "/v2/" {
+					path = prefix + path
+				}
+				a := c.ask(method, m.URL, path+"?ns="+ns, "User-Agent: containers/5.38.0 (github.com/containers/image)")
+				fmt.Fprintln(&got, strings.Join(strings.Fields(names.Replace(fmt.Sprint(step, " ", a.Status, " ", a.Header.Get("Docker-Content-Digest"), " ",
+					strings.TrimSuffix(a.Header.Get("Content-Type"), "; charset=utf-8")))), " "))
+				if path != "/v2/" {
+					a.assertHeader(t, "OCI-Namespace", ns)
+				}
+			}
+			if diff := cmp.Diff(want, got.String()); diff != "" {
+				t.Errorf("%s with ns=%s (-want +got):\n%s", prefix, ns, diff)
+			}
+		}
+	}
+	for ns, registry := range map[string]string{"ghcr.io": "docker.io", "docker.io": "ghcr.io"} {
+		a := c.ask(http.MethodGet, m.URL, "/v2/"+registry+"/library/app/manifests/latest?ns="+ns)
+		if a.Status == http.StatusOK {
+			t.Errorf("%s: status 200, though path and ns name two registries", a.request)
+		}
 	}
 }
