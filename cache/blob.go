@@ -186,11 +186,12 @@ func (c *Cache) missingBlob(ctx context.Context, from source, d v1.Hash, right, 
 	if err, ok := c.recall(key); ok && !stored {
 		return nil, err
 	}
-	if _, named := c.store.SizeGuess(repo, d); !claimed && !asked && (!named || c.keptWithin(o, repo, d)) {
+	foreign := len(c.store.URLs(repo, d)) > 0 // of which a HEAD would say only that the registry has it not
+	if _, named := c.store.SizeGuess(repo, d); !claimed && !asked && !foreign && (!named || c.keptWithin(o, repo, d)) {
 		// A HEAD is free, and anybody can make up a digest. It proves what is here already, too.
 		return nil, fill.ErrUnproven
 	}
-	h, res, err := c.joinFill(ctx, from, d, claimed, asked)
+	h, res, err := c.joinFill(ctx, from, d, claimed, asked || foreign)
 	if err != nil {
 		return nil, err
 	}

@@ -42,11 +42,14 @@ type source struct {
 	hops   string           // mirrors that the request came through which began the fill
 	ranges []wire.ByteRange // all that is wanted; none means the whole
 	bucket *fromBucket      // asked first; nil when the bucket has not got it
+	urls   []string         // where a manifest says that it is too
 }
 
 // of returns the source of the blob d, whose connections have places in l.
 func (s source) of(d v1.Hash, l *lane.Lane) fill.Source {
-	open := func(ctx context.Context, off, end int64) (*pull.Body, error) { return s.open(ctx, d, off, end) }
+	open := func(ctx context.Context, off, end int64) (*pull.Body, error) {
+		return s.open(pull.WithURLs(ctx, s.urls), d, off, end)
+	}
 	toEnd := func(r wire.ByteRange) bool { return r.First >= 0 && r.Last < 0 }
 	return fill.Source{Repo: s.repo, Lane: l, Open: open, Piece: len(s.ranges) > 0 && !slices.ContainsFunc(s.ranges, toEnd)}
 }
@@ -54,6 +57,7 @@ func (s source) of(d v1.Hash, l *lane.Lane) fill.Source {
 // sourceOf is of, with where the first piece is that is wanted, in a blob whose size a manifest
 // or the registry told.
 func (c *Cache) sourceOf(s source, d v1.Hash, l *lane.Lane) fill.Source {
+	s.urls = c.store.URLs(s.repo, d)
 	from := s.of(d, l)
 	if !from.Piece {
 		return from

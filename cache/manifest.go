@@ -279,7 +279,7 @@ func (c *Cache) Servable(_ context.Context, repo Repo, m *Manifest) bool {
 		return false
 	}
 	for _, p := range doc.Blobs() {
-		if p.Foreign {
+		if len(p.URLs) > 0 {
 			continue // clients that we care for here take it from elsewhere
 		}
 		if _, ok := c.store.Size(p.Digest); !ok || !c.store.Linked(repo, index.Blob, p.Digest) {

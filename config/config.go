@@ -196,6 +196,8 @@ type Upstream struct {
 	// Trust names the upstreams that believe each other about what they hold. Default: see
 	// [Upstream.TrustDomain].
 	Trust string
+	// ForeignHosts may be asked for layers whose manifest says that they are there.
+	ForeignHosts []string
 	// TrustedRealms are token servers that may get the credentials although they are
 	// on another domain than the endpoint: host names, with a port if it is not 443.
 	TrustedRealms []string

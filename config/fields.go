@@ -252,6 +252,8 @@ func (u *Upstream) connectionFields() []field {
 		boolField("allow_private", &u.AllowPrivate,
 			"Lets redirects and token servers be on private addresses. Without it they may be only when the endpoint is written as one, or with a name of one label or below .internal, .intranet, .private, .corp, .home, .lan, .local, .localdomain, .svc or .home.arpa. An endpoint on loopback may lead to loopback too. A well-known public registry is never contacted at a private address without it. Link-local and metadata addresses, and our own listeners, are never contacted."),
 		textField("trust", &u.Trust, "Upstreams with the same name here believe each other: when one says that it holds what came from another, that is served for it. Else content that is kept comes once more from each registry that says that it holds it, and is compared. Default: a name of its own; well-known public registries without credentials share one, since nothing of theirs is private."),
+		listField("foreign_hosts", &u.ForeignHosts, "host names", parse.Host,
+			"Hosts that foreign layers (of Windows images) are fetched from, without credentials, where the registry does not have them and their manifest names a URL there. Without them such a layer is called missing."),
 		listField("trusted_realms", &u.TrustedRealms, "host names", parse.Host,
 			"Token servers that may get the credentials although they are on another domain than the endpoint."),
 	}

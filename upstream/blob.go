@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
+	"slices"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -100,6 +102,26 @@ func (r *Registry) OpenBlob(ctx context.Context, repo string, d v1.Hash, off, en
 	if err != nil {
 		return nil, err
 	}
+	b, err := r.open(ctx, a, off, end)
+	if pull.KindOf(err) != pull.NotFound {
+		return b, err
+	}
+	for _, text := range pull.URLs(ctx) {
+		u, bad := url.Parse(text)
+		if bad != nil || !slices.Contains(r.opts.ForeignHosts, u.Host) || u.User != nil {
+			continue
+		}
+		there := *a
+		there.byteRange, there.elsewhere = "", u
+		if b, err = r.open(ctx, &there, off, end); err == nil {
+			return b, nil
+		}
+	}
+	return nil, err
+}
+
+// open sends a for the bytes [off, end).
+func (r *Registry) open(ctx context.Context, a *ask, off, end int64) (*pull.Body, error) {
 	if off < 0 || (end != -1 && end <= off) {
 		return nil, r.broken(a, "range %d to %d is empty", off, end).err
 	}

@@ -59,6 +59,10 @@ type Options struct {
 	// LimitedWait bounds how long a limited request is held, which happens only if it may get
 	// through by then. Timeouts.Answer counts after it. 0 means that such a request fails at once.
 	LimitedWait time.Duration
+	// ForeignHosts are those that foreign layers may be fetched from, by the URLs of their
+	// manifest ([pull.WithURLs]) and without credentials, where the registry has them not. nil
+	// means none.
+	ForeignHosts []string
 	// TrustedRealms are hosts ("auth.example.com", with a port if it is not the scheme's)
 	// of token servers that may get the credentials beside those of the built-in rule.
 	TrustedRealms []string

@@ -51,6 +51,8 @@ type ask struct {
 	// needsRegistry says that the registry must be asked, and no place that it redirected
 	// to before: its answer shows that the repository holds the blob.
 	needsRegistry bool
+	// elsewhere is where else the blob is; it is asked instead of the registry.
+	elsewhere *url.URL
 	// avoid gave a wrong answer: others are asked first.
 	avoid *endpoint
 
@@ -200,6 +202,10 @@ func (r *Registry) withAccount(ctx context.Context, e *endpoint, a *ask) (*answe
 func (r *Registry) withFreshURL(ctx context.Context, e *endpoint, a *ask) (*answer, *failure) {
 	if ans := r.revisit(ctx, e, a); ans != nil {
 		return ans, nil
+	}
+	if a.elsewhere != nil { // as if the registry had sent us there
+		resp, fail := r.follow(ctx, e, a, a.elsewhere, &http.Response{Header: http.Header{"Location": {a.elsewhere.String()}}, Body: http.NoBody}, nil)
+		return &answer{Response: resp, endpoint: e, url: a.elsewhere}, fail
 	}
 	const asks = 3
 	for n := 1; ; n++ {

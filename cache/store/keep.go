@@ -159,7 +159,10 @@ func (s *Store) manifest(repo Repo, desc v1.Descriptor, b []byte) *Manifest {
 	}
 	m.refs = doc.Refs()
 	for _, blob := range doc.Blobs() {
-		if blob.Size > 0 && !blob.Foreign { // of which the registry may have nothing
+		switch {
+		case len(blob.URLs) > 0: // of which the registry may have nothing
+			s.urls.Add(linkKey{repo, blob.Digest}, blob.URLs)
+		case blob.Size > 0:
 			s.sizes.Add(linkKey{repo, blob.Digest}, blob.Size)
 		}
 	}
@@ -169,6 +172,13 @@ func (s *Store) manifest(repo Repo, desc v1.Descriptor, b []byte) *Manifest {
 // SizeGuess returns how large a manifest of repo says that a blob is; false when none that was
 // read lately names it. It proves nothing.
 func (s *Store) SizeGuess(repo Repo, d v1.Hash) (int64, bool) { return s.sizes.Get(linkKey{repo, d}) }
+
+// URLs returns where else a manifest of repo that was read lately says that a foreign layer is;
+// nil when none does. What it gives is true by its digest only.
+func (s *Store) URLs(repo Repo, d v1.Hash) []string {
+	urls, _ := s.urls.Get(linkKey{repo, d})
+	return urls
+}
 
 // PutManifest keeps a verified manifest, and links it to repo. Where the disk refuses it the
 // error says so, and the manifest is kept in memory: that is no worse a place while the disk

@@ -95,7 +95,8 @@ type Store struct {
 	onDamaged   func(v1.Hash)
 	indexMayLag bool // the index may be older than the disk
 	manifests   *lru.Cache[linkKey, *Manifest]
-	sizes       *lru.Cache[linkKey, int64] // of blobs, as manifests say: guesses
+	sizes       *lru.Cache[linkKey, int64]    // of blobs, as manifests say: guesses
+	urls        *lru.Cache[linkKey, []string] // of foreign layers, as manifests say
 	awaited     awaited
 	damaged     atomic.Int64 // blobs that were found not to have their digest any more
 	health      health
@@ -121,6 +122,7 @@ const (
 	hotEntries  = 2048
 	hotManifest = 64 << 10
 	sizeEntries = 65536
+	urlEntries  = 1024
 )
 
 // Open opens the store in o.Dir and rebuilds its index when that is missing or damaged. It
@@ -151,6 +153,7 @@ func Open(o Options) (*Store, error) {
 	s := &Store{Disk: files, Index: ix, Log: o.Log, opts: o, hooks: noHooks(), indexMayLag: indexMayLag, ctx: ctx, stop: stop, verified: map[ShortDigest]Stamp{}}
 	s.manifests, _ = lru.New[linkKey, *Manifest](hotEntries)
 	s.sizes, _ = lru.New[linkKey, int64](sizeEntries)
+	s.urls, _ = lru.New[linkKey, []string](urlEntries)
 	if o.Bucket != nil {
 		s.Bucket = tier.New(*o.Bucket, tierOwner{s}, files, ix, o.Log.Named("bucket"))
 	}

@@ -491,7 +491,7 @@ func (f *fetching) fetchBlob(ctx context.Context, b manifest.Blob) {
 		f.progress.items.Add(1)
 		if err != nil {
 			f.progress.faults.Add(1)
-			if b.Foreign && pull.KindOf(err) == pull.NotFound {
+			if len(b.URLs) > 0 && pull.KindOf(err) == pull.NotFound {
 				err = fmt.Errorf("a layer that clients may have from elsewhere: %w", err)
 			}
 			f.failed(d, err)

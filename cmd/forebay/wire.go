@@ -150,7 +150,7 @@ func registryOptions(u *config.Upstream, version string, log *zap.Logger) upstre
 		Endpoints:     endpoints(u),
 		Credentials:   credentials(u.Account),
 		Reserve:       u.Reserve,
-		TrustedRealms: u.TrustedRealms,
+		TrustedRealms: u.TrustedRealms, ForeignHosts: u.ForeignHosts,
 		Names:         upstream.Names{TrustedRealms: "upstreams." + u.Name + ".trusted_realms", MaxConnections: "max_connections", AllowPrivate: "allow_private"},
 		AllowPrivate:  u.AllowPrivate,
 		TLS:           dial.TLS{CAFile: u.CAFile, CertFile: u.ClientCertFile, KeyFile: u.ClientKeyFile},

@@ -126,9 +126,9 @@ type Blob struct {
 	Role      string // config or layer
 	MediaType string
 	Size      int64 // bytes, as the manifest says; -1 when it does not
-	// Foreign says that clients may have it from elsewhere: the base of Windows, which few
-	// registries hold. Its registry may have it all the same.
-	Foreign bool
+	// URLs are where clients may have it from, of a foreign layer: the base of Windows, which
+	// few registries hold. Its registry may have it all the same.
+	URLs []string
 }
 
 // Blobs returns configuration and layers.
@@ -136,7 +136,7 @@ func (m *Document) Blobs() []Blob {
 	var all []Blob
 	add := func(role string, d Descriptor) {
 		if h, ok := d.Hash(); ok {
-			all = append(all, Blob{Digest: h, Role: role, MediaType: d.MediaType, Size: d.Size, Foreign: len(d.URLs) > 0})
+			all = append(all, Blob{Digest: h, Role: role, MediaType: d.MediaType, Size: d.Size, URLs: d.URLs})
 		}
 	}
 	if m.Config != nil {

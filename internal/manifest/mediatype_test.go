@@ -149,9 +149,9 @@ func TestBlobsOfEveryAge(t *testing.T) {
 	}
 	var got []string
 	for _, b := range doc.Blobs() {
-		got = append(got, fmt.Sprint(b.Digest.Hex[:1], " ", b.Role, " ", b.Size, " ", b.Foreign))
+		got = append(got, fmt.Sprint(b.Digest.Hex[:1], " ", b.Role, " ", b.Size, " ", len(b.URLs)))
 	}
-	want := []string{"a config 1 false", "b layer 2 true", "c layer 3 false", "d layer -1 false"}
+	want := []string{"a config 1 0", "b layer 2 1", "c layer 3 0", "d layer -1 0"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("Blobs (-want +got):\n%s", diff)
 	}

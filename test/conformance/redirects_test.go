@@ -1,11 +1,13 @@
 package conformance
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"fmt"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -410,4 +412,74 @@ func TestM40_PrivateRegistries(t *testing.T) {
 		}
 		rule.Remove()
 	}
+}
+
+// A foreign layer is fetched from a URL of its manifest where the registry has it not, from listed
+// hosts only, with an anonymous token, and it is right or nothing.
+func TestForeignLayers(t *testing.T) {
+	base := letters(77, 300_000)
+	setup := func(t *testing.T, hosts func(registry string) []string) (*hubtest.Hub, *mirrortest.Mirror, *client, string) {
+		t.Helper()
+		hub := hubtest.New(t, hubtest.Options{})
+		t.Cleanup(func() { hub.AssertClean(t) })
+		registry := hub.RegistryURL()
+		u, err := url.Parse(registry)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := mirrortest.New(t, calm(mirrortest.Options{Hub: hub, Upstreams: map[string]mirrortest.Upstream{
+			"docker.io": {Hub: hub, Registry: upstream.Options{ForeignHosts: hosts(u.Host)}}}}))
+		digest := hub.PutBlob("windows/servercore", base)
+		raw := fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"config":{"mediaType":%q,"size":0,"digest":%q},"layers":[{"mediaType":%q,"size":%d,"digest":%q,"urls":[%q,%q]}]}`,
+			hubtest.DockerManifest, hubtest.DockerConfig, hubtest.Digest(nil), hubtest.DockerForeign, len(base), digest,
+			"https://user:word@nowhere.example/layer", registry+"/v2/windows/servercore/blobs/"+digest)
+		for _, repo := range []string{"library/app", "library/other"} {
+			hub.PutManifest(repo, "latest", hubtest.DockerManifest, raw)
+		}
+		return hub, m, newClient(t), digest
+	}
+	listed := func(registry string) []string { return []string{"nowhere.example", registry} }
+	none := func(string) []string { return nil }
+	const manifest, blob = "/v2/library/app/manifests/latest", "/v2/library/app/blobs/"
+
+	t.Run("listed", func(t *testing.T) {
+		hub, m, c, digest := setup(t, listed)
+		c.get(m.URL, blob+digest).assertError(t, http.StatusNotFound, "BLOB_UNKNOWN") // no manifest was seen that names it
+		m.Restart()
+		c.get(m.URL, manifest)
+		part := c.get(m.URL, blob+digest, "Range: bytes=1000-1999")
+		if part.Status != http.StatusPartialContent || !bytes.Equal(part.Body, base[1000:2000]) {
+			t.Errorf("%s: status %d, %d bytes; want that piece", part.request, part.Status, len(part.Body))
+		}
+		c.get(m.URL, blob+digest).assertBlob(t, digest, base)
+		c.get(m.URL, "/v2/library/other/manifests/latest")
+		c.get(m.URL, "/v2/library/other/blobs/"+digest).assertBlob(t, digest, base)
+		hub.Close()
+		c.get(m.URL, blob+digest).assertBlob(t, digest, base)
+	})
+	t.Run("after a restart", func(t *testing.T) {
+		_, m, c, digest := setup(t, listed)
+		c.get(m.URL, manifest)
+		m.Restart()
+		c.get(m.URL, manifest)
+		c.get(m.URL, blob+digest).assertBlob(t, digest, base)
+	})
+	for name, hosts := range map[string]func(string) []string{"none listed": none, "another listed": func(string) []string { return []string{"other.example"} }} {
+		t.Run(name, func(t *testing.T) {
+			hub, m, c, digest := setup(t, hosts)
+			c.get(m.URL, manifest)
+			c.get(m.URL, blob+digest).assertError(t, http.StatusNotFound, "BLOB_UNKNOWN")
+			if n := hub.Count(hubtest.Query{Repo: "windows/servercore"}); n != 0 {
+				t.Errorf("%d requests for what no configuration allows", n)
+			}
+		})
+	}
+	t.Run("wrong bytes there", func(t *testing.T) {
+		hub, m, c, digest := setup(t, listed)
+		hub.AddRule(hubtest.Rule{Role: hubtest.CDN, Do: hubtest.Corrupt(5)})
+		c.get(m.URL, manifest)
+		if a := c.get(m.URL, blob+digest); a.Status < 400 && bytes.Equal(a.Body, base) {
+			t.Errorf("%s: status %d and whole", a.request, a.Status)
+		}
+	})
 }
