@@ -93,7 +93,7 @@ func (c *Cache) Blob(ctx context.Context, repo Repo, d v1.Hash, ranges ...wire.B
 		default:
 			return b, err
 		}
-		if err := c.awaitEnd(ctx, o, repo, d); err != nil {
+		if err := c.awaitEnd(ctx, repo, d, c.fills.Ending(d, o.Trust)); err != nil {
 			return nil, err
 		}
 	}
@@ -102,10 +102,8 @@ func (c *Cache) Blob(ctx context.Context, repo Repo, d v1.Hash, ranges ...wire.B
 // abandonedMost is how often in a row a reader may come as a fill ends: each waits for the end.
 const abandonedMost = 8
 
-// awaitEnd waits until a fill of d has ended that nobody may come to any more, so that another
-// can begin.
-func (c *Cache) awaitEnd(ctx context.Context, o *origin, repo Repo, d v1.Hash) error {
-	f := c.fills.Ending(d, o.Trust)
+// awaitEnd waits until f, of d, has ended, if there is one, so that another can begin.
+func (c *Cache) awaitEnd(ctx context.Context, repo Repo, d v1.Hash, f *fill.Fill) error {
 	if f == nil {
 		return nil
 	}
@@ -137,6 +135,10 @@ func (c *Cache) openBlob(ctx context.Context, from source, d v1.Hash) (b *Blob, 
 		switch {
 		case errors.Is(err, fill.ErrUnproven) && headErr != nil:
 			return nil, headErr
+		case errors.Is(err, fill.ErrUnproven) && c.foreign(repo, d):
+			if err := c.awaitEnd(ctx, repo, d, c.fills.Of(d)); err != nil {
+				return nil, err
+			}
 		case errors.Is(err, fill.ErrUnproven):
 			if _, _, headErr = c.headBlob(ctx, o, repo, d); decides(ctx, headErr) {
 				return nil, headErr
@@ -147,6 +149,9 @@ func (c *Cache) openBlob(ctx context.Context, from source, d v1.Hash) (b *Blob, 
 	}
 	return nil, &pull.Error{Kind: pull.Unavailable, Upstream: repo.Upstream, Op: "get blob " + repo.Name + "@" + d.String(), Err: err}
 }
+
+// foreign reports whether d is a foreign layer, of which a HEAD says only that the registry has it not.
+func (c *Cache) foreign(repo Repo, d v1.Hash) bool { return len(c.store.URLs(repo, d)) > 0 }
 
 // decides reports whether the error of a HEAD is the answer to a GET too. Registries refuse and
 // fail HEADs of what they give.
@@ -186,7 +191,7 @@ func (c *Cache) missingBlob(ctx context.Context, from source, d v1.Hash, right, 
 	if err, ok := c.recall(key); ok && !stored {
 		return nil, err
 	}
-	foreign := len(c.store.URLs(repo, d)) > 0 // of which a HEAD would say only that the registry has it not
+	foreign := c.foreign(repo, d)
 	if _, named := c.store.SizeGuess(repo, d); !claimed && !asked && !foreign && (!named || c.keptWithin(o, repo, d)) {
 		// A HEAD is free, and anybody can make up a digest. It proves what is here already, too.
 		return nil, fill.ErrUnproven
