@@ -86,7 +86,7 @@ func (c *Cache) followHint(repo Repo, tag string) {
 	c.ForgetAbsence(repo, tag)
 	o := c.origins()[repo.Upstream]
 	t, err := c.tag(repo, tag)
-	if err != nil || t == nil {
+	if err != nil || t == nil || o == nil {
 		return
 	}
 	r, joined, err := c.resolve(c.ctx, o, repo, tag, time.Now())

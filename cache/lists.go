@@ -246,12 +246,13 @@ func (c *Cache) Catalog(ctx context.Context, after string, n int) (names []strin
 			return names, false, err
 		}
 		for _, r := range repos {
-			if !c.Lists(r.Upstream) {
+			o, ok := c.origins()[r.Upstream]
+			if !ok || o.Unlisted {
 				after = r.Upstream + "/\xff" // behind all of its names
 				break
 			}
 			after = r.String()
-			if _, refused := c.origins()[r.Upstream].access.state(r.Name); refused != nil {
+			if _, refused := o.access.state(r.Name); refused != nil {
 				continue
 			}
 			if len(names) == n {

@@ -32,7 +32,7 @@ func (c *Cache) origins() map[string]*origin { return *c.upstreams.Load() }
 
 // Configure gives the upstreams other settings, and clients other limits. What is in progress goes
 // on by those from before, and of an upstream whose Upstream is another what was learned of its
-// rights is forgotten. There are as many upstreams as Open was given. It must not be called concurrently.
+// rights is forgotten. What is kept of one that is no more is not served. It must not be called concurrently.
 func (c *Cache) Configure(upstreams map[string]UpstreamOptions, limits allowance.Limits) error {
 	next := make(map[string]*origin, len(upstreams))
 	for name, u := range upstreams {

@@ -13,6 +13,7 @@ import (
 
 	"forebay/config/parse"
 	"forebay/internal/registries"
+	"forebay/internal/secret"
 )
 
 // check reads the files that hold secrets and finds what is wrong between keys.
@@ -29,8 +30,8 @@ func (d *decoder) check() {
 	d.checkTracing()
 	d.checkAdminToken()
 	d.checkS3()
-	for i := range c.Upstreams {
-		d.checkUpstream(&c.Upstreams[i])
+	for _, u := range c.configured() {
+		d.checkUpstream(u)
 	}
 	for i := range c.Upstreams {
 		c.logIn(&c.Upstreams[i])
@@ -106,6 +107,17 @@ func (d *decoder) checkPair(path, certKey string, cert *string, keyKey string, k
 	}
 }
 
+// checkAllowed checks which registries clients may name.
+func (d *decoder) checkAllowed(path string, u *Upstream) {
+	add := func(key, text string) { d.add(d.config.origins[key], key, "%s", text) }
+	switch {
+	case u != d.config.Others && len(u.Allow) > 0:
+		add(join(path, "allow"), "is for upstreams."+AnyRegistry+": this registry is named already")
+	case u == d.config.Others && len(u.Allow) == 0:
+		add(path, `needs allow, the hosts that clients may name, such as ["*.example.com"]`)
+	}
+}
+
 func (d *decoder) checkUpstream(u *Upstream) {
 	path := "upstreams." + u.Name
 	at := func(key string) Origin { return d.config.origins[join(path, key)] }
@@ -114,6 +126,7 @@ func (d *decoder) checkUpstream(u *Upstream) {
 	d.password(path, "proxy_password", &u.ProxyPassword, "proxy_password_file", &u.ProxyPasswordFile)
 	d.checkPair(path, "client_cert_file", &u.ClientCertFile, "client_key_file", &u.ClientKeyFile)
 
+	d.checkAllowed(path, u)
 	d.checkAccount(path, &u.Account)
 	d.checkFallback(path, u)
 	d.checkEndpoints(path, u)
@@ -296,13 +309,13 @@ func (d *decoder) checkIssuer(u *Upstream) {
 }
 
 // password decides whether a secret or its file counts, and reads the file.
-func (d *decoder) password(path, key string, secret *Secret, fileKey string, file *string) {
+func (d *decoder) password(path, key string, to *Secret, fileKey string, file *string) {
 	at, fileAt := d.config.origins[join(path, key)], d.config.origins[join(path, fileKey)]
 	switch {
 	case *file == "":
 		return
-	case secret.Empty() || fileAt.source > at.source:
-		*secret = Secret{}
+	case to.Empty() || fileAt.source > at.source:
+		*to = Secret{}
 	case fileAt.source < at.source:
 		*file = ""
 		return
@@ -324,7 +337,7 @@ func (d *decoder) password(path, key string, secret *Secret, fileKey string, fil
 		d.add(fileAt, join(path, fileKey), "%q %s", *file, err)
 		return
 	}
-	*secret = NewSecret(line)
+	*to = secret.New(line)
 }
 
 // checkNames finds aliases and hosts that lead to no upstream, or to two.

@@ -16,6 +16,7 @@ import (
 
 	"forebay/config/parse"
 	"forebay/internal/registries"
+	"forebay/internal/secret"
 )
 
 // Config is a whole configuration. Its documentation for users is the table in
@@ -47,6 +48,9 @@ type Config struct {
 	Storage       Storage
 	// Upstreams are the mirrored registries, sorted by name. Never empty.
 	Upstreams []Upstream
+	// Others is how registries are asked that clients name and that are not among Upstreams; nil
+	// means not at all. Its name is [AnyRegistry], and it has Allow and no Aliases.
+	Others *Upstream
 	// Pins are patterns of images that are not evicted.
 	Pins []string
 	// Prefetch are sets of images that are fetched ahead of need.
@@ -144,6 +148,12 @@ type Storage struct {
 	S3      S3            // a bucket behind the folder
 }
 
+// Secret is a password or token in the configuration.
+type Secret = secret.Text
+
+// AnyRegistry stands among the names of upstreams for those that clients name.
+const AnyRegistry = "*"
+
 // Upstream is one mirrored registry.
 type Upstream struct {
 	Name string // public name, as in image references: "docker.io"
@@ -152,6 +162,7 @@ type Upstream struct {
 	Endpoints []Endpoint
 	// Aliases are other names that clients use for this registry.
 	Aliases []string
+	Allow   []string // patterns of the hosts that clients may name, of Others only
 
 	Account
 	FallbackCredentials []Account // for when those before are refused or used up
@@ -165,6 +176,7 @@ type Upstream struct {
 	OnGone          OnGone
 	AccessTTL       time.Duration // how long a proven right to a repository holds; 0: for ever
 	Offline         bool          // never contacted; also when that is set for all
+	Stranger        bool          // a client named it; not a key
 
 	Reserve     float64 // share of a pull limit below which the registry is spared; 0: never
 	Limited     Limited

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"forebay/config/parse"
+	"forebay/internal/secret"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -202,7 +203,7 @@ upstreams:
     trusted_realms: [auth.example.com, "auth.example.com:8443"]
 `, certFile, keyFile, passwordFile, folder))
 	want := &Config{
-		AdminToken: NewSecret("a-token-from-a-file"), AdminTokenFile: passwordFile + "-admin",
+		AdminToken: secret.New("a-token-from-a-file"), AdminTokenFile: passwordFile + "-admin",
 		Pins: []string{"nginx:1.27", "ghcr.io/owner/*:v[0-9]*"}, ScrubInterval: 7 * parse.Day,
 		Listen: "127.0.0.1:6000", TLS: TLS{certFile, keyFile}, HTTP2: true, ShutdownGrace: 90 * time.Second,
 		Storage: Storage{Dir: "/srv/forebay", MaxSize: 3 << 39, S3: S3{SSE: SSEBucket, Uploads: 4}},
@@ -214,12 +215,12 @@ upstreams:
 		Upstreams: []Upstream{{
 			Name: "docker.io", Endpoints: []Endpoint{{URL: "https://one.example.com"}, {URL: "http://10.0.0.1:5000/a/b"}, {
 				URL: "https://public.ecr.aws", StandIn: true, From: "library/", To: "docker/library/", Tags: true,
-				Account: Account{Username: "AWS", Password: NewSecret("from a file"), PasswordFile: passwordFile},
+				Account: Account{Username: "AWS", Password: secret.New("from a file"), PasswordFile: passwordFile},
 			}, {
 				URL: "https://stand-in.example.com", StandIn: true, Account: Account{DockerConfig: folder + "/docker.json"},
 			}}, Aliases: []string{"hub"},
-			Account:             Account{Username: "someone", Password: NewSecret("from a file"), PasswordFile: passwordFile},
-			FallbackCredentials: []Account{{Username: "second", Password: NewSecret("from a file"), PasswordFile: passwordFile}, {}},
+			Account:             Account{Username: "someone", Password: secret.New("from a file"), PasswordFile: passwordFile},
+			FallbackCredentials: []Account{{Username: "second", Password: secret.New("from a file"), PasswordFile: passwordFile}, {}},
 			TagTTL:              36 * time.Hour,
 			TagRules:            []TagRule{{"library/*:latest", 30 * time.Second}, {"*:v[0-9]*", Forever}, {"*:edge", 0}},
 			RefreshMinPulls:     7, StaleIfError: 30 * parse.Day, OnGone: GoneDrop, AccessTTL: 2 * time.Hour, Offline: true,
@@ -228,7 +229,7 @@ upstreams:
 			ConnectTimeout: time.Second, TLSTimeout: 2 * time.Second, FirstByteTimeout: 3 * time.Second, StallTimeout: 4 * time.Second,
 			Credentials: CredentialsGiven, AddressFamily: IPv4Family,
 			CAFile: certFile, ClientCertFile: certFile, ClientKeyFile: keyFile,
-			Proxy: "http://proxy.lan:3128", ProxyUsername: "p", ProxyPassword: NewSecret("q"),
+			Proxy: "http://proxy.lan:3128", ProxyUsername: "p", ProxyPassword: secret.New("q"),
 			AllowPrivate: true, Trust: "corp", TrustedRealms: []string{"auth.example.com", "auth.example.com:8443"},
 		}, defaultUpstream("ghcr.io")},
 	}
@@ -426,6 +427,8 @@ func TestPrintedConfigurationLoadsAgain(t *testing.T) {
 		"",
 		"admin_listen: off\nlog: {access: false}\nstorage: {dir: '/a b: c', max_size: 7GB}",
 		"upstreams: {docker.io: {username: 'true', password: hunter2, tag_ttl: 0}, 'reg.lan:5000': {endpoints: ['http://127.0.0.1:5000'], username: '123', password: '#x'}}\nhosts: {h.lan: docker.io}",
+		"upstreams: {docker.io: , '*': {allow: ['*.example.com', 'r.lan:5000'], tag_ttl: 2h, proxy: 'http://p.lan:1', proxy_username: p, proxy_password: hunter2}}",
+		"upstreams: {'*': {allow: ['*']}}",
 		"offline: true\nupstreams: {docker.io: {endpoints: ['https://registry-1.docker.io', {url: 'https://public.ecr.aws', rewrite: {from: library/, to: docker/library/}, username: a, password: hunter2}], " +
 			"fallback_credentials: [{username: b, password: hunter2}, anonymous], tag_rules: [{match: '*:v[0-9]*', ttl: forever}, 'a:b=0'], budget: {reserve: 7.5%}}}",
 	} {

@@ -273,6 +273,14 @@ func (d *decoder) upstreams(n *yaml.Node) {
 	}
 	d.mapping(n, "upstreams", func(key, value *yaml.Node) {
 		path := join("upstreams", parse.Clip(key.Value))
+		if key.Value == AnyRegistry {
+			u := defaultUpstream(AnyRegistry)
+			d.config.Others, d.config.origins[path] = &u, d.at(key)
+			if !null(value) {
+				d.section(value, path, u.fields())
+			}
+			return
+		}
 		name, err := parse.UpstreamName(key.Value)
 		if err != nil {
 			d.add(d.at(key), path, "%s", err)

@@ -52,7 +52,7 @@ func (d *decoder) chooseUpstreams(env map[string]string) {
 		}
 		d.config.useUpstreams(names)
 	case len(d.config.Upstreams) > 0:
-	case !inFile:
+	case !inFile || d.config.Others != nil:
 		d.config.useWellKnown()
 	case len(d.faults) == 0:
 		d.add(origin, "upstreams", "names no registry: name one, such as docker.io: {}, or remove the key to mirror the well-known ones")
@@ -103,9 +103,10 @@ func (d *decoder) settings() map[string][]setting {
 		}
 	}
 	walk("", d.config.fields())
-	for i := range d.config.Upstreams {
-		u := &d.config.Upstreams[i]
-		walk("upstreams."+u.Name, u.fields())
+	for path, u := range d.config.configured() {
+		if u != d.config.Others { // whose name is none in a variable's
+			walk(path, u.fields())
+		}
 	}
 	return m
 }

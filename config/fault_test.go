@@ -8,6 +8,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"fmt"
+	"forebay/internal/secret"
 	"math/big"
 	"os"
 	"path/filepath"
@@ -124,6 +125,10 @@ func TestFaults(t *testing.T) {
 		{"storage: {max_size: 99999999PiB}", `is too large`},
 		{"storage: {max_size: 9999.5PiB}", `is too large`},
 		{"storage: {listen: x}", `storage.listen: is not a key: did you mean "listen"?`},
+		{"upstreams: {'*': {tag_ttl: 1h}}", `upstreams.*: needs allow, the hosts that clients may name, such as ["*.example.com"]`},
+		{"upstreams: {'*': {allow: ['*'], username: x}}", `upstreams.*.username: is not a key`},
+		{"upstreams: {'*': {allow: ['[a']}}", `upstreams.*.allow: "[a" has a [ without its ]`},
+		{"upstreams: {docker.io: {allow: ['*']}}", `upstreams.docker.io.allow: is for upstreams.*: this registry is named already`},
 		{"parallel: 3", `parallel: is not a key: did you mean "upstreams.NAME.parallel"?`},
 		{"nonsense: 3", `nonsense: is not a key: known here are listen, admin_listen,`},
 		{long + ": 3", strings.Repeat("x", 80) + `…: is not a key`},
@@ -314,7 +319,7 @@ func TestFaultsAreBounded(t *testing.T) {
 }
 
 func TestSecretPrintsAsMask(t *testing.T) {
-	s := NewSecret("hunter2")
+	s := secret.New("hunter2")
 	holder := struct{ Password Secret }{s}
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
 		for _, value := range []any{s, &s, holder, []Secret{s}} {

@@ -14,6 +14,7 @@ import (
 
 	"forebay/config/parse"
 	"forebay/config/unit"
+	"forebay/internal/secret"
 )
 
 // kind is the shape of a setting in YAML.
@@ -219,6 +220,8 @@ func (u *Upstream) fields() []field {
 		endpointsField(&u.Endpoints),
 		listField("aliases", &u.Aliases, "host names", parse.Host,
 			"Other names that clients use for this registry, in `?ns=` or in front of the repository."),
+		listField("allow", &u.Allow, "patterns", parse.Match,
+			"Of `upstreams.*` only, and needed there: the hosts that clients may name, as patterns with `*`, `?` and [sets], such as `*.example.com` or `registry.example.com:5000`. With it any such registry is mirrored once somebody asks for it by `?ns=` or in front of the repository: anonymously, at https://HOST, at public addresses only (unless `allow_private`), and by the other keys of `upstreams.*`. Figures count all of these as one. Beside `*` alone the well-known registries are mirrored."),
 	}
 	list = append(list, u.Account.fields()...)
 	list = append(list, choiceField("credentials", &u.Credentials, []CredentialSource{CredentialsGiven, CredentialsAWS, CredentialsGoogle, CredentialsAzure},
@@ -226,7 +229,13 @@ func (u *Upstream) fields() []field {
 	list = append(list, fallbackField(&u.FallbackCredentials))
 	list = append(list, u.freshnessFields()...)
 	list = append(list, u.mannersFields()...)
-	return append(list, u.connectionFields()...)
+	list = append(list, u.connectionFields()...)
+	if u.Name == AnyRegistry { // which they are, and who asks them, is not said of many at once
+		ofOne := []string{"endpoints", "aliases", "username", "password", "password_file", "docker_config", "credentials", "fallback_credentials",
+			"client_cert_file", "client_key_file", "trusted_realms", "trust"}
+		list = slices.DeleteFunc(list, func(f field) bool { return slices.Contains(ofOne, f.name) })
+	}
+	return list
 }
 
 // connectionFields are the keys that say how the registry is connected to.
@@ -323,7 +332,7 @@ func secretField(name string, p *Secret, doc string) field {
 			if _, err := parse.Plain(s); err != nil {
 				return err
 			}
-			*p = NewSecret(s)
+			*p = secret.New(s)
 			return nil
 		},
 		get: func() []string { return []string{p.String()} }}

@@ -14,9 +14,7 @@ import (
 func (c *Config) Print(w io.Writer) error {
 	root := c.sectionNode("", c.fields())
 	upstreams := &yaml.Node{Kind: yaml.MappingNode}
-	for i := range c.Upstreams {
-		u := &c.Upstreams[i]
-		path := "upstreams." + u.Name
+	for path, u := range c.configured() {
 		upstreams.Content = append(upstreams.Content, text(u.Name), c.sectionNode(path, u.fields()))
 	}
 	root.Content = append(root.Content, text("upstreams"), upstreams)

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -42,17 +43,34 @@ func (c *Config) values() map[string]string {
 		}
 	}
 	walk("", c.fields(), note)
-	for i := range c.Upstreams {
-		walk("upstreams."+c.Upstreams[i].Name, c.Upstreams[i].fields(), note)
+	for path, u := range c.configured() {
+		walk(path, u.fields(), note)
 	}
 	return all
 }
 
-// UpstreamNames returns the names of the upstreams, sorted.
+// configured are the upstreams that the configuration names, with the paths of their keys, and
+// what it says of those that clients name.
+func (c *Config) configured() iter.Seq2[string, *Upstream] {
+	return func(yield func(string, *Upstream) bool) {
+		for i := range c.Upstreams {
+			if u := &c.Upstreams[i]; !u.Stranger && !yield("upstreams."+u.Name, u) {
+				return
+			}
+		}
+		if c.Others != nil {
+			yield("upstreams."+AnyRegistry, c.Others)
+		}
+	}
+}
+
+// UpstreamNames returns the names of the upstreams that were configured, sorted.
 func (c *Config) UpstreamNames() []string {
-	names := make([]string, len(c.Upstreams))
-	for i, u := range c.Upstreams {
-		names[i] = u.Name
+	var names []string
+	for _, u := range c.configured() {
+		if u != c.Others {
+			names = append(names, u.Name)
+		}
 	}
 	return names
 }

@@ -100,8 +100,8 @@ func (w *warner) files() {
 		}
 	}
 	walk("", c.fields(), check)
-	for i := range c.Upstreams {
-		walk("upstreams."+c.Upstreams[i].Name, c.Upstreams[i].fields(), check)
+	for path, u := range c.configured() {
+		walk(path, u.fields(), check)
 	}
 	if inFile != "" {
 		w.file(inFile, c.File)

@@ -54,7 +54,10 @@ type Options struct {
 	Hosts map[string]string
 	// Default is the upstream of a request that names none. Empty means docker.io, or none when
 	// that is not mirrored.
-	Default  string
+	Default string
+	// Others are registries that are not among Upstreams and may be asked for all the same: see
+	// [wire.Registries].
+	Others   func(host string) (canonical string, ok bool)
 	Fallback Fallback
 	// BytesPerSecond bounds what is sent to one client. 0 means no limit.
 	BytesPerSecond int64
@@ -145,7 +148,7 @@ func orNop(log *zap.Logger) *zap.Logger {
 
 // NamesOf returns all names of registries that a request may use, by Upstreams, Hosts and Default of o.
 func NamesOf(o Options) (wire.Registries, error) {
-	g := wire.Registries{Default: o.Default, Names: map[string]string{}, Hosts: map[string]string{}}
+	g := wire.Registries{Default: o.Default, Others: o.Others, Names: map[string]string{}, Hosts: map[string]string{}}
 	if _, ok := o.Upstreams[wire.Hub]; ok && g.Default == "" {
 		g.Default = wire.Hub
 	}

@@ -59,6 +59,8 @@ type Options struct {
 	// LimitedWait bounds how long a limited request is held, which happens only if it may get
 	// through by then. Timeouts.Answer counts after it. 0 means that such a request fails at once.
 	LimitedWait time.Duration
+	// Stranger says that a client named the registry: see [dial.Options].
+	Stranger bool
 	// ForeignHosts are those that foreign layers may be fetched from, by the URLs of their
 	// manifest ([pull.WithURLs]) and without credentials, where the registry has them not. nil
 	// means none.
@@ -267,7 +269,7 @@ func (o *Options) setDefaults() {
 // dialing returns how connections are made.
 func (o *Options) dialing() dial.Options {
 	return dial.Options{
-		AllowPrivate: o.AllowPrivate, AllowPrivateName: o.Names.AllowPrivate, Ours: o.Ours, TLS: o.TLS, Proxy: o.Proxy, Environment: o.Environment, Bandwidth: o.Bandwidth, Family: o.Family,
+		AllowPrivate: o.AllowPrivate, AllowPrivateName: o.Names.AllowPrivate, Stranger: o.Stranger, Ours: o.Ours, TLS: o.TLS, Proxy: o.Proxy, Environment: o.Environment, Bandwidth: o.Bandwidth, Family: o.Family,
 		Connect: o.Timeouts.Connect, Handshake: o.Timeouts.TLS, FirstByte: o.Timeouts.FirstByte, IdleConns: o.MaxConnections,
 		Dial: o.Dial, Lookup: o.Lookup,
 	}

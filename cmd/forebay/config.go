@@ -64,7 +64,11 @@ storage.s3 is tried with an object that is put, read and removed again.`,
 		if name == "" {
 			name = "no file: the defaults"
 		}
-		_, err = fmt.Fprintf(p.Stdout, "%s: right; mirrors %s\n", name, strings.Join(c.UpstreamNames(), ", "))
+		mirrored := c.UpstreamNames()
+		if c.Others != nil {
+			mirrored = append(mirrored, "and what clients name of "+strings.Join(c.Others.Allow, ", "))
+		}
+		_, err = fmt.Fprintf(p.Stdout, "%s: right; mirrors %s\n", name, strings.Join(mirrored, ", "))
 		return err
 	}
 	return cmd

@@ -39,8 +39,9 @@ func (r registryClient) Close() {
 }
 
 // newFront returns the front for c without its handler, and how the cache uses its registries. What
-// c says of a registry as was did is asked by the same client, which knows its limits.
-func (m *mirror) newFront(c *config.Config, was *front) (*front, map[string]cache.UpstreamOptions, error) {
+// c says of a registry as was did is asked by the same client, which knows its limits; files is
+// whether the files that c names may have changed.
+func (m *mirror) newFront(c *config.Config, was *front, files bool) (*front, map[string]cache.UpstreamOptions, error) {
 	f := &front{settings: c}
 	var differing []string
 	if was != nil {
@@ -50,7 +51,7 @@ func (m *mirror) newFront(c *config.Config, was *front) (*front, map[string]cach
 	for i := range c.Upstreams {
 		u := &c.Upstreams[i]
 		r := was.client(u.Name)
-		if r.Registry == nil || asksOtherwise(u, differing) {
+		if r.Registry == nil || asksOtherwise(u, differing, files) {
 			o := registryOptions(u, m.build.version, m.log.Named("upstream"))
 			o.Instance, o.Ours, o.Replaces = m.instance, &m.ours, r.Registry
 			var err error
@@ -81,12 +82,16 @@ func (f *front) client(name string) registryClient {
 
 // asksOtherwise reports whether another client is needed for a registry, of whose keys some differ,
 // or whose files may: those that clients read once.
-func asksOtherwise(u *config.Upstream, differing []string) bool {
+func asksOtherwise(u *config.Upstream, differing []string, files bool) bool {
 	cached := []string{ // what only the cache goes by
 		"aliases", "tag_ttl", "tag_rules", "refresh_ahead", "stale_if_error", "on_gone", "access_ttl", "offline", "parallel", "trust",
 	}
-	return u.CAFile != "" || u.ClientCertFile != "" || u.DockerConfig != "" || slices.ContainsFunc(differing, func(key string) bool {
-		key, of := strings.CutPrefix(key, "upstreams."+u.Name+".")
+	name := u.Name
+	if u.Stranger {
+		name = config.AnyRegistry
+	}
+	return files && (u.CAFile != "" || u.ClientCertFile != "" || u.DockerConfig != "") || slices.ContainsFunc(differing, func(key string) bool {
+		key, of := strings.CutPrefix(key, "upstreams."+name+".")
 		end := strings.IndexAny(key+".", ".[")
 		return of && !slices.Contains(cached, key[:end])
 	})

@@ -39,12 +39,14 @@ func (l *reloader) run(ctx context.Context, signals <-chan os.Signal) error {
 // stays as it was.
 func (l *reloader) reload() {
 	m := l.mirror
+	m.reloading.Lock()
+	defer m.reloading.Unlock()
 	was := m.front.Load().settings
 	next, err := l.load()
 	var c *config.Config
 	if err == nil {
 		c = takenUp(was, next)
-		err = m.takeUp(c)
+		err = m.takeUp(c, true)
 	}
 	if err != nil {
 		m.log.Error("new configuration refused, the old one is kept", logkey.Err(err))
@@ -77,8 +79,17 @@ func takenUp(was, next *config.Config) *config.Config {
 		c.AdminToken, c.AdminTokenFile = next.AdminToken, next.AdminTokenFile
 	}
 	c.Upstreams = nil
+	c.Others = next.Others
 	for _, u := range was.Upstreams {
-		if other := next.Upstream(u.Name); other != nil {
+		other := next.Upstream(u.Name)
+		if other == nil && u.Stranger {
+			if met, ok := stranger(next, u.Name); ok {
+				other = &met
+			} else {
+				continue
+			}
+		}
+		if other != nil {
 			u = *other
 		}
 		c.Upstreams = append(c.Upstreams, u)
@@ -92,11 +103,11 @@ func takenUp(was, next *config.Config) *config.Config {
 	return &c
 }
 
-// takeUp makes the mirror go on by c, which has the same upstreams as before. Downloads in
-// progress go on as they began.
-func (m *mirror) takeUp(c *config.Config) error {
+// takeUp makes the mirror go on by c. Downloads in progress go on as they began. It is called with
+// m.reloading; files is whether those that c names may have changed.
+func (m *mirror) takeUp(c *config.Config, files bool) error {
 	was := m.front.Load()
-	f, upstreams, err := m.newFront(c, was)
+	f, upstreams, err := m.newFront(c, was, files)
 	if err != nil {
 		return err
 	}

@@ -20,6 +20,7 @@ import (
 
 	"forebay/config"
 	"forebay/internal/metrics"
+	"forebay/internal/secret"
 	"forebay/test/hubtest"
 	"forebay/test/mirrortest"
 )
@@ -98,7 +99,7 @@ const (
 
 func TestOneTraceFromTheClientToTheRegistry(t *testing.T) {
 	r := newReceiver(t)
-	made, err := newTraces(&config.Tracing{Endpoint: r.URL, Headers: config.NewSecret("X-Key=k3y-of-collector"), Ratio: 0}, build{version: "v1"}, zap.NewNop())
+	made, err := newTraces(&config.Tracing{Endpoint: r.URL, Headers: secret.New("X-Key=k3y-of-collector"), Ratio: 0}, build{version: "v1"}, zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
 	}

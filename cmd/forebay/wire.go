@@ -11,6 +11,7 @@ import (
 
 	"go.uber.org/zap"
 	"golang.org/x/net/http/httpproxy"
+	"golang.org/x/time/rate"
 
 	"forebay/cache"
 	"forebay/cache/event"
@@ -39,32 +40,35 @@ import (
 // mirror is everything between a client's request and the registries. Its owner calls
 // Run, and Close once no request is being answered.
 type mirror struct {
-	cache    *cache.Cache
-	keeper   *upkeep.Keeper // of the cache
-	front    atomic.Pointer[front]
-	retired  []registryClient // of fronts before; only takeUp and Close use it
-	instance string           // our name among Forebays, until we end
-	ours     dial.Ours
-	activity *activity.Recorder
-	trouble  *trouble.Watch
-	metrics  *metrics.Metrics
-	traces   *traces    // nil when they are off
-	audit    *audit.Log // nil when there is none
-	bucket   *s3.Bucket // nil when there is none
-	build    build
+	cache   *cache.Cache
+	keeper  *upkeep.Keeper // of the cache
+	front   atomic.Pointer[front]
+	retired []registryClient // of fronts before; only takeUp and Close use it
+	// reloading is held by who replaces the front, and strangers bounds how often clients cause it.
+	reloading sync.Mutex
+	strangers *rate.Limiter
+	instance  string // our name among Forebays, until we end
+	ours      dial.Ours
+	activity  *activity.Recorder
+	trouble   *trouble.Watch
+	metrics   *metrics.Metrics
+	traces    *traces    // nil when they are off
+	audit     *audit.Log // nil when there is none
+	bucket    *s3.Bucket // nil when there is none
+	build     build
 	logs
 }
 
 // newMirror builds a mirror from its settings and opens its storage. Nothing is contacted.
 func newMirror(c *config.Config, b build, l logs) (_ *mirror, err error) {
-	m := &mirror{metrics: newMetrics(c, b), instance: rand.Text(), build: b, logs: l}
+	m := &mirror{metrics: newMetrics(c, b), instance: rand.Text(), strangers: newStrangers(), build: b, logs: l}
 	log := l.log
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, m.Close())
 		}
 	}()
-	f, upstreams, err := m.newFront(c, nil)
+	f, upstreams, err := m.newFront(c, nil, false)
 	if err != nil {
 		return nil, err
 	}
@@ -150,14 +154,14 @@ func registryOptions(u *config.Upstream, version string, log *zap.Logger) upstre
 		Endpoints:     endpoints(u),
 		Credentials:   credentials(u.Account),
 		Reserve:       u.Reserve,
-		TrustedRealms: u.TrustedRealms, ForeignHosts: u.ForeignHosts,
-		Names:         upstream.Names{TrustedRealms: "upstreams." + u.Name + ".trusted_realms", MaxConnections: "max_connections", AllowPrivate: "allow_private"},
-		AllowPrivate:  u.AllowPrivate,
-		TLS:           dial.TLS{CAFile: u.CAFile, CertFile: u.ClientCertFile, KeyFile: u.ClientKeyFile},
-		Proxy:         proxyURL(u),
-		Environment:   httpproxy.FromEnvironment(),
-		Bandwidth:     dial.NewBandwidth(u.Bandwidth),
-		Family:        family(u.AddressFamily),
+		TrustedRealms: u.TrustedRealms, ForeignHosts: u.ForeignHosts, Stranger: u.Stranger,
+		Names:        upstream.Names{TrustedRealms: "upstreams." + u.Name + ".trusted_realms", MaxConnections: "max_connections", AllowPrivate: "allow_private"},
+		AllowPrivate: u.AllowPrivate,
+		TLS:          dial.TLS{CAFile: u.CAFile, CertFile: u.ClientCertFile, KeyFile: u.ClientKeyFile},
+		Proxy:        proxyURL(u),
+		Environment:  httpproxy.FromEnvironment(),
+		Bandwidth:    dial.NewBandwidth(u.Bandwidth),
+		Family:       family(u.AddressFamily),
 		Timeouts: upstream.Timeouts{
 			Connect: u.ConnectTimeout, TLS: u.TLSTimeout, FirstByte: u.FirstByteTimeout, Stall: u.StallTimeout,
 		},
@@ -255,6 +259,7 @@ func proxyOptions(c *config.Config, m *mirror) proxy.Options {
 		Cache:     m.cache,
 		Upstreams: aliases,
 		Hosts:     c.Hosts,
+		Others:    m.meet,
 		Fallback:  proxy.FallbackClients,
 		Instance:  m.instance,
 		Trusted:   c.Trusted,

@@ -27,6 +27,7 @@ import (
 	"forebay/config"
 	"forebay/internal/admin"
 	"forebay/internal/command"
+	"forebay/internal/secret"
 	"forebay/internal/server"
 	"forebay/internal/terminal"
 )
@@ -147,7 +148,7 @@ func (s *adminServer) named(env map[string]string) error {
 	}
 	s.base = u.Scheme + "://" + u.Host
 	if token := env[config.Variable("admin_token")]; token != "" {
-		s.token = config.NewSecret(token)
+		s.token = secret.New(token)
 	} else if name := env[config.Variable("admin_token_file")]; name != "" {
 		if s.token, err = readToken(name); err != nil {
 			return command.Usage(fmt.Errorf("%s: %w", config.Variable("admin_token_file"), err))
@@ -158,7 +159,7 @@ func (s *adminServer) named(env map[string]string) error {
 
 func readToken(name string) (config.Secret, error) {
 	token, err := admin.ReadToken(name)
-	return config.NewSecret(token), err
+	return secret.New(token), err
 }
 
 // own takes the token that a server on this machine made for itself. The server says in which file

@@ -34,6 +34,9 @@ func (g *Registries) registry(s string) (string, bool) {
 		}
 		name, ok = g.Names[host]
 	}
+	if !ok && g.Others != nil && looksLikeHost(s) {
+		return g.Others(s)
+	}
 	return name, ok
 }
 

@@ -103,6 +103,9 @@ type Registries struct {
 	// Hosts maps values of the Host header, as [Host] returns them, with or without a port, to
 	// canonical names. It may be nil.
 	Hosts map[string]string
+	// Others says what a host that is not among Names is the name of, if anything. It is asked for
+	// what may be a host only. nil means nothing.
+	Others func(host string) (canonical string, ok bool)
 }
 
 // Route returns what a request for the escaped path means, given its Host header and

@@ -111,7 +111,7 @@ func importTable() map[string][]string {
 	return map[string][]string{
 		"cmd/forebay":   {anything},
 		"deploy/config": {},
-		"config":        {"internal/registries", "config/parse", "config/unit", "internal/wire"},
+		"config":        {"internal/registries", "internal/secret", "config/parse", "config/unit", "internal/wire"},
 
 		// The cache and its floors: each knows those below it.
 		"proxy":        append(leaf(), "cache", "cache/store"), // the latter its tests
@@ -160,6 +160,7 @@ func importTable() map[string][]string {
 		"internal/regfolder":  {"internal/manifest", "internal/wire"},
 		"internal/reread":     {"internal/logkey"},
 		"internal/statefile":  {},
+		"internal/secret":     {},
 		"internal/sums":       {"internal/wire"},
 		"internal/bundle":     leaf(),
 		"internal/pull":       {},
@@ -184,7 +185,7 @@ func importTable() map[string][]string {
 		"internal/page":     {},
 		// What all commands share, how they reach a mirror, what they print, and those of the operator.
 		"internal/command":     {"config"},
-		"internal/adminclient": append(leaf(), "cache/upkeep", "config", "internal/admin", "internal/bundle", "internal/command", "internal/server", "internal/terminal"),
+		"internal/adminclient": append(leaf(), "cache/upkeep", "config", "internal/secret", "internal/admin", "internal/bundle", "internal/command", "internal/server", "internal/terminal"),
 		"internal/operate": append(leaf(), "cache/image", "cache/upkeep", "config", "config/unit", "upstream", "upstream/hubapi", "internal/access", "internal/admin", "internal/adminclient", "internal/authn",
 			"internal/carry", "internal/command", "internal/imageset", "internal/prefetch", "internal/terminal"),
 		"internal/carry": append(leaf(), "cache/disk", "cache/upkeep", "internal/admin", "internal/adminclient", "internal/bundle", "internal/command", "internal/imageset",

@@ -44,6 +44,9 @@ type Options struct {
 	AllowPrivate bool
 	// AllowPrivateName is what AllowPrivate is called where it is set, for errors; "" is not told.
 	AllowPrivateName string
+	// Stranger says that a client named the endpoint, and not the operator: it is itself where
+	// only a redirect may be.
+	Stranger bool
 	// Ours are our own listeners, to which nothing leads; nil means none.
 	Ours *Ours
 
@@ -101,6 +104,9 @@ func New(base *url.URL, opts Options) (*Dialer, error) {
 	if err := d.useProxies(); err != nil {
 		return nil, err
 	}
+	if opts.Stranger {
+		d.reach = publicAddress
+	}
 	d.inside = d.reach == privateAddress
 	if opts.AllowPrivate {
 		d.reach = max(d.reach, privateAddress)
@@ -109,7 +115,7 @@ func New(base *url.URL, opts Options) (*Dialer, error) {
 		// All names are resolved by the proxy, which therefore is all that is dialled.
 		return d, nil
 	}
-	d.own[HostPort(base)] = true
+	d.own[HostPort(base)] = !opts.Stranger
 	d.neverPrivate = registries.WellKnown(base.Hostname()) && !opts.AllowPrivate
 	return d, nil
 }
