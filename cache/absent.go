@@ -39,7 +39,7 @@ func (c *Cache) remember(k key, err error) {
 	case c.known.absent == nil:
 	case err == nil:
 		c.known.absent.remove(k)
-	case pull.KindOf(err) == pull.NotFound:
+	case pull.KindOf(err) == pull.NotFound && pull.DetailOf(err) != pull.OfLogin:
 		c.known.absent.add(k, err)
 	}
 }

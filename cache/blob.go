@@ -66,7 +66,7 @@ func (b *Blob) Close() error {
 	return nil
 }
 
-// errOtherWay is that mirrors ask each other in a circle on behalf of another's request.
+// errOtherWay is an error that is about another's request: see [pull.Foreign].
 var errOtherWay = errors.New("asked on behalf of another")
 
 // Blob opens the blob d of repo for reading: from the disk, from a fill in progress, or
@@ -80,15 +80,15 @@ func (c *Cache) Blob(ctx context.Context, repo Repo, d v1.Hash, ranges ...wire.B
 	if err := c.admitBlob(ctx, o, repo, d); err != nil {
 		return nil, err
 	}
-	from := source{repo: repo, origin: o, hops: pull.Hops(ctx), ranges: ranges}
+	from := source{repo: repo, origin: o, asker: pull.AskerOf(ctx), ranges: ranges}
 	for ended, again := 0, false; ; {
 		b, err := c.openBlob(ctx, from, d)
 		switch {
 		case errors.Is(err, fill.ErrAbandoned) && ended < abandonedMost:
 			ended++ // it ended as this one came
 		case !again && (errors.Is(err, sums.ErrMismatch) || errors.Is(err, errOtherWay)):
-			// A damaged file, a wrong answer nobody has seen a byte of yet, or one that went in a
-			// circle of mirrors by the way that another came: once more.
+			// A damaged file, a wrong answer nobody has seen a byte of yet, or what was said to
+			// another who asked: once more.
 			again = true
 		default:
 			return b, err
@@ -231,7 +231,7 @@ func (c *Cache) ready(ctx context.Context, repo Repo, h *fill.Holder, res Result
 		res = Passed
 	case ctx.Err() != nil && errors.Is(err, ctx.Err()):
 		return nil, tooLate(ctx, repo, "get blob "+repo.Name+"@"+h.Digest.String())
-	case res == Joined && pull.InCircle(err):
+	case res == Joined && pull.Foreign(err):
 		return nil, fmt.Errorf("%w: %w", errOtherWay, err)
 	default:
 		return nil, err

@@ -226,9 +226,9 @@ func newKnown(negativeTTL time.Duration) known {
 // its client goes along, to whom it is charged, the mirrors that it came through, the types of
 // manifests that it takes, and its trace.
 func callsOf[T any](c *Cache) flight.Group[key, T] {
-	return flight.Group[key, T]{Life: c.ctx, Work: &c.wg, Foreign: pull.InCircle, Carry: func(life, caller context.Context, left <-chan struct{}) context.Context {
+	return flight.Group[key, T]{Life: c.ctx, Work: &c.wg, Foreign: pull.Foreign, Carry: func(life, caller context.Context, left <-chan struct{}) context.Context {
 		life = pull.WithUnwanted(pull.WithClient(life, pull.Client(caller)), left)
-		return tracing.Carry(pull.WithAccept(pull.WithHops(life, pull.Hops(caller)), pull.Accept(caller)), caller)
+		return tracing.Carry(pull.WithAccept(pull.AskerOf(caller).In(life), pull.Accept(caller)), caller)
 	}}
 }
 

@@ -111,7 +111,7 @@ func (s situation) standIn() step {
 		return fail
 	case pull.DetailOf(s.err) == pull.HeadOnly:
 		return serveStale // to be believed it would take a GET
-	case kind == pull.NotFound && s.dropsGone:
+	case kind == pull.NotFound && s.dropsGone && pull.DetailOf(s.err) != pull.OfLogin:
 		return forget
 	case kind == pull.NotFound:
 		return serveStale

@@ -39,7 +39,7 @@ const (
 type source struct {
 	repo   Repo
 	origin *origin
-	hops   string           // mirrors that the request came through which began the fill
+	asker  pull.Asker       // on whose behalf, of who began the fill or joined it
 	ranges []wire.ByteRange // all that is wanted; none means the whole
 	bucket *fromBucket      // asked first; nil when the bucket has not got it
 	urls   []string         // where a manifest says that it is too
@@ -83,7 +83,7 @@ func (s source) open(ctx context.Context, d v1.Hash, off, end int64) (*pull.Body
 	if s.origin.Offline {
 		return nil, offlineError(s.repo)
 	}
-	return s.origin.Upstream.OpenBlob(pull.WithHops(ctx, s.hops), s.repo.Name, d, off, end)
+	return s.origin.Upstream.OpenBlob(s.asker.In(ctx), s.repo.Name, d, off, end)
 }
 
 // errCommitted means that a fill ended well while its caller looked for it.

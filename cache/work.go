@@ -11,6 +11,7 @@ import (
 	"forebay/cache/image"
 	"forebay/cache/index"
 	"forebay/cache/store"
+	"forebay/internal/allowance"
 	"forebay/internal/pull"
 )
 
@@ -21,6 +22,9 @@ func (c *Cache) Store() *store.Store { return c.store }
 
 // Images returns what is known of the images that are kept.
 func (c *Cache) Images() *image.Images { return c.images }
+
+// Limits returns what clients may still have registries asked for.
+func (c *Cache) Limits() *allowance.Clients { return c.limits }
 
 // Life returns the context that ends with Close.
 func (c *Cache) Life() context.Context { return c.ctx }

@@ -23,9 +23,10 @@ const headersWithin = 17 * time.Second
 type deadline struct {
 	parent context.Context
 	at     time.Time
-	client string // address and port, for pull.Client
-	hops   string // mirrors that the request came through, for pull.Hops
-	accept string // types of manifests beyond the usual, for pull.Accept
+	client string      // address and port, for pull.Client
+	hops   string      // mirrors that the request came through, for pull.Hops
+	login  *pull.Login // in whose name registries are asked, for pull.LoginOf; nil: in ours
+	accept string      // types of manifests beyond the usual, for pull.Accept
 
 	mu     sync.Mutex
 	real   context.Context // guarded by mu; nil until somebody waits
@@ -78,6 +79,8 @@ func (d *deadline) Value(key any) any {
 	switch key {
 	case pull.HopsKey{}:
 		return d.hops
+	case pull.LoginKey{}:
+		return d.login
 	case pull.AcceptKey{}:
 		return d.accept
 	}

@@ -171,7 +171,11 @@ func (r *Registry) renewed(ctx context.Context, e *endpoint, a *ask, g *auth.Gra
 // grant makes what a challenge asks for from our credentials; nil means that there are
 // none. renew says that the source of the credentials must be looked at again.
 func (r *Registry) grant(ctx context.Context, e *endpoint, a *ask, c *auth.Challenge, renew bool) (*auth.Grant, *failure) {
-	who, err := a.who.source.Identity(ctx, a.repo, renew)
+	source := a.who.source
+	if a.login != nil {
+		source = auth.SourceOf(a.login)
+	}
+	who, err := source.Identity(ctx, a.repo, renew)
 	if err != nil {
 		return nil, r.fail(a, pull.Unavailable, fmt.Errorf("credentials: %w", err))
 	}
@@ -215,7 +219,7 @@ func (r *Registry) grantFailure(ctx context.Context, e *endpoint, a *ask, err er
 	if pull.Failing(&shared) {
 		f.remedies |= tryEndpoint
 	}
-	if errors.Is(&shared, auth.ErrBadCredentials) {
+	if errors.Is(&shared, pull.ErrLogin) {
 		f.remedies |= tryAccount
 	}
 	if shared.Kind == pull.Limited {

@@ -65,7 +65,7 @@ var (
 	// errTooSlow ends a request that has had no answer in Timeouts.Answer.
 	errTooSlow = errors.New("no answer in time")
 	// errBasicRefused: the registry does not take the user name and password.
-	errBasicRefused = errors.New("it refuses the user name and password")
+	errBasicRefused = fmt.Errorf("it refuses the user name and password: %w", pull.ErrLogin)
 )
 
 // errorBodyMax bounds the part of an error body that is read.

@@ -52,8 +52,9 @@ func (r *Registry) Resolve(ctx context.Context, repo, ref string) (v1.Descriptor
 	if err != nil {
 		var e *pull.Error
 		if errors.As(err, &e) && headRefused(err) && (worth != heads.Good || e.Kind != pull.NotFound) {
-			e.Detail = pull.HeadOnly
-			r.heads.Silent(repo, ref, true)
+			if e.Detail = pull.HeadOnly; a.login == nil { // else it may be the login that is refused
+				r.heads.Silent(repo, ref, true)
+			}
 		}
 		return v1.Descriptor{}, err
 	}

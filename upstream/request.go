@@ -56,8 +56,9 @@ type ask struct {
 	// avoid gave a wrong answer: others are asked first.
 	avoid *endpoint
 
-	who   *account  // set by atEndpoint
-	start time.Time // set by retrying
+	who   *account    // set by atEndpoint
+	login *pull.Login // in whose name, set by do; nil: in ours
+	start time.Time   // set by retrying
 
 	// from pins a further page of a listing to the endpoint that gave the first.
 	from *endpoint
@@ -85,6 +86,7 @@ func (r *Registry) do(ctx context.Context, l *lane.Lane, a *ask) (_ *answer, err
 	ctx, cancel := context.WithCancelCause(ctx)
 	slow := time.AfterFunc(r.opts.Timeouts.Answer, func() { cancel(errTooSlow) })
 	defer slow.Stop()
+	a.login = pull.LoginOf(ctx)
 	if err := l.Enter(ctx); err != nil {
 		cancel(nil)
 		switch {
@@ -99,6 +101,9 @@ func (r *Registry) do(ctx context.Context, l *lane.Lane, a *ask) (_ *answer, err
 	if fail != nil {
 		cancel(nil)
 		l.Leave()
+		if kind := fail.err.Kind; a.login != nil && (kind == pull.Denied || kind == pull.NotFound) {
+			fail.err.Detail = pull.OfLogin
+		}
 		return nil, fail.err
 	}
 	b := stall.New(ans.Body, r.opts.Timeouts.Stall, cancel, l.Leave, func(err error) error {
@@ -134,7 +139,7 @@ func (r *Registry) bodyError(ans *answer, a *ask, cause error) error {
 // refuses them or has no pulls left for them.
 func (r *Registry) atEndpoint(ctx context.Context, e *endpoint, a *ask) (*answer, *failure) {
 	var last *failure
-	for _, who := range e.site.accounts {
+	for _, who := range e.site.accountsFor(a.login) {
 		b := e.translate(a)
 		b.who = who
 		ans, fail := r.withAccount(ctx, e, b)

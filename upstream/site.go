@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
+
 	"forebay/internal/pull"
 	"forebay/upstream/auth"
 	"forebay/upstream/governor"
@@ -52,9 +54,12 @@ const (
 
 // site is the endpoints that share limits: all of the registry, or one stand-in.
 type site struct {
-	host     string     // of its first endpoint, for people
-	standIn  *StandIn   // nil: the registry itself
-	accounts []*account // in the order in which they are used; never empty
+	host     string                       // of its first endpoint, for people
+	standIn  *StandIn                     // nil: the registry itself
+	accounts []*account                   // in the order in which they are used; never empty
+	logins   *lru.Cache[string, *account] // of clients' own logins, by their IDs
+	pause    governor.Backoff             // of the gates of accounts
+	now      func() time.Time
 	all      *governor.Gate
 	store    *governor.Gate  // where blobs are redirected to
 	repos    *governor.Gates // of repositories that are limited on their own
@@ -63,7 +68,7 @@ type site struct {
 
 // account is a credential at a site, with what it may still pull there.
 type account struct {
-	source auth.Source
+	source auth.Source            // nil of a client's login, which is kept nowhere
 	who    atomic.Pointer[string] // name that was last used; nil before
 	given  string                 // name by the configuration
 	budget governor.Account
@@ -97,11 +102,16 @@ func newSite(base *url.URL, standIn *StandIn, name string, endpoints []string, c
 		most = max(min(most, opts.LimitedWait/2), pullPause)
 	}
 	s := &site{
+		now: opts.Now, pause: governor.Backoff{First: pullPause, Most: most},
 		host: base.Host, standIn: standIn,
 		all:   governor.NewGate(governor.Backoff{First: abusePause, Most: abuseMost}, opts.Now),
 		store: governor.NewGate(governor.Backoff{First: slowDown, Most: abuseMost}, opts.Now),
 		repos: governor.NewGates(governor.Backoff{First: pullPause, Most: pullPauseMost}, opts.Now),
 		pace:  governor.NewPace(opts.Now),
+	}
+	var err error
+	if s.logins, err = lru.New[string, *account](loginsKept); err != nil {
+		return nil, err
 	}
 	for i, c := range creds {
 		source, err := auth.NewSource(c, name, endpoints, opts.Now)
@@ -111,22 +121,39 @@ func newSite(base *url.URL, standIn *StandIn, name string, endpoints []string, c
 		if err != nil {
 			return nil, err
 		}
-		s.accounts = append(s.accounts, &account{
-			source: source,
-			given:  c.Name(),
-			pulls:  governor.NewGate(governor.Backoff{First: pullPause, Most: most}, opts.Now),
-			heads:  governor.NewGate(governor.Backoff{First: pullPause, Most: most}, opts.Now),
-		})
+		s.accounts = append(s.accounts, s.account(c.Name(), source))
 	}
 	return s, nil
+}
+
+func (s *site) account(name string, source auth.Source) *account {
+	return &account{source: source, given: name, pulls: governor.NewGate(s.pause, s.now), heads: governor.NewGate(s.pause, s.now)}
+}
+
+// loginsKept bounds the logins of which it is remembered what they may still pull.
+const loginsKept = 1024
+
+// accountsFor returns the accounts to ask with, in their order: a client's login alone, or ours.
+func (s *site) accountsFor(l *pull.Login) []*account {
+	if l == nil {
+		return s.accounts
+	}
+	one, known := s.logins.Get(l.ID)
+	if !known {
+		one = s.account("a client's login", nil)
+		if other, there, _ := s.logins.PeekOrAdd(l.ID, one); there {
+			one = other
+		}
+	}
+	return []*account{one}
 }
 
 // serves reports whether e may be asked for a. A HEAD proves that a repository of the registry
 // holds something, which only that can say, or who is as good.
 func (e *endpoint) serves(a *ask) bool {
 	s := e.site.standIn
-	if s == nil {
-		return true
+	if s == nil || a.login != nil {
+		return s == nil // a login is for the registry itself
 	}
 	_, carried := s.name(a.repo)
 	return carried && (s.Tags || a.byDigest && a.method != http.MethodHead)

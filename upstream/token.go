@@ -143,7 +143,7 @@ func (r *Registry) tokenRefusal(ctx context.Context, a *ask, q *auth.Request, re
 	f := r.statusFailure(ctx, a, resp, q.Sent(resp.Request))
 	switch {
 	case q.Refuses(f.err.Status, f.err.Code):
-		f.err.Kind, f.err.Err = pull.Denied, auth.ErrBadCredentials
+		f.err.Kind, f.err.Err = pull.Denied, pull.ErrLogin
 	case f.err.Kind == pull.NotFound, f.err.Kind == pull.Unsupported:
 		f.err.Kind = pull.Invalid
 	case f.err.Kind == pull.Denied:

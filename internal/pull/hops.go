@@ -30,11 +30,11 @@ func Hops(ctx context.Context) string {
 // statusLoop is what a mirror answers to a request that came through it already, by RFC 5842.
 const statusLoop = 508
 
-// InCircle reports whether mirrors say that a request came back to where it began. That is about
-// the mirrors which the request came through, and not about what it asks for.
-func InCircle(err error) bool {
+// Foreign reports whether an error is about who asked alone, and not about what was asked for: that
+// of a client's login, or of mirrors through which the request came back to where it began.
+func Foreign(err error) bool {
 	var e *Error
-	return errors.As(err, &e) && e.Status == statusLoop
+	return errors.As(err, &e) && (e.Status == statusLoop || e.Detail == OfLogin)
 }
 
 // ErrOffline is the cause of an [Error] of kind NotFound: the content is not kept, and its

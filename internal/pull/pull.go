@@ -82,6 +82,8 @@ const (
 	// Refused: the content is what the registry means it to be, and we do not pass it on: a
 	// manifest that is too large, or no manifest. Another try brings the same.
 	Refused
+	// OfLogin: it was said to a client's own login, and is about nobody else.
+	OfLogin
 	// ClientLimited: it is a bound of ours for one client. The registry limits nobody.
 	ClientLimited
 )

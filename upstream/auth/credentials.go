@@ -44,6 +44,7 @@ type Identity struct {
 	secret        string
 	refresh       bool   // secret is an identity token, for the OAuth2 grant refresh_token
 	registryToken string // a bearer token for the registry itself
+	client        bool   // it is a client's own, whose name is told to nobody
 }
 
 const (
@@ -70,8 +71,11 @@ func (i Identity) Anonymous() bool { return i.id == "" }
 
 // Name is for people: it is logged and shown.
 func (i Identity) Name() string {
-	if i.Anonymous() {
+	switch {
+	case i.Anonymous():
 		return anonymousName
+	case i.client:
+		return "a client's login"
 	}
 	return cmp.Or(i.user, tokenUser)
 }

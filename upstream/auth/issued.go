@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"forebay/internal/pull"
 	"forebay/internal/wire"
 )
 
@@ -27,4 +28,16 @@ func (s issuedSource) Identity(ctx context.Context, _ string, renew bool) (Ident
 		return Identity{}, errors.New("nothing was handed out") // which must not mean anonymous
 	}
 	return newIdentity(user, password, "", false), nil
+}
+
+// SourceOf returns the source of a client's own login.
+func SourceOf(l *pull.Login) Source { return loginSource{l} }
+
+type loginSource struct{ *pull.Login }
+
+func (s loginSource) Identity(context.Context, string, bool) (Identity, error) {
+	if s.ID == "" {
+		return Identity{}, nil
+	}
+	return Identity{id: "client " + s.ID, user: s.User, secret: s.Password, refresh: s.User == tokenUser, client: true}, nil
 }

@@ -11,6 +11,7 @@ import (
 
 	lru "github.com/hashicorp/golang-lru/v2/simplelru"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"forebay/internal/flight"
 	"forebay/internal/logkey"
@@ -67,7 +68,7 @@ type Tokens struct {
 
 	mu     sync.Mutex
 	kept   *lru.LRU[tokenKey, *Token]
-	trials map[trialKey]*trial // few: one for each credential and token server
+	trials *lru.LRU[trialKey, *trial] // one for each credential and token server
 }
 
 // NewTokens returns tokens that are asked for as long as life lasts; work counts the
@@ -77,8 +78,12 @@ func NewTokens(life context.Context, work *sync.WaitGroup, o Options) *Tokens {
 	if err != nil {
 		panic(err) // only for a size below 1
 	}
+	trials, err := lru.NewLRU[trialKey, *trial](tokensKept, nil)
+	if err != nil {
+		panic(err) // likewise
+	}
 	return &Tokens{
-		opts: o, kept: kept, trials: map[trialKey]*trial{},
+		opts: o, kept: kept, trials: trials,
 		flights: flight.Group[tokenKey, *Token]{Life: life, Work: work, Carry: func(life, caller context.Context, _ <-chan struct{}) context.Context {
 			return tracing.Carry(life, caller)
 		}},
@@ -171,9 +176,18 @@ func (t *Tokens) mint(ctx context.Context, q *Request, s *Realms) (*Token, *pull
 	}
 	tok, err := s.Ask(ctx, q)
 	if trial.learn(t.opts.Now(), err) {
-		t.opts.Log.Error("credentials refused", logkey.Host(q.Realm.Host), logkey.User(q.who.user), logkey.Err(err))
+		t.opts.Log.Check(levelOf(q.who), "credentials refused").Write(logkey.Host(q.Realm.Host), logkey.User(q.who.Name()), logkey.Err(err))
 	}
 	return tok, err
+}
+
+// levelOf returns at which level it is logged that a credential is wrong: whoever sees that of a client
+// can do nothing about it.
+func levelOf(who Identity) zapcore.Level {
+	if who.client {
+		return zapcore.DebugLevel
+	}
+	return zapcore.ErrorLevel
 }
 
 // notSent returns the error of a request whose turn did not come.

@@ -115,7 +115,7 @@ func ask(t *testing.T, q *Request) (*Token, *pull.Error) {
 		t.Fatal(err)
 	}
 	if resp.StatusCode != http.StatusOK {
-		return nil, &pull.Error{Kind: pull.Denied, Err: ErrBadCredentials}
+		return nil, &pull.Error{Kind: pull.Denied, Err: pull.ErrLogin}
 	}
 	tok, err := q.Token(body)
 	if err != nil {

@@ -13,9 +13,6 @@ import (
 // accounts that fail often.
 const badCredentialsFor = time.Minute
 
-// ErrBadCredentials: the token server does not know the user name and password.
-var ErrBadCredentials = errors.New("the user name or password is wrong")
-
 // trialKey is a credential at a token server.
 type trialKey struct{ host, who string }
 
@@ -34,10 +31,10 @@ type trial struct {
 func (t *Tokens) trial(key trialKey) *trial {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	known := t.trials[key]
-	if known == nil {
+	known, ok := t.trials.Get(key)
+	if !ok {
 		known = &trial{turn: lane.New(1)}
-		t.trials[key] = known
+		t.trials.Add(key, known)
 	}
 	return known
 }
@@ -62,7 +59,7 @@ func (t *trial) learn(now time.Time, err *pull.Error) bool {
 		t.good, t.badUntil = true, time.Time{}
 		return false
 	}
-	if !errors.Is(err, ErrBadCredentials) {
+	if !errors.Is(err, pull.ErrLogin) {
 		return false
 	}
 	t.good, t.badUntil, t.err = false, now.Add(badCredentialsFor), *err
