@@ -4,12 +4,9 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"net"
-	"net/url"
 	"regexp"
 	"slices"
 	"strings"
-
-	"golang.org/x/net/publicsuffix"
 
 	"forebay/config/parse"
 	"forebay/internal/registries"
@@ -143,6 +140,14 @@ func (d *decoder) checkUpstream(u *Upstream) {
 	case u.ProxyUsername == "" && !u.ProxyPassword.Empty():
 		fault("proxy_password", "needs proxy_username beside it")
 	}
+	switch own := slices.ContainsFunc(u.Endpoints, func(e Endpoint) bool { return !e.StandIn }); {
+	case u.Access != AccessUpstream && u.PassThrough:
+		fault("pass_through", "needs access: upstream beside it")
+	case u.Access == AccessUpstream && (u.Offline || !own):
+		fault("access", "the registry must be asked: remove offline, and name it among the endpoints")
+	case u.Access == AccessUpstream && u.ClientCertFile != "":
+		fault("access", "client_cert_file would prove the right of the mirror in place of that of its clients: remove one of them")
+	}
 	if u.Parallel > u.MaxConnections {
 		key := "parallel"
 		if at("max_connections").source > at("parallel").source {
@@ -220,33 +225,13 @@ func (d *decoder) checkEndpoints(path string, u *Upstream) {
 			d.checkAccount(at, &e.Account)
 		case own == "":
 			own = e.URL
-		case u.named() && !sameOwner(own, e.URL):
+		case u.named() && !parse.SameOwner(own, e.URL):
 			fault(key, "%s would get the credentials for %s: if it is another registry, write {url: %s} in its place", e.URL, own, e.URL)
 		}
 	}
 	if !tags {
 		fault(key, "none gives tags: name the registry itself beside its stand-ins, or set tags: true")
 	}
-}
-
-// sameOwner reports whether two endpoints seem to have one owner: the same host, or hosts of
-// one registrable domain. The owner of an address or a short name cannot be known.
-func sameOwner(one, two string) bool {
-	a, b := hostOf(one), hostOf(two)
-	if a == b || net.ParseIP(a) != nil || net.ParseIP(b) != nil || !strings.Contains(a, ".") || !strings.Contains(b, ".") {
-		return true
-	}
-	x, errX := publicsuffix.EffectiveTLDPlusOne(a)
-	y, errY := publicsuffix.EffectiveTLDPlusOne(b)
-	return errX == nil && errY == nil && x == y
-}
-
-func hostOf(endpoint string) string {
-	u, err := url.Parse(endpoint)
-	if err != nil {
-		return ""
-	}
-	return u.Hostname()
 }
 
 // webhookSecret is a secret that can stand in a URL as it is, and cannot be guessed.

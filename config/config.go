@@ -175,6 +175,8 @@ type Upstream struct {
 	StaleIfError    time.Duration // age up to which tags are served while the registry fails; Forever is the default
 	OnGone          OnGone
 	AccessTTL       time.Duration // how long a proven right to a repository holds; 0: for ever
+	Access          Access        // who says what clients may have. Default AccessMirror
+	PassThrough     bool          // with AccessUpstream: what is fetched for a client is fetched in its name
 	Offline         bool          // never contacted; also when that is set for all
 	Stranger        bool          // a client named it; not a key
 
@@ -245,6 +247,15 @@ const (
 	CredentialsAWS    CredentialSource = "aws"
 	CredentialsGoogle CredentialSource = "google"
 	CredentialsAzure  CredentialSource = "azure"
+)
+
+// Access says who decides what clients may have of an upstream, where no rule does.
+type Access string
+
+// AccessMirror goes by our own credentials, AccessUpstream asks the registry by those of each client.
+const (
+	AccessMirror   Access = "mirror"
+	AccessUpstream Access = "upstream"
 )
 
 // AddressFamily says which addresses of an upstream are connected to.
@@ -373,6 +384,7 @@ func defaultUpstream(name string) Upstream {
 		FirstByteTimeout: 10 * time.Second,
 		StallTimeout:     15 * time.Second,
 		Credentials:      CredentialsGiven,
+		Access:           AccessMirror,
 		AddressFamily:    AnyFamily,
 	}
 	if known := registries.Find(name); known.Name == name { // and not one that has it for an alias

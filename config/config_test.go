@@ -4,14 +4,15 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"forebay/config/parse"
-	"forebay/internal/secret"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"forebay/config/parse"
+	"forebay/internal/secret"
 
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
@@ -223,7 +224,7 @@ upstreams:
 			FallbackCredentials: []Account{{Username: "second", Password: secret.New("from a file"), PasswordFile: passwordFile}, {}},
 			TagTTL:              36 * time.Hour,
 			TagRules:            []TagRule{{"library/*:latest", 30 * time.Second}, {"*:v[0-9]*", Forever}, {"*:edge", 0}},
-			RefreshMinPulls:     7, StaleIfError: 30 * parse.Day, OnGone: GoneDrop, AccessTTL: 2 * time.Hour, Offline: true,
+			RefreshMinPulls:     7, StaleIfError: 30 * parse.Day, OnGone: GoneDrop, AccessTTL: 2 * time.Hour, Access: AccessMirror, Offline: true,
 			Reserve: 0.125, Limited: LimitedWait, LimitedWait: 9 * time.Second,
 			Parallel: 8, MaxConnections: 64,
 			ConnectTimeout: time.Second, TLSTimeout: 2 * time.Second, FirstByteTimeout: 3 * time.Second, StallTimeout: 4 * time.Second,

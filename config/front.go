@@ -2,11 +2,12 @@ package config
 
 import (
 	"fmt"
-	"forebay/config/parse"
 	"net"
 	"net/netip"
 	"slices"
 	"strings"
+
+	"forebay/config/parse"
 )
 
 // Listener is a way in to the registry API.
@@ -64,17 +65,25 @@ func (a *Auth) Given() bool {
 // Restricted reports whether clients are told apart: then what came by credentials of the mirror is
 // only for whom a rule names.
 func (c *Config) Restricted() bool {
-	return len(c.Access) > 0 || slices.ContainsFunc(c.Doors(), func(l Listener) bool { return l.Authentication != AuthNone })
+	return len(c.Access) > 0 || slices.ContainsFunc(c.doors(false), func(l Listener) bool { return l.Authentication != AuthNone })
+}
+
+// Asks reports whether any registry is asked what clients may have.
+func (c *Config) Asks() bool {
+	return slices.ContainsFunc(c.Upstreams, func(u Upstream) bool { return u.Access == AccessUpstream })
 }
 
 // Doors returns the listeners of the registry API, that of listen and tls first.
-func (c *Config) Doors() []Listener {
+func (c *Config) Doors() []Listener { return c.doors(c.Asks()) }
+
+// doors is Doors; with asks clients may show what is for registries.
+func (c *Config) doors(asks bool) []Listener {
 	first := Listener{Address: c.Listen, TLS: c.TLS, ClientCAFile: c.ClientCAFile, Authentication: c.Authentication}
 	all := append([]Listener{first}, c.Listeners...)
 	for i := range all {
 		if all[i].Authentication == "" {
 			all[i].Authentication = AuthNone
-			if c.Auth.Given() || all[i].ClientCAFile != "" {
+			if asks || c.Auth.Given() || all[i].ClientCAFile != "" {
 				all[i].Authentication = AuthOptional
 			}
 		}
@@ -126,7 +135,7 @@ func clientCAField(p *string) field {
 
 func authenticationField(p *Authentication) field {
 	return field{name: "authentication", what: "`none`, `optional` or `required`",
-		doc: "What is wanted of clients. `none`: what they show is not looked at. `optional`: who shows nothing is nobody, and has what is for everybody. `required`: who proves nothing is asked to log in, by a challenge; dockerd answers the challenge of a mirror with the user's password for Docker Hub, so use it where clients name this mirror in image names. Default: `optional` where `auth` or a `client_ca_file` is set, else `none`.",
+		doc: "What is wanted of clients. `none`: what they show is not looked at. `optional`: who shows nothing is nobody, and has what is for everybody. `required`: who proves nothing is asked to log in, by a challenge; dockerd answers the challenge of a mirror with the user's password for Docker Hub, so use it where clients name this mirror in image names. Default: `optional` where `auth`, a `client_ca_file` or `access: upstream` is set, else `none`.",
 		set: into(p, func(s string) (Authentication, error) {
 			return parse.OneOf(s, []Authentication{AuthNone, AuthOptional, AuthRequired})
 		}), get: func() []string { return []string{string(*p)} }}
@@ -278,7 +287,7 @@ func (d *decoder) checkFront() {
 		}
 	}
 	for i, l := range c.Doors() {
-		if l.Authentication == AuthRequired && !c.Auth.Given() && l.ClientCAFile == "" {
+		if l.Authentication == AuthRequired && !c.Auth.Given() && l.ClientCAFile == "" && !c.Asks() {
 			at := "authentication"
 			if i > 0 {
 				at = nth("listeners", i-1)
@@ -290,7 +299,7 @@ func (d *decoder) checkFront() {
 
 // plainDoors returns the keys of listeners that ask for what everybody on the way can read.
 func (c *Config) plainDoors() (keys []string) {
-	if c.Auth.HtpasswdFile == "" && c.Auth.TokensFile == "" && len(c.Auth.Issuers) == 0 {
+	if c.Auth.HtpasswdFile == "" && c.Auth.TokensFile == "" && len(c.Auth.Issuers) == 0 && !c.Asks() {
 		return nil
 	}
 	for i, l := range c.Doors() {

@@ -118,3 +118,28 @@ func TestFrontFaults(t *testing.T) {
 		}
 	}
 }
+
+// A registry that is asked what clients may have is no reason to keep from them what others give.
+func TestRegistriesThatAreAsked(t *testing.T) {
+	c := mustLoad(t, "upstreams: {ghcr.io: {access: upstream, pass_through: true}, quay.io: {username: u, password: p}}\nlisteners: [{address: ':5001', authentication: none}]")
+	if got := c.Doors(); got[0].Authentication != AuthOptional || got[1].Authentication != AuthNone || c.Restricted() || !c.Asks() {
+		t.Errorf("doors %+v, restricted %t, asks %t", got, c.Restricted(), c.Asks())
+	}
+	if u := c.Upstream("ghcr.io"); u.TrustDomain() != "ghcr.io" {
+		t.Errorf("what clients may have of ghcr.io is believed by %s", u.TrustDomain())
+	}
+	mustLoad(t, "authentication: required\nupstreams: {ghcr.io: {access: upstream}}")
+	for text, want := range map[string]string{
+		"upstreams: {ghcr.io: {pass_through: true}}":                                                        "pass_through: needs access: upstream",
+		"upstreams: {ghcr.io: {access: upstream, offline: true}}":                                           "access: the registry must be asked",
+		"upstreams: {ghcr.io: {access: upstream, endpoints: [{url: 'https://other.example', tags: true}]}}": "access: the registry must be asked",
+		"upstreams: {ghcr.io: {access: upstream, client_cert_file: CERT, client_key_file: KEY}}":            "client_cert_file would prove the right of the mirror",
+	} {
+		folder := t.TempDir()
+		cert, key := writeCertificate(t, folder)
+		_, err := load(t, strings.NewReplacer("CERT", cert, "KEY", key).Replace(text))
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", text, err, want)
+		}
+	}
+}

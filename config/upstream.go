@@ -83,7 +83,7 @@ func (u *Upstream) TrustDomain() string {
 	if u.Trust != "" {
 		return u.Trust
 	}
-	public := !u.Credentialed() && registries.WellKnown(u.Name)
+	public := !u.Credentialed() && u.Access != AccessUpstream && registries.WellKnown(u.Name)
 	for _, e := range u.Endpoints {
 		at, err := url.Parse(e.URL)
 		public = public && err == nil && registries.WellKnown(at.Host)
@@ -110,6 +110,9 @@ func (u *Upstream) freshnessFields() []field {
 			"What becomes of a tag that the registry says it does not have any more: `keep` serves it until it is evicted, `drop` forgets it. A registry that fails says nothing of the kind."),
 		durationField("access_ttl", &u.AccessTTL, 0, 365*parse.Day,
 			"How long the right to a repository holds that was last proven with the credentials. Then one HEAD proves it anew, and a refusal (401 or 403) stops serving what is kept of it; an outage does not. Without credentials there is nothing to prove. 0 never asks."),
+		choiceField("access", &u.Access, []Access{AccessMirror, AccessUpstream},
+			"Who says what a client may have where no rule of `access` does. `mirror`: what the credentials of the mirror can read is for whom a rule names, and without credentials for everybody. `upstream`: the registry, which is asked by one HEAD with the user name and password that the client shows for it, or as nobody; its word holds for `access_ttl`, for that client and repository. They go to no other host than the registry and its token server. A client shows them when it is challenged by Basic. They are taken for those of the registry where that is told: by `ns`, by a name of the mirror in `hosts`, or because no other upstream of the listener is set so; others are taken for the mirror's own."),
+		boolField("pass_through", &u.PassThrough, "With `access: upstream`: what a client may have and is not here is fetched with its own credentials, so that the mirror needs none."),
 		boolField("offline", &u.Offline, "Never contacts this registry. What is kept is served, all else is not found."),
 	}
 }

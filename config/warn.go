@@ -2,11 +2,12 @@ package config
 
 import (
 	"cmp"
-	"forebay/internal/registries"
 	"net/url"
 	"os"
 	"slices"
 	"strings"
+
+	"forebay/internal/registries"
 )
 
 // Warnings returns what works and may not be meant: passwords and tokens that go over plain
@@ -57,7 +58,7 @@ func (w *warner) listeners() {
 	}
 	var names []string
 	for i := range c.Upstreams {
-		if u := &c.Upstreams[i]; !u.Offline && u.Credentialed() {
+		if u := &c.Upstreams[i]; !u.Offline && u.Credentialed() && u.Access != AccessUpstream {
 			names = append(names, u.Name)
 		}
 	}

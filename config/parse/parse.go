@@ -21,6 +21,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/robfig/cron/v3"
+	"golang.org/x/net/publicsuffix"
 
 	"forebay/internal/wire"
 )
@@ -485,4 +486,24 @@ func Account(s string) (string, error) {
 		return "", errors.New("is not the number of an account: 12 digits, in quotes")
 	}
 	return s, nil
+}
+
+// SameOwner reports whether two endpoints seem to have one owner: the same host, or hosts of
+// one registrable domain. The owner of an address or a short name cannot be known.
+func SameOwner(one, two string) bool {
+	a, b := hostOf(one), hostOf(two)
+	if a == b || net.ParseIP(a) != nil || net.ParseIP(b) != nil || !strings.Contains(a, ".") || !strings.Contains(b, ".") {
+		return true
+	}
+	x, errX := publicsuffix.EffectiveTLDPlusOne(a)
+	y, errY := publicsuffix.EffectiveTLDPlusOne(b)
+	return errX == nil && errY == nil && x == y
+}
+
+func hostOf(endpoint string) string {
+	u, err := url.Parse(endpoint)
+	if err != nil {
+		return ""
+	}
+	return u.Hostname()
 }

@@ -77,7 +77,7 @@ func (g *Registries) Reference(s string) (Reference, error) {
 func (g *Registries) routeOf(name string) (Route, error) {
 	first, remainder, several := strings.Cut(name, "/")
 	lower := strings.ToLower(first) // people write hosts with capitals
-	r, host := Route{Name: name}, ""
+	r := Route{Name: name}
 	_, named := g.registry(lower)
 	switch {
 	case named && several:
@@ -85,13 +85,13 @@ func (g *Registries) routeOf(name string) (Route, error) {
 	case named:
 		r.Name = lower
 	case g.byHost(lower) != "" && several:
-		r.Name, host = remainder, lower
+		r.Name, r.Host = remainder, g.byHost(lower)
 	case g.byHost(lower) != "":
 		return r, faultf(BadName, "%q is a registry, not an image", clip(first))
 	case several && first != lower:
 		return r, unknown(first)
 	}
-	err := g.locate(&r, host, "")
+	err := g.locate(&r, "")
 	if second, _, _ := strings.Cut(remainder, "/"); err != nil && g.Names[second] != "" { // as in a path of a mirror
 		err = faultf(UnknownRegistry, "registry %q is not configured here, and no name of this mirror by its hosts", clip(first))
 	}

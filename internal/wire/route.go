@@ -63,6 +63,7 @@ type Route struct {
 	Name       string  // the repository as the client wrote it, prefix and all
 	Reference  string  // tag or digest; for blobs and referrers always a digest
 	Digest     v1.Hash // Reference when it is a digest, else zero
+	Host       string  // canonical name of the registry that the Host header is mapped to; empty for none
 	Namespace  string  // what the client sent as ns, as it was spelt; may be an alias
 	Prefix     Prefix
 }
@@ -125,6 +126,7 @@ func (g *Registries) Route(host, escapedPath, ns string) (Route, error) {
 		return Route{}, faultf(NoRoute, "no such path: the registry API starts at /v2/")
 	}
 	var r Route
+	r.Host = g.byHost(host)
 	named, err := g.named(&r, root, ns)
 	if err != nil {
 		return r, err
@@ -140,7 +142,7 @@ func (g *Registries) Route(host, escapedPath, ns string) (Route, error) {
 	if r.Resource, r.Name, r.Reference = splitResource(rest); r.Resource == NoResource {
 		return r, faultf(NoRoute, "no such path in the registry API")
 	}
-	if err := g.repository(&r, host, named); err != nil {
+	if err := g.repository(&r, named); err != nil {
 		return r, err
 	}
 	return r, r.parseReference()
@@ -174,8 +176,8 @@ func (g *Registries) named(r *Route, root, ns string) (string, error) {
 
 // repository finds the upstream and the canonical repository of r.Name. named is the
 // registry that the request names outside the repository, if any.
-func (g *Registries) repository(r *Route, host, named string) error {
-	if err := g.locate(r, host, named); err != nil {
+func (g *Registries) repository(r *Route, named string) error {
+	if err := g.locate(r, named); err != nil {
 		return err
 	}
 	if !validRepository(r.Repository) {
@@ -186,7 +188,7 @@ func (g *Registries) repository(r *Route, host, named string) error {
 
 // locate is repository for a name that may not be valid. Requests and people's names are
 // both read by it, so that a name means the same to all.
-func (g *Registries) locate(r *Route, host, named string) error {
+func (g *Registries) locate(r *Route, named string) error {
 	r.Upstream, r.Repository = named, r.Name
 	first, remainder, several := strings.Cut(r.Name, "/")
 	if r.Prefix == NoPrefix {
@@ -200,7 +202,7 @@ func (g *Registries) locate(r *Route, host, named string) error {
 		}
 	}
 	if r.Upstream == "" {
-		r.Upstream = g.byHost(host)
+		r.Upstream = r.Host
 	}
 	if r.Upstream == "" {
 		// Docker's own rule for image names: a first element with a dot or a colon is a

@@ -109,6 +109,11 @@ func TestRouteShapes(t *testing.T) {
 			Resource: row.resource, Upstream: row.upstream, Repository: row.repository, Name: row.name,
 			Reference: row.reference, Namespace: row.ns, Prefix: row.prefix,
 		}
+		for name, upstream := range testRegistries().Hosts {
+			if host, _ := Host(row.host); host == name || row.host == name {
+				want.Host = upstream
+			}
+		}
 		if strings.Contains(row.reference, ":") {
 			want.Digest, _ = ParseDigest(row.reference)
 		}
