@@ -1,26 +1,34 @@
 package proxy
 
 import (
+	"context"
 	"net/http"
 	"net/url"
 	"strings"
 
 	"forebay/internal/pull"
+	"forebay/internal/wire"
 )
 
 // Gate says who a client is and what it may have.
 type Gate interface {
-	// Admit is asked at the begin of every request. Its error is a [Refusal].
-	Admit(r *http.Request) (Guest, error)
+	// Admit is asked at the begin of every request, which means to; what that holds where it means
+	// nothing is as of [wire.Registries.Route]. Its error is a [Refusal].
+	Admit(r *http.Request, to *wire.Route) (Guest, error)
 }
 
 // Guest is a client that was let in.
 type Guest struct {
 	Name   string   // by which its requests are counted, limited and logged; "" leaves its address
 	Groups []string // that it belongs to
-	// May returns the rule by which the client may have a repository of an upstream, "" for the
-	// upstream as a whole; the error is a [Refusal]. nil lets it have everything.
-	May func(upstream, repository string) (rule string, err error)
+	// May returns the rule by which the client may have what a request means; the error is a
+	// [Refusal], or that of a registry which was asked for it. nil lets it have everything.
+	May func(ctx context.Context, to *wire.Route) (rule string, err error)
+	// Sees reports whether the client may know of a repository, without anything being asked. It is
+	// set where May is.
+	Sees func(upstream, repository string) bool
+	// Login is in whose name registries are asked for what it may have; nil: in ours.
+	Login *pull.Login
 }
 
 // ErrHidden refuses a client something in the way in which it is told that a thing does not exist.
@@ -34,7 +42,7 @@ func (h *Handler) Behind(g Gate) http.Handler {
 // admit lets the client in, or not.
 func (x *exchange) admit(g Gate) error {
 	if g != nil {
-		guest, err := g.Admit(x.r)
+		guest, err := g.Admit(x.r, &x.route)
 		if err != nil {
 			return err
 		}
@@ -55,7 +63,8 @@ func (x *exchange) may() error {
 		return nil
 	}
 	var err error
-	x.rule, err = x.guest.May(x.route.Upstream, x.route.Repository)
+	x.rule, err = x.guest.May(&x.deadline, &x.route)
+	x.deadline.login = x.guest.Login
 	return err
 }
 
@@ -65,6 +74,5 @@ func (x *exchange) sees(name string) bool {
 		return true
 	}
 	upstream, repository, _ := strings.Cut(name, "/")
-	_, err := x.guest.May(upstream, repository)
-	return err == nil
+	return x.guest.Sees(upstream, repository)
 }

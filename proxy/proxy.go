@@ -223,11 +223,15 @@ func (h *Handler) serve(x *exchange, g Gate) error {
 	if x.r.Method != http.MethodGet && x.r.Method != http.MethodHead {
 		return errMethod
 	}
+	routeErr := h.route(x)
 	if err := x.admit(g); err != nil {
 		return err
 	}
-	if err := h.route(x); err != nil {
-		return err
+	if x.route.Namespace != "" {
+		x.w.Header()["Oci-Namespace"] = []string{x.route.Namespace}
+	}
+	if routeErr != nil {
+		return routeErr
 	}
 	if err := x.may(); err != nil {
 		return err
@@ -258,9 +262,6 @@ func (h *Handler) route(x *exchange) error {
 	route, err := h.registries.Route(x.r.Host, x.r.URL.EscapedPath(), ns)
 	x.route = route
 	x.mirrored = h.fallback == FallbackClients && x.hasFallback()
-	if route.Namespace != "" {
-		x.w.Header()["Oci-Namespace"] = []string{route.Namespace}
-	}
 	var fault *wire.RouteError
 	if errors.As(err, &fault) && fault.Fault == wire.Disagreement {
 		h.disagreed.Do(func() {

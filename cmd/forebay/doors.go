@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"os"
@@ -27,7 +28,28 @@ func newRules(c *config.Config) (*access.Rules, error) {
 	for _, r := range c.Access {
 		list = append(list, access.Rule(r))
 	}
-	return access.NewRules(list, func(upstream string) bool { return !credentialed[upstream] })
+	rules, err := access.NewRules(list, func(upstream string) bool { return !c.Restricted() || !credentialed[upstream] })
+	if err == nil {
+		all := asked(c)
+		rules.Asked = func(upstream string) bool { _, ok := all[upstream]; return ok }
+	}
+	return rules, err
+}
+
+// asked returns the upstreams of c that are asked what clients may have.
+func asked(c *config.Config) map[string]access.Asked {
+	all := map[string]access.Asked{}
+	for i := range c.Upstreams {
+		if u := &c.Upstreams[i]; u.Access == config.AccessUpstream {
+			all[u.Name] = access.Asked{TTL: u.AccessTTL, PassThrough: u.PassThrough}
+		}
+	}
+	return all
+}
+
+// asking returns the registry that is asked what the client of ctx may have, if it may be asked.
+func (m *mirror) asking(ctx context.Context, upstream, repository string) (access.Registry, error) {
+	return m.front.Load().client(upstream), m.cache.Limits().Ask(ctx, upstream, repository)
 }
 
 // newAudit returns the audit log; nil when there is none.
@@ -60,10 +82,10 @@ func newAuthenticator(c *config.Config, log *zap.Logger) (*authn.Authenticator, 
 // openDoors makes what each listener of the registry API serves by f, in the order of the
 // configuration's doors. Where clients are not told apart, that is the handler as it is. What was
 // proved to was still holds where c says so of it.
-func (f *front) openDoors(c *config.Config, was *front, log *zap.Logger) error {
+func (f *front) openDoors(c *config.Config, was *front, rights *access.Rights, log *zap.Logger) error {
 	doors := c.Doors()
 	f.doors = make([]http.Handler, len(doors))
-	if !c.Restricted() {
+	if !c.Restricted() && !c.Asks() {
 		for i, l := range doors {
 			f.doors[i] = f.handler
 			if len(l.Upstreams) > 0 {
@@ -82,7 +104,7 @@ func (f *front) openDoors(c *config.Config, was *front, log *zap.Logger) error {
 		return command.Usage(fmt.Errorf("auth: %w", err))
 	}
 	for i, l := range doors {
-		door := &access.Door{Auth: f.auth, Mode: modeOf(l.Authentication), Rules: rules, Upstreams: l.Upstreams, Trusted: c.Trusted}
+		door := &access.Door{Auth: f.auth, Mode: modeOf(l.Authentication), Rules: rules, Upstreams: l.Upstreams, Trusted: c.Trusted, Asked: asked(c), Rights: rights}
 		f.doors[i] = withTokens(f.handler.Behind(door), door)
 	}
 	return nil

@@ -84,7 +84,7 @@ func (f *front) client(name string) registryClient {
 // or whose files may: those that clients read once.
 func asksOtherwise(u *config.Upstream, differing []string, files bool) bool {
 	cached := []string{ // what only the cache goes by
-		"aliases", "tag_ttl", "tag_rules", "refresh_ahead", "stale_if_error", "on_gone", "access_ttl", "offline", "parallel", "trust",
+		"aliases", "tag_ttl", "tag_rules", "refresh_ahead", "stale_if_error", "on_gone", "access_ttl", "access", "pass_through", "offline", "parallel", "trust",
 	}
 	name := u.Name
 	if u.Stranger {

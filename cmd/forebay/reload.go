@@ -114,13 +114,14 @@ func (m *mirror) takeUp(c *config.Config, files bool) error {
 	if f.handler, err = proxy.New(proxyOptions(c, m)); err != nil {
 		return command.Usage(err)
 	}
-	if err := f.openDoors(c, was, m.log.Named("auth")); err != nil {
+	if err := f.openDoors(c, was, m.rights, m.log.Named("auth")); err != nil {
 		return err
 	}
 	if err := m.cache.Configure(upstreams, limits(c)); err != nil {
 		return command.Usage(err)
 	}
 	m.front.Store(f)
+	m.rights.Forget()
 	m.level.SetLevel(levelOf(c.Log))
 	for _, r := range was.clients {
 		if f.client(r.Name()) != r {

@@ -116,7 +116,7 @@ func serve(ctx context.Context, c *config.Config, load func() (*config.Config, e
 	ready := m.newReadiness(log)
 	m.watch(ready)
 	webhooks := newWebhooks(m)
-	if err := m.front.Load().openDoors(c, nil, log.Named("auth")); err != nil {
+	if err := m.front.Load().openDoors(c, nil, m.rights, log.Named("auth")); err != nil {
 		return err
 	}
 	clients := m.clients(c)

@@ -20,6 +20,7 @@ import (
 	"forebay/cache/tier"
 	"forebay/cache/upkeep"
 	"forebay/config"
+	"forebay/internal/access"
 	"forebay/internal/activity"
 	"forebay/internal/allowance"
 	"forebay/internal/audit"
@@ -54,6 +55,7 @@ type mirror struct {
 	metrics   *metrics.Metrics
 	traces    *traces    // nil when they are off
 	audit     *audit.Log // nil when there is none
+	rights    *access.Rights
 	bucket    *s3.Bucket // nil when there is none
 	build     build
 	logs
@@ -77,6 +79,9 @@ func newMirror(c *config.Config, b build, l logs) (_ *mirror, err error) {
 		return nil, err
 	}
 	if m.cache, err = openCache(c, upstreams, tierOptions(c, m.bucket), m.tellEvent, log.Named("cache")); err != nil {
+		return nil, err
+	}
+	if m.rights, err = access.NewRights(m.cache.Life(), m.asking); err != nil {
 		return nil, err
 	}
 	m.keeper = upkeep.New(m.cache, upkeep.Options{ScrubInterval: c.ScrubInterval})
@@ -112,6 +117,9 @@ func (m *mirror) Close() error {
 	var err error
 	if m.cache != nil {
 		err = m.cache.Close()
+	}
+	if m.rights != nil {
+		m.rights.Wait()
 	}
 	if f := m.front.Load(); f != nil {
 		m.retired = append(m.retired, f.clients...)

@@ -50,8 +50,11 @@ func upstreamOptions(u *config.Upstream, r *upstream.Registry, lists config.Cata
 	default:
 		o.StaleIfError = u.StaleIfError
 	}
-	o.Unlisted = lists == config.CatalogOff || lists == config.CatalogOwn && o.Credentialed
-	if o.Credentialed {
+	o.Unlisted = lists == config.CatalogOff || lists == config.CatalogOwn && (o.Credentialed || u.Access == config.AccessUpstream)
+	if u.PassThrough && !o.Credentialed { // in our own name there is nothing to be had
+		o.RefreshAhead = 0
+	}
+	if o.Credentialed && !u.PassThrough {
 		o.AccessTTL = u.AccessTTL
 	}
 	if u.OnGone == config.GoneDrop {

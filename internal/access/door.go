@@ -1,6 +1,8 @@
 package access
 
 import (
+	"cmp"
+	"context"
 	"crypto/x509"
 	"encoding/json"
 	"errors"
@@ -12,6 +14,8 @@ import (
 	"time"
 
 	"forebay/internal/authn"
+	"forebay/internal/pull"
+	"forebay/internal/wire"
 	"forebay/proxy"
 )
 
@@ -34,29 +38,44 @@ type Door struct {
 	Mode      Mode
 	Rules     *Rules
 	Upstreams []string // that are served here; none means all
+	// Asked are the upstreams that are asked what each client may have, by their names.
+	Asked  map[string]Asked
+	Rights *Rights // what they answered; required with Asked
 	// Trusted are the networks of proxies that are believed when they say that a client came by TLS.
 	Trusted []netip.Prefix
 }
 
 // Admit returns who sends r and what it may have, as [proxy.Gate] has it.
-func (d *Door) Admit(r *http.Request) (proxy.Guest, error) {
+func (d *Door) Admit(r *http.Request, to *wire.Route) (proxy.Guest, error) {
 	if d.Auth == nil {
-		return proxy.Guest{May: func(upstream, _ string) (string, error) { return d.served(upstream) }}, nil
+		return proxy.Guest{
+			May:  func(_ context.Context, to *wire.Route) (string, error) { return d.served(to.Upstream) },
+			Sees: func(upstream, _ string) bool { _, err := d.served(upstream); return err == nil },
+		}, nil
+	}
+	v := visitor{door: d, r: r}
+	if v.asked = d.meant(to); v.asked != "" && d.Mode != Open {
+		if user, password, ok := r.BasicAuth(); ok {
+			v.login, r = d.Rights.login(user, password), withoutCredentials(r)
+		}
 	}
 	id, err := d.identify(r)
 	switch {
 	case errors.Is(err, authn.ErrTooMany):
-		return proxy.Guest{}, &proxy.Refusal{Status: http.StatusTooManyRequests, Code: "TOOMANYREQUESTS", Message: err.Error(), RetryAfter: authn.RetryAfter}
+		return proxy.Guest{}, tooMany(err)
 	case err != nil:
 		return proxy.Guest{}, d.challenge(r, err.Error())
-	case d.Mode == Required && !id.Known():
-		return proxy.Guest{}, d.challenge(r, "this mirror wants to know who you are: log in to it")
+	case d.Mode == Required && !id.Known() && v.login == nil:
+		return proxy.Guest{}, v.challenge("this mirror wants to know who you are: log in to it")
 	}
-	g := proxy.Guest{Groups: id.Groups}
+	v.id = id
+	g := proxy.Guest{Groups: id.Groups, May: v.may, Sees: v.sees}
 	if id.Known() {
 		g.Name = authn.Qualified(id)
 	}
-	g.May = func(upstream, repository string) (string, error) { return d.may(r, id, upstream, repository) }
+	if d.Asked[to.Upstream].PassThrough {
+		g.Login = v.shown()
+	}
 	return g, nil
 }
 
@@ -67,22 +86,90 @@ func (d *Door) identify(r *http.Request) (authn.Identity, error) {
 	return d.Auth.Identify(r, addressOf(r), certificateOf(r))
 }
 
-// may returns the rule that lets id have something, or why not.
-func (d *Door) may(r *http.Request, id authn.Identity, upstream, repository string) (rule string, err error) {
-	if rule, err := d.served(upstream); err != nil {
+// visitor is who sends one request.
+type visitor struct {
+	door  *Door
+	r     *http.Request
+	id    authn.Identity
+	asked string      // the registry that what it shows is for; empty: what it shows is for us
+	login *pull.Login // that it shows for asked; nil for none
+}
+
+// may returns the rule that lets the visitor have what a request means, or why not.
+func (v *visitor) may(ctx context.Context, to *wire.Route) (rule string, err error) {
+	d := v.door
+	if rule, err := d.served(to.Upstream); err != nil {
 		return rule, err
 	}
-	if repository == "" {
-		if d.Rules.Any(id, upstream) {
+	if to.Repository == "" {
+		if d.Rules.Any(v.id, to.Upstream) {
 			return "", nil
 		}
-		return "", d.refuse(r, id)
+		return "", v.refuse()
 	}
-	decision := d.Rules.Decide(id, upstream, repository)
+	decision := d.Rules.Decide(v.id, to.Upstream, to.Repository)
+	if decision.Ask {
+		return decision.Rule, v.ask(ctx, to)
+	}
 	if !decision.Allowed {
-		return decision.Rule, d.refuse(r, id)
+		return decision.Rule, v.refuse()
 	}
 	return decision.Rule, nil
+}
+
+// sees reports whether the visitor may know of a repository.
+func (v *visitor) sees(upstream, repository string) bool {
+	if _, err := v.door.served(upstream); err != nil {
+		return false
+	}
+	decision := v.door.Rules.Decide(v.id, upstream, repository)
+	return decision.Allowed || decision.Ask && v.door.Rights.Known(v.shown(), upstream, repository)
+}
+
+// shown returns in whose name an upstream is asked: whoever shows nothing is nobody there.
+func (v *visitor) shown() *pull.Login {
+	if v.login == nil {
+		return &pull.Login{}
+	}
+	return v.login
+}
+
+// ask returns why the visitor may not have something, by the word of its registry.
+func (v *visitor) ask(ctx context.Context, to *wire.Route) error {
+	d := v.door
+	var begin Begin
+	if v.login != nil {
+		begin = func(ctx context.Context) (func(bool), bool) { return d.Auth.Guess(ctx, addressOf(v.r)) }
+	}
+	err := d.Rights.Prove(ctx, v.shown(), d.Asked[to.Upstream].TTL, to, begin)
+	switch kind := pull.KindOf(err); {
+	case errors.Is(err, authn.ErrTooMany):
+		return tooMany(err)
+	case err != nil && (kind == pull.Denied || kind == pull.NotFound):
+		return v.refuse()
+	}
+	return err
+}
+
+// meant returns the upstream that a client's credentials for a registry are for; empty for none. A
+// client has them for the host that it asks. Whether that is a registry to it can be told when it
+// names one beside the path, when that host stands for one, or when there is no other here.
+func (d *Door) meant(to *wire.Route) string {
+	var here []string
+	for name := range d.Asked {
+		if _, err := d.served(name); err == nil {
+			here = append(here, name)
+		}
+	}
+	name := cmp.Or(to.Upstream, to.Host)
+	if name == "" && len(here) == 1 && (len(d.Upstreams) == 1 || !d.Auth.Takes()) {
+		name = here[0] // a ping, of a mirror that has no use for them itself
+	}
+	told := to.Namespace != "" || to.Prefix == wire.RootPrefix || to.Host == name && to.Prefix == wire.NoPrefix
+	if !slices.Contains(here, name) || !told && len(here) > 1 {
+		return ""
+	}
+	return name
 }
 
 // served refuses upstreams that the listener does not serve.
@@ -95,11 +182,27 @@ func (d *Door) served(upstream string) (rule string, err error) {
 
 // refuse is the answer to who may not have something: nobody is asked who it is, whether the thing
 // exists or not, and who is known is told what it would be told of a thing that does not exist.
-func (d *Door) refuse(r *http.Request, id authn.Identity) error {
-	if !id.Known() && d.Mode != Open {
-		return d.challenge(r, "log in to the mirror for this")
+func (v *visitor) refuse() error {
+	if !v.id.Known() && v.login == nil && v.door.Mode != Open {
+		return v.challenge("log in to the mirror for this")
 	}
 	return proxy.ErrHidden
+}
+
+// challenge asks the visitor to log in: to the registry by Basic, which leads the credentials for it
+// here, or to us.
+func (v *visitor) challenge(why string) error {
+	if v.asked == "" {
+		return v.door.challenge(v.r, why)
+	}
+	return &proxy.Refusal{
+		Status: http.StatusUnauthorized, Code: "UNAUTHORIZED", Message: "log in to the mirror with what you have for " + v.asked,
+		Challenge: fmt.Sprintf("Basic realm=%q", v.asked),
+	}
+}
+
+func tooMany(err error) error {
+	return &proxy.Refusal{Status: http.StatusTooManyRequests, Code: "TOOMANYREQUESTS", Message: err.Error(), RetryAfter: authn.RetryAfter}
 }
 
 // TokenPath is where tokens are had, on the port of the registry API.

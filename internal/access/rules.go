@@ -28,6 +28,10 @@ type Rule struct {
 
 // Rules are those of a mirror. The first that matches decides.
 type Rules struct {
+	// Asked reports whether an upstream is asked what each client may have, where no rule matches;
+	// nil: none is.
+	Asked func(upstream string) bool
+
 	rules  []rule
 	public func(upstream string) bool
 }
@@ -47,6 +51,7 @@ type rule struct {
 // Decision is what becomes of a request, and why.
 type Decision struct {
 	Allowed bool
+	Ask     bool   // the registry is asked with what the client shows for it
 	Rule    string // that decided: "access[2] (team-a)", or "default" and why
 }
 
@@ -144,6 +149,9 @@ func (r *Rules) Decide(id authn.Identity, upstream, repository string) Decision 
 			return Decision{Allowed: !rule.deny, Rule: rule.label}
 		}
 	}
+	if r.asks(upstream) {
+		return Decision{Ask: true, Rule: "default: " + upstream + " is asked whether this client may have it"}
+	}
 	if r.public(upstream) {
 		return Decision{Allowed: true, Rule: "default: " + upstream + " is read without credentials"}
 	}
@@ -152,10 +160,12 @@ func (r *Rules) Decide(id authn.Identity, upstream, repository string) Decision 
 
 // Any reports whether id may pull anything of an upstream at all.
 func (r *Rules) Any(id authn.Identity, upstream string) bool {
-	if r.public(upstream) {
+	if r.public(upstream) || r.asks(upstream) {
 		return true
 	}
 	return slices.ContainsFunc(r.rules, func(rule rule) bool {
 		return !rule.deny && matches(rule.upstreams, upstream) && rule.is(id)
 	})
 }
+
+func (r *Rules) asks(upstream string) bool { return r.Asked != nil && r.Asked(upstream) }

@@ -162,6 +162,11 @@ func (a *Authenticator) hash(header string) (sum [sha256.Size]byte) {
 	return sum
 }
 
+// Takes reports whether any password or token is of use here.
+func (a *Authenticator) Takes() bool {
+	return a.passwords != nil || a.tokens != nil || len(a.issuers) > 0
+}
+
 // credentials to its mirrors unasked.
 func Speaks(r *http.Request) bool {
 	_, ok := credentialOf(r)

@@ -48,6 +48,12 @@ func client(addr netip.Addr) netip.Addr {
 	return addr
 }
 
+// Guess lets whoever is at addr try credentials that are not ours, within the bounds that hold for ours.
+// If it may, end is to be called with whether they were right.
+func (a *Authenticator) Guess(ctx context.Context, addr netip.Addr) (end func(right bool), ok bool) {
+	return a.guesses.begin(ctx, addr)
+}
+
 // begin reports whether another credential of addr is looked at, once those before it are. Then end
 // is to be called with whether it was right.
 func (g guesses) begin(ctx context.Context, addr netip.Addr) (end func(right bool), ok bool) {

@@ -253,7 +253,7 @@ contacted. It fails (exit code 1) if the image is denied.`,
 		if err != nil {
 			return err
 		}
-		if !c.Restricted() {
+		if !c.Restricted() && !c.Asks() {
 			_, err := fmt.Fprintln(p.Stdout, "allowed: clients are not told apart, since neither access nor auth is set")
 			return err
 		}
@@ -266,7 +266,11 @@ contacted. It fails (exit code 1) if the image is denied.`,
 		if len(id.Groups) > 0 {
 			who += " of " + strings.Join(id.Groups, ", ")
 		}
-		if !d.Allowed {
+		switch {
+		case d.Ask:
+			_, err := fmt.Fprintf(p.Stdout, "asked: %s, %s by %s\n", who, name, d.Rule)
+			return err
+		case !d.Allowed:
 			return fmt.Errorf("denied: %s, %s by %s", who, name, d.Rule)
 		}
 		_, err = fmt.Fprintf(p.Stdout, "allowed: %s, %s by %s\n", who, name, d.Rule)

@@ -176,7 +176,7 @@ func importTable() map[string][]string {
 		// Who a client is, and what it may have.
 		"internal/authn":  {"internal/reread", "internal/wire"},
 		"internal/audit":  {"internal/logkey", "internal/wire", "proxy"},
-		"internal/access": {"internal/authn", "internal/wire", "proxy"},
+		"internal/access": {"internal/authn", "internal/flight", "internal/pull", "internal/wire", "proxy"},
 		// Files that name images.
 		"internal/imageset": leaf(),
 		"internal/prefetch": append(leaf(), "cache", "cache/store", "cache/upkeep", "internal/imageset"),
