@@ -195,7 +195,7 @@ func (d *decoder) checkFallback(path string, u *Upstream) {
 	for i := range u.FallbackCredentials {
 		at := nth(join(path, "fallback_credentials"), i)
 		a := &u.FallbackCredentials[i]
-		if origin, mapping := d.config.origins[at]; mapping && *a == (Account{}) {
+		if origin, mapping := d.config.origins[at]; mapping && *a == (Account{Match: a.Match}) {
 			d.add(origin, at, "needs username and password_file, or docker_config; for no credentials write %s in its place", anonymous)
 			continue
 		}

@@ -180,6 +180,7 @@ func TestFaults(t *testing.T) {
 		{"upstreams: {docker.io: {endpoints: ['https://b', {url: 'https://a', stand_in: x}]}}", `endpoints[2].stand_in: is not a key: known here are url, rewrite`},
 		{"upstreams: {docker.io: {username: x, password: y, endpoints: ['https://registry-1.docker.io', 'https://mirror.gcr.io']}}", `https://mirror.gcr.io would get the credentials for https://registry-1.docker.io`},
 		{"upstreams: {docker.io: {fallback_credentials: [{}]}}", `fallback_credentials[1]: needs username and password_file`},
+		{"upstreams: {docker.io: {fallback_credentials: [{match: a/*}]}}", `fallback_credentials[1]: needs username and password_file`},
 		{"upstreams: {docker.io: {fallback_credentials: [x]}}", `fallback_credentials: "x" is not usable: use anonymous`},
 		{"upstreams: {docker.io: {fallback_credentials: [{username: x}]}}", `fallback_credentials[1].username: needs password`},
 		{"upstreams: {docker.io: {tag_rules: [{match: a}]}}", `tag_rules[1]: needs match and ttl`},

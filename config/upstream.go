@@ -32,6 +32,7 @@ type Account struct {
 	Password     Secret // from Password or PasswordFile
 	PasswordFile string
 	DockerConfig string // path of a docker config.json with credentials or helpers
+	Match        string // of FallbackCredentials: a pattern of the repositories that it is for; empty: all
 }
 
 // TagRule gives tags that match a time to live of their own.
@@ -206,7 +207,7 @@ const anonymous = "anonymous"
 // fallbackField is a list of accounts.
 func fallbackField(p *[]Account) field {
 	return field{name: "fallback_credentials", kind: records, what: "a list of mappings, or the word `anonymous`",
-		doc: "Further credentials, each used only while those before it are refused or have no pulls left. It is not for getting round limits by rotating accounts.",
+		doc: "Further credentials, each used only while those before it are refused or have no pulls left. It is not for getting round limits by rotating accounts. One with `match` is for the repositories that it fits, such as the robot of a team, and is used for them before all others.",
 		set: func(s string) error {
 			if s != anonymous {
 				return fmt.Errorf("%q is not usable: use %s, or a mapping with username and password_file", parse.Clip(s), anonymous)
@@ -228,7 +229,7 @@ func fallbackField(p *[]Account) field {
 		},
 		element: func() []field {
 			*p = append(*p, Account{})
-			return (&(*p)[len(*p)-1]).fields()
+			return (&(*p)[len(*p)-1]).further()
 		},
 		elements: func() []element {
 			var list []element
@@ -236,12 +237,18 @@ func fallbackField(p *[]Account) field {
 				if a := &(*p)[i]; *a == (Account{}) {
 					list = append(list, element{text: anonymous})
 				} else {
-					list = append(list, element{fields: a.fields()})
+					list = append(list, element{fields: a.further()})
 				}
 			}
 			return list
 		},
-		fields: (&Account{}).fields()}
+		fields: (&Account{}).further()}
+}
+
+// further returns the keys of an account beside the first.
+func (a *Account) further() []field {
+	return append([]field{{name: "match", what: "a pattern", doc: "Pattern of repositories, without the name of the registry: `*` stands for any text, slashes too. `teama/*`. Empty: all.",
+		set: into(&a.Match, parse.Match), get: func() []string { return []string{a.Match} }}}, a.fields()...)
 }
 
 // rulesField is a list of tag rules, as mappings or MATCH=TTL.

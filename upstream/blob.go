@@ -144,7 +144,7 @@ func (r *Registry) open(ctx context.Context, a *ask, off, end int64) (*pull.Body
 	}
 	// A wrong or refused range is treated as an ignored one: the whole is asked for.
 	ans.Body.Close()
-	r.locations.drop(ans.endpoint, ans.ask)
+	r.places.Drop(ans.endpoint.place(ans.ask))
 	a.byteRange = ""
 	return r.openWhole(ctx, a)
 }

@@ -13,6 +13,7 @@ import (
 
 	"forebay/internal/pull"
 	"forebay/test/hubtest"
+	"forebay/upstream/places"
 )
 
 func TestM20DamagedBlobNeverLooksWhole(t *testing.T) {
@@ -135,7 +136,7 @@ func TestRangesCostTheRegistryOneRequest(t *testing.T) {
 	if n := hub.Count(hubtest.Query{Role: hubtest.RoleRegistry}) - before; n != 1 {
 		t.Errorf("registry saw %d requests for a proof, want 1", n)
 	}
-	hub.Advance(locationFor + time.Second)
+	hub.Advance(places.KeptFor + time.Second)
 	if _, _, err := readBlob(t.Context(), r, "library/alpine", d, 0, 10); err != nil {
 		t.Errorf("OpenBlob: %v", err)
 	}

@@ -3,6 +3,7 @@ package upstream
 import (
 	"context"
 	"net/http"
+	"slices"
 	"time"
 
 	"forebay/internal/pull"
@@ -29,7 +30,7 @@ func (r *Registry) Budget() []Budget {
 	var list []Budget
 	now := r.opts.Now()
 	for _, s := range r.sites {
-		for _, a := range s.accounts {
+		for _, a := range slices.Concat(s.accounts, s.matched) {
 			b := Budget{Credential: a.name(), Host: s.host, Statement: a.budget.Statement(now), Low: a.budget.Low(r.opts.Reserve, now)}
 			if closed := a.pulls.Closed(); closed != nil {
 				b.PausedUntil, b.Why = closed.Until, closed.Why

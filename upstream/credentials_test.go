@@ -53,3 +53,52 @@ func TestCredentialHelperThatFailsIsNotAnonymous(t *testing.T) {
 		}
 	}
 }
+
+// The robot of a team pulls for its repositories, and only for those. A config.json that a program like Vault's agent writes anew is taken up at the next request.
+func TestCredentialsByRepository(t *testing.T) {
+	hub := hubtest.New(t, hubtest.Options{})
+	for name, repos := range map[string]string{"all": "other/*", "robot-a": "a/*", "robot-b": "b/*", "robot-c": "c/*"} {
+		hub.AddUser(hubtest.User{Name: name, Secrets: []string{"of " + name}, Repos: []string{repos}, Plan: hubtest.Unlimited()})
+	}
+	for _, repo := range []string{"a/app", "b/app", "c/app", "other/app"} {
+		hub.AddRepo(repo, hubtest.RepoOpts{Private: true})
+		hub.PushImage(repo, "1", hubtest.ImageSpec{})
+	}
+	login := func(name string) string {
+		return `{"auths":{"docker.io":{"username":"` + name + `","password":"of ` + name + `"}}}`
+	}
+	file := writeFile(t, "config.json", login("robot-c"))
+	o := hubOptions(hub)
+	o.TrustedRealms = []string{strings.TrimPrefix(hub.URL(hubtest.RoleAuth), "http://")}
+	o.Credentials = auth.Credentials{Username: "all", Password: "of all"}
+	o.Fallback = []auth.Credentials{
+		{Match: "a/*", Username: "robot-a", PasswordFile: writeFile(t, "password", "of robot-a\n")},
+		{Match: "[bc]/*", DockerConfig: file},
+	}
+	r := newRegistry(t, o)
+	as := func(repo string) string {
+		t.Helper()
+		hub.ResetCounters()
+		if _, err := r.Resolve(t.Context(), repo, "1"); err != nil {
+			return pull.KindOf(err).String()
+		}
+		for key := range hub.Counters().TokensIssued {
+			name, scope, _ := strings.Cut(key, " ")
+			if strings.Contains(scope, repo) {
+				return name
+			}
+		}
+		return "nobody"
+	}
+	for repo, want := range map[string]string{"other/app": "all", "a/app": "robot-a", "c/app": "robot-c", "b/app": "denied"} {
+		if got := as(repo); got != want {
+			t.Errorf("%s was asked for by %s, want %s", repo, got, want)
+		}
+	}
+	if err := os.WriteFile(file, []byte(login("robot-b")+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := as("b/app"); got != "robot-b" {
+		t.Errorf("b/app was asked for by %s after its credentials were written anew", got)
+	}
+}

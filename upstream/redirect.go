@@ -13,6 +13,7 @@ import (
 	"forebay/internal/registries"
 	"forebay/internal/wire"
 	"forebay/upstream/auth"
+	"forebay/upstream/places"
 )
 
 // hopsMax bounds the redirects of one request. Real registries need two.
@@ -54,8 +55,8 @@ func (r *Registry) follow(ctx context.Context, e *endpoint, a *ask, u *url.URL, 
 		switch {
 		case redirects(resp):
 		case a.answeredBy(resp.StatusCode):
-			if g == nil {
-				r.locations.keep(e, a, u)
+			if g == nil && a.forBlob() && a.method == http.MethodGet { // that of a HEAD is signed for HEAD
+				r.places.Keep(e.place(a), u)
 			}
 			return resp, nil
 		default:
@@ -114,6 +115,11 @@ func (r *Registry) targetFailure(ctx context.Context, a *ask, u *url.URL, resp *
 
 // forBlob reports whether a is for a blob, and not for a manifest or a list.
 func (a *ask) forBlob() bool { return a.blob.Hex != "" }
+
+// place names the blob of a among the places that blobs were redirected to.
+func (e *endpoint) place(a *ask) places.Blob {
+	return places.Blob{Endpoint: e.base, Repo: a.repo, Digest: a.blob}
+}
 
 // resolve returns the URL that a Location header names, seen from base. Nothing in it
 // is cleaned: a double slash or a dot may be part of what was signed.

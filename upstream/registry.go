@@ -41,6 +41,7 @@ import (
 	"forebay/upstream/dial"
 	"forebay/upstream/governor"
 	"forebay/upstream/heads"
+	"forebay/upstream/places"
 )
 
 // Options configures a [Registry]. Name is required.
@@ -52,7 +53,8 @@ type Options struct {
 
 	Credentials auth.Credentials // zero: anonymous
 	// Fallback are further credentials, each used only while those before it are refused,
-	// may not be sent, or have no pulls left. The zero value among them is anonymous.
+	// may not be sent, or have no pulls left. The zero value among them is anonymous. Those with a
+	// Match are used for the repositories that it fits, before all others.
 	Fallback []auth.Credentials
 	// Reserve is the share of a pull limit below which [Registry.Low] is true. 0 means never.
 	Reserve float64
@@ -148,7 +150,7 @@ type Registry struct {
 	endpoints  []*endpoint
 	tokens     *auth.Tokens
 	tokenGates *governor.Gates // of token servers, by "host:port"
-	locations  *locations
+	places     *places.Memory
 	heads      *heads.Memory
 	own        *site   // of the registry itself; that of the first endpoint if all are stand-ins
 	sites      []*site // own and those of stand-ins
@@ -175,7 +177,7 @@ func New(opts Options) (*Registry, error) {
 	}
 	r := &Registry{
 		opts:       opts,
-		locations:  newLocations(opts.Now),
+		places:     places.New(opts.Now),
 		heads:      heads.New(opts.Now),
 		tokenGates: governor.NewGates(governor.Backoff{First: slowDown, Most: tokenMost}, opts.Now),
 		retries:    rate.NewLimiter(retriesPerSecond, retriesBurst),

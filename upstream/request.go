@@ -118,7 +118,7 @@ func (r *Registry) do(ctx context.Context, l *lane.Lane, a *ask) (_ *answer, err
 // not asked again for the rest.
 func (r *Registry) bodyError(ans *answer, a *ask, cause error) error {
 	if !errors.Is(cause, context.Canceled) {
-		r.locations.drop(ans.endpoint, ans.ask)
+		r.places.Drop(ans.endpoint.place(ans.ask))
 		if timedOut(cause) {
 			r.sick(ans.endpoint, ans.ask.start, "a body stalled")
 		} else { // which may be the fault of this one blob
@@ -139,7 +139,7 @@ func (r *Registry) bodyError(ans *answer, a *ask, cause error) error {
 // refuses them or has no pulls left for them.
 func (r *Registry) atEndpoint(ctx context.Context, e *endpoint, a *ask) (*answer, *failure) {
 	var last *failure
-	for _, who := range e.site.accountsFor(a.login) {
+	for _, who := range e.site.accountsFor(a) {
 		b := e.translate(a)
 		b.who = who
 		ans, fail := r.withAccount(ctx, e, b)
@@ -228,7 +228,7 @@ func (r *Registry) revisit(ctx context.Context, e *endpoint, a *ask) *answer {
 	if a.byteRange == "" || a.needsRegistry {
 		return nil
 	}
-	target := r.locations.get(e, a)
+	target := r.places.Get(e.place(a))
 	if target == nil {
 		return nil
 	}
@@ -236,7 +236,7 @@ func (r *Registry) revisit(ctx context.Context, e *endpoint, a *ask) *answer {
 	if fail == nil && a.answeredBy(resp.StatusCode) {
 		return &answer{Response: resp, endpoint: e, url: e.url(a.path(), a.query)}
 	}
-	r.locations.drop(e, a)
+	r.places.Drop(e.place(a))
 	if fail == nil {
 		discard(resp)
 	}

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"regexp"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -11,6 +13,7 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 
 	"forebay/internal/pull"
+	"forebay/internal/wire"
 	"forebay/upstream/auth"
 	"forebay/upstream/governor"
 )
@@ -56,7 +59,8 @@ const (
 type site struct {
 	host     string                       // of its first endpoint, for people
 	standIn  *StandIn                     // nil: the registry itself
-	accounts []*account                   // in the order in which they are used; never empty
+	accounts []*account                   // for all repositories, in the order in which they are used; never empty
+	matched  []*account                   // for some, before all others
 	logins   *lru.Cache[string, *account] // of clients' own logins, by their IDs
 	pause    governor.Backoff             // of the gates of accounts
 	now      func() time.Time
@@ -71,6 +75,7 @@ type account struct {
 	source auth.Source            // nil of a client's login, which is kept nowhere
 	who    atomic.Pointer[string] // name that was last used; nil before
 	given  string                 // name by the configuration
+	match  *regexp.Regexp         // repositories that it is for, of those in site.matched
 	budget governor.Account
 	pulls  *governor.Gate // GETs of manifests
 	heads  *governor.Gate // HEADs of manifests, which are free and hardly ever refused
@@ -121,7 +126,15 @@ func newSite(base *url.URL, standIn *StandIn, name string, endpoints []string, c
 		if err != nil {
 			return nil, err
 		}
-		s.accounts = append(s.accounts, s.account(c.Name(), source))
+		one := s.account(c.Name(), source)
+		if c.Match == "" {
+			s.accounts = append(s.accounts, one)
+			continue
+		}
+		if one.match, err = wire.CompilePattern(c.Match); err != nil {
+			return nil, fmt.Errorf("match %q: %w", c.Match, err)
+		}
+		s.matched = append(s.matched, one)
 	}
 	return s, nil
 }
@@ -133,10 +146,12 @@ func (s *site) account(name string, source auth.Source) *account {
 // loginsKept bounds the logins of which it is remembered what they may still pull.
 const loginsKept = 1024
 
-// accountsFor returns the accounts to ask with, in their order: a client's login alone, or ours.
-func (s *site) accountsFor(l *pull.Login) []*account {
+// accountsFor returns the accounts to ask with for a, in their order: a client's login alone, or of
+// ours those that are for its repository before those for all.
+func (s *site) accountsFor(a *ask) []*account {
+	l := a.login
 	if l == nil {
-		return s.accounts
+		return append(slices.DeleteFunc(slices.Clone(s.matched), func(one *account) bool { return !one.match.MatchString(a.repo) }), s.accounts...)
 	}
 	one, known := s.logins.Get(l.ID)
 	if !known {

@@ -12,7 +12,7 @@ import (
 // credentials returns an account as the registry's client takes it. A file is read again
 // when it changes, so it goes before what was read from it.
 func credentials(a config.Account) auth.Credentials {
-	c := auth.Credentials{Username: a.Username, DockerConfig: a.DockerConfig, PasswordFile: a.PasswordFile}
+	c := auth.Credentials{Match: a.Match, Username: a.Username, DockerConfig: a.DockerConfig, PasswordFile: a.PasswordFile}
 	if c.PasswordFile == "" {
 		c.Password = a.Password.Reveal()
 	}

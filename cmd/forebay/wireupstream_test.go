@@ -68,7 +68,7 @@ func TestKeysOfAnUpstreamReachTheRegistry(t *testing.T) {
 	}
 	o := registryOptions(loadUpstream(t, `    username: first
     password: one
-    fallback_credentials: [{username: second, password_file: `+file+`}, anonymous]
+    fallback_credentials: [{username: second, password_file: `+file+`}, anonymous, {match: teama/*, username: third, password: three}]
     budget: {reserve: 30%}
     limited: wait
     limited_wait: 5s
@@ -79,7 +79,7 @@ func TestKeysOfAnUpstreamReachTheRegistry(t *testing.T) {
 	if want := (auth.Credentials{Username: "first", Password: "one"}); o.Credentials != want {
 		t.Errorf("Credentials = %v", o.Credentials)
 	}
-	if len(o.Fallback) != 2 || o.Fallback[0] != (auth.Credentials{Username: "second", PasswordFile: file}) || o.Fallback[1] != (auth.Credentials{}) {
+	if len(o.Fallback) != 3 || o.Fallback[2] != (auth.Credentials{Match: "teama/*", Username: "third", Password: "three"}) || o.Fallback[0] != (auth.Credentials{Username: "second", PasswordFile: file}) || o.Fallback[1] != (auth.Credentials{}) {
 		t.Errorf("Fallback = %v, want the second with its file, then anonymous", o.Fallback)
 	}
 	if o.Reserve != 0.3 || o.LimitedWait != 5*time.Second {

@@ -137,7 +137,7 @@ func importTable() map[string][]string {
 		"cache/s3":        append(leaf(), "test/storetest", "cache/disk", "cache/index", "cache/tier", "test/s3test"),
 		"test/storetest":  append(leaf(), "cache", "cache/disk", "cache/index"),
 		"upstream/stall":  {"internal/wire"},
-		"upstream":        append(leaf(), "upstream/stall", "upstream/auth", "upstream/dial", "upstream/governor", "upstream/heads"),
+		"upstream":        append(leaf(), "upstream/stall", "upstream/auth", "upstream/dial", "upstream/governor", "upstream/heads", "upstream/places"),
 		"upstream/hubapi": append(leaf(), "upstream", "upstream/auth", "upstream/dial"),
 		"upstream/issue":  {"internal/logkey", "internal/wire"},
 		"upstream/ecr":    append(leaf(), "upstream", "upstream/auth", "upstream/issue"), // its tests do
@@ -146,6 +146,7 @@ func importTable() map[string][]string {
 
 		"upstream/governor": {"internal/wire"},
 		"upstream/heads":    {},
+		"upstream/places":   {},
 		"upstream/auth":     append(leaf(), "upstream/dial"),
 		"upstream/dial":     {"internal/registries", "internal/wire"},
 

@@ -13,12 +13,15 @@ import (
 	"sync"
 	"time"
 
+	"forebay/internal/registries"
 	"forebay/internal/wire"
 )
 
 // Credentials say who we are at a registry. They are one of: a user name with a password or
 // with a file that holds the password; a docker config.json; an issuer; nothing.
 type Credentials struct {
+	// Match is a pattern of the repositories that they are for; "" means all.
+	Match        string
 	Username     string // "<token>" means that the password is an identity token
 	Password     string
 	PasswordFile string // read again when it changes; a line end after the password is dropped
@@ -94,7 +97,7 @@ type Source interface {
 // endpoints. Nothing is read before it is asked.
 func NewSource(c Credentials, name string, endpoints []string, now func() time.Time) (Source, error) {
 	if c.Issuer != nil {
-		if c != (Credentials{Issuer: c.Issuer}) {
+		if c != (Credentials{Issuer: c.Issuer, Match: c.Match}) {
 			return nil, errors.New("credentials: those that are handed out need no others")
 		}
 		return issuedSource{c.Issuer}, nil
@@ -128,6 +131,15 @@ type fixedSource struct {
 type fileStamp struct {
 	modified time.Time
 	size     int64
+}
+
+// stampOf returns the version of a file; zero for one that cannot be looked at.
+func stampOf(file string) fileStamp {
+	info, err := os.Stat(file)
+	if err != nil {
+		return fileStamp{}
+	}
+	return fileStamp{modified: info.ModTime(), size: info.Size()}
 }
 
 func (s *fixedSource) Identity(_ context.Context, _ string, renew bool) (Identity, error) {
@@ -198,6 +210,7 @@ type keychainSource struct {
 
 	mu      sync.Mutex
 	running *keychainRun // a look-up in progress, or nil
+	stamp   fileStamp    // of the file when it was looked at
 	last    *keyring
 	at      time.Time // when last was found
 	err     error     // of the last look-up, if it went wrong
@@ -214,7 +227,11 @@ func newKeychainSource(path, name string, endpoints []string, now func() time.Ti
 }
 
 func (s *keychainSource) Identity(ctx context.Context, repo string, renew bool) (Identity, error) {
+	stamp := stampOf(registries.LoginFile(s.path))
 	s.mu.Lock()
+	if stamp != s.stamp { // which helpers are asked may have changed, too
+		s.stamp, s.at, s.err = stamp, time.Time{}, nil
+	}
 	age := s.now().Sub(s.at)
 	if !s.at.IsZero() && age < keychainFor && (!renew || age < keychainAgain) {
 		defer s.mu.Unlock()
