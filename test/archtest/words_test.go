@@ -25,7 +25,8 @@ func speaksToOperators(pkg string) bool {
 // othersFlags are files that name flags which are not ours.
 func othersFlags() []string {
 	return []string{
-		"internal/imageset/dockerfile.go", // those of instructions in a Dockerfile
+		"internal/imageset/dockerfile.go",  // those of instructions in a Dockerfile
+		"internal/clientconfig/clients.go", // those of the clients
 	}
 }
 

@@ -1,0 +1,153 @@
+package clientconfig
+
+import (
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var update = flag.Bool("update", false, "write the files in testdata anew")
+
+// For every client it is told what to put where, by http and by https with a certificate of one's own.
+func TestWhatIsPrinted(t *testing.T) {
+	mirrors := map[string]Mirror{
+		"http":  {URL: "http://mirror.lan:5000", Registries: []string{"ghcr.io", "quay.io"}},
+		"https": {URL: "https://mirror.lan/", CA: "-----BEGIN CERTIFICATE-----\n", Registries: []string{"ghcr.io"}},
+	}
+	for _, client := range Clients() {
+		for scheme, m := range mirrors {
+			s, err := For(client, m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			name := filepath.Join("testdata", client+"-"+scheme+".txt")
+			if *update {
+				if err := os.WriteFile(name, []byte(s.String()), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(string(want), s.String()); diff != "" {
+				t.Errorf("%s (-want +got):\n%s", name, diff)
+			}
+			if len(s.Traps) == 0 || !strings.Contains(s.String(), "mirror.lan") {
+				t.Errorf("%s is told no trap, or no mirror", client)
+			}
+		}
+	}
+	for _, m := range []Mirror{{URL: "mirror.lan:5000"}, {URL: "http://mirror.lan/docker.io"}, {URL: "http://u:p@mirror.lan"}, {URL: "http://m", CA: "x"}, {URL: "http://m?x=y"}} {
+		if _, err := For("dockerd", m); err == nil {
+			t.Errorf("%+v is taken", m)
+		}
+	}
+	if _, err := For("docker", Mirror{URL: "http://m"}); err == nil || !strings.Contains(err.Error(), "dockerd, containerd") {
+		t.Errorf("a client that is not known: %v", err)
+	}
+}
+
+// What was there stays, what was written is written once, and it is taken back.
+func TestWhatIsThereStays(t *testing.T) {
+	const m = "http://mirror.lan:5000"
+	for name, tt := range map[string]struct{ client, file, before, with, after string }{
+		"daemon.json, new":     {"dockerd", "etc/docker/daemon.json", "", "{\n  \"registry-mirrors\": [\n    \"" + m + "\"\n  ]\n}\n", ""},
+		"daemon.json, another": {"dockerd", "etc/docker/daemon.json", `{"log-driver":"a<b","registry-mirrors":["https://other.lan"],"max":12345678901234567890}`, "{\n  \"log-driver\": \"a<b\",\n  \"max\": 12345678901234567890,\n  \"registry-mirrors\": [\n    \"" + m + "\",\n    \"https://other.lan\"\n  ]\n}\n", "{\n  \"log-driver\": \"a<b\",\n  \"max\": 12345678901234567890,\n  \"registry-mirrors\": [\n    \"https://other.lan\"\n  ]\n}\n"},
+		"daemon.json, there":   {"dockerd", "etc/docker/daemon.json", `{"registry-mirrors":["` + m + `/"], "debug":true}`, `{"registry-mirrors":["` + m + `/"], "debug":true}`, "{\n  \"debug\": true\n}\n"},
+		"registries.yaml, new": {"k3s", "etc/rancher/k3s/registries.yaml", "", "mirrors:\n  \"*\":\n    endpoint:\n      - " + m + "\n", ""},
+		"registries.yaml, comments": {"rke2", "etc/rancher/rke2/registries.yaml", "# ours\nmirrors:\n  docker.io: # Hub\n    endpoint:\n      - https://other.lan\n  \"*\":\n    endpoint: [https://third.lan]\nconfigs:\n  x:\n    auth: {username: u}\n",
+			"# ours\nmirrors:\n  docker.io: # Hub\n    endpoint:\n      - https://other.lan\n  \"*\":\n    endpoint: ['" + m + "', 'https://third.lan']\nconfigs:\n  x:\n    auth: {username: u}\n",
+			"# ours\nmirrors:\n  docker.io: # Hub\n    endpoint:\n      - https://other.lan\n  \"*\":\n    endpoint: ['https://third.lan']\nconfigs:\n  x:\n    auth: {username: u}\n"},
+		"buildkitd.toml":  {"buildkit", "etc/buildkit/buildkitd.toml", "debug = true\n[registry.\"quay.io\"]\n", "debug = true\n[registry.\"quay.io\"]\n" + begin + "\n[registry.\"docker.io\"]\n  mirrors = [\"mirror.lan:5000\"]\n[registry.\"mirror.lan:5000\"]\n  http = true\n" + end + "\n", "debug = true\n[registry.\"quay.io\"]\n"},
+		"registries.conf": {"podman", "etc/containers/registries.conf.d/50-forebay.conf", "", begin + "\n[[registry]]\nprefix = \"docker.io\"\nlocation = \"docker.io\"\n[[registry.mirror]]\nlocation = \"mirror.lan:5000/docker.io\"\ninsecure = true\n", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			files := map[string]string{"etc/hostname": "x"}
+			if tt.before != "" {
+				files[tt.file] = tt.before
+			}
+			n := newNode(t, files)
+			s, err := For(tt.client, Mirror{URL: m})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := range 2 {
+				changed, err := s.Apply(n.Root, true)
+				if err != nil || (len(changed) > 0) != (i == 0 && tt.before != tt.with) {
+					t.Fatalf("Apply, time %d = %v, %v", i+1, changed, err)
+				}
+				if diff := cmp.Diff(tt.with, n.text(t, tt.file)); diff != "" {
+					t.Fatalf("after time %d (-want +got):\n%s", i+1, diff)
+				}
+			}
+			if _, err := s.Apply(n.Root, false); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tt.after, n.text(t, tt.file)); diff != "" {
+				t.Errorf("taken back (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// Where it cannot be told what is meant, nothing is written, into no file.
+func TestNothingIsWrittenByGuess(t *testing.T) {
+	for name, tt := range map[string]struct{ client, file, text string }{
+		"no JSON":         {"dockerd", "etc/docker/daemon.json", "registry-mirrors: x"},
+		"no list":         {"dockerd", "etc/docker/daemon.json", `{"registry-mirrors": "http://x"}`},
+		"no YAML":         {"k3s", "etc/rancher/k3s/registries.yaml", "mirrors: [x\n"},
+		"another kind":    {"k3s", "etc/rancher/k3s/registries.yaml", "mirrors: {'*': {endpoint: http://x}}\n"},
+		"a list at all":   {"k3s", "etc/rancher/k3s/registries.yaml", "- mirrors\n"},
+		"the same table":  {"buildkit", "etc/buildkit/buildkitd.toml", "[registry.'docker.io']\n  mirrors = []\n"},
+		"another's file":  {"crio", "etc/containers/registries.conf.d/50-forebay.conf", "[[registry]]\n"},
+		"of no machine":   {"kaniko", "etc/x", "x"},
+		"no folder of it": {"containerd", "etc/containerd/config.toml", "version = 2\n"},
+	} {
+		n := newNode(t, map[string]string{tt.file: tt.text})
+		m := Mirror{URL: "https://mirror.lan", CA: "PEM\n"}
+		s, err := For(tt.client, m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if changed, err := s.Apply(n.Root, true); err == nil || len(changed) > 0 || n.text(t, tt.file) != tt.text {
+			t.Errorf("%s: Apply = %v, %v", name, changed, err)
+		}
+		if n.text(t, "etc/docker/certs.d/mirror.lan/ca.crt") != "" {
+			t.Errorf("%s: the certificate was written all the same", name)
+		}
+	}
+}
+
+// The certificate of the mirror's CA comes to where the client looks for it, and goes again.
+func TestCertificates(t *testing.T) {
+	for client, want := range map[string]string{
+		"dockerd": "etc/docker/certs.d/mirror.lan:5443/ca.crt", "podman": "etc/containers/certs.d/mirror.lan:5443/ca.crt",
+		"containerd": "var/lib/rancher/k3s/agent/certs/_default/" + caName, "k3s": "etc/rancher/k3s/" + caName, "buildkit": "etc/buildkit/" + caName,
+	} {
+		n := newNode(t, map[string]string{"var/lib/rancher/k3s/agent/etc/containerd/config.toml": strings.ReplaceAll(containerd2, "/etc/containerd/certs.d", "/var/lib/rancher/k3s/agent/certs")})
+		s, err := For(client, Mirror{URL: "https://mirror.lan:5443", CA: "PEM\n"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 2 {
+			changed, err := s.Apply(n.Root, true)
+			if err != nil || (len(changed) == 2) != (i == 0) {
+				t.Fatalf("%s: Apply = %v, %v", client, changed, err)
+			}
+		}
+		if n.text(t, want) != "PEM\n" {
+			t.Errorf("%s: no certificate in %s", client, want)
+		}
+		if client == "containerd" && !strings.Contains(n.text(t, "var/lib/rancher/k3s/agent/certs/_default/hosts.toml"), `ca = "/`+want+`"`) {
+			t.Errorf("hosts.toml is\n%s", n.text(t, "var/lib/rancher/k3s/agent/certs/_default/hosts.toml"))
+		}
+		if _, err := s.Apply(n.Root, false); err != nil || n.text(t, want) != "" {
+			t.Errorf("%s: taken back: %v, %q", client, err, n.text(t, want))
+		}
+	}
+}

@@ -1,0 +1,92 @@
+package clientconfig
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"regexp"
+	"strings"
+)
+
+// ErrUnfit means that containerd is set up in a way in which it would not read what is written,
+// or would not start with it.
+var ErrUnfit = errors.New("containerd of this machine cannot be pointed at a mirror by hosts.toml")
+
+// certsD is where containerd has its hosts.toml, if it is not told otherwise.
+const certsD = "etc/containerd/certs.d"
+
+// configs are where containerd's configuration is, those that a distribution writes first.
+func configs() []string {
+	return []string{
+		"var/lib/rancher/k3s/agent/etc/containerd/config.toml",
+		"var/lib/rancher/rke2/agent/etc/containerd/config.toml",
+		"etc/containerd/config.toml",
+	}
+}
+
+// hostsTOML keeps the mirror in the hosts.toml for all registries that have none of their own.
+func hostsTOML(m mirror) func(string, bool) (string, error) {
+	// "referrers" among the capabilities would make containerd before 2.2 drop the whole file. Without
+	// "server" the registry itself is tried last.
+	text := fmt.Sprintf("[host.%q]\n  capabilities = [\"pull\", \"resolve\"]\n  dial_timeout = \"2s\"\n", m.url)
+	if m.CA != "" {
+		text += fmt.Sprintf("  ca = %q\n", "/"+certsD+"/_default/"+caName)
+	}
+	add := block(text)
+	return func(old string, put bool) (string, error) {
+		rest, err := without(old)
+		if err == nil && put && (strings.Contains(rest, `[host."`+m.url+`"]`) || strings.Contains(rest, `[host.'`+m.url+`']`)) {
+			return rest, nil // somebody has written it already, and takes care of it
+		}
+		return add(old, put)
+	}
+}
+
+// caName is the file with the certificate of who signed that of the mirror, beside hosts.toml.
+const caName = "forebay-ca.pem"
+
+var (
+	heading = regexp.MustCompile(`^\s*\[+([^\]]+)\]`)
+	folders = regexp.MustCompile(`^\s*config_path\s*=\s*["']([^"']*)["']`)
+)
+
+// hostsFolder returns where containerd looks for hosts.toml, below the root of the machine, or
+// [ErrUnfit] with what to change. Its configuration is read line by line: of all that TOML allows,
+// nobody writes these keys in another way.
+func hostsFolder(root *os.Root) (string, error) {
+	for _, name := range configs() {
+		text, err := readFile(root, name)
+		if err != nil {
+			return "", err
+		}
+		if text == "" {
+			continue
+		}
+		section, dir, old := "", "", ""
+		for line := range strings.Lines(text) {
+			if m := heading.FindStringSubmatch(line); m != nil {
+				section = strings.TrimSpace(m[1])
+				if strings.Contains(section, ".registry.mirrors") || strings.Contains(section, ".registry.configs") {
+					old = section
+				}
+				continue
+			}
+			if m := folders.FindStringSubmatch(line); m != nil && strings.HasSuffix(section, ".registry") {
+				dir = m[1]
+			}
+		}
+		switch {
+		case dir != "" && old != "":
+			return "", fmt.Errorf("%w: %q has both config_path and [%s], with which its CRI plugin does not load: move the latter to a hosts.toml", ErrUnfit, "/"+name, old)
+		case dir == "":
+			return "", fmt.Errorf("%w: %q sets no config_path in […registry]: set it to \"/etc/containerd/certs.d\" and restart containerd", ErrUnfit, "/"+name)
+		case strings.Contains(dir, ":"):
+			return "", fmt.Errorf("%w: config_path in %q names several folders, of which containerd 2.2 and newer read none: name one", ErrUnfit, "/"+name)
+		case !path.IsAbs(dir):
+			return "", fmt.Errorf("%w: config_path in %q is %q, which is no absolute path", ErrUnfit, "/"+name, dir)
+		}
+		return strings.TrimPrefix(path.Clean(dir), "/"), nil
+	}
+	return "", fmt.Errorf("%w: there is no configuration of containerd in /%s", ErrUnfit, strings.Join(configs(), ", /"))
+}
