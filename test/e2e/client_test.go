@@ -72,3 +72,13 @@ func clients() []client {
 		{name: "crane", open: openCrane},
 	}
 }
+
+// clientConfig has forebay point a client at the mirror at addr, below a folder in place of the
+// machine's.
+func clientConfig(t testing.TB, client, addr, root string, args ...string) {
+	t.Helper()
+	args = append([]string{"client-config", client, "--url", "http://" + addr, "--root", root, "--install"}, args...)
+	if out, err := run(context.Background(), nil, forebay(), args...); err != nil {
+		t.Fatalf("forebay %v: %s, %v", args, out, err)
+	}
+}

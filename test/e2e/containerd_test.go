@@ -53,11 +53,9 @@ func openContainerd24Parallel(t testing.TB, addr string) store {
 func startContainerd(t testing.TB, addr, containerd, ctr, config string) *containerdStore {
 	t.Helper()
 	dir := stateDir(t)
-	c := &containerdStore{ctr: ctr, socket: filepath.Join(dir, "c.sock"), hosts: filepath.Join(dir, "certs.d")}
-	writeFile(t, c.hosts, "docker.io/hosts.toml", fmt.Sprintf(`server = "https://registry-1.docker.io"
-[host."http://%s"]
-  capabilities = ["pull", "resolve"]
-`, addr))
+	c := &containerdStore{ctr: ctr, socket: filepath.Join(dir, "c.sock"), hosts: filepath.Join(dir, "etc/containerd/certs.d")}
+	writeFile(t, dir, "etc/containerd/config.toml", "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".registry]\n  config_path = \"/etc/containerd/certs.d\"\n")
+	clientConfig(t, "containerd", addr, dir)
 	cmd := exec.Command(containerd,
 		"--config", writeFile(t, dir, "config.toml", config),
 		"--root", filepath.Join(dir, "root"), "--state", filepath.Join(dir, "state"), "--address", c.socket)

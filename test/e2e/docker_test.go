@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"context"
-	"fmt"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -25,8 +24,10 @@ func startDocker(t testing.TB, addr string, env []string) *dockerStore {
 	dir := stateDir(t)
 	d := &dockerStore{socket: filepath.Join(dir, "d.sock"), config: filepath.Join(dir, "client")}
 	writeFile(t, d.config, "config.json", "{}")
+	writeFile(t, dir, "etc/docker/daemon.json", `{"log-level": "warn"}`)
+	clientConfig(t, "dockerd", addr, dir)
 	cmd := exec.Command(debianProgram("dockerd"),
-		"--config-file", writeFile(t, dir, "daemon.json", fmt.Sprintf(`{"registry-mirrors": ["http://%s"]}`, addr)),
+		"--config-file", filepath.Join(dir, "etc/docker/daemon.json"),
 		"--data-root", filepath.Join(dir, "data"), "--exec-root", filepath.Join(dir, "exec"),
 		"--pidfile", filepath.Join(dir, "pid"), "--host", "unix://"+d.socket,
 		"--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false")

@@ -7,15 +7,9 @@ import (
 	"testing"
 )
 
-// registriesConf makes containers/image ask the mirror first. It sends no ns, so
+// registriesConf is below a folder the file that makes containers/image ask the mirror first. It sends no ns, so
 // the registry's name is in the path.
-const registriesConf = `[[registry]]
-prefix = "docker.io"
-location = "docker.io"
-[[registry.mirror]]
-location = "%s/docker.io"
-insecure = true
-`
+const registriesConf = "etc/containers/registries.conf.d/50-forebay.conf"
 
 // podmanStore is podman with storage of its own.
 type podmanStore struct {
@@ -25,7 +19,7 @@ type podmanStore struct {
 func openPodman(t testing.TB, addr string) store {
 	t.Helper()
 	p := &podmanStore{dir: stateDir(t)}
-	writeFile(t, p.dir, "registries.conf", fmt.Sprintf(registriesConf, addr))
+	clientConfig(t, "podman", addr, p.dir, "--registry", "docker.io")
 	writeFile(t, p.dir, "policy.json", `{"default": [{"type": "insecureAcceptAnything"}]}`)
 	writeFile(t, p.dir, "storage.conf", fmt.Sprintf("[storage]\ndriver = \"overlay\"\ngraphroot = %q\nrunroot = %q\n",
 		filepath.Join(p.dir, "root"), filepath.Join(p.dir, "run")))
@@ -38,7 +32,7 @@ func (p *podmanStore) podman(ctx context.Context, args ...string) (string, error
 	at := func(name string) string { return filepath.Join(p.dir, name) }
 	env := []string{
 		"HOME=" + p.dir, "XDG_RUNTIME_DIR=" + p.dir,
-		"CONTAINERS_REGISTRIES_CONF=" + at("registries.conf"),
+		"CONTAINERS_REGISTRIES_CONF=" + at(registriesConf),
 		"CONTAINERS_STORAGE_CONF=" + at("storage.conf"),
 		"CONTAINERS_CONF=" + at("containers.conf"),
 		"REGISTRY_AUTH_FILE=" + at("auth.json"),

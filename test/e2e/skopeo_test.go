@@ -18,14 +18,14 @@ type skopeoStore struct {
 func openSkopeo(t testing.TB, addr string) store {
 	t.Helper()
 	s := &skopeoStore{dir: stateDir(t)}
-	writeFile(t, s.dir, "registries.conf", fmt.Sprintf(registriesConf, addr))
+	clientConfig(t, "crio", addr, s.dir, "--registry", "docker.io")
 	return s
 }
 
 func (s *skopeoStore) skopeo(ctx context.Context, args ...string) (string, error) {
 	env := []string{"HOME=" + s.dir, "XDG_RUNTIME_DIR=" + s.dir}
 	return run(ctx, env, debianProgram("skopeo"), append([]string{
-		"--insecure-policy", "--registries-conf", filepath.Join(s.dir, "registries.conf"),
+		"--insecure-policy", "--registries-conf", filepath.Join(s.dir, registriesConf),
 	}, args...)...)
 }
 
