@@ -117,7 +117,7 @@ func (s *Setup) Apply(root string, put bool) (changed []string, err error) {
 	for _, f := range s.Files {
 		name, dir := f.Name, certsD
 		if rest, ok := strings.CutPrefix(name, certsD); ok {
-			if dir, err = hostsFolder(machine); err != nil {
+			if dir, err = HostsFolder(machine); err != nil {
 				return nil, err
 			}
 			name = dir + rest

@@ -16,8 +16,8 @@ var ErrUnfit = errors.New("containerd of this machine cannot be pointed at a mir
 // certsD is where containerd has its hosts.toml, if it is not told otherwise.
 const certsD = "etc/containerd/certs.d"
 
-// configs are where containerd's configuration is, those that a distribution writes first.
-func configs() []string {
+// ContainerdConfigs are where containerd's configuration is, those that a distribution writes first.
+func ContainerdConfigs() []string {
 	return []string{
 		"var/lib/rancher/k3s/agent/etc/containerd/config.toml",
 		"var/lib/rancher/rke2/agent/etc/containerd/config.toml",
@@ -51,11 +51,11 @@ var (
 	folders = regexp.MustCompile(`^\s*config_path\s*=\s*["']([^"']*)["']`)
 )
 
-// hostsFolder returns where containerd looks for hosts.toml, below the root of the machine, or
+// HostsFolder returns where containerd looks for hosts.toml, below the root of the machine, or
 // [ErrUnfit] with what to change. Its configuration is read line by line: of all that TOML allows,
 // nobody writes these keys in another way.
-func hostsFolder(root *os.Root) (string, error) {
-	for _, name := range configs() {
+func HostsFolder(root *os.Root) (string, error) {
+	for _, name := range ContainerdConfigs() {
 		text, err := readFile(root, name)
 		if err != nil {
 			return "", err
@@ -88,5 +88,5 @@ func hostsFolder(root *os.Root) (string, error) {
 		}
 		return strings.TrimPrefix(path.Clean(dir), "/"), nil
 	}
-	return "", fmt.Errorf("%w: there is no configuration of containerd in /%s", ErrUnfit, strings.Join(configs(), ", /"))
+	return "", fmt.Errorf("%w: there is no configuration of containerd in /%s", ErrUnfit, strings.Join(ContainerdConfigs(), ", /"))
 }

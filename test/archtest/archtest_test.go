@@ -168,6 +168,7 @@ func importTable() map[string][]string {
 		"internal/wire":         {"internal/registries"},
 		"internal/admin":        append(leaf(), "cache", "cache/image", "cache/store", "cache/upkeep", "cache/tier", "internal/activity", "internal/bundle", "internal/imageset", "internal/prefetch", "internal/trouble"),
 		"internal/clientconfig": {},
+		"internal/doctor":       {"internal/clientconfig", "internal/pull", "internal/wire"},
 		"internal/tally":        {},
 		"internal/tracing":      {},
 		"internal/metrics":      append(leaf(), "cache", "cache/event", "cache/store", "cache/upkeep", "cache/tier", "internal/trouble", "proxy", "upstream", "test/hubtest", "test/mirrortest"), // the last two its tests

@@ -25,8 +25,9 @@ func speaksToOperators(pkg string) bool {
 // othersFlags are files that name flags which are not ours.
 func othersFlags() []string {
 	return []string{
-		"internal/imageset/dockerfile.go",  // those of instructions in a Dockerfile
-		"internal/clientconfig/clients.go", // those of the clients
+		"internal/imageset/dockerfile.go",                                                    // those of instructions in a Dockerfile
+		"internal/clientconfig/clients.go",                                                   // those of the clients
+		"internal/doctor/doctor.go", "internal/doctor/files.go", "internal/doctor/mirror.go", // commands to type, which are what it is for
 	}
 }
 
