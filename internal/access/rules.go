@@ -16,11 +16,8 @@ import (
 
 // Rule allows or denies identities something. A [Rules] has them in order.
 type Rule struct {
-	Name string // what explanations call it; may be empty
-	// Who are identities: "anyone"; "known", who has proved who it is; "group:NAME"; and names, of
-	// users and tokens as they are, of others as "network:NAME" and "certificate:NAME". * stands
-	// for any text.
-	Who []string
+	Name string   // what explanations call it; may be empty
+	Who  []string // see [authn.NewWho]
 	// What are patterns of upstream/repository: "docker.io/library/*", "ghcr.io" for all of it.
 	What []string
 	Deny bool
@@ -39,10 +36,7 @@ type Rules struct {
 // rule is one with its patterns compiled.
 type rule struct {
 	label     string
-	anyone    bool
-	known     bool
-	names     []*regexp.Regexp
-	groups    []*regexp.Regexp
+	who       authn.Who
 	what      []*regexp.Regexp
 	upstreams []*regexp.Regexp // of what: whether anything in an upstream may match
 	deny      bool
@@ -64,10 +58,9 @@ func NewRules(list []Rule, public func(upstream string) bool) (*Rules, error) {
 		if given.Name != "" {
 			made.label += " (" + given.Name + ")"
 		}
-		for _, who := range given.Who {
-			if err := made.addWho(who); err != nil {
-				return nil, fmt.Errorf("access[%d].who: %q: %w", i+1, who, err)
-			}
+		var err error
+		if made.who, err = authn.NewWho(given.Who); err != nil {
+			return nil, fmt.Errorf("access[%d].who: %w", i+1, err)
 		}
 		for _, what := range given.What {
 			if err := made.addWhat(what); err != nil {
@@ -77,30 +70,6 @@ func NewRules(list []Rule, public func(upstream string) bool) (*Rules, error) {
 		r.rules = append(r.rules, made)
 	}
 	return r, nil
-}
-
-func (r *rule) addWho(who string) error {
-	switch who {
-	case "anyone":
-		r.anyone = true
-		return nil
-	case "known":
-		r.known = true
-		return nil
-	case "":
-		return fmt.Errorf("names nobody")
-	}
-	group, isGroup := strings.CutPrefix(who, "group:")
-	p, err := wire.CompilePattern(group)
-	if err != nil {
-		return err
-	}
-	if isGroup {
-		r.groups = append(r.groups, p)
-	} else {
-		r.names = append(r.names, p)
-	}
-	return nil
 }
 
 func (r *rule) addWhat(what string) error {
@@ -123,20 +92,6 @@ func (r *rule) addWhat(what string) error {
 	return nil
 }
 
-// is reports whether the rule is about id.
-func (r *rule) is(id authn.Identity) bool {
-	switch {
-	case r.anyone:
-		return true
-	case !id.Known():
-		return false
-	case r.known, matches(r.names, authn.Qualified(id)):
-		return true
-	default:
-		return slices.ContainsFunc(id.Groups, func(g string) bool { return matches(r.groups, g) })
-	}
-}
-
 func matches(patterns []*regexp.Regexp, s string) bool {
 	return slices.ContainsFunc(patterns, func(p *regexp.Regexp) bool { return p.MatchString(s) })
 }
@@ -145,7 +100,7 @@ func matches(patterns []*regexp.Regexp, s string) bool {
 func (r *Rules) Decide(id authn.Identity, upstream, repository string) Decision {
 	name := upstream + "/" + repository
 	for i := range r.rules {
-		if rule := &r.rules[i]; matches(rule.what, name) && rule.is(id) {
+		if rule := &r.rules[i]; matches(rule.what, name) && rule.who.Has(id) {
 			return Decision{Allowed: !rule.deny, Rule: rule.label}
 		}
 	}
@@ -164,7 +119,7 @@ func (r *Rules) Any(id authn.Identity, upstream string) bool {
 		return true
 	}
 	return slices.ContainsFunc(r.rules, func(rule rule) bool {
-		return !rule.deny && matches(rule.upstreams, upstream) && rule.is(id)
+		return !rule.deny && matches(rule.upstreams, upstream) && rule.who.Has(id)
 	})
 }
 

@@ -3,7 +3,11 @@ package authn
 import (
 	"crypto/x509"
 	"fmt"
+	"regexp"
 	"slices"
+	"strings"
+
+	"forebay/internal/wire"
 )
 
 // Identity is who a client is. The zero value is nobody.
@@ -54,4 +58,49 @@ func certificateIdentity(cert *x509.Certificate) Identity {
 		id.Name = fmt.Sprintf("serial %x", cert.SerialNumber)
 	}
 	return id
+}
+
+// Who is a set of identities. The zero value has none.
+type Who struct {
+	anyone, known bool
+	names, groups []*regexp.Regexp
+}
+
+// NewWho compiles a set: "anyone"; "known", who has proved who it is; "group:NAME"; and names, of
+// users and tokens as they are, of others as "network:NAME" and "certificate:NAME". * stands for any
+// text.
+func NewWho(list []string) (w Who, err error) {
+	for _, s := range list {
+		group, isGroup := strings.CutPrefix(s, "group:")
+		to := &w.names
+		switch {
+		case s == "anyone":
+			w.anyone = true
+			continue
+		case s == "known":
+			w.known = true
+			continue
+		case s == "":
+			return w, fmt.Errorf("%q names nobody", s)
+		case isGroup:
+			to = &w.groups
+		}
+		p, err := wire.CompilePattern(group)
+		if err != nil {
+			return w, fmt.Errorf("%q: %w", s, err)
+		}
+		*to = append(*to, p)
+	}
+	return w, nil
+}
+
+// Has reports whether id is in the set.
+func (w *Who) Has(id Identity) bool {
+	if w.anyone || !id.Known() {
+		return w.anyone
+	}
+	matches := func(patterns []*regexp.Regexp, s string) bool {
+		return slices.ContainsFunc(patterns, func(p *regexp.Regexp) bool { return p.MatchString(s) })
+	}
+	return w.known || matches(w.names, Qualified(id)) || slices.ContainsFunc(id.Groups, func(g string) bool { return matches(w.groups, g) })
 }
