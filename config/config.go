@@ -41,6 +41,9 @@ type Config struct {
 	Access         []AccessRule
 	Audit          string // file of the audit log, or AuditStdout; empty: there is none
 	AdminTLS       TLS    // of AdminListen
+	// AdminClientCAFile is that of AdminListen; Operators have roles there.
+	AdminClientCAFile string
+	Operators         Operators
 	// HTTP2 offers HTTP/2 over TLS, and over plain text to clients that know. Default false.
 	HTTP2 bool
 	// ShutdownGrace bounds how long running transfers may finish after SIGTERM. Default 30s.

@@ -58,9 +58,10 @@ type AccessRule struct {
 }
 
 // Given reports whether there is any way to tell clients apart.
-func (a *Auth) Given() bool {
-	return a.HtpasswdFile != "" || a.TokensFile != "" || len(a.Issuers) > 0 || len(a.Networks) > 0
-}
+func (a *Auth) Given() bool { return a.Proves() || len(a.Networks) > 0 }
+
+// Proves reports whether there is anything that a client can show.
+func (a *Auth) Proves() bool { return a.HtpasswdFile != "" || a.TokensFile != "" || len(a.Issuers) > 0 }
 
 // Restricted reports whether clients are told apart: then what came by credentials of the mirror is
 // only for whom a rule names.
@@ -121,7 +122,7 @@ func listenersField(p *[]Listener) field {
 				{name: "address", what: "an address", doc: "HOST:PORT, `unix:` and the path of a socket, or `systemd:` and the FileDescriptorName of a socket of systemd.",
 					set: into(&l.Address, parse.Listener), get: func() []string { return []string{l.Address} }},
 				{name: "tls", kind: section, fields: l.TLS.fields("the listener"), doc: "Certificate of the listener. Without one it speaks plain HTTP."},
-				clientCAField(&l.ClientCAFile),
+				clientCAField("client_ca_file", &l.ClientCAFile),
 				authenticationField(&l.Authentication),
 				listField("upstreams", &l.Upstreams, "names of upstreams", parse.UpstreamName, "Upstreams that are served here. Default: all."),
 				networksField("proxy_protocol", &l.Proxies, "Networks of load balancers whose connections begin with a line of the PROXY protocol (1 or 2), which says who the client is. Connections from elsewhere are taken as they are."),
@@ -129,8 +130,8 @@ func listenersField(p *[]Listener) field {
 		})
 }
 
-func clientCAField(p *string) field {
-	return fileField("client_ca_file", p, "PEM file of those who sign certificates of clients. A client that shows one is called `certificate:` and its common name, and its organizations are its groups. Read again when it changes.")
+func clientCAField(name string, p *string) field {
+	return fileField(name, p, "PEM file of those who sign certificates of clients. A client that shows one is called `certificate:` and its common name, and its organizations are its groups. Read again when it changes.")
 }
 
 func authenticationField(p *Authentication) field {
@@ -203,6 +204,23 @@ func accessField(p *[]AccessRule) field {
 		})
 }
 
+// Operators are the identities that have each role in the admin API.
+type Operators struct {
+	Read, Operate, Admin []string
+}
+
+// Given reports whether there is any.
+func (o *Operators) Given() bool { return len(o.Read)+len(o.Operate)+len(o.Admin) > 0 }
+
+func (o *Operators) fields() []field {
+	const who = ": `group:NAME`, names of users and tokens, `certificate:NAME`, or `known` for everybody who has proved who it is. `*` stands for any text."
+	return []field{
+		listField("read", &o.Read, "identities", parse.Operator, "Who may look at everything but the bytes of images and the log"+who),
+		listField("operate", &o.Operate, "identities", parse.Operator, "Who may also change what is kept (pin, refresh, repair, purge, prefetch), and read all of it"+who),
+		listField("admin", &o.Admin, "identities", parse.Operator, "Who may also bring in bundles and profile the running program, as who has the admin token may"+who),
+	}
+}
+
 // AuditStdout writes the audit log to standard output.
 const AuditStdout = "stdout"
 
@@ -272,6 +290,18 @@ func (d *decoder) checkFront() {
 	if c.ClientCAFile != "" && !c.TLS.Enabled() {
 		d.add(c.origins["client_ca_file"], "client_ca_file", "needs tls beside it: certificates of clients need TLS")
 	}
+	if c.AdminClientCAFile != "" && !c.AdminTLS.Enabled() {
+		d.add(c.origins["admin_client_ca_file"], "admin_client_ca_file", "needs admin_tls beside it: certificates of operators need TLS")
+	}
+	if c.Operators.Given() && !c.Auth.Proves() && c.AdminClientCAFile == "" {
+		key := "operators.read"
+		for _, other := range []string{"operators.operate", "operators.admin"} {
+			if _, given := c.origins[key]; !given {
+				key = other
+			}
+		}
+		d.add(c.origins[key], key, "needs a way to prove who one is: set auth.htpasswd_file, auth.tokens_file, auth.issuers or admin_client_ca_file")
+	}
 	for i := range c.Auth.Issuers {
 		if at := nth("auth.issuers", i); c.Auth.Issuers[i].URL == "" || c.Auth.Issuers[i].Audience == "" {
 			d.add(c.origins[at], at, "needs url and audience: a token for somebody else must not open this mirror")
@@ -299,7 +329,7 @@ func (d *decoder) checkFront() {
 
 // plainDoors returns the keys of listeners that ask for what everybody on the way can read.
 func (c *Config) plainDoors() (keys []string) {
-	if c.Auth.HtpasswdFile == "" && c.Auth.TokensFile == "" && len(c.Auth.Issuers) == 0 && !c.Asks() {
+	if !c.Auth.Proves() && !c.Asks() {
 		return nil
 	}
 	for i, l := range c.Doors() {

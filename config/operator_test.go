@@ -10,9 +10,15 @@ import (
 
 func TestFaultsOfTheOperatorsKeys(t *testing.T) {
 	for text, want := range map[string][]string{
-		"admin_token: short":                     {`forebay.yaml:1:14: admin_token: needs at least 16 characters and no blanks`},
-		"admin_token: sixteen letters or":        {`forebay.yaml:1:14: admin_token: needs at least 16 characters and no blanks`},
-		"admin_token: 0123456789abcdef":          nil,
+		"admin_token: short":                                             {`forebay.yaml:1:14: admin_token: needs at least 16 characters and no blanks`},
+		"admin_token: sixteen letters or":                                {`forebay.yaml:1:14: admin_token: needs at least 16 characters and no blanks`},
+		"admin_token: 0123456789abcdef":                                  nil,
+		"operators: {read: [anyone]}":                                    {`forebay.yaml:1:20: operators.read: "anyone" proves nothing, so that a web page could ask in its name: use known, group:NAME, certificate:NAME, or the name of a user or a token`},
+		"operators: {admin: ['network:ci']}":                             {`forebay.yaml:1:21: operators.admin: "network:ci" proves nothing, so that a web page could ask in its name: use known, group:NAME, certificate:NAME, or the name of a user or a token`},
+		"operators: {read: [alice]}":                                     {`forebay.yaml:1:19: operators.read: needs a way to prove who one is: set auth.htpasswd_file, auth.tokens_file, auth.issuers or admin_client_ca_file`},
+		"operators: {read: [alice]}\nauth: {networks: {ci: 10.0.0.0/8}}": {`forebay.yaml:1:19: operators.read: needs a way to prove who one is: set auth.htpasswd_file, auth.tokens_file, auth.issuers or admin_client_ca_file`},
+		"operators: {read: [known, 'group:a']}\nauth: {issuers: [{url: 'https://i.lan', audience: a}]}": nil,
+		"admin_client_ca_file: /nowhere":         {`forebay.yaml:1:23: admin_client_ca_file: needs admin_tls beside it: certificates of operators need TLS`},
 		"admin_token_file: /nowhere":             {`forebay.yaml:1:19: admin_token_file: open /nowhere: no such file or directory`},
 		"scrub: {interval: -1d}":                 {`forebay.yaml:1:19: scrub.interval: "-1d" is negative: use a number with a unit, such as 500ms, 30s, 5m, 2h or 1d`},
 		"scrub: {interval: 0}":                   nil,

@@ -40,8 +40,8 @@ func (w *warner) add(key, format string, args ...any) {
 func (w *warner) listeners() {
 	c := w.config
 	if open := c.AdminListen != "" && !OnLoopback(c.AdminListen); open && !c.AdminTLS.Enabled() {
-		if !c.AdminToken.Empty() {
-			w.add("admin_listen", "the token comes to %s unencrypted: set admin_tls, or listen on a loopback address", c.AdminListen)
+		if !c.AdminToken.Empty() || c.Operators.Given() {
+			w.add("admin_listen", "what operators show comes to %s unencrypted: set admin_tls, or listen on a loopback address", c.AdminListen)
 		}
 		if !c.Webhooks.Secret.Empty() {
 			w.add("webhooks.secret", "unless it signs, it comes to %s unencrypted: set admin_tls, or have a proxy on this machine that speaks TLS", c.AdminListen)

@@ -52,10 +52,11 @@ func TestSecretsInTheClearAreWarnedOf(t *testing.T) {
 		private + "upstreams: {r.lan: {proxy: 'http://127.0.0.1:3128', proxy_username: u, proxy_password: " + secret + "}}":                                 nil,
 		private + "upstreams: {r.lan: {proxy: 'http://p.lan:3128'}}":                                                                                        nil,
 
-		"admin_listen: :5001\nadmin_token: " + secret:                   {"admin_listen: the token comes to :5001 unencrypted: set admin_tls, or listen on a loopback address"},
-		"admin_listen: 127.0.0.1:5001\nadmin_token: " + secret:          nil,
-		"admin_listen: 'off'\nadmin_token: " + secret:                   nil,
-		"admin_listen: :5001":                                           nil,
+		"admin_listen: :5001\nadmin_token: " + secret: {"admin_listen: what operators show comes to :5001 unencrypted: set admin_tls, or listen on a loopback address"},
+		"admin_listen: :5001\noperators: {read: [known]}\nauth: {issuers: [{url: 'https://i.lan', audience: a}]}\nlisten: 127.0.0.1:5000": {"admin_listen: what operators show comes to :5001 unencrypted: set admin_tls, or listen on a loopback address"},
+		"admin_listen: 127.0.0.1:5001\nadmin_token: " + secret:                                                                            nil,
+		"admin_listen: 'off'\nadmin_token: " + secret:                                                                                     nil,
+		"admin_listen: :5001": nil,
 		"admin_listen: :5001\nwebhooks: {secret: " + secret + "}":       {"webhooks.secret: unless it signs, it comes to :5001 unencrypted: set admin_tls, or have a proxy on this machine that speaks TLS"},
 		"webhooks: {on_listen: true, secret: " + secret + "}":           {"webhooks.on_listen: unless it signs, the secret comes to :5000 unencrypted: set tls, or have a proxy on this machine that speaks TLS"},
 		private + "webhooks: {on_listen: true, secret: " + secret + "}": nil,
@@ -121,7 +122,7 @@ func TestSecretFilesThatOthersCanReadAreWarnedOf(t *testing.T) {
 	note := func(path string, f field) {
 		path = strings.NewReplacer("[1]", "", "[2]", "").Replace(path)
 		known[path] = true
-		if _, there := texts[path]; f.file && !there && f.name != "cert_file" && f.name != "client_cert_file" && f.name != "audit" && f.name != "ca_file" && f.name != "client_ca_file" && f.name != "dir" && f.name != "index_dir" {
+		if _, there := texts[path]; f.file && !there && f.name != "cert_file" && f.name != "client_cert_file" && f.name != "audit" && f.name != "ca_file" && f.name != "client_ca_file" && f.name != "admin_client_ca_file" && f.name != "dir" && f.name != "index_dir" {
 			t.Errorf("%s names a file, which is neither among those that hold secrets nor among those that do not", path)
 		}
 	}

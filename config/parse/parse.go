@@ -384,6 +384,14 @@ func Who(s string) (string, error) {
 	return s, nil
 }
 
+// Operator checks an identity that has a role: one that has proved who it is.
+func Operator(s string) (string, error) {
+	if kind, _, _ := strings.Cut(s, ":"); kind == "anyone" || kind == "network" {
+		return "", fmt.Errorf("%q proves nothing, so that a web page could ask in its name: use known, group:NAME, certificate:NAME, or the name of a user or a token", Clip(s))
+	}
+	return Who(s)
+}
+
 // What checks a pattern of upstream/repository in a rule of access.
 func What(s string) (string, error) {
 	const allowed = "use upstream/repository, such as docker.io/library/*, or ghcr.io for all of it"
