@@ -26,17 +26,26 @@ func newAPI(c *config.Config, m *mirror, sets *prefetch.Sets, b build, lines *la
 	o.Support = func() (admin.Support, error) { return support(m, b, lines) }
 	o.Price, o.Currency = c.Cost.PerGiB, c.Cost.Currency
 	o.Loopback, o.Token = config.OnLoopback(c.AdminListen), c.AdminToken.Reveal()
+	dir, err := filepath.Abs(c.Storage.Dir)
+	if err != nil {
+		return nil, err
+	}
+	if o.SessionKey, err = admin.MakeToken(filepath.Join(dir, admin.SessionKey)); err != nil {
+		log.Warn("who is logged in to the dashboard has to log in again after the next start", logkey.Err(err))
+	}
+	if m.audit != nil {
+		o.Audit = m.audit.Action
+	}
+	if c.Operators.Given() {
+		o.Operators = m.operator
+	}
 	switch {
 	case o.Token != "":
 	case o.Loopback:
-		dir, err := filepath.Abs(c.Storage.Dir)
-		if err != nil {
-			return nil, err
-		}
 		o.TokenFile = filepath.Join(dir, admin.OwnToken)
 		o.Token, o.Names.Token = ownToken(o.TokenFile, log), admin.OwnToken+" in the folder of storage.dir"
-	default:
-		log.Info("admin API refuses everybody: admin_listen is not a loopback address and there is no admin_token_file")
+	case o.Operators == nil:
+		log.Info("admin API refuses everybody: admin_listen is not a loopback address and there is neither admin_token_file nor operators")
 	}
 	return admin.NewAPI(o)
 }
@@ -58,7 +67,7 @@ func (m *mirror) apiOptions(sets *prefetch.Sets, b build, log *zap.Logger) admin
 	return admin.APIOptions{
 		Keeper: m.keeper, Registries: m.names, Upstream: m.registryStatus, Activity: m.activity, Trouble: m.trouble, Sets: sets,
 		Version: b.version, Log: log.Named("admin"),
-		Names: admin.Names{Listen: "admin_listen", TokenFile: "admin_token_file", Token: "admin_token or admin_token_file"},
+		Names: admin.Names{Listen: "admin_listen", TokenFile: "admin_token_file", Token: "admin_token or admin_token_file, or what auth knows and operators gives a role"},
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"forebay/config"
 	"forebay/internal/access"
+	"forebay/internal/admin"
 	"forebay/internal/audit"
 	"forebay/internal/authn"
 	"forebay/internal/command"
@@ -85,6 +86,11 @@ func newAuthenticator(c *config.Config, log *zap.Logger) (*authn.Authenticator, 
 func (f *front) openDoors(c *config.Config, was *front, rights *access.Rights, log *zap.Logger) error {
 	doors := c.Doors()
 	f.doors = make([]http.Handler, len(doors))
+	if c.Restricted() || c.Asks() || c.Operators.Given() {
+		if err := f.openAuth(c, was, log); err != nil {
+			return command.Usage(err)
+		}
+	}
 	if !c.Restricted() && !c.Asks() {
 		for i, l := range doors {
 			f.doors[i] = f.handler
@@ -98,16 +104,55 @@ func (f *front) openDoors(c *config.Config, was *front, rights *access.Rights, l
 	if err != nil {
 		return command.Usage(err)
 	}
-	if was != nil && was.auth != nil && !slices.ContainsFunc(was.settings.Differing(c), func(key string) bool { return strings.HasPrefix(key, "auth.") }) {
-		f.auth = was.auth
-	} else if f.auth, err = newAuthenticator(c, log); err != nil {
-		return command.Usage(fmt.Errorf("auth: %w", err))
-	}
 	for i, l := range doors {
 		door := &access.Door{Auth: f.auth, Mode: modeOf(l.Authentication), Rules: rules, Upstreams: l.Upstreams, Trusted: c.Trusted, Asked: asked(c), Rights: rights}
 		f.doors[i] = withTokens(f.handler.Behind(door), door)
 	}
 	return nil
+}
+
+// openAuth makes what tells clients and operators apart.
+func (f *front) openAuth(c *config.Config, was *front, log *zap.Logger) (err error) {
+	if was != nil && was.auth != nil && !slices.ContainsFunc(was.settings.Differing(c), func(key string) bool { return strings.HasPrefix(key, "auth.") }) {
+		f.auth = was.auth
+	} else if f.auth, err = newAuthenticator(c, log); err != nil {
+		return fmt.Errorf("auth: %w", err)
+	}
+	for _, r := range []struct {
+		role admin.Role
+		who  []string
+	}{{admin.Admin, c.Operators.Admin}, {admin.Operate, c.Operators.Operate}, {admin.Read, c.Operators.Read}} {
+		who, err := authn.NewWho(r.who)
+		if err != nil {
+			return fmt.Errorf("operators.%s: %w", r.role, err)
+		}
+		f.roles = append(f.roles, roleOf{r.role, who})
+	}
+	return nil
+}
+
+// roleOf is a role and who has it.
+type roleOf struct {
+	role admin.Role
+	who  authn.Who
+}
+
+// operator serves [admin.APIOptions]. A network proves nothing: what a browser on it is tricked into
+// must not be done.
+func (m *mirror) operator(r *http.Request) (admin.Operator, error) {
+	f := m.front.Load()
+	id, err := access.Identify(f.auth, r)
+	if err != nil || !id.Known() || id.By == authn.ByNetwork {
+		return admin.Operator{}, err
+	}
+	o := admin.Operator{Name: authn.Qualified(id)}
+	for i := range f.roles {
+		if f.roles[i].who.Has(id) {
+			o.Role = f.roles[i].role
+			break
+		}
+	}
+	return o, nil
 }
 
 // clients returns what the listeners of c serve: for each the door of the front there is now.

@@ -21,7 +21,8 @@ type front struct {
 	settings *config.Config
 	clients  []registryClient
 	handler  *proxy.Handler
-	auth     *authn.Authenticator // nil where clients are not told apart
+	auth     *authn.Authenticator // nil where nobody is told apart
+	roles    []roleOf             // of operators, the greatest first
 	doors    []http.Handler       // what each listener serves; none in a command
 }
 

@@ -78,6 +78,9 @@ func takenUp(was, next *config.Config) *config.Config {
 	if !was.AdminToken.Empty() && !next.AdminToken.Empty() { // else who may ask is another question
 		c.AdminToken, c.AdminTokenFile = next.AdminToken, next.AdminTokenFile
 	}
+	if was.Operators.Given() && next.Operators.Given() {
+		c.Operators = next.Operators
+	}
 	c.Upstreams = nil
 	c.Others = next.Others
 	for _, u := range was.Upstreams {

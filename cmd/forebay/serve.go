@@ -19,7 +19,6 @@ import (
 
 	"forebay/config"
 	"forebay/internal/admin"
-	"forebay/internal/audit"
 	"forebay/internal/command"
 	"forebay/internal/logkey"
 	"forebay/internal/page"
@@ -126,7 +125,7 @@ func serve(ctx context.Context, c *config.Config, load func() (*config.Config, e
 	s, err := newServers(c, clients, admin.Options{
 		Ready: ready.ready, Ailing: m.trouble.Public, Metrics: m.metrics.Handler(), Profiles: c.AdminPprof, Version: b.version,
 		Webhooks: webhooks, API: api, Page: dashboard,
-	}, m.audit, ready, log)
+	}, ready, log)
 	if err != nil {
 		return err
 	}
@@ -153,7 +152,7 @@ func (s *servers) all() []*server.Server {
 
 // newServers opens all listeners and answers nobody yet. clients are what those of the registry API
 // serve, operators what the admin listener serves, if there is one.
-func newServers(c *config.Config, clients []http.Handler, operators admin.Options, trail *audit.Log, ready *readiness, log *zap.Logger) (*servers, error) {
+func newServers(c *config.Config, clients []http.Handler, operators admin.Options, ready *readiness, log *zap.Logger) (*servers, error) {
 	s := &servers{}
 	stopping := sync.OnceFunc(func() {
 		ready.stopping.Store(true)
@@ -183,19 +182,15 @@ func newServers(c *config.Config, clients []http.Handler, operators admin.Option
 	if c.AdminListen == "" {
 		return s, nil
 	}
-	handler := admin.New(operators)
-	if trail != nil {
-		handler = trail.Actions(handler)
-	}
 	var err error
 	s.admin, err = server.New(server.Options{
-		Addr: c.AdminListen, Handler: handler,
+		Addr: c.AdminListen, Handler: admin.New(operators),
 		Draining: func() {
 			if operators.API != nil {
 				operators.API.Stop() // what it does for operators ends with the listener
 			}
 		},
-		TLSCert: c.AdminTLS.CertFile, TLSKey: c.AdminTLS.KeyFile, HTTP2: c.HTTP2,
+		TLSCert: c.AdminTLS.CertFile, TLSKey: c.AdminTLS.KeyFile, ClientCAs: c.AdminClientCAFile, HTTP2: c.HTTP2,
 		MaxConnections: adminConnections,
 		ShutdownGrace:  adminGrace, Log: log.Named("admin"),
 	})

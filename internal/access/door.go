@@ -83,7 +83,12 @@ func (d *Door) identify(r *http.Request) (authn.Identity, error) {
 	if d.Mode == Open {
 		r = withoutCredentials(r)
 	}
-	return d.Auth.Identify(r, addressOf(r), certificateOf(r))
+	return Identify(d.Auth, r)
+}
+
+// Identify returns who sends r, by its connection and what it shows.
+func Identify(auth *authn.Authenticator, r *http.Request) (authn.Identity, error) {
+	return auth.Identify(r, addressOf(r), certificateOf(r))
 }
 
 // visitor is who sends one request.

@@ -29,7 +29,7 @@ type Options struct {
 	Webhooks http.Handler
 	// API answers what is below /api/; nil means that nothing is there.
 	API *API
-	// Profiles says that /debug/pprof/ is there, for those who may use the API. It needs API.
+	// Profiles says that /debug/pprof/ is there, for administrators. It needs API.
 	Profiles bool
 	// Page answers / for browsers and what is below /ui/; nil means that there is only a text
 	// at /. It serves no secrets: the browser asks the API for what the page shows.
@@ -79,6 +79,7 @@ func New(o Options) http.Handler {
 		return mux
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r, _ = visiting(r)
 		// Who posts to a webhook is elsewhere by its nature, and brings a secret of its own.
 		if o.Webhooks == nil || r.URL.Path != "/webhooks" && !strings.HasPrefix(r.URL.Path, "/webhooks/") {
 			if err := o.API.guard.foreign(r); err != nil {
@@ -90,14 +91,14 @@ func New(o Options) http.Handler {
 	})
 }
 
-// profiles lets those who may use the API look into the running program. Profiles show
+// profiles lets administrators look into the running program. Profiles show
 // names of repositories and clients, and take time of the processor.
 func profiles(mux *http.ServeMux, api *API) {
 	for path, handle := range map[string]http.HandlerFunc{
 		"": pprof.Index, "cmdline": pprof.Cmdline, "profile": pprof.Profile, "symbol": pprof.Symbol, "trace": pprof.Trace,
 	} {
 		mux.HandleFunc("GET /debug/pprof/"+path, func(w http.ResponseWriter, r *http.Request) {
-			api.answer(w, r, func(w http.ResponseWriter, r *http.Request) error {
+			api.answer(w, r, Admin, func(w http.ResponseWriter, r *http.Request) error {
 				handle(w, r)
 				return nil
 			})

@@ -14,6 +14,7 @@ import (
 	"forebay/cache/image"
 	"forebay/cache/store"
 	"forebay/cache/upkeep"
+	"forebay/internal/authn"
 	"forebay/internal/logkey"
 	"forebay/internal/pull"
 	"forebay/internal/wire"
@@ -32,24 +33,46 @@ func badRequest(format string, args ...any) error {
 	return &problem{http.StatusBadRequest, "bad_request", fmt.Sprintf(format, args...)}
 }
 
-// answer admits a request and lets handle answer it.
-func (a *API) answer(w http.ResponseWriter, r *http.Request, handle func(http.ResponseWriter, *http.Request) error) {
+// answer admits a request of who has the role that is needed, and lets handle answer it.
+func (a *API) answer(w http.ResponseWriter, r *http.Request, need Role, handle func(http.ResponseWriter, *http.Request) error) {
 	h := w.Header()
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
-	err := a.guard.admit(r)
+	r, v := visiting(r)
+	changes := r.Method != http.MethodGet && r.Method != http.MethodHead
+	seen := &statusWriter{ResponseWriter: w, status: http.StatusOK}
+	if changes {
+		w = seen // what only reads may be a stream, or be sent by the kernel
+	}
+	err := a.guard.admit(r, need)
 	if err == nil {
 		if !movesContent(r) {
 			r.Body = http.MaxBytesReader(w, r.Body, bodyMostOf(r))
 		}
 		err = handle(w, r)
 	}
-	if r.Method != http.MethodGet && r.Method != http.MethodHead && (err != nil || !movesContent(r)) {
-		a.log.Info("admin request", logkey.Method(r.Method), logkey.URLPath(clip(r.URL.Path)), logkey.Addr(r.RemoteAddr), logkey.Err(err))
+	if changes && (err != nil || !movesContent(r)) {
+		a.log.Info("admin request", logkey.Method(r.Method), logkey.URLPath(clip(r.URL.Path)), logkey.Addr(r.RemoteAddr), logkey.User(clip(v.who.Name)), logkey.Err(err))
 	}
 	if err != nil {
 		a.refuse(w, r, err)
+	} else if changes && a.audit != nil {
+		a.audit(r, v.who.Name, seen.status)
 	}
+}
+
+// statusWriter remembers what was answered.
+type statusWriter struct {
+	http.ResponseWriter
+	status int
+}
+
+// Unwrap serves [http.ResponseController].
+func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func (w *statusWriter) WriteHeader(status int) {
+	w.status = status
+	w.ResponseWriter.WriteHeader(status)
 }
 
 // refuse is the only place that writes errors.
@@ -60,6 +83,12 @@ func (a *API) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	p := problemOf(err)
 	if p.status == http.StatusInternalServerError {
 		a.log.Error("admin request failed", logkey.URLPath(clip(r.URL.Path)), logkey.Err(err))
+	}
+	if _, v := visiting(r); a.audit != nil && (p.status == http.StatusUnauthorized || p.status == http.StatusForbidden || p.status == http.StatusTooManyRequests || r.Method != http.MethodGet && r.Method != http.MethodHead) {
+		a.audit(r, v.who.Name, p.status)
+	}
+	if errors.Is(err, authn.ErrTooMany) {
+		h.Set("Retry-After", strconv.Itoa(int(authn.RetryAfter.Seconds())))
 	}
 	if p.status == http.StatusUnauthorized {
 		h.Set("WWW-Authenticate", `Bearer realm="forebay admin"`)
@@ -81,6 +110,10 @@ func problemOf(err error) *problem {
 	switch {
 	case errors.As(err, &p):
 		return p
+	case errors.Is(err, authn.ErrRefused):
+		return &problem{http.StatusUnauthorized, "unauthorized", err.Error()}
+	case errors.Is(err, authn.ErrTooMany):
+		return &problem{http.StatusTooManyRequests, "too_many_logins", err.Error()}
 	case errors.As(err, &route):
 		return &problem{http.StatusBadRequest, "bad_reference", route.Text}
 	case errors.Is(err, store.ErrQuery):

@@ -40,6 +40,12 @@ type APIOptions struct {
 	// Token is required of everybody who uses the API. Without it a Loopback API answers
 	// whoever calls, which is for use within a process, and any other answers nobody.
 	Token string
+	// Operators returns who else sends a request, and its role; the error is authn's. It may be nil.
+	Operators func(r *http.Request) (Operator, error)
+	// SessionKey is what logins are sealed by; without one they end with the process.
+	SessionKey string
+	// Audit is told who asked for a change or was refused, and how that was answered. It may be nil.
+	Audit func(r *http.Request, who string, status int)
 	// TokenFile is where Token is kept that the mirror made for itself; "" for a configured one.
 	TokenFile string
 	// Support returns what is needed to help from afar. It may be nil.
@@ -75,6 +81,7 @@ type API struct {
 	streams    atomic.Int64 // that are open
 	started    time.Time
 	guard      guard
+	audit      func(r *http.Request, who string, status int)
 	tokenFile  string // told to who lacks the token; "" for none
 	jobs       *jobs
 	sets       *prefetch.Sets
@@ -102,18 +109,19 @@ func NewAPI(o APIOptions) (*API, error) {
 	a := &API{
 		keeper: o.Keeper, registries: o.Registries, upstream: o.Upstream, version: o.Version, name: o.Name, address: o.Address, started: time.Now(),
 		helped: o.Support, activity: o.Activity, trouble: o.Trouble, price: o.Price, currency: o.Currency,
-		guard: guard{loopback: o.Loopback, origin: http.NewCrossOriginProtection(), names: o.Names}, jobs: newJobs(), sets: o.Sets, log: o.Log, mux: http.NewServeMux(), tokenFile: o.TokenFile,
+		guard: guard{loopback: o.Loopback, operators: o.Operators, sessions: newSessions(o.SessionKey), origin: http.NewCrossOriginProtection(), names: o.Names},
+		audit: o.Audit, jobs: newJobs(), sets: o.Sets, log: o.Log, mux: http.NewServeMux(), tokenFile: o.TokenFile,
 	}
 	if o.Token != "" {
 		a.SetToken(o.Token)
 	}
 	for _, r := range a.routes() {
 		a.mux.HandleFunc(r.method+" "+prefix+r.path, func(w http.ResponseWriter, req *http.Request) {
-			a.answer(w, req, r.handle)
+			a.answer(w, req, r.need, r.handle)
 		})
 	}
 	a.mux.HandleFunc("/", func(w http.ResponseWriter, req *http.Request) {
-		a.answer(w, req, func(http.ResponseWriter, *http.Request) error { return a.noRoute(req) })
+		a.answer(w, req, Read, func(http.ResponseWriter, *http.Request) error { return a.noRoute(req) })
 	})
 	return a, nil
 }
@@ -121,54 +129,58 @@ func NewAPI(o APIOptions) (*API, error) {
 // prefix is where the API begins.
 const prefix = "/api/v1"
 
-// route is one thing that can be asked for.
+// route is one thing that can be asked for, and the role that it needs; "" for none.
 type route struct {
 	method, path string
+	need         Role
 	handle       func(http.ResponseWriter, *http.Request) error
 }
 
 // routes are all of them. openapi.json has the same, which a test keeps.
 func (a *API) routes() []route {
 	return []route{
-		{"GET", "/openapi.json", a.describe},
-		{"GET", "/status", a.status},
-		{"GET", "/stats", a.stats},
-		{"GET", "/series", a.series},
-		{"GET", "/support", a.support},
-		{"GET", "/clients", a.clients},
-		{"GET", "/events", a.events},
-		{"GET", "/repositories", a.repositories},
-		{"GET", "/images", a.images},
-		{"GET", "/image", a.image},
-		{"GET", "/history", a.history},
-		{"POST", "/refresh", a.refresh},
-		{"POST", "/purge", a.purge},
-		{"GET", "/pins", a.pins},
-		{"POST", "/pins", a.pin},
-		{"DELETE", "/pins", a.unpin},
-		{"POST", "/repair", a.repair},
-		{"POST", "/verify", a.verify},
-		{"POST", "/gc", a.collect},
-		{"GET", "/contents", a.contents},
-		{"GET", "/content/{digest}", a.content},
-		{"GET", "/stored", a.stored},
-		{"POST", "/imports", a.beginImport},
-		{"DELETE", "/imports/{id}", a.endImport},
-		{"POST", "/imports/{id}/lacking", a.lacking},
-		{"POST", "/imports/{id}/content", a.takeIn},
-		{"POST", "/imports/{id}/content/{digest}", a.takeIn},
-		{"POST", "/imports/{id}/admit", a.admit},
-		{"GET", "/prefetch", a.prefetchSets},
-		{"POST", "/prefetch", a.prefetch},
-		{"GET", "/prefetch/{set}", a.prefetchSet},
-		{"POST", "/prefetch/{set}/run", a.runSet},
-		{"POST", "/lock", a.lock},
-		{"GET", "/registries", a.names},
-		{"GET", "/wanted", a.wanted},
-		{"DELETE", "/wanted", a.clearWanted},
-		{"GET", "/jobs", a.listJobs},
-		{"GET", "/jobs/{id}", a.job},
-		{"DELETE", "/jobs/{id}", a.cancelJob},
+		{"GET", "/openapi.json", Read, a.describe},
+		{"GET", "/session", Read, a.session},
+		{"POST", "/session", "", a.logIn},
+		{"DELETE", "/session", "", a.logOut},
+		{"GET", "/status", Read, a.status},
+		{"GET", "/stats", Read, a.stats},
+		{"GET", "/series", Read, a.series},
+		{"GET", "/support", Operate, a.support},
+		{"GET", "/clients", Read, a.clients},
+		{"GET", "/events", Read, a.events},
+		{"GET", "/repositories", Read, a.repositories},
+		{"GET", "/images", Read, a.images},
+		{"GET", "/image", Read, a.image},
+		{"GET", "/history", Read, a.history},
+		{"POST", "/refresh", Operate, a.refresh},
+		{"POST", "/purge", Operate, a.purge},
+		{"GET", "/pins", Read, a.pins},
+		{"POST", "/pins", Operate, a.pin},
+		{"DELETE", "/pins", Operate, a.unpin},
+		{"POST", "/repair", Operate, a.repair},
+		{"POST", "/verify", Operate, a.verify},
+		{"POST", "/gc", Operate, a.collect},
+		{"GET", "/contents", Read, a.contents},
+		{"GET", "/content/{digest}", Operate, a.content},
+		{"GET", "/stored", Read, a.stored},
+		{"POST", "/imports", Admin, a.beginImport},
+		{"DELETE", "/imports/{id}", Admin, a.endImport},
+		{"POST", "/imports/{id}/lacking", Admin, a.lacking},
+		{"POST", "/imports/{id}/content", Admin, a.takeIn},
+		{"POST", "/imports/{id}/content/{digest}", Admin, a.takeIn},
+		{"POST", "/imports/{id}/admit", Admin, a.admit},
+		{"GET", "/prefetch", Read, a.prefetchSets},
+		{"POST", "/prefetch", Operate, a.prefetch},
+		{"GET", "/prefetch/{set}", Read, a.prefetchSet},
+		{"POST", "/prefetch/{set}/run", Operate, a.runSet},
+		{"POST", "/lock", Operate, a.lock},
+		{"GET", "/registries", Read, a.names},
+		{"GET", "/wanted", Read, a.wanted},
+		{"DELETE", "/wanted", Operate, a.clearWanted},
+		{"GET", "/jobs", Read, a.listJobs},
+		{"GET", "/jobs/{id}", Read, a.job},
+		{"DELETE", "/jobs/{id}", Operate, a.cancelJob},
 	}
 }
 

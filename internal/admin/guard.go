@@ -15,15 +15,17 @@ import (
 // page cannot make a browser send it without a preflight request, which we do not answer.
 const OwnHeader = "Forebay-Request"
 
-// guard decides who may ask: whoever has the token. Without one, everybody who calls from within
-// this process is answered, and nobody else. Requests into which a foreign page may trick a browser
-// are refused by their Host (a foreign name that resolves to us), their Origin, and the lack of
-// [OwnHeader].
+// guard decides who may ask for what: whoever has the token for everything, others as their role
+// says. Without a token or operators, everybody who calls from within this process is answered, and
+// nobody else. Requests into which a foreign page may trick a browser are refused by their Host (a
+// foreign name that resolves to us), their Origin, and the lack of [OwnHeader].
 type guard struct {
-	loopback bool
-	token    atomic.Pointer[[sha256.Size]byte] // digest of the token, so that all have one length; nil without one
-	origin   *http.CrossOriginProtection
-	names    Names
+	loopback  bool
+	token     atomic.Pointer[[sha256.Size]byte]       // digest of the token, so that all have one length; nil without one
+	operators func(r *http.Request) (Operator, error) // others; nil without
+	sessions  *sessions
+	origin    *http.CrossOriginProtection
+	names     Names
 }
 
 // SetToken lets in whoever has that token from now on, and nobody with another one.
@@ -35,10 +37,15 @@ func (a *API) SetToken(token string) {
 // foreign returns why a request to a listener on loopback is refused, whatever it asks for, or
 // nil: it names a host that is not this machine's own, as one does that a page was made to send by
 // a name that resolves to us, or somebody elsewhere sent it, and a proxy on this machine passed it
-// on. Who has the token is no stranger.
+// on. Who shows a credential that is right is no stranger.
 func (g *guard) foreign(r *http.Request) error {
-	if !g.loopback || g.knows(r) {
+	if !g.loopback {
 		return nil
+	}
+	if r.Header.Get("Authorization") != "" || r.Header.Get(SessionHeader) != "" {
+		if o, err := g.who(r); err == nil && o.Name != "" {
+			return nil
+		}
 	}
 	if !loopbackHost(r.Host) {
 		return &problem{http.StatusForbidden, "foreign_host", "the request names the host " + clip(r.Host) + ", which is not this machine's own: use 127.0.0.1 or localhost, or send the token"}
@@ -54,12 +61,22 @@ func (g *guard) foreign(r *http.Request) error {
 // passedOn are headers that proxies add, beside X-Forwarded-….
 var passedOn = []string{"Forwarded", "Via", "X-Real-Ip", "X-Client-Ip", "X-Cluster-Client-Ip", "True-Client-Ip", "Cf-Connecting-Ip"}
 
-// admit returns why a request that is not [guard.foreign] may not use the API, or nil.
-func (g *guard) admit(r *http.Request) error {
-	if g.token.Load() == nil && !g.loopback {
+// errUnknown refuses who has shown nothing that is right.
+var errUnknown = &problem{http.StatusUnauthorized, "unauthorized", "that is no user, password or token of this server's operators"}
+
+// admit returns why a request that is not [guard.foreign] may not have what needs a role, or nil.
+func (g *guard) admit(r *http.Request, need Role) error {
+	o, err := g.who(r)
+	switch {
+	case need == "":
+	case err != nil:
+		return err
+	case o.Role.may(need):
+	case o.Name != "":
+		return lacks(o, need)
+	case g.token.Load() == nil && g.operators == nil:
 		return &problem{http.StatusForbidden, "no_token", g.names.Listen + " is not a loopback address, so that the admin API needs a token: set " + g.names.TokenFile}
-	}
-	if g.token.Load() != nil && !g.knows(r) {
+	default:
 		return &problem{http.StatusUnauthorized, "unauthorized", "this needs the header Authorization: Bearer TOKEN, with the token of " + g.names.Token}
 	}
 	if r.Method == http.MethodGet || r.Method == http.MethodHead {
@@ -86,6 +103,36 @@ func (g *guard) admit(r *http.Request) error {
 func ownPage(r *http.Request) bool {
 	site := r.Header.Get("Sec-Fetch-Site")
 	return site == "" || site == "same-origin" || site == "none"
+}
+
+// who returns who sends r, which is nobody for who shows nothing.
+func (g *guard) who(r *http.Request) (Operator, error) {
+	_, v := visiting(r)
+	if !v.known {
+		v.known = true
+		v.who, v.err = g.identify(r)
+	}
+	return v.who, v.err
+}
+
+// identify looks at what r shows; a session is what was shown when it began.
+func (g *guard) identify(r *http.Request) (Operator, error) {
+	if r.Header.Get("Authorization") == "" {
+		if s, ok := g.sessions.open(r); ok {
+			r = r.Clone(r.Context())
+			r.Header.Set("Authorization", s.Shown)
+		}
+	}
+	switch {
+	case g.knows(r):
+		return Operator{tokenHolder, Admin}, nil
+	case g.operators != nil:
+		return g.operators(r)
+	case g.token.Load() == nil && g.loopback:
+		return Operator{Role: Admin}, nil
+	default:
+		return Operator{}, nil
+	}
 }
 
 // knows reports whether a request has the token. How long it takes does not depend on how

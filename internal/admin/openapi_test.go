@@ -50,6 +50,9 @@ type exchange struct{ request, answer any }
 func exchanges() map[string]exchange {
 	return map[string]exchange{
 		"GET /openapi.json":                   {},
+		"GET /session":                        {nil, Session{}},
+		"POST /session":                       {Login{}, Session{}},
+		"DELETE /session":                     {},
 		"GET /status":                         {nil, Status{}},
 		"GET /stats":                          {nil, Stats{}},
 		"GET /series":                         {nil, Series{}},

@@ -13,8 +13,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -58,8 +56,8 @@ type Line struct {
 	Digest     string    `json:"digest,omitempty"`    // that was answered with
 	Rule       string    `json:"rule,omitempty"`      // that allowed or denied it
 	Result     string    `json:"result,omitempty"`
-	Method     string    `json:"method,omitempty"` // of an action
-	Path       string    `json:"path,omitempty"`   // of an action
+	Method     string    `json:"method,omitempty"` // of what an operator did
+	Path       string    `json:"path,omitempty"`   // of what an operator did
 	Status     int       `json:"status"`
 	Agent      string    `json:"agent,omitempty"`
 }
@@ -70,8 +68,8 @@ type Event string
 // The events.
 const (
 	Pull    Event = "pull"    // a manifest went out
-	Refusal Event = "refusal" // something was refused to a client by the rules, or it could not prove who it is
-	Action  Event = "action"  // an operator changed something, or tried to
+	Refusal Event = "refusal" // something was refused to a client or an operator, or it could not prove who it is
+	Action  Event = "action"  // an operator changed something
 )
 
 // ToFile returns a log that appends to a file. When the file is moved away, as logrotate does, a new
@@ -126,36 +124,18 @@ func (l *Log) Observe(r *proxy.Request) {
 	l.write(line)
 }
 
-// Actions writes down what operators change by next, the admin API: every request but those that
-// only read.
-func (l *Log) Actions(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !strings.HasPrefix(r.URL.Path, "/api/") || slices.Contains([]string{http.MethodGet, http.MethodHead, http.MethodOptions}, r.Method) {
-			next.ServeHTTP(w, r)
-			return
-		}
-		seen := &statusWriter{ResponseWriter: w, status: http.StatusOK}
-		next.ServeHTTP(seen, r)
-		addr, _, err := net.SplitHostPort(r.RemoteAddr)
-		if err != nil {
-			addr = r.RemoteAddr // of a Unix socket
-		}
-		l.write(Line{Event: Action, Addr: addr, Method: r.Method, Path: clip(r.URL.Path), Status: seen.status, Agent: clip(r.UserAgent())})
-	})
-}
-
-// statusWriter remembers what was answered.
-type statusWriter struct {
-	http.ResponseWriter
-	status int
-}
-
-// Unwrap serves [http.ResponseController].
-func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
-
-func (w *statusWriter) WriteHeader(status int) {
-	w.status = status
-	w.ResponseWriter.WriteHeader(status)
+// Action writes down that an operator, who is "" for nobody, changed something by the admin API or was
+// refused it.
+func (l *Log) Action(r *http.Request, who string, status int) {
+	addr, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		addr = r.RemoteAddr // of a Unix socket
+	}
+	event := Action
+	if status == http.StatusUnauthorized || status == http.StatusForbidden || status == http.StatusTooManyRequests {
+		event = Refusal
+	}
+	l.write(Line{Event: event, Who: clip(who), Addr: addr, Method: r.Method, Path: clip(r.URL.Path), Status: status, Agent: clip(r.UserAgent())})
 }
 
 func (l *Log) write(line Line) {

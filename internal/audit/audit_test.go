@@ -57,18 +57,21 @@ func TestWhatIsWrittenDown(t *testing.T) {
 	l.Observe(&hidden)
 	guess := proxy.Request{Kind: proxy.KindPing, Method: http.MethodGet, Result: proxy.Failed, Status: 401, Client: "192.0.2.8", Err: &proxy.Refusal{Status: 401, Code: "UNAUTHORIZED", Message: "wrong"}}
 	l.Observe(&guess)
-	api := l.Actions(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusAccepted) }))
-	for _, method := range []string{http.MethodGet, http.MethodPost} {
-		r := httptest.NewRequestWithContext(t.Context(), method, "/api/v1/purge?dry=1", strings.NewReader("secret body"))
+	for _, one := range []struct {
+		who    string
+		status int
+	}{{"admin_token", http.StatusAccepted}, {"bob", http.StatusForbidden}} {
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/api/v1/purge?dry=1", strings.NewReader("secret body"))
 		r.RemoteAddr = "[2001:db8::1]:4711"
 		r.Header.Set("Authorization", "Bearer hunter2")
-		api.ServeHTTP(httptest.NewRecorder(), r)
+		l.Action(r, one.who, one.status)
 	}
 	want := []Line{
 		{Event: Pull, Who: "alice", Groups: []string{"team"}, Addr: "192.0.2.7", Upstream: "docker.io", Repository: "library/nginx", Reference: "1.27", Digest: d.String(), Rule: "access[1]", Result: "hit", Status: 200, Agent: "docker/29"},
 		{Event: Refusal, Who: "alice", Groups: []string{"team"}, Addr: "192.0.2.7", Upstream: "docker.io", Repository: "library/nginx", Reference: "1.27", Rule: "default", Status: 404, Agent: "docker/29"},
 		{Event: Refusal, Addr: "192.0.2.8", Status: 401},
-		{Event: Action, Addr: "2001:db8::1", Method: "POST", Path: "/api/v1/purge", Status: 202},
+		{Event: Action, Who: "admin_token", Addr: "2001:db8::1", Method: "POST", Path: "/api/v1/purge", Status: 202},
+		{Event: Refusal, Who: "bob", Addr: "2001:db8::1", Method: "POST", Path: "/api/v1/purge", Status: 403},
 	}
 	if diff := cmp.Diff(want, lines(t, b.Bytes()), cmpopts.IgnoreFields(Line{}, "Time")); diff != "" {
 		t.Errorf("the log (-want +got):\n%s", diff)

@@ -166,7 +166,7 @@ func importTable() map[string][]string {
 		"internal/bundle":       leaf(),
 		"internal/pull":         {},
 		"internal/wire":         {"internal/registries"},
-		"internal/admin":        append(leaf(), "cache", "cache/image", "cache/store", "cache/upkeep", "cache/tier", "internal/activity", "internal/bundle", "internal/imageset", "internal/prefetch", "internal/trouble"),
+		"internal/admin":        append(leaf(), "internal/authn", "cache", "cache/image", "cache/store", "cache/upkeep", "cache/tier", "internal/activity", "internal/bundle", "internal/imageset", "internal/prefetch", "internal/trouble"),
 		"internal/clientconfig": {},
 		"internal/doctor":       {"internal/clientconfig", "internal/pull", "internal/wire"},
 		"internal/tally":        {},

@@ -1,0 +1,61 @@
+package admin
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+)
+
+// Role is what an operator may do: what is below too. Without one nobody may do anything but log in.
+type Role string
+
+// The roles.
+const (
+	Read    Role = "read"    // look at everything but the bytes of images and the log
+	Operate Role = "operate" // change what is kept, and read all of it
+	Admin   Role = "admin"   // bring in what clients then get, and look into the running program
+)
+
+// may reports whether the role is enough for what needs another.
+func (r Role) may(need Role) bool {
+	rank := []Role{"", Read, Operate, Admin}
+	return slices.Index(rank, r) >= slices.Index(rank, need)
+}
+
+// Operator is who asks.
+type Operator struct {
+	Name string `json:"name"` // as rules name identities; "admin_token" for its holder; "" for a command in this process
+	Role Role   `json:"role"`
+}
+
+// tokenHolder is what who has the admin token is called.
+const tokenHolder = "admin_token"
+
+// visit is what is known of who sends one request, so that its credential is looked at once. Only
+// the goroutine of the request uses it.
+type visit struct {
+	known bool
+	who   Operator
+	err   error
+}
+
+type visitKey struct{}
+
+// visiting returns r with a visit in its context, and that.
+func visiting(r *http.Request) (*http.Request, *visit) {
+	if v, ok := r.Context().Value(visitKey{}).(*visit); ok {
+		return r, v
+	}
+	v := &visit{}
+	return r.WithContext(context.WithValue(r.Context(), visitKey{}, v)), v
+}
+
+// lacks is the refusal of somebody known who may not do this.
+func lacks(o Operator, need Role) error {
+	const see = ": see operators in the configuration"
+	if o.Role == "" {
+		return &problem{http.StatusForbidden, "no_role", clip(o.Name) + " has no role here" + see}
+	}
+	return &problem{http.StatusForbidden, "role", fmt.Sprintf("%s has the role %s, and this needs %s"+see, clip(o.Name), o.Role, need)}
+}
