@@ -42,9 +42,15 @@ async function step(name, options, work) {
   const complaints = [];
   const context = await browser.newContext({ viewport: wide, colorScheme: "light", reducedMotion: "reduce", ...options });
   await context.grantPermissions(["clipboard-read", "clipboard-write"]);
-  await context.addInitScript(([places, name]) => { // signed in, but where that is what is tested
-    if (places[location.origin]) sessionStorage.setItem(name, places[location.origin]);
-  }, [{ [world.data]: world.dataToken, [world.empty]: world.emptyToken }, "forebay-token"]);
+  const keys = {}; // signed in, but where that is what is tested
+  for (const [place, token] of [[world.data, world.dataToken], [world.empty, world.emptyToken]]) {
+    const answer = await context.request.post(place + "/api/v1/session", { headers: { "Forebay-Request": "1" }, data: { token } });
+    must(answer.ok(), "sign in: " + (await answer.text()));
+    keys[place] = (await answer.json()).key;
+  }
+  await context.addInitScript(([keys, name]) => {
+    if (keys[location.origin]) localStorage.setItem(name, keys[location.origin]);
+  }, [keys, "forebay-session"]);
   const page = await context.newPage();
   page.setDefaultTimeout(15000);
   page.on("console", (m) => {
@@ -485,24 +491,36 @@ await step("sign-in", { excuse: (c) => c.includes("401 (Unauthorized)") }, async
   const asked = [];
   page.on("request", (r) => r.url().includes("/api/") && asked.push(r));
   await page.goto(world.guarded + "/#/images");
-  await page.getByLabel("Admin token").waitFor();
+  const secret = page.getByLabel("Password or token");
+  await secret.waitFor();
   await accessible(page, "sign-in");
   await shot(page, "sign-in", { fullPage: false });
-  await page.getByLabel("Admin token").fill("wrong-wrong-wrong-wrong");
+  await secret.fill("wrong-wrong-wrong-wrong");
   await page.keyboard.press("Enter");
-  await page.getByText("That is not the token of this server.").waitFor();
+  await page.getByText("that is no user, password or token").waitFor();
   await accessible(page, "sign-in that failed");
-  await page.getByLabel("Admin token").fill(world.token);
+  await secret.fill(world.token);
   await page.getByRole("button", { name: "Sign in" }).click();
   await page.getByText("Nothing is kept yet").waitFor();
   await page.reload();
   await page.getByText("Nothing is kept yet").waitFor();
   await page.locator(".conn.live").waitFor();
-  must((await context.cookies()).length === 0, "there is a cookie");
-  must(asked.every((r) => !r.url().includes(world.token)), "the token is in an address");
-  const other = await context.newPage(); // the token is this tab's own
+  await page.getByText("admin_token", { exact: true }).waitFor();
+  await accessible(page, "signed in");
+  const mine = (await context.cookies(world.guarded + "/api/v1/")).filter((c) => c.path === "/api/v1/");
+  must(mine.length === 3 && mine.every((c) => c.httpOnly && c.sameSite === "Strict" && !c.value.includes(world.token)), "cookies: " + JSON.stringify(mine)); // one of each mirror
+  const kept = await page.evaluate(() => JSON.stringify({ ...localStorage, ...sessionStorage }) + document.cookie);
+  must(!kept.includes(world.token), "the token is kept where scripts read it");
+  const requests = await Promise.all(asked.map((r) => r.allHeaders()));
+  must(asked.every((r) => !r.url().includes(world.token)) && requests.every((h) => !h.authorization), "the token is in an address or a header");
+  const other = await context.newPage();
   await other.goto(world.guarded + "/");
-  await other.getByLabel("Admin token").waitFor();
+  await other.locator(".conn.live").waitFor();
+  await page.getByRole("button", { name: "Sign out" }).click();
+  await secret.waitFor();
+  must((await context.cookies(world.guarded + "/api/v1/")).filter((c) => c.path === "/api/v1/").length === 2, "the cookie outlives the session");
+  await other.reload();
+  await other.getByLabel("Password or token").waitFor();
 });
 
 await step("another page cannot reach in", { excuse: () => true }, async (page) => {

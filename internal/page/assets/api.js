@@ -1,26 +1,41 @@
-// Asks the admin API. The token, if there is one, is kept for this tab only, and goes into
-// a header: no cookie is ever set, so that no other page can make the browser send it.
+// Asks the admin API. Who logs in gets a cookie that scripts cannot read, and a key that goes
+// into a header: the cookie alone, which a page of another origin could make the browser send,
+// opens nothing. The key is kept for this origin, until somebody logs out.
 
 const base = "/api/v1";
-const place = "forebay-token";
+const place = "forebay-session";
 let memory = "";
 
-export function token() {
+function key() {
   try {
-    return sessionStorage.getItem(place) || memory;
+    return localStorage.getItem(place) || memory;
   } catch {
     return memory;
   }
 }
 
-export function setToken(value) {
+function setKey(value) {
   memory = value;
   try {
-    if (value) sessionStorage.setItem(place, value);
-    else sessionStorage.removeItem(place);
+    if (value) localStorage.setItem(place, value);
+    else localStorage.removeItem(place);
   } catch {
     // Without storage it lasts until the page is left.
   }
+}
+
+// logIn begins a session by { token } or { user, password }.
+export async function logIn(credential) {
+  setKey("");
+  const session = await send("POST", "/session", credential);
+  setKey(session.key);
+}
+
+export const loggedIn = () => Boolean(key());
+
+export async function logOut() {
+  await send("DELETE", "/session");
+  setKey("");
 }
 
 // Fault is an answer that is an error, or none at all.
@@ -37,9 +52,9 @@ export function whenRefused(listener) {
   onRefused = listener;
 }
 
-export function headers(more) {
+function headers(more) {
   const all = { ...more };
-  if (token()) all.Authorization = "Bearer " + token();
+  if (key()) all["Forebay-Session"] = key();
   return all;
 }
 
@@ -56,14 +71,14 @@ export async function faultOf(response) {
 async function ask(path, init) {
   let response;
   try {
-    response = await fetch(base + path, { cache: "no-store", credentials: "omit", ...init });
+    response = await fetch(base + path, { cache: "no-store", credentials: "same-origin", ...init });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Fault("offline", "The server does not answer.", 0);
   }
   if (!response.ok) {
     const fault = await faultOf(response);
-    if (isRefusal(fault)) onRefused(fault);
+    if (isRefusal(fault) && path !== "/session") onRefused(fault);
     throw fault;
   }
   const text = await response.text();
@@ -71,7 +86,7 @@ async function ask(path, init) {
 }
 
 // isRefusal reports whether somebody has to sign in first.
-export const isRefusal = (fault) => fault.status === 401 || ["no_token", "foreign_host", "forwarded"].includes(fault.code);
+export const isRefusal = (fault) => fault.status === 401 || ["no_token", "no_role", "foreign_host", "forwarded"].includes(fault.code);
 
 export function get(path, query, signal) {
   const params = new URLSearchParams();
@@ -90,11 +105,11 @@ export function send(method, path, body) {
   });
 }
 
-// stream opens the stream of events. EventSource could not send the token.
+// stream opens the stream of events. EventSource could not send the key.
 export async function stream(lastID, signal) {
   const more = { Accept: "text/event-stream" };
   if (lastID) more["Last-Event-ID"] = lastID;
-  const response = await fetch(base + "/events", { headers: headers(more), cache: "no-store", credentials: "omit", signal });
+  const response = await fetch(base + "/events", { headers: headers(more), cache: "no-store", credentials: "same-origin", signal });
   if (!response.ok) throw await faultOf(response);
   return response.body;
 }

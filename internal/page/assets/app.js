@@ -1,7 +1,7 @@
 // The frame: navigation, sign-in, and which view is shown. A view is a function that
 // takes its place, what the address asks for, and returns what ends it.
 
-import { setToken, token, whenRefused } from "./api.js";
+import { get, loggedIn, logIn, logOut, whenRefused } from "./api.js";
 import { fill, h, icon, setText } from "./dom.js";
 import { keys } from "./keys.js";
 import { live } from "./live.js";
@@ -88,7 +88,7 @@ function show() {
   shown = name;
 }
 
-// signIn asks for the token. It stays until one is right.
+// signIn asks who it is. It stays until somebody is let in.
 function signIn(fault) {
   if (signingIn) return;
   signingIn = true;
@@ -96,26 +96,51 @@ function signIn(fault) {
   end = null;
   heading = "Sign in";
   retitle();
-  const wrong = Boolean(token()) && fault.status === 401;
-  setToken("");
-  if (fault.status !== 401) {
+  known(null);
+  if (fault.status !== 401 && fault.code !== "no_role") {
     fill(main, h("div", { class: "view sign-in" }, h("h1", { text: "Not open to this address" }), h("p", { text: fault.message }),
       h("button", { class: "button", type: "button", text: "Try again", on: { click: leave } })));
     return;
   }
-  const input = h("input", { id: "token", type: "password", autocomplete: "current-password", spellcheck: "false", required: true,
-    "aria-describedby": "token-help" + (wrong ? " token-wrong" : ""), "aria-invalid": wrong ? "true" : null });
-  const form = h("form", { on: { submit: (event) => {
+  const user = h("input", { id: "user", autocomplete: "username", autocapitalize: "none", spellcheck: "false", "aria-describedby": "user-help" });
+  const secret = h("input", { id: "secret", type: "password", autocomplete: "current-password", spellcheck: "false", required: true, "aria-describedby": "secret-help" });
+  const wrong = h("p", { class: "wrong", id: "secret-wrong", role: "alert", hidden: true });
+  const button = h("button", { class: "button primary", type: "submit", text: "Sign in" });
+  const form = h("form", { on: { submit: async (event) => {
     event.preventDefault();
-    setToken(input.value.trim());
-    leave();
+    button.disabled = true;
+    try {
+      await logIn(user.value.trim() ? { user: user.value.trim(), password: secret.value } : { token: secret.value.trim() });
+      leave();
+    } catch (refusal) {
+      wrong.hidden = false;
+      setText(wrong, refusal.message);
+      secret.setAttribute("aria-invalid", "true");
+      secret.setAttribute("aria-describedby", "secret-help secret-wrong");
+      secret.value = "";
+      secret.focus();
+    } finally {
+      button.disabled = false;
+    }
   } } },
-    h("label", { for: "token", text: "Admin token" }), input,
-    wrong && h("p", { class: "wrong", id: "token-wrong", role: "alert", text: "That is not the token of this server." }),
-    h("p", { class: "soft", id: "token-help", text: "It is in the file that admin_token_file names, else in admin.token in the storage folder. It is kept until this tab is closed." }),
-    h("button", { class: "button primary", type: "submit", text: "Sign in" }));
+    h("label", { for: "user", text: "User" }), user,
+    h("p", { class: "soft", id: "user-help", text: "Empty for a token." }),
+    h("label", { for: "secret", text: "Password or token" }), secret, wrong,
+    h("p", { class: "soft", id: "secret-help", text: "The admin token is in the file that admin_token_file names, else in admin.token in the storage folder." }),
+    button);
   fill(main, h("div", { class: "view sign-in" }, h("h1", { text: "Sign in" }), form));
-  input.focus();
+  user.focus();
+}
+
+// known shows who is signed in, and what that role cannot do no longer.
+function known(session) {
+  const foot = document.getElementById("who");
+  document.body.dataset.role = session ? session.role : "";
+  fill(foot, session && session.name && [h("span", { class: "break", title: "Role: " + session.role, text: session.name }),
+    loggedIn() && h("button", { class: "icon-button", type: "button", text: "Sign out", on: { click: async () => {
+      await logOut();
+      live.again();
+    } } })]);
 }
 
 function leave() {
@@ -132,12 +157,13 @@ function frame() {
   const version = h("span", { class: "version", text: "" });
   const theme = h("button", { class: "icon-button", type: "button", "aria-label": "Switch between light and dark", title: "Light or dark",
     on: { click: switchTheme } }, icon("theme"));
-  fill(document.getElementById("foot"), state, version, theme);
+  fill(document.getElementById("foot"), state, version, h("span", { id: "who", class: "who" }), theme);
   const words = { connecting: "Connecting", live: "Live", lost: "Reconnecting", refused: "Signed out" };
   live.on("state", (now) => {
     state.className = "conn " + now.state;
     setText(state.lastChild, words[now.state]);
     if (now.state === "refused") signIn(now.fault);
+    if (now.state === "live") get("/session").then(known, () => {}); // the stream tells what is wrong
   });
   live.on("status", (status) => {
     setText(version, status.version);

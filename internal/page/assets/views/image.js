@@ -27,7 +27,7 @@ export function image(place, query) {
   }
 
   function act(label, tone, work) {
-    const button = h("button", { class: "button " + tone, type: "button", text: label, on: { click: () => actions.run(button, work) } });
+    const button = h("button", { class: "button " + tone, type: "button", data: { acts: "" }, text: label, on: { click: () => actions.run(button, work) } });
     return button;
   }
 

@@ -56,7 +56,7 @@ export function images(place, query) {
     fill(drill, h("section", { class: "panel drill", "aria-label": "If the registries went away now" },
       h("span", { class: "strong", text: "If the registries went away now, " + f.count(used.length - lacking.length) + " of " + f.plural(used.length, "image") + " used within 7 days could be served whole." }),
       lacking.length > 0 && h("span", { class: "soft", text: f.bytes(missing) + " or more missing of " + f.plural(lacking.length, "image") + "." }),
-      lacking.length > 0 && h("button", { class: "button", type: "button", text: "Complete and pin " + (lacking.length === 1 ? "it" : "them"), on: { click: (event) => actions.run(event.currentTarget, async () => {
+      lacking.length > 0 && h("button", { class: "button", type: "button", data: { acts: "" }, text: "Complete and pin " + (lacking.length === 1 ? "it" : "them"), on: { click: (event) => actions.run(event.currentTarget, async () => {
         const images = lacking.map((i) => ({ ref: f.imageRef(i), platforms: i.platforms.filter((x) => x.state !== "absent" && /^[a-z0-9]+\/[a-z0-9]/.test(x.platform)).map((x) => x.platform) }));
         await actions.job("/prefetch", { images, platforms: [images.flatMap((i) => i.platforms)[0] || "linux/amd64"], pin: true }, "The rest is being fetched, as far as budgets and pins allow.");
         await load();

@@ -33,7 +33,7 @@ export function prefetch(place) {
   }
 
   function make(s) {
-    const button = h("button", { class: "button", type: "button", "aria-label": "Run now: " + s.name, text: "Run now", on: { click: () => run(button, async () => {
+    const button = h("button", { class: "button", type: "button", data: { acts: "" }, "aria-label": "Run now: " + s.name, text: "Run now", on: { click: () => run(button, async () => {
       await send("POST", "/prefetch/" + encodeURIComponent(s.name) + "/run");
       p.toast("The run of " + s.name + " has begun.");
       await load();

@@ -23,7 +23,7 @@ export function storage(place, query) {
   const noJobs = p.empty("No job has run since the start");
 
   const start = (label, path, body, begun) => {
-    const button = h("button", { class: "button", type: "button", text: label, on: { click: () => actions.run(button, () => actions.job(path, body, begun, loadJobs)) } });
+    const button = h("button", { class: "button", type: "button", data: { acts: "" }, text: label, on: { click: () => actions.run(button, () => actions.job(path, body, begun, loadJobs)) } });
     return button;
   };
 
@@ -102,7 +102,7 @@ export function storage(place, query) {
     const at = j.progress;
     const share = at.bytes_total ? at.bytes / at.bytes_total : at.items_total ? at.items / at.items_total : -1;
     const running = j.state === "running";
-    const cancel = running && h("button", { class: "button small", type: "button", "aria-label": "Cancel " + actions.jobName(j), text: "Cancel",
+    const cancel = running && h("button", { class: "button small", type: "button", data: { acts: "" }, "aria-label": "Cancel " + actions.jobName(j), text: "Cancel",
       on: { click: () => actions.run(cancel, () => send("DELETE", "/jobs/" + j.id)) } });
     fill(row,
       h("div", { class: "row-top" }, h("span", { class: "strong clip", text: actions.jobName(j) }), p.pill(...(states[j.state] || ["idle", j.state])), cancel),
