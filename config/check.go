@@ -20,7 +20,7 @@ func (d *decoder) check() {
 	d.checkPair("tls", "cert_file", &c.TLS.CertFile, "key_file", &c.TLS.KeyFile)
 	d.checkPair("admin_tls", "cert_file", &c.AdminTLS.CertFile, "key_file", &c.AdminTLS.KeyFile)
 	if c.AdminListen == "" && c.AdminTLS.Enabled() {
-		d.add(c.origins["admin_tls.cert_file"], "admin_tls", "is set although admin_listen is off: remove one of them")
+		d.Add(c.origins["admin_tls.cert_file"], "admin_tls", "is set although admin_listen is off: remove one of them")
 	}
 	d.checkFront()
 	d.checkWebhooks()
@@ -51,9 +51,9 @@ const adminTokenLeast = 16
 
 func (d *decoder) checkAdminToken() {
 	c := d.config
-	faults := len(d.faults)
+	faults := len(d.Faults)
 	d.password("", "admin_token", &c.AdminToken, "admin_token_file", &c.AdminTokenFile)
-	if len(d.faults) > faults || c.AdminToken.Empty() {
+	if len(d.Faults) > faults || c.AdminToken.Empty() {
 		return
 	}
 	key := "admin_token"
@@ -61,7 +61,7 @@ func (d *decoder) checkAdminToken() {
 		key = "admin_token_file"
 	}
 	if token := c.AdminToken.Reveal(); len(token) < adminTokenLeast || strings.ContainsAny(token, " \t") {
-		d.add(c.origins[key], key, "needs at least %d characters and no blanks", adminTokenLeast)
+		d.Add(c.origins[key], key, "needs at least %d characters and no blanks", adminTokenLeast)
 	}
 }
 
@@ -78,7 +78,7 @@ func (d *decoder) checkListeners() {
 		if origin, given := c.origins["admin_listen"]; given {
 			at, key = origin, "admin_listen"
 		}
-		d.add(at, key, "listen (%s) and admin_listen (%s) use the same port: change one of them", c.Listen, c.AdminListen)
+		d.Add(at, key, "listen (%s) and admin_listen (%s) use the same port: change one of them", c.Listen, c.AdminListen)
 	}
 }
 
@@ -93,20 +93,20 @@ func (d *decoder) checkPair(path, certKey string, cert *string, keyKey string, k
 	switch {
 	case *cert == "" && *key == "":
 	case *key == "":
-		d.add(d.config.origins[certPath], certPath, "needs %s beside it", keyKey)
+		d.Add(d.config.origins[certPath], certPath, "needs %s beside it", keyKey)
 	case *cert == "":
-		d.add(d.config.origins[keyPath], keyPath, "needs %s beside it", certKey)
+		d.Add(d.config.origins[keyPath], keyPath, "needs %s beside it", certKey)
 	default:
 		// The error names the file or what does not fit, and never the key's bytes.
 		if _, err := tls.LoadX509KeyPair(*cert, *key); err != nil {
-			d.add(d.config.origins[certPath], certPath, "%s", err)
+			d.Add(d.config.origins[certPath], certPath, "%s", err)
 		}
 	}
 }
 
 // checkAllowed checks which registries clients may name.
 func (d *decoder) checkAllowed(path string, u *Upstream) {
-	add := func(key, text string) { d.add(d.config.origins[key], key, "%s", text) }
+	add := func(key, text string) { d.Add(d.config.origins[key], key, "%s", text) }
 	switch {
 	case u != d.config.Others && len(u.Allow) > 0:
 		add(join(path, "allow"), "is for upstreams."+AnyRegistry+": this registry is named already")
@@ -118,7 +118,7 @@ func (d *decoder) checkAllowed(path string, u *Upstream) {
 func (d *decoder) checkUpstream(u *Upstream) {
 	path := "upstreams." + u.Name
 	at := func(key string) Origin { return d.config.origins[join(path, key)] }
-	fault := func(key, format string, args ...any) { d.add(at(key), join(path, key), format, args...) }
+	fault := func(key, format string, args ...any) { d.Add(at(key), join(path, key), format, args...) }
 
 	d.password(path, "proxy_password", &u.ProxyPassword, "proxy_password_file", &u.ProxyPasswordFile)
 	d.checkPair(path, "client_cert_file", &u.ClientCertFile, "client_key_file", &u.ClientKeyFile)
@@ -129,7 +129,7 @@ func (d *decoder) checkUpstream(u *Upstream) {
 	d.checkEndpoints(path, u)
 	for i, r := range u.TagRules {
 		if r.Match == "" || r.TTL == unsetTTL {
-			d.add(d.config.origins[nth(join(path, "tag_rules"), i)], nth(join(path, "tag_rules"), i), "needs match and ttl")
+			d.Add(d.config.origins[nth(join(path, "tag_rules"), i)], nth(join(path, "tag_rules"), i), "needs match and ttl")
 		}
 	}
 	u.Offline = u.Offline || d.config.Offline
@@ -150,7 +150,7 @@ func (d *decoder) checkUpstream(u *Upstream) {
 	}
 	if u.Parallel > u.MaxConnections {
 		key := "parallel"
-		if at("max_connections").source > at("parallel").source {
+		if at("max_connections").Source > at("parallel").Source {
 			key = "max_connections"
 		}
 		fault(key, "parallel (%d) is more than max_connections (%d)", u.Parallel, u.MaxConnections)
@@ -168,7 +168,7 @@ func (d *decoder) checkUpstream(u *Upstream) {
 // checkAccount reads an account's password and finds what is missing beside it.
 func (d *decoder) checkAccount(path string, a *Account) {
 	fault := func(key, format string, args ...any) {
-		d.add(d.config.origins[join(path, key)], join(path, key), format, args...)
+		d.Add(d.config.origins[join(path, key)], join(path, key), format, args...)
 	}
 	d.password(path, "password", &a.Password, "password_file", &a.PasswordFile)
 	switch {
@@ -196,7 +196,7 @@ func (d *decoder) checkFallback(path string, u *Upstream) {
 		at := nth(join(path, "fallback_credentials"), i)
 		a := &u.FallbackCredentials[i]
 		if origin, mapping := d.config.origins[at]; mapping && *a == (Account{Match: a.Match}) {
-			d.add(origin, at, "needs username and password_file, or docker_config; for no credentials write %s in its place", anonymous)
+			d.Add(origin, at, "needs username and password_file, or docker_config; for no credentials write %s in its place", anonymous)
 			continue
 		}
 		d.checkAccount(at, a)
@@ -206,7 +206,7 @@ func (d *decoder) checkFallback(path string, u *Upstream) {
 // checkEndpoints checks that something gives tags, and that no credentials go astray.
 func (d *decoder) checkEndpoints(path string, u *Upstream) {
 	key := join(path, "endpoints")
-	fault := func(at, format string, args ...any) { d.add(d.config.origins[at], at, format, args...) }
+	fault := func(at, format string, args ...any) { d.Add(d.config.origins[at], at, format, args...) }
 	if len(u.Endpoints) == 0 {
 		fault(key, "is empty: name one, such as https://%s, or remove the key", u.Name)
 		return
@@ -248,10 +248,10 @@ func (d *decoder) checkWebhooks() {
 		key = "webhooks.secret_file"
 	}
 	if !webhookSecret.MatchString(c.Webhooks.Secret.Reveal()) {
-		d.add(c.origins[key], key, "cannot be a part of a URL or is easily guessed: use 16 to 256 letters, digits, - or _")
+		d.Add(c.origins[key], key, "cannot be a part of a URL or is easily guessed: use 16 to 256 letters, digits, - or _")
 	}
 	if c.AdminListen == "" && !c.Webhooks.OnListen {
-		d.add(c.origins[key], key, "needs a listener, and admin_listen is off: turn it on, or set webhooks.on_listen")
+		d.Add(c.origins[key], key, "needs a listener, and admin_listen is off: turn it on, or set webhooks.on_listen")
 	}
 }
 
@@ -263,10 +263,10 @@ func (d *decoder) checkTracing() {
 		key = "tracing.headers_file"
 	}
 	if _, err := t.HeaderPairs(); err != nil {
-		d.add(d.config.origins[key], key, "%s", err)
+		d.Add(d.config.origins[key], key, "%s", err)
 	}
 	if t.Endpoint == "" && !t.Headers.Empty() {
-		d.add(d.config.origins[key], key, "there is no collector to send them to: set tracing.endpoint")
+		d.Add(d.config.origins[key], key, "there is no collector to send them to: set tracing.endpoint")
 	}
 }
 
@@ -287,9 +287,9 @@ func (d *decoder) checkIssuer(u *Upstream) {
 	switch platform, ok := platforms[u.Credentials]; {
 	case !ok:
 	case u.Username != "" || u.DockerConfig != "":
-		d.add(at, path, "%s cannot be given together with username or docker_config: remove one of them", u.Credentials)
+		d.Add(at, path, "%s cannot be given together with username or docker_config: remove one of them", u.Credentials)
 	case !platform.names.MatchString(u.Name):
-		d.add(at, path, "%s is for %s: the upstream must have such a name", u.Credentials, platform.are)
+		d.Add(at, path, "%s is for %s: the upstream must have such a name", u.Credentials, platform.are)
 	}
 }
 
@@ -299,27 +299,27 @@ func (d *decoder) password(path, key string, to *Secret, fileKey string, file *s
 	switch {
 	case *file == "":
 		return
-	case to.Empty() || fileAt.source > at.source:
+	case to.Empty() || fileAt.Source > at.Source:
 		*to = Secret{}
-	case fileAt.source < at.source:
+	case fileAt.Source < at.Source:
 		*file = ""
 		return
 	default:
-		d.add(fileAt, join(path, fileKey), "cannot be given together with %s: remove one of them", key)
+		d.Add(fileAt, join(path, fileKey), "cannot be given together with %s: remove one of them", key)
 		return
 	}
 	text, err := readBounded(*file)
 	if err != nil {
-		d.add(fileAt, join(path, fileKey), "%s", err)
+		d.Add(fileAt, join(path, fileKey), "%s", err)
 		return
 	}
 	line := strings.TrimRight(string(text), "\r\n")
 	if line == "" {
-		d.add(fileAt, join(path, fileKey), "%q is empty", *file)
+		d.Add(fileAt, join(path, fileKey), "%q is empty", *file)
 		return
 	}
 	if _, err := parse.Plain(line); err != nil {
-		d.add(fileAt, join(path, fileKey), "%q %s", *file, err)
+		d.Add(fileAt, join(path, fileKey), "%q %s", *file, err)
 		return
 	}
 	*to = secret.New(line)
@@ -336,7 +336,7 @@ func (d *decoder) checkNames() {
 		path := "upstreams." + u.Name + ".aliases"
 		for _, alias := range u.Aliases {
 			if have, taken := owner[alias]; taken && have != u.Name {
-				d.add(c.origins[path], path, "%q already means %s", alias, have)
+				d.Add(c.origins[path], path, "%q already means %s", alias, have)
 				continue
 			}
 			owner[alias] = u.Name
@@ -346,7 +346,7 @@ func (d *decoder) checkNames() {
 	for _, pair := range pairs(c.Hosts) {
 		host, name, _ := strings.Cut(pair, "=")
 		if !slices.Contains(names, name) {
-			d.add(c.origins["hosts"], join("hosts", parse.Clip(host)), "%q is not among the upstreams, which are %s%s",
+			d.Add(c.origins["hosts"], join("hosts", parse.Clip(host)), "%q is not among the upstreams, which are %s%s",
 				parse.Clip(name), strings.Join(names, ", "), parse.DidYouMean(name, names))
 		}
 	}

@@ -14,9 +14,17 @@ import (
 	"strings"
 	"time"
 
+	"forebay/config/fault"
 	"forebay/config/parse"
 	"forebay/internal/registries"
 	"forebay/internal/secret"
+)
+
+// What is wrong with a configuration, and where a value comes from.
+type (
+	Fault  = fault.Fault
+	Faults = fault.Faults
+	Origin = fault.Origin
 )
 
 // Config is a whole configuration. Its documentation for users is the table in

@@ -11,11 +11,12 @@ import (
 	"testing"
 	"time"
 
-	"forebay/config/parse"
-	"forebay/internal/secret"
-
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
+
+	"forebay/config/fault"
+	"forebay/config/parse"
+	"forebay/internal/secret"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -460,8 +461,8 @@ func TestPrintedConfigurationLoadsAgain(t *testing.T) {
 
 func TestPrintSaysWhereValuesComeFrom(t *testing.T) {
 	c := mustLoad(t, "listen: ':1'\nupstreams:\n  docker.io:\n    aliases: [hub.lan]\n", "FOREBAY_LOG_LEVEL=warn")
-	c.origins["listen"] = Origin{source: fromFile, Name: "f.yaml", Line: 1, Column: 9}
-	c.origins["upstreams.docker.io.aliases"] = Origin{source: fromFile, Name: "f.yaml", Line: 4, Column: 14}
+	c.origins["listen"] = Origin{Source: fault.FromFile, Name: "f.yaml", Line: 1, Column: 9}
+	c.origins["upstreams.docker.io.aliases"] = Origin{Source: fault.FromFile, Name: "f.yaml", Line: 4, Column: 14}
 	var b bytes.Buffer
 	if err := c.Print(&b); err != nil {
 		t.Fatal(err)

@@ -3,18 +3,20 @@ package config
 import (
 	"errors"
 	"fmt"
-	"forebay/config/parse"
 	"io"
 	"path/filepath"
 	"regexp"
 	"strings"
 
 	"go.yaml.in/yaml/v4"
+
+	"forebay/config/fault"
+	"forebay/config/parse"
 )
 
 // decoder puts the values of one source into a configuration and gathers faults.
 type decoder struct {
-	collector
+	fault.Collector
 	config *Config
 	name   string // of the file
 	folder string // that relative file names in the file start from
@@ -46,7 +48,7 @@ func (d *decoder) document(text []byte) (*yaml.Node, bool) {
 		return nil, false
 	}
 	if err := loader.Load(&second); err == nil {
-		d.add(d.at(&second), "", "a second document starts here: use only one")
+		d.Add(d.at(&second), "", "a second document starts here: use only one")
 		return nil, false
 	} else if !errors.Is(err, io.EOF) {
 		d.syntax(err)
@@ -66,7 +68,7 @@ func (d *decoder) document(text []byte) (*yaml.Node, bool) {
 var syntaxQuote = regexp.MustCompile(`'[^']{4,}'|"[^"]{4,}"|` + "`[^`]{4,}`")
 
 func (d *decoder) syntax(err error) {
-	at := Origin{source: fromFile, Name: d.name}
+	at := Origin{Source: fault.FromFile, Name: d.name}
 	message := "cannot be read"
 	var fault *yaml.LoadError
 	if errors.As(err, &fault) {
@@ -77,11 +79,11 @@ func (d *decoder) syntax(err error) {
 	if strings.Contains(message, "anchor") {
 		message += " (a value that starts with * or & needs quotes)"
 	}
-	d.add(at, "", "not YAML: %s", parse.Clip(message))
+	d.Add(at, "", "not YAML: %s", parse.Clip(message))
 }
 
 func (d *decoder) at(n *yaml.Node) Origin {
-	return Origin{source: fromFile, Name: d.name, Line: n.Line, Column: n.Column}
+	return Origin{Source: fault.FromFile, Name: d.name, Line: n.Line, Column: n.Column}
 }
 
 // follow returns what an alias stands for.
@@ -117,22 +119,22 @@ func (d *decoder) section(n *yaml.Node, path string, fields []field) {
 // mapping calls each for every key of a mapping that occurs for the first time.
 func (d *decoder) mapping(n *yaml.Node, path string, each func(key, value *yaml.Node)) {
 	if n.Kind != yaml.MappingNode {
-		d.add(d.at(n), path, "is %s: a mapping of KEY: VALUE lines is needed", shape(n))
+		d.Add(d.at(n), path, "is %s: a mapping of KEY: VALUE lines is needed", shape(n))
 		return
 	}
 	lines := map[string]int{}
-	for i := 0; i+1 < len(n.Content) && !d.more; i += 2 {
+	for i := 0; i+1 < len(n.Content) && !d.More; i += 2 {
 		key, value := n.Content[i], follow(n.Content[i+1])
 		if key.Kind != yaml.ScalarNode {
-			d.add(d.at(key), path, "a key is %s: it must be a word", shape(key))
+			d.Add(d.at(key), path, "a key is %s: it must be a word", shape(key))
 			continue
 		}
 		if key.ShortTag() == "!!merge" {
-			d.add(d.at(key), path, "merging with << is not supported: repeat the keys")
+			d.Add(d.at(key), path, "merging with << is not supported: repeat the keys")
 			continue
 		}
 		if line, twice := lines[key.Value]; twice {
-			d.add(d.at(key), join(path, parse.Clip(key.Value)), "is already set on line %d", line)
+			d.Add(d.at(key), join(path, parse.Clip(key.Value)), "is already set on line %d", line)
 			continue
 		}
 		lines[key.Value] = key.Line
@@ -158,7 +160,7 @@ func shape(n *yaml.Node) string {
 func (d *decoder) value(n *yaml.Node, path string, f *field) {
 	if null(n) {
 		if n != nil && n.Anchor != "" {
-			d.add(d.at(n), path, "is an anchor without a value: a value that starts with & needs quotes")
+			d.Add(d.at(n), path, "is an anchor without a value: a value that starts with & needs quotes")
 		}
 		return
 	}
@@ -167,7 +169,7 @@ func (d *decoder) value(n *yaml.Node, path string, f *field) {
 		d.section(n, path, f.fields)
 	case list:
 		if n.Kind != yaml.SequenceNode {
-			d.add(d.at(n), path, "is %s: %s is needed, such as [A, B]", shape(n), f.what)
+			d.Add(d.at(n), path, "is %s: %s is needed, such as [A, B]", shape(n), f.what)
 			return
 		}
 		d.config.origins[path] = d.at(n)
@@ -228,7 +230,7 @@ func listed(n *yaml.Node) *yaml.Node {
 // records decodes a list whose elements are texts or mappings.
 func (d *decoder) records(n *yaml.Node, path string, f *field) {
 	if n.Kind != yaml.SequenceNode {
-		d.add(d.at(n), path, "is %s: %s is needed, such as [A, B]", shape(n), f.what)
+		d.Add(d.at(n), path, "is %s: %s is needed, such as [A, B]", shape(n), f.what)
 		return
 	}
 	d.config.origins[path] = d.at(n)
@@ -251,14 +253,14 @@ func nth(path string, i int) string { return fmt.Sprintf("%s[%d]", path, i+1) }
 // scalar calls set with the text of one value.
 func (d *decoder) scalar(n *yaml.Node, path string, f *field, set func(string) error) {
 	switch {
-	case d.more:
+	case d.More:
 	case n.Kind != yaml.ScalarNode:
-		d.add(d.at(n), path, "is %s: %s is needed", shape(n), f.what)
+		d.Add(d.at(n), path, "is %s: %s is needed", shape(n), f.what)
 	case n.Style&yaml.TaggedStyle != 0:
-		d.add(d.at(n), path, "has a tag: write the value without it")
+		d.Add(d.at(n), path, "has a tag: write the value without it")
 	default:
 		if err := set(n.Value); err != nil {
-			d.add(d.at(n), path, "%s", err)
+			d.Add(d.at(n), path, "%s", err)
 		}
 	}
 }
@@ -283,11 +285,11 @@ func (d *decoder) upstreams(n *yaml.Node) {
 		}
 		name, err := parse.UpstreamName(key.Value)
 		if err != nil {
-			d.add(d.at(key), path, "%s", err)
+			d.Add(d.at(key), path, "%s", err)
 			return
 		}
 		if path = join("upstreams", name); d.config.Upstream(name) != nil {
-			d.add(d.at(key), path, "is already set: %q is another spelling", parse.Clip(key.Value))
+			d.Add(d.at(key), path, "is already set: %q is another spelling", parse.Clip(key.Value))
 			return
 		}
 		u := defaultUpstream(name)
@@ -314,7 +316,7 @@ func (d *decoder) unknown(key *yaml.Node, path string, fields []field) {
 			hint = ": known here are " + strings.Join(names, ", ")
 		}
 	}
-	d.add(d.at(key), at, "is not a key%s", hint)
+	d.Add(d.at(key), at, "is not a key%s", hint)
 }
 
 // elsewhere returns the path of a field of that name in another section, or "".

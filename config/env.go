@@ -1,11 +1,13 @@
 package config
 
 import (
-	"forebay/config/parse"
 	"maps"
 	"regexp"
 	"slices"
 	"strings"
+
+	"forebay/config/fault"
+	"forebay/config/parse"
 )
 
 // Every key can be given as an environment variable: FOREBAY_ and the key's path in
@@ -39,13 +41,13 @@ func (d *decoder) chooseUpstreams(env map[string]string) {
 	origin, inFile := d.config.origins["upstreams"]
 	switch {
 	case env[variable] != "":
-		at := Origin{source: fromEnv, Name: variable}
+		at := Origin{Source: fault.FromEnv, Name: variable}
 		d.config.origins["upstreams"] = at
 		var names []string
 		for _, name := range splitList(env[variable]) {
 			name, err := parse.UpstreamName(name)
 			if err != nil {
-				d.add(at, "upstreams", "%s", err)
+				d.Add(at, "upstreams", "%s", err)
 				continue
 			}
 			names = append(names, name)
@@ -54,8 +56,8 @@ func (d *decoder) chooseUpstreams(env map[string]string) {
 	case len(d.config.Upstreams) > 0:
 	case !inFile || d.config.Others != nil:
 		d.config.useWellKnown()
-	case len(d.faults) == 0:
-		d.add(origin, "upstreams", "names no registry: name one, such as docker.io: {}, or remove the key to mirror the well-known ones")
+	case len(d.Faults) == 0:
+		d.Add(origin, "upstreams", "names no registry: name one, such as docker.io: {}, or remove the key to mirror the well-known ones")
 	}
 }
 
@@ -67,7 +69,7 @@ func (d *decoder) environment(env map[string]string) {
 		if !strings.HasPrefix(name, envPrefix) || name == envPrefix+"UPSTREAMS" || name == envPrefix+"CONFIG" || name == envPrefix+"ADMIN" {
 			continue
 		}
-		at := Origin{source: fromEnv, Name: name}
+		at := Origin{Source: fault.FromEnv, Name: name}
 		switch matches := settings[name]; {
 		case len(matches) == 0:
 			if !orchestrator.MatchString(name + "=" + env[name]) {
@@ -81,7 +83,7 @@ func (d *decoder) environment(env map[string]string) {
 			for i, m := range matches {
 				paths[i] = m.path
 			}
-			d.add(at, "", "may mean %s: set the key in the file instead", parse.Either(paths))
+			d.Add(at, "", "may mean %s: set the key in the file instead", parse.Either(paths))
 		}
 	}
 }
@@ -133,9 +135,9 @@ func (d *decoder) unknownVariable(at Origin, settings map[string][]setting) {
 		if hint == "" {
 			hint = ": name the registry in FOREBAY_UPSTREAMS or in the file; there are " + strings.Join(d.config.UpstreamNames(), ", ")
 		}
-		d.add(at, "", "is for no key of a registry that is configured%s", hint)
+		d.Add(at, "", "is for no key of a registry that is configured%s", hint)
 	case hint != "":
-		d.add(at, "", "is not a setting%s", hint)
+		d.Add(at, "", "is not a setting%s", hint)
 	default:
 		d.config.foreign = append(d.config.foreign, Fault{Where: at, Problem: "is not a setting, and does nothing"})
 	}

@@ -8,7 +8,6 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"fmt"
-	"forebay/internal/secret"
 	"math/big"
 	"os"
 	"path/filepath"
@@ -17,6 +16,9 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"forebay/config/fault"
+	"forebay/internal/secret"
 )
 
 func write(t *testing.T, name, text string) {
@@ -311,7 +313,7 @@ func TestFaultsAreBounded(t *testing.T) {
 	}
 	started := time.Now()
 	got := faultsOf(t, b.String())
-	if len(got) != faultsMost+1 || got[faultsMost] != "there are more; these are the first 100" {
+	if len(got) != fault.Most+1 || got[fault.Most] != "there are more; these are the first 100" {
 		t.Errorf("%d faults, the last %q, want 100 and a word that there are more", len(got), got[len(got)-1])
 	}
 	if took := time.Since(started); took > 10*time.Second {

@@ -270,7 +270,7 @@ func (d *decoder) checkFront() {
 	}
 	for i := range c.Listeners {
 		l, at := &c.Listeners[i], nth("listeners", i)
-		fault := func(format string, args ...any) { d.add(c.origins[at], at, format, args...) }
+		fault := func(format string, args ...any) { d.Add(c.origins[at], at, format, args...) }
 		d.checkPair(at+".tls", "cert_file", &l.TLS.CertFile, "key_file", &l.TLS.KeyFile)
 		switch _, port, err := net.SplitHostPort(l.Address); {
 		case l.Address == "":
@@ -288,10 +288,10 @@ func (d *decoder) checkFront() {
 		}
 	}
 	if c.ClientCAFile != "" && !c.TLS.Enabled() {
-		d.add(c.origins["client_ca_file"], "client_ca_file", "needs tls beside it: certificates of clients need TLS")
+		d.Add(c.origins["client_ca_file"], "client_ca_file", "needs tls beside it: certificates of clients need TLS")
 	}
 	if c.AdminClientCAFile != "" && !c.AdminTLS.Enabled() {
-		d.add(c.origins["admin_client_ca_file"], "admin_client_ca_file", "needs admin_tls beside it: certificates of operators need TLS")
+		d.Add(c.origins["admin_client_ca_file"], "admin_client_ca_file", "needs admin_tls beside it: certificates of operators need TLS")
 	}
 	if c.Operators.Given() && !c.Auth.Proves() && c.AdminClientCAFile == "" {
 		key := "operators.read"
@@ -300,11 +300,11 @@ func (d *decoder) checkFront() {
 				key = other
 			}
 		}
-		d.add(c.origins[key], key, "needs a way to prove who one is: set auth.htpasswd_file, auth.tokens_file, auth.issuers or admin_client_ca_file")
+		d.Add(c.origins[key], key, "needs a way to prove who one is: set auth.htpasswd_file, auth.tokens_file, auth.issuers or admin_client_ca_file")
 	}
 	for i := range c.Auth.Issuers {
 		if at := nth("auth.issuers", i); c.Auth.Issuers[i].URL == "" || c.Auth.Issuers[i].Audience == "" {
-			d.add(c.origins[at], at, "needs url and audience: a token for somebody else must not open this mirror")
+			d.Add(c.origins[at], at, "needs url and audience: a token for somebody else must not open this mirror")
 		}
 	}
 	for i := range c.Access {
@@ -322,7 +322,7 @@ func (d *decoder) checkFront() {
 			if i > 0 {
 				at = nth("listeners", i-1)
 			}
-			d.add(c.origins[at], at, "is required and there is no way to prove who one is: set auth.htpasswd_file, auth.tokens_file, auth.issuers, auth.networks or a client_ca_file")
+			d.Add(c.origins[at], at, "is required and there is no way to prove who one is: set auth.htpasswd_file, auth.tokens_file, auth.issuers, auth.networks or a client_ca_file")
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"forebay/config/fault"
 	"forebay/config/parse"
 	"forebay/config/unit"
 )
@@ -58,7 +59,7 @@ func Load(s Sources) (*Config, error) {
 	d.storageDir(s.Root, env)
 	slices.SortFunc(c.Upstreams, func(a, b Upstream) int { return strings.Compare(a.Name, b.Name) })
 	d.check()
-	if err := d.err(); err != nil {
+	if err := d.Err(); err != nil {
 		return nil, err
 	}
 	return c, nil
@@ -118,7 +119,7 @@ func (d *decoder) storageDir(root bool, env map[string]string) {
 		return
 	}
 	if origin, given := d.config.origins["storage.dir"]; given {
-		d.add(origin, "storage.dir", "is empty: name a folder")
+		d.Add(origin, "storage.dir", "is empty: name a folder")
 		return
 	}
 	switch {
@@ -129,14 +130,14 @@ func (d *decoder) storageDir(root bool, env map[string]string) {
 	case filepath.IsAbs(env["HOME"]):
 		s.Dir = filepath.Join(env["HOME"], ".local", "share", "forebay")
 	default:
-		d.add(Origin{}, "storage.dir", "has no default, since neither XDG_DATA_HOME nor HOME is set: set it, or FOREBAY_STORAGE_DIR")
+		d.Add(Origin{}, "storage.dir", "has no default, since neither XDG_DATA_HOME nor HOME is set: set it, or FOREBAY_STORAGE_DIR")
 	}
 }
 
 // flags decodes what the command line says.
 func (d *decoder) flags(flags []Flag) {
 	for _, flag := range flags {
-		at := Origin{source: fromFlag, Name: flag.Name}
+		at := Origin{Source: fault.FromFlag, Name: flag.Name}
 		f := d.lookup(flag.Key)
 		if f == nil {
 			// Flags are our own, so this is not a user's mistake.
@@ -166,14 +167,14 @@ func (d *decoder) text(at Origin, path string, f *field, text string) {
 	if f.file && (f.plain == "" || text != f.plain) {
 		name, err := parse.Absolute("", text)
 		if err != nil {
-			d.add(at, path, "%s", err)
+			d.Add(at, path, "%s", err)
 			return
 		}
 		text = name
 	}
 	if f.clear == nil {
 		if err := f.set(text); err != nil {
-			d.add(at, path, "%s", err)
+			d.Add(at, path, "%s", err)
 		}
 		return
 	}
@@ -185,7 +186,7 @@ func (d *decoder) text(at Origin, path string, f *field, text string) {
 	}
 	for _, element := range splitList(text) {
 		if err := f.set(element); err != nil {
-			d.add(at, path, "%s", err)
+			d.Add(at, path, "%s", err)
 		}
 	}
 }

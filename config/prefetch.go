@@ -3,8 +3,9 @@ package config
 import (
 	"errors"
 	"fmt"
-	"forebay/config/parse"
 	"time"
+
+	"forebay/config/parse"
 )
 
 // PrefetchSet is a list of images that are fetched before anybody pulls them.
@@ -66,7 +67,7 @@ func (d *decoder) checkPrefetch() {
 	names := map[string]bool{}
 	for i, s := range d.config.Prefetch {
 		at := nth("prefetch", i)
-		fault := func(format string, args ...any) { d.add(d.config.origins[at], at, format, args...) }
+		fault := func(format string, args ...any) { d.Add(d.config.origins[at], at, format, args...) }
 		switch {
 		case s.Name == "":
 			fault("needs a name")

@@ -96,8 +96,8 @@ func (d *decoder) checkS3() {
 	const path = "storage.s3"
 	s := &d.config.Storage.S3
 	at := func(key string) Origin { return d.config.origins[join(path, key)] }
-	fault := func(key, format string, args ...any) { d.add(at(key), join(path, key), format, args...) }
-	before := len(d.faults)
+	fault := func(key, format string, args ...any) { d.Add(at(key), join(path, key), format, args...) }
+	before := len(d.Faults)
 	d.password(path, "access_key_id", &s.AccessKeyID, "access_key_id_file", &s.AccessKeyIDFile)
 	d.password(path, "secret_access_key", &s.SecretAccessKey, "secret_access_key_file", &s.SecretAccessKeyFile)
 	if !s.Enabled() {
@@ -110,7 +110,7 @@ func (d *decoder) checkS3() {
 		}
 		return
 	}
-	if len(d.faults) == before {
+	if len(d.Faults) == before {
 		switch {
 		case s.AccessKeyID.Empty() && !s.SecretAccessKey.Empty():
 			fault(given(s.SecretAccessKeyFile, "secret_access_key_file", "secret_access_key"), "needs access_key_id beside it")

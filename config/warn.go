@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"forebay/config/fault"
 	"forebay/internal/registries"
 )
 
@@ -14,7 +15,7 @@ import (
 // HTTP, credentials that serve whoever reaches the listener, files with secrets that others
 // can read, and variables that mean nothing. None of them holds a secret.
 func (c *Config) Warnings() []Fault {
-	w := warner{config: c, collector: collector{faults: slices.Clone(c.foreign)}}
+	w := warner{config: c, Collector: fault.Collector{Faults: slices.Clone(c.foreign)}}
 	w.listeners()
 	for i := range c.Upstreams {
 		w.upstream(&c.Upstreams[i])
@@ -23,17 +24,17 @@ func (c *Config) Warnings() []Fault {
 		w.add("tracing.endpoint", "%s gets the headers unencrypted: use https://", c.Tracing.Endpoint)
 	}
 	w.files()
-	slices.SortStableFunc(w.faults, func(a, b Fault) int { return cmp.Compare(a.Key, b.Key) })
-	return w.faults
+	slices.SortStableFunc(w.Faults, func(a, b Fault) int { return cmp.Compare(a.Key, b.Key) })
+	return w.Faults
 }
 
 type warner struct {
-	collector
+	fault.Collector
 	config *Config
 }
 
 func (w *warner) add(key, format string, args ...any) {
-	w.collector.add(w.config.origins[key], key, format, args...)
+	w.Collector.Add(w.config.origins[key], key, format, args...)
 }
 
 // listeners warns of what comes in unencrypted, and of what goes out to everybody.
@@ -94,7 +95,7 @@ func (w *warner) files() {
 	inFile := ""
 	check := func(path string, f field) {
 		switch {
-		case f.secret != nil && f.get()[0] != "" && c.origins[path].source == fromFile:
+		case f.secret != nil && f.get()[0] != "" && c.origins[path].Source == fault.FromFile:
 			inFile = cmp.Or(inFile, path)
 		case f.private && f.get()[0] != "":
 			w.file(path, f.get()[0])

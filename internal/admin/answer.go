@@ -17,6 +17,7 @@ import (
 	"forebay/internal/authn"
 	"forebay/internal/logkey"
 	"forebay/internal/pull"
+	"forebay/internal/session"
 	"forebay/internal/wire"
 )
 
@@ -112,6 +113,8 @@ func problemOf(err error) *problem {
 		return p
 	case errors.Is(err, authn.ErrRefused):
 		return &problem{http.StatusUnauthorized, "unauthorized", err.Error()}
+	case errors.Is(err, session.ErrTooLong):
+		return &problem{http.StatusBadRequest, "bad_request", err.Error()}
 	case errors.Is(err, authn.ErrTooMany):
 		return &problem{http.StatusTooManyRequests, "too_many_logins", err.Error()}
 	case errors.As(err, &route):

@@ -13,6 +13,7 @@ import (
 	"forebay/cache/upkeep"
 	"forebay/internal/activity"
 	"forebay/internal/prefetch"
+	"forebay/internal/session"
 	"forebay/internal/trouble"
 	"forebay/internal/wire"
 )
@@ -109,7 +110,7 @@ func NewAPI(o APIOptions) (*API, error) {
 	a := &API{
 		keeper: o.Keeper, registries: o.Registries, upstream: o.Upstream, version: o.Version, name: o.Name, address: o.Address, started: time.Now(),
 		helped: o.Support, activity: o.Activity, trouble: o.Trouble, price: o.Price, currency: o.Currency,
-		guard: guard{loopback: o.Loopback, operators: o.Operators, sessions: newSessions(o.SessionKey), origin: http.NewCrossOriginProtection(), names: o.Names},
+		guard: guard{loopback: o.Loopback, operators: o.Operators, sessions: session.New(o.SessionKey, prefix+"/"), origin: http.NewCrossOriginProtection(), names: o.Names},
 		audit: o.Audit, jobs: newJobs(), sets: o.Sets, log: o.Log, mux: http.NewServeMux(), tokenFile: o.TokenFile,
 	}
 	if o.Token != "" {

@@ -3,6 +3,7 @@ package admin
 import (
 	"crypto/sha256"
 	"crypto/subtle"
+	"forebay/internal/session"
 	"mime"
 	"net"
 	"net/http"
@@ -23,7 +24,7 @@ type guard struct {
 	loopback  bool
 	token     atomic.Pointer[[sha256.Size]byte]       // digest of the token, so that all have one length; nil without one
 	operators func(r *http.Request) (Operator, error) // others; nil without
-	sessions  *sessions
+	sessions  *session.Sessions
 	origin    *http.CrossOriginProtection
 	names     Names
 }
@@ -42,7 +43,7 @@ func (g *guard) foreign(r *http.Request) error {
 	if !g.loopback {
 		return nil
 	}
-	if r.Header.Get("Authorization") != "" || r.Header.Get(SessionHeader) != "" {
+	if r.Header.Get("Authorization") != "" || r.Header.Get(session.Header) != "" {
 		if o, err := g.who(r); err == nil && o.Name != "" {
 			return nil
 		}
@@ -118,9 +119,9 @@ func (g *guard) who(r *http.Request) (Operator, error) {
 // identify looks at what r shows; a session is what was shown when it began.
 func (g *guard) identify(r *http.Request) (Operator, error) {
 	if r.Header.Get("Authorization") == "" {
-		if s, ok := g.sessions.open(r); ok {
+		if shown, ok := g.sessions.Shown(r); ok {
 			r = r.Clone(r.Context())
-			r.Header.Set("Authorization", s.Shown)
+			r.Header.Set("Authorization", shown)
 		}
 	}
 	switch {

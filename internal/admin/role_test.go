@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"forebay/internal/authn"
+	"forebay/internal/session"
 )
 
 // byName lets in whoever shows a role as the name of a user with the password "right", as an
@@ -117,7 +118,7 @@ func (b browser) asks(a *API, method, path, body string) *httptest.ResponseRecor
 			r.AddCookie(b.cookie)
 		}
 		if b.key != "" {
-			r.Header.Set(SessionHeader, b.key)
+			r.Header.Set(session.Header, b.key)
 		}
 	})
 }
@@ -135,7 +136,7 @@ func logsIn(t *testing.T, a *API, body, scheme string) browser {
 		t.Fatalf("login sets %v", cookies)
 	}
 	c := cookies[0]
-	if !c.HttpOnly || c.SameSite != http.SameSiteStrictMode || c.Secure != (scheme == "https") || c.Path != prefix+"/" || c.MaxAge != int(sessionTime.Seconds()) {
+	if !c.HttpOnly || c.SameSite != http.SameSiteStrictMode || c.Secure != (scheme == "https") || c.Path != prefix+"/" || c.MaxAge != int(session.Lifetime.Seconds()) {
 		t.Errorf("the cookie is %s", c)
 	}
 	if strings.Contains(c.Value, ownToken) || strings.Contains(w.Body.String(), ownToken) || s.Key == "" {
@@ -190,10 +191,10 @@ func TestBrowsersLogIn(t *testing.T) {
 
 		// A mirror that starts again by the same key goes on, one with another does not, and their cookies are apart.
 		other := guarded(t)
-		if other.guard.sessions.cookie == a.guard.sessions.cookie {
+		if theirs := logsIn(t, other, `{"token": "`+ownToken+`"}`, "http"); theirs.cookie.Name == byToken.cookie.Name {
 			t.Error("two mirrors have one cookie")
 		}
-		a.guard.sessions, other.guard.sessions = newSessions("k"), newSessions("k")
+		a.guard.sessions, other.guard.sessions = session.New("k", prefix+"/"), session.New("k", prefix+"/")
 		byToken, reader = logsIn(t, a, `{"token": "`+ownToken+`"}`, "http"), logsIn(t, a, `{"user": "read", "password": "right"}`, "http")
 		if w := byToken.asks(other, "GET", "/status", ""); w.Code != http.StatusOK {
 			t.Errorf("after a restart = %d", w.Code)
@@ -210,7 +211,7 @@ func TestBrowsersLogIn(t *testing.T) {
 		if w := byToken.asks(other, "GET", "/status", ""); w.Code != http.StatusUnauthorized {
 			t.Errorf("after the token changed = %d", w.Code)
 		}
-		time.Sleep(sessionTime - time.Second)
+		time.Sleep(session.Lifetime - time.Second)
 		if w := byToken.asks(a, "GET", "/status", ""); w.Code != http.StatusOK {
 			t.Errorf("before the end = %d", w.Code)
 		}

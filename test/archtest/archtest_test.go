@@ -111,7 +111,7 @@ func importTable() map[string][]string {
 	return map[string][]string{
 		"cmd/forebay":   {anything},
 		"deploy/config": {},
-		"config":        {"internal/registries", "internal/secret", "config/parse", "config/unit", "internal/wire"},
+		"config":        {"internal/registries", "internal/secret", "config/fault", "config/parse", "config/unit", "internal/wire"},
 
 		// The cache and its floors: each knows those below it.
 		"proxy":        append(leaf(), "cache", "cache/store"), // the latter its tests
@@ -166,7 +166,7 @@ func importTable() map[string][]string {
 		"internal/bundle":       leaf(),
 		"internal/pull":         {},
 		"internal/wire":         {"internal/registries"},
-		"internal/admin":        append(leaf(), "internal/authn", "cache", "cache/image", "cache/store", "cache/upkeep", "cache/tier", "internal/activity", "internal/bundle", "internal/imageset", "internal/prefetch", "internal/trouble"),
+		"internal/admin":        append(leaf(), "internal/authn", "internal/session", "cache", "cache/image", "cache/store", "cache/upkeep", "cache/tier", "internal/activity", "internal/bundle", "internal/imageset", "internal/prefetch", "internal/trouble"),
 		"internal/clientconfig": {},
 		"internal/doctor":       {"internal/clientconfig", "internal/pull", "internal/wire"},
 		"internal/tally":        {},
@@ -175,10 +175,11 @@ func importTable() map[string][]string {
 		"internal/trouble":      append(leaf(), "cache", "cache/health", "cache/image", "cache/store", "cache/upkeep", "upstream", "upstream/governor"),                                          // the last its tests
 		"internal/server":       {"internal/logkey", "internal/reread"},
 		"internal/webhook":      leaf(),
-		// Who a client is, and what it may have.
-		"internal/authn":  {"internal/reread", "internal/wire"},
-		"internal/audit":  {"internal/logkey", "internal/wire", "proxy"},
-		"internal/access": {"internal/authn", "internal/flight", "internal/pull", "internal/wire", "proxy"},
+		"internal/authn":        {"internal/reread", "internal/wire"},
+		"internal/audit":        {"internal/logkey", "internal/wire", "proxy"},
+		"internal/access":       {"internal/authn", "internal/flight", "internal/pull", "internal/wire", "proxy"},
+		"config/fault":          {},
+		"internal/session":      {},
 		// Files that name images.
 		"internal/imageset": leaf(),
 		"internal/prefetch": append(leaf(), "cache", "cache/store", "cache/upkeep", "internal/imageset"),

@@ -1,4 +1,8 @@
-package config
+// Package fault is what is wrong with a configuration, and where it says so.
+//
+// It promises that faults are told in the order in which they stand, and no more of them than
+// somebody reads.
+package fault
 
 import (
 	"cmp"
@@ -38,19 +42,20 @@ func (f Faults) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// source says which kind of place a value comes from. A later one has precedence.
-type source uint8
+// Source says which kind of place a value comes from. A later one has precedence.
+type Source uint8
 
+// The sources.
 const (
-	fromDefault source = iota
-	fromFile
-	fromEnv
-	fromFlag
+	FromDefault Source = iota
+	FromFile
+	FromEnv
+	FromFlag
 )
 
 // Origin says where a value comes from. The zero value is the built-in default.
 type Origin struct {
-	source source
+	Source Source
 	Name   string // file name, "FOREBAY_LISTEN" or "--listen"
 	Line   int    // from 1; 0 when there is none
 	Column int    // from 1, counted in characters; 0 when there is none
@@ -66,43 +71,45 @@ func (o Origin) String() string {
 
 func (o Origin) compare(p Origin) int {
 	return cmp.Or(
-		cmp.Compare(o.source, p.source),
+		cmp.Compare(o.Source, p.Source),
 		cmp.Compare(o.Line, p.Line),
 		cmp.Compare(o.Column, p.Column),
 		cmp.Compare(o.Name, p.Name),
 	)
 }
 
-// faultsMost bounds the faults of one configuration. Aliases make it possible to
+// Most bounds the faults of one configuration. Aliases make it possible to
 // write a small file with billions of faults.
-const faultsMost = 100
+const Most = 100
 
-// collector gathers faults up to faultsMost.
-type collector struct {
-	faults Faults
-	more   bool // faults were left out
+// Collector gathers faults, as many as anybody reads.
+type Collector struct {
+	Faults Faults
+	More   bool // faults were left out
 }
 
-func (c *collector) add(where Origin, key, format string, args ...any) {
-	if c.full() {
-		c.more = true
+// Add notes a fault of a key.
+func (c *Collector) Add(where Origin, key, format string, args ...any) {
+	if c.Full() {
+		c.More = true
 		return
 	}
-	c.faults = append(c.faults, Fault{Where: where, Key: key, Problem: fmt.Sprintf(format, args...)})
+	c.Faults = append(c.Faults, Fault{Where: where, Key: key, Problem: fmt.Sprintf(format, args...)})
 }
 
-func (c *collector) full() bool { return len(c.faults) >= faultsMost }
+// Full reports whether further faults are left out.
+func (c *Collector) Full() bool { return len(c.Faults) >= Most }
 
-// err returns the faults in order as an error, or nil.
-func (c *collector) err() error {
-	if len(c.faults) == 0 {
+// Err returns the faults in order as an error, or nil.
+func (c *Collector) Err() error {
+	if len(c.Faults) == 0 {
 		return nil
 	}
-	slices.SortStableFunc(c.faults, func(a, b Fault) int {
+	slices.SortStableFunc(c.Faults, func(a, b Fault) int {
 		return cmp.Or(a.Where.compare(b.Where), cmp.Compare(a.Key, b.Key))
 	})
-	if c.more {
-		return append(c.faults, Fault{Problem: fmt.Sprintf("there are more; these are the first %d", faultsMost)})
+	if c.More {
+		return append(c.Faults, Fault{Problem: fmt.Sprintf("there are more; these are the first %d", Most)})
 	}
-	return c.faults
+	return c.Faults
 }
