@@ -87,6 +87,7 @@ type Options struct {
 	// them for a day after the last use. By default the whole is fetched.
 	OnlyRanges bool
 	Limits     allowance.Limits // of one client
+	Budget     allowance.Budget // of each registry; nil: none is known
 	// Pins are patterns of "docker.io/library/nginx:1.27": images of tags that match are not evicted.
 	Pins []string
 }
@@ -188,7 +189,7 @@ func Open(o Options) (*Cache, error) {
 	}
 	c.calls.blobs.Abandons = true // a HEAD that nobody waits for is worth nothing
 	c.known = newKnown(o.NegativeTTL)
-	c.limits = allowance.New(o.Limits)
+	c.limits = allowance.New(o.Limits, o.Budget)
 	if c.images, err = image.New(kept, o.Pins, c.Configured); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
@@ -227,7 +228,7 @@ func newKnown(negativeTTL time.Duration) known {
 // manifests that it takes, and its trace.
 func callsOf[T any](c *Cache) flight.Group[key, T] {
 	return flight.Group[key, T]{Life: c.ctx, Work: &c.wg, Foreign: pull.Foreign, Carry: func(life, caller context.Context, left <-chan struct{}) context.Context {
-		life = pull.WithUnwanted(pull.WithClient(life, pull.Client(caller)), left)
+		life = pull.WithUnwanted(allowance.As(life, caller), left)
 		return tracing.Carry(pull.WithAccept(pull.AskerOf(caller).In(life), pull.Accept(caller)), caller)
 	}}
 }

@@ -16,6 +16,7 @@ import (
 	"forebay/cache/index"
 	"forebay/cache/store"
 	"forebay/cache/tier"
+	"forebay/internal/allowance"
 	"forebay/internal/lane"
 	"forebay/internal/logkey"
 	"forebay/internal/pull"
@@ -146,7 +147,7 @@ func (c *Cache) newFill(ctx context.Context, from source, d v1.Hash) (f *fill.Fi
 	if err != nil {
 		return nil, nil, "", err
 	}
-	life, span := tracing.Start(tracing.Carry(pull.WithClient(c.ctx, pull.Client(ctx)), ctx), "fill", tracing.Upstream(from.repo.Upstream), tracing.Repository(from.repo.Name), tracing.Reference(d.String()))
+	life, span := tracing.Start(tracing.Carry(allowance.As(c.ctx, ctx), ctx), "fill", tracing.Upstream(from.repo.Upstream), tracing.Repository(from.repo.Name), tracing.Reference(d.String()))
 	f.Trace = span.Context()
 	return f, func() {
 		start := time.Now()

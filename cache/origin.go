@@ -30,6 +30,9 @@ type origin struct {
 // origins returns all upstreams by name. The map is never changed, but replaced.
 func (c *Cache) origins() map[string]*origin { return *c.upstreams.Load() }
 
+// Clients returns what clients may still ask for.
+func (c *Cache) Clients() *allowance.Clients { return c.limits }
+
 // Configure gives the upstreams other settings, and clients other limits. What is in progress goes
 // on by those from before, and of an upstream whose Upstream is another what was learned of its
 // rights is forgotten. What is kept of one that is no more is not served. It must not be called concurrently.

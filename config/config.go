@@ -16,6 +16,7 @@ import (
 
 	"forebay/config/fault"
 	"forebay/config/parse"
+	"forebay/config/unit"
 	"forebay/internal/registries"
 	"forebay/internal/secret"
 )
@@ -93,7 +94,8 @@ type Config struct {
 	Webhooks Webhooks
 	Tracing  Tracing
 	// Limits are those of one client.
-	Limits Limits
+	Limits   Limits
+	LimitsOf []LimitsOf // in place of Limits; the first counts
 	// Cost is what a GiB from a registry costs, for the figures of what is saved.
 	Cost Cost
 
@@ -119,12 +121,22 @@ type Webhooks struct {
 	SecretFile string
 }
 
-// Limits bounds what one client, which is an address, may have. 0 means no limit.
+// Limits bounds what one client, which is an address or an identity, may have. 0 means no limit.
 type Limits struct {
-	NewPerMinute   int   // requests to registries for what is not known here. Default 6,000
-	Pulls          int   // requests that registries count, in six hours. Default 0
-	Fills          int   // downloads begun and in progress. Default 512
-	BytesPerSecond int64 // that are sent. Default 0
+	NewPerMinute      int     // requests to registries for what is not known here. Default 6,000
+	Pulls             int     // requests that registries count, in six hours. Default 0
+	BudgetShare       float64 // of what each registry gives, in its window. Default 0
+	Fills             int     // downloads begun and in progress. Default 512
+	RequestsPerSecond int     // of any kind. Default 0
+	Transfers         int     // blobs that are sent at once. Default 0
+	BytesPerSecond    int64   // that are sent. Default 0
+}
+
+// LimitsOf are those of some clients, in place of those of all.
+type LimitsOf struct {
+	Who    []string
+	Shared bool // by all of them together
+	Limits Limits
 }
 
 // Cost is the price of what comes from registries.
@@ -203,8 +215,10 @@ type Upstream struct {
 	FirstByteTimeout time.Duration // until the headers of an answer
 	StallTimeout     time.Duration // without a byte of a body
 
-	Bandwidth     int64         // bytes a second at most; 0: no bound
-	AddressFamily AddressFamily // which addresses are connected to. Default AnyFamily
+	Bandwidth int64 // bytes a second at most; 0: no bound
+	// BandwidthHours are others by the time of day.
+	BandwidthHours []unit.Hours
+	AddressFamily  AddressFamily // which addresses are connected to. Default AnyFamily
 
 	CAFile         string // PEM certificates to trust beside the system's
 	ClientCertFile string // PEM

@@ -113,7 +113,7 @@ func (c *Config) fields() []field {
 		{name: "log", kind: section, fields: c.Log.fields(), doc: "What is logged, to standard error."},
 		{name: "tracing", kind: section, fields: c.Tracing.fields(), doc: "Traces of requests, for OpenTelemetry."},
 		{name: "webhooks", kind: section, fields: c.Webhooks.fields(), doc: "Registries that tell of a push."},
-		{name: "limits", kind: section, fields: c.Limits.fields(), doc: "What one client may have: an address, behind which there may be many. What is kept and fresh is served without limits but that of bytes. Whoever is beyond one is answered 429; clients that can go to the registry themselves are told to."},
+		{name: "limits", kind: section, fields: append(c.Limits.fields(), limitsOfField(&c.LimitsOf)), doc: "What one client may have: an identity where `auth` tells them apart, else an address, behind which there may be many. What is kept and fresh is served without limits but those of requests, transfers and bytes. Whoever is beyond one is answered 429; clients that can go to the registry themselves are told to."},
 		{name: "cost", kind: section, fields: c.Cost.fields(), doc: "What traffic costs, for the dashboard and `forebay status`."},
 	}
 }
@@ -201,9 +201,41 @@ func (l *Limits) fields() []field {
 			"Requests a minute that go to registries for tags and digests which are not known here. A node that starts a hundred pods makes some 500. 0: no limit."),
 		intField("pulls", &l.Pulls, 0, 10_000_000,
 			"Requests in six hours that registries count as pulls. The last quarter of an upstream's `budget.reserve` goes only to repositories that are known here, whatever this says. 0: no limit."),
+		percentField("budget_share", &l.BudgetShare,
+			"Share of what each registry gives to the mirror, in its own time: `25%` of 200 pulls in six hours are 50. It counts once the registry has told its limit. 0: no limit."),
 		intField("fills", &l.Fills, 0, 1_000_000, "Downloads that a client has begun and that are in progress. 0: no limit."),
+		intField("requests_per_second", &l.RequestsPerSecond, 0, 1_000_000, "Requests of any kind in a second, over time: those of ten seconds may come at once. 0: no limit."),
+		intField("transfers", &l.Transfers, 0, 1_000_000, "Blobs that are sent to it at once. 0: no limit."),
 		{name: "bytes_per_second", what: "a number of bytes, such as `100MiB`", doc: "Bytes that are sent to it in a second. 0: no limit.",
 			set: into(&l.BytesPerSecond, unit.ParseSize), get: func() []string { return []string{unit.FormatSize(l.BytesPerSecond)} }},
+	}
+}
+
+// limitsOfField is the list of limits of some. What an element does not say is taken from those of all,
+// once these are read.
+func limitsOfField(p *[]LimitsOf) field {
+	initial := LimitsOf{Limits: Limits{-1, -1, -1, -1, -1, -1, -1}}
+	return recordsField("of", "Limits of some clients, in place of those above; the first element that is about a client counts. What it leaves out is as above.", p, initial,
+		func(l *LimitsOf) []field {
+			return append([]field{
+				listField("who", &l.Who, "identities", parse.Who, "As in `access.who`."),
+				boolField("shared", &l.Shared, "They have these limits together, as a team, instead of each for itself. Whose turn it is remains with each."),
+			}, l.Limits.fields()...)
+		})
+}
+
+// inherit takes from all what the limits leave out.
+func (l *Limits) inherit(all *Limits) {
+	for _, f := range [][2]*int{{&l.NewPerMinute, &all.NewPerMinute}, {&l.Pulls, &all.Pulls}, {&l.Fills, &all.Fills}, {&l.RequestsPerSecond, &all.RequestsPerSecond}, {&l.Transfers, &all.Transfers}} {
+		if *f[0] < 0 {
+			*f[0] = *f[1]
+		}
+	}
+	if l.BudgetShare < 0 {
+		l.BudgetShare = all.BudgetShare
+	}
+	if l.BytesPerSecond < 0 {
+		l.BytesPerSecond = all.BytesPerSecond
 	}
 }
 
@@ -246,6 +278,7 @@ func (u *Upstream) connectionFields() []field {
 		intField("parallel", &u.Parallel, 1, 32, "Connections for one large blob."),
 		intField("max_connections", &u.MaxConnections, 1, 1024, "Connections to this registry, all together."),
 		sizeField("bandwidth", &u.Bandwidth, 128<<10, "Bytes a second that come from this registry at most, over all connections; `auto`: no bound."),
+		hoursField("bandwidth_hours", &u.BandwidthHours, "Other bounds by the time of day, such as `08:00-18:00=5MiB`, or `22:00-06:00=auto` for none; the first that holds counts. The clock is that of the machine, with TZ."),
 		durationField("connect_timeout", &u.ConnectTimeout, time.Millisecond, time.Minute, "Longest wait for a TCP connection."),
 		durationField("tls_timeout", &u.TLSTimeout, time.Millisecond, time.Minute, "Longest wait for a TLS handshake."),
 		durationField("first_byte_timeout", &u.FirstByteTimeout, time.Millisecond, 20*time.Second,
@@ -268,6 +301,23 @@ func (u *Upstream) connectionFields() []field {
 		listField("trusted_realms", &u.TrustedRealms, "host names", parse.Host,
 			"Token servers that may get the credentials although they are on another domain than the endpoint."),
 	}
+}
+
+func hoursField(name string, p *[]unit.Hours, doc string) field {
+	return field{name: name, kind: list, what: "a list of hours and bytes", doc: doc,
+		set: func(s string) error {
+			h, err := unit.ParseHours(s)
+			if err == nil {
+				*p = append(*p, h)
+			}
+			return err
+		}, clear: func() { *p = nil },
+		get: func() (all []string) {
+			for _, h := range *p {
+				all = append(all, h.String())
+			}
+			return all
+		}}
 }
 
 func addressField(name string, p *string, optional bool, doc string) field {

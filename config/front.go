@@ -316,6 +316,16 @@ func (d *decoder) checkFront() {
 			r.What = []string{"*"}
 		}
 	}
+	for i := range c.LimitsOf {
+		l, at := &c.LimitsOf[i], nth("limits.of", i)
+		l.Limits.inherit(&c.Limits)
+		switch {
+		case len(l.Who) == 0:
+			d.Add(c.origins[at], at, "needs who")
+		case !c.Restricted():
+			d.Add(c.origins[at], at, "is about nobody: no listener tells clients apart, set auth or a client_ca_file")
+		}
+	}
 	for i, l := range c.Doors() {
 		if l.Authentication == AuthRequired && !c.Auth.Given() && l.ClientCAFile == "" && !c.Asks() {
 			at := "authentication"

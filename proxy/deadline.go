@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"forebay/internal/allowance"
 	"forebay/internal/pull"
 )
 
@@ -23,7 +24,8 @@ const headersWithin = 17 * time.Second
 type deadline struct {
 	parent context.Context
 	at     time.Time
-	client string      // address and port, for pull.Client
+	client string // address and port, for pull.Client
+	terms  *allowance.Terms
 	hops   string      // mirrors that the request came through, for pull.Hops
 	login  *pull.Login // in whose name registries are asked, for pull.LoginOf; nil: in ours
 	accept string      // types of manifests beyond the usual, for pull.Accept
@@ -77,6 +79,8 @@ func (d *deadline) Value(key any) any {
 		return host
 	}
 	switch key {
+	case allowance.TermsKey{}:
+		return d.terms
 	case pull.HopsKey{}:
 		return d.hops
 	case pull.LoginKey{}:

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"forebay/cache"
+	"forebay/internal/allowance"
 	"forebay/internal/pull"
 	"forebay/internal/wire"
 )
@@ -233,7 +234,7 @@ func newHandler(t testing.TB, f *fakeCache, change func(*Options)) *Handler {
 	if change != nil {
 		change(&o)
 	}
-	h, err := handlerOf(o, f)
+	h, err := handlerOf(o, f, allowance.New(allowance.Limits{}, nil))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"strings"
 
+	"forebay/internal/allowance"
 	"forebay/internal/pull"
 	"forebay/internal/wire"
 )
@@ -21,6 +22,8 @@ type Gate interface {
 type Guest struct {
 	Name   string   // by which its requests are counted, limited and logged; "" leaves its address
 	Groups []string // that it belongs to
+	// Terms are its limits; nil leaves it those of all.
+	Terms *allowance.Terms
 	// May returns the rule by which the client may have what a request means; the error is a
 	// [Refusal], or that of a registry which was asked for it. nil lets it have everything.
 	May func(ctx context.Context, to *wire.Route) (rule string, err error)
@@ -50,10 +53,9 @@ func (x *exchange) admit(g Gate) error {
 			// Escaped, no name reads as an address with a port.
 			x.deadline.client = url.PathEscape(guest.Name)
 		}
+		x.deadline.terms = guest.Terms
 	}
-	if x.h.paces != nil {
-		x.w.ctx, x.w.pace = x.r.Context(), x.h.paces.of(pull.Client(&x.deadline))
-	}
+	x.w.ctx, x.w.pace = x.r.Context(), x.h.clients.Pace(&x.deadline)
 	return nil
 }
 

@@ -2,6 +2,8 @@ package proxy
 
 import (
 	"bytes"
+	"forebay/internal/allowance"
+	"forebay/internal/pull"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -36,11 +38,9 @@ func TestClientGetsSoManyBytesASecond(t *testing.T) {
 		t.Fatal(err)
 	}
 	synctest.Test(t, func(t *testing.T) {
-		p, err := newPaces(256 << 10)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if one, again, two := p.of("10.0.0.1"), p.of("10.0.0.1"), p.of("10.0.0.2"); one != again || one == two {
+		clients := allowance.New(allowance.Limits{BytesPerSecond: 256 << 10}, nil)
+		of := func(client string) *rate.Limiter { return clients.Pace(pull.WithClient(t.Context(), client)) }
+		if one, again, two := of("10.0.0.1"), of("10.0.0.1"), of("10.0.0.2"); one != again || one == two {
 			t.Error("paces are not those of clients")
 		}
 		send := func(pace *rate.Limiter, plain bool) (time.Duration, *pieces) {
@@ -67,7 +67,7 @@ func TestClientGetsSoManyBytesASecond(t *testing.T) {
 		}
 		for _, plain := range []bool{false, true} {
 			// A second's worth goes at once, the rest in three seconds.
-			took, to := send(p.of("10.0.0.1"), plain)
+			took, to := send(of("10.0.0.1"), plain)
 			if took < 2900*time.Millisecond || took > 3100*time.Millisecond {
 				t.Errorf("plain %t: it took %s, want 3 s", plain, took)
 			}

@@ -24,6 +24,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"forebay/cache"
+	"forebay/internal/allowance"
 	"forebay/internal/logkey"
 	"forebay/internal/pull"
 	"forebay/internal/registries"
@@ -59,8 +60,6 @@ type Options struct {
 	// [wire.Registries].
 	Others   func(host string) (canonical string, ok bool)
 	Fallback Fallback
-	// BytesPerSecond bounds what is sent to one client. 0 means no limit.
-	BytesPerSecond int64
 	// Instance is our name among the Forebays that mirror each other, the same as the
 	// upstreams have. "" knows no others.
 	Instance string
@@ -93,7 +92,7 @@ type Handler struct {
 	accessLog  *zap.Logger
 	observe    func(*Request) // nil for none
 	tracer     trace.Tracer   // nil for none
-	paces      *paces         // nil without a limit of bytes
+	clients    *allowance.Clients
 	static     staticHeaders
 	fields     sync.Pool      // of *[]zap.Field, for lines of the access log
 	looped     rate.Sometimes // bounds a warning
@@ -105,20 +104,16 @@ func New(o Options) (*Handler, error) {
 	if o.Cache == nil {
 		return nil, errors.New("proxy: no cache given")
 	}
-	return handlerOf(o, fromCache{o.Cache})
+	return handlerOf(o, fromCache{o.Cache}, o.Cache.Clients())
 }
 
-func handlerOf(o Options, from source) (*Handler, error) {
+func handlerOf(o Options, from source, clients *allowance.Clients) (*Handler, error) {
 	registries, err := NamesOf(o)
 	if err != nil {
 		return nil, err
 	}
-	paces, err := newPaces(o.BytesPerSecond)
-	if err != nil {
-		return nil, err
-	}
 	return &Handler{
-		paces:      paces,
+		clients:    clients,
 		source:     from,
 		redirect:   o.Redirect,
 		registries: registries,
@@ -236,6 +231,9 @@ func (h *Handler) serve(x *exchange, g Gate) error {
 	if err := x.may(); err != nil {
 		return err
 	}
+	if err := h.clients.Request(&x.deadline, x.route.Upstream, x.route.Repository); err != nil {
+		return err
+	}
 	if err := h.cascade(x); err != nil {
 		return err
 	}
@@ -247,6 +245,13 @@ func (h *Handler) serve(x *exchange, g Gate) error {
 	case wire.Manifests:
 		return h.manifest(x)
 	case wire.Blobs:
+		if !x.head() {
+			ended, err := h.clients.Transfer(&x.deadline, x.route.Upstream, x.route.Repository)
+			if err != nil {
+				return err
+			}
+			defer ended()
+		}
 		return h.blob(x)
 	case wire.Tags:
 		return h.tags(x)

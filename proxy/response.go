@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"time"
 
-	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/time/rate"
 )
 
@@ -74,36 +73,6 @@ func (w *responseWriter) ReadFrom(r io.Reader) (int64, error) {
 		return io.Copy(onlyWriter{w}, r)
 	}
 	return w.readFrom(r)
-}
-
-// paces are the limits of bytes of each client.
-type paces struct {
-	perSecond int64
-	clients   *lru.Cache[string, *rate.Limiter]
-}
-
-// pacedClients bounds the clients whose pace is remembered.
-const pacedClients = 8192
-
-// newPaces returns nil for no limit.
-func newPaces(perSecond int64) (*paces, error) {
-	if perSecond <= 0 {
-		return nil, nil
-	}
-	clients, err := lru.New[string, *rate.Limiter](pacedClients)
-	return &paces{perSecond, clients}, err
-}
-
-// of returns the pace of a client, which may send a second's worth at once.
-func (p *paces) of(client string) *rate.Limiter {
-	if l, ok := p.clients.Get(client); ok {
-		return l
-	}
-	l := rate.NewLimiter(rate.Limit(p.perSecond), int(min(p.perSecond, math.MaxInt32)))
-	if other, had, _ := p.clients.PeekOrAdd(client, l); had {
-		return other
-	}
-	return l
 }
 
 // paceStep is what goes out at a time where bytes are limited: 1 ms of a gigabit.

@@ -77,7 +77,7 @@ type Options struct {
 	TLS          dial.TLS
 	Proxy        *url.URL
 	Environment  *httpproxy.Config
-	Bandwidth    *rate.Limiter
+	Bandwidth    *dial.Bandwidth
 	Family       dial.Family
 	Dial         func(ctx context.Context, network, addr string) (net.Conn, error)
 	Lookup       func(ctx context.Context, network, host string) ([]netip.Addr, error)

@@ -13,6 +13,7 @@ import (
 	"forebay/config"
 	"forebay/internal/access"
 	"forebay/internal/admin"
+	"forebay/internal/allowance"
 	"forebay/internal/audit"
 	"forebay/internal/authn"
 	"forebay/internal/command"
@@ -51,6 +52,21 @@ func asked(c *config.Config) map[string]access.Asked {
 // asking returns the registry that is asked what the client of ctx may have, if it may be asked.
 func (m *mirror) asking(ctx context.Context, upstream, repository string) (access.Registry, error) {
 	return m.front.Load().client(upstream), m.cache.Limits().Ask(ctx, upstream, repository)
+}
+
+// newTerms returns the limits of some clients.
+func newTerms(c *config.Config) (all []access.Terms, err error) {
+	for i, l := range c.LimitsOf {
+		t := access.Terms{Terms: allowance.Terms{Limits: limits(l.Limits)}}
+		if l.Shared {
+			t.Name = fmt.Sprintf("limits.of[%d] %s", i+1, strings.Join(l.Who, " ")) // which no client is called: names are escaped
+		}
+		if t.Who, err = authn.NewWho(l.Who); err != nil {
+			return nil, fmt.Errorf("limits.of[%d].who: %w", i+1, err)
+		}
+		all = append(all, t)
+	}
+	return all, nil
 }
 
 // newAudit returns the audit log; nil when there is none.
@@ -104,8 +120,12 @@ func (f *front) openDoors(c *config.Config, was *front, rights *access.Rights, l
 	if err != nil {
 		return command.Usage(err)
 	}
+	terms, err := newTerms(c)
+	if err != nil {
+		return command.Usage(err)
+	}
 	for i, l := range doors {
-		door := &access.Door{Auth: f.auth, Mode: modeOf(l.Authentication), Rules: rules, Upstreams: l.Upstreams, Trusted: c.Trusted, Asked: asked(c), Rights: rights}
+		door := &access.Door{Terms: terms, Auth: f.auth, Mode: modeOf(l.Authentication), Rules: rules, Upstreams: l.Upstreams, Trusted: c.Trusted, Asked: asked(c), Rights: rights}
 		f.doors[i] = withTokens(f.handler.Behind(door), door)
 	}
 	return nil

@@ -72,7 +72,8 @@ func (l *reloader) reload() {
 // takenUp returns what a mirror that runs by was makes of next: see [config.Live].
 func takenUp(was, next *config.Config) *config.Config {
 	c := *was
-	c.Trusted, c.Fallback, c.Catalog, c.Limits = next.Trusted, next.Fallback, next.Catalog, next.Limits
+	c.Trusted, c.Fallback, c.Catalog = next.Trusted, next.Fallback, next.Catalog
+	c.Limits, c.LimitsOf = next.Limits, next.LimitsOf
 	c.Auth, c.Access, c.Authentication = next.Auth, next.Access, next.Authentication
 	c.Log.Level, c.Log.Access = next.Log.Level, next.Log.Access
 	if !was.AdminToken.Empty() && !next.AdminToken.Empty() { // else who may ask is another question
@@ -120,7 +121,7 @@ func (m *mirror) takeUp(c *config.Config, files bool) error {
 	if err := f.openDoors(c, was, m.rights, m.log.Named("auth")); err != nil {
 		return err
 	}
-	if err := m.cache.Configure(upstreams, limits(c)); err != nil {
+	if err := m.cache.Configure(upstreams, limits(c.Limits)); err != nil {
 		return command.Usage(err)
 	}
 	m.front.Store(f)

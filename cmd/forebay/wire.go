@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"go.uber.org/zap"
 	"golang.org/x/net/http/httpproxy"
@@ -78,7 +79,7 @@ func newMirror(c *config.Config, b build, l logs) (_ *mirror, err error) {
 	if m.bucket, err = newBucket(c, version, log.Named("bucket")); err != nil {
 		return nil, err
 	}
-	if m.cache, err = openCache(c, upstreams, tierOptions(c, m.bucket), m.tellEvent, log.Named("cache")); err != nil {
+	if m.cache, err = openCache(c, upstreams, tierOptions(c, m.bucket), m.tellEvent, m.budget, log.Named("cache")); err != nil {
 		return nil, err
 	}
 	if m.rights, err = access.NewRights(m.cache.Life(), m.asking); err != nil {
@@ -102,6 +103,12 @@ func (m *mirror) rate(name string) (wire.RateLimit, bool) {
 		return r.Rate()
 	}
 	return wire.RateLimit{}, false
+}
+
+// budget returns what a registry gives in a time.
+func (m *mirror) budget(name string) (int, time.Duration) {
+	r, _ := m.rate(name)
+	return int(r.Limit), r.Window
 }
 
 // Run does the work of the mirror's cache in the background until ctx is done.
@@ -168,7 +175,7 @@ func registryOptions(u *config.Upstream, version string, log *zap.Logger) upstre
 		TLS:          dial.TLS{CAFile: u.CAFile, CertFile: u.ClientCertFile, KeyFile: u.ClientKeyFile},
 		Proxy:        proxyURL(u),
 		Environment:  httpproxy.FromEnvironment(),
-		Bandwidth:    dial.NewBandwidth(u.Bandwidth),
+		Bandwidth:    dial.NewBandwidth(u.Bandwidth, u.BandwidthHours...),
 		Family:       family(u.AddressFamily),
 		Timeouts: upstream.Timeouts{
 			Connect: u.ConnectTimeout, TLS: u.TLSTimeout, FirstByte: u.FirstByteTimeout, Stall: u.StallTimeout,
@@ -212,7 +219,7 @@ func proxyURL(u *config.Upstream) *url.URL {
 	return p
 }
 
-func openCache(c *config.Config, upstreams map[string]cache.UpstreamOptions, bucket *tier.Options, tell func(event.Event), log *zap.Logger) (*cache.Cache, error) {
+func openCache(c *config.Config, upstreams map[string]cache.UpstreamOptions, bucket *tier.Options, tell func(event.Event), budget allowance.Budget, log *zap.Logger) (*cache.Cache, error) {
 	most, free, err := bounds(c.Storage)
 	if err != nil {
 		return nil, openError(c, err)
@@ -232,7 +239,8 @@ func openCache(c *config.Config, upstreams map[string]cache.UpstreamOptions, buc
 		NegativeTTL:       negative,
 		CancelAbandoned:   c.OnAbandon == config.AbandonCancel,
 		OnlyRanges:        c.OnRange == config.RangeOnly,
-		Limits:            limits(c),
+		Limits:            limits(c.Limits),
+		Budget:            budget,
 	})
 	if err != nil {
 		return nil, openError(c, fmt.Errorf("open storage: %w", err))
@@ -240,8 +248,11 @@ func openCache(c *config.Config, upstreams map[string]cache.UpstreamOptions, buc
 	return opened, nil
 }
 
-func limits(c *config.Config) allowance.Limits {
-	return allowance.Limits{NewPerMinute: c.Limits.NewPerMinute, Pulls: c.Limits.Pulls, Fills: c.Limits.Fills}
+func limits(l config.Limits) allowance.Limits {
+	return allowance.Limits{
+		NewPerMinute: l.NewPerMinute, Pulls: l.Pulls, Share: l.BudgetShare, Fills: l.Fills,
+		RequestsPerSecond: l.RequestsPerSecond, Transfers: l.Transfers, BytesPerSecond: l.BytesPerSecond,
+	}
 }
 
 // bounds returns how much may be kept and how much is to be left free; 0 in the
@@ -275,8 +286,6 @@ func proxyOptions(c *config.Config, m *mirror) proxy.Options {
 		Observe:   m.observe,
 		Tracer:    m.traces.tracer(),
 		Log:       m.log.Named("proxy"),
-
-		BytesPerSecond: c.Limits.BytesPerSecond,
 	}
 	if c.Storage.S3.Redirect {
 		o.Redirect = m.cache.Redirect

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"forebay/internal/allowance"
 	"forebay/internal/authn"
 	"forebay/internal/pull"
 	"forebay/internal/wire"
@@ -41,8 +42,15 @@ type Door struct {
 	// Asked are the upstreams that are asked what each client may have, by their names.
 	Asked  map[string]Asked
 	Rights *Rights // what they answered; required with Asked
+	Terms  []Terms // limits of some; the first that is about a client counts
 	// Trusted are the networks of proxies that are believed when they say that a client came by TLS.
 	Trusted []netip.Prefix
+}
+
+// Terms are the limits of some identities.
+type Terms struct {
+	Who authn.Who
+	allowance.Terms
 }
 
 // Admit returns who sends r and what it may have, as [proxy.Gate] has it.
@@ -70,6 +78,9 @@ func (d *Door) Admit(r *http.Request, to *wire.Route) (proxy.Guest, error) {
 	}
 	v.id = id
 	g := proxy.Guest{Groups: id.Groups, May: v.may, Sees: v.sees}
+	if i := slices.IndexFunc(d.Terms, func(t Terms) bool { return t.Who.Has(id) }); i >= 0 {
+		g.Terms = &d.Terms[i].Terms
+	}
 	if id.Known() {
 		g.Name = authn.Qualified(id)
 	}

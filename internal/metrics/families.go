@@ -69,7 +69,7 @@ func (f *families) ofClients() {
 		"Requests of clients by what they ask for (manifest, blob, tags, referrers, catalog, ping; browser: refused, whatever it asks for; other) and by result: hit, joined (another request's download was shared), miss, stale, passed (streamed through and not kept), error, none (it was not about content, or the client left before its answer).",
 		"upstream", "kind", "result")
 	f.refused = f.counter("refused_requests_total",
-		"Requests of clients that got nothing because of a bound of the mirror's own: new, pulls and fills are those of one client, reserve is the last share of a registry's limit, queue and connections bound what goes on at once for a registry.",
+		"Requests of clients that got nothing because of a bound of the mirror's own: requests, transfers, new, pulls, share and fills are those of one client, reserve is the last share of a registry's limit, queue and connections bound what goes on at once for a registry.",
 		"upstream", "limit")
 	f.firstByte = f.histogram("request_first_byte_seconds", "Time from a client's request to the head of its answer.", "upstream", "kind", "result")
 	f.took = f.histogram("request_duration_seconds", "Time from a client's request to the last byte of its answer.", "upstream", "kind")

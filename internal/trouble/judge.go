@@ -446,6 +446,7 @@ func ofClients(e *evidence) (all []Trouble) {
 func limitWords(limits map[string]bool) string {
 	words := map[string]string{
 		"new": "it asks for too much that is new", "pulls": "it has spent its pulls", "fills": "it has too many downloads in progress",
+		"requests": "it sends too many requests", "transfers": "it has too many transfers in progress", "share": "it has spent its share of the registry's limit",
 		"reserve": "what is left of the registry's limit is for what was pulled before",
 	}
 	var all []string

@@ -282,7 +282,7 @@ func (w *Watch) Refused(client, upstream string, err error) {
 	r.n, r.last = r.n+1, now
 }
 
-// LimitOf returns which bound of the mirror's own err tells of: new, pulls, fills and reserve are
+// LimitOf returns which bound of the mirror's own err tells of: requests, transfers, new, pulls, share, fills and reserve are
 // for one client, queue and connections for one registry; "" for none.
 func LimitOf(err error) string {
 	if err == nil {

@@ -148,7 +148,7 @@ func importTable() map[string][]string {
 		"upstream/heads":    {},
 		"upstream/places":   {},
 		"upstream/auth":     append(leaf(), "upstream/dial"),
-		"upstream/dial":     {"internal/registries", "internal/wire"},
+		"upstream/dial":     {"config/unit", "internal/registries", "internal/wire"},
 
 		"internal/flight":       {},
 		"internal/lane":         {"internal/pull"},
@@ -177,7 +177,7 @@ func importTable() map[string][]string {
 		"internal/webhook":      leaf(),
 		"internal/authn":        {"internal/reread", "internal/wire"},
 		"internal/audit":        {"internal/logkey", "internal/wire", "proxy"},
-		"internal/access":       {"internal/authn", "internal/flight", "internal/pull", "internal/wire", "proxy"},
+		"internal/access":       {"internal/allowance", "internal/authn", "internal/flight", "internal/pull", "internal/wire", "proxy"},
 		"config/fault":          {},
 		"internal/session":      {},
 		// Files that name images.

@@ -25,7 +25,6 @@ import (
 	"time"
 
 	"golang.org/x/net/http/httpproxy"
-	"golang.org/x/time/rate"
 
 	"forebay/internal/registries"
 	"forebay/internal/wire"
@@ -57,7 +56,7 @@ type Options struct {
 	// Environment are the proxies that HTTP_PROXY, HTTPS_PROXY and NO_PROXY name; nil means none.
 	Environment *httpproxy.Config
 	// Bandwidth bounds what is read from all connections, in bytes a second; nil means no bound.
-	Bandwidth *rate.Limiter
+	Bandwidth *Bandwidth
 	// Family restricts the addresses that are dialled, the proxy's included.
 	Family Family
 
