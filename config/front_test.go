@@ -143,3 +143,25 @@ func TestRegistriesThatAreAsked(t *testing.T) {
 		}
 	}
 }
+
+func TestLimitsOfSome(t *testing.T) {
+	const auth = "auth: {networks: {ci: 10.0.0.0/8}}\n"
+	c := mustLoad(t, auth+"limits:\n  of: [{who: ['network:ci'], shared: true, pulls: 0, budget_share: 25%}, {who: [known], transfers: 3}]\n  pulls: 9\n  requests_per_second: 7\n")
+	want := []LimitsOf{
+		{Who: []string{"network:ci"}, Shared: true, Limits: Limits{NewPerMinute: 6000, Fills: 512, RequestsPerSecond: 7, BudgetShare: 0.25}},
+		{Who: []string{"known"}, Limits: Limits{NewPerMinute: 6000, Pulls: 9, Fills: 512, RequestsPerSecond: 7, Transfers: 3}},
+	}
+	if diff := cmp.Diff(want, c.LimitsOf); diff != "" {
+		t.Errorf("limits.of (-want +got):\n%s", diff)
+	}
+	for text, want := range map[string]string{
+		auth + "limits: {of: [{pulls: 3}]}":                        "limits.of[1]: needs who",
+		"limits: {of: [{who: [alice]}]}":                           "limits.of[1]: is about nobody: no listener tells clients apart, set auth or a client_ca_file",
+		auth + "limits: {of: [{who: [a], pulls: -1}]}":             "limits.of[1].pulls:",
+		"upstreams: {docker.io: {bandwidth_hours: ['8-18=fast']}}": "upstreams.docker.io.bandwidth_hours: \"8-18=fast\" is not usable: use hours of the day and bytes a second",
+	} {
+		if _, err := load(t, text); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", text, err, want)
+		}
+	}
+}

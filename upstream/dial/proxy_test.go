@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"forebay/config/unit"
 	"io"
 	"net"
 	"net/http"
@@ -117,6 +118,41 @@ func TestSOCKS5ProxyResolvesNames(t *testing.T) {
 	if got := <-asked; got != "3 base.test" {
 		t.Errorf("the proxy was asked for %q, want the name", got)
 	}
+}
+
+func TestBandwidthGoesByTheHour(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hours := func(s string) unit.Hours {
+			h, err := unit.ParseHours(s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return h
+		}
+		now := time.Now() // midnight UTC
+		b := NewBandwidth(128<<10, hours(now.Add(time.Hour).Format("15:04")+"-"+now.Add(2*time.Hour).Format("15:04")+"=256KiB"), hours(now.Add(2*time.Hour).Format("15:04")+"-"+now.Add(3*time.Hour).Format("15:04")+"=auto"))
+		read := func() time.Duration {
+			time.Sleep(time.Minute) // past what was held back before
+			near, far := net.Pipe()
+			go func() { // ends when all is read
+				_, _ = far.Write(make([]byte, 1<<20))
+				far.Close()
+			}()
+			c := &slowConn{Conn: near, limit: b, closed: make(chan struct{})}
+			defer c.Close()
+			begin := time.Now()
+			if n, err := io.Copy(io.Discard, c); n != 1<<20 || err != nil {
+				t.Errorf("read %d bytes, %v", n, err)
+			}
+			return time.Since(begin).Round(time.Second)
+		}
+		for hour, want := range []time.Duration{8 * time.Second, 4 * time.Second, 0, 8 * time.Second} {
+			time.Sleep(time.Until(now.Add(time.Duration(hour) * time.Hour)))
+			if took := read(); took != want {
+				t.Errorf("in hour %d a MiB takes %s, want %s", hour, took, want)
+			}
+		}
+	})
 }
 
 func TestBandwidthIsShared(t *testing.T) {
