@@ -12,6 +12,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"errors"
+	"forebay/internal/pull"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -40,7 +41,7 @@ type Options struct {
 var (
 	// ErrRefused is a credential that is not valid.
 	ErrRefused = errors.New("the user name, password or token is not valid here")
-	// ErrTooMany is an address that has shown too many of them.
+	// ErrTooMany is an address that has shown too many of them, or one among too many others.
 	ErrTooMany = errors.New("too many failed logins from this address")
 )
 
@@ -136,16 +137,24 @@ func (a *Authenticator) Identify(r *http.Request, addr netip.Addr, cert *x509.Ce
 		}
 	}
 	sum := a.hash(r.Header.Get("Authorization"))
-	if p, ok := a.proved.Get(sum); ok && time.Now().Before(p.until) && (p.by == nil || p.by == a.passwords.file.Get()) {
-		return a.member(p.id), nil
+	was, known := a.proved.Get(sum)
+	if known && time.Now().Before(was.until) && (was.by == nil || was.by == a.passwords.file.Get()) {
+		return a.member(was.id), nil
 	}
-	end, ok := a.guesses.begin(r.Context(), addr)
-	if !ok {
-		return Identity{}, ErrTooMany
+	end := func(bool) {}
+	if !known { // what was right before is no guess: others may guess from the same address
+		var ok bool
+		if end, ok = a.guesses.begin(r.Context(), addr); !ok {
+			return Identity{}, ErrTooMany
+		}
 	}
-	p, ok := a.verify(r.Context(), shown)
-	if end(ok); !ok {
-		return Identity{}, ErrRefused
+	p, err := a.verify(pull.WithClient(r.Context(), client(addr).String()), shown)
+	wrong := errors.Is(err, ErrRefused)
+	if end(!wrong); wrong {
+		a.proved.Remove(sum)
+	}
+	if err != nil {
+		return Identity{}, err
 	}
 	if most := time.Now().Add(provedTime); p.until.IsZero() || p.until.After(most) {
 		p.until = most
@@ -175,21 +184,21 @@ func Speaks(r *http.Request) bool {
 
 // verify looks at what is not known. A token may stand in the place of a password, since that is
 // all that docker login and pull secrets have.
-func (a *Authenticator) verify(ctx context.Context, c credential) (proof, bool) {
+func (a *Authenticator) verify(ctx context.Context, c credential) (proof, error) {
 	if looksSigned(c.password) {
 		if p, ok := a.own.verify(c.password); ok && c.bearer {
-			return p, true
+			return p, nil
 		}
 		for _, i := range a.issuers {
 			if p, ok := i.verify(ctx, c.password); ok {
-				return p, true
+				return p, nil
 			}
 		}
 	}
 	if !c.bearer && c.name != "" && a.passwords != nil {
 		return a.passwords.verify(ctx, c)
 	}
-	return proof{}, false
+	return proof{}, ErrRefused
 }
 
 // fromNetwork returns the identity of a client that shows nothing.

@@ -1,6 +1,7 @@
 package authn
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -9,15 +10,18 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"forebay/internal/reread"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -216,6 +220,74 @@ func TestGuessesAtOnceAreBounded(t *testing.T) {
 	if let, _, _ := try("right", netip.MustParseAddr("192.0.2.9")); let != 3*guessBurst {
 		t.Errorf("%d of %d who are right were let in", let, 3*guessBurst)
 	}
+}
+
+// Who was right before is looked at again when the file changes, whatever others behind the same address
+// have guessed; once it is wrong it is a guess, too.
+func TestWhatWasRightIsNoGuess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		name := filepath.Join(t.TempDir(), "htpasswd")
+		write(t, name, line(t, "alice", "right"))
+		a := open(t, Options{HtpasswdFile: name})
+		a.mustBe(t, showing(t, "alice", "right"), "alice")
+		guess := func() {
+			for i := range guessBurst + 1 {
+				_, _ = a.Identify(showing(t, "alice", fmt.Sprint("wrong", i)), somewhere, nil)
+			}
+			a.mustRefuse(t, showing(t, "alice", "wrong"), ErrTooMany)
+		}
+		guess()
+		write(t, name, line(t, "alice", "right")+line(t, "bob", "right"))
+		time.Sleep(2 * reread.Every)
+		a.mustBe(t, showing(t, "alice", "right"), "alice")
+		a.mustRefuse(t, showing(t, "bob", "right"), ErrTooMany)
+		write(t, name, line(t, "alice", "another"))
+		time.Sleep(2 * reread.Every)
+		guess()
+		a.mustRefuse(t, showing(t, "alice", "right"), ErrRefused)
+		a.mustRefuse(t, showing(t, "alice", "right"), ErrTooMany)
+	})
+}
+
+// Guesses from many addresses at once hold up those addresses: who logs in from another has his turn after
+// one of each, and who has logged in before waits for nobody.
+func TestFloodsOfGuessesHoldUpNobodyElse(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "htpasswd")
+	write(t, name, line(t, "alice", "right")+line(t, "bob", "right"))
+	a := open(t, Options{HtpasswdFile: name})
+	a.mustBe(t, showing(t, "bob", "right"), "bob")
+	const attackers = 40
+	ctx, end := context.WithCancel(t.Context())
+	var all sync.WaitGroup
+	var begun, answered atomic.Int64
+	for i := range attackers {
+		for range guessBurst {
+			r := showing(t, "alice", "wrong").WithContext(ctx)
+			all.Go(func() {
+				begun.Add(1)
+				_, _ = a.Identify(r, netip.AddrFrom4([4]byte{203, 0, 113, byte(i)}), nil)
+				answered.Add(1)
+			})
+		}
+	}
+	for deadline := time.Now().Add(30 * time.Second); begun.Load() < attackers*guessBurst && time.Now().Before(deadline); {
+		runtime.Gosched()
+	}
+	before := answered.Load()
+	a.mustBe(t, showing(t, "bob", "right"), "bob")
+	if n := answered.Load() - before; n > attackers {
+		t.Errorf("%d guesses went before who is known", n)
+	}
+	before = answered.Load()
+	left := attackers*guessBurst - before
+	if id, err := a.Identify(showing(t, "alice", "right"), netip.MustParseAddr("192.0.2.9"), nil); err != nil || id.Name != "alice" {
+		t.Errorf("Identify = %+v, %v", id, err)
+	}
+	if n := answered.Load() - before; n > 4*attackers && n > left/2 {
+		t.Errorf("%d of %d guesses that waited went before a login from another address, want some %d", n, left, attackers)
+	}
+	end()
+	all.Wait()
 }
 
 func TestTokens(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"forebay/internal/lane"
 	"forebay/internal/reread"
 	"forebay/internal/wire"
 	"runtime"
@@ -12,7 +13,6 @@ import (
 
 	"go.uber.org/zap"
 	"golang.org/x/crypto/bcrypt"
-	"golang.org/x/sync/semaphore"
 )
 
 // costMost bounds what one login costs: at 14 about a second of a processor.
@@ -21,8 +21,9 @@ const costMost = 14
 // passwords verifies names and passwords by an htpasswd file.
 type passwords struct {
 	file *reread.Files[*htpasswd]
-	// verifying bounds how many are compared at once, so that logins leave a processor for pulls.
-	verifying *semaphore.Weighted
+	// verifying bounds how many are compared at once, so that logins leave a processor for pulls. Addresses
+	// take turns, so that one's guesses hold up its own.
+	verifying *lane.Lane
 }
 
 // htpasswd is the content of the file.
@@ -32,7 +33,7 @@ type htpasswd struct {
 }
 
 func newPasswords(name string, log *zap.Logger) (*passwords, error) {
-	p := &passwords{verifying: semaphore.NewWeighted(max(int64(runtime.GOMAXPROCS(0))-1, 1))}
+	p := &passwords{verifying: lane.New(max(runtime.GOMAXPROCS(0)-1, 1))}
 	var err error
 	if p.file, err = newFile(name, parseHtpasswd, log); err != nil {
 		return nil, fmt.Errorf("read passwords: %w", err)
@@ -75,19 +76,19 @@ func parseHtpasswd(text []byte) (*htpasswd, error) {
 }
 
 // verify reports whether the password is that of the name. Both for names that are there and for
-// others it takes the time of one comparison.
-func (p *passwords) verify(ctx context.Context, c credential) (proof, bool) {
-	if p.verifying.Acquire(ctx, 1) != nil {
-		return proof{}, false
+// others it takes the time of one comparison. ctx names the client's address.
+func (p *passwords) verify(ctx context.Context, c credential) (proof, error) {
+	if p.verifying.Enter(ctx) != nil {
+		return proof{}, ErrTooMany // wait already, or the client has left
 	}
-	defer p.verifying.Release(1)
+	defer p.verifying.Leave()
 	content := p.file.Get()
 	hash, there := content.hashes[c.name]
 	if !there {
 		hash = content.nobody
 	}
 	if bcrypt.CompareHashAndPassword(hash, []byte(c.password)) != nil || !there {
-		return proof{}, false
+		return proof{}, ErrRefused
 	}
-	return proof{id: Identity{Name: c.name, By: ByPassword}, by: content}, true
+	return proof{id: Identity{Name: c.name, By: ByPassword}, by: content}, nil
 }

@@ -175,7 +175,7 @@ func importTable() map[string][]string {
 		"internal/trouble":      append(leaf(), "cache", "cache/health", "cache/image", "cache/store", "cache/upkeep", "upstream", "upstream/governor"),                                          // the last its tests
 		"internal/server":       {"internal/logkey", "internal/reread"},
 		"internal/webhook":      leaf(),
-		"internal/authn":        {"internal/reread", "internal/wire"},
+		"internal/authn":        {"internal/lane", "internal/pull", "internal/reread", "internal/wire"},
 		"internal/audit":        {"internal/logkey", "internal/wire", "proxy"},
 		"internal/access":       {"internal/allowance", "internal/authn", "internal/flight", "internal/pull", "internal/wire", "proxy"},
 		"config/fault":          {},
