@@ -30,7 +30,7 @@ The server reads the file again when it changes.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newTokenCreate(p), newTokenList(p), newTokenRevoke(p))
+	cmd.AddCommand(newTokenCreate(p), newTokenList(p), newTokenRevoke(p), newTokenKubelet(p))
 	return cmd
 }
 
