@@ -262,7 +262,7 @@ func (d *decoder) checkTracing() {
 	if t.HeadersFile != "" {
 		key = "tracing.headers_file"
 	}
-	if _, err := t.HeaderPairs(); err != nil {
+	if _, err := parse.HeaderPairs(t.Headers.Reveal()); err != nil {
 		d.Add(d.config.origins[key], key, "%s", err)
 	}
 	if t.Endpoint == "" && !t.Headers.Empty() {

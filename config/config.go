@@ -145,14 +145,21 @@ type Cost struct {
 	Currency string  // what the price is in. Default "USD"
 }
 
-// TLS is a certificate for a listener. Both fields are set or neither is.
+// TLS is a certificate for a listener. Both files are set or neither is.
 type TLS struct {
 	CertFile string // PEM, leaf first
 	KeyFile  string // PEM
+	ACME     ACME   // in place of the files
+}
+
+// ACME is an authority that certifies names of a listener, if there are any.
+type ACME struct {
+	Hosts                    []string
+	Directory, CAFile, Email string
 }
 
 // Enabled reports whether the listener speaks TLS.
-func (t TLS) Enabled() bool { return t.CertFile != "" }
+func (t TLS) Enabled() bool { return t.CertFile != "" || len(t.ACME.Hosts) > 0 }
 
 // Storage is where and how much is kept.
 type Storage struct {

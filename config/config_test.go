@@ -207,7 +207,7 @@ upstreams:
 	want := &Config{
 		AdminToken: secret.New("a-token-from-a-file"), AdminTokenFile: passwordFile + "-admin",
 		Pins: []string{"nginx:1.27", "ghcr.io/owner/*:v[0-9]*"}, ScrubInterval: 7 * parse.Day,
-		Listen: "127.0.0.1:6000", TLS: TLS{certFile, keyFile}, HTTP2: true, ShutdownGrace: 90 * time.Second,
+		Listen: "127.0.0.1:6000", TLS: TLS{CertFile: certFile, KeyFile: keyFile}, HTTP2: true, ShutdownGrace: 90 * time.Second,
 		Storage: Storage{Dir: "/srv/forebay", MaxSize: 3 << 39, S3: S3{SSE: SSEBucket, Uploads: 4}},
 		Hosts:   map[string]string{"hub.mirror.lan": "docker.io", "ghcr.mirror.lan:5000": "ghcr.io"},
 		Trusted: []netip.Prefix{netip.MustParsePrefix("10.20.0.0/16")}, Catalog: CatalogOff,

@@ -10,8 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/net/http/httpguts"
-
 	"forebay/config/parse"
 	"forebay/config/unit"
 	"forebay/internal/secret"
@@ -70,7 +68,7 @@ func (c *Config) fields() []field {
 		secretFileField("admin_token_file", &c.AdminTokenFile, "File with that token; a line break at its end is dropped."),
 		boolField("admin_pprof", &c.AdminPprof,
 			"Serves profiles of the running program below /debug/pprof/ of `admin_listen`, to whom the admin API answers."),
-		{name: "tls", kind: section, fields: c.TLS.fields("listen"),
+		{name: "tls", kind: section, fields: append(c.TLS.fields("listen"), c.TLS.ACME.field()),
 			doc: "Certificate of `listen`. Without one it speaks plain HTTP."},
 		clientCAField("client_ca_file", &c.ClientCAFile),
 		authenticationField(&c.Authentication),
@@ -126,6 +124,16 @@ func (t *TLS) fields(listener string) []field {
 	}
 }
 
+func (a *ACME) field() field {
+	return field{name: "acme", kind: section, doc: "An authority that certifies the listener by itself (RFC 8555), in place of `cert_file`. Who sets it agrees to its terms.", fields: []field{
+		listField("hosts", &a.Hosts, "host names", parse.PublicHost, "Names that certificates are asked for, each when the first client comes, and again when a third of its time is left. The authority must reach this listener as port 443 of each (TLS-ALPN-01). Clients that say no name get the first one."),
+		{name: "directory", what: "a URL", doc: "Where the authority is. Default: Let's Encrypt.",
+			set: into(&a.Directory, func(s string) (string, error) { return s, parse.HTTPS(s) }), get: func() []string { return []string{a.Directory} }},
+		fileField("ca_file", &a.CAFile, "PEM certificates to trust for the directory beside the system's."),
+		textField("email", &a.Email, "Whom the authority tells of trouble."),
+	}}
+}
+
 func (s *Storage) fields() []field {
 	return []field{
 		fileField("dir", &s.Dir,
@@ -166,23 +174,6 @@ func tracesField(p *string) field {
 	return field{name: "endpoint", what: "a URL",
 		doc: "Collector that takes traces by OTLP over HTTP, such as `https://collector.lan:4318`; `/v1/traces` is added where there is no path. http:// sends them unencrypted. Empty: no traces.",
 		set: into(p, parse.Traces), get: func() []string { return []string{*p} }}
-}
-
-// HeaderPairs returns the headers that go to the collector.
-func (t *Tracing) HeaderPairs() (map[string]string, error) {
-	pairs := map[string]string{}
-	for pair := range strings.SplitSeq(t.Headers.Reveal(), ",") {
-		if pair = strings.TrimSpace(pair); pair == "" {
-			continue
-		}
-		name, value, ok := strings.Cut(pair, "=")
-		name, value = strings.TrimSpace(name), strings.TrimSpace(value)
-		if !ok || !httpguts.ValidHeaderFieldName(name) || !httpguts.ValidHeaderFieldValue(value) {
-			return nil, errors.New("needs pairs of name=value, separated by commas: one of them is none") // which may be a secret
-		}
-		pairs[name] = value
-	}
-	return pairs, nil
 }
 
 func (w *Webhooks) fields() []field {

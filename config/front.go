@@ -121,7 +121,7 @@ func listenersField(p *[]Listener) field {
 			return []field{
 				{name: "address", what: "an address", doc: "HOST:PORT, `unix:` and the path of a socket, or `systemd:` and the FileDescriptorName of a socket of systemd.",
 					set: into(&l.Address, parse.Listener), get: func() []string { return []string{l.Address} }},
-				{name: "tls", kind: section, fields: l.TLS.fields("the listener"), doc: "Certificate of the listener. Without one it speaks plain HTTP."},
+				{name: "tls", kind: section, fields: append(l.TLS.fields("the listener"), l.TLS.ACME.field()), doc: "Certificate of the listener. Without one it speaks plain HTTP."},
 				clientCAField("client_ca_file", &l.ClientCAFile),
 				authenticationField(&l.Authentication),
 				listField("upstreams", &l.Upstreams, "names of upstreams", parse.UpstreamName, "Upstreams that are served here. Default: all."),
@@ -327,6 +327,16 @@ func (d *decoder) checkFront() {
 		}
 	}
 	for i, l := range c.Doors() {
+		at := "tls"
+		if i > 0 {
+			at = nth("listeners", i-1) + ".tls"
+		}
+		switch {
+		case len(l.TLS.ACME.Hosts) > 0 && l.TLS.CertFile != "":
+			d.Add(c.origins[at+".cert_file"], at, "has a cert_file and acme: remove one of them")
+		case len(l.TLS.ACME.Hosts) == 0 && l.TLS.ACME.Directory+l.TLS.ACME.CAFile+l.TLS.ACME.Email != "":
+			d.Add(c.origins[at+".acme.directory"], at+".acme", "needs hosts")
+		}
 		if l.Authentication == AuthRequired && !c.Auth.Given() && l.ClientCAFile == "" && !c.Asks() {
 			at := "authentication"
 			if i > 0 {

@@ -165,3 +165,29 @@ func TestLimitsOfSome(t *testing.T) {
 		}
 	}
 }
+
+func TestAuthoritiesOfListeners(t *testing.T) {
+	c := mustLoad(t, "tls: {acme: {hosts: [mirror.example.com, m.example.com]}}\nlisteners: [{address: '10.0.0.1:443', client_ca_file: /ca, tls: {acme: {hosts: [x.example.com], directory: 'https://acme.lan/dir', email: a@b.c}}}]\n")
+	doors := c.Doors()
+	if want := (ACME{Hosts: []string{"mirror.example.com", "m.example.com"}}); !doors[0].TLS.Enabled() || !cmp.Equal(doors[0].TLS.ACME, want) {
+		t.Errorf("listen has %+v, want %+v", doors[0].TLS, want)
+	}
+	if want := (ACME{Hosts: []string{"x.example.com"}, Directory: "https://acme.lan/dir", Email: "a@b.c"}); !cmp.Equal(doors[1].TLS.ACME, want) {
+		t.Errorf("the listener has %+v, want %+v", doors[1].TLS, want)
+	}
+	cert, key := writeCertificate(t, t.TempDir())
+	for text, want := range map[string]string{
+		"tls: {acme: {hosts: [mirror]}}":                                                            `tls.acme.hosts: "mirror" is no name that can be certified`,
+		"tls: {acme: {hosts: ['*.example.com']}}":                                                   "tls.acme.hosts:",
+		"tls: {acme: {hosts: ['mirror.example.com:443']}}":                                          `tls.acme.hosts: "mirror.example.com:443" is no name that can be certified`,
+		"tls: {acme: {hosts: [m.example.com], directory: 'http://acme.lan'}}":                       `tls.acme.directory: "http://acme.lan" is not encrypted: use https://`,
+		"tls: {acme: {directory: 'https://acme.lan'}}":                                              "tls.acme: needs hosts",
+		"tls: {cert_file: '" + cert + "', key_file: '" + key + "', acme: {hosts: [m.example.com]}}": "tls: has a cert_file and acme: remove one of them",
+		"listeners: [{address: ':1', tls: {acme: {email: a@b.c}}}]":                                 "listeners[1].tls.acme: needs hosts",
+		"admin_tls: {acme: {hosts: [m.example.com]}}":                                               "admin_tls.acme",
+	} {
+		if _, err := load(t, text); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", text, err, want)
+		}
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"sync"
 	"syscall"
@@ -165,7 +166,11 @@ func newServers(c *config.Config, clients []http.Handler, operators admin.Option
 		}
 		one, err := server.New(server.Options{
 			Addr: l.Address, Handler: clients[i],
-			TLSCert: l.TLS.CertFile, TLSKey: l.TLS.KeyFile, ClientCAs: l.ClientCAFile, HTTP2: c.HTTP2, Proxies: l.Proxies,
+			TLSCert: l.TLS.CertFile, TLSKey: l.TLS.KeyFile, ClientCAs: l.ClientCAFile,
+			ACME: server.ACME{
+				Hosts: l.TLS.ACME.Hosts, Directory: l.TLS.ACME.Directory, CAFile: l.TLS.ACME.CAFile, Email: l.TLS.ACME.Email,
+				Folder: filepath.Join(c.Storage.Dir, "acme"),
+			}, HTTP2: c.HTTP2, Proxies: l.Proxies,
 			ShutdownGrace: max(c.ShutdownGrace, time.Nanosecond), // 0 would mean the server's default
 			Sharing:       len(clients),
 			Draining:      stopping,

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap"
 
 	"forebay/config"
+	"forebay/config/parse"
 	"forebay/internal/logkey"
 	"forebay/internal/tracing"
 )
@@ -40,7 +41,7 @@ func newTraces(c *config.Tracing, b build, log *zap.Logger) (*traces, error) {
 	if c.Endpoint == "" {
 		return nil, nil
 	}
-	headers, err := c.HeaderPairs()
+	headers, err := parse.HeaderPairs(c.Headers.Reveal())
 	if err != nil {
 		return nil, fmt.Errorf("tracing.headers: %w", err)
 	}

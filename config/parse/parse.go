@@ -21,6 +21,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/robfig/cron/v3"
+	"golang.org/x/net/http/httpguts"
 	"golang.org/x/net/publicsuffix"
 
 	"forebay/internal/wire"
@@ -514,4 +515,39 @@ func hostOf(endpoint string) string {
 		return ""
 	}
 	return u.Hostname()
+}
+
+// HeaderPairs reads headers as pairs of name=value, separated by commas. They may be secret.
+func HeaderPairs(text string) (map[string]string, error) {
+	pairs := map[string]string{}
+	for pair := range strings.SplitSeq(text, ",") {
+		if pair = strings.TrimSpace(pair); pair == "" {
+			continue
+		}
+		name, value, ok := strings.Cut(pair, "=")
+		name, value = strings.TrimSpace(name), strings.TrimSpace(value)
+		if !ok || !httpguts.ValidHeaderFieldName(name) || !httpguts.ValidHeaderFieldValue(value) {
+			return nil, errors.New("needs pairs of name=value, separated by commas: one of them is none") // which may be a secret
+		}
+		pairs[name] = value
+	}
+	return pairs, nil
+}
+
+// PublicHost reads a name that an authority certifies.
+func PublicHost(s string) (string, error) {
+	name, err := Host(s)
+	if err != nil || !strings.Contains(strings.Trim(name, "."), ".") || strings.ContainsAny(name, ":*") {
+		return "", fmt.Errorf("%q is no name that can be certified: use one such as mirror.example.com, without a port", Clip(s))
+	}
+	return name, nil
+}
+
+// HTTPS checks the URL of what is only asked over TLS.
+func HTTPS(s string) error {
+	u, err := URL(s, "use https:// and a host")
+	if err == nil && u.Scheme != "https" {
+		err = fmt.Errorf("%q is not encrypted: use https://", Clip(s))
+	}
+	return err
 }

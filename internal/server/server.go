@@ -34,6 +34,8 @@ type Options struct {
 
 	// TLSCert and TLSKey are PEM files; both or neither. They are read again when they change.
 	TLSCert, TLSKey string
+	// ACME certifies the server in their place, if it has hosts.
+	ACME ACME
 	// ClientCAs is a PEM file of those who sign certificates of clients. A client may show one
 	// then, which must be good. It is read again when it changes.
 	ClientCAs string
@@ -66,6 +68,8 @@ type Options struct {
 
 	Log *zap.Logger // nil means no logging
 }
+
+func (o *Options) encrypted() bool { return o.TLSCert != "" || len(o.ACME.Hosts) > 0 }
 
 func (o *Options) setDefaults() {
 	orElse := func(d *time.Duration, standard time.Duration) {
@@ -110,7 +114,7 @@ func New(o Options) (*Server, error) {
 	if (o.TLSCert == "") != (o.TLSKey == "") {
 		return nil, errors.New("server: a TLS certificate and its key must be given together")
 	}
-	if o.ClientCAs != "" && o.TLSCert == "" {
+	if o.ClientCAs != "" && !o.encrypted() {
 		return nil, errors.New("server: certificates of clients need TLS")
 	}
 	o.setDefaults()
@@ -134,18 +138,27 @@ func New(o Options) (*Server, error) {
 			WriteByteTimeout:     o.WriteIdle,
 		}
 	}
-	if o.TLSCert == "" {
+	if !o.encrypted() {
 		protocols.SetUnencryptedHTTP2(o.HTTP2)
 		return s, nil
 	}
 	protocols.SetHTTP2(o.HTTP2)
-	pair, err := newKeyPair(o.TLSCert, o.TLSKey, o.Log)
-	if err != nil {
-		return nil, err
-	}
-	s.http.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: pair.get, NextProtos: []string{"http/1.1"}}
+	s.http.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}
 	if o.HTTP2 {
 		s.http.TLSConfig.NextProtos = []string{"h2", "http/1.1"}
+	}
+	if len(o.ACME.Hosts) > 0 {
+		manager, err := newACME(o.ACME)
+		if err != nil {
+			return nil, err
+		}
+		o.ACME.certify(s.http.TLSConfig, manager, o.Log)
+	} else {
+		pair, err := newKeyPair(o.TLSCert, o.TLSKey, o.Log)
+		if err != nil {
+			return nil, err
+		}
+		s.http.TLSConfig.GetCertificate = pair.get
 	}
 	if o.ClientCAs == "" {
 		return s, nil
@@ -189,7 +202,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	}
 	// A request outlives ctx by the grace; what ends it is its connection.
 	s.http.BaseContext = func(net.Listener) context.Context { return context.WithoutCancel(ctx) }
-	overTLS := s.opts.TLSCert != "" // http.TLSConfig is net/http's own once it serves
+	overTLS := s.opts.encrypted() // http.TLSConfig is net/http's own once it serves
 	ended := make(chan error, 1)
 	go func() { // ends with the listener, which stop closes
 		if overTLS {

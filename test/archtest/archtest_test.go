@@ -197,6 +197,8 @@ func importTable() map[string][]string {
 
 		// The test hub shares no parser with the product, so that the two can disagree.
 		"test/hubtest": {},
+		// A real ACME server beside a mirror.
+		"test/acme": {},
 		// A real S3 server and a proxy in front of it that misbehaves; its tests run a whole mirror.
 		"test/s3test": append(leaf(), "cache", "cache/store", "cache/upkeep", "cache/index", "cache/s3", "cache/tier", "test/hubtest", "test/mirrortest"),
 		// A whole mirror in a test's process.
