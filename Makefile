@@ -10,7 +10,7 @@ BENCH :=
 IMAGE := forebay:$(VERSION)
 
 # Packages whose tests need neither root nor other programs.
-QUICK = $$(go list ./... | grep -v -e /test/e2e -e /bench$$$$ -e /test/disktest -e /test/s3test -e /test/soak -e /cache/s3)
+QUICK = $$(go list ./... | grep -v -e /test/e2e -e /bench$$$$ -e /test/disktest -e /test/s3test -e /test/acme -e /test/soak -e /cache/s3)
 
 # Tools are built once for all clones of a machine, beside Go's module cache, under a name
 # that changes with their modules and with Go.
@@ -19,6 +19,7 @@ KEY = $(shell { cat $(1)/go.mod $(1)/go.sum; go env GOVERSION GOOS GOARCH; } | c
 LINT := bin/golangci-lint
 S3 := bin/versitygw
 PEER := bin/registry
+PEBBLE := bin/pebble
 
 .PHONY: all
 all: build quick ## build and run the quick tests (the default)
@@ -40,7 +41,7 @@ quick: ## run the tests that need neither root nor other programs
 	go test $(QUICK)
 
 .PHONY: test
-test: deps page-deps lint $(S3) ## run the linter and all tests; installs what they need (as root)
+test: deps page-deps lint $(S3) $(PEBBLE) ## run the linter and all tests; installs what they need (as root)
 	go build ./...
 	go test -race -timeout 15m ./test/mirrortest ./proxy ./internal/server ./upstream/...
 	go test -timeout 25m ./...
@@ -94,6 +95,10 @@ $(LINT): tools/go.mod tools/go.sum
 # A real S3 server for tests, with a go.mod of its own.
 $(S3): tools/s3/go.mod tools/s3/go.sum
 	tool=$(TOOLS)/versitygw-$(call KEY,tools/s3) && { test -x $$tool || go build -C tools/s3 -o $$tool github.com/versity/versitygw/cmd/versitygw; } && mkdir -p bin && ln -sf $$tool $@
+
+# A real ACME server for tests, with a go.mod of its own.
+$(PEBBLE): tools/pebble/go.mod tools/pebble/go.sum
+	tool=$(TOOLS)/pebble-$(call KEY,tools/pebble) && { test -x $$tool || go build -C tools/pebble -o $$tool github.com/letsencrypt/pebble/v2/cmd/pebble; } && mkdir -p bin && ln -sf $$tool $@
 
 # distribution v3, with a go.mod of its own.
 $(PEER): tools/peers/go.mod tools/peers/go.sum
