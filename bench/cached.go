@@ -21,7 +21,7 @@ func (b *bench) withMirror(ctx context.Context, o mirrorOptions, use func(m *mir
 	if err != nil {
 		return err
 	}
-	if err = m.warm(); err == nil {
+	if err = m.warm(ctx); err == nil {
 		err = use(m)
 	}
 	return errors.Join(err, m.stop())

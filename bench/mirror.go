@@ -29,20 +29,23 @@ func buildForebay(ctx context.Context, to string) error {
 // mirror is the real program with an empty storage folder in front of the hub.
 type mirror struct {
 	*process
-	url string // without a slash at the end
-	dir string
+	url   string // without a slash at the end
+	dir   string
+	shows string // Authorization of who warms it
 }
 
 // mirrorOptions are what figures vary. All else is as in a run without any settings.
 type mirrorOptions struct {
 	noAccessLog bool
 	on          cpus
+	more        string // lines of the configuration
+	shows       string // Authorization of who warms it
 }
 
 func (b *bench) startMirror(ctx context.Context, o mirrorOptions) (_ *mirror, err error) {
 	b.mirrors++
 	name := fmt.Sprintf("forebay-%d", b.mirrors)
-	m := &mirror{dir: filepath.Join(b.dir, name)}
+	m := &mirror{dir: filepath.Join(b.dir, name), shows: o.shows}
 	addr, err := freeAddr()
 	if err != nil {
 		return nil, err
@@ -56,7 +59,7 @@ log: {access: %t, format: json}
 upstreams:
   docker.io:
     endpoints: [%q]
-`, addr, m.dir, !o.noAccessLog, b.hub.url), 0o600); err != nil {
+%s`, addr, m.dir, !o.noAccessLog, b.hub.url, o.more), 0o600); err != nil {
 		return nil, err
 	}
 	cmd := command(ctx, b.forebay, "serve", "--config", file)
@@ -71,8 +74,8 @@ upstreams:
 
 // warm makes the mirror fetch a manifest, as every pull begins: with the token that this
 // takes it is where a client with a token is.
-func (m *mirror) warm() error {
-	return answersOK(m.url + "/v2/" + repository + "/manifests/warm")
+func (m *mirror) warm(ctx context.Context) error {
+	return answersTo(ctx, m.url+"/v2/"+repository+"/manifests/warm", m.shows)
 }
 
 // stop ends the mirror and removes what it stored.

@@ -16,11 +16,13 @@ import (
 
 // hammer asks for one thing over and over on connections that are kept.
 type hammer struct {
-	Addr        string // host:port
-	Path        string
-	Accept      string
-	Connections int
-	Seconds     float64
+	Addr   string // host:port
+	Path   string
+	Accept string
+	// Authorization is shown; "" shows none.
+	Authorization string
+	Connections   int
+	Seconds       float64
 }
 
 // hammered is how many requests were answered.
@@ -49,7 +51,11 @@ func (h hammer) run() (done hammered, err error) {
 }
 
 func (h hammer) request() []byte {
-	return fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: forebay-bench\r\nAccept: %s\r\n\r\n", h.Path, h.Addr, h.Accept)
+	login := ""
+	if h.Authorization != "" {
+		login = "Authorization: " + h.Authorization + "\r\n"
+	}
+	return fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: forebay-bench\r\nAccept: %s\r\n%s\r\n", h.Path, h.Addr, h.Accept, login)
 }
 
 // pounder is a hammer at work.

@@ -37,6 +37,7 @@ type Rules struct {
 type rule struct {
 	label     string
 	who       authn.Who
+	anything  bool // whatever what has
 	what      []*regexp.Regexp
 	upstreams []*regexp.Regexp // of what: whether anything in an upstream may match
 	deny      bool
@@ -76,6 +77,7 @@ func (r *rule) addWhat(what string) error {
 	if what == "" {
 		return fmt.Errorf("names nothing")
 	}
+	r.anything = r.anything || what == "*"
 	upstream, repository, found := strings.Cut(what, "/")
 	if !found {
 		repository = "*" // all of it, or of everything
@@ -100,7 +102,7 @@ func matches(patterns []*regexp.Regexp, s string) bool {
 func (r *Rules) Decide(id authn.Identity, upstream, repository string) Decision {
 	name := upstream + "/" + repository
 	for i := range r.rules {
-		if rule := &r.rules[i]; matches(rule.what, name) && rule.who.Has(id) {
+		if rule := &r.rules[i]; rule.who.Has(id) && (rule.anything || matches(rule.what, name)) {
 			return Decision{Allowed: !rule.deny, Rule: rule.label}
 		}
 	}

@@ -1,0 +1,117 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/crypto/bcrypt"
+)
+
+// What a client shows whom the mirror knows.
+const (
+	loginUser     = "bench"
+	loginPassword = "a password that is long enough"
+)
+
+// measureLogin compares cached manifests of a mirror that knows its clients, by a password and by a token,
+// with those of one that does not ask.
+func measureLogin(ctx context.Context, b *bench) (rows []row, err error) {
+	load, err := startLoad(ctx, b.dir, otherCPU)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, load.stop()) }()
+	img, err := b.hub.addImage("warm")
+	if err != nil {
+		return nil, err
+	}
+	path := "/v2/" + repository + "/manifests/" + img.Tag
+	auth, token, err := b.credentials(ctx)
+	if err != nil {
+		return nil, err
+	}
+	basic := &http.Request{Header: http.Header{}}
+	basic.SetBasicAuth(loginUser, loginPassword)
+	shown := []string{"", basic.Header.Get("Authorization"), "Bearer " + token}
+	err = b.withMirror(ctx, mirrorOptions{on: firstCPU, noAccessLog: true}, func(open *mirror) error {
+		return b.withMirror(ctx, mirrorOptions{on: firstCPU, noAccessLog: true, more: auth, shows: shown[2]}, func(known *mirror) error {
+			got := make([]rated, len(shown))
+			measures := make([]func(int) error, len(shown))
+			for i, authorization := range shown {
+				m := known
+				if authorization == "" {
+					m = open
+				}
+				if err := answersTo(ctx, m.url+path, authorization); err != nil {
+					return err
+				}
+				h := hammer{Addr: hostOf(m.url), Path: path, Accept: manifestAccept, Authorization: authorization, Connections: 16, Seconds: pick(b, 4.0, 1)}
+				measures[i] = func(int) error { return rate(m.process, load, h, &got[i]) }
+			}
+			if err := answersTo(ctx, known.url+path, ""); err == nil {
+				return errors.New("the mirror that knows its clients serves others, too")
+			}
+			if err := b.takeTurns(ctx, "cached manifest with a login", measures...); err != nil {
+				return err
+			}
+			for i, how := range []string{"a password (htpasswd)", "a token"} {
+				name := "cached manifest by tag with " + how
+				rows = append(rows,
+					row{name: name + ": requests per second", form: "%.0f", unit: "/s", ours: got[i+1].rate, theirs: got[0].rate, against: "without", compare: ratio, target: atLeast(0.85)},
+					row{name: name + ": CPU per request", form: "%.1f", unit: "µs", ours: got[i+1].cost, theirs: got[0].cost, against: "without", compare: ratio})
+			}
+			return nil
+		})
+	})
+	return rows, err
+}
+
+// credentials makes files of a user and of a token, and returns the settings that name them.
+func (b *bench) credentials(ctx context.Context) (settings, token string, err error) {
+	hash, err := bcrypt.GenerateFromPassword([]byte(loginPassword), bcrypt.DefaultCost)
+	if err != nil {
+		return "", "", err
+	}
+	users, tokens := filepath.Join(b.dir, "htpasswd"), filepath.Join(b.dir, "tokens")
+	if err := os.WriteFile(users, fmt.Appendf(nil, "%s:%s\n", loginUser, hash), 0o600); err != nil {
+		return "", "", err
+	}
+	if err := os.Remove(tokens); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return "", "", err
+	}
+	out, err := exec.CommandContext(ctx, b.forebay, "token", "create", loginUser+"-token", "--file", tokens).Output()
+	if err != nil {
+		return "", "", fmt.Errorf("make a token: %w", err)
+	}
+	settings = fmt.Sprintf("auth: {htpasswd_file: %q, tokens_file: %q}\naccess: [{who: [known]}, {deny: true}]\n", users, tokens)
+	return settings, strings.TrimSpace(string(out)), nil
+}
+
+// answersTo reports whether a server answers 200 to who shows that.
+func answersTo(ctx context.Context, url, authorization string) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	if authorization != "" {
+		request.Header.Set("Authorization", authorization)
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	response, err := client.Do(request)
+	if err != nil {
+		return err
+	}
+	_ = response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("GET %s: %s", url, response.Status)
+	}
+	return nil
+}
