@@ -1,10 +1,16 @@
 package e2e
 
 import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
+	"forebay/test/hubtest"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -129,6 +135,27 @@ access:
 		digests, err := c.pull(t.Context(), name)
 		got(t, "crane", digests, err)
 	})
+	t.Run("helm", func(t *testing.T) {
+		home, chart := stateDir(t), pushChart(t, w.hub, "charts/app", "1.0.0")
+		helm := func(args ...string) error {
+			_, err := run(t.Context(), []string{"HOME=" + home, "HELM_REGISTRY_CONFIG=" + filepath.Join(home, "registry.json")}, builtProgram("helm"), args...)
+			return err
+		}
+		pull := func() error {
+			return helm("pull", "oci://"+addr+"/docker.io/charts/app", "--version", "1.0.0", "--plain-http", "--destination", home)
+		}
+		refused(t, "nobody", "", pull())
+		refused(t, "a wrong password", "", helm("registry", "login", addr, "--plain-http", "--username", mirrorUser, "--password", "wrong"))
+		if err := helm("registry", "login", addr, "--plain-http", "--username", mirrorUser, "--password", mirrorPassword); err != nil {
+			t.Errorf("login: %v", err)
+		}
+		if err := pull(); err != nil {
+			t.Errorf("pull: %v", err)
+		}
+		if got, err := os.ReadFile(filepath.Join(home, "app-1.0.0.tgz")); err != nil || !bytes.Equal(got, chart) {
+			t.Errorf("helm has %d bytes, %v; want the %d of the chart", len(got), err, len(chart))
+		}
+	})
 	t.Run("containerd", func(t *testing.T) {
 		c := openContainerd24(t, addr).(*containerdStore)
 		pull := func(ctx context.Context, host string) ([]string, error) {
@@ -170,4 +197,30 @@ access:
 	}
 	w.mirror.assertLogClean(t)
 	w.hub.AssertClean(t)
+}
+
+// pushChart puts a chart of Helm into a registry, and returns its archive.
+func pushChart(t *testing.T, hub *hubtest.Hub, repo, version string) []byte {
+	t.Helper()
+	var archive bytes.Buffer
+	z := gzip.NewWriter(&archive)
+	a := tar.NewWriter(z)
+	name := path.Base(repo)
+	text := fmt.Sprintf("apiVersion: v2\nname: %s\nversion: %s\n", name, version)
+	if err := a.WriteHeader(&tar.Header{Name: name + "/Chart.yaml", Mode: 0o644, Size: int64(len(text))}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Write([]byte(text)); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(a.Close(), z.Close()); err != nil {
+		t.Fatal(err)
+	}
+	described := func(mediaType string, b []byte) string {
+		return fmt.Sprintf(`{"mediaType":%q,"digest":%q,"size":%d}`, mediaType, hub.PutBlob(repo, b), len(b))
+	}
+	config := described("application/vnd.cncf.helm.config.v1+json", fmt.Appendf(nil, `{"name":%q,"version":%q,"apiVersion":"v2"}`, name, version))
+	layer := described("application/vnd.cncf.helm.chart.content.v1.tar+gzip", archive.Bytes())
+	hub.PutManifest(repo, version, hubtest.OCIManifest, fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"config":%s,"layers":[%s]}`, hubtest.OCIManifest, config, layer))
+	return archive.Bytes()
 }
