@@ -41,32 +41,42 @@ changes nothing. It fails (exit code 1) if it finds anything.`,
 		if err != nil {
 			return err
 		}
-		if *asJSON {
-			err = json.NewEncoder(p.Stdout).Encode(r)
-		} else {
-			err = printReport(p, r)
-		}
-		if n := len(r.Findings); err == nil && n > 0 {
-			err = fmt.Errorf("%d things are wrong", n)
-			if n == 1 {
-				err = errors.New("one thing is wrong")
-			}
-		}
-		return err
+		return told(p, r, *asJSON)
 	}
+	cmd.AddCommand(newDoctorMirror(p))
 	return cmd
+}
+
+// told prints a report. The error is that it has findings.
+func told(p command.Process, r *doctor.Report, asJSON bool) error {
+	var err error
+	if asJSON {
+		err = json.NewEncoder(p.Stdout).Encode(r)
+	} else {
+		err = printReport(p, r)
+	}
+	if n := len(r.Findings); err == nil && n > 0 {
+		err = fmt.Errorf("%d things are wrong", n)
+		if n == 1 {
+			err = errors.New("one thing is wrong")
+		}
+	}
+	return err
 }
 
 func printReport(p command.Process, r *doctor.Report) error {
 	var b strings.Builder
-	line := func(what string, list []string) {
-		if len(list) == 0 {
-			list = []string{"none"}
+	for _, line := range []struct {
+		what string
+		list []string
+	}{{"clients with settings here", r.Clients}, {"mirrors that were asked", r.Mirrors}, {"registries that were asked", r.Registries}} {
+		if len(line.list) > 0 {
+			fmt.Fprintf(&b, "%s: %s\n", line.what, strings.Join(line.list, ", "))
 		}
-		fmt.Fprintf(&b, "%s: %s\n", what, strings.Join(list, ", "))
 	}
-	line("clients with settings here", r.Clients)
-	line("mirrors that were asked", r.Mirrors)
+	if len(r.Findings) == 0 {
+		b.WriteString("nothing is wrong\n")
+	}
 	for _, f := range r.Findings {
 		fmt.Fprintf(&b, "\n%s\n  wrong: %s\n  do:    %s\n", f.Where, f.Wrong, f.Do)
 	}

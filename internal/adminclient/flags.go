@@ -161,7 +161,7 @@ func (f *Flags) onFolder(ctx context.Context, p Program, args []string, mayBeNew
 			return command.Usage(fmt.Errorf("--%s is for a running server, and --%s for none", name, folderFlag))
 		}
 	}
-	c, err := f.load(p)
+	c, err := f.Load(p)
 	if err != nil {
 		return err
 	}
@@ -174,9 +174,13 @@ func (f *Flags) onFolder(ctx context.Context, p Program, args []string, mayBeNew
 	return f.written(o, func() error { return do(ctx, o, args) })
 }
 
-// load returns the configuration with the folder that was named.
-func (f *Flags) load(p Program) (*config.Config, error) {
-	c, err := config.Load(config.Sources{File: f.config, Env: p.Env, Root: p.Root, Flags: []config.Flag{{Name: "--" + folderFlag, Key: "storage.dir", Value: f.Dir}}})
+// Load returns the configuration, with the folder if one was named.
+func (f *Flags) Load(p Program) (*config.Config, error) {
+	from := config.Sources{File: f.config, Env: p.Env, Root: p.Root}
+	if f.Dir != "" {
+		from.Flags = []config.Flag{{Name: "--" + folderFlag, Key: "storage.dir", Value: f.Dir}}
+	}
+	c, err := config.Load(from)
 	if err != nil {
 		return nil, command.Usage(err)
 	}

@@ -63,7 +63,7 @@ func openLocal(p Program, c *config.Config, mayBeNew bool) (o *Client, done func
 // OpenWorking opens the folder that was named, with its work in the background and without
 // an admin API, for commands that use its cache. The caller calls closeAll.
 func (f *Flags) OpenWorking(p Program) (folder *Folder, closeAll func() error, err error) {
-	c, err := f.load(p)
+	c, err := f.Load(p)
 	if err != nil {
 		return nil, nil, err
 	}

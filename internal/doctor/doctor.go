@@ -33,9 +33,10 @@ type Machine struct {
 
 // Report is what was found.
 type Report struct {
-	Clients  []string  `json:"clients"` // that have settings on the machine
-	Mirrors  []string  `json:"mirrors"` // URLs, each of which was asked
-	Findings []Finding `json:"findings"`
+	Clients    []string  `json:"clients,omitempty"`    // that have settings on the machine
+	Mirrors    []string  `json:"mirrors,omitempty"`    // URLs, each of which was asked
+	Registries []string  `json:"registries,omitempty"` // that were asked by what a mirror has for them
+	Findings   []Finding `json:"findings"`
 }
 
 // look is a look at a machine in progress.
