@@ -67,6 +67,7 @@ type Index struct {
 	log     *zap.Logger
 	journal *journal.Journal // nil while rebuilding
 	unclean bool             // the process before did not close the index
+	lags    atomic.Bool      // see Lag
 	guarded bool             // changes are made only while the disk has room for them
 
 	mu     sync.Mutex                       // serialises Update, so that totals and records agree
@@ -371,7 +372,7 @@ func (ix *Index) Close() error {
 			err = errors.Join(err, room)
 			return
 		}
-		if err = errors.Join(err, ix.closeDatabase()); err == nil {
+		if err = errors.Join(err, ix.closeDatabase()); err == nil && !ix.lags.Load() {
 			err = ix.fault.RemoveIfThere(filepath.Join(ix.dir, flagName))
 		}
 	})
@@ -404,9 +405,16 @@ func (ix *Index) closeDatabase() error {
 // the files tell. Without it, those of the last second may be lost.
 func (ix *Index) Sync() error { return ix.journal.Sync() }
 
-// Unclean reports whether the process before ended without closing the index, so that a
-// [Index.Reconcile] is due.
+// Unclean reports whether the process before ended without closing the index, or with records
+// lost, so that a [Index.Reconcile] is due.
 func (ix *Index) Unclean() bool { return ix.unclean }
+
+// Lag says that a record was lost, so that a [Index.Reconcile] is due: at the next start, if
+// none comes before.
+func (ix *Index) Lag() { ix.lags.Store(true) }
+
+// Lags reports whether it is due.
+func (ix *Index) Lags() bool { return ix.lags.Load() }
 
 // Figures are what the index has done since the start, and its size.
 type Figures struct {

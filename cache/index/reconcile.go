@@ -25,11 +25,13 @@ const reconcileBatch = 200
 // nothing would ever evict, gets one, and a record without a file is dropped. It is due
 // after a crash (see Unclean) and may run while the index and the store are in use.
 func (ix *Index) Reconcile(ctx context.Context, store Store) (added, dropped int, err error) {
+	ix.lags.Store(false) // what is lost from now on is for the next
 	added, err = ix.adopt(ctx, store)
 	if err == nil {
 		dropped, err = ix.drop(ctx, store)
 	}
 	if err != nil {
+		ix.Lag()
 		return added, dropped, fmt.Errorf("reconcile index with store: %w", err)
 	}
 	return added, dropped, nil

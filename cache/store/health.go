@@ -199,11 +199,12 @@ func (s *Store) Probe() {
 			_ = s.settle() // was told of
 		}
 	}
-	if !s.health.records.broken.Load() {
+	if !s.health.records.broken.Load() && !s.Index.Lags() { // another record may have been taken since one was lost
 		return
 	}
 	err := s.Index.Probe()
 	if err == nil {
+		_ = s.settle() // was told of; what has no name yet is not found
 		// What was evicted, purged or committed meanwhile may not have been recorded.
 		var added, dropped int
 		added, dropped, err = s.Index.Reconcile(s.ctx, s.Disk)
@@ -215,6 +216,9 @@ func (s *Store) Probe() {
 // Update changes the index and notes whether its disk lets it.
 func (s *Store) Update(fn func(*index.Batch) error) error {
 	err := s.Index.Update(fn)
+	if CauseOf(err) != "" {
+		s.Index.Lag()
+	}
 	if err == nil || CauseOf(err) != "" {
 		s.note(&s.health.records, err)
 	}

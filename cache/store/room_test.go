@@ -90,6 +90,36 @@ func TestEvictionOnFullDiskIsRecordedLater(t *testing.T) {
 	checkCounts(t, s)
 }
 
+// A record that the disk refuses while others are taken before and after is made up for: by the
+// next look, or at the next start where none comes before.
+func TestRecordLostBetweenOthersIsMadeUpFor(t *testing.T) {
+	for name, restart := range map[string]bool{"by the next look": false, "at the next start": true} {
+		t.Run(name, func(t *testing.T) {
+			var f cachetest.Disk
+			o := Options{Dir: t.TempDir(), Fault: f.Fault, MaxBytes: 64 << 20}
+			s := open(t, o)
+			<-s.Room.Loaded()
+			f.Fail("index", syscall.ENOSPC)
+			put(t, s, []byte("lost"))
+			f.Fail("", 0)
+			put(t, s, []byte("recorded after it"))
+			if restart {
+				shut(t, s)
+				s = open(t, o)
+			} else {
+				s.Probe()
+			}
+			<-s.Room.Loaded()
+			if n, _ := s.Room.Counted(); n != 2 || s.Index.Totals().Blobs != 2 {
+				t.Errorf("%d files may be evicted and %d are recorded, want 2 and 2", n, s.Index.Totals().Blobs)
+			}
+			if s.Index.Lags() {
+				t.Error("the index lags still")
+			}
+		})
+	}
+}
+
 // A process killed between the rename of a blob and its record leaves a file that must
 // become known, or it would stay for ever.
 func TestFileWithoutRecordIsKnownAfterACrash(t *testing.T) {

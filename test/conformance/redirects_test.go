@@ -117,6 +117,9 @@ func TestM40_RedirectsToEverywhere(t *testing.T) {
 				"acme/app/blobs/" + img.Blobs()[0].Digest, "acme/app/blobs/" + img.Blobs()[1].Digest, "acme/other/manifests/latest",
 				"acme/other/manifests/" + other.Digest, "acme/other/tags/list", "acme/other/referrers/" + other.Digest,
 			} {
+				if path == "acme/other/manifests/latest" {
+					m.Restart() // what the blobs led to may have opened a breaker, which says nothing of other answers
+				}
 				for _, method := range []string{http.MethodGet, http.MethodHead} {
 					a := c.ask(method, m.URL, "/v2/"+path)
 					evilHead := method == http.MethodHead && strings.Contains(path, "/blobs/") // a size is all that evil can tell
