@@ -73,18 +73,13 @@ func (d *decoder) checkListeners() {
 	if err != nil || adminErr != nil || port != adminPort || port == "0" {
 		return
 	}
-	if host == adminHost || everyAddress(host) || everyAddress(adminHost) {
+	if host == adminHost || parse.EveryAddress(host) || parse.EveryAddress(adminHost) {
 		at, key := c.origins["listen"], "listen"
 		if origin, given := c.origins["admin_listen"]; given {
 			at, key = origin, "admin_listen"
 		}
 		d.Add(at, key, "listen (%s) and admin_listen (%s) use the same port: change one of them", c.Listen, c.AdminListen)
 	}
-}
-
-func everyAddress(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "" || ip != nil && ip.IsUnspecified()
 }
 
 // checkPair checks that a certificate and its key are both there and fit.
@@ -343,21 +338,11 @@ func (d *decoder) checkNames() {
 		}
 	}
 	names := c.UpstreamNames()
-	for _, pair := range pairs(c.Hosts) {
+	for _, pair := range parse.Pairs(c.Hosts) {
 		host, name, _ := strings.Cut(pair, "=")
 		if !slices.Contains(names, name) {
 			d.Add(c.origins["hosts"], join("hosts", parse.Clip(host)), "%q is not among the upstreams, which are %s%s",
 				parse.Clip(name), strings.Join(names, ", "), parse.DidYouMean(name, names))
 		}
 	}
-}
-
-// pairs returns "key=value" for a map, sorted by key.
-func pairs(m map[string]string) []string {
-	all := make([]string, 0, len(m))
-	for key, value := range m {
-		all = append(all, key+"="+value)
-	}
-	slices.Sort(all)
-	return all
 }

@@ -11,7 +11,6 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"forebay/config/fault"
@@ -330,12 +329,7 @@ type Log struct {
 // machine only.
 func OnLoopback(address string) bool {
 	host, _, err := net.SplitHostPort(address)
-	return err == nil && loopbackName(host)
-}
-
-func loopbackName(host string) bool {
-	ip := net.ParseIP(host)
-	return strings.EqualFold(host, "localhost") || ip != nil && ip.IsLoopback()
+	return err == nil && parse.Loopback(host)
 }
 
 // Level is the severity of a log line.

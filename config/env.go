@@ -44,7 +44,7 @@ func (d *decoder) chooseUpstreams(env map[string]string) {
 		at := Origin{Source: fault.FromEnv, Name: variable}
 		d.config.origins["upstreams"] = at
 		var names []string
-		for _, name := range splitList(env[variable]) {
+		for _, name := range parse.List(env[variable]) {
 			name, err := parse.UpstreamName(name)
 			if err != nil {
 				d.Add(at, "upstreams", "%s", err)

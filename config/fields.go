@@ -544,5 +544,5 @@ func hostsField(p *map[string]string) field {
 			return nil
 		},
 		clear: func() { *p = map[string]string{} },
-		get:   func() []string { return pairs(*p) }}
+		get:   func() []string { return parse.Pairs(*p) }}
 }

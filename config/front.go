@@ -238,7 +238,7 @@ func membersField(name, what, doc string, set func(name string, values []string)
 			if !ok || !parse.SetName.MatchString(name) {
 				return fmt.Errorf("%q is not usable: use a NAME of letters, digits, dots, dashes and underscores, and what belongs to it", parse.Clip(s))
 			}
-			values := splitList(strings.ReplaceAll(value, " ", ","))
+			values := parse.List(strings.ReplaceAll(value, " ", ","))
 			values = slices.DeleteFunc(values, func(s string) bool { return s == "" })
 			if len(values) == 0 {
 				return fmt.Errorf("%s has nothing that belongs to it", parse.Clip(name))
@@ -257,7 +257,7 @@ func members[T any](m map[string][]T, text func(T) string) []string {
 		}
 		flat[name] = strings.Join(all, " ")
 	}
-	return pairs(flat)
+	return parse.Pairs(flat)
 }
 
 // checkFront finds what is wrong between listeners, authentication and rules.

@@ -184,21 +184,9 @@ func (d *decoder) text(at Origin, path string, f *field, text string) {
 			delete(d.config.origins, key)
 		}
 	}
-	for _, element := range splitList(text) {
+	for _, element := range parse.List(text) {
 		if err := f.set(element); err != nil {
 			d.Add(at, path, "%s", err)
 		}
 	}
-}
-
-// splitList splits at commas; spaces around an element do not count.
-func splitList(text string) []string {
-	if strings.TrimSpace(text) == "" {
-		return nil
-	}
-	elements := strings.Split(text, ",")
-	for i := range elements {
-		elements[i] = strings.TrimSpace(elements[i])
-	}
-	return elements
 }

@@ -2,12 +2,12 @@ package config
 
 import (
 	"cmp"
-	"net/url"
 	"os"
 	"slices"
 	"strings"
 
 	"forebay/config/fault"
+	"forebay/config/parse"
 	"forebay/internal/registries"
 )
 
@@ -20,7 +20,7 @@ func (c *Config) Warnings() []Fault {
 	for i := range c.Upstreams {
 		w.upstream(&c.Upstreams[i])
 	}
-	if plain(c.Tracing.Endpoint) && !c.Tracing.Headers.Empty() {
+	if parse.PlainHTTP(c.Tracing.Endpoint) && !c.Tracing.Headers.Empty() {
 		w.add("tracing.endpoint", "%s gets the headers unencrypted: use https://", c.Tracing.Endpoint)
 	}
 	w.files()
@@ -74,19 +74,13 @@ func (w *warner) upstream(u *Upstream) {
 	path := "upstreams." + u.Name
 	for i := range u.Endpoints {
 		e := &u.Endpoints[i]
-		if gets := e.StandIn && e.Account.named() || !e.StandIn && u.named(); gets && plain(e.URL) {
+		if gets := e.StandIn && e.Account.named() || !e.StandIn && u.named(); gets && parse.PlainHTTP(e.URL) {
 			w.add(join(path, "endpoints"), "%s gets the password unencrypted: use https://", e.URL)
 		}
 	}
-	if u.ProxyUsername != "" && plain(u.Proxy) {
+	if u.ProxyUsername != "" && parse.PlainHTTP(u.Proxy) {
 		w.add(join(path, "proxy"), "%s gets the password unencrypted: use https://", u.Proxy)
 	}
-}
-
-// plain reports whether others can listen on the way to a URL.
-func plain(raw string) bool {
-	u, err := url.Parse(raw)
-	return err == nil && u.Scheme == "http" && !loopbackName(u.Hostname())
 }
 
 // files warns of files with secrets that others can read.

@@ -551,3 +551,43 @@ func HTTPS(s string) error {
 	}
 	return err
 }
+
+// EveryAddress reports whether a listener at host is reached at every address of the machine.
+func EveryAddress(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "" || ip != nil && ip.IsUnspecified()
+}
+
+// Loopback reports whether host is this machine and no other can reach it there.
+func Loopback(host string) bool {
+	ip := net.ParseIP(host)
+	return strings.EqualFold(host, "localhost") || ip != nil && ip.IsLoopback()
+}
+
+// PlainHTTP reports whether others can listen on the way to a URL.
+func PlainHTTP(raw string) bool {
+	u, err := url.Parse(raw)
+	return err == nil && u.Scheme == "http" && !Loopback(u.Hostname())
+}
+
+// List splits at commas; spaces around an element do not count.
+func List(text string) []string {
+	if strings.TrimSpace(text) == "" {
+		return nil
+	}
+	elements := strings.Split(text, ",")
+	for i := range elements {
+		elements[i] = strings.TrimSpace(elements[i])
+	}
+	return elements
+}
+
+// Pairs returns "key=value" for a map, sorted by key.
+func Pairs(m map[string]string) []string {
+	all := make([]string, 0, len(m))
+	for key, value := range m {
+		all = append(all, key+"="+value)
+	}
+	slices.Sort(all)
+	return all
+}
