@@ -18,13 +18,13 @@ const refusedFor = 10 * time.Minute
 
 // recall returns a negative answer that is remembered.
 func (c *Cache) recall(k key) (error, bool) {
-	if err, ok := c.known.unfetched.get(k); ok && pull.DetailOf(err) == pull.Refused {
+	if err, ok := c.known.unfetched.Get(k); ok && pull.DetailOf(err) == pull.Refused {
 		return err, true
 	}
 	if c.known.absent == nil {
 		return nil, false
 	}
-	return c.known.absent.get(k)
+	return c.known.absent.Get(k)
 }
 
 // remember keeps in mind how a request ended: an absence, for a while, and what we refuse, which
@@ -35,12 +35,12 @@ func (c *Cache) remember(k key, err error) {
 		if _, known := c.recall(k); !known {
 			c.log.Warn("manifest refused", logkey.Upstream(k.repo.Upstream), logkey.Repository(k.repo.Name), logkey.Reference(k.ref), logkey.Err(err))
 		}
-		c.known.unfetched.addFor(k, err, refusedFor)
+		c.known.unfetched.AddFor(k, err, refusedFor)
 	case c.known.absent == nil:
 	case err == nil:
-		c.known.absent.remove(k)
+		c.known.absent.Remove(k)
 	case pull.KindOf(err) == pull.NotFound && pull.DetailOf(err) != pull.OfLogin:
-		c.known.absent.add(k, err)
+		c.known.absent.Add(k, err)
 	}
 }
 
@@ -48,7 +48,7 @@ func (c *Cache) remember(k key, err error) {
 // registry was last asked. That is no less than stale content is, and has the same bound.
 func (c *Cache) orAbsent(o *origin, k key, err error) error {
 	if err != nil && c.known.absent != nil && pull.Failing(err) && pull.DetailOf(err) == pull.NoDetail {
-		if absent, ok := c.known.absent.last(k, o.StaleIfError); ok {
+		if absent, ok := c.known.absent.Last(k, o.StaleIfError); ok {
 			return absent
 		}
 	}
@@ -59,7 +59,7 @@ func (c *Cache) orAbsent(o *origin, k key, err error) error {
 // that stands in for its answer.
 func (c *Cache) patience(ctx context.Context, o *origin, k key) (context.Context, context.CancelFunc) {
 	if c.known.absent != nil && o.health.Failing() {
-		if _, ok := c.known.absent.last(k, o.StaleIfError); ok {
+		if _, ok := c.known.absent.Last(k, o.StaleIfError); ok {
 			return context.WithTimeout(ctx, whenFailing)
 		}
 	}

@@ -102,7 +102,7 @@ func (c *Cache) bindAt(repo Repo, name string, desc v1.Descriptor, now time.Time
 	if s.recorded {
 		err = c.store.Record(func(b *index.Batch) error { return b.PutTag(repo, name, s.Tag) })
 	} else {
-		c.known.headed.add(key{aRef, repo, desc.Digest.String()}, name)
+		c.known.headed.Add(key{aRef, repo, desc.Digest.String()}, name)
 	}
 	c.known.tags.Add(tagName{repo, name}, s)
 	c.images.Pins.Bound(repo, name, desc.Digest)
@@ -116,11 +116,11 @@ func (c *Cache) bindAt(repo Repo, name string, desc v1.Descriptor, now time.Time
 // record records the tag that was bound to the manifest d by a HEAD, now that it is here.
 func (c *Cache) record(repo Repo, d v1.Hash) {
 	k := key{aRef, repo, d.String()}
-	name, ok := c.known.headed.get(k)
+	name, ok := c.known.headed.Get(k)
 	if !ok {
 		return
 	}
-	c.known.headed.remove(k)
+	c.known.headed.Remove(k)
 	if t, ok := c.known.tags.Get(tagName{repo, name}); ok && t.Desc.Digest == d && !t.recorded {
 		desc := t.Desc
 		if t.stale {

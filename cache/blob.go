@@ -325,7 +325,7 @@ func (c *Cache) StatBlob(ctx context.Context, repo Repo, d v1.Hash) (size int64,
 		}
 	}
 	size, joined, err := c.headBlob(ctx, o, repo, d)
-	if last, told := c.known.claims.last(key, 0); err != nil && told && last.Size >= 0 && pull.Failing(err) && pull.DetailOf(err) == pull.NoDetail {
+	if last, told := c.known.claims.Last(key, 0); err != nil && told && last.Size >= 0 && pull.Failing(err) && pull.DetailOf(err) == pull.NoDetail {
 		return last.Size, Stale, nil
 	}
 	if joined {

@@ -29,6 +29,7 @@ import (
 	"forebay/internal/flight"
 	"forebay/internal/lane"
 	"forebay/internal/pull"
+	"forebay/internal/recent"
 	"forebay/internal/tracing"
 )
 
@@ -126,15 +127,15 @@ type calls struct {
 // known is what is remembered of upstreams, in memory, for a while.
 type known struct {
 	tags      *lru.Cache[tagName, *tagState] // as in the index
-	unfetched *recent[key, error]            // why manifests could not be fetched lately
-	absent    *recent[key, error]            // negative answers; nil when off
+	unfetched *recent.Map[key, error]        // why manifests could not be fetched lately
+	absent    *recent.Map[key, error]        // negative answers; nil when off
 	tagLists  *tagLists                      // decoded
-	claims    *recent[key, store.Link]       // what registries say that they hold, see claim
-	wrong     *recent[key, int]              // mismatches in a row
-	trouble   *recent[Repo, struct{}]        // repositories whose fill failed
-	headed    *recent[key, string]           // tags that are known by a HEAD only, by what they point to
-	moved     *recent[tagName, error]        // tags that are not asked for while the budget is low, and why
-	warned    *recent[key, struct{}]         // what the log told of lately
+	claims    *recent.Map[key, store.Link]   // what registries say that they hold, see claim
+	wrong     *recent.Map[key, int]          // mismatches in a row
+	trouble   *recent.Map[Repo, struct{}]    // repositories whose fill failed
+	headed    *recent.Map[key, string]       // tags that are known by a HEAD only, by what they point to
+	moved     *recent.Map[tagName, error]    // tags that are not asked for while the budget is low, and why
+	warned    *recent.Map[key, struct{}]     // what the log told of lately
 }
 
 // counts is what happened since the start.
@@ -208,17 +209,17 @@ func Open(o Options) (*Cache, error) {
 func newKnown(negativeTTL time.Duration) known {
 	k := known{
 		tagLists:  newTagLists(),
-		claims:    newRecent[key, store.Link](claimEntries, claimFor),
-		wrong:     newRecent[key, int](1024, wrongFor),
-		unfetched: newRecent[key, error](4096, health.FailingFor),
-		warned:    newRecent[key, struct{}](4096, warnedFor),
-		headed:    newRecent[key, string](tagEntries, claimFor),
-		moved:     newRecent[tagName, error](tagEntries, movedFor),
-		trouble:   newRecent[Repo, struct{}](4096, troubleFor),
+		claims:    recent.New[key, store.Link](claimEntries, claimFor),
+		wrong:     recent.New[key, int](1024, wrongFor),
+		unfetched: recent.New[key, error](4096, health.FailingFor),
+		warned:    recent.New[key, struct{}](4096, warnedFor),
+		headed:    recent.New[key, string](tagEntries, claimFor),
+		moved:     recent.New[tagName, error](tagEntries, movedFor),
+		trouble:   recent.New[Repo, struct{}](4096, troubleFor),
 	}
 	k.tags, _ = lru.New[tagName, *tagState](tagEntries)
 	if negativeTTL > 0 {
-		k.absent = newRecent[key, error](65536, negativeTTL)
+		k.absent = recent.New[key, error](65536, negativeTTL)
 	}
 	return k
 }

@@ -103,7 +103,7 @@ func (c *Cache) joinFill(ctx context.Context, from source, d v1.Hash, proven, ow
 				return nil, nil, errCommitted
 			}
 		}
-		if n, _ := c.known.wrong.get(blobKey(from.repo, d)); n >= wrongMost {
+		if n, _ := c.known.wrong.Get(blobKey(from.repo, d)); n >= wrongMost {
 			return nil, nil, &pull.Error{Kind: pull.Invalid, Upstream: from.repo.Upstream, Op: "get blob " + from.repo.Name + "@" + d.String(),
 				Message: "the upstream sent content with another digest twice in a row"}
 		}
@@ -191,7 +191,7 @@ func (o fillOwner) Keep(repos []Repo, c fill.Content) (err error) {
 	}
 	if err == nil {
 		for _, repo := range repos {
-			o.c.known.wrong.remove(blobKey(repo, o.digest))
+			o.c.known.wrong.Remove(blobKey(repo, o.digest))
 		}
 	}
 	return err
@@ -217,8 +217,8 @@ func (o fillOwner) Failed(repo Repo, gave bool, err error) {
 		}
 		o.Mismatched(repo, err)
 		key := blobKey(repo, o.digest)
-		n, _ := c.known.wrong.get(key)
-		c.known.wrong.add(key, n+1)
+		n, _ := c.known.wrong.Get(key)
+		c.known.wrong.Add(key, n+1)
 	case kind == pull.NotFound, kind == pull.Denied, kind == pull.Overloaded:
 		// What a client asked for in vain, or in too great a number, is its own affair: any
 		// number of these may come, and must not push out what an operator relies on.
@@ -226,7 +226,7 @@ func (o fillOwner) Failed(repo Repo, gave bool, err error) {
 		return
 	}
 	if pull.Failing(err) {
-		c.known.trouble.add(repo, struct{}{})
+		c.known.trouble.Add(repo, struct{}{})
 	}
 	c.log.Warn("fill failed", logkey.Upstream(repo.Upstream), logkey.Repository(repo.Name), logkey.Digest(o.digest), logkey.Err(err))
 	c.store.Tell(event.Of(event.FillFailed, repo, o.digest).Because(err))

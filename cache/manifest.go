@@ -188,7 +188,7 @@ func (c *Cache) fetchManifest(ctx context.Context, o *origin, repo Repo, d v1.Ha
 	desc, b, err := c.getManifest(ctx, o, repo, d.String())
 	if err != nil {
 		if pull.Failing(err) && pull.DetailOf(err) != pull.Refused {
-			c.known.unfetched.add(key{aRef, repo, d.String()}, err)
+			c.known.unfetched.Add(key{aRef, repo, d.String()}, err)
 		}
 		return nil, err
 	}
@@ -263,7 +263,7 @@ func (c *Cache) bucketManifest(ctx context.Context, o *origin, repo Repo, d v1.H
 // Troubled reports whether a fill of repo failed for good a short while ago, so that a
 // client that cannot fall back for a blob should not begin with a manifest.
 func (c *Cache) Troubled(repo Repo) bool {
-	_, ok := c.known.trouble.get(repo)
+	_, ok := c.known.trouble.Get(repo)
 	return ok
 }
 

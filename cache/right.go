@@ -38,14 +38,14 @@ func claimKey(repo Repo, k index.Kind, d v1.Hash) key {
 // claim takes in that the registry of repo says that it holds what l names. It reports
 // whether that makes it a right.
 func (c *Cache) claim(o *origin, repo Repo, l store.Link) (right bool) {
-	c.known.claims.add(claimKey(repo, l.Kind, l.Digest), l)
+	c.known.claims.Add(claimKey(repo, l.Kind, l.Digest), l)
 	right, _ = c.right(o, repo, l.Kind, l.Digest)
 	return right
 }
 
 // claimed returns what the registry of repo said of content lately.
 func (c *Cache) claimed(repo Repo, k index.Kind, d v1.Hash) (store.Link, bool) {
-	return c.known.claims.get(claimKey(repo, k, d))
+	return c.known.claims.Get(claimKey(repo, k, d))
 }
 
 // right reports whether repo has a right to d, which a claim becomes here as soon as it may,
@@ -145,7 +145,7 @@ func (c *Cache) said(repo Repo, d v1.Hash) (v1.Descriptor, bool) {
 // told is said of the last word of the registry, however old: it gives no right, but answers a
 // HEAD when there is no other.
 func (c *Cache) told(repo Repo, d v1.Hash) (v1.Descriptor, bool) {
-	claim, _ := c.known.claims.last(claimKey(repo, index.Manifest, d), 0)
+	claim, _ := c.known.claims.Last(claimKey(repo, index.Manifest, d), 0)
 	return describe(claim)
 }
 

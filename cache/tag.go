@@ -114,7 +114,7 @@ func (r *tagRequest) unfetched() bool {
 
 // whyUnfetched returns why a GET did not get a manifest lately that is not kept.
 func (c *Cache) whyUnfetched(repo Repo, d v1.Hash) error {
-	err, failing := c.known.unfetched.get(key{aRef, repo, d.String()})
+	err, failing := c.known.unfetched.Get(key{aRef, repo, d.String()})
 	if !failing || c.store.Serves(repo, d) {
 		return nil
 	}
@@ -211,7 +211,7 @@ var errLow = errors.New("the tag moved, and the upstream's budget is low")
 // what nobody has yet: the error is [errLow] then, and the tag is not asked for again for a while.
 func (r *tagRequest) confirm(ctx context.Context) error {
 	c, name := r.c, tagName{r.repo, r.name}
-	if cause, known := c.known.moved.get(name); known {
+	if cause, known := c.known.moved.Get(name); known {
 		return cause
 	}
 	wait, cancel := context.WithTimeout(ctx, r.o.confirmWithin(c.opts.RevalidateTimeout))
@@ -222,7 +222,7 @@ func (r *tagRequest) confirm(ctx context.Context) error {
 			err = errLow
 		}
 		if err != nil {
-			c.known.moved.add(name, err)
+			c.known.moved.Add(name, err)
 			return resolved{}, err
 		}
 		return resolved{desc: desc}, c.bind(ctx, r.repo, r.name, desc)
@@ -251,7 +251,7 @@ func (r *tagRequest) serveStale(ctx context.Context, cause error) (*Manifest, er
 	if err != nil {
 		return nil, err
 	}
-	if c.known.warned.first(key{aRef, r.repo, r.name}) {
+	if c.known.warned.First(key{aRef, r.repo, r.name}) {
 		c.log.Warn("stale tag served", logkey.Upstream(r.repo.Upstream), logkey.Repository(r.repo.Name),
 			logkey.Reference(r.name), logkey.Digest(d), logkey.Err(cause))
 		e := event.Of(event.ServedStale, r.repo, d).Because(cause)

@@ -112,7 +112,7 @@ func (c *Cache) keepWanted(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			if err := c.wanted.Write(); err != nil && c.known.warned.first(key{what: aFile, ref: wantedName}) {
+			if err := c.wanted.Write(); err != nil && c.known.warned.First(key{what: aFile, ref: wantedName}) {
 				c.log.Warn("list of what is wanted is not written", logkey.Err(err))
 			}
 		}

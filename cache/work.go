@@ -71,7 +71,7 @@ func (c *Cache) Confirm(ctx context.Context, repo Repo, tag string) (v1.Descript
 func (c *Cache) ForgetAbsence(repo Repo, tag string) {
 	k := key{aRef, repo, tag}
 	c.remember(k, nil)
-	c.known.unfetched.remove(k)
+	c.known.unfetched.Remove(k)
 }
 
 // ForgetTag forgets a tag, as if it had never been seen.
@@ -87,22 +87,22 @@ func (c *Cache) ForgetTags() { c.known.tags.Purge() }
 // ForgetFailures forgets the negative answers of a repository, so that the upstream is
 // asked again.
 func (c *Cache) ForgetFailures(repo Repo) {
-	c.known.trouble.remove(repo)
+	c.known.trouble.Remove(repo)
 	c.known.tagLists.drop(repo)
 	of := func(k key) bool { return k.repo == repo }
-	c.known.unfetched.removeAll(of)
+	c.known.unfetched.RemoveAll(of)
 	if c.known.absent != nil {
-		c.known.absent.removeAll(of)
+		c.known.absent.RemoveAll(of)
 	}
 }
 
 // ForgetUnfetched forgets that a manifest could not be fetched.
 func (c *Cache) ForgetUnfetched(repo Repo, d v1.Hash) {
-	c.known.unfetched.remove(key{aRef, repo, d.String()})
+	c.known.unfetched.Remove(key{aRef, repo, d.String()})
 }
 
 // ForgetWrong forgets that content came wrong from a repository.
-func (c *Cache) ForgetWrong(repo Repo, d v1.Hash) { c.known.wrong.remove(blobKey(repo, d)) }
+func (c *Cache) ForgetWrong(repo Repo, d v1.Hash) { c.known.wrong.Remove(blobKey(repo, d)) }
 
 // errReserve is why what nobody has asked for yet is not fetched.
 var errReserve = errors.New("only the reserve of the budget is left")

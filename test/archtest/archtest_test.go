@@ -100,7 +100,7 @@ func (s source) at(node ast.Node) string {
 
 // leaf are the packages that every other may import.
 func leaf() []string {
-	return []string{"internal/pull", "internal/wire", "internal/logkey", "internal/sums", "internal/tally", "internal/tracing", "internal/statefile", "internal/flight", "internal/lane", "internal/allowance", "internal/manifest", "internal/registries"}
+	return []string{"internal/pull", "internal/wire", "internal/logkey", "internal/sums", "internal/tally", "internal/tracing", "internal/statefile", "internal/flight", "internal/lane", "internal/allowance", "internal/manifest", "internal/recent", "internal/registries"}
 }
 
 // anything lets a package import all others.
@@ -161,6 +161,7 @@ func importTable() map[string][]string {
 		"internal/regfolder":    {"internal/manifest", "internal/wire"},
 		"internal/reread":       {"internal/logkey"},
 		"internal/statefile":    {},
+		"internal/recent":       {},
 		"internal/secret":       {},
 		"internal/sums":         {"internal/wire"},
 		"internal/bundle":       leaf(),
