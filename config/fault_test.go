@@ -129,6 +129,7 @@ func TestFaults(t *testing.T) {
 		{"storage: {listen: x}", `storage.listen: is not a key: did you mean "listen"?`},
 		{"upstreams: {'*': {tag_ttl: 1h}}", `upstreams.*: needs allow, the hosts that clients may name, such as ["*.example.com"]`},
 		{"upstreams: {'*': {allow: ['*'], username: x}}", `upstreams.*.username: is not a key`},
+		{"upstreams: {'*': {allow: ['*'], access: upstream}}", `upstreams.*.access: is not a key`},
 		{"upstreams: {'*': {allow: ['[a']}}", `upstreams.*.allow: "[a" has a [ without its ]`},
 		{"upstreams: {docker.io: {allow: ['*']}}", `upstreams.docker.io.allow: is for upstreams.*: this registry is named already`},
 		{"parallel: 3", `parallel: is not a key: did you mean "upstreams.NAME.parallel"?`},

@@ -257,7 +257,7 @@ func (u *Upstream) fields() []field {
 	list = append(list, u.connectionFields()...)
 	if u.Name == AnyRegistry { // which they are, and who asks them, is not said of many at once
 		ofOne := []string{"endpoints", "aliases", "username", "password", "password_file", "docker_config", "credentials", "fallback_credentials",
-			"client_cert_file", "client_key_file", "trusted_realms", "trust"}
+			"client_cert_file", "client_key_file", "trusted_realms", "trust", "access", "pass_through"}
 		list = slices.DeleteFunc(list, func(f field) bool { return slices.Contains(ofOne, f.name) })
 	}
 	return list
