@@ -153,7 +153,8 @@ func (s *seenStream) ReadFrom(r io.Reader) (int64, error) {
 func TestFilesGoOutBySendfile(t *testing.T) {
 	const size = 3<<20 + 17
 	var saw seen
-	s, _ := start(t, Options{Handler: serveFile(bigFile(t, size), nil)}, func(s *Server) {
+	ended := make(chan error, 1)
+	s, _ := start(t, Options{Handler: serveFile(bigFile(t, size), ended)}, func(s *Server) {
 		s.wrap = func(in stream) stream { return &seenStream{in.(*net.TCPConn), &saw} }
 	})
 	resp, err := http.Get("http://" + s.Addr().String())
@@ -165,6 +166,9 @@ func TestFilesGoOutBySendfile(t *testing.T) {
 	http.DefaultClient.CloseIdleConnections()
 	if n != size || err != nil {
 		t.Errorf("got %d bytes, %v, want %d", n, err, size)
+	}
+	if err := await(t, "the end of the handler", ended); err != nil { // the client may have all before the last piece is counted
+		t.Error(err)
 	}
 	saw.mu.Lock()
 	defer saw.mu.Unlock()
