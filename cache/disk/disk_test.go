@@ -18,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"forebay/cache/disk"
+	"forebay/internal/sums"
 	"forebay/test/storetest"
 )
 
@@ -533,5 +534,38 @@ func BenchmarkPut(b *testing.B) {
 	for b.Loop() {
 		n++
 		put(b, s, fmt.Sprint(n))
+	}
+}
+
+// What was put before a kill and cannot be given its name, as on a full disk, is lost, and no
+// reason not to start.
+func TestStartsWithWhatItCannotTakeIn(t *testing.T) {
+	dir, killed := t.TempDir(), filepath.Join(t.TempDir(), "killed")
+	s := open(t, dir)
+	content := []byte("put before the kill")
+	d, err := sums.Of("sha256", content)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Put(d, content); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.CopyFS(killed, os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(killed, "blobs", "sha256", d.Hex[:2]), nil, 0o600); err != nil { // where its folder belongs
+		t.Fatal(err)
+	}
+	again, err := disk.Open(killed, nil)
+	if err != nil {
+		t.Fatalf("Open = %v", err)
+	}
+	defer again.Close()
+	if _, _, err := again.Blob(d); err == nil {
+		t.Error("the blob is there, though its folder is a file")
+	}
+	left, err := filepath.Glob(filepath.Join(killed, "partial", "*"))
+	if err != nil || len(left) > 0 {
+		t.Errorf("left: %q, %v", left, err)
 	}
 }

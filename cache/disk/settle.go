@@ -341,8 +341,8 @@ func (s *Store) takeUnsettled() error {
 		group = append(group, u)
 		return nil
 	})
-	for _, fault := range s.settle(group) {
-		err = errors.Join(err, fault)
+	for u, fault := range s.settle(group) { // which a full disk is reason enough for, and none not to start
+		s.log.Warn("content of before the start not kept", logkey.Digest(u.digest), logkey.Err(fault))
 	}
 	return err
 }
