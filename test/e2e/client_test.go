@@ -66,7 +66,7 @@ func clients() []client {
 		{name: "dockerd", open: openDocker, cannot: map[string]string{zstdOCI: "dockerd 20.10 cannot unpack zstd"}},
 		{name: "containerd-1.6", open: openContainerd16},
 		{name: "containerd-2.4", open: openContainerd24},
-		{name: "containerd-2.4-parallel", open: openContainerd24Parallel, overlap: rangesAtOnce},
+		{name: "containerd-2.4-parallel", open: openContainerd24Parallel, overlap: rangesTwice},
 		{name: "podman", open: openPodman},
 		{name: "skopeo", open: openSkopeo},
 		{name: "crane", open: openCrane},

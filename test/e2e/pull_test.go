@@ -63,7 +63,7 @@ func TestEveryClientPullsByDigest(t *testing.T) {
 func TestAllClientsAtOnceCostOneFetch(t *testing.T) {
 	// Slow enough that all of them come while the big layer is on its way.
 	w := newWorld(t, worldOptions{hub: hubtest.Options{LineBytesPerSecond: 32 << 20}})
-	w.overlap = rangesAtOnce
+	w.overlap = rangesTwice
 	names := []string{bigDocker, manyOCI}
 	w.everyClient(t, func(c client, s store) {
 		for _, repo := range names {
@@ -111,7 +111,7 @@ func TestClientsFollowMovedTag(t *testing.T) {
 // of which it leaves after its part. Every answer must be 206 once the first one was.
 func TestParallelRangesCostOneFetch(t *testing.T) {
 	w := newWorld(t, worldOptions{})
-	w.overlap = rangesAtOnce
+	w.overlap = rangesTwice
 	tap := openTap(t, w.mirror)
 	for range 2 { // cold, then cached
 		s := openContainerd24Parallel(t, tap.addr)
