@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -108,7 +109,7 @@ func (r *Registry) OpenBlob(ctx context.Context, repo string, d v1.Hash, off, en
 	}
 	for _, text := range pull.URLs(ctx) {
 		u, bad := url.Parse(text)
-		if bad != nil || !slices.Contains(r.opts.ForeignHosts, u.Host) || u.User != nil {
+		if bad != nil || !slices.Contains(r.opts.ForeignHosts, strings.ToLower(u.Host)) || u.User != nil {
 			continue
 		}
 		there := *a

@@ -125,7 +125,9 @@ func (m *mirror) takeUp(c *config.Config, files bool) error {
 		return command.Usage(err)
 	}
 	m.front.Store(f)
-	m.rights.Forget()
+	if files { // else c says of all upstreams that were there what it said
+		m.rights.Forget()
+	}
 	m.level.SetLevel(levelOf(c.Log))
 	for _, r := range was.clients {
 		if f.client(r.Name()) != r {
