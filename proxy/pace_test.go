@@ -2,8 +2,6 @@ package proxy
 
 import (
 	"bytes"
-	"forebay/internal/allowance"
-	"forebay/internal/pull"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -14,6 +12,9 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"forebay/internal/allowance"
+	"forebay/internal/pull"
 )
 
 // pieces is a response that takes files, and remembers what it was given.

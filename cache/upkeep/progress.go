@@ -1,10 +1,11 @@
 package upkeep
 
 import (
-	"forebay/internal/wire"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"forebay/internal/wire"
 )
 
 // Progress says how far something that takes its time has come.

@@ -6,21 +6,22 @@ import (
 	"strings"
 	"time"
 
+	"go.uber.org/zap"
 	"golang.org/x/time/rate"
 
 	"forebay/config"
 	"forebay/internal/logkey"
 	"forebay/internal/registries"
-
-	"go.uber.org/zap"
 )
 
 const (
 	// strangersMost bounds the registries that clients may name at a time; one more takes the
 	// place of the one that was named first.
 	strangersMost = 256
-	// strangersPerSecond bounds how often one is taken up, since that makes all of the front anew.
+	// strangersPerSecond bounds how often one is taken up, since that makes all of the front anew;
+	// strangersAtOnce are taken up before that counts.
 	strangersPerSecond = 4
+	strangersAtOnce    = 32
 )
 
 // stranger returns the settings of a registry that a client names by its host, and that is not
@@ -78,5 +79,5 @@ func with(c *config.Config, u config.Upstream) *config.Config {
 }
 
 func newStrangers() *rate.Limiter {
-	return rate.NewLimiter(rate.Every(time.Second/strangersPerSecond), 8*strangersPerSecond)
+	return rate.NewLimiter(rate.Every(time.Second/strangersPerSecond), strangersAtOnce)
 }

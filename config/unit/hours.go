@@ -2,9 +2,10 @@ package unit
 
 import (
 	"fmt"
-	"forebay/internal/wire"
 	"strings"
 	"time"
+
+	"forebay/internal/wire"
 )
 
 // Hours is a rate that holds at some hours of each day.

@@ -3,13 +3,14 @@ package admin
 import (
 	"crypto/sha256"
 	"crypto/subtle"
-	"forebay/internal/session"
 	"mime"
 	"net"
 	"net/http"
 	"slices"
 	"strings"
 	"sync/atomic"
+
+	"forebay/internal/session"
 )
 
 // OwnHeader must be on every request that changes something, with any value. A foreign web

@@ -11,7 +11,6 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"errors"
-	"forebay/internal/pull"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -19,6 +18,8 @@ import (
 
 	lru "github.com/hashicorp/golang-lru/v2"
 	"go.uber.org/zap"
+
+	"forebay/internal/pull"
 )
 
 // Options says which ways there are. All fields may be zero.

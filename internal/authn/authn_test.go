@@ -10,7 +10,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"forebay/internal/reread"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -29,6 +28,8 @@ import (
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
 	"golang.org/x/crypto/bcrypt"
+
+	"forebay/internal/reread"
 )
 
 var somewhere = netip.MustParseAddr("192.0.2.7")

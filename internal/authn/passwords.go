@@ -5,14 +5,15 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
-	"forebay/internal/lane"
-	"forebay/internal/reread"
-	"forebay/internal/wire"
 	"runtime"
 	"strings"
 
 	"go.uber.org/zap"
 	"golang.org/x/crypto/bcrypt"
+
+	"forebay/internal/lane"
+	"forebay/internal/reread"
+	"forebay/internal/wire"
 )
 
 // costMost bounds what one login costs: at 14 about a second of a processor.

@@ -6,14 +6,15 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"forebay/internal/reread"
-	"forebay/internal/wire"
 	"regexp"
 	"slices"
 	"strings"
 	"time"
 
 	"go.uber.org/zap"
+
+	"forebay/internal/reread"
+	"forebay/internal/wire"
 )
 
 // tokenPrefix lets people and scanners of secrets know our tokens.

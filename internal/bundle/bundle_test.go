@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"forebay/internal/wire"
 	"io"
 	"maps"
 	"os"
@@ -20,6 +19,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/klauspost/compress/gzip"
+
+	"forebay/internal/wire"
 )
 
 // memory is a side in memory.

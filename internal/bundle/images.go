@@ -3,10 +3,11 @@ package bundle
 import (
 	"encoding/json"
 	"fmt"
-	"forebay/internal/wire"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"forebay/internal/wire"
 )
 
 // Which images an archive has, and how they are called.

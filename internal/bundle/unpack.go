@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"forebay/internal/wire"
 	"io"
 	"maps"
 	"path"
@@ -15,6 +14,8 @@ import (
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"forebay/internal/wire"
 )
 
 // Target takes what an archive holds.

@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
-	"forebay/internal/logkey"
 	"net/http"
 	"os"
 	"slices"
@@ -14,6 +13,8 @@ import (
 	"golang.org/x/crypto/acme"
 	"golang.org/x/crypto/acme/autocert"
 	"golang.org/x/time/rate"
+
+	"forebay/internal/logkey"
 )
 
 // ACME is an authority that certifies a server by itself (RFC 8555). Whoever sets it agrees to its

@@ -11,7 +11,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"forebay/internal/reread"
 	"io"
 	"math/big"
 	"net"
@@ -25,6 +24,8 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
+
+	"forebay/internal/reread"
 )
 
 // writePair writes a self-signed certificate and its key, and returns the certificate.

@@ -6,12 +6,13 @@ import (
 	"crypto/sha512"
 	"encoding/hex"
 	"errors"
-	"forebay/internal/wire"
 	"hash"
 	"strings"
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"forebay/internal/wire"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

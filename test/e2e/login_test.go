@@ -8,7 +8,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"forebay/test/hubtest"
 	"os"
 	"path"
 	"path/filepath"
@@ -16,6 +15,8 @@ import (
 	"testing"
 
 	"golang.org/x/crypto/bcrypt"
+
+	"forebay/test/hubtest"
 )
 
 const (

@@ -1,13 +1,14 @@
 package dial
 
 import (
-	"forebay/config/unit"
 	"net"
 	"slices"
 	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"forebay/config/unit"
 )
 
 // bandwidthChunk bounds one read, so that the connections of an upstream take turns, and none waits

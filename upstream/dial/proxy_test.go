@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"forebay/config/unit"
 	"io"
 	"net"
 	"net/http"
@@ -18,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/net/http/httpproxy"
+
+	"forebay/config/unit"
 )
 
 // reach asks for target as an endpoint at base.test would, with proxies as opts says.
