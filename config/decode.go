@@ -11,6 +11,7 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"forebay/config/fault"
+	"forebay/config/key"
 	"forebay/config/parse"
 )
 
@@ -29,7 +30,7 @@ func (d *decoder) file(text []byte) {
 		return
 	}
 	d.section(root, "", append(d.config.fields(), field{
-		name: "upstreams", kind: section, doc: "registries",
+		Name: "upstreams", Kind: key.Section, Doc: "registries",
 	}))
 }
 
@@ -164,50 +165,50 @@ func (d *decoder) value(n *yaml.Node, path string, f *field) {
 		}
 		return
 	}
-	switch f.kind {
-	case section:
-		d.section(n, path, f.fields)
-	case list:
+	switch f.Kind {
+	case key.Section:
+		d.section(n, path, f.Fields)
+	case key.List:
 		if n.Kind != yaml.SequenceNode {
-			d.Add(d.at(n), path, "is %s: %s is needed, such as [A, B]", shape(n), f.what)
+			d.Add(d.at(n), path, "is %s: %s is needed, such as [A, B]", shape(n), f.What)
 			return
 		}
 		d.config.origins[path] = d.at(n)
-		f.clear()
+		f.Clear()
 		for _, element := range n.Content {
 			d.scalar(follow(element), path, f, func(text string) error {
-				if f.file && text != "" {
+				if f.File && text != "" {
 					var err error
 					if text, err = parse.Absolute(d.folder, text); err != nil {
 						return err
 					}
 				}
-				return f.set(text)
+				return f.Set(text)
 			})
 		}
-	case records:
+	case key.Records:
 		d.records(n, path, f)
-	case table:
+	case key.Table:
 		d.config.origins[path] = d.at(n)
-		f.clear()
+		f.Clear()
 		d.mapping(n, path, func(key, value *yaml.Node) {
-			if f.lists {
+			if f.Lists {
 				value = listed(value)
 			}
 			d.scalar(value, join(path, parse.Clip(key.Value)), f, func(text string) error {
-				return f.set(key.Value + "=" + text)
+				return f.Set(key.Value + "=" + text)
 			})
 		})
 	default:
 		d.config.origins[path] = d.at(n)
 		d.scalar(n, path, f, func(text string) error {
-			if f.file && (f.plain == "" || text != f.plain) {
+			if f.File && (f.Plain == "" || text != f.Plain) {
 				var err error
 				if text, err = parse.Absolute(d.folder, text); err != nil {
 					return err
 				}
 			}
-			return f.set(text)
+			return f.Set(text)
 		})
 	}
 }
@@ -230,20 +231,20 @@ func listed(n *yaml.Node) *yaml.Node {
 // records decodes a list whose elements are texts or mappings.
 func (d *decoder) records(n *yaml.Node, path string, f *field) {
 	if n.Kind != yaml.SequenceNode {
-		d.Add(d.at(n), path, "is %s: %s is needed, such as [A, B]", shape(n), f.what)
+		d.Add(d.at(n), path, "is %s: %s is needed, such as [A, B]", shape(n), f.What)
 		return
 	}
 	d.config.origins[path] = d.at(n)
-	f.clear()
+	f.Clear()
 	for i, node := range n.Content {
 		node = follow(node)
 		at := nth(path, i)
 		if node.Kind != yaml.MappingNode {
-			d.scalar(node, path, f, f.set)
+			d.scalar(node, path, f, f.Set)
 			continue
 		}
 		d.config.origins[at] = d.at(node)
-		d.section(node, at, f.element())
+		d.section(node, at, f.Element())
 	}
 }
 
@@ -255,7 +256,7 @@ func (d *decoder) scalar(n *yaml.Node, path string, f *field, set func(string) e
 	switch {
 	case d.More:
 	case n.Kind != yaml.ScalarNode:
-		d.Add(d.at(n), path, "is %s: %s is needed", shape(n), f.what)
+		d.Add(d.at(n), path, "is %s: %s is needed", shape(n), f.What)
 	case n.Style&yaml.TaggedStyle != 0:
 		d.Add(d.at(n), path, "has a tag: write the value without it")
 	default:
@@ -306,7 +307,7 @@ func (d *decoder) unknown(key *yaml.Node, path string, fields []field) {
 	at := join(path, parse.Clip(key.Value))
 	names := make([]string, len(fields))
 	for i, f := range fields {
-		names[i] = f.name
+		names[i] = f.Name
 	}
 	hint := parse.DidYouMean(key.Value, names)
 	if hint == "" {
@@ -326,11 +327,11 @@ func (d *decoder) elsewhere(name, path string) string {
 		return "upstreams.NAME." + name
 	}
 	for _, f := range d.config.fields() {
-		if f.name == name {
+		if f.Name == name {
 			return name
 		}
-		if find(f.fields, name) != nil {
-			return f.name + "." + name
+		if find(f.Fields, name) != nil {
+			return f.Name + "." + name
 		}
 	}
 	return ""
@@ -338,7 +339,7 @@ func (d *decoder) elsewhere(name, path string) string {
 
 func find(fields []field, name string) *field {
 	for i := range fields {
-		if fields[i].name == name {
+		if fields[i].Name == name {
 			return &fields[i]
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"forebay/config/fault"
+	"forebay/config/key"
 	"forebay/config/parse"
 )
 
@@ -96,9 +97,9 @@ func (d *decoder) settings() map[string][]setting {
 	walk = func(path string, fields []field) {
 		for i := range fields {
 			f := &fields[i]
-			at := join(path, f.name)
-			if f.kind == section {
-				walk(at, f.fields)
+			at := join(path, f.Name)
+			if f.Kind == key.Section {
+				walk(at, f.Fields)
 				continue
 			}
 			m[Variable(at)] = append(m[Variable(at)], setting{at, f})

@@ -1,12 +1,11 @@
 package config
 
 import (
-	"fmt"
 	"net"
 	"net/netip"
 	"slices"
-	"strings"
 
+	"forebay/config/key"
 	"forebay/config/parse"
 )
 
@@ -92,67 +91,45 @@ func (c *Config) doors(asks bool) []Listener {
 	return all
 }
 
-// recordsField is a list of mappings, each with the fields of one T, which begins as initial.
-func recordsField[T any](name, doc string, p *[]T, initial T, fields func(*T) []field) field {
-	return field{name: name, kind: records, what: "a list of mappings", doc: doc,
-		set: func(s string) error {
-			return fmt.Errorf("%q is no mapping: write one, with %s", parse.Clip(s), fields(new(T))[0].name)
-		},
-		clear: func() { *p = nil },
-		get:   func() []string { return nil },
-		element: func() []field {
-			*p = append(*p, initial)
-			return fields(&(*p)[len(*p)-1])
-		},
-		elements: func() []element {
-			var list []element
-			for i := range *p {
-				list = append(list, element{fields: fields(&(*p)[i])})
-			}
-			return list
-		},
-		fields: fields(new(T))}
-}
-
 func listenersField(p *[]Listener) field {
-	return recordsField("listeners",
+	return key.Mappings("listeners",
 		"Further ways in to the registry API beside `listen`, each with its own certificate and rules of entry.", p, Listener{},
 		func(l *Listener) []field {
 			return []field{
-				{name: "address", what: "an address", doc: "HOST:PORT, `unix:` and the path of a socket, or `systemd:` and the FileDescriptorName of a socket of systemd.",
-					set: into(&l.Address, parse.Listener), get: func() []string { return []string{l.Address} }},
-				{name: "tls", kind: section, fields: append(l.TLS.fields("the listener"), l.TLS.ACME.field()), doc: "Certificate of the listener. Without one it speaks plain HTTP."},
+				{Name: "address", What: "an address", Doc: "HOST:PORT, `unix:` and the path of a socket, or `systemd:` and the FileDescriptorName of a socket of systemd.",
+					Set: key.Into(&l.Address, parse.Listener), Get: func() []string { return []string{l.Address} }},
+				{Name: "tls", Kind: key.Section, Fields: append(l.TLS.fields("the listener"), l.TLS.ACME.field()), Doc: "Certificate of the listener. Without one it speaks plain HTTP."},
 				clientCAField("client_ca_file", &l.ClientCAFile),
 				authenticationField(&l.Authentication),
-				listField("upstreams", &l.Upstreams, "names of upstreams", parse.UpstreamName, "Upstreams that are served here. Default: all."),
-				networksField("proxy_protocol", &l.Proxies, "Networks of load balancers whose connections begin with a line of the PROXY protocol (1 or 2), which says who the client is. Connections from elsewhere are taken as they are."),
+				key.Texts("upstreams", &l.Upstreams, "names of upstreams", parse.UpstreamName, "Upstreams that are served here. Default: all."),
+				key.Networks("proxy_protocol", &l.Proxies, "Networks of load balancers whose connections begin with a line of the PROXY protocol (1 or 2), which says who the client is. Connections from elsewhere are taken as they are."),
 			}
 		})
 }
 
 func clientCAField(name string, p *string) field {
-	return fileField(name, p, "PEM file of those who sign certificates of clients. A client that shows one is called `certificate:` and its common name, and its organizations are its groups. Read again when it changes.")
+	return key.File(name, p, "PEM file of those who sign certificates of clients. A client that shows one is called `certificate:` and its common name, and its organizations are its groups. Read again when it changes.")
 }
 
 func authenticationField(p *Authentication) field {
-	return field{name: "authentication", what: "`none`, `optional` or `required`",
-		doc: "What is wanted of clients. `none`: what they show is not looked at. `optional`: who shows nothing is nobody, and has what is for everybody. `required`: who proves nothing is asked to log in, by a challenge; dockerd answers the challenge of a mirror with the user's password for Docker Hub, so use it where clients name this mirror in image names. Default: `optional` where `auth`, a `client_ca_file` or `access: upstream` is set, else `none`.",
-		set: into(p, func(s string) (Authentication, error) {
+	return field{Name: "authentication", What: "`none`, `optional` or `required`",
+		Doc: "What is wanted of clients. `none`: what they show is not looked at. `optional`: who shows nothing is nobody, and has what is for everybody. `required`: who proves nothing is asked to log in, by a challenge; dockerd answers the challenge of a mirror with the user's password for Docker Hub, so use it where clients name this mirror in image names. Default: `optional` where `auth`, a `client_ca_file` or `access: upstream` is set, else `none`.",
+		Set: key.Into(p, func(s string) (Authentication, error) {
 			return parse.OneOf(s, []Authentication{AuthNone, AuthOptional, AuthRequired})
-		}), get: func() []string { return []string{string(*p)} }}
+		}), Get: func() []string { return []string{string(*p)} }}
 }
 
 func (a *Auth) fields() []field {
 	return []field{
-		secretFileField("htpasswd_file", &a.HtpasswdFile, "File of users, a NAME:HASH per line with hashes of bcrypt, as `htpasswd -B` writes it. Read again when it changes."),
-		secretFileField("tokens_file", &a.TokensFile, "File with the hashes of tokens that `forebay token create` gave out. A token is shown as a bearer token or in the place of a password. Read again when it changes."),
-		recordsField("issuers", "Who signs tokens that are believed: OpenID providers, and API servers of Kubernetes, for the tokens of service accounts.", &a.Issuers, Issuer{}, (*Issuer).fields),
-		membersField("networks", "pairs of a name and networks", "Identities of clients that show nothing, by where they are: `ci: 10.1.0.0/16` makes them `network:ci` in rules. The narrowest network counts.",
+		key.SecretFile("htpasswd_file", &a.HtpasswdFile, "File of users, a NAME:HASH per line with hashes of bcrypt, as `htpasswd -B` writes it. Read again when it changes."),
+		key.SecretFile("tokens_file", &a.TokensFile, "File with the hashes of tokens that `forebay token create` gave out. A token is shown as a bearer token or in the place of a password. Read again when it changes."),
+		key.Mappings("issuers", "Who signs tokens that are believed: OpenID providers, and API servers of Kubernetes, for the tokens of service accounts.", &a.Issuers, Issuer{}, (*Issuer).fields),
+		key.Members("networks", "pairs of a name and networks", "Identities of clients that show nothing, by where they are: `ci: 10.1.0.0/16` makes them `network:ci` in rules. The narrowest network counts.",
 			func(name string, values []string) error {
 				var f []netip.Prefix
-				networks := networksField(name, &f, "")
+				networks := key.Networks(name, &f, "")
 				for _, v := range values {
-					if err := networks.set(v); err != nil {
+					if err := networks.Set(v); err != nil {
 						return err
 					}
 				}
@@ -161,45 +138,45 @@ func (a *Auth) fields() []field {
 				}
 				a.Networks[name] = f
 				return nil
-			}, func() { a.Networks = nil }, func() []string { return members(a.Networks, netip.Prefix.String) }),
-		membersField("groups", "pairs of a name and members", "Members of groups, beside those that issuers and tokens name: users and tokens by their names, networks and certificates as `network:ci` and `certificate:node-7`.",
+			}, func() { a.Networks = nil }, func() []string { return key.MembersOf(a.Networks, netip.Prefix.String) }),
+		key.Members("groups", "pairs of a name and members", "Members of groups, beside those that issuers and tokens name: users and tokens by their names, networks and certificates as `network:ci` and `certificate:node-7`.",
 			func(name string, values []string) error {
 				if a.Groups == nil {
 					a.Groups = map[string][]string{}
 				}
 				a.Groups[name] = values
 				return nil
-			}, func() { a.Groups = nil }, func() []string { return members(a.Groups, func(s string) string { return s }) }),
+			}, func() { a.Groups = nil }, func() []string { return key.MembersOf(a.Groups, func(s string) string { return s }) }),
 	}
 }
 
 func (i *Issuer) fields() []field {
 	text := func(name string, p *string, doc string) field {
-		return field{name: name, what: "a text", doc: doc, set: into(p, parse.Plain), get: func() []string { return []string{*p} }}
+		return field{Name: name, What: "a text", Doc: doc, Set: key.Into(p, parse.Plain), Get: func() []string { return []string{*p} }}
 	}
 	return []field{
-		{name: "url", what: "a URL", doc: "As in the claim `iss`; `/.well-known/openid-configuration` below it says where the keys are.",
-			set: into(&i.URL, func(s string) (string, error) {
+		{Name: "url", What: "a URL", Doc: "As in the claim `iss`; `/.well-known/openid-configuration` below it says where the keys are.",
+			Set: key.Into(&i.URL, func(s string) (string, error) {
 				_, err := parse.URL(s, "use https:// and a host, such as https://login.example.com")
 				return s, err
-			}), get: func() []string { return []string{i.URL} }},
+			}), Get: func() []string { return []string{i.URL} }},
 		text("audience", &i.Audience, "That a token must be for, in the claim `aud`."),
 		text("name_claim", &i.NameClaim, "Claim with the name of the identity. Default: `sub`."),
 		text("groups_claim", &i.GroupsClaim, "Claim with its groups. Default: `groups`."),
-		fileField("ca_file", &i.CAFile, "PEM certificates to trust for the issuer beside the system's."),
-		secretFileField("bearer_file", &i.BearerFile, "File with a token that is shown to the issuer when it is asked for its keys, as API servers of Kubernetes want one. Read each time."),
+		key.File("ca_file", &i.CAFile, "PEM certificates to trust for the issuer beside the system's."),
+		key.SecretFile("bearer_file", &i.BearerFile, "File with a token that is shown to the issuer when it is asked for its keys, as API servers of Kubernetes want one. Read each time."),
 	}
 }
 
 func accessField(p *[]AccessRule) field {
-	return recordsField("access",
+	return key.Mappings("access",
 		"Who may pull what; the first rule that matches decides. Where none does, what is read without credentials of the mirror is for everybody who is let in, and what is read by them for nobody, as soon as there is a rule or a way to prove who one is. What a client may not have looks to it as if it did not exist. `forebay access explain` says which rule decides.", p, AccessRule{},
 		func(r *AccessRule) []field {
 			return []field{
-				{name: "name", what: "a text", doc: "What explanations and the audit log call the rule.", set: into(&r.Name, parse.Plain), get: func() []string { return []string{r.Name} }},
-				listField("who", &r.Who, "identities", parse.Who, "`anyone`; `known`, who has proved who it is; `group:NAME`; names of users and tokens; `network:NAME`; `certificate:NAME`. `*` stands for any text. Default: `anyone`."),
-				listField("what", &r.What, "patterns of upstream/repository", parse.What, "Such as `docker.io/library/*`, or `ghcr.io` for all of it. `*` stands for any text, slashes too. Default: everything."),
-				boolField("deny", &r.Deny, "Denies instead of allowing."),
+				{Name: "name", What: "a text", Doc: "What explanations and the audit log call the rule.", Set: key.Into(&r.Name, parse.Plain), Get: func() []string { return []string{r.Name} }},
+				key.Texts("who", &r.Who, "identities", parse.Who, "`anyone`; `known`, who has proved who it is; `group:NAME`; names of users and tokens; `network:NAME`; `certificate:NAME`. `*` stands for any text. Default: `anyone`."),
+				key.Texts("what", &r.What, "patterns of upstream/repository", parse.What, "Such as `docker.io/library/*`, or `ghcr.io` for all of it. `*` stands for any text, slashes too. Default: everything."),
+				key.Bool("deny", &r.Deny, "Denies instead of allowing."),
 			}
 		})
 }
@@ -215,9 +192,9 @@ func (o *Operators) Given() bool { return len(o.Read)+len(o.Operate)+len(o.Admin
 func (o *Operators) fields() []field {
 	const who = ": `group:NAME`, names of users and tokens, `certificate:NAME`, or `known` for everybody who has proved who it is. `*` stands for any text."
 	return []field{
-		listField("read", &o.Read, "identities", parse.Operator, "Who may look at everything but the bytes of images and the log"+who),
-		listField("operate", &o.Operate, "identities", parse.Operator, "Who may also change what is kept (pin, refresh, repair, purge, prefetch), and read all of it"+who),
-		listField("admin", &o.Admin, "identities", parse.Operator, "Who may also bring in bundles and profile the running program, as who has the admin token may"+who),
+		key.Texts("read", &o.Read, "identities", parse.Operator, "Who may look at everything but the bytes of images and the log"+who),
+		key.Texts("operate", &o.Operate, "identities", parse.Operator, "Who may also change what is kept (pin, refresh, repair, purge, prefetch), and read all of it"+who),
+		key.Texts("admin", &o.Admin, "identities", parse.Operator, "Who may also bring in bundles and profile the running program, as who has the admin token may"+who),
 	}
 }
 
@@ -225,39 +202,9 @@ func (o *Operators) fields() []field {
 const AuditStdout = "stdout"
 
 func auditField(p *string) field {
-	return field{name: "audit", what: "a file name, or `stdout`", file: true, plain: AuditStdout,
-		doc: "Where it is written down who pulled what and who changed what: lines of JSON with identity, address, image, digest, rule and result, for every manifest that goes out, every refusal and every action by the admin API. A file is only appended to; when it is moved away, as logrotate does, a new one is begun. Empty: nowhere.",
-		set: into(p, parse.Plain), get: func() []string { return []string{*p} }}
-}
-
-// membersField is a table whose values are lists, or texts separated by commas.
-func membersField(name, what, doc string, set func(name string, values []string) error, clear func(), get func() []string) field {
-	return field{name: name, kind: table, lists: true, what: what, doc: doc, clear: clear, get: get,
-		set: func(s string) error {
-			name, value, ok := strings.Cut(s, "=")
-			if !ok || !parse.SetName.MatchString(name) {
-				return fmt.Errorf("%q is not usable: use a NAME of letters, digits, dots, dashes and underscores, and what belongs to it", parse.Clip(s))
-			}
-			values := parse.List(strings.ReplaceAll(value, " ", ","))
-			values = slices.DeleteFunc(values, func(s string) bool { return s == "" })
-			if len(values) == 0 {
-				return fmt.Errorf("%s has nothing that belongs to it", parse.Clip(name))
-			}
-			return set(name, values)
-		}}
-}
-
-// members lists a table of lists as pairs.
-func members[T any](m map[string][]T, text func(T) string) []string {
-	flat := make(map[string]string, len(m))
-	for name, values := range m {
-		var all []string
-		for _, v := range values {
-			all = append(all, text(v))
-		}
-		flat[name] = strings.Join(all, " ")
-	}
-	return parse.Pairs(flat)
+	return field{Name: "audit", What: "a file name, or `stdout`", File: true, Plain: AuditStdout,
+		Doc: "Where it is written down who pulled what and who changed what: lines of JSON with identity, address, image, digest, rule and result, for every manifest that goes out, every refusal and every action by the admin API. A file is only appended to; when it is moved away, as logrotate does, a new one is begun. Empty: nowhere.",
+		Set: key.Into(p, parse.Plain), Get: func() []string { return []string{*p} }}
 }
 
 // checkFront finds what is wrong between listeners, authentication and rules.

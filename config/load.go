@@ -156,7 +156,7 @@ func (d *decoder) lookup(path string) *field {
 		if f == nil || !more {
 			return f
 		}
-		fields, path = f.fields, rest
+		fields, path = f.Fields, rest
 	}
 }
 
@@ -164,7 +164,7 @@ func (d *decoder) lookup(path string) *field {
 // separated by commas.
 func (d *decoder) text(at Origin, path string, f *field, text string) {
 	d.config.origins[path] = at
-	if f.file && (f.plain == "" || text != f.plain) {
+	if f.File && (f.Plain == "" || text != f.Plain) {
 		name, err := parse.Absolute("", text)
 		if err != nil {
 			d.Add(at, path, "%s", err)
@@ -172,20 +172,20 @@ func (d *decoder) text(at Origin, path string, f *field, text string) {
 		}
 		text = name
 	}
-	if f.clear == nil {
-		if err := f.set(text); err != nil {
+	if f.Clear == nil {
+		if err := f.Set(text); err != nil {
 			d.Add(at, path, "%s", err)
 		}
 		return
 	}
-	f.clear()
+	f.Clear()
 	for key := range d.config.origins {
 		if strings.HasPrefix(key, path+"[") { // of mappings that are there no more
 			delete(d.config.origins, key)
 		}
 	}
 	for _, element := range parse.List(text) {
-		if err := f.set(element); err != nil {
+		if err := f.Set(element); err != nil {
 			d.Add(at, path, "%s", err)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"forebay/config/key"
 	"forebay/config/parse"
 )
 
@@ -23,42 +24,42 @@ type PrefetchSet struct {
 
 // prefetchField is the list of sets.
 func prefetchField(p *[]PrefetchSet) field {
-	return recordsField("prefetch",
+	return key.Mappings("prefetch",
 		"Sets of images that are fetched before anybody pulls them, within the budget of their registries and never from its reserve. `forebay prefetch --set NAME` runs one at once.",
 		p, PrefetchSet{Jitter: 5 * time.Minute}, (*PrefetchSet).fields)
 }
 
 func (s *PrefetchSet) fields() []field {
 	return []field{
-		{name: "name", what: "a word", doc: "Name of the set: letters, digits, `-`, `_` and `.`.",
-			set: into(&s.Name, func(text string) (string, error) {
+		{Name: "name", What: "a word", Doc: "Name of the set: letters, digits, `-`, `_` and `.`.",
+			Set: key.Into(&s.Name, func(text string) (string, error) {
 				if !parse.SetName.MatchString(text) {
 					return "", fmt.Errorf("%q is no name of a set: use up to 64 letters, digits, dots, dashes and underscores", parse.Clip(text))
 				}
 				return text, nil
-			}), get: func() []string { return []string{s.Name} }},
-		listField("images", &s.Images, "images", parse.ImageName, "Names of images, as clients write them."),
-		{name: "files", kind: list, what: "a list of file names", file: true,
-			doc: "Files that name images: plain lists, Kubernetes manifests, Compose files, Dockerfiles, lock files, wanted lists. They are read at each run.",
-			set: func(text string) error {
+			}), Get: func() []string { return []string{s.Name} }},
+		key.Texts("images", &s.Images, "images", parse.ImageName, "Names of images, as clients write them."),
+		{Name: "files", Kind: key.List, What: "a list of file names", File: true,
+			Doc: "Files that name images: plain lists, Kubernetes manifests, Compose files, Dockerfiles, lock files, wanted lists. They are read at each run.",
+			Set: func(text string) error {
 				if text == "" {
 					return errors.New("is empty: use the name of a file")
 				}
 				s.Files = append(s.Files, text)
 				return nil
 			},
-			clear: func() { s.Files = nil },
-			get:   func() []string { return s.Files }},
-		listField("platforms", &s.Platforms, "platforms", parse.Platform, "Platforms that are fetched, such as `linux/arm64`, or `all` alone. Default: that of the machine."),
-		boolField("referrers", &s.Referrers, "Fetches signatures, SBOMs and attestations too."),
-		boolField("pin", &s.Pin, "Pins what was fetched, so that it is not evicted; an image that leaves the set is let go."),
-		{name: "schedule", what: "a cron expression",
-			doc: "When the set is fetched: five fields (minute, hour, day of month, month, day of week) as in Kubernetes' CronJobs, or `@hourly`, `@daily`, `@weekly`, `@monthly`. Empty: only when somebody asks. A run that was missed while the mirror was down is made up for when it starts.",
-			set: into(&s.Schedule, parse.Cron), get: func() []string { return []string{s.Schedule} }},
-		{name: "time_zone", what: "a time zone",
-			doc: "Time zone of `schedule`, such as `Europe/Berlin`. Default: UTC. What is due in an hour that summer time leaves out is done an hour later; what is due in one that comes twice is done once.",
-			set: into(&s.TimeZone, parse.Zone), get: func() []string { return []string{s.TimeZone} }},
-		durationField("jitter", &s.Jitter, 0, 12*time.Hour, "How much later than due a run begins at most, at random, so that not all mirrors ask at once; never more than a tenth of the time between two runs. Default: 5m."),
+			Clear: func() { s.Files = nil },
+			Get:   func() []string { return s.Files }},
+		key.Texts("platforms", &s.Platforms, "platforms", parse.Platform, "Platforms that are fetched, such as `linux/arm64`, or `all` alone. Default: that of the machine."),
+		key.Bool("referrers", &s.Referrers, "Fetches signatures, SBOMs and attestations too."),
+		key.Bool("pin", &s.Pin, "Pins what was fetched, so that it is not evicted; an image that leaves the set is let go."),
+		{Name: "schedule", What: "a cron expression",
+			Doc: "When the set is fetched: five fields (minute, hour, day of month, month, day of week) as in Kubernetes' CronJobs, or `@hourly`, `@daily`, `@weekly`, `@monthly`. Empty: only when somebody asks. A run that was missed while the mirror was down is made up for when it starts.",
+			Set: key.Into(&s.Schedule, parse.Cron), Get: func() []string { return []string{s.Schedule} }},
+		{Name: "time_zone", What: "a time zone",
+			Doc: "Time zone of `schedule`, such as `Europe/Berlin`. Default: UTC. What is due in an hour that summer time leaves out is done an hour later; what is due in one that comes twice is done once.",
+			Set: key.Into(&s.TimeZone, parse.Zone), Get: func() []string { return []string{s.TimeZone} }},
+		key.Duration("jitter", &s.Jitter, 0, 12*time.Hour, "How much later than due a run begins at most, at random, so that not all mirrors ask at once; never more than a tenth of the time between two runs. Default: 5m."),
 	}
 }
 

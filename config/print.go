@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v4"
+
+	"forebay/config/key"
 )
 
 // Print writes all values that are in effect as YAML that can be read again. Secrets
@@ -37,12 +39,12 @@ func (c *Config) Print(w io.Writer) error {
 func (c *Config) sectionNode(path string, fields []field) *yaml.Node {
 	n := &yaml.Node{Kind: yaml.MappingNode}
 	for _, f := range fields {
-		at := join(path, f.name)
+		at := join(path, f.Name)
 		value := c.fieldNode(at, f)
 		if value == nil {
 			continue
 		}
-		key := text(f.name)
+		key := text(f.Name)
 		if from := c.origins[at].String(); from != "" {
 			if value.Kind == yaml.ScalarNode {
 				value.LineComment = "# " + from
@@ -57,27 +59,27 @@ func (c *Config) sectionNode(path string, fields []field) *yaml.Node {
 
 // fieldNode returns the value of one field, nil for none.
 func (c *Config) fieldNode(path string, f field) *yaml.Node {
-	if f.kind == section {
-		n := c.sectionNode(path, f.fields)
+	if f.Kind == key.Section {
+		n := c.sectionNode(path, f.Fields)
 		if len(n.Content) == 0 {
 			return nil
 		}
 		return n
 	}
-	if f.kind == records {
+	if f.Kind == key.Records {
 		return c.recordsNode(path, f)
 	}
-	texts := f.get()
+	texts := f.Get()
 	switch {
-	case len(texts) == 0, f.kind == scalar && texts[0] == "":
+	case len(texts) == 0, f.Kind == key.Scalar && texts[0] == "":
 		return nil
-	case f.kind == list:
+	case f.Kind == key.List:
 		n := &yaml.Node{Kind: yaml.SequenceNode}
 		for _, t := range texts {
 			n.Content = append(n.Content, text(t))
 		}
 		return n
-	case f.kind == table:
+	case f.Kind == key.Table:
 		n := &yaml.Node{Kind: yaml.MappingNode}
 		for _, t := range texts {
 			key, value, _ := strings.Cut(t, "=")
@@ -92,12 +94,12 @@ func (c *Config) fieldNode(path string, f field) *yaml.Node {
 // recordsNode returns the list of records, nil for none.
 func (c *Config) recordsNode(path string, f field) *yaml.Node {
 	n := &yaml.Node{Kind: yaml.SequenceNode}
-	for i, e := range f.elements() {
-		if e.fields == nil {
-			n.Content = append(n.Content, text(e.text))
+	for i, e := range f.Elements() {
+		if e.Fields == nil {
+			n.Content = append(n.Content, text(e.Text))
 			continue
 		}
-		n.Content = append(n.Content, c.sectionNode(nth(path, i), e.fields))
+		n.Content = append(n.Content, c.sectionNode(nth(path, i), e.Fields))
 	}
 	if len(n.Content) == 0 {
 		return nil

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"forebay/config/key"
 )
 
 //go:embed reference_head.md
@@ -27,14 +29,14 @@ func Reference(w io.Writer) error {
 
 func referenceSection(b *strings.Builder, path string, fields []field) {
 	for _, f := range fields {
-		at := join(path, f.name)
-		if f.kind == section {
-			referenceSection(b, at, f.fields)
+		at := join(path, f.Name)
+		if f.Kind == key.Section {
+			referenceSection(b, at, f.Fields)
 			continue
 		}
-		fmt.Fprintf(b, "\n### `%s`\n\n%s\n\n", at, f.doc)
-		fmt.Fprintf(b, "* Allowed: %s%s\n", f.what, f.example())
-		if texts := strings.Join(f.get(), ", "); texts != "" {
+		fmt.Fprintf(b, "\n### `%s`\n\n%s\n\n", at, f.Doc)
+		fmt.Fprintf(b, "* Allowed: %s%s\n", f.What, example(f))
+		if texts := strings.Join(f.Get(), ", "); texts != "" {
 			fmt.Fprintf(b, "* Default: `%s`\n", texts)
 		}
 		fmt.Fprintf(b, "* Variable: `%s`%s\n", Variable(at), onlyTexts(f))
@@ -47,33 +49,33 @@ func referenceSection(b *strings.Builder, path string, fields []field) {
 
 // referenceRecord lists the keys that a mapping in a list has.
 func referenceRecord(b *strings.Builder, path string, f field) {
-	if f.kind == records {
+	if f.Kind == key.Records {
 		b.WriteString("* Keys of a mapping:\n")
 	}
-	if f.kind != records && f.kind != section {
+	if f.Kind != key.Records && f.Kind != key.Section {
 		return
 	}
-	for _, key := range f.fields {
-		at := join(path, key.name)
-		if key.kind == section {
-			referenceRecord(b, at, key)
+	for _, k := range f.Fields {
+		at := join(path, k.Name)
+		if k.Kind == key.Section {
+			referenceRecord(b, at, k)
 			continue
 		}
-		fmt.Fprintf(b, "  * `%s`, %s: %s\n", at, key.what, key.doc)
+		fmt.Fprintf(b, "  * `%s`, %s: %s\n", at, k.What, k.Doc)
 	}
 }
 
 // onlyTexts says what a variable cannot hold.
 func onlyTexts(f field) string {
-	if f.kind == records {
+	if f.Kind == key.Records {
 		return ", which cannot hold mappings"
 	}
 	return ""
 }
 
 // example adds to what is allowed how it is written, where that is not plain.
-func (f field) example() string {
-	switch f.what {
+func example(f field) string {
+	switch f.What {
 	case "a duration":
 		return ", such as `500ms`, `30s`, `5m`, `2h`, `1d`"
 	case "a size":

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"forebay/config/key"
 )
 
 var update = flag.Bool("update", false, "rewrite docs/configuration.md")
@@ -35,14 +37,14 @@ func TestEveryKeyIsExplained(t *testing.T) {
 	var check func(path string, fields []field)
 	check = func(path string, fields []field) {
 		for _, f := range fields {
-			at := join(path, f.name)
-			if f.doc == "" {
+			at := join(path, f.Name)
+			if f.Doc == "" {
 				t.Errorf("%s has no explanation", at)
 			}
-			if f.kind != section && f.what == "" {
+			if f.Kind != key.Section && f.What == "" {
 				t.Errorf("%s does not say what is allowed", at)
 			}
-			check(at, f.fields)
+			check(at, f.Fields)
 		}
 	}
 	u := defaultUpstream("a.b")

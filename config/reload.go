@@ -37,9 +37,9 @@ func (c *Config) Differing(next *Config) []string {
 func (c *Config) values() map[string]string {
 	all := map[string]string{"upstreams": strings.Join(c.UpstreamNames(), ",")}
 	note := func(path string, f field) {
-		all[path] = strings.Join(f.get(), "\n")
-		if f.secret != nil {
-			all[path] = f.secret()
+		all[path] = strings.Join(f.Get(), "\n")
+		if f.Secret != nil {
+			all[path] = f.Secret()
 		}
 	}
 	walk("", c.fields(), note)

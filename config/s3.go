@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"forebay/config/key"
 	"forebay/config/parse"
 	"forebay/config/unit"
 )
@@ -58,36 +59,36 @@ const (
 
 func (s *S3) fields() []field {
 	return []field{
-		{name: "bucket", what: "the name of a bucket", set: into(&s.Bucket, parse.Bucket), get: func() []string { return []string{s.Bucket} },
-			doc: "Bucket that everything kept is uploaded to, behind the client's back. What `storage.dir` had to drop is read from there. Empty: none. See docs/s3.md."},
-		textField("region", &s.Region, "Region of the bucket. Empty: what AWS_REGION or the shared configuration says, else us-east-1 with an `endpoint`."),
-		{name: "endpoint", what: "a URL", set: into(&s.Endpoint, parse.BucketURL), get: func() []string { return []string{s.Endpoint} },
-			doc: "Base URL of a server other than Amazon's, without the bucket."},
-		{name: "prefix", what: "a path", set: into(&s.Prefix, parse.Prefix), get: func() []string { return []string{s.Prefix} },
-			doc: "Put in front of all names in the bucket, so that it can be shared with other things."},
-		boolField("path_style", &s.PathStyle, "The bucket is in the path of URLs and not in the host name. Most servers other than Amazon's need it."),
-		secretField("access_key_id", &s.AccessKeyID,
+		{Name: "bucket", What: "the name of a bucket", Set: key.Into(&s.Bucket, parse.Bucket), Get: func() []string { return []string{s.Bucket} },
+			Doc: "Bucket that everything kept is uploaded to, behind the client's back. What `storage.dir` had to drop is read from there. Empty: none. See docs/s3.md."},
+		key.Text("region", &s.Region, "Region of the bucket. Empty: what AWS_REGION or the shared configuration says, else us-east-1 with an `endpoint`."),
+		{Name: "endpoint", What: "a URL", Set: key.Into(&s.Endpoint, parse.BucketURL), Get: func() []string { return []string{s.Endpoint} },
+			Doc: "Base URL of a server other than Amazon's, without the bucket."},
+		{Name: "prefix", What: "a path", Set: key.Into(&s.Prefix, parse.Prefix), Get: func() []string { return []string{s.Prefix} },
+			Doc: "Put in front of all names in the bucket, so that it can be shared with other things."},
+		key.Bool("path_style", &s.PathStyle, "The bucket is in the path of URLs and not in the host name. Most servers other than Amazon's need it."),
+		key.Secret("access_key_id", &s.AccessKeyID,
 			"Access key. Empty: found as by all programs on AWS, in environment, shared files, web identity, container or instance role. Prefer `access_key_id_file`."),
-		secretFileField("access_key_id_file", &s.AccessKeyIDFile, "File with that key; a line break at its end is dropped."),
-		secretField("secret_access_key", &s.SecretAccessKey, "Secret of `access_key_id`. Prefer `secret_access_key_file`."),
-		secretFileField("secret_access_key_file", &s.SecretAccessKeyFile, "File with that secret; a line break at its end is dropped."),
-		textField("profile", &s.Profile, "Section of the shared configuration of AWS to use."),
-		choiceField("sse", &s.SSE, []SSE{SSEBucket, SSES3, SSEKMS},
+		key.SecretFile("access_key_id_file", &s.AccessKeyIDFile, "File with that key; a line break at its end is dropped."),
+		key.Secret("secret_access_key", &s.SecretAccessKey, "Secret of `access_key_id`. Prefer `secret_access_key_file`."),
+		key.SecretFile("secret_access_key_file", &s.SecretAccessKeyFile, "File with that secret; a line break at its end is dropped."),
+		key.Text("profile", &s.Profile, "Section of the shared configuration of AWS to use."),
+		key.Choice("sse", &s.SSE, []SSE{SSEBucket, SSES3, SSEKMS},
 			"Encryption on the server: `AES256` with its keys, `aws:kms` with a key of KMS, `bucket` as the bucket does by itself."),
-		textField("kms_key_id", &s.KMSKeyID, "Key for `sse: aws:kms`. Empty: the account's own key for S3."),
-		textField("storage_class", &s.StorageClass, "Storage class of objects, as STANDARD_IA. One that has to be restored first cannot be used. Empty: the bucket's own."),
-		fileField("ca_file", &s.CAFile, "PEM file with certificates to trust beside the system's."),
-		{name: "expected_bucket_owner", what: "an account number", set: into(&s.Owner, parse.Account), get: func() []string { return []string{s.Owner} },
-			doc: "Account that must own the bucket; requests are refused when another does. Empty: not checked."},
-		sizeField("max_size", &s.MaxSize, sizeLeast,
+		key.Text("kms_key_id", &s.KMSKeyID, "Key for `sse: aws:kms`. Empty: the account's own key for S3."),
+		key.Text("storage_class", &s.StorageClass, "Storage class of objects, as STANDARD_IA. One that has to be restored first cannot be used. Empty: the bucket's own."),
+		key.File("ca_file", &s.CAFile, "PEM file with certificates to trust beside the system's."),
+		{Name: "expected_bucket_owner", What: "an account number", Set: key.Into(&s.Owner, parse.Account), Get: func() []string { return []string{s.Owner} },
+			Doc: "Account that must own the bucket; requests are refused when another does. Empty: not checked."},
+		key.Size("max_size", &s.MaxSize, sizeLeast,
 			"What the bucket may hold below `prefix`, whoever put it there: what was used longest ago is removed, unless somebody used it within a day. `auto`: no limit. All who share the bucket need the same value."),
-		durationField("max_age", &s.MaxAge, 0, 3650*parse.Day,
+		key.Duration("max_age", &s.MaxAge, 0, 3650*parse.Day,
 			"Objects that none of those who share the bucket used for so long are removed. At least 1d. 0: never. All who share the bucket need the same value."),
-		boolField("redirect", &s.Redirect,
+		key.Bool("redirect", &s.Redirect,
 			"Sends clients that GET a large blob which is in the bucket and not in `dir` to a signed URL of the bucket. Clients must reach the bucket, and then check the digest alone."),
-		sizeField("redirect_min_size", &s.RedirectMinSize, 1, "Smallest blob for `redirect`. `auto` is 16MiB."),
-		intField("uploads", &s.Uploads, 1, 64, "Uploads at once."),
-		sizeField("part_size", &s.PartSize, 5<<20, "Size of the parts in which larger blobs are uploaded. `auto` is 32MiB."),
+		key.Size("redirect_min_size", &s.RedirectMinSize, 1, "Smallest blob for `redirect`. `auto` is 16MiB."),
+		key.Int("uploads", &s.Uploads, 1, 64, "Uploads at once."),
+		key.Size("part_size", &s.PartSize, 5<<20, "Size of the parts in which larger blobs are uploaded. `auto` is 32MiB."),
 	}
 }
 
@@ -103,8 +104,8 @@ func (d *decoder) checkS3() {
 	if !s.Enabled() {
 		unset := defaults().Storage.S3
 		for i, f := range unset.fields() {
-			if !slices.Equal(f.get(), s.fields()[i].get()) {
-				fault(f.name, "needs bucket beside it")
+			if !slices.Equal(f.Get(), s.fields()[i].Get()) {
+				fault(f.Name, "needs bucket beside it")
 				return
 			}
 		}

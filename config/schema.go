@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"forebay/config/key"
 )
 
 // Schema writes a JSON schema (draft 2020-12) of the file, for editors. What it allows is no
@@ -27,40 +29,40 @@ func Schema(w io.Writer) error {
 func sectionSchema(fields []field) map[string]any {
 	keys := map[string]any{}
 	for _, f := range fields {
-		keys[f.name] = f.schema()
+		keys[f.Name] = schema(f)
 	}
 	// "key:" keeps the default.
 	return map[string]any{"type": []string{"object", "null"}, "properties": keys, "additionalProperties": false}
 }
 
 // schema returns the schema of one key.
-func (f field) schema() map[string]any {
+func schema(f field) map[string]any {
 	out := map[string]any{}
-	switch f.kind {
-	case section:
-		out = sectionSchema(f.fields)
-	case list:
+	switch f.Kind {
+	case key.Section:
+		out = sectionSchema(f.Fields)
+	case key.List:
 		out["type"], out["items"] = []string{"array", "null"}, map[string]any{"type": []string{"string", "number"}}
-	case records:
-		out["type"], out["items"] = []string{"array", "null"}, map[string]any{"anyOf": []any{map[string]any{"type": "string"}, sectionSchema(f.fields)}}
-	case table:
+	case key.Records:
+		out["type"], out["items"] = []string{"array", "null"}, map[string]any{"anyOf": []any{map[string]any{"type": "string"}, sectionSchema(f.Fields)}}
+	case key.Table:
 		out["type"], out["additionalProperties"] = []string{"object", "null"}, map[string]any{"type": "string"}
 	default:
-		f.scalarSchema(out)
+		scalarSchema(f, out)
 	}
-	out["description"] = f.doc
+	out["description"] = f.Doc
 	return out
 }
 
 // scalarSchema says what one value is like: a word among some, a number, or any text, which
 // may look like a number or a truth.
-func (f field) scalarSchema(out map[string]any) {
-	words := strings.Split(strings.ReplaceAll(f.what, " or ", ", "), ", ")
+func scalarSchema(f field, out map[string]any) {
+	words := strings.Split(strings.ReplaceAll(f.What, " or ", ", "), ", ")
 	var least, most int
-	switch _, err := fmt.Sscanf(f.what, "a number from %d to %d", &least, &most); {
+	switch _, err := fmt.Sscanf(f.What, "a number from %d to %d", &least, &most); {
 	case err == nil:
 		out["type"], out["minimum"], out["maximum"] = []string{"integer", "string", "null"}, least, most
-	case f.what == "true or false":
+	case f.What == "true or false":
 		out["enum"] = []any{true, false, "true", "false", nil}
 	case len(words) > 1 && !strings.Contains(words[0], " "):
 		out["enum"] = []any{nil}
@@ -70,7 +72,7 @@ func (f field) scalarSchema(out map[string]any) {
 	default:
 		out["type"] = []string{"string", "number", "boolean", "null"}
 	}
-	if texts := f.get(); len(texts) == 1 && texts[0] != "" && f.secret == nil {
+	if texts := f.Get(); len(texts) == 1 && texts[0] != "" && f.Secret == nil {
 		out["default"] = texts[0]
 	}
 }

@@ -10,6 +10,8 @@ import (
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	"go.yaml.in/yaml/v4"
+
+	"forebay/config/key"
 )
 
 // compiledSchema is what an editor has of Schema.
@@ -103,12 +105,12 @@ func TestSchemaTakesEveryDefault(t *testing.T) {
 		var b strings.Builder
 		for _, f := range fields {
 			switch {
-			case f.kind == section:
-				fmt.Fprintf(&b, "%s: {%s}, ", f.name, text(join(path, f.name), f.fields))
-			case f.kind == scalar && len(f.get()) == 1 && f.get()[0] != "":
-				fmt.Fprintf(&b, "%s: %q, ", f.name, f.get()[0])
+			case f.Kind == key.Section:
+				fmt.Fprintf(&b, "%s: {%s}, ", f.Name, text(join(path, f.Name), f.Fields))
+			case f.Kind == key.Scalar && len(f.Get()) == 1 && f.Get()[0] != "":
+				fmt.Fprintf(&b, "%s: %q, ", f.Name, f.Get()[0])
 			default:
-				fmt.Fprintf(&b, "%s: null, ", f.name)
+				fmt.Fprintf(&b, "%s: null, ", f.Name)
 			}
 		}
 		return b.String()

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"forebay/config/fault"
+	"forebay/config/key"
 	"forebay/config/parse"
 	"forebay/internal/registries"
 )
@@ -89,10 +90,10 @@ func (w *warner) files() {
 	inFile := ""
 	check := func(path string, f field) {
 		switch {
-		case f.secret != nil && f.get()[0] != "" && c.origins[path].Source == fault.FromFile:
+		case f.Secret != nil && f.Get()[0] != "" && c.origins[path].Source == fault.FromFile:
 			inFile = cmp.Or(inFile, path)
-		case f.private && f.get()[0] != "":
-			w.file(path, f.get()[0])
+		case f.Private && f.Get()[0] != "":
+			w.file(path, f.Get()[0])
 		}
 	}
 	walk("", c.fields(), check)
@@ -127,14 +128,14 @@ func (w *warner) file(path, name string) {
 // walk calls fn with every field that has a value of its own, and its path.
 func walk(path string, fields []field, fn func(path string, f field)) {
 	for _, f := range fields {
-		at := join(path, f.name)
-		switch f.kind {
-		case section:
-			walk(at, f.fields, fn)
-		case records:
+		at := join(path, f.Name)
+		switch f.Kind {
+		case key.Section:
+			walk(at, f.Fields, fn)
+		case key.Records:
 			fn(at, f)
-			for i, e := range f.elements() {
-				walk(nth(at, i), e.fields, fn)
+			for i, e := range f.Elements() {
+				walk(nth(at, i), e.Fields, fn)
 			}
 		default:
 			fn(at, f)

@@ -122,7 +122,7 @@ func TestSecretFilesThatOthersCanReadAreWarnedOf(t *testing.T) {
 	note := func(path string, f field) {
 		path = strings.NewReplacer("[1]", "", "[2]", "").Replace(path)
 		known[path] = true
-		if _, there := texts[path]; f.file && !there && f.name != "cert_file" && f.name != "client_cert_file" && f.name != "audit" && f.name != "ca_file" && f.name != "client_ca_file" && f.name != "admin_client_ca_file" && f.name != "dir" && f.name != "index_dir" {
+		if _, there := texts[path]; f.File && !there && f.Name != "cert_file" && f.Name != "client_cert_file" && f.Name != "audit" && f.Name != "ca_file" && f.Name != "client_ca_file" && f.Name != "admin_client_ca_file" && f.Name != "dir" && f.Name != "index_dir" {
 			t.Errorf("%s names a file, which is neither among those that hold secrets nor among those that do not", path)
 		}
 	}

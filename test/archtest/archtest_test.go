@@ -111,7 +111,7 @@ func importTable() map[string][]string {
 	return map[string][]string{
 		"cmd/forebay":   {anything},
 		"deploy/config": {},
-		"config":        {"internal/registries", "internal/secret", "config/fault", "config/parse", "config/unit", "internal/wire"},
+		"config":        {"internal/registries", "internal/secret", "config/fault", "config/key", "config/parse", "config/unit", "internal/wire"},
 
 		// The cache and its floors: each knows those below it.
 		"proxy":        append(leaf(), "cache", "cache/store"), // the latter its tests
@@ -154,6 +154,7 @@ func importTable() map[string][]string {
 		"internal/lane":         {"internal/pull"},
 		"internal/allowance":    {"internal/pull"},
 		"config/parse":          {"internal/wire"},
+		"config/key":            {"config/parse", "config/unit", "internal/secret"},
 		"config/unit":           {"internal/wire"},
 		"internal/manifest":     {"internal/wire"},
 		"internal/logkey":       {},
