@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
@@ -243,9 +244,45 @@ func (b *Batch) PutTag(r Repo, tag string, t Tag) error {
 			}
 			w.record(line)
 		}
+		w.recordHistory(r, tag, old, next)
 		return w.set(key, next.Encode())
 	})
 	return nil
+}
+
+// PutWas adds what a tag that is known pointed to before.
+func (b *Batch) PutWas(r Repo, tag string, was Binding) error {
+	key, err := row.TagKey(r, tag)
+	if err != nil {
+		return fmt.Errorf("note former binding: %w", err)
+	}
+	b.steps = append(b.steps, func(w *writer) error {
+		old, known, err := read(w, key, row.DecodeTag)
+		if err != nil || !known {
+			return err
+		}
+		next := old.With(was)
+		w.recordHistory(r, tag, old, next)
+		return w.set(key, next.Encode())
+	})
+	return nil
+}
+
+// recordHistory records and retires the lines of former bindings by which next differs from old.
+func (w *writer) recordHistory(r Repo, tag string, old, next Tag) {
+	if len(old.History) == len(next.History) && (len(old.History) == 0 || &old.History[0] == &next.History[0]) {
+		return // nearly always: the tag was confirmed
+	}
+	for _, b := range old.History {
+		if !slices.Contains(next.History, b) {
+			w.retire(journal.WasLine(r, tag, b))
+		}
+	}
+	for _, b := range next.History {
+		if !slices.Contains(old.History, b) {
+			w.record(journal.WasLine(r, tag, b))
+		}
+	}
 }
 
 // DeleteTag forgets a tag and its history.
@@ -260,6 +297,9 @@ func (b *Batch) DeleteTag(r Repo, tag string) error {
 			return err
 		}
 		w.retire(journal.TagLine(r, tag, old))
+		for _, b := range old.History {
+			w.retire(journal.WasLine(r, tag, b))
+		}
 		w.lines = append(w.lines, journal.UntagLine(r, tag)...)
 		return errors.Join(w.countTag(r, -1), w.delete(key))
 	})

@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"github.com/dgraph-io/badger/v4"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"forebay/cache/index/journal"
 	"forebay/cache/index/row"
@@ -79,6 +80,12 @@ func change(e journal.Entry, b *Batch) error {
 		return b.DeletePin(e.Pin.Repo, e.Pin.Ref)
 	case e.Pin.Ref != "":
 		return b.PutPin(e.Pin)
+	case e.Decision.Name != "" && e.Remove:
+		return b.Undecide(e.Decision.Name)
+	case e.Decision.Name != "":
+		return b.Decide(e.Decision)
+	case e.Was.Digest != (v1.Hash{}):
+		return b.PutWas(e.Repo, e.Tag, e.Was)
 	case e.Tag != "" && e.Remove:
 		return b.DeleteTag(e.Repo, e.Tag)
 	case e.Tag != "":
@@ -91,7 +98,7 @@ func change(e journal.Entry, b *Batch) error {
 	}
 }
 
-// writeLive writes a line for every link, tag and pin. The database passes over damaged blocks
+// writeLive writes a line for every link, tag, pin and decision. The database passes over damaged blocks
 // without a word; when something cannot be read or is missing, the old journal, which may
 // still know it, is kept.
 func writeLive(ctx context.Context, txn *badger.Txn, want Totals, w io.Writer) error {
@@ -106,8 +113,15 @@ func writeLive(ctx context.Context, txn *badger.Txn, want Totals, w io.Writer) e
 	if links != want.Links || tags != want.Tags {
 		return fmt.Errorf("%w: it has %d links and %d tags, want %d and %d", ErrDamaged, links, tags, want.Links, want.Tags)
 	}
-	return scanPins(txn, func(p Pin) error {
+	err = scanPins(txn, func(p Pin) error {
 		_, err := w.Write(journal.PinLine(p))
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return scanDecisions(txn, "", func(d Decision) error {
+		_, err := w.Write(journal.DecisionLine(d))
 		return err
 	})
 }
@@ -149,7 +163,11 @@ func writeTags(ctx context.Context, txn *badger.Txn, w io.Writer) (n int64, err 
 			return err
 		}
 		n++
-		if _, err := w.Write(journal.TagLine(r, string(tag), t)); err != nil {
+		lines := journal.TagLine(r, string(tag), t)
+		for _, b := range t.History {
+			lines = append(lines, journal.WasLine(r, string(tag), b)...)
+		}
+		if _, err := w.Write(lines); err != nil {
 			return err
 		}
 		return ctx.Err()

@@ -41,10 +41,19 @@ type model struct {
 	blobs map[v1.Hash]int64
 	links map[string]int64 // size by repository, kind and digest
 	tags  map[string]string
+	was   map[string]map[string]bool // what tags pointed to before
 }
 
 func newModel() *model {
-	return &model{blobs: map[v1.Hash]int64{}, links: map[string]int64{}, tags: map[string]string{}}
+	return &model{blobs: map[v1.Hash]int64{}, links: map[string]int64{}, tags: map[string]string{}, was: map[string]map[string]bool{}}
+}
+
+// moved notes what a tag pointed to before.
+func (m *model) moved(name, from string) {
+	if m.was[name] == nil {
+		m.was[name] = map[string]bool{}
+	}
+	m.was[name][from] = true
 }
 
 // The small world of random operations: few names, so that they meet.
@@ -83,10 +92,15 @@ func (m *model) step(r *rand.Rand, b *Batch) error {
 		delete(m.links, linkName(repo, kind, d))
 		return b.DeleteLink(repo, kind, d)
 	case 6:
-		m.tags[repo.String()+":"+tag] = d.String()
+		name := repo.String() + ":" + tag
+		if old := m.tags[name]; old != "" && old != d.String() {
+			m.moved(name, old)
+		}
+		m.tags[name] = d.String()
 		return b.PutTag(repo, tag, Tag{Desc: v1.Descriptor{Digest: d, MediaType: "m/t", Size: size}, CheckedAt: at(int(size))})
 	default:
 		delete(m.tags, repo.String()+":"+tag)
+		delete(m.was, repo.String()+":"+tag)
 		return b.DeleteTag(repo, tag)
 	}
 }
@@ -118,6 +132,9 @@ func readModel(t testing.TB, ix *Index) *model {
 		}
 		err = errors.Join(err, ix.Tags(r, func(tag string, rec Tag) error {
 			m.tags[r.String()+":"+tag] = rec.Desc.Digest.String()
+			for _, b := range rec.History {
+				m.moved(r.String()+":"+tag, b.Digest.String())
+			}
 			want.Tags++
 			return nil
 		}))
@@ -181,7 +198,7 @@ func (m *model) Stat(d v1.Hash) (int64, error) {
 	return 0, fs.ErrNotExist
 }
 
-// present returns the model without links and tags whose content is gone.
+// present returns the model without links whose content is gone, and tags of which nothing is left.
 func (m *model) present() *model {
 	p := newModel()
 	p.blobs = m.blobs
@@ -192,8 +209,11 @@ func (m *model) present() *model {
 			}
 		}
 		for name, to := range m.tags {
-			if to == d.String() {
+			if to == d.String() || m.was[name][d.String()] {
 				p.tags[name] = to
+				if m.was[name] != nil {
+					p.was[name] = m.was[name]
+				}
 			}
 		}
 	}

@@ -123,7 +123,11 @@ func TestLostIndexIsRebuilt(t *testing.T) {
 	ix := f.open(t)
 	update(t, ix, putBlob(kept, 4), putBlob(gone, 9),
 		putLink(nginx, Manifest, kept, 4), putLink(nginx, Blob, gone, 9),
-		putTag(nginx, "1", kept, 2), putTag(nginx, "2", kept, 2), putTag(nginx, "2", gone, 3))
+		putTag(nginx, "1", kept, 2), putTag(nginx, "2", gone, 2), putTag(nginx, "2", gone, 3),
+		putTag(nginx, "3", kept, 2), putTag(nginx, "3", kept, 4), putTag(nginx, "3", gone, 9),
+		func(b *Batch) error { return b.Decide(Decision{Name: "freeze/a b", Text: "{}"}) },
+		func(b *Batch) error { return b.Decide(Decision{Name: "freeze/lifted", Text: "{}"}) },
+		func(b *Batch) error { return b.Undecide("freeze/lifted") })
 	if err := ix.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -139,8 +143,21 @@ func TestLostIndexIsRebuilt(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ix.Close()
-	if want, got := (Totals{Blobs: 1, Bytes: 4, Links: 1, Tags: 1, Repositories: 1}), ix.Totals(); got != want {
+	if want, got := (Totals{Blobs: 1, Bytes: 4, Links: 1, Tags: 2, Repositories: 1}), ix.Totals(); got != want {
 		t.Errorf("Totals = %+v, want %+v", got, want)
+	}
+	var decided []Decision
+	err = ix.Decisions("freeze/", func(d Decision) error {
+		decided = append(decided, d)
+		return nil
+	})
+	if want := []Decision{{Name: "freeze/a b", Text: "{}"}}; err != nil || !slices.Equal(decided, want) {
+		t.Errorf("Decisions = %v, %v, want %v", decided, err, want)
+	}
+	// What a tag pointed to before may be what answers by a rule; it does not become what it points to.
+	tag, ok, err := ix.Tag(nginx, "3")
+	if want := []Binding{{Digest: kept, FirstSeen: at(2), LastSeen: at(4)}}; !ok || err != nil || tag.Desc.Digest != gone || !slices.Equal(tag.History, want) {
+		t.Errorf("Tag whose former content is left = %v, %t, %v; want history %v", tag, ok, err, want)
 	}
 	if tag, ok, err := ix.Tag(nginx, "2"); ok || err != nil {
 		t.Errorf("Tag whose content is gone = %v, %t, %v; want none", tag, ok, err)

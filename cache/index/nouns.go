@@ -15,6 +15,7 @@ type (
 	Tag      = row.Tag
 	Binding  = row.Binding
 	Pin      = row.Pin
+	Decision = row.Decision
 	Remote   = row.Remote
 	Upload   = row.Upload
 	Totals   = row.Totals

@@ -82,15 +82,15 @@ func nothingStored(walk WalkFunc) (bool, error) {
 }
 
 // Rebuild makes the index anew from the store and the journal, and replaces the one in
-// dir when it is whole; until then dir is not touched. Links, tags and pins come from the
-// journal; links and tags whose content is not in the store are not restored. Listings, histories
-// of tags and access times are lost. The caller must hold the store's lock, and no Index of
+// dir when it is whole; until then dir is not touched. Links, tags with their histories, pins
+// and decisions come from the journal; links whose content is not in the store are not restored, nor
+// are tags of which nothing is left there. Listings and access times are lost. The caller must hold the store's lock, and no Index of
 // dir may be open. progress may be nil; it is called now and then.
 func Rebuild(ctx context.Context, o Options, walk WalkFunc, progress func(Progress)) (Progress, error) {
 	if o.Log == nil {
 		o.Log = zap.NewNop()
 	}
-	b := &rebuild{ctx: ctx, progress: progress, bucket: o.Bucket, keepGone: o.KeepGone}
+	b := &rebuild{ctx: ctx, progress: progress, bucket: o.Bucket, keepGone: o.KeepGone, gone: map[goneTag]bool{}}
 	err := b.run(o, walk)
 	if err != nil {
 		return b.done, fmt.Errorf("rebuild index %q: %w", o.Dir, err)
@@ -106,6 +106,7 @@ type rebuild struct {
 	bucket   WalkFunc // nil when there is none
 	keepGone bool
 	done     Progress
+	gone     map[goneTag]bool // tags whose content is not there
 	batch    Batch
 }
 
@@ -159,23 +160,64 @@ func (b *rebuild) fill(path string, walk WalkFunc) error {
 		return errors.Join(b.apply(e), b.step())
 	})
 	b.done.Bad = int64(bad)
-	return errors.Join(err, b.flush())
+	return errors.Join(err, b.flush(), b.dropGone(), b.flush())
 }
 
-// apply makes the change of a journal line. If the content of a tag is gone, the tag is removed
-// and not left as an earlier line had it: an old binding must not become the current one.
+// goneTag is a tag whose content is not there.
+type goneTag struct {
+	repo Repo
+	tag  string
+}
+
+// apply makes the change of a journal line. A link whose content is gone is not restored, nor is a
+// tag of which nothing is left, which only the end tells.
 func (b *rebuild) apply(e journal.Entry) error {
-	if !e.Remove && e.Pin.Ref == "" {
-		there, err := b.there(e.Desc.Digest)
+	if e.Pin.Ref != "" || e.Decision.Name != "" || e.Was.Digest != (v1.Hash{}) {
+		return change(e, &b.batch)
+	}
+	there := true
+	if !e.Remove {
+		var err error
+		if there, err = b.there(e.Desc.Digest); err != nil {
+			return err
+		}
+	}
+	switch one := (goneTag{e.Repo, e.Tag}); {
+	case e.Tag != "" && there:
+		delete(b.gone, one)
+	case e.Tag != "":
+		b.gone[one] = true
+	case !there:
+		b.done.Gone++
+		e.Remove = !b.keepGone
+	}
+	return change(e, &b.batch)
+}
+
+// dropGone removes the tags that point to what is not there, and did so before. One that has former
+// content is kept with all that is known of it, since a rule may say that the former answers; it
+// points to what it did: an old binding must not become the current one.
+func (b *rebuild) dropGone() error {
+	for one := range b.gone {
+		b.done.Gone++
+		t, _, err := b.ix.Tag(one.repo, one.tag)
+		left := b.keepGone
+		for _, was := range t.History {
+			if left || err != nil {
+				break
+			}
+			left, err = b.there(was.Digest)
+		}
 		if err != nil {
 			return err
 		}
-		if !there {
-			b.done.Gone++
-			e.Remove = !b.keepGone
+		if !left {
+			if err := errors.Join(b.batch.DeleteTag(one.repo, one.tag), b.step()); err != nil {
+				return err
+			}
 		}
 	}
-	return change(e, &b.batch)
+	return nil
 }
 
 // there reports whether content was found.

@@ -1,5 +1,5 @@
-// Package journal keeps a text file of the links, tags and pins that an index was told of,
-// so that they survive the loss of its database.
+// Package journal keeps a text file of the links, tags, pins and decisions that an index was told
+// of, so that they survive the loss of its database.
 //
 // It promises that a line is read as it was written or not at all. Lines that the disk did
 // not take are not an error: the journal is to be rewritten then, see [Journal.Wasteful].
@@ -35,9 +35,13 @@ import (
 //	<checksum> -link <upstream> <repository> <kind> <digest>
 //	<checksum> +tag <upstream> <repository> <tag> <digest> <size> <ms> <media type>
 //	<checksum> -tag <upstream> <repository> <tag>
+//	<checksum> +was <upstream> <repository> <tag> <digest> <ms> <ms>
 //	<checksum> +pin <upstream> <repository> <tag or digest> <ms> <platform,platform>
 //	<checksum> -pin <upstream> <repository> <tag or digest>
+//	<checksum> +decision <name> <text>
+//	<checksum> -decision <name>
 //
+// A tag that moved has +was for what it pointed to before, with when that was seen first and last.
 // The checksum is the CRC-32C of the rest of the line, in hexadecimal. The run is a random
 // number that tells this file from one that was rewritten. The time is in milliseconds
 // since 1970. Blanks, per cent signs and control characters in names are
@@ -334,6 +338,17 @@ func TagLine(r row.Repo, tag string, t row.Tag) []byte {
 // UntagLine returns the line that forgets a tag.
 func UntagLine(r row.Repo, tag string) []byte { return line("-tag", r.Upstream, r.Name, tag) }
 
+// WasLine returns the line that says what a tag pointed to before.
+func WasLine(r row.Repo, tag string, b row.Binding) []byte {
+	return line("+was", r.Upstream, r.Name, tag, b.Digest.String(), number(millis(b.FirstSeen)), number(millis(b.LastSeen)))
+}
+
+// DecisionLine returns the line that says what an operator decided.
+func DecisionLine(d row.Decision) []byte { return line("+decision", d.Name, d.Text) }
+
+// UndecideLine returns the line that forgets a decision.
+func UndecideLine(name string) []byte { return line("-decision", name) }
+
 // PinLine returns the line that says that an image is pinned.
 func PinLine(p row.Pin) []byte {
 	return line("+pin", p.Repo.Upstream, p.Repo.Name, p.Ref, number(millis(p.At)), strings.Join(p.Platforms, ","))
@@ -406,15 +421,18 @@ func unescape(s string) (string, error) {
 // errLine means that a journal line is damaged.
 var errLine = errors.New("journal line cannot be read")
 
-// Entry is a journal line. A link has a kind, a tag has a tag, a pin has a pinned reference.
+// Entry is a journal line. A link has a kind, a tag has a tag, a pin has a pinned reference, and a
+// decision has a name. What a tag pointed to before has a tag and Was.
 type Entry struct {
-	Remove bool
-	Pin    row.Pin
-	Repo   row.Repo
-	Kind   row.Kind
-	Tag    string
-	Desc   v1.Descriptor
-	At     time.Time
+	Remove   bool
+	Pin      row.Pin
+	Decision row.Decision
+	Was      row.Binding
+	Repo     row.Repo
+	Kind     row.Kind
+	Tag      string
+	Desc     v1.Descriptor
+	At       time.Time
 }
 
 // parseLine reads a line without its end.
@@ -437,8 +455,17 @@ func parseLine(b []byte) (Entry, error) {
 }
 
 func parseFields(op string, f []string) (Entry, error) {
-	if strings.HasSuffix(op, "pin") {
+	switch {
+	case strings.HasSuffix(op, "pin"):
 		return parsePin(op, f)
+	case op == "+was":
+		return parseWas(f)
+	case op == "+decision" && len(f) == 2, op == "-decision" && len(f) == 1:
+		e := Entry{Remove: op == "-decision", Decision: row.Decision{Name: f[0], Text: strings.Join(f[1:], "")}}
+		if e.Decision.Check() != nil {
+			return Entry{}, errLine
+		}
+		return e, nil
 	}
 	e := Entry{Remove: strings.HasPrefix(op, "-")}
 	var want int // fields after the digest
@@ -472,6 +499,35 @@ func parseFields(op string, f []string) (Entry, error) {
 	return e, nil
 }
 
+func parseWas(f []string) (e Entry, err error) {
+	if len(f) != 6 {
+		return Entry{}, errLine
+	}
+	e.Repo, e.Tag = row.Repo{Upstream: f[0], Name: f[1]}, f[2]
+	_, err = row.TagKey(e.Repo, e.Tag)
+	if err == nil {
+		e.Was.Digest, err = wire.ParseDigest(f[3])
+	}
+	for i, at := range []*time.Time{&e.Was.FirstSeen, &e.Was.LastSeen} {
+		if err == nil {
+			*at, err = parseMillis(f[4+i])
+		}
+	}
+	if err != nil {
+		return Entry{}, errLine
+	}
+	return e, nil
+}
+
+// parseMillis reads what millis made.
+func parseMillis(s string) (time.Time, error) {
+	ms, err := strconv.ParseInt(s, 10, 64)
+	if err != nil || ms == 0 {
+		return time.Time{}, err
+	}
+	return time.UnixMilli(ms), nil
+}
+
 func parsePin(op string, f []string) (Entry, error) {
 	if !(op == "+pin" && len(f) == 5) && !(op == "-pin" && len(f) == 3) {
 		return Entry{}, errLine
@@ -483,12 +539,9 @@ func parsePin(op string, f []string) (Entry, error) {
 	if op == "-pin" {
 		return Entry{Remove: true, Pin: p}, nil
 	}
-	ms, err := strconv.ParseInt(f[3], 10, 64)
-	if err != nil {
+	var err error
+	if p.At, err = parseMillis(f[3]); err != nil {
 		return Entry{}, errLine
-	}
-	if ms != 0 {
-		p.At = time.UnixMilli(ms)
 	}
 	if f[4] != "" {
 		p.Platforms = strings.Split(f[4], ",")
@@ -504,12 +557,8 @@ func (e *Entry) parseRest(f []string) (err error) {
 	if e.Desc.Size, err = strconv.ParseInt(f[0], 10, 64); err != nil {
 		return err
 	}
-	ms, err := strconv.ParseInt(f[1], 10, 64)
-	if err != nil {
+	if e.At, err = parseMillis(f[1]); err != nil {
 		return err
-	}
-	if ms != 0 {
-		e.At = time.UnixMilli(ms)
 	}
 	e.Desc.MediaType = types.MediaType(f[2])
 	return row.CheckMediaType(f[2])

@@ -57,6 +57,12 @@ func (e Entry) line() []byte {
 		return UnpinLine(e.Pin.Repo, e.Pin.Ref)
 	case e.Pin.Ref != "":
 		return PinLine(e.Pin)
+	case e.Decision.Name != "" && e.Remove:
+		return UndecideLine(e.Decision.Name)
+	case e.Decision.Name != "":
+		return DecisionLine(e.Decision)
+	case e.Was.Digest != (v1.Hash{}):
+		return WasLine(e.Repo, e.Tag, e.Was)
 	case e.Tag != "" && e.Remove:
 		return UntagLine(e.Repo, e.Tag)
 	case e.Tag != "":

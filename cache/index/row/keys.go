@@ -34,6 +34,8 @@ const (
 	PrefixNote    = 'm' // m name               → bookkeeping of others
 	PrefixRemote  = 's' // s D                  → Remote
 	PrefixUpload  = 'u' // u D                  → Upload
+	// PrefixDecision is of what an operator decided.
+	PrefixDecision = 'k' // k name                → text
 )
 
 // The keys of the two records that are there once. They must not be changed.

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -83,8 +84,13 @@ func CheckMediaType(s string) error {
 	return nil
 }
 
-// MaxHistory bounds the former bindings that are kept of a tag.
-const MaxHistory = 20
+// The bounds of the former bindings that are kept of a tag: those of HistoryDays, or more where there
+// are few, and no more than MaxHistory, which take 16 KiB.
+const (
+	MaxHistory  = 200
+	HistoryDays = 400
+	fewBindings = 20
+)
 
 // Binding is what a tag pointed to once.
 type Binding struct {
@@ -98,7 +104,7 @@ type Tag struct {
 	Desc      v1.Descriptor // only media type, digest and size are kept
 	CheckedAt time.Time     // when the upstream confirmed it last
 	ChangedAt time.Time     // when the upstream was first seen to say so
-	History   []Binding     // former bindings, latest first, at most 20
+	History   []Binding     // former bindings, latest first, at most [MaxHistory]
 }
 
 // Encode returns the record.
@@ -127,10 +133,13 @@ func DecodeTag(v []byte) (Tag, error) {
 }
 
 // Next returns the record of a tag of which the upstream said desc at a time. old is the
-// record so far, if there is one.
+// record so far, if there is one. t.ChangedAt counts if somebody else has seen it earlier.
 func (t Tag) Next(old Tag, known bool) Tag {
 	desc := v1.Descriptor{MediaType: t.Desc.MediaType, Digest: t.Desc.Digest, Size: t.Desc.Size}
 	n := Tag{Desc: desc, CheckedAt: t.CheckedAt, ChangedAt: t.CheckedAt}
+	if !t.ChangedAt.IsZero() && t.ChangedAt.Before(t.CheckedAt) {
+		n.ChangedAt = t.ChangedAt
+	}
 	if !known {
 		return n
 	}
@@ -142,9 +151,54 @@ func (t Tag) Next(old Tag, known bool) Tag {
 		return n
 	}
 	was := Binding{Digest: old.Desc.Digest, FirstSeen: old.ChangedAt, LastSeen: old.CheckedAt}
-	n.History = append([]Binding{was}, old.History...)
+	n.History = append([]Binding{was}, slices.DeleteFunc(slices.Clone(old.History), func(b Binding) bool {
+		return b.Digest == was.Digest && b.FirstSeen.Equal(was.FirstSeen)
+	})...)
 	n.History = n.History[:min(len(n.History), MaxHistory)]
+	for before := t.CheckedAt.AddDate(0, 0, -HistoryDays); len(n.History) > fewBindings && n.History[len(n.History)-1].LastSeen.Before(before); {
+		n.History = n.History[:len(n.History)-1]
+	}
 	return n
+}
+
+// With returns t with a former binding, in its place or in that of the same from the same time.
+func (t Tag) With(b Binding) Tag {
+	history := slices.Clone(t.History)
+	same := func(one Binding) bool { return one.Digest == b.Digest && one.FirstSeen.Equal(b.FirstSeen) }
+	if at := slices.IndexFunc(history, same); at >= 0 {
+		history[at] = b
+	} else {
+		at := slices.IndexFunc(history, func(one Binding) bool { return !one.FirstSeen.After(b.FirstSeen) })
+		if at < 0 {
+			at = len(history)
+		}
+		history = slices.Insert(history, at, b)
+	}
+	t.History = history[:min(len(history), MaxHistory)]
+	return t
+}
+
+// Decision is what an operator decided: a text under a name.
+type Decision struct{ Name, Text string }
+
+// MaxDecision bounds the text of a decision, so that it fits into a line of the journal however it is spelt there.
+const MaxDecision = 4 << 10
+
+// DecisionKey returns the key of a decision.
+func DecisionKey(name string) ([]byte, error) {
+	if err := CheckName("decision", name); err != nil {
+		return nil, err
+	}
+	return append([]byte{PrefixDecision}, name...), nil
+}
+
+// Check reports why a decision cannot be kept.
+func (d Decision) Check() error {
+	if len(d.Text) > MaxDecision {
+		return fmt.Errorf("decision %.80q of %d bytes: %w", d.Name, len(d.Text), ErrTooBig)
+	}
+	_, err := DecisionKey(d.Name)
+	return err
 }
 
 // RepoRecord counts what a repository holds, so that listing repositories does not list links.
