@@ -143,7 +143,7 @@ func splitCursor(s string) (repo Repo, tag string, d v1.Hash, err error) {
 
 // repository lists one repository, its tags after one, or its untagged manifests after d.
 func (b *browse) repository(repo Repo, afterTag string, after v1.Hash) error {
-	if b.match != nil && b.repoOnly && !matches(b.match, repo.String()) {
+	if b.match != nil && b.repoOnly && !wire.MatchesName(b.match, repo.String()) {
 		b.named++
 		return b.ctx.Err()
 	}
@@ -180,7 +180,7 @@ func (b *browse) tags(repo Repo, after string) error {
 			return err
 		}
 		for _, t := range some {
-			if b.match != nil && !b.repoOnly && !matches(b.match, repo.String()+":"+t.name) {
+			if b.match != nil && !b.repoOnly && !wire.MatchesName(b.match, repo.String()+":"+t.name) {
 				b.named++
 				if b.named >= nameMost {
 					b.page.Next = Name(repo, t.name, v1.Hash{})
@@ -205,16 +205,6 @@ func (i *Images) taggedImage(repo Repo, name string, t index.Tag, details bool) 
 	one := i.image(repo, name, t.Desc.Digest, details)
 	one.MediaType, one.CheckedAt, one.ChangedAt = string(t.Desc.MediaType), t.CheckedAt, t.ChangedAt
 	return one
-}
-
-// matches compares a pattern with a whole name and with its familiar short forms, in which
-// docker.io/library/ is left out.
-func matches(pattern *regexp.Regexp, name string) bool {
-	if pattern.MatchString(name) {
-		return true
-	}
-	short, hub := strings.CutPrefix(name, wire.Hub+"/")
-	return hub && (pattern.MatchString(short) || pattern.MatchString(strings.TrimPrefix(short, "library/")))
 }
 
 // take adds an image to the page, if it belongs there.

@@ -206,7 +206,7 @@ func (p *Pins) matched(known map[string]bool) ([]Pin, error) {
 func (p *Pins) matching(repo Repo, tag string) string {
 	name := Name(repo, tag, v1.Hash{})
 	for _, pattern := range p.patterns {
-		if matches(pattern.match, name) {
+		if wire.MatchesName(pattern.match, name) {
 			return pattern.text
 		}
 	}

@@ -34,3 +34,13 @@ func CompilePattern(pattern string) (*regexp.Regexp, error) {
 	b.WriteString("$")
 	return regexp.Compile(b.String())
 }
+
+// MatchesName compares a pattern with a whole name and with its familiar short forms, in which
+// docker.io/library/ is left out.
+func MatchesName(pattern *regexp.Regexp, name string) bool {
+	if pattern.MatchString(name) {
+		return true
+	}
+	short, hub := strings.CutPrefix(name, Hub+"/")
+	return hub && (pattern.MatchString(short) || pattern.MatchString(strings.TrimPrefix(short, "library/")))
+}
