@@ -54,8 +54,15 @@ const (
 	Purged          Kind = "purged"
 	Pinned          Kind = "pinned"
 	Unpinned        Kind = "unpinned"
-	ConfigReloaded  Kind = "config_reloaded" // the configuration was read again
-	ConfigRefused   Kind = "config_refused"  // and had faults: that from before is kept
+	// Vanished: a registry says that a tag, or without one a whole repository, is gone that it
+	// had. Returned: it is there again. They come in pairs.
+	Vanished Kind = "vanished"
+	Returned Kind = "returned"
+	// TroubleBegan and TroubleEnded: what is wrong with the mirror, once it has lasted for a while.
+	TroubleBegan   Kind = "trouble_began"
+	TroubleEnded   Kind = "trouble_ended"
+	ConfigReloaded Kind = "config_reloaded" // the configuration was read again
+	ConfigRefused  Kind = "config_refused"  // and had faults: that from before is kept
 )
 
 // Kinds returns all kinds.
@@ -63,7 +70,7 @@ func Kinds() []Kind {
 	return []Kind{
 		TagMoved, ReleaseMoved, Evicted, FillDone, FillFailed, VerificationFailed,
 		Quarantined, Degraded, Recovered, UpstreamFailing, UpstreamBack, Limited,
-		ServedStale, Purged, Pinned, Unpinned, ConfigReloaded, ConfigRefused,
+		ServedStale, Purged, Pinned, Unpinned, Vanished, Returned, TroubleBegan, TroubleEnded, ConfigReloaded, ConfigRefused,
 	}
 }
 

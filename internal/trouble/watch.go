@@ -25,6 +25,9 @@ const (
 	// linger is how long a trouble is told that was over a moment ago: a disk that is nearly full
 	// takes what is small and refuses what is large, several times a second.
 	linger = 2 * time.Second
+	// tellAfter is how long a trouble must have lasted before its beginning is told, and been over before
+	// its end is: what comes and goes is one trouble for who is called in the night.
+	tellAfter = 15 * time.Second
 	// clientsMost bounds those whose refusals are remembered, and refusedFor is for how long.
 	clientsMost = 256
 	refusedFor  = 6 * time.Second
@@ -39,6 +42,9 @@ type Sources struct {
 	// Notices are what is to be told of the configuration.
 	Notices []string
 	Names   Names
+	// Tell is told of what has begun and ended, of each once, and must not wait; nil means nobody.
+	// Notices are not told.
+	Tell func(t Trouble, ended bool)
 }
 
 // Names are what settings are called where they are made, for texts that say what to change.
@@ -57,6 +63,7 @@ type Watch struct {
 	mu       sync.Mutex
 	looked   time.Time           // guarded by mu; zero: never
 	known    map[string]*lasting // guarded by mu; by ID
+	told     map[string]*lasting // guarded by mu; by ID: whose beginning was told
 	inUse    InUse               // guarded by mu
 	list     []Trouble           // guarded by mu
 	refused  map[refusal]*refusals
@@ -88,7 +95,7 @@ func New(s Sources) *Watch {
 	if s.Registries == nil {
 		s.Registries = func() []*upstream.Registry { return nil }
 	}
-	return &Watch{sources: s, known: map[string]*lasting{}, refused: map[refusal]*refusals{}}
+	return &Watch{sources: s, known: map[string]*lasting{}, told: map[string]*lasting{}, refused: map[refusal]*refusals{}}
 }
 
 // Run looks every second until ctx is done, so that it is known since when something is wrong.
@@ -148,10 +155,15 @@ func (w *Watch) look() {
 	w.looking.Lock()
 	defer w.looking.Unlock()
 	e := w.evidence()
+	w.judge(&e)
+}
+
+// judge takes in what is wrong by e.
+func (w *Watch) judge(e *evidence) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.remember(&e)
-	for _, t := range judge(&e) {
+	w.remember(e)
+	for _, t := range judge(e) {
 		known := w.known[t.ID]
 		if known == nil {
 			known = &lasting{Trouble: Trouble{Since: e.now}}
@@ -174,6 +186,28 @@ func (w *Watch) look() {
 		return cmp.Or(cmp.Compare(a.Severity.rank(), b.Severity.rank()), a.Since.Compare(b.Since), cmp.Compare(a.ID, b.ID))
 	})
 	w.looked = e.now
+	w.tell(e.now)
+}
+
+// tell tells what has begun and ended. w.mu is held.
+func (w *Watch) tell(now time.Time) {
+	if w.sources.Tell == nil {
+		return
+	}
+	for id, t := range w.known {
+		if told := w.told[id]; told != nil {
+			told.seen = t.seen
+		} else if t.Severity != Notice && now.Sub(t.Since) >= tellAfter && now.Sub(t.seen) < linger {
+			w.told[id] = &lasting{t.Trouble, t.seen}
+			w.sources.Tell(t.Trouble, false)
+		}
+	}
+	for id, t := range w.told {
+		if now.Sub(t.seen) >= tellAfter {
+			delete(w.told, id)
+			w.sources.Tell(t.Trouble, true)
+		}
+	}
 }
 
 // evidence is what is judged.
