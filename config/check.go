@@ -35,6 +35,7 @@ func (d *decoder) check() {
 	}
 	d.checkNames()
 	d.checkPrefetch()
+	d.checkNotify()
 }
 
 // logIn gives an upstream without an account those of the registry whose credentials it takes.

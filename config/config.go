@@ -66,6 +66,8 @@ type Config struct {
 	Pins []string
 	// Prefetch are sets of images that are fetched ahead of need.
 	Prefetch []PrefetchSet
+	// Notify are those that are told what happens.
+	Notify []Target
 	// ScrubInterval is the time within which everything that is kept is read once and compared
 	// with its digest. Default 30 days; 0 means never.
 	ScrubInterval time.Duration

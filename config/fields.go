@@ -70,6 +70,7 @@ func (c *Config) fields() []field {
 		{Name: "log", Kind: key.Section, Fields: c.Log.fields(), Doc: "What is logged, to standard error."},
 		{Name: "tracing", Kind: key.Section, Fields: c.Tracing.fields(), Doc: "Traces of requests, for OpenTelemetry."},
 		{Name: "webhooks", Kind: key.Section, Fields: c.Webhooks.fields(), Doc: "Registries that tell of a push."},
+		notifyField(&c.Notify),
 		{Name: "limits", Kind: key.Section, Fields: append(c.Limits.fields(), limitsOfField(&c.LimitsOf)), Doc: "What one client may have: an identity where `auth` tells them apart, else an address, behind which there may be many. What is kept and fresh is served without limits but those of requests, transfers and bytes. Whoever is beyond one is answered 429; clients that can go to the registry themselves are told to."},
 		{Name: "cost", Kind: key.Section, Fields: c.Cost.fields(), Doc: "What traffic costs, for the dashboard and `forebay status`."},
 	}

@@ -2,7 +2,6 @@ package config
 
 import (
 	"errors"
-	"fmt"
 	"time"
 
 	"forebay/config/key"
@@ -32,12 +31,7 @@ func prefetchField(p *[]PrefetchSet) field {
 func (s *PrefetchSet) fields() []field {
 	return []field{
 		{Name: "name", What: "a word", Doc: "Name of the set: letters, digits, `-`, `_` and `.`.",
-			Set: key.Into(&s.Name, func(text string) (string, error) {
-				if !parse.SetName.MatchString(text) {
-					return "", fmt.Errorf("%q is no name of a set: use up to 64 letters, digits, dots, dashes and underscores", parse.Clip(text))
-				}
-				return text, nil
-			}), Get: func() []string { return []string{s.Name} }},
+			Set: key.Into(&s.Name, parse.Word), Get: func() []string { return []string{s.Name} }},
 		key.Texts("images", &s.Images, "images", parse.ImageName, "Names of images, as clients write them."),
 		{Name: "files", Kind: key.List, What: "a list of file names", File: true,
 			Doc: "Files that name images: plain lists, Kubernetes manifests, Compose files, Dockerfiles, lock files, wanted lists. They are read at each run.",

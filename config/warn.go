@@ -24,6 +24,7 @@ func (c *Config) Warnings() []Fault {
 	if parse.PlainHTTP(c.Tracing.Endpoint) && !c.Tracing.Headers.Empty() {
 		w.add("tracing.endpoint", "%s gets the headers unencrypted: use https://", c.Tracing.Endpoint)
 	}
+	w.notify()
 	w.files()
 	slices.SortStableFunc(w.Faults, func(a, b Fault) int { return cmp.Compare(a.Key, b.Key) })
 	return w.Faults

@@ -35,6 +35,7 @@ func (m *mirror) run(ctx context.Context) error {
 func (m *mirror) newTrouble(c *config.Config) *trouble.Watch {
 	s := trouble.Sources{
 		Keeper: m.keeper, Registries: m.registries, Readable: m.cache.Store().Readable,
+		Tell:  m.tellTrouble,
 		Names: trouble.Names{MaxSize: "storage.max_size", Limits: "limits in the configuration", MaxConnections: "max_connections"},
 	}
 	for _, w := range c.Warnings() {
@@ -67,6 +68,7 @@ func (m *mirror) tellEvent(e event.Event) {
 	if m.activity == nil { // while the cache is being opened
 		return
 	}
+	m.notify.Tell(e)
 	m.activity.Events.Add(activity.Event{
 		At: e.At, Kind: string(e.Kind), Upstream: e.Upstream, Repository: e.Repository, Tag: e.Tag,
 		Digest: digestText(e.Digest), Was: digestText(e.Was), Count: e.Count, Bytes: e.Bytes, Detail: e.Detail,

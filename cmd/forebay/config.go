@@ -57,6 +57,9 @@ storage.s3 is tried with an object that is put, read and removed again.`,
 				return err
 			}
 		}
+		if _, err := newNotifier(c, nil, nil); err != nil {
+			return err
+		}
 		for _, w := range c.Warnings() {
 			fmt.Fprintln(p.Stderr, "warning:", w)
 		}

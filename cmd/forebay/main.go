@@ -84,7 +84,7 @@ other public registries, and prints how to point clients at it.
 	if keepsFolders {
 		running = append(running, newServe(p), newRebuildIndex(p))
 	}
-	for group, list := range map[string][]*cobra.Command{"run": running, operate.Configure: {newConfig(p), newClientConfig(p), newDoctor(p), newVersion(p), newManual(p)}} {
+	for group, list := range map[string][]*cobra.Command{"run": running, operate.Configure: {newConfig(p), newClientConfig(p), newDoctor(p), newNotify(p), newVersion(p), newManual(p)}} {
 		for _, cmd := range list {
 			cmd.GroupID = group
 			root.AddCommand(cmd)

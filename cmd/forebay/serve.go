@@ -95,6 +95,9 @@ func serve(ctx context.Context, c *config.Config, load func() (*config.Config, e
 	if m.audit, err = newAudit(c, log.Named("audit")); err != nil {
 		return err
 	}
+	if m.notify, err = newNotifier(c, &m.ours, log.Named("notify")); err != nil {
+		return err
+	}
 	if err := reachBucket(ctx, m.bucket, log); err != nil {
 		return err
 	}
@@ -135,7 +138,7 @@ func serve(ctx context.Context, c *config.Config, load func() (*config.Config, e
 	}
 	tellClients(c, p, s.registries[0].Addr(), log)
 	reload := reloader{m, api, load}
-	return s.run(ctx, m.run, sets.Run, func(ctx context.Context) error { return reload.run(ctx, hangups) })
+	return s.run(ctx, m.run, m.notify.Run, sets.Run, func(ctx context.Context) error { return reload.run(ctx, hangups) })
 }
 
 // servers are all listeners.

@@ -27,6 +27,7 @@ import (
 	"forebay/internal/audit"
 	"forebay/internal/command"
 	"forebay/internal/metrics"
+	"forebay/internal/notify"
 	"forebay/internal/trouble"
 	"forebay/internal/wire"
 	"forebay/proxy"
@@ -54,8 +55,9 @@ type mirror struct {
 	activity  *activity.Recorder
 	trouble   *trouble.Watch
 	metrics   *metrics.Metrics
-	traces    *traces    // nil when they are off
-	audit     *audit.Log // nil when there is none
+	traces    *traces          // nil when they are off
+	audit     *audit.Log       // nil when there is none
+	notify    *notify.Notifier // nil in a command
 	rights    *access.Rights
 	bucket    *s3.Bucket // nil when there is none
 	build     build

@@ -591,3 +591,19 @@ func Pairs(m map[string]string) []string {
 	slices.Sort(all)
 	return all
 }
+
+// Word reads a name that the operator gives something.
+func Word(text string) (string, error) {
+	if !SetName.MatchString(text) {
+		return "", fmt.Errorf("%q is no name: use up to 64 letters, digits, dots, dashes and underscores", Clip(text))
+	}
+	return text, nil
+}
+
+// Kind reads the kind of an event.
+func Kind(text string) (string, error) {
+	if text == "" || strings.Trim(text, "abcdefghijklmnopqrstuvwxyz_") != "" {
+		return "", fmt.Errorf("%q is no kind of event: `forebay notify --kinds` lists them", Clip(text))
+	}
+	return text, nil
+}

@@ -46,6 +46,14 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 			to.truth(c.f.up, u.FailsFrom.IsZero(), u.Name)
 		}
 	}
+	if c.s.Notify != nil {
+		for _, n := range c.s.Notify() {
+			for result, count := range map[string]int64{"sent": n.Sent, "failed": n.Failed, "dropped": n.Dropped} {
+				to.count(c.f.notified, count, n.Target, result)
+			}
+			to.gauge(c.f.notifying, float64(n.Waiting), n.Target)
+		}
+	}
 	c.fills(to)
 	c.store(to)
 	if c.s.S3 != nil {

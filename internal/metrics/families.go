@@ -28,7 +28,7 @@ type families struct {
 
 	s3, s3Took, s3Objects, s3Bytes, s3Queued, s3QueuedBytes, s3Degraded, s3Unsaved, s3Damaged *Family
 
-	events *Family
+	events, notified, notifying *Family
 }
 
 func (f *families) add(kind, name, help string, labels []string) *Family {
@@ -56,6 +56,8 @@ func newFamilies() (f families) {
 	f.trouble = f.gauge("trouble", "1 for each thing that is wrong, as forebay status tells it: by kind (limit, budget, upstream, endpoint, repository, disk, index, bucket, room, verification, clients, configuration), severity (critical, warning, notice) and upstream, which is empty where none is concerned.", "kind", "severity", "upstream")
 	f.inUse = f.gauge("images_in_use", "Images that somebody pulled within a week, looked through every ten minutes: complete could be served if their registries went away now, incomplete could not.", "state")
 	f.events = f.counter("events_total", "What happened to what is kept and to the upstreams, by kind: tag_moved, evicted, degraded, upstream_failing, config_reloaded, config_refused and so on.", "kind")
+	f.notified = f.counter("notifications_total", "Messages to targets of notify by how they ended: sent, failed (it did not take them, however often they were tried), dropped (too many waited, or the mirror ended).", "target", "result")
+	f.notifying = f.gauge("notifications_waiting", "Messages that wait for a target.", "target")
 	f.ofClients()
 	f.ofUpstreams()
 	f.ofBudgets()

@@ -78,7 +78,7 @@ func TestDocumentationListsEveryMetric(t *testing.T) {
 
 func TestLabelsAreBounded(t *testing.T) {
 	known := map[string]string{
-		"upstream": "configured", "endpoint": "configured", "host": "configured", "credential": "configured",
+		"upstream": "configured", "endpoint": "configured", "target": "configured", "host": "configured", "credential": "configured",
 		"version": "of the build", "revision": "of the build", "go_version": "of the build",
 		"kind": "fixed", "result": "fixed", "outcome": "fixed", "limit": "fixed", "cause": "fixed", "source": "fixed",
 		"tag": "fixed: release or floating", "access": "fixed", "severity": "fixed", "state": "fixed", "operation": "fixed",

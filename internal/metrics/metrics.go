@@ -18,6 +18,7 @@ import (
 	"forebay/cache/event"
 	"forebay/cache/tier"
 	"forebay/cache/upkeep"
+	"forebay/internal/notify"
 	"forebay/internal/trouble"
 	"forebay/upstream"
 )
@@ -62,6 +63,8 @@ type Sources struct {
 	Troubles func() []trouble.Trouble
 	// InUse returns the images in use. nil means that nobody looked.
 	InUse func() trouble.InUse
+	// Notify returns how messages to targets ended. nil means that there are none.
+	Notify func() []notify.Figures
 	// S3 tells of the calls to the bucket since the start, those of one operation side by
 	// side; nil where blobs are not kept in one.
 	S3 func() []tier.Calls

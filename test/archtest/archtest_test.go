@@ -173,10 +173,11 @@ func importTable() map[string][]string {
 		"internal/doctor":       {"internal/clientconfig", "internal/pull", "internal/wire"},
 		"internal/tally":        {},
 		"internal/tracing":      {},
-		"internal/metrics":      append(leaf(), "cache", "cache/event", "cache/store", "cache/upkeep", "cache/tier", "internal/trouble", "proxy", "upstream", "test/hubtest", "test/mirrortest"), // the last two its tests
-		"internal/trouble":      append(leaf(), "cache", "cache/health", "cache/image", "cache/store", "cache/upkeep", "upstream", "upstream/governor"),                                          // the last its tests
+		"internal/metrics":      append(leaf(), "cache", "cache/event", "cache/store", "cache/upkeep", "cache/tier", "internal/notify", "internal/trouble", "proxy", "upstream", "test/hubtest", "test/mirrortest"), // the last two its tests
+		"internal/trouble":      append(leaf(), "cache", "cache/health", "cache/image", "cache/store", "cache/upkeep", "upstream", "upstream/governor"),                                                             // the last its tests
 		"internal/server":       {"internal/logkey", "internal/reread"},
 		"internal/webhook":      leaf(),
+		"internal/notify":       append(leaf(), "cache/event", "upstream/dial"),
 		"internal/authn":        {"internal/lane", "internal/pull", "internal/reread", "internal/wire"},
 		"internal/audit":        {"internal/logkey", "internal/wire", "proxy"},
 		"internal/access":       {"internal/allowance", "internal/authn", "internal/flight", "internal/pull", "internal/wire", "proxy"},

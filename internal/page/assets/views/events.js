@@ -6,8 +6,8 @@ import * as p from "../parts.js";
 
 const groups = {
   all: ["All", []],
-  trouble: ["Trouble", ["fill_failed", "verification_failed", "quarantined", "degraded", "upstream_failing", "limited", "served_stale", "release_moved", "prefetch_failed", "config_refused"]],
-  tags: ["Tags", ["tag_moved", "release_moved"]],
+  trouble: ["Trouble", ["fill_failed", "verification_failed", "quarantined", "degraded", "upstream_failing", "limited", "served_stale", "release_moved", "vanished", "trouble_began", "trouble_ended", "prefetch_failed", "config_refused"]],
+  tags: ["Tags", ["tag_moved", "release_moved", "vanished", "returned"]],
   storage: ["Storage", ["evicted", "fill_done", "fill_failed", "quarantined", "degraded", "recovered", "purged", "pinned", "unpinned"]],
   upstreams: ["Upstreams", ["upstream_failing", "upstream_back", "limited", "served_stale"]],
 };
