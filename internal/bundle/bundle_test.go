@@ -5,13 +5,16 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"maps"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -513,27 +516,60 @@ func TestExtrasOfToolsArePassedOver(t *testing.T) {
 	}
 }
 
-// Made by Python's bz2, since Go has no writer.
-func TestBzip2IsRead(t *testing.T) {
-	text, err := os.ReadFile("testdata/layout.tar.bz2")
+// Made by bzip2 and by xz (of three blocks), since their modules do not write.
+func TestBzip2AndXzAreRead(t *testing.T) {
+	for _, kind := range []string{"bz2", "xz"} {
+		text, err := os.ReadFile("testdata/layout.tar." + kind)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, r := range map[string]io.Reader{"file": bytes.NewReader(text), "stream": struct{ io.Reader }{bytes.NewReader(text)}} {
+			got, err := Unpack(t.Context(), r, Unpacking{Target: memory{}})
+			if err != nil || len(got.Images) != 1 || got.Images[0].Name != "docker.io/library/bz:1" {
+				t.Errorf("Unpack of a %s of %s = %+v, %v", name, kind, got, err)
+			}
+		}
+		if got, err := Unpack(t.Context(), bytes.NewReader(text[:len(text)/2]), Unpacking{Target: memory{}}); !errors.Is(err, ErrFormat) {
+			t.Errorf("Unpack of a part of %s = %+v, %v, want ErrFormat", kind, got, err)
+		}
+	}
+}
+
+// The header of each block of an xz file says how much memory it wants.
+func TestXzGetsNoMoreMemoryThanIsBounded(t *testing.T) {
+	text, err := os.ReadFile("testdata/layout.tar.xz")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, r := range map[string]io.Reader{"file": bytes.NewReader(text), "stream": struct{ io.Reader }{bytes.NewReader(text)}} {
-		got, err := Unpack(t.Context(), r, Unpacking{Target: memory{}})
-		if err != nil || len(got.Images) != 1 || got.Images[0].Name != "docker.io/library/bz:1" {
-			t.Errorf("Unpack of a %s = %+v, %v", name, got, err)
-		}
+	const block = 12 // behind the header of the stream
+	if text[block+2] != 0x21 || text[block+3] != 1 {
+		t.Fatalf("its first block is % x, want LZMA2 without sizes", text[block:block+12])
 	}
-	if got, err := Unpack(t.Context(), bytes.NewReader(text[:len(text)-20]), Unpacking{Target: memory{}}); !errors.Is(err, ErrFormat) {
-		t.Errorf("Unpack of a part = %+v, %v, want ErrFormat", got, err)
+	demanding := func(dictionary byte) []byte {
+		text := bytes.Clone(text)
+		text[block+4] = dictionary
+		end := block + (int(text[block])+1)*4 - 4
+		binary.LittleEndian.PutUint32(text[end:], crc32.ChecksumIEEE(text[block:end]))
+		return text
+	}
+	for dictionary, right := range map[byte]bool{30: true, 31: false, 40: false} { // 128 MiB, 192 MiB, 4 GiB
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, err := Unpack(t.Context(), bytes.NewReader(demanding(dictionary)), Unpacking{Target: memory{}})
+		runtime.ReadMemStats(&after)
+		if right != (err == nil) || err != nil && !errors.Is(err, ErrFormat) {
+			t.Errorf("Unpack with the dictionary %d = %v", dictionary, err)
+		}
+		if got := after.TotalAlloc - before.TotalAlloc; got > windowMost+16<<20 {
+			t.Errorf("Unpack with the dictionary %d took %d bytes of memory", dictionary, got)
+		}
 	}
 }
 
 func TestOtherFormatsAreNamed(t *testing.T) {
 	for begin, want := range map[string]string{
-		"\xfd7zXZ\x00": "compressed by xz", "\x04\x22\x4d\x18": "compressed by lz4",
-		"PK\x03\x04": "a zip archive", "7z\xbc\xaf\x27\x1c": "a 7z archive", "\n<!DOCTYPE html>": "a web page", "<html>": "a web page",
+		"\x04\x22\x4d\x18": "compressed by lz4",
+		"PK\x03\x04":       "a zip archive", "7z\xbc\xaf\x27\x1c": "a 7z archive", "\n<!DOCTYPE html>": "a web page", "<html>": "a web page",
 	} {
 		text := []byte(begin + strings.Repeat("x", 600))
 		for name, r := range map[string]io.Reader{"file": bytes.NewReader(text), "stream": struct{ io.Reader }{bytes.NewReader(text)}} {
@@ -721,6 +757,11 @@ func TestArchiveOfDockerSave(t *testing.T) {
 		if got, err := Unpack(t.Context(), bytes.NewReader(bad), Unpacking{Target: memory{}}); !errors.Is(err, ErrFormat) {
 			t.Errorf("%s: Unpack = %+v, %v, want ErrFormat", name, got, err)
 		}
+	}
+	packed := tarOf(t, plain("layer.tar.xz", "\xfd7zXZ\x00"+strings.Repeat("x", 600)), plain("conf.json", fmt.Sprintf(`{"rootfs":{"diff_ids":["%s"]}}`, blobOf([]byte(layer)).Digest)),
+		plain("manifest.json", `[{"Config":"conf.json","RepoTags":["a:1"],"Layers":["layer.tar.xz"]}]`))
+	if _, err := Unpack(t.Context(), bytes.NewReader(packed), Unpacking{Target: memory{}}); !errors.Is(err, ErrFormat) || !strings.Contains(err.Error(), "load the archive by docker load") {
+		t.Errorf("a layer that is compressed by xz = %v", err)
 	}
 	loop := tarOf(t, entryOf{tar.Header{Typeflag: tar.TypeSymlink, Name: "a/layer.tar", Linkname: "../b/layer.tar"}, ""},
 		entryOf{tar.Header{Typeflag: tar.TypeSymlink, Name: "b/layer.tar", Linkname: "../a/layer.tar"}, ""}, plain("manifest.json", `[{"Config":"a/layer.tar"}]`))

@@ -66,7 +66,7 @@ func (s *unpacking) store(f *file, is stored) error {
 // layer takes in a file whose digest is found out on the way: neither this side nor the
 // target holds more of it than a piece, but where it will stay.
 func (s *unpacking) layer(f *file) error {
-	head := make([]byte, min(f.size, 4))
+	head := make([]byte, min(f.size, headLen))
 	if _, err := io.ReadFull(f.r, head); err != nil {
 		return readError(f, err)
 	}
@@ -141,6 +141,8 @@ func (s *unpacking) dockerManifest(e dockerEntry) ([]byte, error) {
 			kind = types.OCILayer
 		case zstdKind:
 			kind = types.OCILayerZStd
+		case bzip2Kind, xzKind: // docker load takes them, but no media type stands for them
+			return nil, faultf("layer %.200q is compressed by bzip2 or xz, which no client pulls: load the archive by docker load, and save the image again", name)
 		default:
 			if got := layer.blob.Digest.String(); got != c.RootFS.DiffIDs[i] {
 				return nil, faultf("layer %.200q has the digest %s, and the configuration says %.80s", name, got, c.RootFS.DiffIDs[i])

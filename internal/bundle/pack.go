@@ -10,6 +10,7 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
+	"github.com/mikelolasagasti/xz"
 )
 
 // newPacker compresses with zstd. One goroutine and a fixed level make the same bytes of
@@ -29,11 +30,12 @@ const (
 	ratioMost = 1000
 	// ratioFree is how many bytes may come before that counts.
 	ratioFree = 64 << 20
-	// windowMost bounds the memory of a decompression.
+	// windowMost bounds the memory of a decompression: of xz, whose files demand up to 4 GiB,
+	// "xz -9" has half of it.
 	windowMost = 128 << 20
 )
 
-// unpacked returns what is in r: decompressed, if it begins as zstd, gzip or bzip2 do. done must
+// unpacked returns what is in r: decompressed, if it begins as zstd, gzip, bzip2 or xz do. done must
 // be called when no more is read.
 func unpacked(r *bufio.Reader) (plain io.Reader, done func(), err error) {
 	head, err := r.Peek(headLen)
@@ -62,6 +64,12 @@ func unpacked(r *bufio.Reader) (plain io.Reader, done func(), err error) {
 		return &bounded{plain: g, in: in, what: "gzip"}, func() { _ = g.Close() }, nil
 	case bzip2Kind:
 		return &bounded{plain: bzip2.NewReader(in), in: in, what: "bzip2"}, func() {}, nil
+	case xzKind:
+		x, err := xz.NewReader(in, windowMost)
+		if err != nil {
+			return nil, nil, faultf("%w", err)
+		}
+		return &bounded{plain: x, in: in, what: "xz"}, func() {}, nil
 	}
 	return r, func() {}, nil
 }
@@ -74,6 +82,7 @@ const (
 	gzipKind
 	zstdKind
 	bzip2Kind
+	xzKind
 )
 
 func kindOf(head []byte) compression {
@@ -84,6 +93,8 @@ func kindOf(head []byte) compression {
 		return gzipKind
 	case len(head) > 9 && string(head[:3]) == "BZh" && string(head[4:10]) == "1AY&SY": // the size of blocks between
 		return bzip2Kind
+	case bytes.HasPrefix(head, []byte("\xfd7zXZ\x00")): // The .xz File Format, 2.1.1.1
+		return xzKind
 	}
 	return noKind
 }
@@ -94,11 +105,11 @@ const headLen = 16
 // unread returns what a file is that is taken for an archive by mistake; nil if it may be one.
 func unread(head []byte) error {
 	for magic, what := range map[string]string{
-		"\xfd7zXZ\x00": "compressed by xz", "\x04\x22\x4d\x18": "compressed by lz4",
-		"PK\x03\x04": "a zip archive", "7z\xbc\xaf\x27\x1c": "a 7z archive", "Rar!\x1a\x07": "a rar archive",
+		"\x04\x22\x4d\x18": "compressed by lz4",
+		"PK\x03\x04":       "a zip archive", "7z\xbc\xaf\x27\x1c": "a 7z archive", "Rar!\x1a\x07": "a rar archive",
 	} {
 		if bytes.HasPrefix(head, []byte(magic)) {
-			return faultf("it is %s: tar archives are read, as they are or compressed by zstd, gzip or bzip2; of others give what is in them, by standard input if it is large", what)
+			return faultf("it is %s: tar archives are read, as they are or compressed by zstd, gzip, bzip2 or xz; of others give what is in them, by standard input if it is large", what)
 		}
 	}
 	if text := bytes.ToLower(bytes.TrimLeft(head, "\xef\xbb\xbf \r\n\t")); bytes.HasPrefix(text, []byte("<!doctype")) || bytes.HasPrefix(text, []byte("<html")) {
