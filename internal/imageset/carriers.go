@@ -62,7 +62,7 @@ func (r *reader) regsync(root *yaml.Node) {
 
 // isConcourse is of pipelines of Concourse.
 func isConcourse(root *yaml.Node) bool {
-	return is(value(root, "jobs"), yaml.SequenceNode) && slices.ContainsFunc(items(value(root, "jobs")), func(job *yaml.Node) bool { return has(job, "plan") })
+	return has(root, "image_resource", "run") || is(value(root, "jobs"), yaml.SequenceNode) && slices.ContainsFunc(items(value(root, "jobs")), func(job *yaml.Node) bool { return has(job, "plan") })
 }
 
 // concourse reads resources that are images, whatever they are for: it fetches all of them.
@@ -86,7 +86,7 @@ func (r *reader) concourse(root *yaml.Node) {
 			look(v)
 		}
 		return true
-	}, value(root, "jobs"))
+	}, root)
 }
 
 // isBuildkite is of pipelines of Buildkite: their steps have keys that others have not.

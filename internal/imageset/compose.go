@@ -312,7 +312,17 @@ func (r *reader) bake(root *yaml.Node) {
 		return v, ok
 	}}
 	for name, target := range pairs(value(root, "target")) {
-		b := building{args: settings(value(target, "args"), p.lookup), contexts: map[string]bool{}}
+		b := building{args: map[string]string{}, contexts: map[string]bool{}}
+		if has(target, "matrix") {
+			r.fault(target.Line, fmt.Errorf("target %q stands for several by its matrix: give what docker buildx bake prints of it", clip(name.Value)))
+			continue
+		}
+		for k, v := range settings(value(target, "args"), p.lookup) {
+			var err error
+			if b.args[k], err = expand(v, p.lookup); err != nil {
+				r.fault(target.Line, fmt.Errorf("argument %s: %w", clip(k), err))
+			}
+		}
 		for k, v := range r.o.BuildArgs {
 			b.args[k] = v
 		}

@@ -210,8 +210,9 @@ func (d *docker) expand(s string) (out string, bound bool, err error) {
 	if err != nil {
 		return "", false, err
 	}
+	needed := withoutUnused(partly.Result, partly.Unmatched)
 	for name := range partly.Unmatched {
-		if usedBare(partly.Result, name) {
+		if usedBare(needed, name) {
 			return "", false, fmt.Errorf("variable %s is not set: give a default by ${%s:-DEFAULT} or ARG before the first FROM, or a build argument", clip(name), clip(name))
 		}
 	}
@@ -234,6 +235,34 @@ var errAll = errors.New("depends on the platform: name the platforms instead of 
 // left matches a variable that was left as it is, with the operator, if any, that says what
 // happens when it has no value.
 var left = regexp.MustCompile(`\$(?:\{(\w+)(:?[-+?])?|(\w+))`)
+
+// withoutUnused takes away what stands behind :+ of variables that have no value.
+func withoutUnused(s string, unset map[string]struct{}) string {
+	for from := 0; ; {
+		at := present.FindStringSubmatchIndex(s[from:])
+		if at == nil {
+			return s
+		}
+		start, depth, end := from+at[0], 1, from+at[1]
+		for ; end < len(s) && depth > 0; end++ {
+			switch s[end] {
+			case '{':
+				depth++
+			case '}':
+				depth--
+			}
+		}
+		if _, ok := unset[s[from+at[2]:from+at[3]]]; ok {
+			s = s[:start] + s[end:]
+			from = start
+		} else {
+			from += at[1]
+		}
+	}
+}
+
+// present matches the beginning of what counts if a variable has a value.
+var present = regexp.MustCompile(`\$\{(\w+):?\+`)
 
 // usedBare reports whether a variable stands in a text without such an operator.
 func usedBare(s, name string) bool {

@@ -31,6 +31,7 @@ func TestFaultsOfDockerfiles(t *testing.T) {
 		"FROM a\nRUN <<E\nx\n":                        "f:2: not a Dockerfile: unterminated heredoc",
 		"FROM --pull a\n":                             "f:1: FROM has the flag --pull",
 		"FROM a:${V:?give}\n":                         "V: give",
+		"FROM a:${V:+b}$V\n":                          "f:1: variable V is not set",
 		"FROM a:${V:-$W}\n":                           "f:1: variable W is not set",
 		"FROM a:$V-x\n":                               "f:1: variable V is not set",
 		"FROM a:${V%.*}\n":                            "f:1: variable V is not set",
@@ -56,6 +57,9 @@ func TestVariablesOfDockerfiles(t *testing.T) {
 		"a:${V}":                  "a:v3.12.4",
 		"a:$V":                    "a:v3.12.4",
 		"a:$V-slim":               "a:v3.12.4-slim",
+		"${NO:+$NO/}a:$V":         "a:v3.12.4", // the prefix of a registry, if there is one
+		"${NO+${NO}-${OTHER}}a:1": "a:1",
+		"${V:+a}:${NO:+b}1":       "a:1",
 		`"a:${V}"`:                "a:v3.12.4",
 		"'a:1'":                   "a:1",
 		"a:${V%.*}":               "a:v3.12",

@@ -167,7 +167,11 @@ type found struct {
 	seen    map[string]bool
 	faults  Faults
 	files   int // how many were included
-	notes   int // how many were told
+	// inputs are those that a pipeline of GitLab declares, with their defaults.
+	inputs map[string][]string
+	// assigned is how many values of variables were looked at.
+	assigned int
+	notes    int // how many were told
 }
 
 func (r *reader) all(in io.Reader) ([]Entry, error) {

@@ -56,7 +56,7 @@ func (w *yamlWalk) mapping(n *yaml.Node, depth int) {
 	if isObject(n) {
 		outer := *w
 		defer func() { w.declared, w.params = outer.declared, outer.params }()
-		w.declared, w.params = true, parameters(n)
+		w.declared, w.params = true, w.parameters(n)
 		for name, values := range outer.params {
 			if len(w.params[name]) == 0 {
 				w.params[name] = values
@@ -66,7 +66,7 @@ func (w *yamlWalk) mapping(n *yaml.Node, depth int) {
 			return
 		}
 	}
-	w.related(n)
+	w.parted(n)
 	if from := value(n, "name"); text(value(n, "kind")) == "DockerImage" && text(from) != "" { // of OpenShift
 		w.named(from)
 	}
@@ -84,22 +84,37 @@ func (w *yamlWalk) mapping(n *yaml.Node, depth int) {
 
 // parameters are what an object says of its own parameters (Tekton's params, Argo's and
 // OpenShift's parameters), by their names.
-func parameters(n *yaml.Node) map[string][]string {
+func (w *yamlWalk) parameters(n *yaml.Node) map[string][]string {
 	all := map[string][]string{}
 	eachPair(func(k, v *yaml.Node) bool {
 		if (k.Value == "params" || k.Value == "parameters") && is(v, yaml.SequenceNode) {
 			for _, p := range items(v) {
-				name := text(value(p, "name"))
-				for _, key := range []string{"value", "default"} {
-					if s := text(value(p, key)); name != "" && s != "" && !slices.Contains(all[name], s) && len(all[name]) < variantsMax {
-						all[name] = append(all[name], s)
-					}
+				if name := text(value(p, "name")); name != "" {
+					w.parameter(all, name, value(p, "value"))
+					w.parameter(all, name, value(p, "default"))
 				}
 			}
 		}
 		return true
 	}, n)
 	return all
+}
+
+// parameter adds the values of a parameter: one, several of a matrix, or the parts of an object.
+func (w *yamlWalk) parameter(all map[string][]string, name string, v *yaml.Node) {
+	values := []*yaml.Node{v}
+	if is(v, yaml.SequenceNode) {
+		values = items(v)
+	}
+	for _, one := range values {
+		of := pipelineJob{}
+		w.r.assign(of, name, one, 1)
+		for name, s := range of {
+			if !slices.Contains(all[name], s) && len(all[name]) < variantsMax {
+				all[name] = append(all[name], s)
+			}
+		}
+	}
 }
 
 // special reads objects that name images in a way of their own, or none.
@@ -119,6 +134,22 @@ func (w *yamlWalk) special(n *yaml.Node) bool {
 		return true
 	case group == "kubeadm.k8s.io":
 		return elsewhere("kubeadm config images list")
+	case group == "install.istio.io", group == "sailoperator.io":
+		return elsewhere("istioctl manifest generate")
+	case group == "pkg.crossplane.io":
+		if from := value(n, "spec", "package"); from != nil {
+			w.named(from)
+		}
+		return true
+	case group == "extensions.istio.io" && kind == "WasmPlugin":
+		if url := value(n, "spec", "url"); !strings.Contains(text(url), "://") || strings.HasPrefix(text(url), "oci://") {
+			w.named(url)
+		}
+		return true
+	case kind == "BuildConfig":
+		w.build(n)
+	case strings.HasSuffix(group, "kyverno.io"), strings.HasSuffix(group, "gatekeeper.sh"), group == "policy.sigstore.dev":
+		return true // patterns of images that others may use
 	case kind == "ConfigMap" && group == "v1", kind == "Secret" && group == "v1", kind == "CustomResourceDefinition":
 		return true // texts for programs, and descriptions of fields
 	case group == "skaffold":
@@ -140,6 +171,15 @@ func (w *yamlWalk) special(n *yaml.Node) bool {
 		return true
 	}
 	return false
+}
+
+// build reads the Dockerfile that a BuildConfig of OpenShift holds, and takes away where its
+// image goes.
+func (w *yamlWalk) build(n *yaml.Node) {
+	w.seen[value(n, "spec", "output")] = true
+	if inline := value(n, "spec", "source", "dockerfile"); text(inline) != "" {
+		w.r.dockerfile([]byte(inline.Value), building{line: textLine(inline)})
+	}
 }
 
 // fluxSource reads the artifact of an OCIRepository of Flux.
@@ -183,7 +223,7 @@ func isKustomization(root *yaml.Node) bool {
 }
 
 var (
-	imageKey  = regexp.MustCompile(`(?i)image$|^container$`)
+	imageKey  = regexp.MustCompile(`(?i)image(name|ref|reference|ur[il])?$|^container$`)
 	imagesKey = regexp.MustCompile(`(?i)images$`)
 )
 
@@ -197,6 +237,9 @@ func (w *yamlWalk) several(v *yaml.Node, depth int) {
 		name := value(one, "name")
 		switch {
 		case is(one, yaml.ScalarNode):
+			if ref, err := w.r.o.Registries.Reference(text(one)); err == nil && ref.Tag == "" && !ref.HasDigest() && one.ShortTag() == "!!str" {
+				w.r.note(one.Line, fmt.Sprintf("%q has neither tag nor digest, and is not taken for an image", clip(text(one))))
+			}
 			w.suspected(one)
 		case is(one, yaml.MappingNode) && (has(one, "repository") || has(one, "reference")) && w.split(one, false):
 		case is(name, yaml.ScalarNode) && !has(one, "image"):
@@ -215,6 +258,8 @@ func (w *yamlWalk) pair(n *yaml.Node, key string, v *yaml.Node, depth int) {
 	}
 	exact := key == "image"
 	switch {
+	case is(v, yaml.ScalarNode) && w.declared && located.MatchString(v.Value):
+		w.suspected(v)
 	case is(v, yaml.ScalarNode) && exact:
 		w.whole(n, v)
 	case is(v, yaml.ScalarNode) && imageKey.MatchString(key):
@@ -225,6 +270,11 @@ func (w *yamlWalk) pair(n *yaml.Node, key string, v *yaml.Node, depth int) {
 		w.embedded(v)
 	case is(v, yaml.ScalarNode) && key == "resolver" && v.Value == "bundles": // of Tekton
 		w.bundle(n)
+	case is(v, yaml.SequenceNode) && w.declared && (key == "args" || key == "command"):
+		w.flags(v)
+	case is(v, yaml.SequenceNode) && w.declared && key == "env":
+		w.environment(v)
+		w.walk(v, depth+1)
 	case imagesKey.MatchString(key):
 		w.several(v, depth)
 	case is(v, yaml.MappingNode) && imageKey.MatchString(key):
@@ -325,6 +375,10 @@ func (w *yamlWalk) named(v *yaml.Node) {
 	if s == "" || v.ShortTag() == "!!bool" {
 		return
 	}
+	if s == "auto" && w.declared { // of gateways
+		w.r.note(v.Line, "auto stands for the image that Istio's injector puts there: name that one too")
+		return
+	}
 	if idOnly.MatchString(s) {
 		return // what a runtime calls an image on its machine, which nobody can pull
 	}
@@ -335,9 +389,9 @@ func (w *yamlWalk) named(v *yaml.Node) {
 
 var (
 	idOnly = regexp.MustCompile(`^(sha256:)?[0-9a-f]{64}$`)
-	// What stands for parameters: $(params.name) of Tekton, {{inputs.parameters.name}} of Argo,
+	// What stands for parameters: $(params.name) and $(tt.params.name) of Tekton, {{inputs.parameters.name}} of Argo,
 	// ${NAME} of templates of OpenShift.
-	parameter = regexp.MustCompile(`\$\((?:inputs\.)?params(?:\.|\[["'])([\w.-]+?)(?:["']\])?\)|\{\{ *(?:workflow|inputs)\.parameters\.([\w.-]+) *\}\}|\$\{(\w+)\}`)
+	parameter = regexp.MustCompile(`\$\((?:inputs\.|tt\.)?params(?:\.|\[["'])([\w.-]+?)(?:["']\])?\)|\{\{ *(?:workflow|inputs)\.parameters\.([\w.-]+) *\}\}|\$\{(\w+)\}`)
 	variable  = regexp.MustCompile(`\{\{|\$[({]|<<|\$\[\[`)
 )
 
@@ -410,9 +464,13 @@ func (w *yamlWalk) split(n *yaml.Node, exact bool) bool {
 		w.named(whole)
 		return true
 	}
-	at := value(n, "repository")
+	at := cmp.Or(value(n, "repository"), value(n, "repo"))
 	if text(at) == "" && exact {
 		at = value(n, "name")
+	}
+	if url := value(n, "url"); at == nil && text(url) != "" { // of Render
+		w.suspected(url)
+		return false
 	}
 	name := text(at)
 	if name == "" {
@@ -446,16 +504,66 @@ func (w *yamlWalk) joined(at *yaml.Node, name, tag, digest string) {
 	w.named(&yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: name, Line: at.Line})
 }
 
+// parted takes in an image in parts whose keys say that they are parts of one.
+func (w *yamlWalk) parted(n *yaml.Node) {
+	at, tag := cmp.Or(value(n, "imageRepository"), value(n, "imageName")), part(n, "imageTag")
+	switch name := text(at); {
+	case !w.declared && text(value(n, "hub")) != "" && has(n, "tag"): // of Istio
+		w.values(value(n, "hub"))
+	case name == "" || tag == "":
+	case !w.declared:
+		w.values(at)
+	default:
+		if host := part(n, "imageRegistry"); host != "" {
+			name = host + "/" + name
+		}
+		w.joined(at, name, tag, "")
+	}
+}
+
 // relatedPrefix is what operators call the variables that name the images they start
 // (Operator Lifecycle Manager, "relatedImages").
 const relatedPrefix = "RELATED_IMAGE_"
 
-// related takes in an environment variable that names an image.
-func (w *yamlWalk) related(n *yaml.Node) {
-	if !strings.HasPrefix(text(value(n, "name")), relatedPrefix) {
-		return
+// environment takes in variables that name images, which a program that has them starts.
+func (w *yamlWalk) environment(env *yaml.Node) {
+	for _, one := range items(env) {
+		name, v := text(value(one, "name")), value(one, "value")
+		switch {
+		case text(v) == "":
+		case strings.HasPrefix(name, relatedPrefix):
+			w.named(v)
+		case strings.HasSuffix(name, "_IMAGE"):
+			w.suspected(v)
+		}
 	}
-	if v := value(n, "value"); text(v) != "" {
-		w.named(v)
+}
+
+var (
+	// imageFlag is an argument such as --acme-http01-solver-image=NAME, or the first of two.
+	imageFlag = regexp.MustCompile(`^--?[\w.-]*image(?:=(\S+))?$`)
+	// hostFlag is an argument whose value has the name of a host before the first slash.
+	hostFlag = regexp.MustCompile(`^--?[\w.-]+=([\w-]+(?:\.[\w-]+)+(?::\d+)?/\S+)$`)
+	// located is a name with a scheme, whatever the key.
+	located = regexp.MustCompile(`^(oci|docker)://`)
+)
+
+// flags takes in what the arguments of a program name, such as the images that an operator
+// starts. Of what is in no registry that is configured it takes none: it may be anything.
+func (w *yamlWalk) flags(all *yaml.Node) {
+	next := false
+	for _, one := range items(all) {
+		s := text(one)
+		m := imageFlag.FindStringSubmatch(s)
+		if m == nil {
+			m = hostFlag.FindStringSubmatch(s)
+		}
+		switch {
+		case m != nil && m[1] != "":
+			w.suspected(&yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: m[1], Line: one.Line})
+		case next:
+			w.suspected(one)
+		}
+		next = m != nil && m[1] == ""
 	}
 }

@@ -46,21 +46,34 @@ func TestObjectsNameImagesInManyWays(t *testing.T) {
 		"apiVersion: batch/v1\nkind: CronJob\nspec: {jobTemplate: {spec: {template: {spec: {initContainers: [{image: a:1}], containers: [{image: b:1}], volumes: [{image: {reference: c:1}}]}}}}}\n": {
 			"3 docker.io/library/a:1", "3 docker.io/library/b:1", "3 docker.io/library/c:1"},
 		// A tag or a digest beside the image.
-		object("A", "spec: {image: quay.io/o/a, tag: v1}\n"):                                                                {"3 quay.io/o/a:v1"},
-		object("A", "spec: {image: 'quay.io/o/a:v2', tag: v1}\n"):                                                           {"3 quay.io/o/a:v2"},
-		object("A", "spec: {image: quay.io/o/a, imageTag: 3, digest: '"+someDigest+"'}\n"):                                  {"3 quay.io/o/a@" + someDigest},
-		object("A", "spec: {image: quay.io/o/a, sha: "+someDigest[7:]+"}\n"):                                                {"3 quay.io/o/a@" + someDigest},
-		object("A", "spec: {image: quay.io/o/a, version: 8}\n"):                                                             {"3 quay.io/o/a:latest"},
-		object("A", "spec: {driver: {repository: quay.io/nvidia, image: driver, version: '535'}}\n"):                        {"3 quay.io/nvidia/driver:535"},
-		object("A", "spec: {image: {name: quay.io/o/a, tag: 1.50, pullPolicy: Always}}\n"):                                  {"3 quay.io/o/a:1.50"},
-		object("A", "spec: {image: {repository: 'quay.io/o/a:1'}}\n"):                                                       {"3 quay.io/o/a:1"},
-		object("A", "spec: {image: {pullPolicy: Always}}\n"):                                                                nil,
-		object("A", "spec: {backup_image: 'quay.io/o/a:1', image: ['b:1', {image: c:1}]}\n"):                                {"3 quay.io/o/a:1", "3 docker.io/library/b:1", "3 docker.io/library/c:1"},
-		object("A", "spec: {images: ['b:1', 'quay.io/o/a@"+someDigest+"', picture.png]}\n"):                                 {"3 docker.io/library/b:1", "3 quay.io/o/a@" + someDigest},
-		object("A", "spec: {images: {web: {repository: quay.io/o/a, tag: v1}, db: 'b:1', other: {image: c:1}}}\n"):          {"3 quay.io/o/a:v1", "3 docker.io/library/b:1", "3 docker.io/library/c:1"},
-		object("Images", "spec: {images: [{name: 'quay.io/o/a:1'}, {name: logo, url: x}]}\n"):                               {"3 quay.io/o/a:1"},
-		object("A", "spec: {source: {repository: 'https://github.com/o/r', tag: v1}, chart: {repository: o/r, tag: v1}}\n"): nil,
-		// Schemes.
+		object("A", "spec: {image: quay.io/o/a, tag: v1}\n"):                                                                                 {"3 quay.io/o/a:v1"},
+		object("A", "spec: {image: 'quay.io/o/a:v2', tag: v1}\n"):                                                                            {"3 quay.io/o/a:v2"},
+		object("A", "spec: {image: quay.io/o/a, imageTag: 3, digest: '"+someDigest+"'}\n"):                                                   {"3 quay.io/o/a@" + someDigest},
+		object("A", "spec: {image: quay.io/o/a, sha: "+someDigest[7:]+"}\n"):                                                                 {"3 quay.io/o/a@" + someDigest},
+		object("A", "spec: {image: quay.io/o/a, version: 8}\n"):                                                                              {"3 quay.io/o/a:latest"},
+		object("A", "spec: {driver: {repository: quay.io/nvidia, image: driver, version: '535'}}\n"):                                         {"3 quay.io/nvidia/driver:535"},
+		object("A", "spec: {image: {name: quay.io/o/a, tag: 1.50, pullPolicy: Always}}\n"):                                                   {"3 quay.io/o/a:1.50"},
+		object("A", "spec: {image: {repository: 'quay.io/o/a:1'}}\n"):                                                                        {"3 quay.io/o/a:1"},
+		object("A", "spec: {image: {pullPolicy: Always}}\n"):                                                                                 nil,
+		object("A", "spec: {backup_image: 'quay.io/o/a:1', image: ['b:1', {image: c:1}]}\n"):                                                 {"3 quay.io/o/a:1", "3 docker.io/library/b:1", "3 docker.io/library/c:1"},
+		object("A", "spec: {images: ['b:1', 'quay.io/o/a@"+someDigest+"', picture.png]}\n"):                                                  {"3 docker.io/library/b:1", "3 quay.io/o/a@" + someDigest},
+		object("A", "spec: {images: {web: {repository: quay.io/o/a, tag: v1}, db: 'b:1', other: {image: c:1}}}\n"):                           {"3 quay.io/o/a:v1", "3 docker.io/library/b:1", "3 docker.io/library/c:1"},
+		object("Images", "spec: {images: [{name: 'quay.io/o/a:1'}, {name: logo, url: x}]}\n"):                                                {"3 quay.io/o/a:1"},
+		object("A", "spec: {source: {repository: 'https://github.com/o/r', tag: v1}, chart: {repository: o/r, tag: v1}}\n"):                  nil,
+		object("A", "spec: {dns: {imageRepository: quay.io/o/a, imageTag: 3}, x: {imageRegistry: quay.io, imageName: o/b, imageTag: v1}}\n"): {"3 quay.io/o/a:3", "3 quay.io/o/b:v1"},
+		object("A", "spec: {imageName: 'quay.io/o/a:16', imageRef: 'b:1', imageName2: 'c:1'}\n"):                                             {"3 quay.io/o/a:16", "3 docker.io/library/b:1"},
+		// Arguments and variables of programs that start others.
+		object("A", "spec: {args: [--acme-http01-solver-image=quay.io/o/a:1, --reloader=quay.io/o/b:1, -sidecar-image, 'c:1', --listen=127.0.0.1:80, --mirror=example.com/d:1, --image-gc=e:1, '--proxy-image={{ x }}']}\n"): {
+			"3 quay.io/o/a:1", "3 quay.io/o/b:1", "3 docker.io/library/c:1"},
+		object("A", "spec: {env: [{name: HELPER_IMAGE, value: 'a:1'}, {name: RELATED_IMAGE_x, value: b}, {name: IMAGES, value: 'c:1'}, {name: X_IMAGE, valueFrom: {x: y}}]}\n"): {"3 docker.io/library/a:1", "3 docker.io/library/b:latest"},
+		// Schemes, whatever the key.
+		object("A", "spec: {url: 'docker://quay.io/o/a:1', source: 'oci://quay.io/o/b:1', repository: 'oci://quay.io/charts'}\n"): {"3 quay.io/o/a:1", "3 quay.io/o/b:1"},
+		"apiVersion: extensions.istio.io/v1alpha1\nkind: WasmPlugin\nspec: {url: quay.io/o/w}\n":                                  {"3 quay.io/o/w:latest"},
+		"apiVersion: extensions.istio.io/v1alpha1\nkind: WasmPlugin\nspec: {url: 'https://example.com/w.wasm'}\n":                 nil,
+		"apiVersion: pkg.crossplane.io/v1\nkind: Function\nspec: {package: 'ghcr.io/o/f:v1'}\n":                                   {"3 ghcr.io/o/f:v1"},
+		"apiVersion: kyverno.io/v1\nkind: ClusterPolicy\nspec: {pattern: {containers: [{image: '!*:latest'}]}}\n":                 nil,
+		"apiVersion: build.openshift.io/v1\nkind: BuildConfig\nspec:\n  source:\n    dockerfile: |\n      FROM a:1\n  output: {to: {kind: DockerImage, name: 'b:1'}}\n": {
+			"6 docker.io/library/a:1"},
 		object("A", "spec: {image: 'docker://a:1', other: {image: 'oci://quay.io/o/b:1'}}\n"): {"3 docker.io/library/a:1", "3 quay.io/o/b:1"},
 		// Flux, OpenShift.
 		"apiVersion: source.toolkit.fluxcd.io/v1\nkind: OCIRepository\nspec: {url: 'oci://ghcr.io/o/m', ref: {tag: v1}}\n":                                                          {"3 ghcr.io/o/m:v1"},
@@ -75,6 +88,8 @@ func TestObjectsNameImagesInManyWays(t *testing.T) {
 			"3 quay.io/o/t:1", "3 quay.io/o/u:1"},
 		"apiVersion: argoproj.io/v1alpha1\nkind: Workflow\nspec:\n  arguments: {parameters: [{name: tag, value: '3'}]}\n  templates:\n  - script: {image: 'python:{{workflow.parameters.tag}}'}\n  - containerSet: {containers: [{image: a:1}]}\n  - resource:\n      manifest: |\n        apiVersion: v1\n        kind: Pod\n        spec: {containers: [{image: 'b:{{workflow.parameters.tag}}'}]}\n": {
 			"6 docker.io/library/python:3", "7 docker.io/library/a:1", "12 docker.io/library/b:3"},
+		"apiVersion: tekton.dev/v1\nkind: Pipeline\nspec:\n  tasks:\n  - matrix: {params: [{name: v, value: ['1', '2']}]}\n    taskSpec: {params: [{name: o, default: {img: b, tag: '3'}}], steps: [{image: 'a:$(params.v)'}, {image: '$(params.o.img):$(params.o.tag)'}, {image: 'c:$(tt.params.v)'}]}\n": {
+			"6 docker.io/library/a:1", "6 docker.io/library/a:2", "6 docker.io/library/b:3", "6 docker.io/library/c:1", "6 docker.io/library/c:2"},
 		// Kustomize.
 		"apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nimages:\n- {name: a, newName: quay.io/o/a, newTag: v2}\n- {name: quay.io/o/b, digest: '" + someDigest + "'}\n- {name: c, newTag: '1'}\n": {
 			"4 quay.io/o/a:v2", "5 quay.io/o/b@" + someDigest, "6 docker.io/library/c:1"},
@@ -93,6 +108,9 @@ func TestWhatStandsForOtherFilesIsRefusedOrNoted(t *testing.T) {
 		"replicas: 1\nweb:\n  image: {repository: a, tag: b}\n":                                                                  "f:3: an image in parts",
 		"images:\n  web: {repository: a, tag: b}\n":                                                                              "f:2: an image in parts",
 		"web: {registry: quay.io, repository: o/a}\n":                                                                            "f:1: an image in parts",
+		"image: a:1\nweb: {imageName: b, imageTag: c}\n":                                                                         "f:2: an image in parts",
+		"image: {repo: a, tag: b}\n":                                                                                             "f:1: an image in parts",
+		"image: a:1\nglobal: {hub: docker.io/istio, tag: b}\n":                                                                   "f:2: an image in parts",
 		"image: quay.io/o/a\ntag: v1\n":                                                                                          "f:1: an image in parts",
 		"apiVersion: v2\nname: chart\nversion: 1.0.0\n":                                                                          "f:1: is the description of a Helm chart",
 		"apiVersion: skaffold/v4beta6\nkind: Config\nbuild: {artifacts: [{image: ours}]}\n":                                      "f:1: is a configuration of skaffold",
@@ -118,7 +136,10 @@ func TestWhatStandsForOtherFilesIsRefusedOrNoted(t *testing.T) {
 	for text, want := range map[string]string{
 		"apiVersion: argoproj.io/v1alpha1\nkind: Application\nmetadata: {name: web}\nspec: {source: {helm: {valuesObject: {image: a}}}}\n": `f:1: Application "web" stands for objects that are not in this file: give what argocd app manifests makes`,
 		"apiVersion: helm.toolkit.fluxcd.io/v2\nkind: HelmRelease\nspec: {values: {image: {repository: a}}}\n":                             `f:1: HelmRelease "" stands for objects that are not in this file: give what helm template makes`,
-		"resources: [x.yml]\nimages: [{name: a}]\n": "f:1: the files of a kustomization are not followed: give what kubectl kustomize makes",
+		"apiVersion: install.istio.io/v1alpha1\nkind: IstioOperator\nspec: {hub: a, tag: b, values: {proxy: {image: proxyv2}}}\n":          `f:1: IstioOperator "" stands for objects that are not in this file: give what istioctl manifest generate makes`,
+		object("A", "spec: {image: auto}\n"):           "f:3: auto stands for the image that Istio's injector puts there: name that one too",
+		object("A", "spec: {images: [quay.io/o/a]}\n"): `f:3: "quay.io/o/a" has neither tag nor digest, and is not taken for an image`,
+		"resources: [x.yml]\nimages: [{name: a}]\n":    "f:1: the files of a kustomization are not followed: give what kubectl kustomize makes",
 	} {
 		images, notes := told(t, text, Options{})
 		if diff := cmp.Diff([]string{want}, notes); diff != "" || images != nil {

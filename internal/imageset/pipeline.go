@@ -1,6 +1,7 @@
 package imageset
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -74,31 +75,16 @@ func replaced(pattern *regexp.Regexp, values func(name string) []string) func(st
 	}
 }
 
-// expanded is for files with variables in the manner of a shell, some of which have several
-// values, one for each job of a matrix.
-func expanded(lookup func(string) (string, bool), several map[string][]string) func(string) ([]string, error) {
-	return func(s string) ([]string, error) {
-		todo := []map[string]string{{}}
-		for _, name := range slices.Sorted(maps.Keys(several)) {
-			if !strings.Contains(s, name) {
-				continue
-			}
-			var next []map[string]string
-			for _, one := range todo {
-				for _, v := range several[name] {
-					with := maps.Clone(one)
-					with[name] = v
-					next = append(next, with)
-				}
-			}
-			if todo = next; len(todo) > variantsMax {
-				return nil, fmt.Errorf("%q stands for more than %d names", clip(s), variantsMax)
-			}
-		}
-		var all []string
-		for _, set := range todo {
+// expanded is for files with variables in the manner of a shell, which each job of a matrix has
+// with other values.
+func expanded(lookup func(string) (string, bool), jobs []pipelineJob) func(string) ([]string, error) {
+	if len(jobs) == 0 {
+		jobs = []pipelineJob{nil}
+	}
+	return func(s string) (all []string, err error) {
+		for _, of := range jobs {
 			one, err := expand(s, func(name string) (string, bool) {
-				if v, ok := set[name]; ok {
+				if v, ok := of[name]; ok {
 					return v, true
 				}
 				return lookup(name)
@@ -112,26 +98,68 @@ func expanded(lookup func(string) (string, bool), several map[string][]string) f
 	}
 }
 
-// matrix gathers the values of a mapping from names to a value or to several, or of a list
-// of such mappings.
-func matrix(n *yaml.Node, all map[string][]string) {
-	if is(n, yaml.SequenceNode) {
-		for _, one := range items(n) {
-			matrix(one, all)
-		}
-		return
-	}
+// pipelineJob is one of those that a matrix makes: what its variables are. Those of a value that is a
+// mapping have names of several parts (os.image).
+type pipelineJob map[string]string
+
+// Bounds of matrices: GitHub makes at most 256 jobs of one, and aliases make much of little.
+const (
+	jobsMax    = 1024
+	assignsMax = 1_000_000 // in all files
+	assignsTo  = 5         // parts of a name
+)
+
+// jobs returns what a matrix makes: each value of each name with each of every other.
+func (r *reader) jobs(n *yaml.Node) []pipelineJob {
+	all := []pipelineJob{{}}
 	for k, v := range pairs(n) {
 		values := []*yaml.Node{v}
 		if is(v, yaml.SequenceNode) {
 			values = items(v)
 		}
-		for _, one := range values {
-			if s := text(one); s != "" && !slices.Contains(all[k.Value], s) && len(all[k.Value]) < variantsMax {
-				all[k.Value] = append(all[k.Value], s)
+		if len(values) == 0 {
+			continue
+		}
+		if len(all)*len(values) > jobsMax {
+			r.fault(k.Line, fmt.Errorf("makes more than %d jobs", jobsMax))
+			return all
+		}
+		var next []pipelineJob
+		for _, one := range all {
+			for _, v := range values {
+				with := maps.Clone(one)
+				r.assign(with, k.Value, v, 1)
+				next = append(next, with)
 			}
 		}
+		all = next
 	}
+	return all
+}
+
+func (r *reader) assign(to pipelineJob, name string, v *yaml.Node, depth int) {
+	if r.assigned++; r.assigned > assignsMax || depth > assignsTo {
+		if r.assigned == assignsMax+1 {
+			r.fault(v.Line, fmt.Errorf("has more than %d values of variables", assignsMax))
+		}
+		return
+	}
+	if s := text(v); s != "" {
+		to[name] = s
+	}
+	for k, part := range pairs(v) {
+		r.assign(to, name+"."+k.Value, part, depth+1)
+	}
+}
+
+// agrees reports whether what both jobs have is the same.
+func (j pipelineJob) agrees(other pipelineJob) bool {
+	for name, v := range other {
+		if mine, ok := j[name]; ok && mine != v {
+			return false
+		}
+	}
+	return true
 }
 
 // GitHub Actions, and what copies it: Gitea and Forgejo.
@@ -159,25 +187,7 @@ func (r *reader) github(root *yaml.Node) {
 		}
 	}
 	for _, job := range items(value(root, "jobs")) {
-		chosen := map[string][]string{}
-		strategy := value(job, "strategy", "matrix")
-		for k, v := range pairs(strategy) {
-			switch k.Value {
-			case "include":
-				matrix(v, chosen)
-			case "exclude":
-			default:
-				if is(v, yaml.SequenceNode) {
-					matrix(&yaml.Node{Kind: yaml.MappingNode, Content: []*yaml.Node{k, v}}, chosen)
-				}
-			}
-		}
-		names := replaced(githubExpression, func(name string) []string {
-			if key, ok := strings.CutPrefix(name, "matrix."); ok {
-				return chosen[key]
-			}
-			return inputs[name]
-		})
+		names := r.githubNames(value(job, "strategy", "matrix"), inputs)
 		r.image(value(job, "container"), names, "", "image")
 		for _, service := range items(value(job, "services")) {
 			r.image(service, names, "", "image")
@@ -189,11 +199,79 @@ func (r *reader) github(root *yaml.Node) {
 	}
 }
 
+// githubNames returns how the jobs of a matrix read a name: those that lack one of its variables
+// have no such image.
+func (r *reader) githubNames(matrix *yaml.Node, inputs map[string][]string) func(string) ([]string, error) {
+	jobs := r.githubJobs(matrix)
+	return func(s string) (all []string, err error) {
+		for _, of := range jobs {
+			some, none := replaced(githubExpression, func(name string) []string {
+				if key, ok := strings.CutPrefix(name, "matrix."); ok {
+					if v, ok := of[key]; ok {
+						return []string{v}
+					}
+					return nil
+				}
+				return inputs[strings.TrimPrefix(name, "github.event.")]
+			})(s)
+			all, err = append(all, some...), cmp.Or(err, none)
+		}
+		if len(all) > 0 {
+			return all, nil
+		}
+		return nil, err
+	}
+}
+
+// githubJobs returns the jobs of a matrix with those that it excludes and includes.
+func (r *reader) githubJobs(matrix *yaml.Node) []pipelineJob {
+	plain := &yaml.Node{Kind: yaml.MappingNode}
+	for k, v := range pairs(matrix) {
+		if k.Value != "include" && k.Value != "exclude" && is(v, yaml.SequenceNode) {
+			plain.Content = append(plain.Content, k, v)
+		}
+	}
+	jobs := r.jobs(plain)
+	for _, n := range items(value(matrix, "exclude")) {
+		for _, not := range r.jobs(n) {
+			jobs = slices.DeleteFunc(jobs, func(j pipelineJob) bool { return j.agrees(not) })
+		}
+	}
+	base := len(jobs)
+	for _, n := range items(value(matrix, "include")) {
+		for _, more := range r.jobs(n) {
+			alone := true
+			for _, j := range jobs[:base] {
+				if j.agrees(more) && len(jobs) < jobsMax {
+					both := maps.Clone(j)
+					maps.Copy(both, more)
+					jobs, alone = append(jobs, both), false
+				}
+			}
+			if alone {
+				jobs = append(jobs, more)
+			}
+		}
+	}
+	return jobs
+}
+
 // githubSteps reads the actions that are images. Others are repositories, not images.
 func (r *reader) githubSteps(steps *yaml.Node, names func(string) ([]string, error)) {
 	for _, step := range items(steps) {
-		if uses := value(step, "uses"); strings.HasPrefix(text(uses), "docker://") {
+		uses := value(step, "uses")
+		switch action, _, _ := strings.Cut(text(uses), "@"); {
+		case strings.HasPrefix(action, "docker://"):
 			r.image(uses, names, "")
+		case action == "docker/setup-qemu-action":
+			r.image(value(step, "with", "image"), names, "")
+		case action == "docker/setup-buildx-action":
+			options := value(step, "with", "driver-opts")
+			for one := range strings.FieldsFuncSeq(text(options), func(c rune) bool { return c == '\n' || c == ',' }) {
+				if image, ok := strings.CutPrefix(strings.TrimSpace(one), "image="); ok {
+					r.image(&yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: image, Line: options.Line}, names, "")
+				}
+			}
 		}
 	}
 }
@@ -243,15 +321,33 @@ func isGitLab(root *yaml.Node) bool {
 	})
 }
 
+// A pipeline may begin with a document that declares its inputs.
+func isGitLabHeader(root *yaml.Node) bool {
+	return is(value(root, "spec", "inputs"), yaml.MappingNode) && !has(root, "apiVersion")
+}
+
+func (r *reader) gitlabHeader(root *yaml.Node) {
+	r.inputs = map[string][]string{}
+	for k, v := range pairs(value(root, "spec", "inputs")) {
+		if s := text(value(v, "default")); s != "" {
+			r.inputs[k.Value] = []string{s}
+		}
+	}
+}
+
+var gitlabInput = regexp.MustCompile(`\$\[\[ *inputs\.([\w-]+) *\]\]`)
+
 // gitlab reads the images and services of all jobs, those of hidden ones too.
 func (r *reader) gitlab(root *yaml.Node) {
 	r.gitlabIncludes(value(root, "include"))
 	r.gitlabJob(root, root, nil)
 	for key, job := range pairs(root) {
 		if key.Value == "default" || !slices.Contains(gitlabWords(), key.Value) {
-			several := map[string][]string{}
-			matrix(value(job, "parallel", "matrix"), several)
-			r.gitlabJob(root, job, several)
+			var jobs []pipelineJob
+			for _, n := range items(value(job, "parallel", "matrix")) {
+				jobs = append(jobs, r.jobs(n)...)
+			}
+			r.gitlabJob(root, job, jobs)
 			if include := value(job, "trigger", "include"); include != nil {
 				r.gitlabIncludes(include)
 			}
@@ -259,7 +355,7 @@ func (r *reader) gitlab(root *yaml.Node) {
 	}
 }
 
-func (r *reader) gitlabJob(root, job *yaml.Node, several map[string][]string) {
+func (r *reader) gitlabJob(root, job *yaml.Node, jobs []pipelineJob) {
 	depth := 0
 	var lookup func(name string) (string, bool)
 	lookup = func(name string) (string, bool) {
@@ -277,7 +373,20 @@ func (r *reader) gitlabJob(root, job *yaml.Node, several map[string][]string) {
 		}
 		return r.lookup()(name)
 	}
-	names := expanded(lookup, several)
+	expanding := expanded(lookup, jobs)
+	names := func(s string) (all []string, err error) {
+		given, err := substitute(s, gitlabInput, func(name string) []string { return r.inputs[name] })
+		for _, one := range given {
+			if err == nil && strings.Contains(one, "$[[") {
+				_, err = plain(one)
+			}
+			if err == nil {
+				given, err = expanding(one)
+				all = append(all, given...)
+			}
+		}
+		return all, err
+	}
 	one := func(n *yaml.Node) {
 		n = referenced(root, n)
 		r.image(n, names, text(value(n, "docker", "platform")), "name")
@@ -370,13 +479,15 @@ func isWoodpecker(root *yaml.Node) bool {
 
 // steps reads what runs in the containers of a pipeline.
 func (r *reader) steps(root *yaml.Node) {
-	several := map[string][]string{}
-	choices := value(root, "matrix")
-	if include := value(choices, "include"); include != nil {
-		choices = include
+	var jobs []pipelineJob
+	if include := value(root, "matrix", "include"); include != nil {
+		for _, n := range items(include) {
+			jobs = append(jobs, r.jobs(n)...)
+		}
+	} else {
+		jobs = r.jobs(value(root, "matrix"))
 	}
-	matrix(choices, several)
-	names := expanded(r.lookup(), several)
+	names := expanded(r.lookup(), jobs)
 	platform := ""
 	if p := value(root, "platform"); is(p, yaml.MappingNode) && has(p, "arch") {
 		platform = strings.Trim(text(value(p, "os"))+"/"+text(value(p, "arch")), "/")
@@ -406,8 +517,8 @@ func (r *reader) circle(root *yaml.Node) {
 		r.note(orbs.Line, "the images of orbs are not in this file: give what circleci config process makes")
 	}
 	for _, key := range []string{"executors", "jobs"} {
-		for _, job := range items(value(root, key)) {
-			values := map[string][]string{}
+		for called, job := range pairs(value(root, key)) {
+			values := r.circleGiven(root, called.Value)
 			for _, all := range []*yaml.Node{value(job, "parameters"), value(root, "parameters")} {
 				for k, v := range pairs(all) {
 					if s := text(value(v, "default")); s != "" && len(values[k.Value]) == 0 {
@@ -425,6 +536,28 @@ func (r *reader) circle(root *yaml.Node) {
 			}
 		}
 	}
+}
+
+// circleGiven are the parameters with which workflows call a job.
+func (r *reader) circleGiven(root *yaml.Node, called string) map[string][]string {
+	all := map[string][]string{}
+	for _, workflow := range items(value(root, "workflows")) {
+		for _, one := range items(value(workflow, "jobs")) {
+			given := value(one, called)
+			for _, parameters := range []*yaml.Node{given, value(given, "matrix", "parameters")} {
+				for k, v := range pairs(parameters) {
+					if values := items(v); is(v, yaml.SequenceNode) && len(values) <= variantsMax {
+						for _, one := range values {
+							all[k.Value] = append(all[k.Value], text(one))
+						}
+					} else if s := text(v); s != "" {
+						all[k.Value] = append(all[k.Value], s)
+					}
+				}
+			}
+		}
+	}
+	return all
 }
 
 // Bitbucket Pipelines.
@@ -519,7 +652,7 @@ func (r *reader) azure(root *yaml.Node) {
 // Development containers (containers.dev): features are artifacts in registries.
 
 func isDevcontainer(root *yaml.Node) bool {
-	return is(value(root, "features"), yaml.MappingNode) && (has(root, "image") || has(root, "build") || has(root, "dockerComposeFile")) ||
+	return is(value(root, "features"), yaml.MappingNode) && (slices.ContainsFunc(items(value(root, "features")), func(n *yaml.Node) bool { return has(n, "resolved", "integrity") }) || has(root, "image") || has(root, "build") || has(root, "dockerComposeFile")) ||
 		has(root, "image") && (has(root, "customizations") || has(root, "remoteUser") || has(root, "postCreateCommand"))
 }
 
@@ -528,8 +661,10 @@ func (r *reader) devcontainer(root *yaml.Node) {
 	if file := value(root, "build", "dockerfile"); file != nil {
 		r.note(file.Line, fmt.Sprintf("the container is built from %s, which is a file of its own", clip(text(file))))
 	}
-	for key := range pairs(value(root, "features")) {
-		if s := key.Value; strings.Contains(s, "/") && !strings.HasPrefix(s, ".") && !strings.HasPrefix(s, "https://") {
+	for key, v := range pairs(value(root, "features")) {
+		if resolved := value(v, "resolved"); text(resolved) != "" { // of devcontainer-lock.json
+			r.image(resolved, plain, "")
+		} else if s := key.Value; strings.Contains(s, "/") && !strings.HasPrefix(s, ".") && !strings.HasPrefix(s, "https://") {
 			r.image(key, plain, "")
 		}
 	}

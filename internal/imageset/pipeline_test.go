@@ -59,6 +59,21 @@ late: {image: !reference [build, image, name], script: [x]}
 			"14 docker.io/library/py:1", "14 docker.io/library/py:2", "14 docker.io/library/py:3", "8 quay.io/o/deep:debug",
 		},
 		"image: a:1\nservices: [b:1]\nstages: [x]\njob: {script: [x], services: }\n": {"1 docker.io/library/a:1", "2 docker.io/library/b:1"},
+		// Jobs of a matrix have the values of one line of it.
+		"on: push\njobs:\n  a:\n    strategy: {matrix: {os: [{image: a, v: 1}, {image: b, v: 2}], x: [1, 2], exclude: [{x: 2}], include: [{x: 1, db: c}, {x: 3, os: {image: d, v: 4}}]}}\n    container: '${{ matrix.os.image }}:${{ matrix.os.v }}-${{ matrix.x }}'\n    services: {db: {image: '${{ matrix.db }}:1'}}\n": {
+			"5 docker.io/library/a:1-1", "5 docker.io/library/b:2-1", "5 docker.io/library/d:4-3", "6 docker.io/library/c:1"},
+		"on: {workflow_dispatch: {inputs: {v: {default: '3'}}}}\njobs: {a: {container: 'a:${{ github.event.inputs.v }}'}}\n": {"2 docker.io/library/a:3"},
+		"on: push\njobs: {a: {steps: [{uses: docker/setup-qemu-action@v3, with: {image: 'q:1'}}, {uses: docker/setup-buildx-action@v3, with: {driver-opts: \"network=host\\nimage=b:1\"}}]}}\n": {
+			"2 docker.io/library/q:1", "2 docker.io/library/b:1"},
+		"a: {script: x, image: '$A:$V', parallel: {matrix: [{A: [a, b], V: 1}, {A: c, V: [2, 3]}]}}\n":                 {"1 docker.io/library/a:1", "1 docker.io/library/b:1", "1 docker.io/library/c:2", "1 docker.io/library/c:3"},
+		"spec: {inputs: {v: {default: '3'}}}\n---\na: {script: x, image: 'a:$[[ inputs.v ]]$T'}\nvariables: {T: -x}\n": {"3 docker.io/library/a:3-x"},
+		"version: 2.1\njobs: {a: {parameters: {v: {type: string}}, docker: [{image: 'a:<< parameters.v >>'}]}}\nworkflows: {w: {jobs: [{a: {matrix: {parameters: {v: ['1', '2']}}}}, {a: {v: '3'}}]}}\n": {
+			"2 docker.io/library/a:1", "2 docker.io/library/a:2", "2 docker.io/library/a:3"},
+		"platform: linux\nimage_resource: {type: registry-image, source: {repository: a, tag: '1'}}\nrun: {path: x}\n":  {"2 docker.io/library/a:1"},
+		"{\"features\": {\"ghcr.io/o/f:1\": {\"resolved\": \"ghcr.io/o/f@" + someDigest + "\", \"integrity\": \"x\"}}}": {"1 ghcr.io/o/f@" + someDigest},
+		"services: [{type: web, image: {url: 'quay.io/o/a:1'}}]\n":                                                      {"1 quay.io/o/a:1"},
+		"- a:1\n- {image: b:1}\n": {"1 docker.io/library/a:1", "2 docker.io/library/b:1"},
+		"{\"target\": {\"a\": {\"args\": {\"V\": \"${W}\"},\n \"dockerfile-inline\": \"ARG V\\nFROM a:$V\"}}, \"variable\": {\"W\": {\"default\": \"1\"}}}": {"3 docker.io/library/a:1"},
 		// Woodpecker, Drone.
 		"steps:\n- {name: a, image: 'golang:1.22', settings: {image: 'made:1'}}\nservices:\n- {name: db, image: 'postgres:16'}\n": {
 			"2 docker.io/library/golang:1.22", "4 docker.io/library/postgres:16"},
@@ -89,19 +104,22 @@ late: {image: !reference [build, image, name], script: [x]}
 
 func TestFaultsOfPipelines(t *testing.T) {
 	for text, want := range map[string]string{
-		"on: push\njobs: {a: {container: {options: x}}}\n":                                    "f:2: an image without image",
-		"on: push\njobs: {a: {container: '${{ fromJSON(x).y }}'}}\n":                          "f:2: \"${{ fromJSON(x).y }}\" holds a variable",
-		"on: push\njobs: {a: {services: {b: {image: '${{ matrix.none }}'}}}}\n":               "holds a variable",
-		"on: push\njobs: {a: {services: {b: {image: [x]}}}}\n":                                "f:2: is no name of an image",
-		"on: push\njobs: {a: {steps: [{uses: 'docker://nowhere.example.com/x:1'}]}}\n":        "is not configured here",
-		"a: {script: x, image: '$CI_REGISTRY_IMAGE:1'}\n":                                     "f:1: variable CI_REGISTRY_IMAGE is not set",
-		"a: {script: x, image: '$[[ inputs.image ]]'}\n":                                      "f:1: a $ is followed by no name",
-		"a: {script: x, image: {entrypoint: ['']}}\n":                                         "f:1: an image without name",
-		"a: {script: x, services: b}\n":                                                       "f:1: services are no list",
-		"a: {script: x, image: !reference [.b, image]}\n":                                     "f:1: is no name of an image",
-		"steps: [{image: 'a:${CI_COMMIT_SHA}'}]\n":                                            "variable CI_COMMIT_SHA is not set",
-		"version: 2\njobs: {a: {docker: [{image: 'a:<< parameters.x >>'}]}}\nworkflows: {}\n": "holds a variable",
-		"pool: x\njobs: [{container: 'a:$(tag)'}]\n":                                          "holds a variable",
+		"on: push\njobs: {a: {container: {options: x}}}\n":                                                 "f:2: an image without image",
+		"on: push\njobs: {a: {container: '${{ fromJSON(x).y }}'}}\n":                                       "f:2: \"${{ fromJSON(x).y }}\" holds a variable",
+		"on: push\njobs: {a: {services: {b: {image: '${{ matrix.none }}'}}}}\n":                            "holds a variable",
+		"on: push\njobs: {a: {services: {b: {image: [x]}}}}\n":                                             "f:2: is no name of an image",
+		"on: push\njobs: {a: {steps: [{uses: 'docker://nowhere.example.com/x:1'}]}}\n":                     "is not configured here",
+		"a: {script: x, image: '$CI_REGISTRY_IMAGE:1'}\n":                                                  "f:1: variable CI_REGISTRY_IMAGE is not set",
+		"a: {script: x, image: '$[[ inputs.image ]]'}\n":                                                   "f:1: \"$[[ inputs.image ]]\" holds a variable",
+		"a: {script: x, image: {entrypoint: ['']}}\n":                                                      "f:1: an image without name",
+		"on: push\njobs: {a: {strategy: {matrix: {a: &l [" + strings.Repeat("1, ", 40) + "2], b: *l}}}}\n": "f:2: makes more than 1024 jobs",
+		"{\"target\": {\"a\": {\"matrix\": {\"v\": [1]}, \"dockerfile-inline\": \"FROM a:${v}\"}}}":        "f:1: target \"a\" stands for several by its matrix",
+		"{\"Image\":\"a:1\"}\n{\"Image\":\"b:1\"}\n":                                                       "f:2: is one JSON text behind the other",
+		"a: {script: x, services: b}\n":                                                                    "f:1: services are no list",
+		"a: {script: x, image: !reference [.b, image]}\n":                                                  "f:1: is no name of an image",
+		"steps: [{image: 'a:${CI_COMMIT_SHA}'}]\n":                                                         "variable CI_COMMIT_SHA is not set",
+		"version: 2\njobs: {a: {docker: [{image: 'a:<< parameters.x >>'}]}}\nworkflows: {}\n":              "holds a variable",
+		"pool: x\njobs: [{container: 'a:$(tag)'}]\n":                                                       "holds a variable",
 	} {
 		_, err := read(t, text, Options{})
 		if err == nil || !strings.Contains(err.Error(), want) {

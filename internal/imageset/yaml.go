@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -21,6 +22,10 @@ func (r *reader) yaml(text []byte, read func(root *yaml.Node)) {
 			return
 		}
 		text = plain
+	}
+	if at := jsonLines.FindIndex(text); at != nil && text[0] == '{' {
+		r.fault(bytes.Count(text[:at[1]], []byte("\n"))+1, errors.New("is one JSON text behind the other, as docker images and docker ps write them, which is not read: give one text, or the names alone, one a line"))
+		return
 	}
 	loader, err := yaml.NewLoader(bytes.NewReader(text))
 	if err != nil {
@@ -46,6 +51,9 @@ func (r *reader) yaml(text []byte, read func(root *yaml.Node)) {
 	}
 }
 
+// jsonLines matches the end of an object with which a line ends, and the beginning of another.
+var jsonLines = regexp.MustCompile(`\}\r?\n\{`)
+
 func (r *reader) syntax(err error) {
 	line, message := 0, err.Error()
 	var fault *yaml.LoadError
@@ -62,15 +70,14 @@ func (r *reader) document(root *yaml.Node) {
 	}
 	entries, faults, notes := len(r.entries), len(r.faults), r.notes
 	defer func() {
-		if len(r.entries) == entries && len(r.faults) == faults && r.notes == notes && len(r.seen) == 0 && !isObject(root) {
+		if !isGitLabHeader(root) && len(r.entries) == entries && len(r.faults) == faults && r.notes == notes && len(r.seen) == 0 && !isObject(root) {
 			r.unnamed(root)
 		}
 	}()
-	if root.Kind == yaml.SequenceNode && scalars(root) {
-		for _, n := range root.Content { // a list of names in YAML
+	for _, n := range items(root) { // a list of names in YAML, among which may be mappings
+		if is(root, yaml.SequenceNode) && is(n, yaml.ScalarNode) && text(n) != "" {
 			r.add(n.Line, n.Value)
 		}
-		return
 	}
 	if isAnsible(root) {
 		r.ansible(root)
@@ -112,6 +119,7 @@ func dialects() []dialect {
 		{isBake, (*reader).bake},
 		{isDevcontainer, (*reader).devcontainer},
 		{isCompose, func(r *reader, root *yaml.Node) { r.compose(root) }},
+		{isGitLabHeader, (*reader).gitlabHeader},
 		{isGitLab, (*reader).gitlab},
 		{isKustomization, (*reader).kustomization},
 		{isSkopeo, (*reader).skopeo},
