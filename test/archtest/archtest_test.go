@@ -178,6 +178,7 @@ func importTable() map[string][]string {
 		"internal/server":       {"internal/logkey", "internal/reread"},
 		"internal/webhook":      leaf(),
 		"internal/notify":       append(leaf(), "cache/event", "upstream/dial"),
+		"internal/signed":       {"internal/wire"},
 		"internal/authn":        {"internal/lane", "internal/pull", "internal/reread", "internal/wire"},
 		"internal/audit":        {"internal/logkey", "internal/wire", "proxy"},
 		"internal/access":       {"internal/allowance", "internal/authn", "internal/flight", "internal/pull", "internal/wire", "proxy"},
