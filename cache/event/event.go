@@ -61,6 +61,7 @@ const (
 	// TroubleBegan and TroubleEnded: what is wrong with the mirror, once it has lasted for a while.
 	TroubleBegan   Kind = "trouble_began"
 	TroubleEnded   Kind = "trouble_ended"
+	Started        Kind = "started"         // the mirror, with its version
 	ConfigReloaded Kind = "config_reloaded" // the configuration was read again
 	ConfigRefused  Kind = "config_refused"  // and had faults: that from before is kept
 )
@@ -70,7 +71,7 @@ func Kinds() []Kind {
 	return []Kind{
 		TagMoved, ReleaseMoved, Evicted, FillDone, FillFailed, VerificationFailed,
 		Quarantined, Degraded, Recovered, UpstreamFailing, UpstreamBack, Limited,
-		ServedStale, Purged, Pinned, Unpinned, Vanished, Returned, TroubleBegan, TroubleEnded, ConfigReloaded, ConfigRefused,
+		ServedStale, Purged, Pinned, Unpinned, Vanished, Returned, TroubleBegan, TroubleEnded, Started, ConfigReloaded, ConfigRefused,
 	}
 }
 

@@ -62,7 +62,12 @@ type Policy struct {
 	bytes    int64         // theirs
 	recalled uint32        // minute of the last recall
 	age      time.Duration // of the last victim
+	returned Again
 }
+
+// Again is what came back after it had been dropped: what a cache of about twice the capacity would
+// have kept, since names are remembered of as many bytes of dropped content as the cache may hold.
+type Again struct{ Count, Bytes int64 }
 
 // New returns a policy that knows of nothing.
 func New(o Options) *Policy {
@@ -85,14 +90,18 @@ func (p *Policy) Add(d v1.Hash, size int64, k Kind) {
 	home := homeOf(size, k)
 	if known {
 		e := p.slots.at(s)
-		if e.queue != gone && e.size == size && e.kind == k {
+		if !e.dropped() && e.size == size && e.kind == k {
 			e.use(p.minute())
 			if e.queue == picked {
 				p.move(s, e.home)
 			}
 			return
 		}
-		if home == fresh && (e.queue == gone || e.home == proven) {
+		if e.queue == gone || e.queue == past {
+			p.returned.Count++
+			p.returned.Bytes += size
+		}
+		if home == fresh && e.queue != past && (e.queue == gone || e.home == proven) {
 			home = proven // dropped too early, or known under another size
 		}
 		p.forget(s)
@@ -115,7 +124,7 @@ func (p *Policy) insert(d v1.Hash, size int64, k Kind, home queue) {
 // forget takes an entry out of everything.
 func (p *Policy) forget(s uint32) {
 	e := p.slots.at(s)
-	if e.queue != gone {
+	if !e.dropped() {
 		p.stored--
 		p.bytes -= e.size
 	}
@@ -201,6 +210,13 @@ func (p *Policy) Age() time.Duration {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	return p.age
+}
+
+// Again returns what came back since the start.
+func (p *Policy) Again() Again {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.returned
 }
 
 func (p *Policy) minute() uint32 { return minutes(p.now()) }

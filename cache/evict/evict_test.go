@@ -582,3 +582,32 @@ func TestAClockThatWasWrongIsForgiven(t *testing.T) {
 		t.Errorf("Victims = %v, want what was not used", got)
 	}
 }
+
+// What comes back is counted wherever it had been, and comes back as it did before it was counted.
+func TestAgainCountsWhatComesBack(t *testing.T) {
+	p := New(Options{Capacity: 100 << 20})
+	big, small, manifest := digest(1), digest(2), digest(3)
+	p.Add(big, 8<<20, Blob)
+	p.Add(small, 4<<10, Blob)
+	p.Add(manifest, 4<<10, Manifest)
+	if got := p.Again(); got != (Again{}) {
+		t.Errorf("before anything was dropped: %+v", got)
+	}
+	if n := len(p.Victims(100<<20, nil)); n != 3 {
+		t.Fatalf("%d victims, want all three", n)
+	}
+	if n := p.Len(); n != 0 {
+		t.Errorf("%d are kept after all were dropped", n)
+	}
+	p.Add(big, 8<<20, Blob)
+	p.Add(small, 4<<10, Blob)
+	p.Add(small, 4<<10, Blob) // it is there
+	p.Add(manifest, 4<<10, Manifest)
+	p.Add(digest(4), 1<<20, Blob) // it never was
+	if got, want := p.Again(), (Again{Count: 3, Bytes: 8<<20 + 8<<10}); got != want {
+		t.Errorf("Again() = %+v, want %+v", got, want)
+	}
+	if n, bytes := p.Len(), p.Bytes(); n != 4 || bytes != 9<<20+8<<10 {
+		t.Errorf("%d things of %d bytes are kept", n, bytes)
+	}
+}

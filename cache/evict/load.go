@@ -34,7 +34,7 @@ func (p *Policy) State(d v1.Hash) (Item, bool) {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	s, ok := p.names.find(&p.slots, d)
-	if !ok || p.slots.at(s).queue == gone {
+	if !ok || p.slots.at(s).dropped() {
 		return Item{}, false
 	}
 	return p.item(s), true
@@ -93,7 +93,7 @@ func (p *Policy) load(it Item) {
 	size := max(it.Size, 0)
 	home := homeOf(size, it.Kind)
 	if s, known := p.names.find(&p.slots, it.Digest); known {
-		if p.slots.at(s).queue != gone {
+		if !p.slots.at(s).dropped() {
 			return
 		}
 		p.forget(s)

@@ -19,6 +19,7 @@ const (
 	picked  // being judged by the caller of Victims
 	loading // not sorted in yet
 	gone    // dropped; only the name is left
+	past    // likewise, of what comes back as if it had never been here
 	queueCount
 )
 
@@ -93,6 +94,9 @@ func apart(at, now, minutes uint32) bool { return now >= at+minutes || at >= now
 func (e *entry) uses() uint32 { return e.lastUse.Load() & mostUses }
 
 func (e *entry) usedAt() uint32 { return e.lastUse.Load() >> useBits }
+
+// dropped reports whether only the name is left.
+func (e *entry) dropped() bool { return e.queue == gone || e.queue == past }
 
 // reset needs the lock, as every change of an entry but use and refer.
 func (e *entry) reset(at, uses uint32) { e.lastUse.Store(at<<useBits | uses) }

@@ -78,7 +78,7 @@ func (p *Policy) chunk(i int, f func(slot uint32, e *entry)) bool {
 		return false
 	}
 	for j := range p.slots.chunks[i] {
-		if e := &p.slots.chunks[i][j]; e.queue != unused && e.queue != gone {
+		if e := &p.slots.chunks[i][j]; e.queue != unused && !e.dropped() {
 			f(uint32(i*chunkLen+j), e)
 		}
 	}
@@ -218,25 +218,33 @@ func (p *Policy) judge(all []candidate, keep func(v1.Hash) bool, remember bool) 
 func (p *Policy) drop(s uint32, remember bool) {
 	e := p.slots.at(s)
 	p.age = max(p.now().Sub(fromMinutes(e.usedAt())), 0)
-	if e.home != fresh || !remember {
+	if !remember {
 		p.forget(s)
 		return
 	}
 	p.stored--
 	p.bytes -= e.size
-	p.move(s, gone)
+	if e.home == fresh {
+		p.move(s, gone)
+	} else {
+		p.move(s, past)
+	}
 }
 
 // ghostsLeast is how many names are remembered at least.
 const ghostsLeast = 1024
 
-// trimGhosts forgets the oldest names of dropped content: those that are more than entries,
-// and those of more bytes than ghostShare of the capacity.
+// trimGhosts forgets the oldest names of dropped content: those that are too many beside entries,
+// and those of more bytes than their share of the capacity.
 func (p *Policy) trimGhosts() {
-	l := &p.queues[gone]
-	for l.n > max(p.stored, ghostsLeast) || l.n > 0 && l.bytes > p.part(ghostShare) {
-		p.forget(l.tail)
+	trim := func(q queue, most int, share float64) {
+		l := &p.queues[q]
+		for l.n > max(most, ghostsLeast) || l.n > 0 && l.bytes > p.part(share) {
+			p.forget(l.tail)
+		}
 	}
+	trim(gone, p.stored, ghostShare)
+	trim(past, p.stored/2, 1) // these decide nothing: they are only counted when they come back
 }
 
 // recallDue puts back what keep kept, if it was last asked long ago. It returns how many

@@ -1,6 +1,9 @@
 package store
 
-import "forebay/internal/tally"
+import (
+	"forebay/cache/evict"
+	"forebay/internal/tally"
+)
 
 // Figures are what became of content since the start, and how much there is.
 type Figures struct {
@@ -10,7 +13,9 @@ type Figures struct {
 	EvictedBytes   int64
 	EvictedUnsaved int64
 	EvictedAges    tally.Snapshot
-	Damaged        int64 // blobs that were found not to have their digest any more
+	// Again is what was fetched again after it had been evicted: a store of about twice the size would have kept it.
+	Again   evict.Again
+	Damaged int64 // blobs that were found not to have their digest any more
 }
 
 // Figures returns what was counted.
@@ -18,7 +23,7 @@ func (s *Store) Figures() Figures {
 	n := &s.Room.counts
 	return Figures{
 		UsedBytes:    s.Room.used(),
-		EvictedBlobs: n.blobs.Load(), EvictedBytes: n.bytes.Load(), EvictedUnsaved: n.unsaved.Load(), EvictedAges: n.ages.Read(),
+		EvictedBlobs: n.blobs.Load(), EvictedBytes: n.bytes.Load(), EvictedUnsaved: n.unsaved.Load(), EvictedAges: n.ages.Read(), Again: s.Room.policy.Again(),
 		Damaged: s.damaged.Load(),
 	}
 }

@@ -1,6 +1,9 @@
 package upkeep
 
 import (
+	"time"
+
+	"forebay/cache/evict"
 	"forebay/cache/store"
 	"forebay/cache/tier"
 )
@@ -25,7 +28,9 @@ type Stats struct {
 	EvictedBlobs  int64
 	EvictedBytes  int64
 	TagsMoved     int64
-	ReleasesMoved int64 // tags of full versions, which nobody is expected to move
+	Again         evict.Again   // fetched again after it was evicted: a store of about twice the size would have kept it
+	EvictedIdle   time.Duration // how long half of what was evicted had not been used; 0 when nothing was
+	ReleasesMoved int64         // tags of full versions, which nobody is expected to move
 
 	QuarantineFiles int64
 	QuarantineBytes int64
@@ -45,7 +50,7 @@ func (k *Keeper) Stats() (Stats, error) {
 	s := Stats{
 		Blobs: n.Blobs, BlobBytes: n.Bytes, Repositories: n.Repositories, Tags: n.Tags, Links: n.Links,
 		UsedBytes: kept.UsedBytes, MaxBytes: k.Store.MaxBytes(), PinnedBytes: pins.Bytes, PinLimitBytes: pins.LimitBytes,
-		EvictedBlobs: kept.EvictedBlobs, EvictedBytes: kept.EvictedBytes, EvictedUnsaved: kept.EvictedUnsaved,
+		EvictedBlobs: kept.EvictedBlobs, EvictedBytes: kept.EvictedBytes, EvictedUnsaved: kept.EvictedUnsaved, Again: kept.Again, EvictedIdle: kept.EvictedAges.Quantile(0.5),
 		TagsMoved: asked.TagsMoved, ReleasesMoved: asked.ReleasesMoved, Scrub: k.Scrub(), Troubles: k.Store.Troubles(),
 	}
 	if k.Store.Bucket != nil {

@@ -14,6 +14,7 @@ import (
 	"forebay/internal/pull"
 	"forebay/internal/trouble"
 	"forebay/proxy"
+	"forebay/upstream"
 )
 
 // newActivity returns what remembers who asks m for what.
@@ -23,6 +24,7 @@ func (m *mirror) newActivity(c *config.Config, log *zap.Logger) *activity.Record
 
 // run does the work in the background until ctx is done.
 func (m *mirror) run(ctx context.Context) error {
+	m.tellEvent(event.Event{Kind: event.Started, Detail: "version " + m.build.version})
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return m.Run(ctx) })
 	group.Go(func() error { return m.activity.Run(ctx) })
@@ -52,7 +54,7 @@ func (m *mirror) observe(r *proxy.Request) {
 	}
 	q := activity.Request{
 		Client: r.Client, UserAgent: r.UserAgent, Upstream: r.Upstream, Repository: r.Repository,
-		Result: string(r.Result), Bytes: r.Bytes,
+		Result: string(r.Result), Bytes: r.Bytes, FirstByte: r.FirstByte,
 		Pull: r.Kind == proxy.KindManifest && r.Method == http.MethodGet && r.Result != proxy.Failed,
 	}
 	if r.Err != nil {
@@ -84,12 +86,13 @@ func digestText(d v1.Hash) string {
 
 // gauges tells what the history needs of cache and registries.
 func (m *mirror) gauges() activity.Gauges {
-	g := activity.Gauges{Budgets: map[string]int64{}}
+	g := activity.Gauges{Budgets: map[string]int64{}, Upstreams: map[string]activity.Asked{}}
 	if s, err := m.keeper.Stats(); err == nil {
-		g.UsedBytes, g.Evicted, g.EvictedBytes = s.UsedBytes, s.EvictedBlobs, s.EvictedBytes
+		g.UsedBytes, g.Evicted, g.EvictedBytes, g.Again, g.AgainBytes = s.UsedBytes, s.EvictedBlobs, s.EvictedBytes, s.Again.Count, s.Again.Bytes
 	}
 	for _, r := range m.registries() {
 		s := r.Status()
+		g.Upstreams[s.Upstream] = answersOf(r.Figures())
 		for _, b := range s.Budgets {
 			if b.Limit >= 0 && b.Remaining >= 0 {
 				g.Budgets[s.Upstream] += b.Remaining // of all its credentials together
@@ -97,4 +100,22 @@ func (m *mirror) gauges() activity.Gauges {
 		}
 	}
 	return g
+}
+
+// answersOf adds up what a registry was asked, whatever for.
+func answersOf(n upstream.Figures) (a activity.Asked) {
+	for kind, outcomes := range n.Requests {
+		if upstream.RequestKind(kind) == upstream.Redirect {
+			continue // a further hop of what is counted
+		}
+		for outcome, count := range outcomes {
+			a.Requests += count
+			switch upstream.RequestOutcome(outcome) {
+			case upstream.Limited, upstream.ServerError, upstream.Failed:
+				a.Failed += count
+			}
+		}
+		a.Took = a.Took.Plus(n.Latencies[kind])
+	}
+	return a
 }

@@ -17,6 +17,7 @@ import (
 	"go.uber.org/zap"
 
 	"forebay/internal/logkey"
+	"forebay/internal/tally"
 	"forebay/internal/wire"
 )
 
@@ -46,7 +47,17 @@ type Gauges struct {
 	UsedBytes    int64            // of the store, now
 	Evicted      int64            // blobs since the start
 	EvictedBytes int64            // since the start
+	Again        int64            // blobs that were fetched again after they were evicted, since the start
+	AgainBytes   int64            // since the start
 	Budgets      map[string]int64 // pulls left, by upstream; absent when it did not say
+	Upstreams    map[string]Asked // by name
+}
+
+// Asked is what an upstream was asked since the start.
+type Asked struct {
+	Requests int64
+	Failed   int64          // of these: it failed, limited us or did not answer
+	Took     tally.Snapshot // until the head of its answer
 }
 
 // Request is one answered request of a client.
@@ -55,24 +66,25 @@ type Request struct {
 	UserAgent  string
 	Upstream   string // empty when it named none that is configured
 	Repository string
-	Result     string // hit, joined, miss, stale, passed, error; else the request was not about content
-	Bytes      int64  // of the body, sent
-	Pull       bool   // it was a GET of a manifest, which registries count
-	Fault      string // why Result is error
+	Result     string        // hit, joined, miss, stale, passed, error; else the request was not about content
+	Bytes      int64         // of the body, sent
+	Pull       bool          // it was a GET of a manifest, which registries count
+	Fault      string        // why Result is error
+	FirstByte  time.Duration // until the header of the answer went out; 0 when none did
 }
 
 // Traffic counts requests about content, by how they were answered, and what was sent.
 type Traffic struct {
-	Hit           int64 // served from what is kept
-	Joined        int64 // shared what another request was waiting for
-	Miss          int64 // fetched for this request
-	Stale         int64 // served although its registry could not confirm it
-	Passed        int64 // passed through and not kept
-	Error         int64
-	Pulls         int64 // GETs of manifests, as registries count them
-	SavedPulls    int64 // of these, those that cost no pull upstream
-	ClientBytes   int64 // sent to clients
-	UpstreamBytes int64 // received from registries
+	Hit           int64 `json:"hit"`    // served from what is kept
+	Joined        int64 `json:"joined"` // shared what another request was waiting for
+	Miss          int64 `json:"miss"`   // fetched for this request
+	Stale         int64 `json:"stale"`  // served although its registry could not confirm it
+	Passed        int64 `json:"passed"` // passed through and not kept
+	Error         int64 `json:"error"`
+	Pulls         int64 `json:"pulls"`          // GETs of manifests, as registries count them
+	SavedPulls    int64 `json:"saved_pulls"`    // of these, those that cost no pull upstream
+	ClientBytes   int64 `json:"client_bytes"`   // sent to clients
+	UpstreamBytes int64 `json:"upstream_bytes"` // received from registries
 }
 
 // Answered is all requests about content.
@@ -156,6 +168,7 @@ type Recorder struct {
 	counts  map[string]*counts // by upstream, "" included; never changed
 	top     top
 	series  series
+	took    [2]*tally.Histogram // to the first byte: of what was served from here, and of what was fetched
 	Events  *Events
 }
 
@@ -176,6 +189,9 @@ func New(o Options) *Recorder {
 	}
 	r.top.init()
 	r.series.init()
+	for i := range r.took {
+		r.took[i] = tally.NewHistogram(tally.Latencies())
+	}
 	r.load()
 	return r
 }
@@ -192,6 +208,13 @@ func (r *Recorder) Observe(q *Request) {
 	}
 	c.results[what].Add(1)
 	c.bytes.Add(q.Bytes)
+	switch {
+	case q.FirstByte <= 0:
+	case what == hit || what == stale:
+		r.took[0].Add(q.FirstByte)
+	case what == miss || what == passed || what == joined:
+		r.took[1].Add(q.FirstByte)
+	}
 	saved := q.Pull && what.saves()
 	if q.Pull {
 		c.pulls.Add(1)
@@ -253,9 +276,12 @@ func (r *Recorder) Run(ctx context.Context) error {
 
 // sample adds to the history what happened since the last sample.
 func (r *Recorder) sample() {
-	g := r.opts.Gauges()
-	all, _ := r.Totals()
-	r.series.take(time.Now(), all, g)
+	n := sample{gauges: r.opts.Gauges(), latencies: map[string]tally.Snapshot{ofHits: r.took[0].Read(), ofMisses: r.took[1].Read()}}
+	n.all, _ = r.Totals()
+	for name, u := range n.gauges.Upstreams {
+		n.latencies[name] = u.Took
+	}
+	r.series.take(time.Now(), n)
 }
 
 // The names of what is stored.

@@ -2,6 +2,7 @@ package activity
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"strconv"
@@ -12,6 +13,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"forebay/internal/tally"
 )
 
 // notes is a store in memory.
@@ -195,11 +198,11 @@ func TestHistoryNeverOutgrowsItsStore(t *testing.T) {
 	for i := range coarseSlots {
 		b := r.series.coarse.at(6_000_000 + int64(i))
 		for c := range b.values {
-			b.values[c] = clamp(1 << 60)
+			b.values[c] = mostOf(c)
 		}
 	}
-	for i := range budgetsMost + 5 {
-		r.series.budget(fmt.Sprintf("%d%s", i, strings.Repeat("x", upstreamLen-2)))
+	for i := range upstreamsMost + 5 {
+		r.series.upstream(fmt.Sprintf("%d%s", i, strings.Repeat("x", upstreamLen-2)), true)
 	}
 	for i := range 2000 {
 		r.Events.Add(Event{Kind: "tag_moved", Upstream: strconv.Itoa(i % 10), Repository: strings.Repeat("\x00", 400), Detail: strings.Repeat("\x01", 400)})
@@ -300,10 +303,81 @@ func TestReadersFollowTheLogAtTheirOwnPace(t *testing.T) {
 	}
 }
 
+func TestHistoryHasHowLongAnswersTook(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hub := tally.NewHistogram(tally.Latencies())
+		asked := Asked{}
+		r := New(Options{Upstreams: []string{"docker.io"}, Gauges: func() Gauges {
+			asked.Took = hub.Read()
+			return Gauges{Again: asked.Failed, AgainBytes: 7 * asked.Failed, Upstreams: map[string]Asked{"docker.io": asked}}
+		}})
+		answer := func(result string, took time.Duration) {
+			q := pullOf("a", "x", result, 1)
+			q.FirstByte = took
+			r.Observe(q)
+		}
+		r.sample()
+		for range 90 {
+			answer("hit", time.Millisecond)
+		}
+		for range 10 {
+			answer("hit", 200*time.Millisecond)
+		}
+		answer("miss", 4*time.Second)
+		answer("error", time.Hour)
+		hub.Add(30 * time.Millisecond)
+		asked.Requests, asked.Failed = 4, 3
+		r.sample()
+		time.Sleep(20 * time.Second)
+		answer("hit", 40*time.Millisecond) // the step before has nothing to do with this one
+		s := r.Series(LastHour)
+		if n := len(s.Times); n != 2 {
+			t.Fatalf("%d steps, want 2: %v", n, s.Times)
+		}
+		within := func(what string, us int64, from, to time.Duration) {
+			t.Helper()
+			if got := time.Duration(us) * time.Microsecond; got < from || got > to {
+				t.Errorf("%s: %s, want %s to %s", what, got, from, to)
+			}
+		}
+		within("median of hits", s.HitMedian[0], 500*time.Microsecond, time.Millisecond)
+		within("slow hits", s.HitSlow[0], 100*time.Millisecond, 250*time.Millisecond)
+		within("median of misses", s.MissMedian[0], 2500*time.Millisecond, 5*time.Second)
+		within("median of hits, later", s.HitMedian[1], 25*time.Millisecond, 50*time.Millisecond)
+		if s.MissMedian[1] != 0 {
+			t.Errorf("misses later took %d µs, and there was none", s.MissMedian[1])
+		}
+		u := s.Upstreams["docker.io"]
+		within("median of the upstream", u.Median[0], 25*time.Millisecond, 50*time.Millisecond)
+		if u.Asked[0] != 4 || u.Failed[0] != 3 || u.Asked[1] != 0 || u.Slow[1] != 0 || s.Again[0] != 3 || s.AgainSize[0] != 21 {
+			t.Errorf("upstream %+v, again %v, %v", u, s.Again, s.AgainSize)
+		}
+		within("slow hits in a longer step", r.Series(LastWeek).HitSlow[0], 100*time.Millisecond, 250*time.Millisecond)
+	})
+}
+
+// What an earlier version of the program wrote down is read.
+func TestHistoryOfVersionOneIsRead(t *testing.T) {
+	now := time.Now()
+	slot := now.UnixNano()/int64(coarseStep) - 1
+	b := []byte{1, 1, 9}
+	b = append(b, "docker.io"...)
+	b = binary.AppendUvarint(append(b, 1), uint64(slot))
+	for i := range 13 {
+		b = append(b, byte(i+1))
+	}
+	b = append(b, 77)
+	r := New(Options{Store: notes{coarseNote: b}})
+	s := r.Series(LastDay)
+	if len(s.Times) != 2 || s.Hit[0] != 1 || s.EvictedSize[0] != 12 || s.UsedBytes[0] != 13 || s.Budgets["docker.io"][0] != 76 || s.HitMedian[0] != 0 {
+		t.Errorf("what version 1 stored is %+v", s)
+	}
+}
+
 func FuzzHistory(f *testing.F) {
 	r := New(Options{})
 	r.Observe(pullOf("a", "x", "hit", 1))
-	r.series.take(time.Now(), Traffic{Hit: 3}, Gauges{UsedBytes: 4, Budgets: map[string]int64{"docker.io": 5}})
+	r.series.take(time.Now(), sample{all: Traffic{Hit: 3}, gauges: Gauges{UsedBytes: 4, Budgets: map[string]int64{"docker.io": 5}}})
 	f.Add(r.series.encode(&r.series.fine))
 	f.Add([]byte{1, 0, 1, 1})
 	f.Fuzz(func(_ *testing.T, b []byte) {

@@ -21,12 +21,12 @@ const hoursKept = 24
 
 // Tally is what was answered.
 type Tally struct {
-	Requests   int64
-	Hits       int64 // served without asking a registry for content
-	Errors     int64
-	Pulls      int64 // GETs of manifests
-	SavedPulls int64 // of these, those that cost no pull upstream
-	Bytes      int64 // sent
+	Requests   int64 `json:"requests"`
+	Hits       int64 `json:"hits"` // served without asking a registry for content
+	Errors     int64 `json:"errors"`
+	Pulls      int64 `json:"pulls"`       // GETs of manifests
+	SavedPulls int64 `json:"saved_pulls"` // of these, those that cost no pull upstream
+	Bytes      int64 `json:"bytes"`       // sent
 }
 
 func (t *Tally) add(o Tally) {
@@ -40,23 +40,23 @@ func (t *Tally) add(o Tally) {
 
 // ClientInfo is what one client asked for.
 type ClientInfo struct {
-	Address   string
-	UserAgent string // of its last request
+	Address   string `json:"address"`
+	UserAgent string `json:"user_agent"` // of its last request
 	Tally
-	LastSeen  time.Time
-	Since     time.Time // when counting it began
-	LastError string
-	ErrorAt   time.Time
+	LastSeen  time.Time `json:"last_seen"`
+	Since     time.Time `json:"since"` // when counting it began
+	LastError string    `json:"last_error,omitempty"`
+	ErrorAt   time.Time `json:"error_at,omitzero"`
 	// Repositories are those that it asked for, the most traffic first, at most 20.
-	Repositories []RepositoryUse
+	Repositories []RepositoryUse `json:"repositories"`
 }
 
 // RepositoryUse is what was asked for of one repository, by one client or by all.
 type RepositoryUse struct {
-	Upstream   string
-	Repository string
+	Upstream   string `json:"upstream"`
+	Repository string `json:"repository"`
 	Tally
-	LastSeen time.Time
+	LastSeen time.Time `json:"last_seen"`
 }
 
 // Window is a time back from now.

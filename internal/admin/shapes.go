@@ -6,7 +6,8 @@ package admin
 // where the fields are the same Go converts, and stops compiling when they are no longer;
 // where they are not, or have lists of others, they are written out. Two answers are formats
 // of files that a command takes, and stand where those are read: [imageset.LockFile] and
-// [imageset.WantedList].
+// [imageset.WantedList]. What is remembered of requests is remembered for this API alone, and has
+// its shapes: see [activity].
 
 // Fault is the body of every answer that is an error.
 type Fault struct {

@@ -129,6 +129,9 @@ type Stats struct {
 	// Since the start.
 	EvictedBlobs  int64 `json:"evicted_blobs"`
 	EvictedBytes  int64 `json:"evicted_bytes"`
+	AgainBlobs    int64 `json:"again_blobs"` // fetched again after they were evicted: a store of about twice the size would have kept them
+	AgainBytes    int64 `json:"again_bytes"`
+	EvictedIdle   int64 `json:"evicted_idle_seconds"` // how long half of what was evicted had not been used; 0 when nothing was
 	TagsMoved     int64 `json:"tags_moved"`
 	ReleasesMoved int64 `json:"releases_moved"` // tags of full versions, which nobody is expected to move
 
@@ -146,7 +149,7 @@ func statsOf(s upkeep.Stats) Stats {
 		Blobs: s.Blobs, BlobBytes: s.BlobBytes, Repositories: s.Repositories, Tags: s.Tags, Links: s.Links,
 		UsedBytes: s.UsedBytes, MaxBytes: s.MaxBytes, DiskFree: s.DiskFree, DiskTotal: s.DiskTotal,
 		PinnedBytes: s.PinnedBytes, PinLimitBytes: s.PinLimitBytes,
-		EvictedBlobs: s.EvictedBlobs, EvictedBytes: s.EvictedBytes, TagsMoved: s.TagsMoved, ReleasesMoved: s.ReleasesMoved,
+		EvictedBlobs: s.EvictedBlobs, EvictedBytes: s.EvictedBytes, AgainBlobs: s.Again.Count, AgainBytes: s.Again.Bytes, EvictedIdle: int64(s.EvictedIdle.Seconds()), TagsMoved: s.TagsMoved, ReleasesMoved: s.ReleasesMoved,
 		QuarantineFiles: s.QuarantineFiles, QuarantineBytes: s.QuarantineBytes, Scrub: Scrub(s.Scrub),
 		Bucket: bucketOf(s.Bucket), EvictedUnsaved: s.EvictedUnsaved,
 	}

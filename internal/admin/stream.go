@@ -107,7 +107,7 @@ func (s *streaming) run(r *http.Request) {
 func (s *streaming) events() (<-chan struct{}, error) {
 	list, more := s.a.activity.Events.After(s.last)
 	for i := range list {
-		b, err := json.Marshal(eventOf(list[i]))
+		b, err := json.Marshal(list[i])
 		if err != nil {
 			return nil, err
 		}

@@ -12,11 +12,11 @@ import (
 func (a *API) usage() Usage {
 	all, upstreams := a.activity.Totals()
 	u := Usage{
-		Since: a.activity.Started(), Traffic: Traffic(all), SavedBytes: all.SavedBytes(), HitRatio: -1, ByteRatio: -1,
+		Since: a.activity.Started(), Traffic: all, SavedBytes: all.SavedBytes(), HitRatio: -1, ByteRatio: -1,
 		Price: a.price, Currency: a.currency, Upstreams: map[string]Traffic{},
 	}
 	for name, one := range upstreams {
-		u.Upstreams[name] = Traffic(one)
+		u.Upstreams[name] = one
 	}
 	if n := all.Answered(); n > 0 {
 		u.HitRatio = float64(all.Hit+all.Joined+all.Stale) / float64(n)
@@ -41,7 +41,7 @@ func (a *API) series(w http.ResponseWriter, r *http.Request) error {
 	default:
 		return badRequest("span is %q: use hour, day or week", clip(q["span"]))
 	}
-	reply(w, http.StatusOK, seriesOf(a.activity.Series(span)))
+	reply(w, http.StatusOK, a.activity.Series(span))
 	return nil
 }
 
@@ -69,7 +69,7 @@ func (a *API) clients(w http.ResponseWriter, r *http.Request) error {
 	}
 	reply(w, http.StatusOK, ClientList{
 		Window: window, Since: a.activity.Started(),
-		Clients: each(a.activity.Clients(window, limit), clientOf), Repositories: each(a.activity.Repositories(window, limit), repositoryUseOf),
+		Clients: a.activity.Clients(window, limit), Repositories: a.activity.Repositories(window, limit),
 	})
 	return nil
 }
@@ -119,7 +119,7 @@ func (a *API) events(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	list, more := a.activity.Events.List(ask)
-	out := EventList{Events: each(list, eventOf)}
+	out := EventList{Events: list}
 	if more {
 		out.Before = list[len(list)-1].ID
 	}

@@ -214,6 +214,8 @@ func (c *collector) fills(to sink) {
 	to.count(c.f.passed, n.Cache.Transfers.Passed)
 	to.count(c.f.mismatches, n.Cache.SentWrong, "upstream")
 	to.count(c.f.mismatches, n.Store.Damaged, "store")
+	to.count(c.f.again, n.Store.Again.Count)
+	to.count(c.f.againBytes, n.Store.Again.Bytes)
 	to.times(c.f.evictedAge, n.Store.EvictedAges)
 	to.gauge(c.f.pinnedTags, float64(n.Pins.Tags))
 	to.gauge(c.f.pinnedBlobs, float64(n.Pins.Blobs))

@@ -17,10 +17,10 @@ type families struct {
 
 	fills, filling, verifying, readers, waiting, resumes, passed, mismatches *Family
 
-	store, storeMost, blobs, blobBytes, repositories, tags, links, moved *Family
-	pinnedTags, pinnedBlobs, pinnedBytes, pinnedMost                     *Family
-	evicted, evictedBytes, evictedAge, quarantined, quarantinedBytes     *Family
-	degraded, diskFree, diskSize                                         *Family
+	store, storeMost, blobs, blobBytes, repositories, tags, links, moved                *Family
+	pinnedTags, pinnedBlobs, pinnedBytes, pinnedMost                                    *Family
+	evicted, evictedBytes, evictedAge, again, againBytes, quarantined, quarantinedBytes *Family
+	degraded, diskFree, diskSize                                                        *Family
 
 	scrubDone, scrubBehind, scrubOldest, scrubInterval, scrubEnded *Family
 
@@ -140,6 +140,8 @@ func (f *families) ofStore() {
 	f.pinnedMost = f.gauge("pinned_max_bytes", "What pins may hold; 0 means no limit.")
 	f.evicted = f.counter("evicted_blobs_total", "Files that were evicted to make room.")
 	f.evictedBytes = f.counter("evicted_bytes_total", "Their bytes, in blocks of the disk.")
+	f.again = f.counter("evicted_again_total", "Blobs and manifests that were fetched again after they were evicted: a store of about twice the size would have kept them.")
+	f.againBytes = f.counter("evicted_again_bytes_total", "Bytes of what was fetched again after it was evicted.")
 	f.evictedAge = f.histogram("evicted_age_seconds", "How long what was evicted had not been used: hours mean that the store is too small.")
 	f.quarantined = f.gauge("quarantine_files", "Damaged files that were put aside.")
 	f.quarantinedBytes = f.gauge("quarantine_bytes", "Their bytes.")

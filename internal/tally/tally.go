@@ -66,6 +66,44 @@ func (h *Histogram) Read() Snapshot {
 	return s
 }
 
+// Plus returns the snapshot of both together. An empty one takes the bounds of the other; else they
+// must have the same.
+func (s Snapshot) Plus(o Snapshot) Snapshot { return s.combine(o, 1) }
+
+// Minus returns what was counted after o, an earlier snapshot of the same histogram.
+func (s Snapshot) Minus(o Snapshot) Snapshot { return s.combine(o, -1) }
+
+func (s Snapshot) combine(o Snapshot, sign int64) Snapshot {
+	if len(o.Buckets) == 0 {
+		return s
+	}
+	out := Snapshot{Count: uint64(int64(s.Count) + sign*int64(o.Count)), Sum: s.Sum + time.Duration(sign)*o.Sum, Buckets: make([]Bucket, len(o.Buckets))}
+	for i, b := range o.Buckets {
+		out.Buckets[i] = Bucket{UpTo: b.UpTo, Count: uint64(sign * int64(b.Count))}
+		if i < len(s.Buckets) {
+			out.Buckets[i].Count += s.Buckets[i].Count
+		}
+	}
+	return out
+}
+
+// Quantile returns a duration that the share q (0 to 1) of what was counted does not exceed, to a
+// class: within it durations are taken to be spread evenly. 0 of nothing; of what is larger than
+// all bounds the largest of them.
+func (s Snapshot) Quantile(q float64) time.Duration {
+	rank, below, from := q*float64(s.Count), 0.0, time.Duration(0)
+	for _, b := range s.Buckets {
+		if n := float64(b.Count); n >= rank && n > below {
+			return from + time.Duration(float64(b.UpTo-from)*(max(rank-below, 0)/(n-below)))
+		}
+		below, from = float64(b.Count), b.UpTo
+	}
+	if s.Count == 0 {
+		return 0
+	}
+	return from
+}
+
 // Latencies are bounds for work that needs a network or a disk: from half a millisecond to
 // half a minute.
 func Latencies() []time.Duration {

@@ -352,11 +352,15 @@ func ofRoom(e *evidence) []Trouble {
 	if s.MaxBytes <= 0 || float64(s.UsedBytes) < fullShare*float64(s.MaxBytes) || h.young < youngLeast || float64(h.young) < youngShare*float64(h.all) {
 		return nil
 	}
+	again := ""
+	if n := s.Again; n.Bytes > 0 {
+		again = fmt.Sprintf(" %s were fetched again since the start that a store of about twice the size would have kept.", humanize.IBytes(uint64(n.Bytes)))
+	}
 	return []Trouble{{
 		ID: "room", Kind: Room, Severity: Warning, View: "#/storage", Command: "forebay stats",
 		What: "The store is too small for its use",
 		Cause: fmt.Sprintf("Since %s, %s were dropped of which %d of %d files had been used in the six hours before. %s may be kept.",
-			ago(e.now.Sub(h.at)), humanize.IBytes(uint64(max(h.bytes, 0))), h.young, h.all, humanize.IBytes(uint64(s.MaxBytes))),
+			ago(e.now.Sub(h.at)), humanize.IBytes(uint64(max(h.bytes, 0))), h.young, h.all, humanize.IBytes(uint64(s.MaxBytes))) + again,
 		Served: "Everything; what was dropped is fetched again, which costs pulls.",
 		Do:     "Raise " + e.names.MaxSize + ", or have clients pull less of what is not needed again.",
 	}}

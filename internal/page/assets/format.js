@@ -52,6 +52,13 @@ export function duration(seconds) {
   return Math.round(hours / 24) + " days";
 }
 
+// micros writes a short time that is given in microseconds.
+export function micros(us) {
+  if (us < 1000) return (us / 1000).toFixed(1) + " ms";
+  if (us < 1e6) return (us / 1000).toFixed(us < 1e4 ? 1 : 0) + " ms";
+  return (us / 1e6).toFixed(us < 1e7 ? 1 : 0) + " s";
+}
+
 // known reports whether the server has told a time.
 export const known = (time) => Boolean(time) && !time.startsWith("0001-");
 

@@ -180,7 +180,7 @@ const eventWords = {
   upstream_failing: ["bad", "Upstream failing"], upstream_back: ["good", "Upstream back"], limited: ["warn", "Limited"],
   served_stale: ["warn", "Served stale"], purged: ["idle", "Purged"], pinned: ["idle", "Pinned"], unpinned: ["idle", "Unpinned"],
   vanished: ["warn", "Vanished"], returned: ["good", "Returned"], trouble_began: ["warn", "Trouble began"], trouble_ended: ["good", "Trouble ended"],
-  config_reloaded: ["idle", "Configuration read"], config_refused: ["bad", "Configuration refused"],
+  started: ["idle", "Mirror started"], config_reloaded: ["idle", "Configuration read"], config_refused: ["bad", "Configuration refused"],
   prefetch_done: ["good", "Prefetched"], prefetch_failed: ["bad", "Prefetch failed"],
 };
 

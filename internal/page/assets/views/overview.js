@@ -4,7 +4,7 @@ import * as f from "../format.js";
 import { live } from "../live.js";
 import * as p from "../parts.js";
 import { setup } from "../setup.js";
-import { lastOf, plot, spans, spanSeconds, sum } from "../plot.js";
+import { lastOf, loadMarks, measured, plot, spans, spanSeconds, sum, tookSeries } from "../plot.js";
 
 const results = [
   ["hit", "Hit"], ["joined", "Joined"], ["stale", "Stale"], ["miss", "Miss"], ["passed", "Passed"], ["error", "Error"],
@@ -32,6 +32,14 @@ export function overview(place, query) {
       { label: "To clients", colour: "--hit", total: (c) => f.bytes(sum(c)), value: (v) => f.bytes(v) + "/s" },
       { label: "From upstreams", colour: "--miss", total: (c) => f.bytes(sum(c)), value: (v) => f.bytes(v) + "/s" },
     ],
+  });
+  const latency = plot({
+    title: "Time to the first byte", log: true, y: f.micros,
+    series: [tookSeries("Served from here, median", "--hit"), tookSeries("slowest 5%", "--joined"), tookSeries("Fetched, median", "--miss"), tookSeries("slowest 5%", "--passed")],
+  });
+  const errors = plot({
+    title: "Errors and stale answers", rates: true, step: true, y: (v) => f.compact(v) + "/s",
+    series: [["error", "Error"], ["stale", "Stale"]].map(([name, label]) => ({ label, colour: "--" + name, total: (c) => f.compact(sum(c)), value: (v) => f.compact(v) + "/s" })),
   });
   const registries = h("ul", { class: "rows" }, p.skeleton(3, 34));
   const fills = h("ul", { class: "rows" });
@@ -65,6 +73,8 @@ export function overview(place, query) {
     welcome,
     p.tiles(requests, ratio, pulls, saved, kept),
     h("div", { class: "grid two" }, p.panel("Requests", { id: "requests" }, byResult.element), p.panel("Traffic", { id: "traffic" }, byBytes.element)),
+    h("div", { class: "grid two" }, p.panel("Time to the first byte", { id: "latency", note: "Of clients' requests" }, latency.element),
+      p.panel("Errors and stale answers", { id: "errors", extra: h("a", { class: "more", href: "#/events?show=trouble", text: "Events" }) }, errors.element)),
     h("div", { class: "grid two" },
       p.panel("Upstreams", { id: "registries", extra: h("a", { class: "more", href: "#/upstreams", text: "All upstreams" }) }, registries),
       p.panel("Being fetched", { id: "fills" }, h("div", { class: "fills-room" }, noFills, fills))),
@@ -88,6 +98,8 @@ export function overview(place, query) {
     const from = now - spanSeconds[span];
     byResult.show(s.times, results.map(([name]) => s[name]), s.step_seconds, from, now);
     byBytes.show(s.times, [s.client_bytes, s.upstream_bytes], s.step_seconds, from, now);
+    latency.show(s.times, [s.hit_p50_us, s.hit_p95_us, s.miss_p50_us, s.miss_p95_us].map(measured), s.step_seconds, from, now);
+    errors.show(s.times, [s.error, s.stale], s.step_seconds, from, now);
     const all = s.sum;
     const answered = results.reduce((n, [name]) => n + all[name], 0);
     const recent = results.reduce((n, [name]) => n + lastOf(s[name].slice(0, -1)), 0) / s.step_seconds;
@@ -147,14 +159,14 @@ export function overview(place, query) {
     }
   }
   load();
+  loadMarks();
   loadEvents();
   const tick = setInterval(load, 10000);
   return () => {
     ended = true;
     clearInterval(tick);
     offs.forEach((off) => off());
-    byResult.end();
-    byBytes.end();
+    [byResult, byBytes, latency, errors].forEach((x) => x.end());
   };
 }
 

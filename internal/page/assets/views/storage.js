@@ -4,7 +4,7 @@ import { fill, h, keyed, setText } from "../dom.js";
 import * as f from "../format.js";
 import { live } from "../live.js";
 import * as p from "../parts.js";
-import { lastOf, plot, spans, spanSeconds, sum } from "../plot.js";
+import { lastOf, loadMarks, plot, spans, spanSeconds, sum } from "../plot.js";
 
 export function storage(place, query) {
   let span = Object.hasOwn(spans, query.span) ? query.span : "day";
@@ -15,8 +15,11 @@ export function storage(place, query) {
   const pinned = p.tile("Pinned");
   const evicted = p.tile("Evicted");
   const usedBar = p.bar(-1, "Room used");
-  const size = plot({ title: "Room used", inBytes: true, y: f.bytes, series: [{ label: "Used", colour: "--hit", total: (c) => f.bytes(lastOf(c) || 0), value: f.bytes }] });
-  const gone = plot({ title: "Evicted", inBytes: true, y: f.bytes, step: true, series: [{ label: "Evicted", colour: "--miss", total: (c) => f.bytes(sum(c)), value: f.bytes }] });
+  const size = plot({ title: "Room used", inBytes: true, y: f.bytes, limits: () => (live.status && live.status.stats.max_bytes ? [{ value: live.status.stats.max_bytes, text: "max_size " + f.bytes(live.status.stats.max_bytes) }] : []), series: [{ label: "Used", colour: "--hit", total: (c) => f.bytes(lastOf(c) || 0), value: f.bytes }] });
+  const gone = plot({ title: "Evicted", inBytes: true, y: f.bytes, step: true, series: [
+    { label: "Evicted", colour: "--miss", total: (c) => f.bytes(sum(c)), value: f.bytes },
+    { label: "Fetched again after that", colour: "--error", total: (c) => f.bytes(sum(c)), value: f.bytes }] });
+  const use = h("p", { class: "soft" });
   const scrub = h("dl", { class: "facts" });
   const scrubBar = p.bar(-1, "Progress of the scrub");
   const jobs = h("ul", { class: "rows" });
@@ -34,7 +37,7 @@ export function storage(place, query) {
       load();
     })),
     p.tiles(used, files, free, pinned, evicted),
-    h("div", { class: "grid two" }, p.panel("Room used", { id: "room" }, size.element), p.panel("Evicted", { id: "evicted" }, gone.element)),
+    h("div", { class: "grid two" }, p.panel("Room used", { id: "room" }, size.element), p.panel("Evicted", { id: "evicted", note: "In each step" }, gone.element, use)),
     h("div", { class: "grid two" },
       p.panel("Scrub", { note: "Everything is read again and compared with its digest" }, scrubBar, scrub),
       p.panel("Jobs", { id: "jobs", extra: h("div", { class: "buttons" },
@@ -57,6 +60,9 @@ export function storage(place, query) {
     setText(pinned.note, s.pin_limit_bytes ? "of at most " + f.bytes(s.pin_limit_bytes) : "\u00a0");
     setText(evicted.value, f.bytes(s.evicted_bytes));
     setText(evicted.note, f.plural(s.evicted_blobs, "file") + " since the start");
+    setText(use, s.evicted_blobs === 0 ? "Nothing had to make room since the start: the store is large enough for what is pulled."
+      : "Half of what was evicted had not been used for " + f.duration(s.evicted_idle_seconds) + " or more. "
+        + (s.again_bytes ? "A store of about twice the size would have saved " + f.bytes(s.again_bytes) + " and up to " + f.plural(s.again_blobs, "request") + " to registries since the start." : "None of it was fetched again: a larger store would have saved nothing."));
     const c = s.scrub;
     p.setBar(scrubBar, c.enabled && f.known(c.began) ? c.done : 0, s.quarantine_files ? "bad" : "good");
     const text = JSON.stringify([c, s.quarantine_files]);
@@ -77,7 +83,7 @@ export function storage(place, query) {
       if (ended) return;
       const now = Date.now() / 1000;
       size.show(s.times, [s.used_bytes], s.step_seconds, now - spanSeconds[span], now);
-      gone.show(s.times, [s.evicted_bytes], s.step_seconds, now - spanSeconds[span], now);
+      gone.show(s.times, [s.evicted_bytes, s.again_bytes], s.step_seconds, now - spanSeconds[span], now);
     } catch {
       // The state of the connection is told elsewhere; the plots keep what they have.
     }
@@ -117,6 +123,7 @@ export function storage(place, query) {
   });
   if (live.status) showStatus(live.status);
   load();
+  loadMarks();
   loadJobs();
   const ticks = [setInterval(load, 30000), setInterval(loadJobs, 10000)];
   return () => {

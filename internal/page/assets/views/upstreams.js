@@ -4,7 +4,7 @@ import * as f from "../format.js";
 import { grid } from "../grid.js";
 import { live } from "../live.js";
 import * as p from "../parts.js";
-import { lastOf, plot, spans, spanSeconds } from "../plot.js";
+import { lastOf, loadMarks, measured, plot, spans, spanSeconds, sum, tookSeries } from "../plot.js";
 
 export function upstreams(place, query) {
   let span = Object.hasOwn(spans, query.span) ? query.span : "day";
@@ -13,6 +13,7 @@ export function upstreams(place, query) {
   let history_ = null;
   let recent = null; // the last hour, in steps of ten seconds
   const plots = new Map();
+  const speeds = new Map(); // by name: how long it took, and what failed
   const all = grid({
     caption: "Upstreams", key: (u) => u.name, sort: "trouble", query: { q: query.q, sort: query.sort }, file: "upstreams", placeholder: "Name", changed: (params) => address(params),
     columns: [
@@ -21,6 +22,7 @@ export function upstreams(place, query) {
       { id: "asked", title: "Last asked", class: "wide", value: (u) => (f.known(u.last_asked) ? u.last_asked : ""), text: (u) => f.ago(u.last_asked) },
       { id: "requests", title: "Requests", class: "num", value: (u) => answered(u.traffic), text: (u) => f.count(answered(u.traffic)) },
       { id: "errors", title: "Errors", class: "num wide", value: (u) => (answered(u.traffic) ? u.traffic.error / answered(u.traffic) : 0), text: (u) => (answered(u.traffic) ? f.percent(u.traffic.error / answered(u.traffic)) : "–") },
+      { id: "took", title: "Answers in", class: "num wide", value: (u) => u.took || 0, text: (u) => (u.took ? f.micros(u.took) : "–") },
       { id: "left", title: "Pulls left", class: "num", value: (u) => (p.budgetOf(u) ? p.budgetOf(u).remaining : Infinity), text: (u) => (p.budgetOf(u) ? f.count(p.budgetOf(u).remaining) + " of " + f.count(p.budgetOf(u).limit) : "–") },
       { id: "traffic", title: "From it", class: "num wide", value: (u) => u.traffic.upstream_bytes, text: (u) => f.bytes(u.traffic.upstream_bytes) },
     ],
@@ -61,10 +63,18 @@ export function upstreams(place, query) {
     const traffic = live.status.usage.upstreams[u.name];
     let chart = plots.get(u.name);
     if (!chart && u.budgets.some((b) => b.limit > 0)) {
-      chart = plot({ title: "Pulls left of " + u.name, height: 150, step: true, y: (v) => f.compact(v), series: [
+      chart = plot({ title: "Pulls left of " + u.name, height: 150, step: true, y: (v) => f.compact(v), limits: () => u.budgets.filter((b) => b.limit > 0).slice(0, 1).map((b) => ({ value: b.limit, text: "limit " + f.count(b.limit) })), series: [
         { label: "Pulls left", colour: "--hit", total: (c) => (c.length && lastOf(c) !== null ? f.count(lastOf(c)) : "not known"), value: (v) => (v === null ? "not known" : f.count(v)) },
       ] });
       plots.set(u.name, chart);
+    }
+    if (!speeds.has(u.name)) {
+      speeds.set(u.name, [
+        plot({ title: "Response time of " + u.name, height: 150, log: true, y: f.micros, series: [tookSeries("Median", "--hit"), tookSeries("slowest 5%", "--miss")] }),
+        plot({ title: "Requests to " + u.name, height: 150, rates: true, y: (v) => f.compact(v) + "/s", series: [
+          { label: "Requests", colour: "--hit", total: (c) => f.count(sum(c)), value: (v) => f.compact(v) + "/s" },
+          { label: "Failed", colour: "--error", total: (c) => f.count(sum(c)), value: (v) => f.compact(v) + "/s" }] }),
+      ]);
     }
     const limited = Object.entries(u.limited).filter(([, n]) => n > 0);
     fill(element.lastChild,
@@ -78,21 +88,28 @@ export function upstreams(place, query) {
         fact("More", h("span", { class: "trouble-ways" }, h("a", { href: "#/images?q=" + encodeURIComponent(u.name + "/*"), text: "Its images" }), h("a", { href: "#/events?q=" + encodeURIComponent(u.name), text: "Its events" })))),
       u.budgets.filter((b) => b.limit > 0 && b.remaining >= 0).map((b) => budget(u, b, spentLately(u.name))),
       chart && h("div", {}, h("h3", { text: "Budget over time" }), chart.element),
+      h("div", { class: "grid two" }, speeds.get(u.name).map((one, i) => h("div", {}, h("h3", { text: ["Response time", "Requests to it"][i] }), one.element))),
       spenders(u),
       endpoints(u));
     draw(u.name);
   }
 
   function draw(name) {
-    const chart = plots.get(name);
-    if (!chart || !history_) return;
+    if (!history_) return;
     const now = Date.now() / 1000;
+    const how = history_.upstreams[name] || { asked: [], failed: [], p50_us: [], p95_us: [] };
+    const [took, asked] = speeds.get(name);
+    const times = how.asked.length ? history_.times : [];
+    took.show(times, [how.p50_us, how.p95_us].map(measured), history_.step_seconds, now - spanSeconds[span], now);
+    asked.show(times, [how.asked, how.failed], history_.step_seconds, now - spanSeconds[span], now);
+    const chart = plots.get(name);
+    if (!chart) return;
     const left = (history_.budgets[name] || history_.times.map(() => -1)).map((v) => (v < 0 ? null : v));
     chart.show(history_.times, [left], history_.step_seconds, now - spanSeconds[span], now);
   }
 
   function showStatus(s) {
-    if (!only) all.show(s.upstreams.map((u) => ({ ...u, traffic: s.usage.upstreams[u.name] || {} })));
+    if (!only) all.show(s.upstreams.map((u) => ({ ...u, traffic: s.usage.upstreams[u.name] || {}, took: tookLately(u.name) })));
     const some = wanted(s);
     if (some.length === 0) fill(list, h("section", { class: "panel" }, p.empty(only ? "There is no upstream of this name" : "No upstream is configured", "", h("a", { class: "button", href: "#/upstreams", text: "All upstreams" }))));
     else keyed(list, some, (u) => u.name, make, update);
@@ -108,13 +125,19 @@ export function upstreams(place, query) {
     return told.length > 1 && told[0] >= told[told.length - 1] ? told[0] - told[told.length - 1] : -1;
   }
 
+  // tookLately is the median until the head of an answer, at the latest step that had one.
+  function tookLately(name) {
+    const how = recent && recent.upstreams[name];
+    return how ? lastOf(how.p50_us.filter(Boolean)) : 0;
+  }
+
   async function load() {
     try {
       const [s, hour] = await Promise.all([get("/series", { span }), get("/series", { span: "hour" })]);
       if (ended) return;
       history_ = s;
       recent = hour;
-      for (const name of plots.keys()) draw(name);
+      for (const name of speeds.keys()) draw(name);
     } catch {
       // The status says that the server is gone; the plots keep what they have.
     }
@@ -123,12 +146,13 @@ export function upstreams(place, query) {
   const off = live.on("status", showStatus);
   if (live.status) showStatus(live.status);
   load();
+  loadMarks();
   const tick = setInterval(load, 30000);
   return () => {
     ended = true;
     off();
     clearInterval(tick);
-    for (const chart of plots.values()) chart.end();
+    for (const chart of [...plots.values(), ...[...speeds.values()].flat()]) chart.end();
   };
 }
 
