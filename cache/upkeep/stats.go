@@ -3,7 +3,6 @@ package upkeep
 import (
 	"time"
 
-	"forebay/cache/evict"
 	"forebay/cache/store"
 	"forebay/cache/tier"
 )
@@ -28,7 +27,8 @@ type Stats struct {
 	EvictedBlobs  int64
 	EvictedBytes  int64
 	TagsMoved     int64
-	Again         evict.Again   // fetched again after it was evicted: a store of about twice the size would have kept it
+	AgainBlobs    int64   // fetched again after it was evicted: a store of about twice the size would have kept it
+	AgainBytes    int64
 	EvictedIdle   time.Duration // how long half of what was evicted had not been used; 0 when nothing was
 	ReleasesMoved int64         // tags of full versions, which nobody is expected to move
 
@@ -50,7 +50,7 @@ func (k *Keeper) Stats() (Stats, error) {
 	s := Stats{
 		Blobs: n.Blobs, BlobBytes: n.Bytes, Repositories: n.Repositories, Tags: n.Tags, Links: n.Links,
 		UsedBytes: kept.UsedBytes, MaxBytes: k.Store.MaxBytes(), PinnedBytes: pins.Bytes, PinLimitBytes: pins.LimitBytes,
-		EvictedBlobs: kept.EvictedBlobs, EvictedBytes: kept.EvictedBytes, EvictedUnsaved: kept.EvictedUnsaved, Again: kept.Again, EvictedIdle: kept.EvictedAges.Quantile(0.5),
+		EvictedBlobs: kept.EvictedBlobs, EvictedBytes: kept.EvictedBytes, EvictedUnsaved: kept.EvictedUnsaved, AgainBlobs: kept.Again.Count, AgainBytes: kept.Again.Bytes, EvictedIdle: kept.EvictedAges.Quantile(0.5),
 		TagsMoved: asked.TagsMoved, ReleasesMoved: asked.ReleasesMoved, Scrub: k.Scrub(), Troubles: k.Store.Troubles(),
 	}
 	if k.Store.Bucket != nil {

@@ -88,7 +88,7 @@ func digestText(d v1.Hash) string {
 func (m *mirror) gauges() activity.Gauges {
 	g := activity.Gauges{Budgets: map[string]int64{}, Upstreams: map[string]activity.Asked{}}
 	if s, err := m.keeper.Stats(); err == nil {
-		g.UsedBytes, g.Evicted, g.EvictedBytes, g.Again, g.AgainBytes = s.UsedBytes, s.EvictedBlobs, s.EvictedBytes, s.Again.Count, s.Again.Bytes
+		g.UsedBytes, g.Evicted, g.EvictedBytes, g.Again, g.AgainBytes = s.UsedBytes, s.EvictedBlobs, s.EvictedBytes, s.AgainBlobs, s.AgainBytes
 	}
 	for _, r := range m.registries() {
 		s := r.Status()

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"compress/gzip"
 	"context"
 	"encoding/json"
 	"errors"
@@ -163,6 +164,24 @@ func reply(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	_, _ = w.Write(append(b, '\n')) // the client may be gone
+}
+
+// zipFrom is from how many bytes on an answer is sent in fewer.
+const zipFrom = 4 << 10
+
+// replyZipped is reply to a request for what may be long.
+func replyZipped(w http.ResponseWriter, r *http.Request, v any) {
+	w.Header().Add("Vary", "Accept-Encoding")
+	b, err := json.Marshal(v)
+	if err != nil || len(b) < zipFrom || !wire.AcceptsGzip(r.Header.Get("Accept-Encoding")) {
+		reply(w, http.StatusOK, v)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Encoding", "gzip")
+	z, _ := gzip.NewWriterLevel(w, gzip.BestSpeed) // the level is one
+	_, _ = z.Write(append(b, '\n'))                // the client may be gone
+	_ = z.Close()
 }
 
 // bodyMost bounds the body of a request: names and lists of platforms.

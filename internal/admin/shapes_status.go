@@ -149,7 +149,7 @@ func statsOf(s upkeep.Stats) Stats {
 		Blobs: s.Blobs, BlobBytes: s.BlobBytes, Repositories: s.Repositories, Tags: s.Tags, Links: s.Links,
 		UsedBytes: s.UsedBytes, MaxBytes: s.MaxBytes, DiskFree: s.DiskFree, DiskTotal: s.DiskTotal,
 		PinnedBytes: s.PinnedBytes, PinLimitBytes: s.PinLimitBytes,
-		EvictedBlobs: s.EvictedBlobs, EvictedBytes: s.EvictedBytes, AgainBlobs: s.Again.Count, AgainBytes: s.Again.Bytes, EvictedIdle: int64(s.EvictedIdle.Seconds()), TagsMoved: s.TagsMoved, ReleasesMoved: s.ReleasesMoved,
+		EvictedBlobs: s.EvictedBlobs, EvictedBytes: s.EvictedBytes, AgainBlobs: s.AgainBlobs, AgainBytes: s.AgainBytes, EvictedIdle: int64(s.EvictedIdle.Seconds()), TagsMoved: s.TagsMoved, ReleasesMoved: s.ReleasesMoved,
 		QuarantineFiles: s.QuarantineFiles, QuarantineBytes: s.QuarantineBytes, Scrub: Scrub(s.Scrub),
 		Bucket: bucketOf(s.Bucket), EvictedUnsaved: s.EvictedUnsaved,
 	}

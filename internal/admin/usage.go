@@ -41,7 +41,7 @@ func (a *API) series(w http.ResponseWriter, r *http.Request) error {
 	default:
 		return badRequest("span is %q: use hour, day or week", clip(q["span"]))
 	}
-	reply(w, http.StatusOK, a.activity.Series(span))
+	replyZipped(w, r, a.activity.Series(span))
 	return nil
 }
 
@@ -67,7 +67,7 @@ func (a *API) clients(w http.ResponseWriter, r *http.Request) error {
 	default:
 		return badRequest("window is %q: use hour, day or start", clip(q["window"]))
 	}
-	reply(w, http.StatusOK, ClientList{
+	replyZipped(w, r, ClientList{
 		Window: window, Since: a.activity.Started(),
 		Clients: a.activity.Clients(window, limit), Repositories: a.activity.Repositories(window, limit),
 	})
@@ -123,7 +123,7 @@ func (a *API) events(w http.ResponseWriter, r *http.Request) error {
 	if more {
 		out.Before = list[len(list)-1].ID
 	}
-	reply(w, http.StatusOK, out)
+	replyZipped(w, r, out)
 	return nil
 }
 

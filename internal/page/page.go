@@ -18,6 +18,8 @@ import (
 	"net/http"
 	"path"
 	"strings"
+
+	"forebay/internal/wire"
 )
 
 //go:embed assets
@@ -145,7 +147,7 @@ func (f *file) serve(w http.ResponseWriter, r *http.Request) {
 		header.Set("Cache-Control", "public, max-age=31536000, immutable")
 	}
 	body, etag := f.plain, f.etag
-	if f.zipped != nil && acceptsGzip(r.Header.Get("Accept-Encoding")) {
+	if f.zipped != nil && wire.AcceptsGzip(r.Header.Get("Accept-Encoding")) {
 		header.Set("Content-Encoding", "gzip")
 		body, etag = f.zipped, strings.TrimSuffix(f.etag, `"`)+`-gzip"`
 	}
@@ -159,19 +161,6 @@ func (f *file) serve(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodHead {
 		_, _ = w.Write(body) // the client may be gone
 	}
-}
-
-// acceptsGzip reads an Accept-Encoding as far as browsers write it: one that refuses gzip
-// by q=0 gets none.
-func acceptsGzip(header string) bool {
-	for one := range strings.SplitSeq(header, ",") {
-		name, quality, _ := strings.Cut(strings.TrimSpace(one), ";")
-		if name == "gzip" {
-			quality = strings.ReplaceAll(quality, " ", "")
-			return quality != "q=0" && !strings.HasPrefix(quality, "q=0.0")
-		}
-	}
-	return false
 }
 
 // matches compares an If-None-Match, weakly, with a tag.

@@ -353,8 +353,8 @@ func ofRoom(e *evidence) []Trouble {
 		return nil
 	}
 	again := ""
-	if n := s.Again; n.Bytes > 0 {
-		again = fmt.Sprintf(" %s were fetched again since the start that a store of about twice the size would have kept.", humanize.IBytes(uint64(n.Bytes)))
+	if s.AgainBytes > 0 {
+		again = fmt.Sprintf(" %s were fetched again since the start that a store of about twice the size would have kept.", humanize.IBytes(uint64(s.AgainBytes)))
 	}
 	return []Trouble{{
 		ID: "room", Kind: Room, Severity: Warning, View: "#/storage", Command: "forebay stats",

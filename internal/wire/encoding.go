@@ -62,3 +62,16 @@ func gunzip(body []byte, most int) ([]byte, error) {
 	}
 	return plain, nil
 }
+
+// AcceptsGzip reads an Accept-Encoding as far as browsers write it: one that refuses gzip
+// by q=0 gets none.
+func AcceptsGzip(header string) bool {
+	for one := range strings.SplitSeq(header, ",") {
+		name, quality, _ := strings.Cut(strings.TrimSpace(one), ";")
+		if name == "gzip" {
+			quality = strings.ReplaceAll(quality, " ", "")
+			return quality != "q=0" && !strings.HasPrefix(quality, "q=0.0")
+		}
+	}
+	return false
+}

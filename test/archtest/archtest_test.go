@@ -188,8 +188,8 @@ func importTable() map[string][]string {
 		"internal/imageset": leaf(),
 		"internal/prefetch": append(leaf(), "cache", "cache/store", "cache/upkeep", "internal/imageset"),
 		// Whom the dashboard tells of, and the dashboard.
-		"internal/activity": {"internal/logkey", "internal/wire"},
-		"internal/page":     {},
+		"internal/activity": {"internal/logkey", "internal/tally", "internal/wire"},
+		"internal/page":     {"internal/wire"},
 		// What all commands share, how they reach a mirror, what they print, and those of the operator.
 		"internal/command":     {"config"},
 		"internal/adminclient": append(leaf(), "cache/upkeep", "config", "internal/secret", "internal/admin", "internal/bundle", "internal/command", "internal/server", "internal/terminal"),

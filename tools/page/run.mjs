@@ -163,7 +163,7 @@ for (const theme of ["light", "dark"]) {
 await step("every view without data", { viewport: phone, excuse: (c) => c.includes("404 (Not Found)") }, async (page) => {
   const says = {
     overview: "Nothing is being fetched", images: "Nothing is kept yet", upstreams: "Not asked yet", clients: "No client has asked for anything",
-    storage: "No job has run", prefetch: "No prefetch set is configured", events: "No events yet",
+    storage: "No job has run", prefetch: "No prefetch set is configured", events: "Mirror started",
   };
   await open(page, world.empty, "#/overview");
   for (const view of views) {

@@ -3,6 +3,7 @@
 
 import { get, loggedIn, logIn, logOut, whenRefused } from "./api.js";
 import { fill, h, icon, setText } from "./dom.js";
+import * as f from "./format.js";
 import { keys } from "./keys.js";
 import { live } from "./live.js";
 import { troubleCount, watchTroubles } from "./troubles.js";
@@ -166,8 +167,8 @@ function frame() {
     if (now.state === "live") get("/session").then(known, () => {}); // the stream tells what is wrong
   });
   live.on("status", (status) => {
-    setText(version, status.version);
-    version.title = "Version " + status.version;
+    setText(version, status.version + ", up " + f.duration(status.uptime_seconds));
+    version.title = "Version " + status.version + ", up since " + f.fullTime(status.started_at);
     setText(document.querySelector(".brand span"), status.name || "Forebay");
     retitle();
   });

@@ -81,12 +81,12 @@ export function plot({ title, series, stacked, y, inBytes, rates, log, limits = 
       axes: [
         { stroke: soft, grid: { show: false }, ticks: { ...grid, size: 4 }, font, gap: 4, size: 28, space: 70,
           values: (_, ticks) => ticks.map((t) => axisTime(t, shown.to - shown.from)) },
-        { stroke: soft, grid, ticks: { show: false }, font, gap: 6, size: inBytes ? 74 : 48, space: 30, incrs: inBytes ? binary : undefined, values: (_, ticks) => ticks.map((v) => y(v)) },
+        { stroke: soft, grid, ticks: { show: false }, font, gap: 6, size: inBytes ? 74 : 48, space: 30, incrs: inBytes ? binary : undefined, values: (_, ticks) => ticks.map((v) => (v === null ? "" : y(v))) },
       ],
       series: [{}, ...order.map((i) => {
         const s = series[i];
         const c = colour(s.colour);
-        return { stroke: c, width: stacked ? 0 : 1.75, fill: stacked ? c : s.line ? undefined : colour(s.colour + "-fill"), points: { show: !stacked && shown.data[0].length <= few, size: 5 },
+        return { stroke: c, width: stacked ? 0 : 1.75, fill: stacked ? c : s.line ? undefined : colour(s.colour + "-fill"), points: { show: !stacked && shown.few, size: 5 },
           paths: step ? uPlot.paths.stepped({ align: 1 }) : undefined };
       })],
       hooks: { setCursor: [point], draw: [lines] },
@@ -118,6 +118,8 @@ export function plot({ title, series, stacked, y, inBytes, rates, log, limits = 
     c.save();
     c.setLineDash([4 * devicePixelRatio, 3 * devicePixelRatio]);
     c.lineWidth = devicePixelRatio;
+    c.textAlign = "left";
+    c.textBaseline = "bottom";
     c.font = 11 * devicePixelRatio + "px " + getComputedStyle(document.body).fontFamily;
     for (const m of marks) {
       if (m.time < shown.from || m.time > shown.to) continue;
@@ -182,11 +184,11 @@ export function plot({ title, series, stacked, y, inBytes, rates, log, limits = 
       if (late) from = times[0] - Math.max((to - times[0]) * 0.03, stepSeconds);
       begins.hidden = !late;
       if (late) setText(begins, "The history begins " + fullTime(new Date(times[0] * 1000).toISOString()));
-      const pointsBefore = shown && shown.data[0].length <= few;
-      shown = { times, columns, from, to, step: stepSeconds, data: withGaps(times, drawn, stepSeconds) };
+      const pointsBefore = shown && shown.few;
+      shown = { times, columns, from, to, step: stepSeconds, data: withGaps(times, drawn, stepSeconds), few: Math.max(...columns.map((c) => c.filter((v) => v !== null).length)) <= few };
       series.forEach((s, i) => setText(values[i], s.total(columns[i])));
       space.setAttribute("aria-label", title + ": " + series.map((s, i) => s.label + " " + s.total(columns[i])).join(", "));
-      if (chart && pointsBefore !== shown.data[0].length <= few) draw();
+      if (chart && pointsBefore !== shown.few) draw();
       else if (chart) chart.setData(shown.data);
       else draw();
     },

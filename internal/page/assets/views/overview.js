@@ -38,8 +38,8 @@ export function overview(place, query) {
     series: [tookSeries("Served from here, median", "--hit"), tookSeries("slowest 5%", "--joined"), tookSeries("Fetched, median", "--miss"), tookSeries("slowest 5%", "--passed")],
   });
   const errors = plot({
-    title: "Errors and stale answers", rates: true, step: true, y: (v) => f.compact(v) + "/s",
-    series: [["error", "Error"], ["stale", "Stale"]].map(([name, label]) => ({ label, colour: "--" + name, total: (c) => f.compact(sum(c)), value: (v) => f.compact(v) + "/s" })),
+    title: "Errors and stale answers", step: true, y: f.compact,
+    series: [["error", "Error"], ["stale", "Stale"]].map(([name, label]) => ({ label, colour: "--" + name, line: true, total: (c) => f.compact(sum(c)), value: f.count })),
   });
   const registries = h("ul", { class: "rows" }, p.skeleton(3, 34));
   const fills = h("ul", { class: "rows" });
@@ -74,7 +74,7 @@ export function overview(place, query) {
     p.tiles(requests, ratio, pulls, saved, kept),
     h("div", { class: "grid two" }, p.panel("Requests", { id: "requests" }, byResult.element), p.panel("Traffic", { id: "traffic" }, byBytes.element)),
     h("div", { class: "grid two" }, p.panel("Time to the first byte", { id: "latency", note: "Of clients' requests" }, latency.element),
-      p.panel("Errors and stale answers", { id: "errors", extra: h("a", { class: "more", href: "#/events?show=trouble", text: "Events" }) }, errors.element)),
+      p.panel("Errors and stale answers", { id: "errors", note: "In each step", extra: h("a", { class: "more", href: "#/events?show=trouble", text: "Events" }) }, errors.element)),
     h("div", { class: "grid two" },
       p.panel("Upstreams", { id: "registries", extra: h("a", { class: "more", href: "#/upstreams", text: "All upstreams" }) }, registries),
       p.panel("Being fetched", { id: "fills" }, h("div", { class: "fills-room" }, noFills, fills))),

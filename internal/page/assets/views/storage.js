@@ -18,7 +18,7 @@ export function storage(place, query) {
   const size = plot({ title: "Room used", inBytes: true, y: f.bytes, limits: () => (live.status && live.status.stats.max_bytes ? [{ value: live.status.stats.max_bytes, text: "max_size " + f.bytes(live.status.stats.max_bytes) }] : []), series: [{ label: "Used", colour: "--hit", total: (c) => f.bytes(lastOf(c) || 0), value: f.bytes }] });
   const gone = plot({ title: "Evicted", inBytes: true, y: f.bytes, step: true, series: [
     { label: "Evicted", colour: "--miss", total: (c) => f.bytes(sum(c)), value: f.bytes },
-    { label: "Fetched again after that", colour: "--error", total: (c) => f.bytes(sum(c)), value: f.bytes }] });
+    { label: "Fetched again after that", colour: "--error", line: true, total: (c) => f.bytes(sum(c)), value: f.bytes }] });
   const use = h("p", { class: "soft" });
   const scrub = h("dl", { class: "facts" });
   const scrubBar = p.bar(-1, "Progress of the scrub");

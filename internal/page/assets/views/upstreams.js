@@ -73,7 +73,7 @@ export function upstreams(place, query) {
         plot({ title: "Response time of " + u.name, height: 150, log: true, y: f.micros, series: [tookSeries("Median", "--hit"), tookSeries("slowest 5%", "--miss")] }),
         plot({ title: "Requests to " + u.name, height: 150, rates: true, y: (v) => f.compact(v) + "/s", series: [
           { label: "Requests", colour: "--hit", total: (c) => f.count(sum(c)), value: (v) => f.compact(v) + "/s" },
-          { label: "Failed", colour: "--error", total: (c) => f.count(sum(c)), value: (v) => f.compact(v) + "/s" }] }),
+          { label: "Failed", colour: "--error", line: true, total: (c) => f.count(sum(c)), value: (v) => f.compact(v) + "/s" }] }),
       ]);
     }
     const limited = Object.entries(u.limited).filter(([, n]) => n > 0);
@@ -138,6 +138,7 @@ export function upstreams(place, query) {
       history_ = s;
       recent = hour;
       for (const name of speeds.keys()) draw(name);
+      if (live.status) showStatus(live.status);
     } catch {
       // The status says that the server is gone; the plots keep what they have.
     }
