@@ -27,7 +27,7 @@ type Stats struct {
 	EvictedBlobs  int64
 	EvictedBytes  int64
 	TagsMoved     int64
-	AgainBlobs    int64   // fetched again after it was evicted: a store of about twice the size would have kept it
+	AgainBlobs    int64 // fetched again after it was evicted: a store of about twice the size would have kept it
 	AgainBytes    int64
 	EvictedIdle   time.Duration // how long half of what was evicted had not been used; 0 when nothing was
 	ReleasesMoved int64         // tags of full versions, which nobody is expected to move
