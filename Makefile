@@ -54,6 +54,15 @@ test: deps page-deps lint $(S3) $(PEBBLE) ## run the linter and all tests; insta
 test-full: deps ## run the tests of disks with all their cases, some 20 minutes (as root)
 	FOREBAY_DISKTEST_FULL=1 go test -count=1 -timeout 60m -v ./test/disktest
 
+# The API server is some five minutes of compiling, so it is not part of "make test".
+CONTROLPLANE = $(TOOLS)/controlplane-$(call KEY,tools/controlplane)
+.PHONY: test-kube
+test-kube: ## install, change and remove the chart by helm on a real API server of Kubernetes
+	go build -C tools/controlplane -o $(CONTROLPLANE)/kube-apiserver k8s.io/kubernetes/cmd/kube-apiserver
+	go build -C tools/controlplane -o $(CONTROLPLANE)/etcd go.etcd.io/etcd/server/v3
+	go build -C tools/helm -o $(CONTROLPLANE)/helm helm.sh/helm/v4/cmd/helm
+	FOREBAY_CONTROLPLANE=$(CONTROLPLANE) go test -C tools/kube -count=1 -tags controlplane -timeout 20m -v .
+
 DURATION := 2h
 .PHONY: soak
 soak: ## pull at random for DURATION, with faults, hostile neighbours and restarts
