@@ -49,6 +49,7 @@ func TestHeadThatCannotBeTrusted(t *testing.T) {
 		"404":                     hubtest.HeadStatus(http.StatusNotFound),
 		"405":                     hubtest.HeadNotAllowed(),
 		"304":                     hubtest.HeadStatus(http.StatusNotModified),
+		"301 to nowhere":          hubtest.HeadStatus(http.StatusMovedPermanently),
 		"400":                     hubtest.HeadStatus(http.StatusBadRequest),
 		"401":                     hubtest.HeadUnauthorized(),
 		"500":                     hubtest.HeadStatus(http.StatusInternalServerError),

@@ -86,6 +86,13 @@ func TestTagsAreBoundedAndValid(t *testing.T) {
 		case "/v2/endless/tags/list":
 			w.Header().Set("Link", fmt.Sprintf(`</v2/endless/tags/list?page=%d>; rel="next"`, page))
 			fmt.Fprint(w, `{"tags":["a"]}`)
+		case "/v2/part/tags/list":
+			if req.URL.Query().Has("page") {
+				http.NotFound(w, req)
+				return
+			}
+			w.Header().Set("Link", `</v2/part/tags/list?page=2>; rel="next"`)
+			fmt.Fprint(w, `{"tags":["a"]}`)
 		case "/v2/odd/tags/list":
 			fmt.Fprint(w, `{"name":"x","tags":["good","bad tag","../x","","-x"],"child":[],"manifest":{}}`)
 		default:
@@ -96,6 +103,9 @@ func TestTagsAreBoundedAndValid(t *testing.T) {
 	wantKind(t, "Tags without an end", err, pull.Invalid)
 	if page != tagPagesMax {
 		t.Errorf("server gave %d pages, want %d", page, tagPagesMax)
+	}
+	if _, err := r.Tags(t.Context(), "part"); pull.KindOf(err) != pull.Invalid { // the repository is there
+		t.Errorf("Tags whose second page is missing = %v, want kind Invalid", err)
 	}
 	if got, err := r.Tags(t.Context(), "odd"); err != nil || !slices.Equal(got, []string{"good"}) {
 		t.Errorf("Tags = %q, %v; want [good]", got, err)

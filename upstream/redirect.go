@@ -19,7 +19,11 @@ import (
 // hopsMax bounds the redirects of one request. Real registries need two.
 const hopsMax = 5
 
+// redirects reports whether an answer points elsewhere. Without a place it is a refusal, as of HEADs.
 func redirects(resp *http.Response) bool {
+	if resp.Header.Get("Location") == "" {
+		return false
+	}
 	switch resp.StatusCode {
 	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther,
 		http.StatusTemporaryRedirect, http.StatusPermanentRedirect:

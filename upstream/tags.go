@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 
+	"forebay/internal/pull"
 	"forebay/internal/wire"
 )
 
@@ -90,6 +91,9 @@ func (r *Registry) eachPage(ctx context.Context, a *ask, pagesMax, bytesMax int,
 	left := bytesMax
 	for range pagesMax {
 		p, err := r.fetch(ctx, a, left)
+		if pull.KindOf(err) == pull.NotFound && len(seen) > 0 { // of a listing that is there
+			return r.broken(a, "a further page of it is missing").err
+		}
 		if err != nil {
 			return err
 		}

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"net/url"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -165,7 +166,7 @@ func readDockerConfig(name string) (*configfile.ConfigFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	text, err = entriesOf(text)
+	text, err = entriesOf(bytes.TrimPrefix(text, []byte("\ufeff"))) // of editors of Windows
 	if err != nil {
 		return nil, fmt.Errorf("parse %q: %w", name, err)
 	}
@@ -201,8 +202,16 @@ func entriesOf(text []byte) ([]byte, error) {
 	return withAuths(text), nil
 }
 
-// withAuths puts "auths" around the entries of a .dockercfg.
+var codedLogin = regexp.MustCompile(`"auth"\s*:\s*"[A-Za-z0-9+/]+"`)
+
+// withAuths puts "auths" around the entries of a .dockercfg, and ends what is coded without
+// padding as docker wants it: Kubernetes takes both (pkg/credentialprovider/config.go).
 func withAuths(text []byte) []byte {
+	text = codedLogin.ReplaceAllFunc(text, func(entry []byte) []byte {
+		entry = bytes.Clone(entry[:len(entry)-1])
+		coded := len(entry) - 1 - bytes.LastIndexByte(entry, '"')
+		return append(append(entry, strings.Repeat("=", -coded&3)...), '"')
+	})
 	var entries map[string]struct{ Auth, Username, Password, IdentityToken, RegistryToken string }
 	if err := json.Unmarshal(text, &entries); err != nil || len(entries) == 0 {
 		return text // values that are no such objects, as credsStore

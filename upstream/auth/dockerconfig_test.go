@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"os"
+	"strings"
 	"path/filepath"
 	"testing"
 	"time"
@@ -55,10 +56,12 @@ func TestKeysOfDockerConfigs(t *testing.T) {
 		// What is in such files beside it.
 		{"ghcr.io", `{"HttpHeaders":{"X":"y"},"auths":{"ghcr.io":{"auth":"%s"}}}`, "a", "right"},
 		{"ghcr.io", `{"auths":{"ghcr.io":{},"https://ghcr.io":{"auth":"%s"}}}`, "a", "right"},
+		{"ghcr.io", "\ufeff" + `{"auths":{"ghcr.io":{"auth":"%s"}}}`, "a", "right"},
+		{"ghcr.io", `{"auths":{"ghcr.io":{"auth": "` + base64.RawStdEncoding.EncodeToString([]byte("right:secret-of-right\x00")) + `"}}}`, "a", "right"},
 		{"ghcr.io", `{}`, "a", ""},
 	} {
 		text := test.text
-		if len(text) > 2 {
+		if strings.Contains(text, "%s") {
 			text = fmt.Sprintf(text, coded("right"))
 		}
 		source, err := NewSource(Credentials{DockerConfig: writeFile(t, "config.json", text)}, test.name, nil, time.Now)
