@@ -104,6 +104,31 @@ func TestHeadThatCannotBeTrusted(t *testing.T) {
 	}
 }
 
+// A HEAD without a length still tells by its digest whether a tag moved, of a registry without ETags.
+func TestHeadWithADigestAlone(t *testing.T) {
+	hub, r := newHub(t, hubtest.Options{})
+	img := hub.PushImage(repoAlpine, "latest", hubtest.ImageSpec{})
+	hub.AddRule(hubtest.Rule{Role: hubtest.RoleRegistry, Route: hubtest.RouteManifestTag, Method: http.MethodHead, Do: hubtest.Both(hubtest.RawCL(), hubtest.Header("Etag", ""))})
+	hub.AddRule(hubtest.Rule{Role: hubtest.RoleRegistry, Route: hubtest.RouteManifest, Method: http.MethodGet, When: bearer, Do: hubtest.Header("Etag", "")})
+	kept := map[string]bool{}
+	charged := 0
+	for i := range 4 {
+		if got := fetched(t, r, repoAlpine, "latest", kept); got != img.Digest {
+			t.Fatalf("the tag points to %s, want %s", got, img.Digest)
+		}
+		if i == 0 {
+			charged = hub.ChargedTotal()
+		}
+	}
+	if n := hub.ChargedTotal() - charged; n != 0 {
+		t.Errorf("3 further checks were counted as %d pulls, want none", n)
+	}
+	moved := hub.PushImage(repoAlpine, "latest", hubtest.ImageSpec{Seed: 2})
+	if got := fetched(t, r, repoAlpine, "latest", kept); got != moved.Digest {
+		t.Errorf("the moved tag points to %s, want %s", got, moved.Digest)
+	}
+}
+
 // TestListDigestWithAnImage: a registry names the digest of the list and sends the image.
 func TestListDigestWithAnImage(t *testing.T) {
 	hub, r := newHub(t, hubtest.Options{})

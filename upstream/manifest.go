@@ -62,10 +62,11 @@ func (r *Registry) Resolve(ctx context.Context, repo, ref string) (v1.Descriptor
 	desc, err := headDescriptor(ans, want)
 	if err != nil {
 		etag := ans.Header.Get("Etag")
-		if was, desc := r.heads.Known(repo, ref); etag != "" && was == etag {
+		named, unnamed := wire.ParseDigest(ans.Header.Get(digestHeader))
+		if was, desc := r.heads.Known(repo, ref); etag != "" && was == etag || unnamed == nil && desc.Digest == named {
 			return desc, nil
 		}
-		r.heads.Silent(repo, ref, etag == "")
+		r.heads.Silent(repo, ref, etag == "" && unnamed != nil)
 		f := r.fail(a, pull.Unsupported, err)
 		f.err.Status = ans.StatusCode
 		return v1.Descriptor{}, f.err

@@ -570,6 +570,8 @@ func TestOtherFormatsAreNamed(t *testing.T) {
 	for begin, want := range map[string]string{
 		"\x04\x22\x4d\x18": "compressed by lz4",
 		"PK\x03\x04":       "a zip archive", "7z\xbc\xaf\x27\x1c": "a 7z archive", "\n<!DOCTYPE html>": "a web page", "<html>": "a web page",
+		"\x5d\x00\x00\x80\x00": "compressed by lzma", "LZIP\x01": "compressed by lzip", "\x1f\x9d\x90": "compressed by compress",
+		"version https://git-lfs.github.com/spec/v1\n": "a pointer of Git LFS", `{"errors": []}`: "JSON",
 	} {
 		text := []byte(begin + strings.Repeat("x", 600))
 		for name, r := range map[string]io.Reader{"file": bytes.NewReader(text), "stream": struct{ io.Reader }{bytes.NewReader(text)}} {

@@ -107,6 +107,8 @@ func unread(head []byte) error {
 	for magic, what := range map[string]string{
 		"\x04\x22\x4d\x18": "compressed by lz4",
 		"PK\x03\x04":       "a zip archive", "7z\xbc\xaf\x27\x1c": "a 7z archive", "Rar!\x1a\x07": "a rar archive",
+		"\x5d\x00\x00": "compressed by lzma", "LZIP\x01": "compressed by lzip", "\x1f\x9d": "compressed by compress",
+		"version https://": "a pointer of Git LFS (git lfs pull brings the file)", "{\"": "JSON",
 	} {
 		if bytes.HasPrefix(head, []byte(magic)) {
 			return faultf("it is %s: tar archives are read, as they are or compressed by zstd, gzip, bzip2 or xz; of others give what is in them, by standard input if it is large", what)

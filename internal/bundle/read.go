@@ -201,6 +201,9 @@ func (w *dirWalk) list(ctx context.Context) error {
 		}
 	}
 	if !slices.Contains(w.names, indexName) {
+		if slices.Contains(w.names, dockerName) {
+			return faultf("the folder has a %s and no %s: it is what skopeo writes as dir: (have it write oci:), or an archive of docker save that was unpacked (give the archive)", dockerName, indexName)
+		}
 		return faultf("the folder has no %s, and so is no OCI image layout", indexName)
 	}
 	for _, algorithm := range []string{"sha256", "sha512"} {
