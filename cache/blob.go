@@ -135,7 +135,7 @@ func (c *Cache) openBlob(ctx context.Context, from source, d v1.Hash) (b *Blob, 
 		switch {
 		case errors.Is(err, fill.ErrUnproven) && headErr != nil:
 			return nil, headErr
-		case errors.Is(err, fill.ErrUnproven) && c.foreign(repo, d):
+		case errors.Is(err, fill.ErrUnproven) && c.store.FindURLs(repo, d):
 			if err := c.awaitEnd(ctx, repo, d, c.fills.Of(d)); err != nil {
 				return nil, err
 			}

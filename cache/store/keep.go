@@ -15,6 +15,7 @@ import (
 	"forebay/cache/event"
 	"forebay/cache/evict"
 	"forebay/cache/index"
+	"forebay/internal/logkey"
 	"forebay/internal/manifest"
 	"forebay/internal/sums"
 )
@@ -178,6 +179,35 @@ func (s *Store) SizeGuess(repo Repo, d v1.Hash) (int64, bool) { return s.sizes.G
 func (s *Store) URLs(repo Repo, d v1.Hash) []string {
 	urls, _ := s.urls.Get(linkKey{repo, d})
 	return urls
+}
+
+// rereadMost bounds the manifests of a repository that are read for FindURLs: some 20 ms from a cold disk.
+const rereadMost = 1000
+
+// FindURLs reports whether a manifest that is kept of repo says where else the foreign layer d is,
+// which [Store.URLs] returns then. Manifests that nobody asked for since the start are read once.
+func (s *Store) FindURLs(repo Repo, d v1.Hash) bool {
+	s.rereading.Lock()
+	defer s.rereading.Unlock()
+	if !s.reread.Contains(repo) {
+		s.reread.Add(repo, struct{}{})
+		var kept []v1.Hash
+		err := s.Index.Links(repo, index.Manifest, func(d v1.Hash, _ index.Link) error {
+			if kept = append(kept, d); len(kept) == rereadMost {
+				return io.EOF // enough
+			}
+			return nil
+		})
+		if err != nil && !errors.Is(err, io.EOF) {
+			s.Log.Warn("manifests not looked through for foreign layers", logkey.Repository(repo.String()), logkey.Err(err))
+		}
+		for _, d := range kept {
+			if b, err := s.Read(d, manifest.MaxBytes); err == nil {
+				s.manifest(repo, v1.Descriptor{Digest: d}, b)
+			}
+		}
+	}
+	return len(s.URLs(repo, d)) > 0
 }
 
 // PutManifest keeps a verified manifest, and links it to repo. Where the disk refuses it the

@@ -97,6 +97,8 @@ type Store struct {
 	manifests   *lru.Cache[linkKey, *Manifest]
 	sizes       *lru.Cache[linkKey, int64]    // of blobs, as manifests say: guesses
 	urls        *lru.Cache[linkKey, []string] // of foreign layers, as manifests say
+	rereading   sync.Mutex                    // held while the kept manifests of a repository are read
+	reread      *lru.Cache[Repo, struct{}]    // repositories of which that was done
 	awaited     awaited
 	damaged     atomic.Int64 // blobs that were found not to have their digest any more
 	health      health
@@ -119,10 +121,11 @@ type linkKey struct {
 // Bounds of what is kept in memory; each entry is a few hundred bytes, but for manifests,
 // which are at most hotManifest bytes.
 const (
-	hotEntries  = 2048
-	hotManifest = 64 << 10
-	sizeEntries = 65536
-	urlEntries  = 1024
+	hotEntries    = 2048
+	hotManifest   = 64 << 10
+	sizeEntries   = 65536
+	urlEntries    = 1024
+	rereadEntries = 8192
 )
 
 // Open opens the store in o.Dir and rebuilds its index when that is missing or damaged. It
@@ -154,6 +157,7 @@ func Open(o Options) (*Store, error) {
 	s.manifests, _ = lru.New[linkKey, *Manifest](hotEntries)
 	s.sizes, _ = lru.New[linkKey, int64](sizeEntries)
 	s.urls, _ = lru.New[linkKey, []string](urlEntries)
+	s.reread, _ = lru.New[Repo, struct{}](rereadEntries)
 	if o.Bucket != nil {
 		s.Bucket = tier.New(*o.Bucket, tierOwner{s}, files, ix, o.Log.Named("bucket"))
 	}

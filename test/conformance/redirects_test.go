@@ -467,6 +467,13 @@ func TestForeignLayers(t *testing.T) {
 		c.get(m.URL, manifest)
 		c.get(m.URL, blob+digest).assertBlob(t, digest, base)
 	})
+	t.Run("first after a restart", func(t *testing.T) {
+		_, m, c, digest := setup(t, listed)
+		c.get(m.URL, manifest)
+		m.Restart()
+		c.get(m.URL, "/v2/library/other/blobs/"+digest).assertError(t, http.StatusNotFound, "BLOB_UNKNOWN") // of which none is kept
+		c.get(m.URL, blob+digest).assertBlob(t, digest, base)
+	})
 	for name, hosts := range map[string]func(string) []string{"none listed": none, "another listed": func(string) []string { return []string{"other.example"} }} {
 		t.Run(name, func(t *testing.T) {
 			hub, m, c, digest := setup(t, hosts)
