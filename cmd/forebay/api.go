@@ -30,6 +30,7 @@ func newAPI(c *config.Config, m *mirror, sets *prefetch.Sets, b build, lines *la
 	if err != nil {
 		return nil, err
 	}
+	o.SessionsOver = filepath.Join(dir, admin.SessionsOver)
 	if o.SessionKey, err = admin.MakeToken(filepath.Join(dir, admin.SessionKey)); err != nil {
 		log.Warn("who is logged in to the dashboard has to log in again after the next start", logkey.Err(err))
 	}

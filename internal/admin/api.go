@@ -43,8 +43,9 @@ type APIOptions struct {
 	Token string
 	// Operators returns who else sends a request, and its role; the error is authn's. It may be nil.
 	Operators func(r *http.Request) (Operator, error)
-	// SessionKey is what logins are sealed by; without one they end with the process.
-	SessionKey string
+	// SessionKey is what logins are sealed by; without one they end with the process. Logouts are
+	// kept in SessionsOver.
+	SessionKey, SessionsOver string
 	// Audit is told who asked for a change or was refused, and how that was answered. It may be nil.
 	Audit func(r *http.Request, who string, status int)
 	// TokenFile is where Token is kept that the mirror made for itself; "" for a configured one.
@@ -110,7 +111,7 @@ func NewAPI(o APIOptions) (*API, error) {
 	a := &API{
 		keeper: o.Keeper, registries: o.Registries, upstream: o.Upstream, version: o.Version, name: o.Name, address: o.Address, started: time.Now(),
 		helped: o.Support, activity: o.Activity, trouble: o.Trouble, price: o.Price, currency: o.Currency,
-		guard: guard{loopback: o.Loopback, operators: o.Operators, sessions: session.New(o.SessionKey, prefix+"/"), origin: http.NewCrossOriginProtection(), names: o.Names},
+		guard: guard{loopback: o.Loopback, operators: o.Operators, sessions: session.New(o.SessionKey, prefix+"/", o.SessionsOver), origin: http.NewCrossOriginProtection(), names: o.Names},
 		audit: o.Audit, jobs: newJobs(), sets: o.Sets, log: o.Log, mux: http.NewServeMux(), tokenFile: o.TokenFile,
 	}
 	if o.Token != "" {

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -194,7 +196,8 @@ func TestBrowsersLogIn(t *testing.T) {
 		if theirs := logsIn(t, other, `{"token": "`+ownToken+`"}`, "http"); theirs.cookie.Name == byToken.cookie.Name {
 			t.Error("two mirrors have one cookie")
 		}
-		a.guard.sessions, other.guard.sessions = session.New("k", prefix+"/"), session.New("k", prefix+"/")
+		over := filepath.Join(t.TempDir(), SessionsOver)
+		a.guard.sessions, other.guard.sessions = session.New("k", prefix+"/", over), session.New("k", prefix+"/", over)
 		byToken, reader = logsIn(t, a, `{"token": "`+ownToken+`"}`, "http"), logsIn(t, a, `{"user": "read", "password": "right"}`, "http")
 		if w := byToken.asks(other, "GET", "/status", ""); w.Code != http.StatusOK {
 			t.Errorf("after a restart = %d", w.Code)
@@ -205,6 +208,27 @@ func TestBrowsersLogIn(t *testing.T) {
 		}
 		if w := reader.asks(a, "GET", "/status", ""); w.Code != http.StatusUnauthorized {
 			t.Errorf("after the logout = %d", w.Code)
+		}
+		again := guarded(t)
+		again.guard.sessions = session.New("k", prefix+"/", over)
+		if w := reader.asks(again, "GET", "/status", ""); w.Code != http.StatusUnauthorized {
+			t.Errorf("after the logout and a restart = %d", w.Code)
+		}
+		if w := byToken.asks(again, "GET", "/status", ""); w.Code != http.StatusOK {
+			t.Errorf("another session after that restart = %d", w.Code)
+		}
+		// What was logged out is not known: nobody is who logged in before.
+		lost := filepath.Join(t.TempDir(), SessionsOver)
+		if err := os.WriteFile(lost, []byte("{"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		again.guard.sessions = session.New("k", prefix+"/", lost)
+		if w := byToken.asks(again, "GET", "/status", ""); w.Code != http.StatusUnauthorized {
+			t.Errorf("by a session of before what cannot be read = %d", w.Code)
+		}
+		if w := logsIn(t, again, `{"token": "`+ownToken+`"}`, "http").asks(again, "GET", "/status", ""); w.Code != http.StatusOK {
+			t.Errorf("by a later session = %d", w.Code)
 		}
 		// Another token ends what the one before it began, and so does time.
 		other.SetToken("fedcba9876543210")

@@ -5,9 +5,12 @@ import (
 	"strings"
 )
 
-// SessionKey is the name, in the storage folder, of the file with the key that sessions are sealed
-// by, so that they outlive a restart.
-const SessionKey = "session.key"
+// Files in the storage folder: with the key that sessions are sealed by, so that they outlive a
+// restart, and with those that were logged out.
+const (
+	SessionKey   = "session.key"
+	SessionsOver = "sessions-over.json"
+)
 
 // Login is what a person logs in by: a token, or a user and a password.
 type Login struct {
@@ -63,7 +66,9 @@ func (a *API) logIn(w http.ResponseWriter, r *http.Request) error {
 
 func (a *API) logOut(w http.ResponseWriter, r *http.Request) error {
 	_, _ = a.guard.who(r) // for the log: whoever it is may leave
-	a.guard.sessions.End(w, r)
+	if err := a.guard.sessions.End(w, r); err != nil {
+		return err
+	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }

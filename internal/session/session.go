@@ -20,6 +20,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"forebay/internal/statefile"
 )
 
 // Header is sent by the page with the key of its session.
@@ -40,9 +42,25 @@ type Sessions struct {
 	path   string // the cookie is sent below it
 	cookie string // name of it; cookies are shared by all ports of a host, so each mirror has its own
 
-	mu    sync.Mutex
-	ended map[string]time.Time // keys of sessions that were logged out, until they end by themselves; guarded by mu
+	file string // in which the logouts are kept; "" keeps none
+
+	mu      sync.Mutex
+	logouts logouts // guarded by mu
 }
+
+// logouts are the sessions that were ended before their time.
+type logouts struct {
+	// Ended are sums of their keys, with when they would have ended by themselves.
+	Ended map[string]time.Time
+	// Before is when sessions must have begun to count: those before it may have been ended.
+	Before time.Time
+}
+
+// Bounds of what is kept of logouts: beyond it everybody logs in again.
+const (
+	endedMost = 4096
+	fileMost  = 1 << 20
+)
 
 // session is what a cookie holds.
 type session struct {
@@ -52,8 +70,9 @@ type session struct {
 }
 
 // New returns sessions that are sealed by key, so that they outlive a restart; with an empty one they do
-// not. The cookie is sent to what is below path.
-func New(key, path string) *Sessions {
+// not. The cookie is sent to what is below path. Which were logged out is kept in file; if that
+// cannot be read, none counts that began before.
+func New(key, path, file string) *Sessions {
 	if key == "" {
 		key = rand.Text()
 	}
@@ -67,7 +86,14 @@ func New(key, path string) *Sessions {
 		panic(err) // only for another size of the block
 	}
 	name := sha256.Sum256(sum[:])
-	return &Sessions{sealer: sealer, path: path, cookie: "forebay-session-" + hex.EncodeToString(name[:4]), ended: map[string]time.Time{}}
+	s := &Sessions{sealer: sealer, path: path, cookie: "forebay-session-" + hex.EncodeToString(name[:4]), file: file}
+	if file != "" && statefile.Read(file, fileMost, &s.logouts) != nil {
+		s.logouts = logouts{Before: time.Now()}
+	}
+	if s.logouts.Ended == nil {
+		s.logouts.Ended = map[string]time.Time{}
+	}
+	return s
 }
 
 // Begin sets the cookie of a new session of who has shown that, and returns its key.
@@ -85,15 +111,29 @@ func (s *Sessions) Begin(w http.ResponseWriter, r *http.Request, shown string) (
 	return one.Key, nil
 }
 
-// End ends the session of r, if it has one.
-func (s *Sessions) End(w http.ResponseWriter, r *http.Request) {
-	if one, ok := s.open(r); ok {
-		s.mu.Lock()
-		maps.DeleteFunc(s.ended, func(_ string, until time.Time) bool { return time.Now().After(until) })
-		s.ended[one.Key] = one.Until
-		s.mu.Unlock()
-	}
+// End ends the session of r, if it has one. After an error it may count again after a restart.
+func (s *Sessions) End(w http.ResponseWriter, r *http.Request) error {
 	s.set(w, r, "", -1)
+	one, ok := s.open(r)
+	if !ok {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	maps.DeleteFunc(s.logouts.Ended, func(_ string, until time.Time) bool { return time.Now().After(until) })
+	s.logouts.Ended[sumOf(one.Key)] = one.Until
+	if len(s.logouts.Ended) > endedMost {
+		s.logouts = logouts{map[string]time.Time{}, time.Now()}
+	}
+	if s.file == "" {
+		return nil
+	}
+	return statefile.Write(s.file, s.logouts)
+}
+
+func sumOf(key string) string {
+	sum := sha256.Sum256([]byte(key))
+	return hex.EncodeToString(sum[:])
 }
 
 func (s *Sessions) set(w http.ResponseWriter, r *http.Request, value string, age int) {
@@ -126,6 +166,6 @@ func (s *Sessions) open(r *http.Request) (one session, ok bool) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_, ended := s.ended[one.Key]
-	return one, !ended
+	_, ended := s.logouts.Ended[sumOf(one.Key)]
+	return one, !ended && !one.Until.Add(-Lifetime).Before(s.logouts.Before)
 }

@@ -183,7 +183,7 @@ func importTable() map[string][]string {
 		"internal/audit":        {"internal/logkey", "internal/wire", "proxy"},
 		"internal/access":       {"internal/allowance", "internal/authn", "internal/flight", "internal/pull", "internal/wire", "proxy"},
 		"config/fault":          {},
-		"internal/session":      {},
+		"internal/session":      {"internal/statefile"},
 		// Files that name images.
 		"internal/imageset": leaf(),
 		"internal/prefetch": append(leaf(), "cache", "cache/store", "cache/upkeep", "internal/imageset"),
