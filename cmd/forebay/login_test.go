@@ -49,3 +49,31 @@ func TestServeAsksWhatClientsMayHave(t *testing.T) {
 		t.Errorf("a login was logged:\n%s", log)
 	}
 }
+
+// Whoever names a registry does not make the mirror forget what others may have.
+func TestRegistriesThatClientsNameLeaveRights(t *testing.T) {
+	hub := hubtest.New(t, hubtest.Options{})
+	hub.AddUser(hubtest.User{Name: "alice", Secrets: []string{"alice secret"}, Repos: []string{"acme/app"}})
+	hub.AddRepo("acme/app", hubtest.RepoOpts{Private: true})
+	hub.PushImage("acme/app", "1", hubtest.ImageSpec{})
+	realm := strings.TrimPrefix(hub.URL(hubtest.RoleAuth), "http://")
+	s := start(t, fmt.Sprintf("storage: {dir: %q}\nupstreams: {docker.io: {endpoints: [%q], trusted_realms: [%q], access: upstream, pass_through: true, tag_ttl: 1h}, \"*\": {allow: [\"*.example\"], proxy: \"http://127.0.0.1:1\"}}\n",
+		t.TempDir(), hub.RegistryURL(), realm))
+	pull := func() {
+		t.Helper()
+		if status, body := get(t, s.registry+"/v2/acme/app/manifests/1", "Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte("alice:alice secret"))); status != http.StatusOK {
+			t.Fatalf("pull = %d %s", status, body)
+		}
+	}
+	pull()
+	pull()
+	asked := hub.Requests()
+	get(t, s.registry+"/v2/app/manifests/1?ns=registry.example")
+	if log := s.stderr.String(); !strings.Contains(log, "registry that a client named is mirrored from now on") {
+		t.Fatalf("the registry was not taken up:\n%s", log)
+	}
+	pull()
+	if n := hub.Requests() - asked; n != 0 {
+		t.Errorf("%d requests prove a right that was proven", n)
+	}
+}
