@@ -288,13 +288,17 @@ const (
 func mediaTypes() []string { return []string{simpleType, jwsType, coseType} }
 
 // ofSignature reports whether a referrer may be a signature, by what its descriptor says: others are
-// SBOMs and the like, of which each would cost a request that may be counted.
+// SBOMs and the like, of which each would cost a request that may be counted. Some registries tell the
+// type of the configuration, which says nothing.
 func ofSignature(desc v1.Descriptor) bool {
-	if what := desc.Annotations["dev.sigstore.bundle.predicateType"]; what != "" && what != signPredicate {
-		return false
+	if what := desc.Annotations["dev.sigstore.bundle.predicateType"]; what != "" {
+		return what == signPredicate
 	}
-	return strings.HasPrefix(desc.ArtifactType, bundleType) || desc.ArtifactType == "application/vnd.cncf.notary.signature" ||
-		desc.ArtifactType == "application/vnd.dev.cosign.artifact.sig.v1+json"
+	switch desc.ArtifactType {
+	case "", "application/vnd.oci.empty.v1+json", "application/vnd.cncf.notary.signature", "application/vnd.dev.cosign.artifact.sig.v1+json":
+		return true
+	}
+	return strings.HasPrefix(desc.ArtifactType, bundleType)
 }
 
 // simple is what cosign signs before version 3 (its SIGNATURE_SPEC).

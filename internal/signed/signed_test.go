@@ -240,6 +240,10 @@ func TestKeysOfCosign(t *testing.T) {
 			d := v1.Descriptor{MediaType: simpleType, Annotations: map[string]string{annotationSignature: base64.StdEncoding.EncodeToString(sign(t, key, payload(i)))}}
 			r.referrers[i.Digest] = append(r.referrers[i.Digest], r.put("", "application/vnd.dev.cosign.artifact.sig.v1+json", d, payload(i)))
 		}, "acme: cosign.pub", ""},
+		"of a type that is not told": {func(r *repository, i v1.Descriptor) {
+			r.attach(t, i, keyBundle(t, key, statement(i, signPredicate)))
+			r.referrers[i.Digest][0].ArtifactType = "application/vnd.oci.empty.v1+json"
+		}, "acme: cosign.pub", ""},
 		"bad beside good": {func(r *repository, i v1.Descriptor) {
 			r.refer(i, bundle03, bundle03, []byte("{"))
 			r.attach(t, i, keyBundle(t, other, statement(i, signPredicate)))
