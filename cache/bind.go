@@ -151,6 +151,9 @@ func (c *Cache) moved(old *tagState, desc v1.Descriptor) {
 // dropTag forgets a tag that the upstream says is gone.
 func (c *Cache) dropTag(t *tagState) {
 	err := c.ForgetTag(t.repo, t.name)
+	e := event.Of(event.Vanished, t.repo, t.Desc.Digest)
+	e.Tag, e.Detail = t.name, "dropped (on_gone: drop)"
+	c.store.Tell(e)
 	c.log.Info("tag is gone upstream: dropped", logkey.Upstream(t.repo.Upstream), logkey.Repository(t.repo.Name),
 		logkey.Reference(t.name), logkey.Err(err))
 }

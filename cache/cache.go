@@ -12,6 +12,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,6 +25,7 @@ import (
 	"forebay/cache/health"
 	"forebay/cache/image"
 	"forebay/cache/store"
+	"forebay/cache/vanished"
 	"forebay/cache/wanted"
 	"forebay/internal/allowance"
 	"forebay/internal/flight"
@@ -113,6 +115,7 @@ type Cache struct {
 	limits *allowance.Clients
 	hints  hints
 	wanted *wanted.List
+	gone   *vanished.List
 	counts counts
 }
 
@@ -203,6 +206,9 @@ func Open(o Options) (*Cache, error) {
 		return nil, errors.Join(err, c.Close())
 	}
 	c.openWanted()
+	if c.gone, err = vanished.Open(filepath.Join(o.Store.Dir, "vanished.json"), kept.Tell); err != nil {
+		c.log.Warn("list of what has vanished is lost", zap.Error(err))
+	}
 	return c, nil
 }
 
@@ -252,7 +258,7 @@ func (c *Cache) Close() error {
 	c.wg.Wait()
 	var err error
 	if c.wanted != nil { // it was opened whole
-		err = c.wanted.Write()
+		err = errors.Join(c.wanted.Write(), c.gone.Write())
 	}
 	return errors.Join(err, c.store.Close())
 }

@@ -10,9 +10,11 @@ import (
 
 	"forebay/cache/event"
 	"forebay/cache/health"
+	"forebay/cache/vanished"
 	"forebay/internal/allowance"
 	"forebay/internal/lane"
 	"forebay/internal/pull"
+	"forebay/internal/wire"
 )
 
 // origin is an upstream with what the cache learned of it.
@@ -75,7 +77,7 @@ func (c *Cache) newOrigin(name string, u UpstreamOptions) (*origin, error) {
 		e.Upstream = name
 		c.store.Tell(e)
 	}}
-	o.Upstream = observed{u.Upstream, o}
+	o.Upstream = observed{u.Upstream, c, name, o}
 	return o, nil
 }
 
@@ -118,56 +120,61 @@ func (o *origin) confirmWithin(usual time.Duration) time.Duration {
 // whether we may read the repository.
 type observed struct {
 	Upstream
-	o *origin
+	c    *Cache
+	name string
+	o    *origin
 }
 
-// observe takes in how a request for something of repo ended. One that its caller ended says
-// nothing.
-func (n observed) observe(ctx context.Context, repo, what string, err error) {
+// observe takes in how a request for something of repo ended, and returns its error: what is denied of
+// a repository that was everybody's and is gone was not found. One that its caller ended says nothing.
+func (n observed) observe(ctx context.Context, repo, what string, err error) error {
 	if ctx.Err() == nil {
 		n.o.health.Observe(repo, what, err)
 	}
+	if ctx.Err() == nil && n.o.OnGone == Keep {
+		at := Repo{Upstream: n.name, Name: repo}
+		a := vanished.Answer{Repo: at, Err: err, Public: !n.o.Credentialed}
+		if _, bad := wire.ParseDigest(what); bad != nil && what != "tags" {
+			a.Tag = what
+			a.Known = func() bool { t, err := n.c.tag(at, what); return err == nil && t != nil && t.recorded }
+		}
+		err = n.c.gone.Observe(a, time.Now())
+	}
 	n.o.access.observe(repo, err)
+	return err
 }
 
 func (n observed) Resolve(ctx context.Context, repo, ref string) (v1.Descriptor, error) {
 	desc, err := n.Upstream.Resolve(ctx, repo, ref)
-	n.observe(ctx, repo, ref, err)
-	return desc, err
+	return desc, n.observe(ctx, repo, ref, err)
 }
 
 func (n observed) Manifest(ctx context.Context, repo, ref string) (v1.Descriptor, []byte, error) {
 	desc, b, err := n.Upstream.Manifest(ctx, repo, ref)
-	n.observe(ctx, repo, ref, err)
-	return desc, b, err
+	return desc, b, n.observe(ctx, repo, ref, err)
 }
 
 func (n observed) StatBlob(ctx context.Context, repo string, d v1.Hash) (int64, error) {
 	size, err := n.Upstream.StatBlob(ctx, repo, d)
-	n.observe(ctx, repo, d.String(), err)
-	return size, err
+	return size, n.observe(ctx, repo, d.String(), err)
 }
 
 func (n observed) OpenBlob(ctx context.Context, repo string, d v1.Hash, off, end int64) (*pull.Body, error) {
 	b, err := n.Upstream.OpenBlob(ctx, repo, d, off, end)
-	n.observe(ctx, repo, d.String(), err)
-	return b, err
+	return b, n.observe(ctx, repo, d.String(), err)
 }
 
 func (n observed) Tags(ctx context.Context, repo string) ([]string, error) {
 	tags, err := n.Upstream.Tags(ctx, repo)
-	n.observe(ctx, repo, "tags", err)
-	return tags, err
+	return tags, n.observe(ctx, repo, "tags", err)
 }
 
 func (n observed) TagsPage(ctx context.Context, repo, query string) ([]string, string, error) {
 	tags, next, err := n.Upstream.TagsPage(ctx, repo, query)
-	n.observe(ctx, repo, "tags", err)
-	return tags, next, err
+	return tags, next, n.observe(ctx, repo, "tags", err)
 }
 
 func (n observed) Referrers(ctx context.Context, repo string, d v1.Hash) ([]json.RawMessage, error) {
 	list, err := n.Upstream.Referrers(ctx, repo, d)
-	n.observe(ctx, repo, d.String(), err)
-	return list, err
+	return list, n.observe(ctx, repo, d.String(), err)
 }

@@ -77,6 +77,7 @@ func (c *Cache) byTag(ctx context.Context, o *origin, repo Repo, name string, he
 		return nil, err
 	}
 	s := situation{offline: o.Offline, dropsGone: o.OnGone == Drop}
+	c.gone.Asked(repo, name, pull.Client(ctx), time.Now())
 	if t := r.tag; t != nil {
 		t.pulls.now.Add(1)
 		s.known, s.fresh = true, time.Since(t.CheckedAt) < r.ttl

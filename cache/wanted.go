@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"errors"
 	"path/filepath"
 	"slices"
 	"time"
@@ -112,7 +113,7 @@ func (c *Cache) keepWanted(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			if err := c.wanted.Write(); err != nil && c.known.warned.First(key{what: aFile, ref: wantedName}) {
+			if err := errors.Join(c.wanted.Write(), c.gone.Write()); err != nil && c.known.warned.First(key{what: aFile, ref: wantedName}) {
 				c.log.Warn("list of what is wanted is not written", logkey.Err(err))
 			}
 		}

@@ -11,6 +11,7 @@ import (
 	"forebay/cache/image"
 	"forebay/cache/index"
 	"forebay/cache/store"
+	"forebay/cache/vanished"
 	"forebay/internal/allowance"
 	"forebay/internal/pull"
 )
@@ -80,6 +81,9 @@ func (c *Cache) ForgetTag(repo Repo, tag string) error {
 	c.known.tags.Remove(tagName{repo, tag})
 	return err
 }
+
+// Gone returns what registries say is gone that they had.
+func (c *Cache) Gone() *vanished.List { return c.gone }
 
 // ForgetTags says that tags were taken out of the index.
 func (c *Cache) ForgetTags() { c.known.tags.Purge() }

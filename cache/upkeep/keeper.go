@@ -63,6 +63,7 @@ func (k *Keeper) Run(ctx context.Context) {
 	var work sync.WaitGroup
 	defer work.Wait()
 	work.Go(func() { k.scrub(ctx) })
+	work.Go(func() { k.lookAfterGone(ctx) })
 	k.sweep(ctx)
 }
 
