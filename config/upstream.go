@@ -108,7 +108,7 @@ func (u *Upstream) freshnessFields() []field {
 		foreverField("stale_if_error", &u.StaleIfError,
 			"How old a tag may be that is served while the registry fails or limits, counted from when it was last confirmed. 0 serves none."),
 		key.Choice("on_gone", &u.OnGone, []OnGone{GoneKeep, GoneDrop},
-			"What becomes of a tag that the registry says it does not have any more: `keep` serves it until it is evicted, `drop` forgets it. A registry that fails says nothing of the kind."),
+			"What becomes of a tag that the registry says it does not have any more: `keep` serves it, and pins it once that is certain (see `forebay vanished`); so it does with a repository that was read without credentials and is denied for good. `drop` forgets it. A registry that fails says nothing of the kind."),
 		key.Duration("access_ttl", &u.AccessTTL, 0, 365*parse.Day,
 			"How long the right to a repository holds that was last proven with the credentials. Then one HEAD proves it anew, and a refusal (401 or 403) stops serving what is kept of it; an outage does not. Without credentials there is nothing to prove. 0 never asks."),
 		key.Choice("access", &u.Access, []Access{AccessMirror, AccessUpstream},

@@ -12,6 +12,7 @@ import (
 
 	"forebay/cache/upkeep"
 	"forebay/internal/activity"
+	"forebay/internal/imageset"
 	"forebay/internal/prefetch"
 	"forebay/internal/session"
 	"forebay/internal/trouble"
@@ -172,17 +173,30 @@ func (a *API) routes() []route {
 		{"POST", "/imports/{id}/content", Admin, a.takeIn},
 		{"POST", "/imports/{id}/content/{digest}", Admin, a.takeIn},
 		{"POST", "/imports/{id}/admit", Admin, a.admit},
-		{"GET", "/prefetch", Read, a.prefetchSets},
+		{"GET", "/prefetch", Read, telling(func() any { return PrefetchSets{a.listSets()} })},
 		{"POST", "/prefetch", Operate, a.prefetch},
 		{"GET", "/prefetch/{set}", Read, a.prefetchSet},
 		{"POST", "/prefetch/{set}/run", Operate, a.runSet},
 		{"POST", "/lock", Operate, a.lock},
-		{"GET", "/registries", Read, a.names},
-		{"GET", "/wanted", Read, a.wanted},
+		{"GET", "/registries", Read, telling(func() any { g := a.registries(); return Registries{g.Default, g.Names, g.Hosts} })},
+		{"GET", "/wanted", Read, telling(func() any { return imageset.WantedList{Wanted: each(a.keeper.Cache.Wanted(), wantedOf)} })},
 		{"DELETE", "/wanted", Operate, a.clearWanted},
-		{"GET", "/jobs", Read, a.listJobs},
+		{"GET", "/vanished", Read, telling(func() any { return VanishedList{each(a.keeper.Cache.Gone().All(), vanishedOf)} })},
+		{"DELETE", "/vanished", Operate, a.forgetVanished},
+		{"GET", "/jobs", Read, telling(func() any { return JobList{a.jobs.all()} })},
 		{"GET", "/jobs/{id}", Read, a.job},
 		{"DELETE", "/jobs/{id}", Operate, a.cancelJob},
+	}
+}
+
+// telling answers a request without parameters by what f returns.
+func telling(f func() any) func(http.ResponseWriter, *http.Request) error {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		_, err := query(r)
+		if err == nil {
+			reply(w, http.StatusOK, f())
+		}
+		return err
 	}
 }
 

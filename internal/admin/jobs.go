@@ -154,14 +154,6 @@ func (j *jobs) find(id string) (*runJob, Job, error) {
 	return nil, Job{}, &problem{http.StatusNotFound, "no_job", fmt.Sprintf("there is no job %q", clip(id))}
 }
 
-func (a *API) listJobs(w http.ResponseWriter, r *http.Request) error {
-	if _, err := query(r); err != nil {
-		return err
-	}
-	reply(w, http.StatusOK, JobList{a.jobs.all()})
-	return nil
-}
-
 func (a *API) job(w http.ResponseWriter, r *http.Request) error {
 	_, job, err := a.jobs.find(r.PathValue("id"))
 	if err != nil {

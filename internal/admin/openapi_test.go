@@ -88,6 +88,8 @@ func exchanges() map[string]exchange {
 		"GET /registries":                     {nil, Registries{}},
 		"GET /wanted":                         {nil, imageset.WantedList{}},
 		"DELETE /wanted":                      {nil, Cleared{}},
+		"GET /vanished":                       {nil, VanishedList{}},
+		"DELETE /vanished":                    {},
 		"GET /jobs":                           {nil, JobList{}},
 		"GET /jobs/{id}":                      {nil, Job{}},
 		"DELETE /jobs/{id}":                   {},

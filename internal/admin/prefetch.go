@@ -120,14 +120,6 @@ func (a *API) lock(w http.ResponseWriter, r *http.Request) error {
 	return accepted(w, job, err)
 }
 
-func (a *API) prefetchSets(w http.ResponseWriter, r *http.Request) error {
-	if _, err := query(r); err != nil {
-		return err
-	}
-	reply(w, http.StatusOK, PrefetchSets{a.listSets()})
-	return nil
-}
-
 func (a *API) listSets() []PrefetchSet {
 	if a.sets == nil {
 		return []PrefetchSet{}
@@ -164,14 +156,6 @@ func (a *API) runSet(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-func (a *API) wanted(w http.ResponseWriter, r *http.Request) error {
-	if _, err := query(r); err != nil {
-		return err
-	}
-	reply(w, http.StatusOK, imageset.WantedList{Wanted: each(a.keeper.Cache.Wanted(), wantedOf)})
-	return nil
-}
-
 func (a *API) clearWanted(w http.ResponseWriter, _ *http.Request) error {
 	n, err := a.keeper.Cache.ClearWanted()
 	if err != nil {
@@ -200,11 +184,13 @@ func (j *jobs) tellMore(r *runJob, t told) {
 	r.Progress, r.Prefetch = t.Progress, t.Prefetch
 }
 
-func (a *API) names(w http.ResponseWriter, r *http.Request) error {
-	if _, err := query(r); err != nil {
-		return err
+func (a *API) forgetVanished(w http.ResponseWriter, r *http.Request) error {
+	q, err := query(r, "ref")
+	if err == nil {
+		err = a.keeper.ForgetGone(q["ref"])
 	}
-	g := a.registries()
-	reply(w, http.StatusOK, Registries{g.Default, g.Names, g.Hosts})
-	return nil
+	if err == nil {
+		w.WriteHeader(http.StatusNoContent)
+	}
+	return err
 }

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"forebay/cache"
+	"forebay/cache/vanished"
 	"forebay/internal/imageset"
 	"forebay/internal/prefetch"
 	"forebay/internal/wire"
@@ -205,6 +206,30 @@ type LockFault struct {
 func lockFaultOf(f prefetch.LockFault) LockFault { return LockFault(f) }
 
 func wantedOf(w cache.Wanted) imageset.WantedImage { return imageset.WantedImage(w) }
+
+// VanishedList is what registries say is gone that they had.
+type VanishedList struct {
+	Vanished []Vanished `json:"vanished"`
+}
+
+// Vanished is a tag, or without one a repository: see [vanished.Vanished].
+type Vanished struct {
+	Ref       string    `json:"ref"`
+	Denied    bool      `json:"denied,omitempty"`
+	Served    bool      `json:"served"`
+	Since     time.Time `json:"since"`
+	Said      string    `json:"said"`
+	Pinned    []string  `json:"pinned,omitempty"`
+	Bytes     int64     `json:"bytes"`
+	NotPinned string    `json:"not_pinned,omitempty"`
+	Asked     int64     `json:"asked"`
+	Last      time.Time `json:"last,omitzero"`
+	Clients   []string  `json:"clients,omitempty"`
+}
+
+func vanishedOf(v vanished.Vanished) Vanished {
+	return Vanished{v.Name(), v.Denied, v.Served, v.Since, v.Said, v.Pinned, v.Bytes, v.NotPinned, v.Asked, v.Last, v.Clients}
+}
 
 // Cleared says how long the list was.
 type Cleared struct {

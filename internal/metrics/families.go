@@ -53,7 +53,7 @@ func (f *families) histogram(name, help string, labels ...string) *Family {
 func newFamilies() (f families) {
 	f.build = f.gauge("build_info", "Always 1; the labels say which build this is.", "version", "revision", "go_version")
 	f.ready = f.gauge("ready", "1 while the mirror takes traffic, as /readyz says.")
-	f.trouble = f.gauge("trouble", "1 for each thing that is wrong, as forebay status tells it: by kind (limit, budget, upstream, endpoint, repository, disk, index, bucket, room, verification, clients, configuration), severity (critical, warning, notice) and upstream, which is empty where none is concerned.", "kind", "severity", "upstream")
+	f.trouble = f.gauge("trouble", "1 for each thing that is wrong, as forebay status tells it: by kind (limit, budget, upstream, endpoint, repository, disk, index, bucket, room, verification, gone, clients, configuration), severity (critical, warning, notice) and upstream, which is empty where none is concerned.", "kind", "severity", "upstream")
 	f.inUse = f.gauge("images_in_use", "Images that somebody pulled within a week, looked through every ten minutes: complete could be served if their registries went away now, incomplete could not.", "state")
 	f.events = f.counter("events_total", "What happened to what is kept and to the upstreams, by kind: tag_moved, evicted, degraded, upstream_failing, config_reloaded, config_refused and so on.", "kind")
 	f.notified = f.counter("notifications_total", "Messages to targets of notify by how they ended: sent, failed (it did not take them, however often they were tried), dropped (too many waited, or the mirror ended).", "target", "result")

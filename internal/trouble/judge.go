@@ -38,6 +38,13 @@ func judge(e *evidence) (all []Trouble) {
 	all = append(all, ofRoom(e)...)
 	all = append(all, ofContent(e)...)
 	all = append(all, ofClients(e)...)
+	if e.gone > 0 {
+		all = append(all, Trouble{
+			ID: "vanished", Kind: Gone, Severity: Notice, What: fmt.Sprintf("Gone from their registries, and kept here: %d", e.gone),
+			Cause: "Registries say that they do not have any more what they had, or refuse it.", Served: "What is kept of it, where everybody could have it before.",
+			Do: "Copy what is needed to a registry of your own (forebay copy), and let go of the rest.", View: "#/images", Command: "forebay vanished",
+		})
+	}
 	for _, text := range e.notices {
 		all = append(all, Trouble{
 			ID: "configuration " + text, Kind: Configuration, Severity: Notice, What: "A setting gives away what is secret", Cause: text,

@@ -77,6 +77,7 @@ func TestWhatIsWrongIsSaidInWords(t *testing.T) {
 		"old rot":        {e: evidence{now: now, wrong: [2]int64{0, 2}, wrongAt: now.Add(-2 * time.Hour)}},
 		"client":         {e: evidence{refused: map[refusal]refusals{{"10.0.0.7", "docker.io", "pulls"}: {n: 3, since: now}}}, want: "warning clients: A client has reached its limit", cause: "10.0.0.7 was refused 3 requests (it has spent its pulls)."},
 		"queue":          {e: evidence{refused: map[refusal]refusals{{"10.0.0.7", "quay.io", "queue"}: {n: 3, since: now}}}, want: "critical clients: Too many requests wait for quay.io", cause: "3 requests"},
+		"gone":           {e: evidence{gone: 3}, want: "notice gone: Gone from their registries, and kept here: 3", cause: "Registries say"},
 		"configuration":  {e: evidence{notices: []string{"listen: whoever reaches it can pull"}}, want: "notice configuration: A setting gives away what is secret", cause: "listen: whoever"},
 	} {
 		t.Run(name, func(t *testing.T) {

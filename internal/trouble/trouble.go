@@ -41,6 +41,7 @@ const (
 	Bucket        Kind = "bucket"        // it fails
 	Room          Kind = "room"          // the store is too small for its use
 	Verification  Kind = "verification"  // content did not have its digest
+	Gone          Kind = "gone"          // images that their registries do not have any more
 	Clients       Kind = "clients"       // some reached a limit of ours
 	Configuration Kind = "configuration" // it gives away what is secret
 )

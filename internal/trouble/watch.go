@@ -224,13 +224,14 @@ type evidence struct {
 	wrong      [2]int64
 	wrongAt    time.Time
 	notices    []string
+	gone       int // images and repositories that their registries say are gone
 	names      Names
 }
 
 // evidence gathers it. The disk may be slow to answer.
 func (w *Watch) evidence() evidence {
 	s := w.sources
-	e := evidence{registries: map[string]upstream.Status{}, upstreams: s.Keeper.Cache.Upstreams(), notices: s.Notices, names: s.Names}
+	e := evidence{registries: map[string]upstream.Status{}, upstreams: s.Keeper.Cache.Upstreams(), notices: s.Notices, names: s.Names, gone: len(s.Keeper.Cache.Gone().All())}
 	if s.Readable != nil {
 		e.unreadable = s.Readable()
 	}

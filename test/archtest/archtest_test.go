@@ -115,19 +115,20 @@ func importTable() map[string][]string {
 
 		// The cache and its floors: each knows those below it.
 		"proxy":        append(leaf(), "cache", "cache/store"), // the latter its tests
-		"cache/upkeep": append(leaf(), "cache", "cache/image", "cache/store", "cache/event", "cache/disk", "cache/index", "cache/tier"),
-		"cache":        append(leaf(), "cache/image", "cache/fill", "cache/store", "cache/event", "cache/health", "cache/disk", "cache/index", "cache/tier", "cache/wanted"),
+		"cache/upkeep": append(leaf(), "cache", "cache/image", "cache/store", "cache/event", "cache/disk", "cache/index", "cache/tier", "cache/vanished"),
+		"cache":        append(leaf(), "cache/image", "cache/fill", "cache/store", "cache/event", "cache/health", "cache/disk", "cache/index", "cache/tier", "cache/vanished", "cache/wanted"),
 		"cache/image":  append(leaf(), "cache/store", "cache/event", "cache/index"),
 		"cache/fill":   append(leaf(), "cache/store", "cache/disk"),
 		"cache/store":  append(leaf(), "cache/event", "cache/disk", "cache/evict", "cache/index", "cache/tier"),
 		"cache/event":  {"cache/index", "internal/pull"},
 		"cache/health": {"cache/event", "internal/pull"},
 
-		"cache/disk":   leaf(),
-		"cache/evict":  {},
-		"cache/wanted": {"internal/statefile"},
-		"cache/index":  append(leaf(), "cache/index/blocks", "cache/index/durable", "cache/index/journal", "cache/index/row"),
-		"cache/tier":   append(leaf(), "cache/disk", "cache/index"),
+		"cache/disk":     leaf(),
+		"cache/evict":    {},
+		"cache/wanted":   {"internal/statefile"},
+		"cache/vanished": {"cache/event", "cache/index", "internal/pull", "internal/statefile"},
+		"cache/index":    append(leaf(), "cache/index/blocks", "cache/index/durable", "cache/index/journal", "cache/index/row"),
+		"cache/tier":     append(leaf(), "cache/disk", "cache/index"),
 		// What the index is made of; nobody else needs it.
 		"cache/index/blocks":  {"cache/index/durable", "internal/logkey"},
 		"cache/index/durable": {},
@@ -168,7 +169,7 @@ func importTable() map[string][]string {
 		"internal/bundle":       leaf(),
 		"internal/pull":         {},
 		"internal/wire":         {"internal/registries"},
-		"internal/admin":        append(leaf(), "internal/authn", "internal/session", "cache", "cache/image", "cache/store", "cache/upkeep", "cache/tier", "internal/activity", "internal/bundle", "internal/imageset", "internal/prefetch", "internal/trouble"),
+		"internal/admin":        append(leaf(), "internal/authn", "internal/session", "cache", "cache/image", "cache/vanished", "cache/store", "cache/upkeep", "cache/tier", "internal/activity", "internal/bundle", "internal/imageset", "internal/prefetch", "internal/trouble"),
 		"internal/clientconfig": {},
 		"internal/doctor":       {"internal/clientconfig", "internal/pull", "internal/wire"},
 		"internal/tally":        {},
