@@ -207,7 +207,7 @@ func (b *Batch) DeleteLink(r Repo, k Kind, d v1.Hash) error {
 			return err
 		}
 		w.retire(journal.LinkLine(r, k, d, old))
-		w.lines = append(w.lines, journal.UnlinkLine(r, k, d)...)
+		w.lines = append(w.lines, journal.UnlinkLine(r, k, d, removed(old.At))...)
 		return errors.Join(w.countLink(r, k, -1), w.delete(key), w.delete(holder))
 	})
 	return nil
@@ -300,10 +300,19 @@ func (b *Batch) DeleteTag(r Repo, tag string) error {
 		for _, b := range old.History {
 			w.retire(journal.WasLine(r, tag, b))
 		}
-		w.lines = append(w.lines, journal.UntagLine(r, tag)...)
+		w.lines = append(w.lines, journal.UntagLine(r, tag, removed(old.ChangedAt))...)
 		return errors.Join(w.countTag(r, -1), w.delete(key))
 	})
 	return nil
+}
+
+// removed returns the time of a removal of what is there since a time: after that, whatever the
+// clock says, since of several mirrors' words on one thing the last one counts.
+func removed(since time.Time) time.Time {
+	if now := time.Now(); now.After(since) {
+		return now
+	}
+	return since.Add(time.Millisecond)
 }
 
 // writer makes the changes of one batch and keeps the counts.

@@ -22,16 +22,35 @@ func (ix *Index) compactJournal(ctx context.Context) error {
 	ix.mu.Lock() // so that every change is either in the snapshot or in the tail
 	txn := ix.db.NewTransaction(false)
 	ix.journal.StartRewrite()
-	want := ix.totals.Load().Totals
+	was := ix.totals.Load()
 	ix.mu.Unlock()
 	defer txn.Discard()
-	err := ix.journal.Rewrite(func(w io.Writer) error { return writeLive(ctx, txn, want, w) })
+	live := written{}
+	err := ix.journal.Rewrite(func(w io.Writer) error {
+		live.Writer = w
+		return writeLive(ctx, txn, was.Totals, &live)
+	})
 	if err != nil {
 		return err
 	}
 	ix.mu.Lock()
 	defer ix.mu.Unlock()
+	t := *ix.totals.Load()
+	t.Live += live.n - was.Live // as it is, whatever an older program counted
+	ix.totals.Store(&t)
 	return ix.moveMark()
+}
+
+// written counts what is written.
+type written struct {
+	io.Writer
+	n int64
+}
+
+func (w *written) Write(b []byte) (int, error) {
+	n, err := w.Writer.Write(b)
+	w.n += int64(n)
+	return n, err
 }
 
 // moveMark notes that the database has all lines of the journal. Its caller holds ix.mu or

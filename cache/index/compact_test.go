@@ -16,11 +16,11 @@ func FuzzLinesHaveChanges(f *testing.F) {
 	d := digest("a")
 	for _, l := range [][]byte{
 		journal.LinkLine(nginx, Manifest, d, Link{MediaType: "a/b; charset=x", Size: 5, At: at(1)}),
-		journal.UnlinkLine(nginx, Blob, d),
+		journal.UnlinkLine(nginx, Blob, d, at(2)),
 		journal.TagLine(nginx, "latest", Tag{Desc: v1.Descriptor{Digest: d}}),
-		journal.UntagLine(nginx, "%"),
+		journal.UntagLine(nginx, "%", at(2)),
 		journal.PinLine(Pin{Repo: nginx, Ref: "1", Platforms: []string{"linux/amd64", "linux/arm/v7"}, At: at(1)}),
-		journal.UnpinLine(nginx, d.String()),
+		journal.UnpinLine(nginx, d.String(), at(2)),
 	} {
 		f.Add(l[9 : len(l)-1])
 	}

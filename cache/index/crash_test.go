@@ -293,9 +293,9 @@ func TestChangesThatOnlyTheJournalHasAreMadeAtStart(t *testing.T) {
 	update(t, ix, putBlob(d, 1), putLink(nginx, Blob, d, 1), putTag(nginx, "old", d, 1))
 	crash := snapshot(t, f)
 	// As if killed between the journal and the database, with the last line torn.
-	lines := slice(journal.UnlinkLine(nginx, Blob, d), journal.LinkLine(nginx, Manifest, d, Link{Size: 1, At: at(1)}),
-		journal.UntagLine(nginx, "old"), journal.TagLine(nginx, "new", Tag{Desc: v1.Descriptor{Digest: d}, ChangedAt: at(2)}))
-	appendTo(t, crash.journal, append(lines, journal.UntagLine(nginx, "new")[:20]...))
+	lines := slice(journal.UnlinkLine(nginx, Blob, d, at(2)), journal.LinkLine(nginx, Manifest, d, Link{Size: 1, At: at(1)}),
+		journal.UntagLine(nginx, "old", at(2)), journal.TagLine(nginx, "new", Tag{Desc: v1.Descriptor{Digest: d}, ChangedAt: at(2)}))
+	appendTo(t, crash.journal, append(lines, journal.UntagLine(nginx, "new", at(2))[:20]...))
 	for range 2 { // the second start finds nothing more to do
 		ix := crash.open(t)
 		want := newModel()

@@ -125,7 +125,7 @@ func TestLostIndexIsRebuilt(t *testing.T) {
 		putLink(nginx, Manifest, kept, 4), putLink(nginx, Blob, gone, 9),
 		putTag(nginx, "1", kept, 2), putTag(nginx, "2", gone, 2), putTag(nginx, "2", gone, 3),
 		putTag(nginx, "3", kept, 2), putTag(nginx, "3", kept, 4), putTag(nginx, "3", gone, 9),
-		func(b *Batch) error { return b.Decide(Decision{Name: "freeze/a b", Text: "{}"}) },
+		func(b *Batch) error { return b.Decide(Decision{Name: "freeze/a b", Text: "{}", At: at(5)}) },
 		func(b *Batch) error { return b.Decide(Decision{Name: "freeze/lifted", Text: "{}"}) },
 		func(b *Batch) error { return b.Undecide("freeze/lifted") })
 	if err := ix.Close(); err != nil {
@@ -151,7 +151,7 @@ func TestLostIndexIsRebuilt(t *testing.T) {
 		decided = append(decided, d)
 		return nil
 	})
-	if want := []Decision{{Name: "freeze/a b", Text: "{}"}}; err != nil || !slices.Equal(decided, want) {
+	if want := []Decision{{Name: "freeze/a b", Text: "{}", At: at(5)}}; err != nil || !slices.EqualFunc(decided, want, func(a, b Decision) bool { return a.Name == b.Name && a.Text == b.Text && a.At.Equal(b.At) }) {
 		t.Errorf("Decisions = %v, %v, want %v", decided, err, want)
 	}
 	// What a tag pointed to before may be what answers by a rule; it does not become what it points to.

@@ -66,7 +66,7 @@ func (b *Batch) DeletePin(r Repo, ref string) error {
 		}
 		old.Repo, old.Ref = r, ref
 		w.retire(journal.PinLine(old))
-		w.lines = append(w.lines, journal.UnpinLine(r, ref)...)
+		w.lines = append(w.lines, journal.UnpinLine(r, ref, removed(old.At))...)
 		return w.delete(key)
 	})
 	return nil

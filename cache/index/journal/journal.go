@@ -32,14 +32,17 @@ import (
 //
 //	forebay refs 1 <run>
 //	<checksum> +link <upstream> <repository> <kind> <digest> <size> <ms> <media type>
-//	<checksum> -link <upstream> <repository> <kind> <digest>
+//	<checksum> -link <upstream> <repository> <kind> <digest> <ms>
 //	<checksum> +tag <upstream> <repository> <tag> <digest> <size> <ms> <media type>
-//	<checksum> -tag <upstream> <repository> <tag>
+//	<checksum> -tag <upstream> <repository> <tag> <ms>
 //	<checksum> +was <upstream> <repository> <tag> <digest> <ms> <ms>
 //	<checksum> +pin <upstream> <repository> <tag or digest> <ms> <platform,platform>
-//	<checksum> -pin <upstream> <repository> <tag or digest>
-//	<checksum> +decision <name> <text>
-//	<checksum> -decision <name>
+//	<checksum> -pin <upstream> <repository> <tag or digest> <ms>
+//	<checksum> +decision <name> <ms> <text>
+//	<checksum> -decision <name> <ms>
+//
+// Old removals have no time. Lines of kinds that this program does not know are whole as others are,
+// and are passed over.
 //
 // A tag that moved has +was for what it pointed to before, with when that was seen first and last.
 // The checksum is the CRC-32C of the rest of the line, in hexadecimal. The run is a random
@@ -79,6 +82,9 @@ type Journal struct {
 	spoiled   bool     // guarded by mu; lines are missing: it must be rewritten
 	rewriting bool     // guarded by mu
 	tail      []byte   // guarded by mu; appended since the rewrite began
+	shipping  bool     // guarded by mu; removals behind shipped outlive a rewrite
+	shipped   row.Mark // guarded by mu; see Shipped
+	removals  int64    // guarded by mu; bytes of those that outlived one
 }
 
 // Open opens a journal, or makes one, and ends a torn last line. The error is [row.ErrNewer] when a
@@ -213,7 +219,7 @@ func (j *Journal) Spoil() {
 func (j *Journal) Wasteful(live int64) bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j.spoiled || j.size > 2*live+Slack
+	return j.spoiled || j.size > 2*(live+j.removals)+Slack
 }
 
 // Sync makes what was appended survive a loss of power.
@@ -272,12 +278,16 @@ func (j *Journal) Rewrite(emit func(io.Writer) error) (err error) {
 		return err
 	}
 	run := rand.Uint64()
-	size, err := writeLines(f, run, emit)
+	removals, err := j.unshippedRemovals()
+	size := int64(0)
+	if err == nil {
+		size, err = writeLines(f, run, removals, emit)
+	}
 	if err == nil {
 		err = j.fault.Sync(f)
 	}
 	if err == nil {
-		err = j.swap(f, tmp, run, size)
+		err = j.swap(f, tmp, run, size, int64(len(removals)))
 	}
 	if err != nil {
 		return errors.Join(err, f.Close())
@@ -285,9 +295,9 @@ func (j *Journal) Rewrite(emit func(io.Writer) error) (err error) {
 	return j.fault.SyncFolder(filepath.Dir(j.path))
 }
 
-func writeLines(f *os.File, run uint64, emit func(io.Writer) error) (int64, error) {
+func writeLines(f *os.File, run uint64, first []byte, emit func(io.Writer) error) (int64, error) {
 	w := bufio.NewWriterSize(f, 64<<10)
-	_, err := w.Write(header(run))
+	_, err := w.Write(append(header(run), first...))
 	if err == nil {
 		err = emit(w)
 	}
@@ -305,7 +315,7 @@ func writeLines(f *os.File, run uint64, emit func(io.Writer) error) (int64, erro
 }
 
 // swap puts the new file in place of the old one.
-func (j *Journal) swap(f *os.File, tmp string, run uint64, size int64) error {
+func (j *Journal) swap(f *os.File, tmp string, run uint64, size, removals int64) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if _, err := f.Write(j.tail); err != nil {
@@ -316,7 +326,7 @@ func (j *Journal) swap(f *os.File, tmp string, run uint64, size int64) error {
 	}
 	_ = j.f.Close() // replaced: nothing in it matters any more
 	j.f, j.run, j.size = f, run, size+int64(len(j.tail))
-	j.dirty, j.spoiled = true, false
+	j.dirty, j.spoiled, j.removals = true, false, removals
 	return nil
 }
 
@@ -326,8 +336,8 @@ func LinkLine(r row.Repo, k row.Kind, d v1.Hash, l row.Link) []byte {
 }
 
 // UnlinkLine returns the line that takes the right to a digest from a repository.
-func UnlinkLine(r row.Repo, k row.Kind, d v1.Hash) []byte {
-	return line("-link", r.Upstream, r.Name, k.String(), d.String())
+func UnlinkLine(r row.Repo, k row.Kind, d v1.Hash, at time.Time) []byte {
+	return line("-link", r.Upstream, r.Name, k.String(), d.String(), number(millis(at)))
 }
 
 // TagLine returns the line that says what a tag points to.
@@ -335,8 +345,10 @@ func TagLine(r row.Repo, tag string, t row.Tag) []byte {
 	return line("+tag", r.Upstream, r.Name, tag, t.Desc.Digest.String(), number(t.Desc.Size), number(millis(t.ChangedAt)), string(t.Desc.MediaType))
 }
 
-// UntagLine returns the line that forgets a tag.
-func UntagLine(r row.Repo, tag string) []byte { return line("-tag", r.Upstream, r.Name, tag) }
+// UntagLine returns the line that forgets a tag and its former bindings.
+func UntagLine(r row.Repo, tag string, at time.Time) []byte {
+	return line("-tag", r.Upstream, r.Name, tag, number(millis(at)))
+}
 
 // WasLine returns the line that says what a tag pointed to before.
 func WasLine(r row.Repo, tag string, b row.Binding) []byte {
@@ -344,10 +356,14 @@ func WasLine(r row.Repo, tag string, b row.Binding) []byte {
 }
 
 // DecisionLine returns the line that says what an operator decided.
-func DecisionLine(d row.Decision) []byte { return line("+decision", d.Name, d.Text) }
+func DecisionLine(d row.Decision) []byte {
+	return line("+decision", d.Name, number(millis(d.At)), d.Text)
+}
 
 // UndecideLine returns the line that forgets a decision.
-func UndecideLine(name string) []byte { return line("-decision", name) }
+func UndecideLine(name string, at time.Time) []byte {
+	return line("-decision", name, number(millis(at)))
+}
 
 // PinLine returns the line that says that an image is pinned.
 func PinLine(p row.Pin) []byte {
@@ -355,7 +371,9 @@ func PinLine(p row.Pin) []byte {
 }
 
 // UnpinLine returns the line that forgets a pin.
-func UnpinLine(r row.Repo, ref string) []byte { return line("-pin", r.Upstream, r.Name, ref) }
+func UnpinLine(r row.Repo, ref string, at time.Time) []byte {
+	return line("-pin", r.Upstream, r.Name, ref, number(millis(at)))
+}
 
 func number(n int64) string { return strconv.FormatInt(n, 10) }
 
@@ -418,11 +436,54 @@ func unescape(s string) (string, error) {
 	return b.String(), nil
 }
 
-// errLine means that a journal line is damaged.
-var errLine = errors.New("journal line cannot be read")
+var (
+	// errLine means that a journal line is damaged.
+	errLine = errors.New("journal line cannot be read")
+	// errUnknown means that a newer program, or another, wrote it.
+	errUnknown = errors.New("journal line is of no kind that this program knows")
+)
 
-// Entry is a journal line. A link has a kind, a tag has a tag, a pin has a pinned reference, and a
-// decision has a name. What a tag pointed to before has a tag and Was.
+// Line is a journal line as it stands, of any kind.
+type Line struct {
+	Remove bool
+	Noun   string // "link", "tag", "pin", or what this program does not know
+	Fields []string
+}
+
+// Bytes returns the line with checksum and end.
+func (l Line) Bytes() []byte {
+	op := "+"
+	if l.Remove {
+		op = "-"
+	}
+	return line(op+l.Noun, l.Fields...)
+}
+
+// ParseLine reads a line without its end.
+func ParseLine(b []byte) (Line, error) {
+	sum, rest, ok := bytes.Cut(b, []byte{' '})
+	if !ok || len(sum) != 8 {
+		return Line{}, errLine
+	}
+	want, err := strconv.ParseUint(string(sum), 16, 32)
+	if err != nil || uint32(want) != crc32.Checksum(rest, castagnoli) {
+		return Line{}, errLine
+	}
+	fields := strings.Split(string(rest), " ")
+	for i, f := range fields {
+		if fields[i], err = unescape(f); err != nil {
+			return Line{}, err
+		}
+	}
+	op := fields[0]
+	if len(op) < 2 || op[0] != '+' && op[0] != '-' {
+		return Line{}, errLine
+	}
+	return Line{Remove: op[0] == '-', Noun: op[1:], Fields: fields[1:]}, nil
+}
+
+// Entry is what a journal line says. A link has a kind, a tag has a tag, a pin has a pinned reference,
+// and a decision has a name. What a tag pointed to before has a tag and Was.
 type Entry struct {
 	Remove   bool
 	Pin      row.Pin
@@ -432,91 +493,117 @@ type Entry struct {
 	Kind     row.Kind
 	Tag      string
 	Desc     v1.Descriptor
-	At       time.Time
+	At       time.Time // of a link, a tag, and of what is removed; zero in old removals
 }
 
-// parseLine reads a line without its end.
 func parseLine(b []byte) (Entry, error) {
-	sum, rest, ok := bytes.Cut(b, []byte{' '})
-	if !ok || len(sum) != 8 {
-		return Entry{}, errLine
+	l, err := ParseLine(b)
+	if err != nil {
+		return Entry{}, err
 	}
-	want, err := strconv.ParseUint(string(sum), 16, 32)
-	if err != nil || uint32(want) != crc32.Checksum(rest, castagnoli) {
-		return Entry{}, errLine
-	}
-	fields := strings.Split(string(rest), " ")
-	for i, f := range fields {
-		if fields[i], err = unescape(f); err != nil {
-			return Entry{}, err
-		}
-	}
-	return parseFields(fields[0], fields[1:])
+	return l.Entry()
 }
 
-func parseFields(op string, f []string) (Entry, error) {
-	switch {
-	case strings.HasSuffix(op, "pin"):
-		return parsePin(op, f)
-	case op == "+was":
-		return parseWas(f)
-	case op == "+decision" && len(f) == 2, op == "-decision" && len(f) == 1:
-		e := Entry{Remove: op == "-decision", Decision: row.Decision{Name: f[0], Text: strings.Join(f[1:], "")}}
-		if e.Decision.Check() != nil {
-			return Entry{}, errLine
+// Entry returns what the line says.
+func (l Line) Entry() (e Entry, err error) {
+	f := l.Fields
+	var key, rest int // how many fields name the thing, and follow
+	switch l.Noun {
+	case "link":
+		key, rest = 4, 3
+	case "tag":
+		key, rest = 3, 4
+	case "was", "pin":
+		key, rest = 3, 2
+		if l.Noun == "was" {
+			rest = 3
 		}
-		return e, nil
-	}
-	e := Entry{Remove: strings.HasPrefix(op, "-")}
-	var want int // fields after the digest
-	switch {
-	case op == "+link" && len(f) == 7, op == "+tag" && len(f) == 7:
-		want = 3
-	case op == "-link" && len(f) == 4, op == "-tag" && len(f) == 3:
+	case "decision":
+		key, rest = 1, 2
 	default:
+		return e, errUnknown
+	}
+	if l.Remove {
+		rest = 0
+		if len(f) == key+1 {
+			if e.At, err = parseMillis(f[key]); err != nil {
+				return Entry{}, errLine
+			}
+			f = f[:key]
+		}
+	}
+	if len(f) != key+rest || l.Remove && l.Noun == "was" {
 		return Entry{}, errLine
 	}
-	e.Repo = row.Repo{Upstream: f[0], Name: f[1]}
-	if e.Repo.Check() != nil {
-		return Entry{}, errLine
-	}
-	var err error
-	if strings.HasSuffix(op, "tag") {
-		e.Tag = f[2]
-		err = row.CheckName("tag", e.Tag)
-	} else {
-		e.Kind, err = parseKind(f[2])
-	}
-	if err == nil && len(f) > 3 {
-		e.Desc.Digest, err = wire.ParseDigest(f[3])
-	}
-	if err == nil && want > 0 {
-		err = e.parseRest(f[4:])
-	}
-	if err != nil {
+	e.Remove = l.Remove
+	if err := e.parse(l.Noun, f); err != nil {
 		return Entry{}, errLine
 	}
 	return e, nil
 }
 
-func parseWas(f []string) (e Entry, err error) {
-	if len(f) != 6 {
-		return Entry{}, errLine
+// parse reads the fields of a noun, of which a removal has only those that name the thing.
+func (e *Entry) parse(noun string, f []string) (err error) {
+	if noun == "decision" {
+		return e.parseDecision(f)
 	}
-	e.Repo, e.Tag = row.Repo{Upstream: f[0], Name: f[1]}, f[2]
-	_, err = row.TagKey(e.Repo, e.Tag)
-	if err == nil {
-		e.Was.Digest, err = wire.ParseDigest(f[3])
+	repo := row.Repo{Upstream: f[0], Name: f[1]}
+	if err := repo.Check(); err != nil {
+		return err
 	}
-	for i, at := range []*time.Time{&e.Was.FirstSeen, &e.Was.LastSeen} {
-		if err == nil {
-			*at, err = parseMillis(f[4+i])
+	if noun == "pin" {
+		e.Pin = row.Pin{Repo: repo, Ref: f[2]}
+		return e.parsePin(f[3:])
+	}
+	e.Repo = repo
+	if noun == "link" {
+		if e.Kind, err = parseKind(f[2]); err != nil {
+			return err
 		}
+	} else if e.Tag = f[2]; row.CheckName("tag", e.Tag) != nil {
+		return errLine
 	}
-	if err != nil {
-		return Entry{}, errLine
+	if len(f) == 3 {
+		return nil
 	}
-	return e, nil
+	d, err := wire.ParseDigest(f[3])
+	switch {
+	case err != nil:
+		return err
+	case noun == "was":
+		e.Was.Digest = d
+		return errors.Join(parseTime(&e.Was.FirstSeen, f[4]), parseTime(&e.Was.LastSeen, f[5]))
+	}
+	if e.Desc.Digest = d; len(f) == 4 {
+		return nil
+	}
+	return e.parseRest(f[4:])
+}
+
+// parsePin reads time and platforms.
+func (e *Entry) parsePin(f []string) error {
+	if _, err := row.PinKey(e.Pin.Repo, e.Pin.Ref); err != nil || len(f) == 0 {
+		return err
+	}
+	if f[1] != "" {
+		e.Pin.Platforms = strings.Split(f[1], ",")
+	}
+	return errors.Join(parseTime(&e.Pin.At, f[0]), e.Pin.Check())
+}
+
+// parseDecision reads name, time and text.
+func (e *Entry) parseDecision(f []string) error {
+	e.Decision.Name = f[0]
+	if len(f) == 1 {
+		return e.Decision.Check()
+	}
+	e.Decision.Text = f[2]
+	return errors.Join(parseTime(&e.Decision.At, f[1]), e.Decision.Check())
+}
+
+func parseTime(at *time.Time, s string) (err error) {
+	*at, err = parseMillis(s)
+	return err
 }
 
 // parseMillis reads what millis made.
@@ -526,30 +613,6 @@ func parseMillis(s string) (time.Time, error) {
 		return time.Time{}, err
 	}
 	return time.UnixMilli(ms), nil
-}
-
-func parsePin(op string, f []string) (Entry, error) {
-	if !(op == "+pin" && len(f) == 5) && !(op == "-pin" && len(f) == 3) {
-		return Entry{}, errLine
-	}
-	p := row.Pin{Repo: row.Repo{Upstream: f[0], Name: f[1]}, Ref: f[2]}
-	if _, err := row.PinKey(p.Repo, p.Ref); err != nil {
-		return Entry{}, errLine
-	}
-	if op == "-pin" {
-		return Entry{Remove: true, Pin: p}, nil
-	}
-	var err error
-	if p.At, err = parseMillis(f[3]); err != nil {
-		return Entry{}, errLine
-	}
-	if f[4] != "" {
-		p.Platforms = strings.Split(f[4], ",")
-	}
-	if p.Check() != nil {
-		return Entry{}, errLine
-	}
-	return Entry{Pin: p}, nil
 }
 
 // parseRest reads size, time and media type.
@@ -576,24 +639,45 @@ func parseKind(s string) (row.Kind, error) {
 // Read calls fn for every sound line of a journal, in order, and counts the others.
 // The error is [row.ErrNewer] when a newer program wrote it, else fn's or the reader's.
 func Read(r io.Reader, fn func(Entry) error) (bad int, err error) {
+	in, err := body(r)
+	if err != nil || in == nil {
+		return 0, err
+	}
+	return readLines(in, fn)
+}
+
+// body passes over the header; nil when there is nothing else.
+func body(r io.Reader) (*bufio.Reader, error) {
 	in := bufio.NewReaderSize(r, maxLine)
 	first, _ := in.Peek(len(journalHeader) + 32)
 	first, _, _ = bytes.Cut(first, []byte{'\n'})
 	run, err := parseHeader(first)
 	if err != nil {
-		return 0, fmt.Errorf("read journal: %w", err)
+		return nil, fmt.Errorf("read journal: %w", err)
 	}
 	if run != 0 {
 		if _, err := in.ReadSlice('\n'); err != nil {
-			return 0, nil // there is only a torn header
+			return nil, nil // there is only a torn header
 		}
 	}
-	return readLines(in, fn)
+	return in, nil
 }
 
-// readLines calls fn for every sound line and counts the others.
+// readLines calls fn for what every sound line says that is of a known kind, and counts those that
+// are not sound.
 func readLines(r io.Reader, fn func(Entry) error) (bad int, err error) {
-	in := bufio.NewReaderSize(r, maxLine)
+	return scan(bufio.NewReaderSize(r, maxLine), func(b []byte) (bool, error) {
+		e, err := parseLine(b)
+		if err != nil {
+			return errors.Is(err, errUnknown), nil
+		}
+		return true, fn(e)
+	})
+}
+
+// scan calls fn for every line that has an end, without it, and counts those of which fn says that
+// they are not sound, and the others.
+func scan(in *bufio.Reader, fn func([]byte) (sound bool, err error)) (bad int, err error) {
 	for {
 		b, err := in.ReadSlice('\n')
 		if errors.Is(err, bufio.ErrBufferFull) {
@@ -605,11 +689,14 @@ func readLines(r io.Reader, fn func(Entry) error) (bad int, err error) {
 		}
 		torn := err != nil
 		if b = bytes.TrimSuffix(b, []byte{'\n'}); len(b) > 0 {
-			e, lineErr := parseLine(b)
-			if lineErr != nil || torn {
+			sound := false
+			if !torn {
+				if sound, err = fn(b); err != nil {
+					return bad, err
+				}
+			}
+			if !sound {
 				bad++
-			} else if err := fn(e); err != nil {
-				return bad, err
 			}
 		}
 		if torn {

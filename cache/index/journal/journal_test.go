@@ -21,12 +21,14 @@ func FuzzParseLine(f *testing.F) {
 	for _, l := range [][]byte{
 		LinkLine(nginx, row.Manifest, d, row.Link{MediaType: "a/b; charset=x", Size: 5, At: at(1)}),
 		LinkLine(nginx, row.Blob, d, row.Link{Size: -1}),
-		UnlinkLine(nginx, row.Blob, d),
+		UnlinkLine(nginx, row.Blob, d, at(2)),
 		TagLine(nginx, "latest", row.Tag{Desc: v1.Descriptor{Digest: d}}),
-		UntagLine(nginx, "%"),
+		UntagLine(nginx, "%", time.Time{}),
 		PinLine(row.Pin{Repo: nginx, Ref: "1", Platforms: []string{"linux/amd64", "linux/arm/v7"}, At: at(1)}),
-		UnpinLine(nginx, d.String()),
+		UnpinLine(nginx, d.String(), at(3)),
 		line("+link"),
+		line("-tag", "docker.io", "library/nginx", "latest"),
+		line("+freeze", "docker.io", "library/nginx"),
 		line("+tag", "a", "b", "c", "d", "e", "f", "g"),
 	} {
 		f.Add(l[:len(l)-1])
@@ -54,21 +56,21 @@ func FuzzParseLine(f *testing.F) {
 func (e Entry) line() []byte {
 	switch {
 	case e.Pin.Ref != "" && e.Remove:
-		return UnpinLine(e.Pin.Repo, e.Pin.Ref)
+		return UnpinLine(e.Pin.Repo, e.Pin.Ref, e.At)
 	case e.Pin.Ref != "":
 		return PinLine(e.Pin)
 	case e.Decision.Name != "" && e.Remove:
-		return UndecideLine(e.Decision.Name)
+		return UndecideLine(e.Decision.Name, e.At)
 	case e.Decision.Name != "":
 		return DecisionLine(e.Decision)
 	case e.Was.Digest != (v1.Hash{}):
 		return WasLine(e.Repo, e.Tag, e.Was)
 	case e.Tag != "" && e.Remove:
-		return UntagLine(e.Repo, e.Tag)
+		return UntagLine(e.Repo, e.Tag, e.At)
 	case e.Tag != "":
 		return TagLine(e.Repo, e.Tag, row.Tag{Desc: e.Desc, ChangedAt: e.At})
 	case e.Remove:
-		return UnlinkLine(e.Repo, e.Kind, e.Desc.Digest)
+		return UnlinkLine(e.Repo, e.Kind, e.Desc.Digest, e.At)
 	default:
 		return LinkLine(e.Repo, e.Kind, e.Desc.Digest, row.Link{MediaType: string(e.Desc.MediaType), Size: e.Desc.Size, At: e.At})
 	}

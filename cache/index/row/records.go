@@ -179,7 +179,20 @@ func (t Tag) With(b Binding) Tag {
 }
 
 // Decision is what an operator decided: a text under a name.
-type Decision struct{ Name, Text string }
+type Decision struct {
+	Name, Text string
+	At         time.Time
+}
+
+// Encode returns the record, which has no name.
+func (d Decision) Encode() []byte { return newEncoder().text(d.Text).time(d.At) }
+
+// DecodeDecision reads a record, or returns [ErrRecord].
+func DecodeDecision(v []byte) (Decision, error) {
+	d := newDecoder(v)
+	one := Decision{Text: d.text(), At: d.time()}
+	return one, d.done()
+}
 
 // MaxDecision bounds the text of a decision, so that it fits into a line of the journal however it is spelt there.
 const MaxDecision = 4 << 10
