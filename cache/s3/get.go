@@ -29,6 +29,11 @@ func (b *Bucket) Open(ctx context.Context, d v1.Hash, off, end int64) (*pull.Bod
 	if err != nil {
 		return nil, fault(op, err)
 	}
+	body, _, err := b.open(ctx, op, key, off, end)
+	return body, err
+}
+
+func (b *Bucket) open(ctx context.Context, op, key string, off, end int64) (_ *pull.Body, etag string, err error) {
 	in := &s3.GetObjectInput{Bucket: b.bucket(), Key: &key, ExpectedBucketOwner: b.owner()}
 	switch {
 	case end >= 0:
@@ -45,7 +50,7 @@ func (b *Bucket) Open(ctx context.Context, d v1.Hash, off, end int64) (*pull.Bod
 	}
 	if err != nil {
 		cancel(nil)
-		return nil, late(ctx, op, fault(op, err))
+		return nil, "", late(ctx, op, fault(op, err))
 	}
 	body := &body{ReadCloser: out.Body, ctx: ctx, cancel: cancel, op: op, stall: b.opts.Timeouts.Stall}
 	body.slow = time.AfterFunc(body.stall, func() { cancel(errStalled) })
@@ -54,19 +59,19 @@ func (b *Bucket) Open(ctx context.Context, d v1.Hash, off, end int64) (*pull.Bod
 		p.End, p.Size = *out.ContentLength, *out.ContentLength
 	}
 	if in.Range == nil {
-		return p, nil
+		return p, aws.ToString(out.ETag), nil
 	}
 	if out.ContentRange == nil {
 		p.Ranged = false // the whole came instead
-		return p, nil
+		return p, aws.ToString(out.ETag), nil
 	}
 	r, err := wire.ParseContentRange(*out.ContentRange)
 	if err != nil || r.Start != off {
 		_ = body.Close()
-		return nil, &pull.Error{Kind: pull.Invalid, Upstream: "bucket", Op: op, Message: "another range came than was asked for", Err: err}
+		return nil, "", &pull.Error{Kind: pull.Invalid, Upstream: "bucket", Op: op, Message: "another range came than was asked for", Err: err}
 	}
 	p.Offset, p.End, p.Size = r.Start, r.End, r.Size
-	return p, nil
+	return p, aws.ToString(out.ETag), nil
 }
 
 // late returns a timeout if err came from a stall, else err.

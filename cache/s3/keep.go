@@ -36,13 +36,20 @@ func (b *Bucket) removeSome(ctx context.Context, some []v1.Hash) error {
 	if len(some) == 1 {
 		op = "remove " + some[0].String()
 	}
-	names := make([]types.ObjectIdentifier, len(some))
+	keys := make([]string, len(some))
 	for i, d := range some {
-		key, err := b.key(d)
-		if err != nil {
+		var err error
+		if keys[i], err = b.key(d); err != nil {
 			return fault(op, err)
 		}
-		names[i].Key = &key
+	}
+	return b.removeKeys(ctx, op, keys)
+}
+
+func (b *Bucket) removeKeys(ctx context.Context, op string, keys []string) error {
+	names := make([]types.ObjectIdentifier, len(keys))
+	for i := range keys {
+		names[i].Key = &keys[i]
 	}
 	ctx, cancel := within(ctx, 0)
 	defer cancel()
@@ -66,6 +73,16 @@ func (b *Bucket) List(ctx context.Context, shard string, fn func(tier.Object) er
 	if shard != "" {
 		prefix += shard + "/"
 	}
+	return b.list(ctx, prefix, func(o types.Object) error {
+		d, ok := b.digest(aws.ToString(o.Key))
+		if !ok {
+			return nil // not one of ours
+		}
+		return fn(tier.Object{Digest: d, Size: aws.ToInt64(o.Size), Stamp: aws.ToTime(o.LastModified)})
+	})
+}
+
+func (b *Bucket) list(ctx context.Context, prefix string, fn func(types.Object) error) error {
 	pages := s3.NewListObjectsV2Paginator(b.client, &s3.ListObjectsV2Input{
 		Bucket: b.bucket(), Prefix: &prefix, ExpectedBucketOwner: b.owner(),
 	})
@@ -75,11 +92,7 @@ func (b *Bucket) List(ctx context.Context, shard string, fn func(tier.Object) er
 			return fault("list objects", err)
 		}
 		for _, o := range page.Contents {
-			d, ok := b.digest(aws.ToString(o.Key))
-			if !ok {
-				continue // not one of ours
-			}
-			if err := fn(tier.Object{Digest: d, Size: aws.ToInt64(o.Size), Stamp: aws.ToTime(o.LastModified)}); err != nil {
+			if err := fn(o); err != nil {
 				return err
 			}
 		}

@@ -38,6 +38,11 @@ type Stats struct {
 	LastError     string
 	LastErrorAt   time.Time
 
+	// Since when links, tags and pins wait to get into the bucket, zero when none do; and how many of
+	// the segments there had lines that could not be read, when they were read last.
+	RefsBehind  time.Time
+	RefsDamaged int64
+
 	Survey *Survey // the last listing of the bucket
 	Calls  []Calls
 }

@@ -2,7 +2,7 @@
 // the disk has dropped is read from the bucket.
 //
 // It promises that no client waits for an upload, that the index never says that the bucket
-// has content that was not put there whole, and that a bucket that fails is left alone until
+// has content that was not put there whole, but for [Tier.Expect], and that a bucket that fails is left alone until
 // it answers again. It does not promise that an object has its digest: its reader must check
 // that, and call [Tier.Distrust] if it has not.
 //
@@ -35,6 +35,7 @@ import (
 type Bucket interface {
 	Objects
 	Upkeep
+	Files
 }
 
 // Objects is the part of a bucket that content goes through.
@@ -65,6 +66,39 @@ type Upkeep interface {
 	// Calls returns how many requests were made since the start, by operation.
 	Calls() []Calls
 }
+
+// Files is the part of a bucket that is no content: files under names that say nothing of what is in
+// them. Names have no slash at their ends.
+type Files interface {
+	// PutFile makes a file, whole or not at all. [ErrCondition] means that another is there than c says.
+	PutFile(ctx context.Context, name string, content io.ReaderAt, size int64, c Condition) error
+	// OpenFile opens the bytes [off, end) of a file, end -1 being its end, and names its version.
+	OpenFile(ctx context.Context, name string, off, end int64) (body *pull.Body, version string, err error)
+	// ListFiles calls fn for every file below a folder, in the order of their names, and stops at its
+	// first error.
+	ListFiles(ctx context.Context, folder string, fn func(File) error) error
+	// RemoveFiles removes files. What is not there is no error.
+	RemoveFiles(ctx context.Context, names []string) error
+}
+
+// File is a file as the bucket tells of it.
+type File struct {
+	Name  string
+	Size  int64
+	Stamp time.Time // when it was put
+}
+
+// Condition says what must be there for a file to be put. The zero value asks for nothing.
+type Condition struct {
+	Absent  bool   // there is none
+	Version string // it is this one
+}
+
+// ErrCondition means that a file was not put, since the condition does not hold.
+var ErrCondition = errors.New("another is there")
+
+// ErrUnconditional means that the server puts no file under a condition.
+var ErrUnconditional = errors.New("server has no conditional writes")
 
 // ErrDamaged means that the bytes to be put do not have their digest.
 var ErrDamaged = errors.New("content does not have its digest")
@@ -103,6 +137,12 @@ type Options struct {
 	// Redirect sends clients to the bucket for blobs of at least RedirectLeast bytes.
 	Redirect      bool
 	RedirectLeast int64
+	// Identity names what the rights of an upstream depend on: who is asked, in whose name, and whom
+	// it believes. Links and tags in the bucket count for who asks the same. "" is that of no
+	// upstream. nil gives all the same one.
+	Identity func(upstream string) string
+	// RefsEvery is how often links, tags and pins go to the bucket. 0 means 30 s.
+	RefsEvery time.Duration
 }
 
 // Limited reports whether objects are ever removed because of age or room.
@@ -140,6 +180,7 @@ type Tier struct {
 	failures  atomic.Int64
 	dropped   atomic.Int64 // objects removed for age or room
 	distrusts atomic.Int64
+	fileWaits atomic.Bool // a file was not put, and will be tried again
 
 	recording sync.Mutex // one change of what the index says of the bucket at a time
 
@@ -369,6 +410,18 @@ func (t *Tier) Remove(ctx context.Context, d v1.Hash) error {
 	return err
 }
 
+// Expect records content that the bucket should have, by the word of a link. What is not there is
+// forgotten when somebody wants it, or at the next listing.
+func (t *Tier) Expect(all []Object) error {
+	var fresh []Object
+	for _, o := range all {
+		if _, ok := t.Has(o.Digest); !ok {
+			fresh = append(fresh, o)
+		}
+	}
+	return t.known(fresh...)
+}
+
 // known records what the bucket has.
 func (t *Tier) known(all ...Object) error {
 	t.recording.Lock()
@@ -477,6 +530,8 @@ const page = 512
 
 // count learns what the index says that the bucket has.
 func (t *Tier) count(ctx context.Context) {
+	t.recording.Lock()
+	defer t.recording.Unlock()
 	var after v1.Hash
 	var objects, bytes int64
 	for ctx.Err() == nil {
@@ -494,8 +549,8 @@ func (t *Tier) count(ctx context.Context) {
 			break
 		}
 	}
-	t.objects.Add(objects)
-	t.bytes.Add(bytes)
+	t.objects.Store(objects)
+	t.bytes.Store(bytes)
 }
 
 // heal asks a bucket that failed now and then whether it answers again.
@@ -509,7 +564,7 @@ func (t *Tier) heal(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		if n, _ := t.queue.length(); n == 0 && t.writes.open() {
+		if n, _ := t.queue.length(); n == 0 && t.writes.open() && !t.fileWaits.Load() {
 			t.told(ctx, &t.writes, nil) // what failed is not wanted any more
 		}
 		if t.reads.open() && t.reads.allow() {

@@ -43,6 +43,16 @@ type memory struct {
 
 func newMemory() *memory { return &memory{objects: map[v1.Hash]Object{}} }
 
+func (m *memory) PutFile(context.Context, string, io.ReaderAt, int64, Condition) error { return nil }
+
+func (m *memory) OpenFile(context.Context, string, int64, int64) (*pull.Body, string, error) {
+	return nil, "", &pull.Error{Kind: pull.NotFound, Upstream: "bucket"}
+}
+
+func (m *memory) ListFiles(context.Context, string, func(File) error) error { return nil }
+
+func (m *memory) RemoveFiles(context.Context, []string) error { return nil }
+
 func (m *memory) fail(err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -232,6 +242,15 @@ func TestEverythingOnTheDiskIsUploaded(t *testing.T) {
 }
 
 // A queue that is full forgets, and what it forgot is found again.
+// A mirror that is stopped before disk and bucket were compared ends all the same.
+func TestRunEndsBeforeItComparedAnything(t *testing.T) {
+	b := newBehind(t, Options{Bucket: newMemory()})
+	b.keep("blob")
+	done, stop := context.WithCancel(t.Context())
+	stop()
+	b.Run(done)
+}
+
 func TestQueueIsBounded(t *testing.T) {
 	q := newQueue()
 	q.complete()

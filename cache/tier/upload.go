@@ -153,7 +153,7 @@ func (t *Tier) forgetUpload(d v1.Hash, begun bool) error {
 // refill queues what is on the disk and not in the bucket: at the start, and whenever
 // there was more than the queue has room for.
 func (t *Tier) refill(ctx context.Context) {
-	for t.queue.lacks(ctx) {
+	for ctx.Err() == nil && t.queue.lacks(ctx) {
 		n, all := t.enqueue(ctx)
 		if all {
 			t.queue.complete()

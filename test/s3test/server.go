@@ -162,8 +162,19 @@ func (s *Server) Object(prefix string, d v1.Hash) string {
 	return filepath.Join(s.root, Bucket, filepath.FromSlash(prefix), "blobs", d.Algorithm, d.Hex[:2], d.Hex)
 }
 
-// Objects returns the names of all objects in the bucket. Uploads in parts are none.
+// Objects returns the names of all content in the bucket. Uploads in parts are none.
 func (s *Server) Objects() []string {
+	return s.names(func(name string) bool { return !isSegment(name) })
+}
+
+// Segments returns the names of the segments of links and tags in the bucket.
+func (s *Server) Segments() []string { return s.names(isSegment) }
+
+func isSegment(name string) bool {
+	return strings.HasPrefix(name, "refs/") || strings.Contains(name, "/refs/")
+}
+
+func (s *Server) names(of func(name string) bool) []string {
 	s.t.Helper()
 	var all []string
 	top := filepath.Join(s.root, Bucket)
@@ -179,7 +190,9 @@ func (s *Server) Objects() []string {
 		}
 		if e.Type().IsRegular() && !strings.HasPrefix(e.Name(), ".") {
 			rel, _ := filepath.Rel(top, name) // it is below
-			all = append(all, filepath.ToSlash(rel))
+			if rel = filepath.ToSlash(rel); of(rel) {
+				all = append(all, rel)
+			}
 		}
 		return nil
 	})
@@ -187,6 +200,19 @@ func (s *Server) Objects() []string {
 		s.t.Fatal(err)
 	}
 	return all
+}
+
+// Damage changes the bytes of an object behind the server's back.
+func (s *Server) Damage(name string, change func([]byte) []byte) {
+	s.t.Helper()
+	file := filepath.Join(s.root, Bucket, filepath.FromSlash(name))
+	b, err := os.ReadFile(file)
+	if err == nil {
+		err = os.WriteFile(file, change(b), 0o644)
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
 }
 
 // Uploads returns how many uploads in parts are under way.
