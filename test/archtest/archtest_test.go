@@ -119,7 +119,7 @@ func importTable() map[string][]string {
 		"cache":        append(leaf(), "cache/image", "cache/fill", "cache/store", "cache/event", "cache/health", "cache/disk", "cache/index", "cache/tier", "cache/vanished", "cache/wanted"),
 		"cache/image":  append(leaf(), "cache/store", "cache/event", "cache/index"),
 		"cache/fill":   append(leaf(), "cache/store", "cache/disk"),
-		"cache/store":  append(leaf(), "cache/event", "cache/disk", "cache/evict", "cache/index", "cache/tier"),
+		"cache/store":  append(leaf(), "cache/event", "cache/disk", "cache/evict", "cache/index", "cache/refs", "cache/tier"),
 		"cache/event":  {"cache/index", "internal/pull"},
 		"cache/health": {"cache/event", "internal/pull"},
 
@@ -129,6 +129,7 @@ func importTable() map[string][]string {
 		"cache/vanished": {"cache/event", "cache/index", "internal/pull", "internal/statefile"},
 		"cache/index":    append(leaf(), "cache/index/blocks", "cache/index/durable", "cache/index/journal", "cache/index/row"),
 		"cache/tier":     append(leaf(), "cache/disk", "cache/index"),
+		"cache/refs":     append(leaf(), "cache/index", "cache/index/journal", "cache/tier"),
 		// What the index is made of; nobody else needs it.
 		"cache/index/blocks":  {"cache/index/durable", "internal/logkey"},
 		"cache/index/durable": {},
