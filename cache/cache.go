@@ -200,6 +200,7 @@ func Open(o Options) (*Cache, error) {
 	kept.SetHooks(store.Hooks{
 		Filling: func(d v1.Hash) bool { return c.fills.Of(d) != nil }, Busy: c.fills.Busy,
 		Pinned: c.images.Pins.Pinned, Gather: c.images.Pins.Gather,
+		Restored: func() { c.images.Pins.List() },
 	})
 	c.upstreams.Store(&map[string]*origin{})
 	if err := c.Configure(o.Upstreams, o.Limits); err != nil {

@@ -25,6 +25,7 @@ import (
 	"forebay/cache/disk"
 	"forebay/cache/event"
 	"forebay/cache/index"
+	"forebay/cache/refs"
 	"forebay/cache/tier"
 	"forebay/internal/logkey"
 )
@@ -79,6 +80,8 @@ type Hooks struct {
 	// Gather, before anything is evicted.
 	Pinned func(d v1.Hash) bool
 	Gather func()
+	// Restored is told that links, tags and pins came from the bucket.
+	Restored func()
 }
 
 // Store keeps content. Its methods may be called concurrently.
@@ -87,6 +90,7 @@ type Store struct {
 	Disk   *disk.Store
 	Index  *index.Index
 	Bucket *tier.Tier // nil without a bucket
+	Refs   *refs.Refs // links, tags and pins in the bucket; nil without one
 	Room   *Room
 	Log    *zap.Logger
 
@@ -160,6 +164,14 @@ func Open(o Options) (*Store, error) {
 	s.reread, _ = lru.New[Repo, struct{}](rereadEntries)
 	if o.Bucket != nil {
 		s.Bucket = tier.New(*o.Bucket, tierOwner{s}, files, ix, o.Log.Named("bucket"))
+		s.Refs, err = refs.New(refs.Options{
+			Files: s.Bucket, Index: ix, Dir: o.Dir, Identity: o.Bucket.Identity, Every: o.Bucket.RefsEvery,
+			Found: s.Bucket.Expect, Restored: func() { s.hooks.Restored() }, Log: o.Log.Named("bucket"),
+		})
+		if err != nil {
+			stop()
+			return nil, errors.Join(err, ix.Close(), files.Close())
+		}
 	}
 	s.Room = s.newRoom()
 	ix.RememberHints(s.Room.hint)
@@ -169,7 +181,7 @@ func Open(o Options) (*Store, error) {
 // noHooks are those of a store that nobody fills and pins.
 func noHooks() Hooks {
 	never := func(v1.Hash) bool { return false }
-	return Hooks{Filling: never, Pinned: never, Busy: func() bool { return false }, Gather: func() {}}
+	return Hooks{Filling: never, Pinned: never, Busy: func() bool { return false }, Gather: func() {}, Restored: func() {}}
 }
 
 // SetHooks says what the store asks of others. It is called once, before anything else.
@@ -230,6 +242,7 @@ func (s *Store) Run(ctx context.Context) error {
 	work.Go(func() { s.heal(ctx) })
 	if s.Bucket != nil {
 		work.Go(func() { s.Bucket.Run(ctx) })
+		work.Go(func() { s.Refs.Run(ctx) })
 	}
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
@@ -243,6 +256,23 @@ func (s *Store) Run(ctx context.Context) error {
 		case err := <-errs:
 			return err
 		}
+	}
+}
+
+// restoreMost is how long a start waits for what the bucket knows.
+const restoreMost = 2 * time.Minute
+
+// Restore gives a folder that was empty the links, tags and pins that the bucket knows. It is called
+// before clients are served, so that they need not ask registries for what is there. When the bucket
+// does not answer, Run tries it again.
+func (s *Store) Restore(ctx context.Context) {
+	if s.Refs == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, restoreMost)
+	defer cancel()
+	if err := s.Refs.Restore(ctx); err != nil {
+		s.Log.Warn("started without what the bucket knows", logkey.Err(err))
 	}
 }
 

@@ -54,7 +54,8 @@ func (k *Keeper) Stats() (Stats, error) {
 		TagsMoved: asked.TagsMoved, ReleasesMoved: asked.ReleasesMoved, Scrub: k.Scrub(), Troubles: k.Store.Troubles(),
 	}
 	if k.Store.Bucket != nil {
-		b := k.Store.Bucket.Stats()
+		b, refs := k.Store.Bucket.Stats(), k.Store.Refs.Stats()
+		b.RefsBehind, b.RefsDamaged = refs.Behind, refs.Damaged
 		s.Bucket = &b
 	}
 	bad, err := k.Store.Disk.Quarantined()

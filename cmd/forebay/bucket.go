@@ -49,7 +49,7 @@ func bucketNames() s3.Names {
 }
 
 // tierOptions says how the bucket is used, nil without one.
-func tierOptions(c *config.Config, b *s3.Bucket) *tier.Options {
+func tierOptions(c *config.Config, b *s3.Bucket, identity func(string) string) *tier.Options {
 	if b == nil {
 		return nil
 	}
@@ -60,7 +60,7 @@ func tierOptions(c *config.Config, b *s3.Bucket) *tier.Options {
 	}
 	return &tier.Options{
 		Bucket: b, Uploads: o.Uploads, MaxBytes: o.MaxSize, MaxAge: o.MaxAge,
-		Redirect: o.Redirect, RedirectLeast: least,
+		Redirect: o.Redirect, RedirectLeast: least, Identity: identity,
 	}
 }
 

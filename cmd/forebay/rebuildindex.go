@@ -44,7 +44,7 @@ first: a folder that is in use is refused. No blob is changed or removed. With a
 		}
 		progress := func(done index.Progress) { fmt.Fprintln(p.Stderr, foundText(done, bucket != nil)+" …") }
 		done, err := store.RebuildIndex(cmd.Context(), store.Options{
-			Dir: c.Storage.Dir, IndexDir: c.Storage.IndexDir, Bucket: tierOptions(c, bucket), Log: log,
+			Dir: c.Storage.Dir, IndexDir: c.Storage.IndexDir, Bucket: tierOptions(c, bucket, nil), Log: log,
 		}, progress)
 		if err != nil {
 			return openError(c, err)

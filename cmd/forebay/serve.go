@@ -101,6 +101,7 @@ func serve(ctx context.Context, c *config.Config, load func() (*config.Config, e
 	if err := reachBucket(ctx, m.bucket, log); err != nil {
 		return err
 	}
+	m.cache.Store().Restore(ctx)
 	sets, err := newSets(c, m, log)
 	if err != nil {
 		return err

@@ -81,7 +81,7 @@ func newMirror(c *config.Config, b build, l logs) (_ *mirror, err error) {
 	if m.bucket, err = newBucket(c, version, log.Named("bucket")); err != nil {
 		return nil, err
 	}
-	if m.cache, err = openCache(c, upstreams, tierOptions(c, m.bucket), m.tellEvent, m.budget, log.Named("cache")); err != nil {
+	if m.cache, err = openCache(c, upstreams, tierOptions(c, m.bucket, m.identity), m.tellEvent, m.budget, log.Named("cache")); err != nil {
 		return nil, err
 	}
 	if m.rights, err = access.NewRights(m.cache.Life(), m.asking); err != nil {

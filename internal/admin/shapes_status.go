@@ -213,6 +213,9 @@ type Bucket struct {
 	LastError     string    `json:"last_error,omitempty"`
 	LastErrorAt   time.Time `json:"last_error_at,omitzero"`
 
+	RefsBehind  time.Time `json:"refs_behind_since,omitzero"` // since when links, tags and pins wait to get there
+	RefsDamaged int64     `json:"refs_damaged"`               // segments of them with lines that could not be read
+
 	Survey *BucketSurvey `json:"survey,omitempty"` // the last listing of it
 	Calls  []BucketCalls `json:"calls"`
 }
@@ -226,6 +229,7 @@ func bucketOf(s *tier.Stats) *Bucket {
 		Queued: s.Queued, QueuedBytes: s.QueuedBytes, More: s.More,
 		Uploaded: s.Uploaded, UploadedBytes: s.UploadedBytes, Failures: s.Failures, Removed: s.Removed, Damaged: s.Damaged,
 		Degraded: s.Degraded, DegradedSince: s.DegradedSince, LastError: s.LastError, LastErrorAt: s.LastErrorAt,
+		RefsBehind: s.RefsBehind, RefsDamaged: s.RefsDamaged,
 		Survey: (*BucketSurvey)(s.Survey), Calls: each(s.Calls, callsOf),
 	}
 }

@@ -270,6 +270,12 @@ func (c *collector) store(to sink) {
 		to.gauge(c.f.s3Queued, float64(b.Queued))
 		to.gauge(c.f.s3QueuedBytes, float64(b.QueuedBytes))
 		to.truth(c.f.s3Degraded, b.Degraded)
+		behind := time.Duration(0)
+		if !b.RefsBehind.IsZero() {
+			behind = time.Since(b.RefsBehind)
+		}
+		to.gauge(c.f.s3RefsBehind, behind.Seconds())
+		to.gauge(c.f.s3RefsDamaged, float64(b.RefsDamaged))
 		to.count(c.f.s3Unsaved, s.EvictedUnsaved)
 		to.count(c.f.s3Damaged, b.Damaged)
 	}

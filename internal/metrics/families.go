@@ -26,7 +26,7 @@ type families struct {
 
 	indexBytes, indexTook *Family
 
-	s3, s3Took, s3Objects, s3Bytes, s3Queued, s3QueuedBytes, s3Degraded, s3Unsaved, s3Damaged *Family
+	s3, s3Took, s3Objects, s3Bytes, s3Queued, s3QueuedBytes, s3Degraded, s3Unsaved, s3Damaged, s3RefsBehind, s3RefsDamaged *Family
 
 	events, notified, notifying *Family
 }
@@ -163,5 +163,7 @@ func (f *families) ofStore() {
 	f.s3QueuedBytes = f.gauge("s3_uploads_queued_bytes", "Bytes of uploads that wait or run.")
 	f.s3Degraded = f.gauge("s3_degraded", "1 while the bucket fails and is left alone.")
 	f.s3Unsaved = f.counter("s3_evicted_unsaved_total", "Files evicted before they were uploaded.")
+	f.s3RefsBehind = f.gauge("s3_refs_behind_seconds", "How long links, tags and pins wait to get into the bucket; 0 when none do.")
+	f.s3RefsDamaged = f.gauge("s3_refs_damaged_segments", "Segments of links, tags and pins in the bucket with lines that could not be read, when they were read last.")
 	f.s3Damaged = f.counter("s3_damaged_objects_total", "Objects in the bucket that were not what their name says.")
 }

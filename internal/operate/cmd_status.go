@@ -72,6 +72,12 @@ func bucketRows(t *terminal.Table, s admin.Stats) {
 	}
 	t.Row("Uploads:", fmt.Sprintf("%s%s queued, %s; %s done since the start, %s failures; %s evicted before",
 		terminal.Count(int64(b.Queued), "blob", "blobs"), more, terminal.Bytes(b.QueuedBytes), humanize.Comma(b.Uploaded), humanize.Comma(b.Failures), humanize.Comma(s.EvictedUnsaved)))
+	if !b.RefsBehind.IsZero() && time.Since(b.RefsBehind) > 2*time.Minute {
+		t.Row("Bucket:", "has no links, tags and pins of after "+terminal.Ago(b.RefsBehind))
+	}
+	if b.RefsDamaged > 0 {
+		t.Row("Bucket:", terminal.Count(b.RefsDamaged, "segment", "segments")+" of links and tags with damaged lines")
+	}
 	if b.LastError != "" && !b.Degraded {
 		t.Row("Bucket:", "last failed "+terminal.Ago(b.LastErrorAt)+": "+b.LastError)
 	}

@@ -55,6 +55,7 @@ func start(m *Mirror) (_ *instance, err error) {
 	if i.cache, err = cache.Open(options); err != nil {
 		return nil, err
 	}
+	i.cache.Store().Restore(context.Background())
 	i.keeper = upkeep.New(i.cache, m.opts.Upkeep)
 	handler, err := proxy.New(proxy.Options{
 		Cache:     i.cache,

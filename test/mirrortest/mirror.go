@@ -169,7 +169,7 @@ func (m *Mirror) Crash() {
 // last, the reverse of the order in which they are written, so that the copy has no
 // knowledge of bytes that it lacks.
 func snapshot(from, to string) error {
-	order := []string{"index", "partial", "blobs"}
+	order := []string{"index", "refs.journal", "partial", "blobs"}
 	for _, part := range order {
 		if err := copyTree(filepath.Join(from, part), filepath.Join(to, part)); err != nil {
 			return err

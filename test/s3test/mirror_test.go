@@ -644,6 +644,7 @@ func TestSharedBucket(t *testing.T) {
 	}
 	w.m.Stop()
 	w.pull(other, blobPath("library/app", digests[1]), "", raws[1])
+	other.Settle() // the use is noted with the file
 	if s := survey(other); s.Removed != 2 || s.Touched != 1 {
 		t.Errorf("the other mirror removed %d and marked %d, want 2 and 1", s.Removed, s.Touched)
 	}
