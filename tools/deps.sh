@@ -24,6 +24,7 @@ openssh-client
 openssl
 podman
 prometheus
+rpm
 runc
 skopeo
 systemd

@@ -91,19 +91,20 @@ mount -t tmpfs tmpfs tmp
 mount --rbind /dev dev
 rm -f etc/machine-id
 : >etc/machine-id
-cp "$1" root/first.deb
-cp "$2" root/second.deb
+cp "$1" root/first
+cp "$2" root/second
 exec chroot . /usr/bin/env container=other /lib/systemd/systemd --unit=basic.target
 `
 
-func startMachine(t testing.TB) *machine {
+// startMachine starts one that has the packages of both versions in /root.
+func startMachine(t testing.TB, format string) *machine {
 	t.Helper()
 	dir := filepath.Join(stateDir(t), "machine")
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command("unshare", "--fork", "--pid", "--mount", "--cgroup", "--uts", "--ipc", "--kill-child", "sh", "-c", bootMachine, dir,
-		releasedFile(t, firstVersion, "linux_amd64.deb"), releasedFile(t, secondVersion, "linux_amd64.deb"))
+		releasedFile(t, firstVersion, "linux_amd64."+format), releasedFile(t, secondVersion, "linux_amd64."+format))
 	m := &machine{}
 	startProcess(t, "systemd", cmd, func() error {
 		children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", cmd.Process.Pid))
@@ -148,17 +149,49 @@ func (m *machine) there(path string) bool {
 	return err == nil
 }
 
-// The package is installed on this Debian, started by systemd, followed by the next version,
-// removed and purged. What it has pulled and what was written into its configuration stays as long
+// packaged is what a machine does with packages of a format.
+type packaged struct {
+	install, upgrade, remove []string
+	kept                     string // the configuration after the removal, if it was changed
+	purge                    []string
+}
+
+// formats are those that can be had on a Debian. rpm knows nothing of what Debian has installed.
+func formats() map[string]packaged {
+	return map[string]packaged{
+		"deb": {
+			install: []string{"dpkg", "--install", "/root/first"},
+			upgrade: []string{"dpkg", "--install", "/root/second"},
+			remove:  []string{"dpkg", "--remove", "forebay"},
+			kept:    "/etc/forebay/forebay.yaml",
+			purge:   []string{"dpkg", "--purge", "forebay"},
+		},
+		"rpm": {
+			install: []string{"rpm", "--force-debian", "--nodeps", "--install", "/root/first"},
+			upgrade: []string{"rpm", "--force-debian", "--nodeps", "--upgrade", "/root/second"},
+			remove:  []string{"rpm", "--force-debian", "--erase", "forebay"},
+			kept:    "/etc/forebay/forebay.yaml.rpmsave",
+		},
+	}
+}
+
+// Packages are installed, started by systemd, followed by the next version, removed and, where there
+// is such a thing, purged. What it has pulled and what was written into its configuration stays as long
 // as it should.
-func TestDebianPackageLivesAndGoes(t *testing.T) {
+func TestPackagesLiveAndGo(t *testing.T) {
+	for format, with := range formats() {
+		t.Run(format, func(t *testing.T) { packageLivesAndGoes(t, format, with) })
+	}
+}
+
+func packageLivesAndGoes(t *testing.T, format string, with packaged) {
 	images, err := catalogue()
 	if err != nil {
 		t.Fatal(err)
 	}
 	hub := hubtest.New(t, hubtest.Options{Backend: startFullRegistry(t).url, Anonymous: hubtest.Unlimited()})
-	m := startMachine(t)
-	m.do(t, "dpkg", "--install", "/root/first.deb")
+	m := startMachine(t, format)
+	m.do(t, with.install...)
 	if state, err := m.try("systemctl", "is-active", "forebay"); err == nil {
 		t.Errorf("it runs before anybody has started it: %s", state)
 	}
@@ -212,7 +245,7 @@ func TestDebianPackageLivesAndGoes(t *testing.T) {
 		t.Fatalf("pull: %v", err)
 	}
 	hub.SwitchOff()
-	m.do(t, "dpkg", "--install", "/root/second.deb")
+	m.do(t, with.upgrade...)
 	running(secondVersion)
 	if err := served(); err != nil {
 		t.Errorf("what was kept by the version before: %v", err)
@@ -221,19 +254,23 @@ func TestDebianPackageLivesAndGoes(t *testing.T) {
 		t.Errorf("the configuration was changed by the upgrade:\n%s", got)
 	}
 
-	m.do(t, "dpkg", "--remove", "forebay")
+	m.do(t, with.remove...)
 	if state, err := m.try("systemctl", "is-active", "forebay"); err == nil {
 		t.Errorf("it is %s after its removal", state)
 	}
 	for path, want := range map[string]bool{
 		"/usr/bin/forebay": false, "/lib/systemd/system/forebay.service": false, "/etc/systemd/system/multi-user.target.wants/forebay.service": false,
-		"/etc/forebay/forebay.yaml": true, "/var/lib/forebay/blobs": true,
+		with.kept: true, "/var/lib/forebay/blobs": true,
 	} {
 		if m.there(path) != want {
 			t.Errorf("%s is there after the removal: %t, want %t", path, !want, want)
 		}
 	}
-	m.do(t, "dpkg", "--purge", "forebay")
+	hub.AssertClean(t)
+	if with.purge == nil {
+		return
+	}
+	m.do(t, with.purge...)
 	for _, path := range []string{"/etc/forebay", "/var/lib/forebay"} {
 		if m.there(path) {
 			t.Errorf("%s is there after the purge", path)
@@ -242,5 +279,4 @@ func TestDebianPackageLivesAndGoes(t *testing.T) {
 	if out, err := m.try("getent", "passwd", "forebay"); err == nil {
 		t.Errorf("the user is there after the purge: %s", out)
 	}
-	hub.AssertClean(t)
 }
