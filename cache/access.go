@@ -144,7 +144,7 @@ func (c *Cache) admit(ctx context.Context, o *origin, repo Repo, ask func(contex
 
 // admitManifest is admit for the manifest d.
 func (c *Cache) admitManifest(ctx context.Context, o *origin, repo Repo, d v1.Hash) error {
-	if proven, refused := o.access.state(repo.Name); proven || refused != nil || o.Offline {
+	if proven, refused := o.access.state(repo.Name); proven || refused != nil || o.offline() {
 		return refused
 	}
 	return c.admit(ctx, o, repo, func(ctx context.Context) error {
@@ -155,7 +155,7 @@ func (c *Cache) admitManifest(ctx context.Context, o *origin, repo Repo, d v1.Ha
 
 // admitBlob is admit for the blob d, if repo is known to hold it: else it is proven anyway.
 func (c *Cache) admitBlob(ctx context.Context, o *origin, repo Repo, d v1.Hash) error {
-	if proven, refused := o.access.state(repo.Name); proven || refused != nil || o.Offline {
+	if proven, refused := o.access.state(repo.Name); proven || refused != nil || o.offline() {
 		return refused
 	}
 	if !c.store.Linked(repo, index.Blob, d) {

@@ -183,8 +183,8 @@ func (c *Cache) runningBlob(ctx context.Context, from source, d v1.Hash, proven 
 func (c *Cache) missingBlob(ctx context.Context, from source, d v1.Hash, right, claimed, asked bool) (*Blob, error) {
 	o, repo := from.origin, from.repo
 	_, stored := c.store.BucketSize(d)
-	stored = right && (stored || o.Offline && c.store.Disk.HasWholeOf(d, o.Trust))
-	if o.Offline && !stored {
+	stored = right && (stored || o.offline() && c.store.Disk.HasWholeOf(d, o.Trust))
+	if o.offline() && !stored {
 		return nil, c.offlineMiss(ctx, repo, "", d, true)
 	}
 	key := blobKey(repo, d)
@@ -309,7 +309,7 @@ func (c *Cache) StatBlob(ctx context.Context, repo Repo, d v1.Hash) (size int64,
 			return link.Size, Joined, nil
 		}
 	}
-	if o.Offline {
+	if o.offline() {
 		return 0, "", c.offlineMiss(ctx, repo, "", d, true)
 	}
 	key := blobKey(repo, d)

@@ -101,6 +101,7 @@ type Cache struct {
 	log        *zap.Logger
 	store      *store.Store
 	images     *image.Images
+	drill      atomic.Int64                       // until when no upstream is asked; see Rehearse
 	upstreams  atomic.Pointer[map[string]*origin] // see origins
 	bucketLane *lane.Lane
 

@@ -110,7 +110,7 @@ type UpstreamInfo struct {
 func (c *Cache) Upstreams() []UpstreamInfo {
 	list := make([]UpstreamInfo, 0, len(c.origins()))
 	for name, o := range c.origins() {
-		list = append(list, UpstreamInfo{Name: name, Offline: o.Offline, Sparing: o.low(), Report: o.health.Report()})
+		list = append(list, UpstreamInfo{Name: name, Offline: o.offline(), Sparing: o.low(), Report: o.health.Report()})
 	}
 	slices.SortFunc(list, func(a, b UpstreamInfo) int { return strings.Compare(a.Name, b.Name) })
 	return list

@@ -81,7 +81,7 @@ func (s source) open(ctx context.Context, d v1.Hash, off, end int64) (*pull.Body
 			return body, err
 		}
 	}
-	if s.origin.Offline {
+	if s.origin.offline() {
 		return nil, offlineError(s.repo)
 	}
 	return s.origin.Upstream.OpenBlob(s.asker.In(ctx), s.repo.Name, d, off, end)

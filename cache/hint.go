@@ -33,7 +33,7 @@ type hintedTag struct {
 // who may cost us a HEAD. It never blocks.
 func (c *Cache) Hint(repo Repo, tag string) {
 	o := c.origins()[repo.Upstream]
-	if o == nil || o.Offline || c.ctx.Err() != nil {
+	if o == nil || o.offline() || c.ctx.Err() != nil {
 		return
 	}
 	one := hintedTag{repo, tag}

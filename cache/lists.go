@@ -52,7 +52,7 @@ func (c *Cache) TagsPage(ctx context.Context, repo Repo, query string) (*Listing
 	if err != nil {
 		return nil, err
 	}
-	if o.Offline {
+	if o.offline() {
 		return nil, offlineError(repo)
 	}
 	if _, refused := o.access.state(repo.Name); refused != nil {
@@ -68,7 +68,7 @@ func (c *Cache) TagsPage(ctx context.Context, repo Repo, query string) (*Listing
 // freshList reports whether a list that was given at a time is served without asking.
 func (c *Cache) freshList(o *origin, repo Repo, at time.Time) bool {
 	proven, refused := o.access.state(repo.Name)
-	return refused == nil && proven && !o.Offline && time.Since(at) < o.fresh.of(repo.Name)
+	return refused == nil && proven && !o.offline() && time.Since(at) < o.fresh.of(repo.Name)
 }
 
 // tagLists are lists of tags that were decoded lately: a page of one is a few bytes, and to
@@ -167,13 +167,13 @@ type keptList struct {
 func (c *Cache) list(ctx context.Context, o *origin, repo Repo, doc document, old keptList, to any) (Result, error) {
 	kept, at, ok := old.doc, old.at, old.ok
 	proven, refused := o.access.state(repo.Name) // asking for the list is the proof
-	if refused != nil && !o.Offline {
+	if refused != nil && !o.offline() {
 		return "", refused
 	}
-	if ok && (o.Offline || proven && time.Since(at) < o.fresh.of(repo.Name+doc.ref)) {
+	if ok && (o.offline() || proven && time.Since(at) < o.fresh.of(repo.Name+doc.ref)) {
 		return Hit, c.decode(kept, to)
 	}
-	if o.Offline {
+	if o.offline() {
 		return "", offlineError(repo)
 	}
 	if ok && proven && o.low() {

@@ -95,7 +95,7 @@ func (c *Cache) byDigest(ctx context.Context, o *origin, repo Repo, d v1.Hash, h
 		}
 		return m, nil
 	}
-	if _, stored := c.store.BucketSize(d); o.Offline && !(stored && linked) {
+	if _, stored := c.store.BucketSize(d); o.offline() && !(stored && linked) {
 		return nil, c.offlineMiss(ctx, repo, "", d, false)
 	}
 	k := refKey(ctx, repo, d.String())
@@ -182,7 +182,7 @@ func (c *Cache) fetchManifest(ctx context.Context, o *origin, repo Repo, d v1.Ha
 	if m := c.bucketManifest(ctx, o, repo, d); m != nil {
 		return m, nil
 	}
-	if o.Offline {
+	if o.offline() {
 		return nil, offlineError(repo)
 	}
 	desc, b, err := c.getManifest(ctx, o, repo, d.String())

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -27,7 +28,23 @@ type origin struct {
 	access *access // nil without AccessTTL
 	// spending is held by the prefetch that is about to spend a pull.
 	spending chan struct{}
+	drill    *atomic.Int64 // until when no upstream is asked, since an outage is rehearsed; nanoseconds since 1970
 }
+
+// offline reports whether the upstream must not be asked.
+func (o *origin) offline() bool { return o.Offline || o.drilled() }
+
+func (o *origin) drilled() bool {
+	until := o.drill.Load()
+	return until != 0 && time.Now().UnixNano() < until
+}
+
+// Rehearsal returns until when an outage is rehearsed; a time that is past for none.
+func (c *Cache) Rehearsal() time.Time { return time.Unix(0, c.drill.Load()) }
+
+// Rehearse has no upstream asked until then, as if all were away; a time that is past ends that. It
+// ends with the process, too. What is being fetched goes on.
+func (c *Cache) Rehearse(until time.Time) { c.drill.Store(until.UnixNano()) }
 
 // origins returns all upstreams by name. The map is never changed, but replaced.
 func (c *Cache) origins() map[string]*origin { return *c.upstreams.Load() }
@@ -72,7 +89,7 @@ func (c *Cache) newOrigin(name string, u UpstreamOptions) (*origin, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &origin{UpstreamOptions: u, fresh: fresh, lane: lane.New(u.MaxConnections), access: c.newAccess(u.AccessTTL), spending: make(chan struct{}, 1)}
+	o := &origin{UpstreamOptions: u, fresh: fresh, lane: lane.New(u.MaxConnections), access: c.newAccess(u.AccessTTL), spending: make(chan struct{}, 1), drill: &c.drill}
 	o.health = &health.Upstream{Tell: func(e event.Event) {
 		e.Upstream = name
 		c.store.Tell(e)
@@ -91,13 +108,13 @@ func (c *Cache) origin(repo Repo) (*origin, error) {
 }
 
 // low reports whether the upstream should be spared.
-func (o *origin) low() bool { return !o.Offline && o.Upstream.Low() }
+func (o *origin) low() bool { return !o.offline() && o.Upstream.Low() }
 
 // atReserve reports whether what nobody has asked for yet should wait.
-func (o *origin) atReserve() bool { return !o.Offline && o.Upstream.AtReserve() }
+func (o *origin) atReserve() bool { return !o.offline() && o.Upstream.AtReserve() }
 
 // atLastShare reports whether what is left is for repositories that are known here.
-func (o *origin) atLastShare() bool { return !o.Offline && o.Upstream.AtLastShare() }
+func (o *origin) atLastShare() bool { return !o.offline() && o.Upstream.AtLastShare() }
 
 // offlineError is the answer of an upstream that must not be asked.
 func offlineError(repo Repo) error {

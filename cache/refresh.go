@@ -55,7 +55,7 @@ func (c *Cache) refreshDue(ctx context.Context) {
 
 // due reports whether a tag is popular and in the last fifth of its time to live.
 func (o *origin) due(t *tagState) bool {
-	if o.RefreshAhead <= 0 || o.Offline || t.pulls.now.Load()+t.pulls.before.Load() < int64(o.RefreshAhead) {
+	if o.RefreshAhead <= 0 || o.offline() || t.pulls.now.Load()+t.pulls.before.Load() < int64(o.RefreshAhead) {
 		return false
 	}
 	ttl := o.fresh.of(t.repo.Name + ":" + t.name)

@@ -76,7 +76,7 @@ func (c *Cache) byTag(ctx context.Context, o *origin, repo Repo, name string, he
 	if r.tag, err = c.tag(repo, name); err != nil {
 		return nil, err
 	}
-	s := situation{offline: o.Offline, dropsGone: o.OnGone == Drop}
+	s := situation{offline: o.offline(), dropsGone: o.OnGone == Drop}
 	c.gone.Asked(repo, name, pull.Client(ctx), time.Now())
 	if t := r.tag; t != nil {
 		t.pulls.now.Add(1)

@@ -3,6 +3,7 @@ package cache
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"testing"
@@ -340,4 +341,42 @@ func TestOfflineNeverAsks(t *testing.T) {
 	if n := len(r.Calls()); n != 0 {
 		t.Errorf("upstream was asked: %v", r.Calls())
 	}
+}
+
+// While an outage is rehearsed an upstream is as good as offline, and answers again when that ends,
+// whether or not somebody ends it. Nothing of it is noted as wanted.
+func TestRehearsedOutageEndsByItself(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := cachetest.NewRegistry()
+		r.Push(hub.Name, "latest", cachetest.ManifestOf("one"))
+		r.Push(hub.Name, "new", cachetest.ManifestOf("two"))
+		c := openWith(t, r, UpstreamOptions{TagTTL: ttl})
+		defer closeCache(t, c)
+		ask := func(tag string) error {
+			_, err := c.Manifest(pull.WithClient(t.Context(), "10.0.0.1"), hub, tag, false)
+			return err
+		}
+		if err := ask("latest"); err != nil {
+			t.Fatal(err)
+		}
+		before := len(r.Calls())
+		c.Rehearse(time.Now().Add(10 * time.Minute))
+		time.Sleep(2 * ttl)
+		if err := ask("latest"); err != nil {
+			t.Errorf("what is kept: %v", err)
+		}
+		if err := ask("new"); !errors.Is(err, pull.ErrOffline) {
+			t.Errorf("what is not kept: %v, want that it is offline", err)
+		}
+		if n := len(r.Calls()); n != before || !c.Upstreams()[0].Offline {
+			t.Errorf("asked %d times, offline %t", n-before, c.Upstreams()[0].Offline)
+		}
+		if list := c.Wanted(); len(list) != 0 {
+			t.Errorf("noted as wanted: %v", list)
+		}
+		time.Sleep(10 * time.Minute)
+		if err := ask("new"); err != nil || c.Upstreams()[0].Offline {
+			t.Errorf("after its end: %v", err)
+		}
+	})
 }

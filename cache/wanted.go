@@ -37,7 +37,11 @@ func (c *Cache) openWanted() {
 // offlineMiss is the answer of an upstream that must not be asked, for what a client wants
 // of it: a tag, or the digest of a manifest or of a blob. It is noted as wanted.
 func (c *Cache) offlineMiss(ctx context.Context, repo Repo, tag string, d v1.Hash, blob bool) error {
-	if pull.Client(ctx) != "" { // not for what we or operators want
+	drilled := false
+	if o := c.origins()[repo.Upstream]; o != nil {
+		drilled = !o.Offline
+	}
+	if pull.Client(ctx) != "" && !drilled { // not for what we or operators want, nor what is there after a rehearsal
 		w := Wanted{Ref: image.Name(repo, tag, d), Blob: blob}
 		if blob {
 			if holder := c.holderOf(repo, d); holder != "" {

@@ -42,7 +42,7 @@ func (c *Cache) Configured(repo Repo) error {
 // MayAsk reports whether the registry of a repository is configured, and may be asked.
 func (c *Cache) MayAsk(repo Repo) bool {
 	o := c.origins()[repo.Upstream]
-	return o != nil && !o.Offline
+	return o != nil && !o.offline()
 }
 
 // Tag returns what is known of a tag; false when nothing is.
@@ -61,7 +61,7 @@ func (c *Cache) Confirm(ctx context.Context, repo Repo, tag string) (v1.Descript
 	if err != nil {
 		return v1.Descriptor{}, err
 	}
-	if o.Offline {
+	if o.offline() {
 		return v1.Descriptor{}, offlineError(repo)
 	}
 	r, _, err := c.resolve(ctx, o, repo, tag, time.Now())

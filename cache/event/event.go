@@ -4,6 +4,7 @@
 package event
 
 import (
+	"context"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -23,7 +24,22 @@ type Event struct {
 	Was        v1.Hash // of a tag that moved: what it pointed to before
 	Count      int64   // of what Evicted and Purged removed: files
 	Bytes      int64
+	Actor      string // the operator who did it; empty for what came about by itself
 	Detail     string // for people: why, or how; without secrets
+}
+
+// actorKey is where a context has the operator.
+type actorKey struct{}
+
+// By returns a context for what an operator does.
+func By(ctx context.Context, operator string) context.Context {
+	return context.WithValue(ctx, actorKey{}, operator)
+}
+
+// Actor returns the operator of a context, or "".
+func Actor(ctx context.Context) string {
+	name, _ := ctx.Value(actorKey{}).(string)
+	return name
 }
 
 // Kind says what happened.

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -224,11 +225,11 @@ func (p *Pins) List() []Pin {
 // Put pins a tag, or a digest if the tag is empty, in place of a pin of the same name. The
 // manifests of the image are kept. The error is [ErrPinsTooLarge] when it does not fit
 // beside the other pins.
-func (p *Pins) Put(repo Repo, tag string, d v1.Hash, platforms []string) (*Pin, error) {
+func (p *Pins) Put(ctx context.Context, repo Repo, tag string, d v1.Hash, platforms []string) (*Pin, error) {
 	pin, err := p.put(repo, tag, d, platforms)
 	if err == nil {
 		p.store.Log.Info("pinned", logkey.Reference(pin.Ref), logkey.Bytes(pin.Bytes))
-		p.tell(event.Pinned, repo, tag, d, pin.Bytes)
+		p.tell(ctx, event.Pinned, repo, tag, d, pin.Bytes)
 	}
 	return pin, err
 }
@@ -278,9 +279,9 @@ func refOf(tag string, d v1.Hash) string {
 	return d.String()
 }
 
-func (p *Pins) tell(k event.Kind, repo Repo, tag string, d v1.Hash, bytes int64) {
+func (p *Pins) tell(ctx context.Context, k event.Kind, repo Repo, tag string, d v1.Hash, bytes int64) {
 	e := event.Of(k, repo, d)
-	e.Tag, e.Bytes = tag, bytes
+	e.Tag, e.Bytes, e.Actor = tag, bytes, event.Actor(ctx)
 	p.store.Tell(e)
 }
 
@@ -299,11 +300,11 @@ func (p *Pins) Record(repo Repo, ref string) (pin index.Pin, ok bool, err error)
 }
 
 // Remove takes a pin away. What it held stays until it is evicted like all else.
-func (p *Pins) Remove(repo Repo, tag string, d v1.Hash) error {
+func (p *Pins) Remove(ctx context.Context, repo Repo, tag string, d v1.Hash) error {
 	err := p.remove(repo, tag, d)
 	if err == nil {
 		p.store.Log.Info("unpinned", logkey.Reference(Name(repo, tag, d)))
-		p.tell(event.Unpinned, repo, tag, d, 0)
+		p.tell(ctx, event.Unpinned, repo, tag, d, 0)
 	}
 	return err
 }

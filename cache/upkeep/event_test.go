@@ -25,7 +25,7 @@ func TestPinsAndPurgesAreTold(t *testing.T) {
 	if _, err := c.Pin(t.Context(), hub, "latest", v1.Hash{}, nil); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Pins.Remove(hub, "latest", v1.Hash{}); err != nil {
+	if err := c.Pins.Remove(t.Context(), hub, "latest", v1.Hash{}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := c.PurgeImage(t.Context(), hub, "latest", v1.Hash{}, false); err != nil {

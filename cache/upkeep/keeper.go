@@ -116,5 +116,5 @@ func (k *Keeper) Pin(ctx context.Context, repo Repo, tag string, d v1.Hash, plat
 	if err := f.learn(ctx); err != nil {
 		return nil, fmt.Errorf("pin %s: %w", image.Name(repo, tag, d), err)
 	}
-	return k.Images.Pins.Put(repo, tag, d, platforms)
+	return k.Images.Pins.Put(ctx, repo, tag, d, platforms)
 }

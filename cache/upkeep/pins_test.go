@@ -63,13 +63,13 @@ func TestPinHoldsTheChosenPlatformWhole(t *testing.T) {
 				t.Errorf("purge of a pinned %s = %v, want ErrPinned", name, err)
 			}
 		}
-		if err := c.Pins.Remove(hub, "1", v1.Hash{}); err != nil {
+		if err := c.Pins.Remove(t.Context(), hub, "1", v1.Hash{}); err != nil {
 			t.Errorf("Pins.Remove = %v", err)
 		}
 		if got := pinned(c, all...); slices.Contains(got, true) {
 			t.Errorf("after Pins.Remove pinned: %v", got)
 		}
-		if err := c.Pins.Remove(hub, "1", v1.Hash{}); !errors.Is(err, store.ErrNotKept) {
+		if err := c.Pins.Remove(t.Context(), hub, "1", v1.Hash{}); !errors.Is(err, store.ErrNotKept) {
 			t.Errorf("Pins.Remove once more = %v, want store.ErrNotKept", err)
 		}
 	})
@@ -187,7 +187,7 @@ func TestPatternsOfTheConfigurationPin(t *testing.T) {
 		if len(list) != 1 || list[0].Ref != "docker.io/library/app:v1" || list[0].Pattern != "app:v*" {
 			t.Errorf("Pins.List = %+v", list)
 		}
-		if err := c.Pins.Remove(hub, "v1", v1.Hash{}); !errors.Is(err, store.ErrQuery) || !strings.Contains(err.Error(), "pins: app:v*") {
+		if err := c.Pins.Remove(t.Context(), hub, "v1", v1.Hash{}); !errors.Is(err, store.ErrQuery) || !strings.Contains(err.Error(), "pins: app:v*") {
 			t.Errorf("Pins.Remove of the configuration's = %v, want where to change it", err)
 		}
 		if _, err := cache.Open(cache.Options{Store: store.Options{Dir: t.TempDir()}, Pins: []string{"["}}); err == nil {

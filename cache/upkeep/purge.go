@@ -33,6 +33,7 @@ type Purged struct {
 type purge struct {
 	k     *Keeper
 	force bool // pinned content, too
+	by    string
 	done  Purged
 }
 
@@ -44,7 +45,7 @@ const purgeChunk = 200
 // do files that other repositories hold. The next pull fetches all of it anew. The error
 // is [store.ErrNotKept] when there is nothing, [ErrPinned] when it is pinned and not forced.
 func (k *Keeper) PurgeImage(ctx context.Context, repo Repo, tag string, d v1.Hash, force bool) (Purged, error) {
-	p := purge{k: k, force: force}
+	p := purge{k: k, force: force, by: event.Actor(ctx)}
 	err := p.image(ctx, repo, tag, d)
 	k.Cache.ForgetFailures(repo)
 	err = errors.Join(err, k.Store.Index.Sync())
@@ -182,7 +183,7 @@ func (p *purge) release(d v1.Hash) error {
 
 // PurgeRepository forgets everything of a repository.
 func (k *Keeper) PurgeRepository(ctx context.Context, repo Repo, force bool) (Purged, error) {
-	p := purge{k: k, force: force}
+	p := purge{k: k, force: force, by: event.Actor(ctx)}
 	err := p.repository(ctx, repo)
 	k.Cache.ForgetFailures(repo)
 	err = errors.Join(err, k.Store.Index.Sync())
@@ -234,7 +235,7 @@ func (p *purge) repository(ctx context.Context, repo Repo) error {
 // PurgeDigest removes one blob or manifest, whoever holds it, and the right of all
 // repositories to it. Tags that point to it stay, and fetch it anew.
 func (k *Keeper) PurgeDigest(ctx context.Context, d v1.Hash, force bool) (Purged, error) {
-	p := purge{k: k, force: force}
+	p := purge{k: k, force: force, by: event.Actor(ctx)}
 	type holder struct {
 		repo Repo
 		kind index.Kind
@@ -290,7 +291,7 @@ func (p *purge) tell(repo Repo, ref string, d v1.Hash) {
 		return
 	}
 	e := event.Of(event.Purged, repo, d)
-	e.Count, e.Bytes, e.Detail = int64(p.done.Blobs), p.done.Bytes, ref
+	e.Count, e.Bytes, e.Detail, e.Actor = int64(p.done.Blobs), p.done.Bytes, ref, p.by
 	p.k.Store.Tell(e)
 }
 

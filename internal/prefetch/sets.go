@@ -311,7 +311,7 @@ func (s *Sets) letGo(name string) {
 		ref.Tag = ""
 	}
 	repo := cache.Repo{Upstream: ref.Upstream, Name: ref.Repository}
-	if err := s.opts.Keeper.Images.Pins.Remove(repo, ref.Tag, ref.Digest); err != nil && !errors.Is(err, store.ErrNotKept) {
+	if err := s.opts.Keeper.Images.Pins.Remove(context.Background(), repo, ref.Tag, ref.Digest); err != nil && !errors.Is(err, store.ErrNotKept) {
 		s.log.Warn("image that left its prefetch set stays pinned", logkey.Reference(name), logkey.Err(err))
 	}
 }

@@ -170,7 +170,7 @@ func importTable() map[string][]string {
 		"internal/bundle":       leaf(),
 		"internal/pull":         {},
 		"internal/wire":         {"internal/registries"},
-		"internal/admin":        append(leaf(), "internal/authn", "internal/session", "cache", "cache/image", "cache/vanished", "cache/store", "cache/upkeep", "cache/tier", "internal/activity", "internal/bundle", "internal/imageset", "internal/prefetch", "internal/trouble"),
+		"internal/admin":        append(leaf(), "internal/authn", "internal/session", "cache", "cache/image", "cache/vanished", "cache/store", "cache/upkeep", "cache/tier", "cache/event", "internal/activity", "internal/bundle", "internal/imageset", "internal/prefetch", "internal/trouble"),
 		"internal/clientconfig": {},
 		"internal/doctor":       {"internal/clientconfig", "internal/pull", "internal/wire"},
 		"internal/tally":        {},
@@ -190,7 +190,7 @@ func importTable() map[string][]string {
 		"internal/imageset": leaf(),
 		"internal/prefetch": append(leaf(), "cache", "cache/store", "cache/upkeep", "internal/imageset"),
 		// Whom the dashboard tells of, and the dashboard.
-		"internal/activity": {"internal/logkey", "internal/tally", "internal/wire"},
+		"internal/activity": {"internal/logkey", "internal/recent", "internal/tally", "internal/wire"},
 		"internal/page":     {"internal/wire"},
 		// What all commands share, how they reach a mirror, what they print, and those of the operator.
 		"internal/command":     {"config"},

@@ -198,7 +198,7 @@ func (w *world) work(c *cache.Cache, dir string, say func(string)) error {
 			_, err := keeperOf(c).PurgeRepository(ctx, w.multi.repoOf(), true)
 			return err
 		}},
-		{"unpin", func() error { return c.Images().Pins.Remove(w.a.repoOf(), "1", v1.Hash{}) }},
+		{"unpin", func() error { return c.Images().Pins.Remove(context.Background(), w.a.repoOf(), "1", v1.Hash{}) }},
 		{"late", pulls(w.late)},
 	}
 	for _, s := range steps {
