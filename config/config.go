@@ -98,7 +98,8 @@ type Config struct {
 	Limits   Limits
 	LimitsOf []LimitsOf // in place of Limits; the first counts
 	// Cost is what a GiB from a registry costs, for the figures of what is saved.
-	Cost Cost
+	Cost        Cost
+	ClientNames ClientNames
 
 	// File is the name of the file that was read; empty when there was none.
 	File string
@@ -144,6 +145,12 @@ type LimitsOf struct {
 type Cost struct {
 	PerGiB   float64 // price of one GiB; 0, the default: none is told
 	Currency string  // what the price is in. Default "USD"
+}
+
+// ClientNames is where operators are told from what clients are called.
+type ClientNames struct {
+	File string // with an address or network and a name on each line
+	DNS  bool   // the name server is asked. Default true
 }
 
 // TLS is a certificate for a listener. Both files are set or neither is.
@@ -387,6 +394,7 @@ func defaults() *Config {
 		Log:               Log{Level: LevelInfo, Format: LogAuto, Access: true},
 		Limits:            Limits{NewPerMinute: 6000, Fills: 512},
 		Cost:              Cost{Currency: "USD"},
+		ClientNames:       ClientNames{DNS: true},
 		Storage:           Storage{S3: S3{SSE: SSEBucket, Uploads: 4}},
 		origins:           map[string]Origin{},
 	}

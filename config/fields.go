@@ -72,6 +72,7 @@ func (c *Config) fields() []field {
 		{Name: "webhooks", Kind: key.Section, Fields: c.Webhooks.fields(), Doc: "Registries that tell of a push."},
 		notifyField(&c.Notify),
 		{Name: "limits", Kind: key.Section, Fields: append(c.Limits.fields(), limitsOfField(&c.LimitsOf)), Doc: "What one client may have: an identity where `auth` tells them apart, else an address, behind which there may be many. What is kept and fresh is served without limits but those of requests, transfers and bytes. Whoever is beyond one is answered 429; clients that can go to the registry themselves are told to."},
+		{Name: "client_names", Kind: key.Section, Fields: c.ClientNames.fields(), Doc: "What clients are called where operators see them; it decides nothing."},
 		{Name: "cost", Kind: key.Section, Fields: c.Cost.fields(), Doc: "What traffic costs, for the dashboard and `forebay status`."},
 	}
 }
@@ -196,6 +197,13 @@ func (c *Cost) fields() []field {
 			"Price of one GiB that comes from a registry, such as `0.09`. With it, what the mirror saves is told as money, too. 0: it is not."),
 		{Name: "currency", What: "a currency", Doc: "What the price is in: at most 8 characters, such as `EUR`.",
 			Set: key.Into(&c.Currency, parse.Currency), Get: func() []string { return []string{c.Currency} }},
+	}
+}
+
+func (n *ClientNames) fields() []field {
+	return []field{
+		key.File("file", &n.File, "File with an address or a network, a space and a name on each line; what follows `#` is for people. Read again when it changes. Who has a name here and never asks is told as well."),
+		key.Bool("dns", &n.DNS, "Asks the name server for names of clients, in the background, when somebody looks at them."),
 	}
 }
 

@@ -2,7 +2,10 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"net"
 	"net/http"
+	"os"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"go.uber.org/zap"
@@ -12,14 +15,47 @@ import (
 	"forebay/config"
 	"forebay/internal/activity"
 	"forebay/internal/pull"
+	"forebay/internal/reread"
 	"forebay/internal/trouble"
 	"forebay/proxy"
 	"forebay/upstream"
 )
 
 // newActivity returns what remembers who asks m for what.
-func (m *mirror) newActivity(c *config.Config, log *zap.Logger) *activity.Recorder {
-	return activity.New(activity.Options{Upstreams: c.UpstreamNames(), Received: m.received, Gauges: m.gauges, Store: m.cache.Store(), Log: log})
+func (m *mirror) newActivity(c *config.Config, log *zap.Logger) (*activity.Recorder, error) {
+	var err error
+	if m.clientNames, err = newNames(&c.ClientNames, log); err != nil {
+		return nil, err
+	}
+	return activity.New(activity.Options{Upstreams: c.UpstreamNames(), Received: m.received, Gauges: m.gauges, Names: m.clientNames, Store: m.cache.Store(), Log: log}), nil
+}
+
+// newNames returns what knows what clients are called.
+func newNames(c *config.ClientNames, log *zap.Logger) (*activity.Names, error) {
+	var labels func() []activity.Label
+	if c.File != "" {
+		files, err := reread.New("names of clients", log, func() ([]activity.Label, error) {
+			f, err := os.Open(c.File)
+			if err != nil {
+				return nil, err
+			}
+			defer f.Close()
+			all, err := activity.ReadLabels(f)
+			if err != nil {
+				err = fmt.Errorf("%s: %w", c.File, err)
+			}
+			return all, err
+		}, c.File)
+		if err != nil {
+			return nil, fmt.Errorf("client_names.file: %w", err)
+		}
+		labels = files.Get
+	}
+	lookUp := net.DefaultResolver.LookupAddr
+	if !c.DNS {
+		lookUp = nil
+	}
+	return activity.NewNames(labels, lookUp), nil
 }
 
 // run does the work in the background until ctx is done.
@@ -28,6 +64,7 @@ func (m *mirror) run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return m.Run(ctx) })
 	group.Go(func() error { return m.activity.Run(ctx) })
+	group.Go(func() error { return m.clientNames.Run(ctx) })
 	group.Go(func() error { return m.trouble.Run(ctx) })
 	group.Go(func() error { return m.trouble.RunInUse(ctx) })
 	return group.Wait()
@@ -36,7 +73,7 @@ func (m *mirror) run(ctx context.Context) error {
 // newTrouble returns what knows what is wrong with m.
 func (m *mirror) newTrouble(c *config.Config) *trouble.Watch {
 	s := trouble.Sources{
-		Keeper: m.keeper, Registries: m.registries, Readable: m.cache.Store().Readable,
+		Keeper: m.keeper, Registries: m.registries, Readable: m.cache.Store().Readable, Drill: m.cache.Rehearsal,
 		Tell:  m.tellTrouble,
 		Names: trouble.Names{MaxSize: "storage.max_size", Limits: "limits in the configuration", MaxConnections: "max_connections"},
 	}
@@ -53,8 +90,8 @@ func (m *mirror) observe(r *proxy.Request) {
 		m.audit.Observe(r)
 	}
 	q := activity.Request{
-		Client: r.Client, UserAgent: r.UserAgent, Upstream: r.Upstream, Repository: r.Repository,
-		Result: string(r.Result), Bytes: r.Bytes, FirstByte: r.FirstByte,
+		Client: r.Client, User: r.User, UserAgent: r.UserAgent, Upstream: r.Upstream, Repository: r.Repository, Reference: r.Reference,
+		Result: string(r.Result), Bytes: r.Bytes, FirstByte: r.FirstByte, Blob: r.Kind == proxy.KindBlob,
 		Pull: r.Kind == proxy.KindManifest && r.Method == http.MethodGet && r.Result != proxy.Failed,
 	}
 	if r.Err != nil {
@@ -73,7 +110,7 @@ func (m *mirror) tellEvent(e event.Event) {
 	m.notify.Tell(e)
 	m.activity.Events.Add(activity.Event{
 		At: e.At, Kind: string(e.Kind), Upstream: e.Upstream, Repository: e.Repository, Tag: e.Tag,
-		Digest: digestText(e.Digest), Was: digestText(e.Was), Count: e.Count, Bytes: e.Bytes, Detail: e.Detail,
+		Digest: digestText(e.Digest), Was: digestText(e.Was), Count: e.Count, Bytes: e.Bytes, Detail: e.Detail, Actor: e.Actor,
 	})
 }
 
@@ -86,7 +123,7 @@ func digestText(d v1.Hash) string {
 
 // gauges tells what the history needs of cache and registries.
 func (m *mirror) gauges() activity.Gauges {
-	g := activity.Gauges{Budgets: map[string]int64{}, Upstreams: map[string]activity.Asked{}}
+	g := activity.Gauges{Budgets: map[string]int64{}, Elsewhere: map[string]int64{}, Upstreams: map[string]activity.Asked{}}
 	if s, err := m.keeper.Stats(); err == nil {
 		g.UsedBytes, g.Evicted, g.EvictedBytes, g.Again, g.AgainBytes = s.UsedBytes, s.EvictedBlobs, s.EvictedBytes, s.AgainBlobs, s.AgainBytes
 	}
@@ -96,6 +133,7 @@ func (m *mirror) gauges() activity.Gauges {
 		for _, b := range s.Budgets {
 			if b.Limit >= 0 && b.Remaining >= 0 {
 				g.Budgets[s.Upstream] += b.Remaining // of all its credentials together
+				g.Elsewhere[s.Upstream] += b.Elsewhere
 			}
 		}
 	}

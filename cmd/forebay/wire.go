@@ -48,19 +48,20 @@ type mirror struct {
 	front   atomic.Pointer[front]
 	retired []registryClient // of fronts before; only takeUp and Close use it
 	// reloading is held by who replaces the front, and strangers bounds how often clients cause it.
-	reloading sync.Mutex
-	strangers *rate.Limiter
-	instance  string // our name among Forebays, until we end
-	ours      dial.Ours
-	activity  *activity.Recorder
-	trouble   *trouble.Watch
-	metrics   *metrics.Metrics
-	traces    *traces          // nil when they are off
-	audit     *audit.Log       // nil when there is none
-	notify    *notify.Notifier // nil in a command
-	rights    *access.Rights
-	bucket    *s3.Bucket // nil when there is none
-	build     build
+	reloading   sync.Mutex
+	strangers   *rate.Limiter
+	instance    string // our name among Forebays, until we end
+	ours        dial.Ours
+	activity    *activity.Recorder
+	clientNames *activity.Names
+	trouble     *trouble.Watch
+	metrics     *metrics.Metrics
+	traces      *traces          // nil when they are off
+	audit       *audit.Log       // nil when there is none
+	notify      *notify.Notifier // nil in a command
+	rights      *access.Rights
+	bucket      *s3.Bucket // nil when there is none
+	build       build
 	logs
 }
 
@@ -88,7 +89,9 @@ func newMirror(c *config.Config, b build, l logs) (_ *mirror, err error) {
 		return nil, err
 	}
 	m.keeper = upkeep.New(m.cache, upkeep.Options{ScrubInterval: c.ScrubInterval})
-	m.activity = m.newActivity(c, log.Named("activity"))
+	if m.activity, err = m.newActivity(c, log.Named("activity")); err != nil {
+		return nil, command.Usage(err)
+	}
 	m.trouble = m.newTrouble(c)
 	if m.traces, err = newTraces(&c.Tracing, b, log.Named("tracing")); err != nil {
 		return nil, command.Usage(err)

@@ -29,6 +29,7 @@ type Options struct {
 	// not call the recorder.
 	Received func() map[string]int64
 	Gauges   func() Gauges
+	Names    *Names      // what clients are called; nil means that nobody knows
 	Store    Store       // where the history outlives a restart; nil means nowhere
 	Log      *zap.Logger // nil means no logging
 }
@@ -49,6 +50,7 @@ type Gauges struct {
 	EvictedBytes int64            // since the start
 	Again        int64            // blobs that were fetched again after they were evicted, since the start
 	AgainBytes   int64            // since the start
+	Elsewhere    map[string]int64 // pulls that others spent in the window, by upstream
 	Budgets      map[string]int64 // pulls left, by upstream; absent when it did not say
 	Upstreams    map[string]Asked // by name
 }
@@ -63,11 +65,14 @@ type Asked struct {
 // Request is one answered request of a client.
 type Request struct {
 	Client     string // address without port
+	User       string // who the client has proved to be; empty for nobody
 	UserAgent  string
 	Upstream   string // empty when it named none that is configured
 	Repository string
+	Reference  string        // tag or digest
 	Result     string        // hit, joined, miss, stale, passed, error; else the request was not about content
 	Bytes      int64         // of the body, sent
+	Blob       bool          // it was for a blob
 	Pull       bool          // it was a GET of a manifest, which registries count
 	Fault      string        // why Result is error
 	FirstByte  time.Duration // until the header of the answer went out; 0 when none did
@@ -168,7 +173,9 @@ type Recorder struct {
 	counts  map[string]*counts // by upstream, "" included; never changed
 	top     top
 	series  series
-	took    [2]*tally.Histogram // to the first byte: of what was served from here, and of what was fetched
+	took    [2]*tally.Histogram   // to the first byte: of what was served from here, and of what was fetched
+	drill   atomic.Pointer[drill] // the last outage that was rehearsed; nil before the first
+	around  around
 	Events  *Events
 }
 
@@ -183,7 +190,7 @@ func New(o Options) *Recorder {
 	if o.Received == nil {
 		o.Received = func() map[string]int64 { return nil }
 	}
-	r := &Recorder{opts: o, log: o.Log, started: time.Now(), counts: map[string]*counts{"": {}}, Events: newEvents(time.Now())}
+	r := &Recorder{opts: o, log: o.Log, started: time.Now(), counts: map[string]*counts{"": {}}, Events: newEvents(time.Now()), around: around{seen: map[string]*regular{}}}
 	for _, name := range o.Upstreams {
 		r.counts[name] = &counts{}
 	}
@@ -222,7 +229,11 @@ func (r *Recorder) Observe(q *Request) {
 	if saved {
 		c.savedPulls.Add(1)
 	}
-	r.top.observe(q, what, time.Now())
+	now := time.Now()
+	if d := r.drill.Load(); d != nil {
+		d.observe(q, what, now)
+	}
+	r.top.observe(q, what, now)
 }
 
 // Started is when the recorder began to count.
@@ -281,6 +292,7 @@ func (r *Recorder) sample() {
 	for name, u := range n.gauges.Upstreams {
 		n.latencies[name] = u.Took
 	}
+	r.around.spent(time.Now(), n.gauges.Elsewhere)
 	r.series.take(time.Now(), n)
 }
 
@@ -295,6 +307,7 @@ func (r *Recorder) load() {
 	r.loadNote(fineNote, func(b []byte) error { return r.series.decode(b, &r.series.fine) })
 	r.loadNote(coarseNote, func(b []byte) error { return r.series.decode(b, &r.series.coarse) })
 	r.loadNote(eventsNote, r.Events.decode)
+	r.loadNote(seenNote, r.around.decode)
 }
 
 func (r *Recorder) loadNote(name string, decode func([]byte) error) {
@@ -313,6 +326,8 @@ func (r *Recorder) loadNote(name string, decode func([]byte) error) {
 func (r *Recorder) saveSeries() {
 	r.saveNote(fineNote, r.series.encode(&r.series.fine))
 	r.saveNote(coarseNote, r.series.encode(&r.series.coarse))
+	r.around.meet(r.clients(Start, clientsMost))
+	r.saveNote(seenNote, r.around.encode())
 }
 
 func (r *Recorder) saveEvents() {

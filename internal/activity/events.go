@@ -32,6 +32,7 @@ type Event struct {
 	Count      int64     `json:"count,omitempty"` // files that were removed
 	Bytes      int64     `json:"bytes,omitempty"`
 	Detail     string    `json:"detail,omitempty"`
+	Actor      string    `json:"actor,omitempty"` // the operator who did it
 }
 
 // ring tells the rings of events apart. Kinds are ours, and upstreams are configured: there are
@@ -56,7 +57,7 @@ func newEvents(now time.Time) *Events {
 // Add appends an event; its ID is set here.
 func (l *Events) Add(e Event) {
 	e.Kind, e.Upstream, e.Repository = clip(e.Kind, 40), clip(e.Upstream, upstreamLen), clip(e.Repository, repositoryLen)
-	e.Tag, e.Digest, e.Was, e.Detail = clip(e.Tag, 128), clip(e.Digest, 140), clip(e.Was, 140), clip(e.Detail, faultLen)
+	e.Tag, e.Digest, e.Was, e.Detail, e.Actor = clip(e.Tag, 128), clip(e.Digest, 140), clip(e.Was, 140), clip(e.Detail, faultLen), clip(e.Actor, nameLen)
 	if e.At.IsZero() {
 		e.At = time.Now()
 	}
@@ -99,7 +100,7 @@ func (q *EventQuery) admits(e *Event) bool {
 	if q.Text == "" {
 		return true
 	}
-	whole := strings.ToLower(e.Upstream + "/" + e.Repository + ":" + e.Tag + " " + e.Digest + " " + e.Was + " " + e.Detail)
+	whole := strings.ToLower(e.Upstream + "/" + e.Repository + ":" + e.Tag + " " + e.Digest + " " + e.Was + " " + e.Detail + " " + e.Actor)
 	return strings.Contains(whole, strings.ToLower(q.Text))
 }
 

@@ -41,7 +41,9 @@ func (t *Tally) add(o Tally) {
 // ClientInfo is what one client asked for.
 type ClientInfo struct {
 	Address   string `json:"address"`
-	UserAgent string `json:"user_agent"` // of its last request
+	Name      string `json:"name,omitempty"` // by a label, or by the name server
+	User      string `json:"user,omitempty"` // who it proved to be last
+	UserAgent string `json:"user_agent"`     // of its last request
 	Tally
 	LastSeen  time.Time `json:"last_seen"`
 	Since     time.Time `json:"since"` // when counting it began
@@ -113,6 +115,10 @@ func (t *top) observe(q *Request, what result, now time.Time) {
 	if c.agent != q.UserAgent && !(len(c.agent) >= agentLen && len(q.UserAgent) > agentLen) {
 		c.agent = clip(q.UserAgent, agentLen)
 	}
+	if q.User != c.user && q.User != "" {
+		c.user = clip(q.User, nameLen)
+	}
+	c.wants(q, what, now)
 	if what == failed {
 		c.fault, c.faultAt = clip(q.Fault, faultLen), now
 	}
@@ -128,6 +134,14 @@ func (t *top) observe(q *Request, what result, now time.Time) {
 
 // Clients returns the clients with the most traffic, at most n, with what they ask for.
 func (r *Recorder) Clients(w Window, n int) []ClientInfo {
+	list := r.clients(w, n)
+	for i := range list {
+		list[i].Name = r.opts.Names.Of(list[i].Address)
+	}
+	return list
+}
+
+func (r *Recorder) clients(w Window, n int) []ClientInfo {
 	const reposOfClient = 20
 	now := time.Now()
 	r.top.mu.Lock()
@@ -136,7 +150,7 @@ func (r *Recorder) Clients(w Window, n int) []ClientInfo {
 	for key, e := range r.top.clients.entries {
 		if t := e.tally(w, now); t.Requests > 0 {
 			list = append(list, ClientInfo{
-				Address: key, UserAgent: e.agent, Tally: t, LastSeen: e.last, Since: e.since,
+				Address: key, User: e.user, UserAgent: e.agent, Tally: t, LastSeen: e.last, Since: e.since,
 				LastError: e.fault, ErrorAt: e.faultAt, Repositories: []RepositoryUse{},
 			})
 		}
@@ -204,6 +218,9 @@ type entry[K comparable] struct {
 	since   time.Time
 	last    time.Time
 	agent   string
+	user    string
+	blobs   bool                 // it asked for one
+	lone    map[string]time.Time // when it got a manifest that was new here of repositories of which it asked for no blob
 	fault   string
 	faultAt time.Time
 }

@@ -34,6 +34,13 @@ func judge(e *evidence) (all []Trouble) {
 			all = append(all, ofUpstream(u, e.registries[u.Name], e.now)...)
 		}
 	}
+	if e.now.Before(e.drill) {
+		all = append(all, Trouble{
+			ID: "drill", Kind: Drill, Severity: Warning, Until: e.drill, View: "#/drill", Command: "forebay drill",
+			What: "An outage is rehearsed: no registry is asked", Cause: "An operator began it. It ends by itself.",
+			Served: keptIsServed + " New images fail.", Do: "Nothing, or end it.",
+		})
+	}
 	all = append(all, ofStore(e)...)
 	all = append(all, ofRoom(e)...)
 	all = append(all, ofContent(e)...)

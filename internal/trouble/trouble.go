@@ -44,6 +44,7 @@ const (
 	Gone          Kind = "gone"          // images that their registries do not have any more
 	Clients       Kind = "clients"       // some reached a limit of ours
 	Configuration Kind = "configuration" // it gives away what is secret
+	Drill         Kind = "drill"         // an outage is rehearsed
 )
 
 // Severity says how urgent a trouble is.

@@ -39,6 +39,8 @@ type Sources struct {
 	Registries func() []*upstream.Registry // nil where there are none
 	// Readable returns why the store cannot be read at all, or nil.
 	Readable func() error
+	// Drill returns until when an outage is rehearsed; nil means that none ever is.
+	Drill func() time.Time
 	// Notices are what is to be told of the configuration.
 	Notices []string
 	Names   Names
@@ -214,6 +216,7 @@ func (w *Watch) tell(now time.Time) {
 type evidence struct {
 	now        time.Time
 	unreadable error
+	drill      time.Time
 	upstreams  []cache.UpstreamInfo
 	registries map[string]upstream.Status
 	stats      upkeep.Stats
@@ -234,6 +237,9 @@ func (w *Watch) evidence() evidence {
 	e := evidence{registries: map[string]upstream.Status{}, upstreams: s.Keeper.Cache.Upstreams(), notices: s.Notices, names: s.Names, gone: len(s.Keeper.Cache.Gone().All())}
 	if s.Readable != nil {
 		e.unreadable = s.Readable()
+	}
+	if s.Drill != nil {
+		e.drill = s.Drill()
 	}
 	for _, r := range s.Registries() {
 		status := r.Status()
