@@ -68,7 +68,7 @@ func (k *Keeper) pinGone() {
 // letGo undoes what was done since something was gone.
 func (k *Keeper) letGo(v *vanished.Vanished) {
 	for _, tag := range v.Pinned {
-		if err := k.Images.Pins.Remove(v.Repo(), tag, v1.Hash{}); err != nil {
+		if err := k.Images.Pins.Remove(context.Background(), v.Repo(), tag, v1.Hash{}); err != nil {
 			k.log.Warn("what is back stays pinned", logkey.Reference(v.Name()), logkey.Err(err))
 		}
 	}
@@ -108,14 +108,14 @@ func (k *Keeper) keepGone(v *vanished.Vanished) {
 			v.NotPinned = "nothing is kept of " + tag
 			continue
 		}
-		pin, err := k.Images.Pins.Put(v.Repo(), tag, t.Desc.Digest, nil)
+		pin, err := k.Images.Pins.Put(context.Background(), v.Repo(), tag, t.Desc.Digest, nil)
 		if err != nil {
 			v.NotPinned = err.Error()
 			continue
 		}
 		if most := k.Store.MaxBytes(); most > 0 && float64(bytes+v.Bytes+pin.Bytes) > goneShare*float64(most) {
 			v.NotPinned = "what is pinned and gone would take more than a tenth of the store"
-			_ = k.Images.Pins.Remove(v.Repo(), tag, v1.Hash{})
+			_ = k.Images.Pins.Remove(context.Background(), v.Repo(), tag, v1.Hash{})
 			continue
 		}
 		v.Pinned, v.Bytes = append(v.Pinned, tag), v.Bytes+pin.Bytes

@@ -10,6 +10,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"forebay/cache/event"
 	"forebay/cache/upkeep"
 	"forebay/internal/activity"
 	"forebay/internal/imageset"
@@ -184,6 +185,10 @@ func (a *API) routes() []route {
 		{"GET", "/vanished", Read, telling(func() any { return VanishedList{each(a.keeper.Cache.Gone().All(), vanishedOf)} })},
 		{"DELETE", "/vanished", Operate, a.forgetVanished},
 		{"GET", "/jobs", Read, telling(func() any { return JobList{a.jobs.all()} })},
+		{"GET", "/drill", Read, telling(func() any { return a.activity.Rehearsal() })},
+		{"POST", "/drill", Operate, a.beginDrill},
+		{"DELETE", "/drill", Operate, a.endDrill},
+		{"GET", "/around", Read, telling(func() any { return AroundList{a.activity.Around()} })},
 		{"GET", "/jobs/{id}", Read, a.job},
 		{"DELETE", "/jobs/{id}", Operate, a.cancelJob},
 	}
@@ -232,6 +237,7 @@ func (a *API) describe(w http.ResponseWriter, _ *http.Request) error {
 
 // changing returns a context for a change, which goes on when its client leaves, and ends
 // with the API.
-func (a *API) changing(timeout time.Duration) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(a.jobs.ctx, timeout)
+func (a *API) changing(r *http.Request, timeout time.Duration) (context.Context, context.CancelFunc) {
+	_, v := visiting(r)
+	return context.WithTimeout(event.By(a.jobs.ctx, v.who.Name), timeout)
 }

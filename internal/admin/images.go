@@ -151,7 +151,7 @@ func (a *API) refresh(w http.ResponseWriter, r *http.Request) error {
 	if ref.HasDigest() {
 		return badRequest("what a digest means never changes: name a tag")
 	}
-	ctx, cancel := a.changing(askTimeout)
+	ctx, cancel := a.changing(r, askTimeout)
 	defer cancel()
 	found, err := a.keeper.Refresh(ctx, repoOf(ref), ref.Tag)
 	if err != nil {
@@ -169,7 +169,7 @@ func (a *API) purge(w http.ResponseWriter, r *http.Request) error {
 	if in.Target == "" {
 		return badRequest("target is missing: name an image, a repository or a digest")
 	}
-	ctx, cancel := a.changing(purgeTimeout)
+	ctx, cancel := a.changing(r, purgeTimeout)
 	defer cancel()
 	if d, err := wire.ParseDigest(in.Target); err == nil {
 		done, err := a.keeper.PurgeDigest(ctx, d, in.Force)

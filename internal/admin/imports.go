@@ -156,7 +156,7 @@ func (a *API) admit(w http.ResponseWriter, r *http.Request) error {
 		in.Confirmed = time.Time{} // the clock of another machine
 	}
 	root := upkeep.Root{Repo: repoOf(ref), Tag: ref.Tag, Confirmed: in.Confirmed, Desc: v1.Descriptor{Digest: d, Size: in.Size, MediaType: media.MediaType(in.MediaType)}}
-	ctx, cancel := a.changing(purgeTimeout)
+	ctx, cancel := a.changing(r, purgeTimeout)
 	defer cancel()
 	done, err := i.Admit(ctx, root)
 	if err != nil {

@@ -29,7 +29,7 @@ func (a *API) pin(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := a.changing(askTimeout)
+	ctx, cancel := a.changing(r, askTimeout)
 	defer cancel()
 	pin, err := a.keeper.Pin(ctx, repoOf(ref), ref.Tag, ref.Digest, in.Platforms)
 	if err != nil {
@@ -52,7 +52,9 @@ func (a *API) unpin(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := a.keeper.Images.Pins.Remove(repoOf(ref), ref.Tag, ref.Digest); err != nil {
+	ctx, cancel := a.changing(r, askTimeout)
+	defer cancel()
+	if err := a.keeper.Images.Pins.Remove(ctx, repoOf(ref), ref.Tag, ref.Digest); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)

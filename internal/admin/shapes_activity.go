@@ -14,6 +14,7 @@ type (
 	ClientInfo    = activity.ClientInfo
 	RepositoryUse = activity.RepositoryUse
 	Event         = activity.Event
+	Drill         = activity.Drill
 )
 
 // Usage is what the mirror did for its clients since the start.

@@ -169,7 +169,7 @@ type Scrub struct {
 // shown.
 type Trouble struct {
 	ID       string    `json:"id"` // stays the same while it lasts
-	Kind     string    `json:"kind" enum:"limit,budget,upstream,endpoint,repository,disk,index,bucket,room,verification,clients,configuration"`
+	Kind     string    `json:"kind" enum:"limit,budget,upstream,endpoint,repository,disk,index,bucket,room,verification,clients,configuration,drill"`
 	Severity string    `json:"severity" enum:"critical,warning,notice"`
 	Upstream string    `json:"upstream,omitempty"`
 	What     string    `json:"what"`

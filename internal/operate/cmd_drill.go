@@ -51,13 +51,17 @@ named, which could be served whole, for which platforms, and what is missing. As
 registry, but with --ask: then it says which of those that are not whole are gone there,
 by HEAD, which costs no pull.
 
+--minutes has a server ask no registry for so long, and then tells what failed for whom.
+Ctrl-C ends that early. It ends by itself, also when this command or the server dies.
+
 --complete fetches the rest and pins it. It keeps off the reserve of each registry's
 budget, and off what pins may take.
 
 ` + fileHelp,
 		Example: `  forebay drill
   kubectl get pods -A -o yaml | forebay drill -f -
-  forebay drill -f compose.yaml --platform linux/arm64 --complete`,
+  forebay drill -f compose.yaml --platform linux/arm64 --complete
+  forebay drill --minutes 5`,
 	}
 	flags := cmd.Flags()
 	list := addImageList(cmd)
@@ -65,7 +69,12 @@ budget, and off what pins may take.
 	platforms := flags.StringArray("platform", nil, "platform of images that name none (default: those that were pulled); may be repeated")
 	ask := flags.Bool("ask", false, "ask registries whether they still have what is not whole")
 	complete := flags.Bool("complete", false, "fetch what is missing, and pin it")
+	minutes := flags.Int("minutes", 0, "have no registry asked for so many minutes, and tell what failed for whom")
+	last := flags.Bool("last", false, "tell what failed in the outage that is rehearsed, or in the last one")
 	return adminclient.OnServer(p, cmd, func(ctx context.Context, o *adminclient.Client, args []string) error {
+		if cmd.Flags().Changed("minutes") || *last {
+			return outage(ctx, o, *minutes, *last)
+		}
 		age, err := parseAge(*within)
 		if err == nil {
 			err = manifest.CheckPlatforms(*platforms)

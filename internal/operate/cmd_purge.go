@@ -2,8 +2,10 @@ package operate
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -11,6 +13,9 @@ import (
 	"forebay/internal/adminclient"
 	"forebay/internal/terminal"
 )
+
+// purgeWait is how long a purge can be taken back on a terminal.
+const purgeWait = 10 * time.Second
 
 func newPurge(p adminclient.Program) *cobra.Command {
 	cmd := &cobra.Command{
@@ -24,14 +29,25 @@ func newPurge(p adminclient.Program) *cobra.Command {
   sha256:…        that blob or manifest, in every repository
 
 What other images need stays. Clients that are reading are not disturbed. Remembered
-"not found" answers of the repository are forgotten, too.`,
+"not found" answers of the repository are forgotten, too.
+
+On a terminal it waits ten seconds, in which Ctrl-C takes it back; --now does not wait.`,
 		Example: `  forebay purge nginx:1.27
   forebay purge ghcr.io/owner/app
   forebay purge sha256:…`,
 		Args: cobra.ExactArgs(1),
 	}
 	force := cmd.Flags().Bool("force", false, "also what is pinned")
+	now := cmd.Flags().Bool("now", false, "do not wait")
 	return adminclient.OnServer(p, cmd, func(ctx context.Context, o *adminclient.Client, args []string) error {
+		if !*now && terminal.Is(o.Stderr) {
+			fmt.Fprintf(o.Stderr, "Purging %s in 10 s. Ctrl-C takes it back.\n", terminal.Printable(args[0]))
+			select {
+			case <-ctx.Done():
+				return errors.New("taken back: nothing was purged")
+			case <-time.After(purgeWait):
+			}
+		}
 		var done admin.PurgeAnswer
 		answer, err := o.Ask(ctx, http.MethodPost, "/purge", nil, admin.PurgeRequest{Target: args[0], Force: *force}, &done)
 		if err != nil {

@@ -168,7 +168,7 @@ func status(ctx context.Context, o *adminclient.Client) error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	if err := errors.Join(showBudgets(o, s.Upstreams), showFills(o, s)); err != nil {
+	if err := errors.Join(terminal.Budgets(o.Stdout, o.Table, s.Upstreams), showFills(o, s)); err != nil {
 		return err
 	}
 	if _, err := fmt.Fprintln(o.Stdout); err != nil {

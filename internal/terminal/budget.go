@@ -1,27 +1,26 @@
-package operate
+package terminal
 
 import (
 	"cmp"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 
 	"github.com/dustin/go-humanize"
 
 	"forebay/internal/admin"
-	"forebay/internal/adminclient"
-	"forebay/internal/terminal"
 )
 
 // spentShown is how many of those who spent a budget are shown; --json has more.
 const spentShown = 5
 
-// showBudgets says what the registries will still give, what will come of it, and who
-// spent it.
-func showBudgets(o *adminclient.Client, all []admin.Upstream) error {
+// Budgets says what the registries will still give, what will come of it, and who spent it. table makes
+// the tables, which belong to the same output.
+func Budgets(to io.Writer, table func(head ...string) *Table, all []admin.Upstream) error {
 	for _, u := range all {
 		for _, b := range u.Budgets {
-			if err := showBudget(o, u.Name, b); err != nil {
+			if err := budget(to, table, u.Name, b); err != nil {
 				return err
 			}
 		}
@@ -29,15 +28,15 @@ func showBudgets(o *adminclient.Client, all []admin.Upstream) error {
 	return nil
 }
 
-func showBudget(o *adminclient.Client, name string, b admin.Budget) error {
-	if _, err := fmt.Fprintf(o.Stdout, "\nBudget of %s (%s at %s): %s\n",
-		terminal.Printable(name), terminal.Printable(b.Credential), terminal.Printable(b.Host), terminal.Printable(budgetText(b))); err != nil {
+func budget(to io.Writer, table func(head ...string) *Table, name string, b admin.Budget) error {
+	if _, err := fmt.Fprintf(to, "\nBudget of %s (%s at %s): %s\n",
+		Printable(name), Printable(b.Credential), Printable(b.Host), Printable(budgetText(b))); err != nil {
 		return err
 	}
 	if b.SpentHere == 0 && b.Elsewhere == 0 {
 		return nil
 	}
-	t := o.Table("  SPENT BY", "PULLS", "  SPENT FOR", "PULLS")
+	t := table("  SPENT BY", "PULLS", "  SPENT FOR", "PULLS")
 	clients, repositories := spentRows(b.SpentByClient, b.SpentHere), spentRows(b.SpentByRepository, b.SpentHere)
 	if b.Elsewhere > 0 {
 		clients = append(clients, [2]string{"not through this mirror", humanize.Comma(b.Elsewhere)})
@@ -89,12 +88,12 @@ func budgetText(b admin.Budget) string {
 	if !b.PausedUntil.IsZero() {
 		texts = append(texts, "no pulls until "+b.PausedUntil.Local().Format(time.TimeOnly)+": "+b.Why)
 	} else if !b.RunsOut.IsZero() {
-		texts = append(texts, "runs out "+terminal.Ago(b.RunsOut))
+		texts = append(texts, "runs out "+Ago(b.RunsOut))
 	}
 	if !b.Returns.IsZero() && b.PausedUntil.IsZero() {
-		texts = append(texts, "more "+terminal.Ago(b.Returns))
+		texts = append(texts, "more "+Ago(b.Returns))
 	}
-	return terminal.OrDash(strings.Join(texts, ", "))
+	return OrDash(strings.Join(texts, ", "))
 }
 
 // durationText is a duration without zero parts: 6h, not 6h0m0s.
