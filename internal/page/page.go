@@ -126,7 +126,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f, ok = h.index, true
 	}
 	if !ok {
-		http.NotFound(w, r)
+		http.Error(w, "There is no such page. The dashboard is at /", http.StatusNotFound)
 		return
 	}
 	f.serve(w, r)

@@ -21,7 +21,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // deadline ends a browser that hangs; it measures nothing.
-const deadline = 4 * time.Minute
+const deadline = 9 * time.Minute
 
 // TestPage runs tools/page/run.mjs. With PAGE_SCREENSHOTS set to a folder, screenshots
 // of every view are left there.
@@ -127,6 +127,7 @@ func (w *world) control() http.Handler {
 		"stop":    w.data.stop,
 		"start":   w.data.start,
 		"traffic": w.traffic,
+		"missing": func() error { return w.missing("15") },
 		"firstPull": func() error {
 			c, done := clientAt("10")
 			defer done()

@@ -9,9 +9,11 @@ import { chromium } from "playwright-core";
 
 const world = JSON.parse(process.env.PAGE_WORLD);
 const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
-const views = ["overview", "images", "upstreams", "clients", "storage", "prefetch", "events"];
+const views = ["overview", "images", "upstreams", "clients", "storage", "prefetch", "held", "events"];
 const wide = { width: 1440, height: 900 };
+const mid = { width: 1024, height: 768 };
 const phone = { width: 390, height: 844 };
+const details = { image: () => imageHash, repository: () => "#/repository?name=docker.io%2Flibrary%2Fnginx", bypass: () => "#/bypass", drill: () => "#/drill" };
 const image = "docker.io/library/nginx:1.27";
 const imageHash = "#/image?ref=" + encodeURIComponent(image);
 const only = process.env.PAGE_ONLY; // a regular expression of steps, while working on one
@@ -147,11 +149,11 @@ await step("first view: weight, time, stillness", {}, async (page, context) => {
 });
 
 for (const theme of ["light", "dark"]) {
-  for (const [name, viewport] of Object.entries({ wide, phone })) {
+  for (const [name, viewport] of Object.entries({ wide, mid, phone })) {
     await step("every view with data, " + theme + ", " + name, { colorScheme: theme, viewport }, async (page) => {
       await open(page, world.data, "#/overview");
-      for (const view of [...views, "image"]) {
-        await go(page, view === "image" ? imageHash : "#/" + view + (view === "overview" ? "?span=day" : ""));
+      for (const view of [...views, ...Object.keys(details)]) {
+        await go(page, details[view] ? details[view]() : "#/" + view + (view === "overview" ? "?span=day" : ""));
         await page.waitForTimeout(250);
         await fits(page, view);
         await shot(page, view + "-" + name + "-" + theme);
@@ -163,7 +165,7 @@ for (const theme of ["light", "dark"]) {
 await step("every view without data", { viewport: phone, excuse: (c) => c.includes("404 (Not Found)") }, async (page) => {
   const says = {
     overview: "Nothing is being fetched", images: "Nothing is kept yet", upstreams: "Not asked yet", clients: "No client has asked for anything",
-    storage: "No job has run", prefetch: "No prefetch set is configured", events: "Mirror started",
+    storage: "No job has run", prefetch: "No prefetch set is configured", held: "Nothing is pinned", events: "Mirror started",
   };
   await open(page, world.empty, "#/overview");
   for (const view of views) {
@@ -262,10 +264,15 @@ await step("refresh, pin, unpin, repair, purge", {}, async (page) => {
   must(await page.getByRole("button", { name: "Purge" }).evaluate((b) => b === document.activeElement), "the focus does not return");
   await page.getByRole("button", { name: "Purge" }).click();
   await page.getByRole("dialog").getByRole("button", { name: "Purge" }).click();
-  await page.getByText("Purged.").waitFor();
   await page.locator("#search").waitFor();
-  await settled(page);
-  must((await page.getByRole("link", { name: "team/scratch:old" }).count()) === 0, "what was purged is listed");
+  await page.getByRole("button", { name: "Undo" }).click(); // it was a mistake
+  await page.getByText("Nothing was purged.").waitFor();
+  await page.getByRole("link", { name: "team/scratch:old" }).click();
+  await page.getByRole("button", { name: "Purge" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Purge" }).click();
+  await page.getByText("Purged. ").waitFor({ timeout: 30000 });
+  await page.locator("#search").waitFor();
+  await page.getByRole("link", { name: "team/scratch:old" }).waitFor({ state: "detached" });
 
   await go(page, "#/events");
   for (const word of ["Tag moved", "Pinned", "Unpinned", "Purged"]) await page.locator(".log .pill", { hasText: word }).first().waitFor();
@@ -275,7 +282,7 @@ await step("verification, collection, prefetch", {}, async (page) => {
   await open(page, world.data, "#/storage");
   await page.getByRole("button", { name: "Verify", exact: true }).click();
   await page.getByText(/Verification is done: \d+ files? read, 0 faults/).waitFor();
-  await page.getByRole("button", { name: "Try a collection" }).click();
+  await page.getByRole("button", { name: "Dry run" }).click();
   await page.getByText(/Collection is done: .* would be removed/).first().waitFor();
   await page.getByRole("button", { name: "Collect garbage" }).click();
   await page.getByText(/Collection is done: .* removed/).nth(1).waitFor();
@@ -288,6 +295,34 @@ await step("verification, collection, prefetch", {}, async (page) => {
   await page.locator(".pill-room").getByText("Done").waitFor({ timeout: 30000 });
   await shot(page, "prefetch-run");
   await accessible(page, "prefetch with a run");
+});
+
+await step("an outage is rehearsed, and what fails for whom is told", {}, async (page) => {
+  await open(page, world.data, "#/drill");
+  await page.getByRole("button", { name: "1 min", exact: true }).click(); // should a step fail
+  await page.getByRole("button", { name: "Begin" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Begin" }).click();
+  await page.getByRole("button", { name: "End it now" }).waitFor();
+  await page.getByText("An outage is rehearsed: no registry is asked").waitFor();
+  await control("missing");
+  await page.locator("#failures tbody").getByText("no-such-tag").waitFor();
+  await page.locator("#failures tbody").getByText("127.0.1.15").waitFor();
+  await shot(page, "drill");
+  await accessible(page, "the rehearsal");
+  await page.getByRole("button", { name: "End it now" }).click();
+  await page.getByText(/The last one ran from/).waitFor();
+  await page.getByText("An outage is rehearsed: no registry is asked").waitFor({ state: "detached", timeout: 20000 });
+});
+
+await step("values are shown at the cursor, in all plots at once", {}, async (page) => {
+  await open(page, world.data, "#/overview?span=day");
+  await page.waitForFunction(() => document.querySelectorAll(".plot canvas").length >= 4);
+  const plot = page.locator(".plot").first();
+  await plot.hover({ position: { x: 300, y: 80 } });
+  await page.waitForFunction(() => [...document.querySelectorAll(".plot-tip")].filter((t) => !t.hidden).length >= 3);
+  const tips = await page.locator(".plot-tip:not([hidden]) p:first-child").allTextContents();
+  must(new Set(tips).size === 1, "the plots show different times: " + tips);
+  await shot(page, "cursor", { fullPage: false });
 });
 
 await step("what an action is refused for is told", { excuse: (c) => c.includes("409 (Conflict)") }, async (page) => {

@@ -2,7 +2,8 @@
 
 import { get, send } from "./api.js";
 import * as f from "./format.js";
-import { confirm, toast } from "./parts.js";
+import { live } from "./live.js";
+import { budgetOf, confirm, toast } from "./parts.js";
 
 // run keeps a button from being pressed twice, and tells of failures.
 // The button keeps the focus meanwhile, which a disabled one would lose.
@@ -34,25 +35,56 @@ export async function unpin(ref) {
   toast("Unpinned.");
 }
 
-// purge asks first; it returns whether anything was purged.
-export async function purge(target, pinned) {
+// undoFor is for how many seconds a purge can be taken back.
+const undoFor = 10;
+
+// purge asks first, and then waits: it returns whether it was agreed to, and done is called when it
+// has happened. image is what is known of it, if anything.
+export async function purge(target, { pinned, image, done = () => {} } = {}) {
+  const budget = image && live.status && live.status.upstreams.filter((u) => u.name === image.upstream).map((u) => budgetOf(u)).filter(Boolean)[0];
   const answer = await confirm({
     title: "Purge " + target + "?",
-    text: "It is forgotten here. The next pull fetches it from its upstream, which may count it.",
+    text: ["It is forgotten here" + (image ? ": " + f.bytes(image.kept_bytes) + ", but for what other images need. It was last used " + f.ago(image.used_at) + "." : ", but for what other images need."),
+      "The next pull fetches it from its upstream, which may count it" + (budget ? ": " + f.count(budget.remaining) + " of " + f.plural(budget.limit, "pull") + " are left." : ".")],
     yes: "Purge",
     options: pinned ? { force: "It is pinned: purge it all the same" } : {},
   });
   if (!answer) return false;
-  await send("POST", "/purge", { target, force: Boolean(answer.force) });
-  toast("Purged.");
+  let undone = false;
+  toast("Purging " + target + " in " + undoFor + " seconds, while this page is open.", "good", { label: "Undo", act: () => {
+    undone = true;
+    toast("Nothing was purged.");
+  } }, undoFor * 1000);
+  setTimeout(async () => {
+    if (undone) return;
+    try {
+      const gone = await send("POST", "/purge", { target, force: Boolean(answer.force) });
+      toast("Purged. " + f.plural(gone.blobs, "file") + ", " + f.bytes(gone.bytes) + (gone.shared ? "; " + f.plural(gone.shared, "file") + " stay for other repositories." : "."));
+      done();
+      document.dispatchEvent(new Event("purged"));
+    } catch (fault) {
+      toast(fault.message, "bad");
+    }
+  }, undoFor * 1000);
   return true;
+}
+
+// copy puts a text into the clipboard.
+export async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    toast("Copied: " + text);
+  } catch {
+    toast("The browser does not let it be copied.", "bad");
+  }
 }
 
 // job starts what takes long, and follows it until it has ended.
 export async function job(path, body, started, told) {
   const begun = await send("POST", path, body);
-  toast(started);
-  return follow(begun.id, told);
+  // What takes no time is told once.
+  const late = setTimeout(() => toast(started), 900);
+  return follow(begun.id, told).finally(() => clearTimeout(late));
 }
 
 async function follow(id, told) {

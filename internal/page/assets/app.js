@@ -7,8 +7,10 @@ import * as f from "./format.js";
 import { keys } from "./keys.js";
 import { live } from "./live.js";
 import { troubleCount, watchTroubles } from "./troubles.js";
-import { clients } from "./views/clients.js";
+import { bypass, clients } from "./views/clients.js";
+import { drill } from "./views/drill.js";
 import { events } from "./views/events.js";
+import { held } from "./views/held.js";
 import { image } from "./views/image.js";
 import { images } from "./views/images.js";
 import { overview } from "./views/overview.js";
@@ -24,9 +26,10 @@ const views = {
   clients: ["Clients", clients],
   storage: ["Storage", storage],
   prefetch: ["Prefetch", prefetch],
+  held: ["Pinned, wanted", held],
   events: ["Events", events],
 };
-const details = { image: ["Image", image, "images"], repository: ["Repository", repository, "images"] };
+const details = { image: ["Image", image, "images"], repository: ["Repository", repository, "images"], bypass: ["Past the mirror", bypass, "clients"], drill: ["Rehearsal", drill, "upstreams"] };
 
 const main = document.getElementById("main");
 const nav = document.getElementById("nav");

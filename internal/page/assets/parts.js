@@ -124,13 +124,18 @@ export function shortDigest(digest) {
 
 export const when = (time) => h("time", { datetime: f.known(time) ? time : null, title: f.fullTime(time), text: f.ago(time) });
 
-export function toast(text, tone = "good") {
-  const element = h("div", { class: "toast " + tone }, h("span", { text }),
+// toast tells something in the corner. act, if given, is a button: {label, act}. It returns what takes it away.
+export function toast(text, tone = "good", act, stay = 6000) {
+  const element = h("div", { class: "toast " + tone }, h("span", { text }), act && h("button", { class: "button small", type: "button", text: act.label, on: { click: () => {
+    element.remove();
+    act.act();
+  } } }),
     h("button", { class: "icon-button", type: "button", "aria-label": "Dismiss", text: "×", on: { click: () => element.remove() } }));
   const place = document.getElementById("toasts");
-  while (place.children.length >= 3) place.firstChild.remove();
+  while (place.children.length >= 3) (place.querySelector(".toast.good") || place.firstChild).remove(); // errors stay the longest
   place.append(element);
-  if (tone !== "bad") setTimeout(() => element.remove(), 6000);
+  if (tone !== "bad") setTimeout(() => element.remove(), stay);
+  return () => element.remove();
 }
 
 // confirm asks before something that cannot be undone. options are check boxes by name. It
@@ -139,11 +144,11 @@ export function confirm({ title, text, yes, options = {} }) {
   return new Promise((resolve) => {
     const boxes = Object.entries(options).map(([name, label]) => [name, h("input", { type: "checkbox", id: "o-" + name }), label]);
     const dialog = h("dialog", { class: "dialog", "aria-labelledby": "dialog-title" },
-      h("h2", { id: "dialog-title", text: title }), h("p", { text }),
+      h("h2", { id: "dialog-title", text: title }), [text].flat().filter(Boolean).map((t) => h("p", { text: t })),
       boxes.map(([name, box, label]) => h("label", { class: "check", for: "o-" + name }, box, h("span", { text: label }))),
       h("div", { class: "dialog-buttons" },
         h("button", { class: "button", type: "button", autofocus: true, text: "Cancel", on: { click: () => dialog.close() } }),
-        h("button", { class: "button danger", type: "button", text: yes, on: { click: () => dialog.close("yes") } })));
+        h("button", { class: "button danger filled", type: "button", text: yes, on: { click: () => dialog.close("yes") } })));
     const before = document.activeElement;
     dialog.addEventListener("close", () => {
       dialog.remove();
@@ -203,6 +208,7 @@ export function eventText(e) {
   else if (e.digest && !e.tag) parts.push(h("code", { text: f.digest(e.digest), title: e.digest }));
   if (e.count) parts.push(h("span", { text: f.plural(e.count, "file") }));
   if (e.bytes) parts.push(h("span", { text: f.bytes(e.bytes) }));
+  if (e.actor) parts.push(h("span", { text: "by " + e.actor }));
   if (e.detail) parts.push(h("span", { class: "soft", text: e.detail }));
   return h("span", { class: "event-text" }, parts.flatMap((p, i) => (i ? [h("span", { class: "sep", "aria-hidden": "true", text: " · " }), p] : [p])));
 }

@@ -23,10 +23,10 @@ export function clients(place, query) {
   };
 
   const list = grid({
-    caption: "Clients", key: (c) => c.address || "unknown", sort: "-traffic", query, changed: address("clients"), file: "clients", placeholder: "Address or program", details: more,
+    caption: "Clients", key: (c) => c.address || "unknown", sort: "-traffic", query, changed: address("clients"), file: "clients", placeholder: "Address, name or program", details: more,
     nothing: () => p.empty("No client has asked for anything", "Who pulls through this mirror is listed here, with what and how much."),
     columns: [
-      { id: "client", title: "Client", value: (c) => c.address, cell: (c) => h("span", { class: "strong", text: c.address || "unknown" }) },
+      { id: "client", title: "Client", value: (c) => [c.address, c.name, c.user].filter(Boolean).join(" "), cell: (c) => [h("span", { class: "strong", text: c.name || c.address || "unknown" }), c.name && h("span", { class: "soft break", text: " " + c.address }), c.user && h("span", { class: "soft break", text: " " + c.user })] },
       { id: "program", title: "Program", class: "wider soft clip-cell", value: (c) => c.user_agent, text: (c) => c.user_agent || "–" },
       { id: "requests", title: "Requests", class: "num", value: (c) => c.requests, text: (c) => f.count(c.requests) },
       { id: "now", title: "Now", class: "num wide", value: (c) => c.now, text: (c) => (c.now > 0 ? f.compact(c.now) + "/s" : "–") },
@@ -57,7 +57,7 @@ export function clients(place, query) {
     past.clear();
     address("clients")(chosen.clients);
     load();
-  })), body);
+  })), pastIt(), body);
 
   async function load() {
     try {
@@ -90,6 +90,46 @@ export function clients(place, query) {
   };
 }
 
+// pastIt leads to who is not among the clients.
+const pastIt = () => h("p", { class: "soft trouble-ways" }, "Not everybody may pull through here: ", h("a", { href: "#/bypass", text: "who seems to go past the mirror" }));
+
+const kinds = { budget: "Spent elsewhere", manifests: "Layers elsewhere", silent: "Fell silent", never: "Never asked" };
+
+// bypass is who seems not to pull through the mirror, and what is probably missing there.
+export function bypass(place) {
+  let ended = false;
+  const list = grid({
+    caption: "Who goes past the mirror", key: (a) => a.kind + a.client + a.upstream + a.since, sort: "-since", file: "bypass", placeholder: "Address, name or registry",
+    nothing: () => p.empty("Nothing shows that anybody goes past the mirror", "It is seen when a registry counts more pulls than were spent here, when clients get manifests here and layers elsewhere, when they came on several days and do not any more, and when those of client_names.file never came."),
+    columns: [
+      { id: "who", title: "Who", class: "break", value: (a) => [a.name, a.client, a.upstream].filter(Boolean).join(" "), cell: (a) => (a.client ? h("a", { class: "strong", href: "#/clients?q=" + encodeURIComponent(a.client), text: a.name ? a.name + " " + a.client : a.client }) : h("a", { class: "strong", href: "#/upstreams?name=" + encodeURIComponent(a.upstream), text: "Somebody at " + a.upstream })) },
+      { id: "kind", title: "Sign", value: (a) => kinds[a.kind], cell: (a) => p.pill(a.kind === "never" ? "idle" : "warn", kinds[a.kind]) },
+      { id: "what", title: "What shows it", class: "break wider", value: (a) => a.what, text: (a) => a.what },
+      { id: "since", title: "Since", class: "wide", value: (a) => a.since || "", cell: (a) => (a.since ? p.when(a.since) : "–") },
+      { id: "line", title: "Probably missing there", class: "break", value: (a) => a.line, cell: (a) => [h("code", { text: a.line }), h("span", { class: "soft", text: " forebay client-config " + a.engine })] },
+    ],
+  });
+  const body = h("div", { class: "stack" }, p.skeleton(6, 28));
+  fill(place, h("nav", { class: "crumbs", "aria-label": "Path" }, h("a", { href: "#/clients", text: "Clients" }), h("span", { "aria-hidden": "true", text: "/" })), p.pageHead("Past the mirror"),
+    h("p", { class: "soft", text: "Signs, and no proof. On the machine itself, forebay doctor says what is wrong." }), body);
+  async function load() {
+    try {
+      const found = await get("/around");
+      if (ended) return;
+      if (!list.element.isConnected) fill(body, p.panel("Who seems not to use this mirror", { id: "bypass" }, list.element));
+      list.show(found.around);
+    } catch (fault) {
+      if (!ended && !list.element.isConnected) fill(body, p.failure(fault, load));
+    }
+  }
+  load();
+  const tick = setInterval(load, 30000);
+  return () => {
+    ended = true;
+    clearInterval(tick);
+  };
+}
+
 export function repositoryLink(r) {
   if (!r.upstream) return h("span", { text: r.repository });
   return h("a", { href: "#/repository?name=" + encodeURIComponent(r.upstream + "/" + r.repository), text: f.familiar(r.upstream, r.repository) });
@@ -101,6 +141,6 @@ function more(c) {
     c.last_error && h("p", { class: "bad-text break", text: "Last error, " + f.ago(c.error_at) + ": " + c.last_error }),
     h("ul", { class: "mini" }, c.repositories.map((r) => h("li", {}, h("span", { class: "break" }, repositoryLink(r)),
       h("span", { class: "soft num", text: f.plural(r.requests, "request") + ", " + f.plural(r.pulls - r.saved_pulls, "pull") + " spent, " + f.bytes(r.bytes) + (r.errors ? ", " + f.plural(r.errors, "error") : "") })))),
-    h("p", { class: "trouble-ways" }, h("a", { href: "#/events?show=trouble", text: "Troubles and events" }), h("a", { href: "#/upstreams", text: "Budgets that it spends" })),
+    h("p", { class: "trouble-ways" }, h("a", { href: "#/events?show=trouble&q=" + encodeURIComponent(c.address), text: "Troubles and events" }), h("a", { href: "#/upstreams", text: "Budgets that it spends" })),
   ];
 }

@@ -2,6 +2,7 @@ import * as actions from "../actions.js";
 import { get } from "../api.js";
 import { fill, h, icon } from "../dom.js";
 import * as f from "../format.js";
+import { live } from "../live.js";
 import * as p from "../parts.js";
 
 export function image(place, query) {
@@ -50,24 +51,27 @@ export function image(place, query) {
                 await actions.pin(ref);
                 await load();
               }),
-          act("Repair", "", async () => {
+          act("Copy pull command", "", () => actions.copy("docker pull " + ((live.status && live.status.address) || location.hostname + ":5000").replace(/^https?:\/\//, "") + "/" + ref)),
+          i.state !== "complete" && act("Repair", "", async () => {
             await actions.job("/repair", { ref }, "The repair has begun.");
             await load();
           }),
           act("Purge", "danger", async () => {
-            if (await actions.purge(ref, i.pinned)) location.hash = "#/images";
+            if (await actions.purge(ref, { pinned: i.pinned, image: i })) location.hash = "#/images";
           }))),
       h("section", { class: "panel", "aria-label": "Facts" }, h("dl", { class: "facts" },
         fact("State", p.imagePill(i.state), i.pinned && h("span", { class: "pinned" }, icon("pin"), h("span", { text: "Pinned" }))),
         fact("Kept", f.bytes(i.kept_bytes)),
         fact("Missing", i.missing_bytes || i.missing_more ? f.bytes(i.missing_bytes) + (i.missing_more ? " and more" : "") : "nothing"),
-        fact("Upstream", i.upstream),
+        fact("Upstream", h("a", { href: "#/upstreams?name=" + encodeURIComponent(i.upstream), text: i.upstream })),
+        fact("Repository", h("a", { href: "#/repository?name=" + encodeURIComponent(i.upstream + "/" + i.repository), text: "Its tags, and who pulled it" })),
         i.tag && fact("Confirmed", p.when(i.checked_at)),
         i.tag && fact("Points here since", p.when(i.changed_at)),
         fact("Last use", p.when(i.used_at)),
         fact("Digest", p.shortDigest(i.digest)),
         fact("Type", h("span", { class: "break", text: kindOf(i.media_type) })))),
       p.panel("Platforms", {}, h("div", { class: "platforms" }, platforms(i))),
+      madeOf(i),
       i.tag && p.panel("History of the tag", { id: "history", note: "What it pointed to, the latest first" }, timeline(bindings)));
   }
 
@@ -100,6 +104,28 @@ function platforms(i) {
           h("td", { class: "num", text: part.size >= 0 ? f.bytes(part.size) : "–" })))).element)),
     others.length > 0 && h("p", { class: "soft", text: "Not pulled: " + others.map((x) => x.platform || "unknown").join(", ") }),
   ];
+}
+
+// madeOf says what the configuration of the first platform that is kept tells: when it was made, how
+// it is labelled and what made its layers. It is read once somebody opens it.
+function madeOf(i) {
+  const [digest, platform] = i.platforms.flatMap((x) => (x.parts || []).filter((part) => part.role === "config" && part.state === "kept").map((part) => [part.digest, x.platform]))[0] || [];
+  if (!digest) return null;
+  const room = h("div", { class: "stack" });
+  let read = false;
+  return h("details", { class: "panel", on: { toggle: async () => {
+    if (read) return;
+    read = true;
+    try {
+      const c = await get("/content/" + digest);
+      const labels = Object.entries((c.config && c.config.Labels) || {}).slice(0, 100);
+      fill(room, h("dl", { class: "facts" }, fact("Made", c.created ? p.when(c.created) : "not told"), fact("Runs", h("code", { class: "break", text: [...((c.config && c.config.Entrypoint) || []), ...((c.config && c.config.Cmd) || [])].join(" ") || "–" }))),
+        labels.length > 0 && h("div", {}, h("h3", { text: "Labels" }), h("ul", { class: "mini" }, labels.map(([k, v]) => h("li", {}, h("span", { class: "break", text: k }), h("span", { class: "soft break", text: String(v) }))))),
+        c.history && h("div", {}, h("h3", { text: "Steps that made it" }), h("ol", { class: "mini" }, c.history.slice(0, 200).map((s) => h("li", {}, h("code", { class: "break", text: String(s.created_by || s.comment || "not told") }))))));
+    } catch (fault) {
+      fill(room, p.failure(fault));
+    }
+  } } }, h("summary", {}, icon("chevron"), h("span", { class: "strong", text: "What it was made of" }), h("span", { class: "soft", text: " " + (platform || "") })), room);
 }
 
 function timeline(bindings) {

@@ -127,7 +127,9 @@ export function images(place, query) {
   }
 
   load();
+  document.addEventListener("purged", load);
   return () => {
+    document.removeEventListener("purged", load);
     clearTimeout(timer);
     if (control) control.abort();
     control = null;

@@ -54,12 +54,12 @@ export function prefetch(place) {
       s.running && at && h("div", { class: "budget" }, p.bar(at.images ? at.done / at.images : -1, "Progress of " + s.name),
         h("div", { class: "row-note" }, h("span", { text: f.count(at.done) + " of " + f.plural(at.images, "image") + (at.failed ? ", " + f.count(at.failed) + " with faults" : "") }), h("span", { text: f.bytes(at.total.bytes) + " fetched" }))),
       h("dl", { class: "facts" },
-        fact("Schedule", s.schedule ? h("code", { text: s.schedule + (s.time_zone ? " " + s.time_zone : "") }) : "only when asked"),
-        fact("Next run", f.known(s.next) ? h("time", { datetime: s.next, title: f.fullTime(s.next), text: f.until(s.next) }) : "–"),
+        fact("Schedule", s.schedule ? [inWords(s.schedule), h("code", { text: " " + s.schedule + (s.time_zone ? " " + s.time_zone : "") })] : "only when asked"),
+        fact("Next run", f.known(s.next) ? h("time", { datetime: s.next, title: f.fullTime(s.next), text: f.timeOfDay(s.next) + " (" + f.until(s.next) + ")" }) : "–"),
         fact("Last run", s.last ? p.when(s.last.ended) : "never"),
         fact("Platforms", s.platforms.join(", ")),
         fact("Pins what it fetches", s.pin ? "yes" : "no")),
-      h("div", {}, h("h3", { text: "Images" }), h("span", { class: "chips" }, (s.images || []).map((i) => h("span", { class: "chip break", text: i })), (s.files || []).map((i) => h("span", { class: "chip break", text: i })))),
+      h("div", {}, h("h3", { text: "Images" }), h("span", { class: "chips" }, (s.images || []).map((i) => h("a", { class: "chip break", href: "#/images?q=" + encodeURIComponent(/[*?[]/.test(i) ? i : "*" + i.replace(/^docker\.io\//, "") + "*"), text: i })), (s.files || []).map((i) => h("span", { class: "chip break", text: i })))),
       s.last && s.last.error && h("p", { class: "bad-text break", text: s.last.error }),
       faults(s.last),
       s.runs && s.runs.length > 0 && h("div", {}, h("h3", { text: "Runs" }), p.table("Runs of " + s.name,
@@ -77,7 +77,21 @@ export function prefetch(place) {
 
 const fact = (label, value) => h("div", {}, h("dt", { text: label }), h("dd", {}, value));
 
+const days = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
+
+// inWords says what the plain ones of the cron expressions mean; others stand for themselves.
+function inWords(cron) {
+  const [minute, hour, day, month, weekday] = cron.trim().split(/\s+/);
+  const at = /^\d+$/.test(minute) && /^\d+$/.test(hour) ? " at " + hour.padStart(2, "0") + ":" + minute.padStart(2, "0") : "";
+  if (month !== "*") return "";
+  if (day === "*" && weekday === "*" && at) return "daily" + at;
+  if (day === "*" && /^[0-7]$/.test(weekday || "") && at) return "on " + days[Number(weekday)] + at;
+  if (/^\d+$/.test(day || "") && weekday === "*" && at) return "on day " + day + " of each month" + at;
+  if (day === "*" && weekday === "*" && hour === "*") return /^\d+$/.test(minute) ? "hourly at minute " + minute : /^\*\/\d+$/.test(minute) ? "every " + minute.slice(2) + " minutes" : "";
+  return "";
+}
+
 function faults(last) {
   if (!last || !last.faulty || last.faulty.length === 0) return null;
-  return h("div", {}, h("h3", { text: "Faults of the last run" }), h("ul", { class: "mini" }, last.faulty.map((i) => h("li", {}, h("span", { class: "break", text: i.ref }), h("span", { class: "bad-text break", text: i.error || i.state })))));
+  return h("div", {}, h("h3", { text: "Faults of the last run" }), h("ul", { class: "mini" }, last.faulty.map((i) => h("li", {}, h("a", { class: "break", href: "#/image?ref=" + encodeURIComponent(i.ref), text: i.ref }), h("span", { class: "bad-text break", text: i.error || i.state })))));
 }

@@ -1,4 +1,5 @@
-import { get } from "../api.js";
+import * as actions from "../actions.js";
+import { get, send } from "../api.js";
 import { fill, h } from "../dom.js";
 import * as f from "../format.js";
 import { grid } from "../grid.js";
@@ -24,15 +25,28 @@ export function repository(place, query) {
       { id: "traffic", title: "Traffic", class: "num", value: (c) => c.use.bytes, text: (c) => f.bytes(c.use.bytes) },
       { id: "seen", title: "Last", class: "wide", value: (c) => c.use.last_seen, text: (c) => f.ago(c.use.last_seen) },
     ] });
+  let known = [];
+  const refreshAll = h("button", { class: "button", type: "button", data: { acts: "" }, text: "Refresh all tags", on: { click: () => actions.run(refreshAll, async () => {
+    let moved = 0;
+    const list = known.filter((i) => i.tag).slice(0, 200);
+    for (const i of list) moved += (await send("POST", "/refresh", { ref: f.imageRef(i) })).moved ? 1 : 0;
+    p.toast(f.plural(list.length, "tag") + " asked for, " + f.count(moved) + " moved.");
+    await load();
+  }) } });
+  const purgeAll = h("button", { class: "button danger", type: "button", data: { acts: "" }, text: "Purge all of it", on: { click: () => actions.run(purgeAll, () => actions.purge(name, {
+    pinned: known.some((i) => i.pinned), done: load,
+    image: known.length ? { upstream, kept_bytes: known.reduce((n, i) => n + i.kept_bytes, 0), used_at: known.map((i) => i.used_at).sort().pop() } : null,
+  })) } });
   const body = h("div", { class: "stack" }, h("section", { class: "panel" }, p.skeleton(8, 28)));
   fill(place, h("nav", { class: "crumbs", "aria-label": "Path" }, h("a", { href: "#/images", text: "Images" }), h("span", { "aria-hidden": "true", text: "/" })),
-    p.pageHead(name ? f.familiar(upstream, path) : "No repository", h("div", { class: "buttons" },
+    p.pageHead(name ? f.familiar(upstream, path) : "No repository", h("div", { class: "buttons" }, refreshAll, purgeAll,
       h("a", { class: "button", href: "#/events?q=" + encodeURIComponent(path), text: "Its events" }), h("a", { class: "button", href: "#/upstreams?name=" + encodeURIComponent(upstream), text: upstream }))), body);
 
   async function load() {
     try {
       const [images, who] = await Promise.all([allImages({ pattern: name }), get("/clients", { window: "day", limit: 512 })]);
       if (ended) return;
+      known = images.list;
       if (!tags.element.isConnected) {
         fill(body, h("section", { class: "panel", "aria-label": "Facts" }, facts), p.panel("Tags", { id: "tags" }, tags.element), p.panel("Who asked for it", { id: "pullers", note: "in 24 hours" }, pullers.element));
       }

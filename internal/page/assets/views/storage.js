@@ -43,7 +43,7 @@ export function storage(place, query) {
       p.panel("Jobs", { id: "jobs", extra: h("div", { class: "buttons" },
         start("Verify", "/verify", { repair: false }, "The verification has begun."),
         start("Verify and repair", "/verify", { repair: true }, "The verification has begun."),
-        start("Try a collection", "/gc", { dry_run: true }, "The trial collection has begun."),
+        start("Dry run", "/gc", { dry_run: true }, "The trial collection has begun."),
         start("Collect garbage", "/gc", { dry_run: false }, "The collection has begun.")) }, noJobs, jobs)));
   used.note.after(h("dd", { class: "tile-bar" }, usedBar));
 

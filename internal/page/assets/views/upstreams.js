@@ -29,7 +29,7 @@ export function upstreams(place, query) {
   });
   const list = h("div", { class: "stack" }, h("section", { class: "panel" }, p.skeleton(6, 28)));
   const head = h("div", {}, only && h("nav", { class: "crumbs", "aria-label": "Path" }, h("a", { href: "#/upstreams", text: "Upstreams" }), h("span", { "aria-hidden": "true", text: "/" })));
-  fill(place, head, p.pageHead(only || "Upstreams", p.segmented("Time that is shown", spans, span, (next) => {
+  fill(place, head, p.pageHead(only || "Upstreams", h("a", { class: "button small", href: "#/drill", text: "Rehearse an outage" }), p.segmented("Time that is shown", spans, span, (next) => {
     span = next;
     address({});
     load();
