@@ -4,7 +4,7 @@
 import { get } from "./api.js";
 import { fill, h, setText } from "./dom.js";
 import { eventWord } from "./parts.js";
-import { fullTime, micros } from "./format.js";
+import { fullTime, micros, timeOfDay } from "./format.js";
 
 const probe = h("span", { class: "hidden" });
 
@@ -100,15 +100,14 @@ export function plot({ title, series, stacked, y, inBytes, rates, log, limits = 
     tip.hidden = original < 0;
     if (original < 0) return;
     const near = marks.filter((m) => Math.abs(u.valToPos(m.time, "x") - u.cursor.left) < 5).slice(0, 3);
-    fill(tip, h("p", { class: "soft", text: fullTime(new Date(t * 1000).toISOString()) }),
+    fill(tip, h("p", { class: "soft", text: timeOfDay(t * 1000) }),
       series.map((s, i) => {
         const v = shown.columns[i][original];
         return h("p", {}, h("span", { class: "swatch", style: { "background-color": "var(" + s.colour + ")" } }), h("span", { text: s.label }), h("span", { class: "legend-value", text: v === null ? "–" : s.value(rates ? v / shown.step : v) }));
       }), near.map((m) => h("p", { class: "strong", text: m.text })));
     const left = u.bbox.left / devicePixelRatio + u.cursor.left;
-    const right = left > space.clientWidth / 2;
-    tip.style.setProperty("inset-inline-start", right ? "auto" : left + 12 + "px");
-    tip.style.setProperty("inset-inline-end", right ? space.clientWidth - left + 12 + "px" : "auto");
+    const beside = left > space.clientWidth / 2 ? left - 12 - tip.offsetWidth : left + 12;
+    tip.style.setProperty("inset-inline-start", Math.min(Math.max(beside, 0), Math.max(space.clientWidth - tip.offsetWidth, 0)) + "px");
   }
 
   // lines draws what bounds the values, and when the mirror was started or configured.
