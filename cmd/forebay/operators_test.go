@@ -136,6 +136,20 @@ operators: {%[3]s}
 		}
 	}
 	compare("at first")
+	// So do commands: by a certificate that is named, or that a context names.
+	t.Setenv("XDG_CONFIG_HOME", dir)
+	named := []string{"--ca-file", in("ca.pem"), "--cert-file", in("deploy-7.pem"), "--key-file", in("deploy-7-key.pem")}
+	server := "https" + strings.TrimPrefix(s.admin, "http")
+	does(append([]string{"status", "--server", server}, named...)...)
+	does(append([]string{"context", "add", "edge", server}, named...)...)
+	does("status", "--context", "edge")
+	does("pin", "alpine:1", "--context", "edge")
+	if code, _, stderr := execute(t, nil, "status", "--server", server, "--ca-file", in("ca.pem"), "--key-file", in("deploy-7-key.pem")); code != 2 || !strings.Contains(stderr, "--key-file needs --cert-file") {
+		t.Errorf("a key alone = %d %s", code, stderr)
+	}
+	if code, _, stderr := execute(t, nil, "status", "--server", server, "--ca-file", in("ca.pem"), "--cert-file", in("ca.pem")); code != 2 || !strings.Contains(stderr, "--cert-file") {
+		t.Errorf("a certificate without its key = %d %s", code, stderr)
+	}
 	if status, _ := get(t, s.registry+"/v2/library/alpine/manifests/1"); status != http.StatusOK {
 		t.Errorf("a client gets %d where clients are not told apart", status)
 	}
@@ -200,7 +214,7 @@ operators: {%[3]s}
 		"":                     {audit.Refusal: 6 + 6 + 1 + 3 + 1}, // nobody, wrong, bob when he was gone, and his browser
 		"bob":                  {audit.Action: 1, audit.Refusal: 2},
 		"on-call":              {audit.Action: 1, audit.Refusal: 1 + 2},
-		"certificate:deploy-7": {audit.Action: 3, audit.Refusal: 1},
+		"certificate:deploy-7": {audit.Action: 4, audit.Refusal: 1},
 		"alice":                {audit.Action: 4},
 		"admin_token":          {audit.Action: 4},
 	}

@@ -7,6 +7,7 @@ package adminclient
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -127,11 +128,24 @@ func (f *Flags) findServer(p Program) (adminServer, error) {
 			return s, command.Usage(fmt.Errorf("--ca-file: %q holds no PEM certificate", f.caFile))
 		}
 	}
+	switch {
+	case f.certFile != "":
+		own, err := tls.LoadX509KeyPair(f.certFile, cmp.Or(f.keyFile, f.certFile))
+		if err != nil {
+			return s, command.Usage(fmt.Errorf("--cert-file: %w", err))
+		}
+		trust.Certificates = []tls.Certificate{own}
+		if f.tokenFile == "" { // it says who asks
+			s.token = config.Secret{}
+		}
+	case f.keyFile != "":
+		return s, command.Usage(errors.New("--key-file needs --cert-file beside it"))
+	}
 	s.http = &http.Client{
 		Transport:     &http.Transport{TLSClientConfig: trust, ResponseHeaderTimeout: 11 * time.Minute, DialContext: (&net.Dialer{Timeout: 10 * time.Second}).DialContext},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
-	if s.token.Empty() {
+	if s.token.Empty() && f.certFile == "" {
 		s.own(own)
 	}
 	return s, nil

@@ -34,7 +34,7 @@ func completion(p Program, find Completer) cobra.CompletionFunc {
 		ctx, cancel := context.WithTimeout(context.Background(), completeWithin)
 		defer cancel()
 		f := &Flags{cmd: cmd}
-		for name, to := range map[string]*string{"server": &f.server, "token-file": &f.tokenFile, "ca-file": &f.caFile, "config": &f.config, "context": &f.context} {
+		for name, to := range map[string]*string{"server": &f.server, "token-file": &f.tokenFile, "ca-file": &f.caFile, "cert-file": &f.certFile, "key-file": &f.keyFile, "config": &f.config, "context": &f.context} {
 			if flag := cmd.Flags().Lookup(name); flag != nil {
 				*to = flag.Value.String()
 			}

@@ -1,6 +1,7 @@
 package adminclient
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -29,6 +30,8 @@ type mirror struct {
 	Server    string `yaml:"server"`
 	TokenFile string `yaml:"token_file,omitempty"`
 	CAFile    string `yaml:"ca_file,omitempty"`
+	CertFile  string `yaml:"cert_file,omitempty"`
+	KeyFile   string `yaml:"key_file,omitempty"`
 }
 
 func contextFile() (string, error) {
@@ -105,11 +108,9 @@ func (f *Flags) useContext(s *adminServer, p Program) error {
 		return command.Hint(command.Usage(fmt.Errorf("%s: there is no context %q", how, name)), "See them with forebay context, add one with forebay context add "+name+" URL.")
 	}
 	s.base, s.how = m.Server, "context "+name
-	if f.tokenFile == "" {
-		f.tokenFile = m.TokenFile
-	}
-	if f.caFile == "" {
-		f.caFile = m.CAFile
+	f.tokenFile, f.caFile = cmp.Or(f.tokenFile, m.TokenFile), cmp.Or(f.caFile, m.CAFile)
+	if f.certFile == "" { // a key belongs to its certificate
+		f.certFile, f.keyFile = m.CertFile, cmp.Or(f.keyFile, m.KeyFile)
 	}
 	return nil
 }
@@ -156,7 +157,7 @@ func newContextAdd() *cobra.Command {
 			if u, err := url.Parse(m.Server); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 				return command.Usage(fmt.Errorf("%q is no address of a server: use http://HOST:PORT or https://HOST:PORT", m.Server))
 			}
-			for _, file := range []*string{&m.TokenFile, &m.CAFile} {
+			for _, file := range []*string{&m.TokenFile, &m.CAFile, &m.CertFile, &m.KeyFile} {
 				if *file != "" { // commands are started in other folders, too
 					whole, err := filepath.Abs(*file)
 					if err != nil {
@@ -177,6 +178,8 @@ func newContextAdd() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&m.TokenFile, "token-file", "", "file with its admin token")
 	cmd.Flags().StringVar(&m.CAFile, "ca-file", "", "PEM file with certificates to trust")
+	cmd.Flags().StringVar(&m.CertFile, "cert-file", "", "PEM file with the certificate to show")
+	cmd.Flags().StringVar(&m.KeyFile, "key-file", "", "PEM file with its key (default: that of --cert-file)")
 	return cmd
 }
 

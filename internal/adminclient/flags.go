@@ -20,6 +20,7 @@ import (
 type Flags struct {
 	cmd                       *cobra.Command
 	server, tokenFile, caFile string
+	certFile, keyFile         string // of a client certificate
 	context, output           string
 	config                    string
 	AsJSON                    bool
@@ -36,6 +37,8 @@ func ServerFlags(cmd *cobra.Command) *Flags {
 	flags.StringVar(&f.server, "server", "", "admin address of the server, such as http://127.0.0.1:5001 (default: "+adminVariable+", else admin_listen of the configuration)")
 	flags.StringVar(&f.tokenFile, "token-file", "", "file with the admin token (default: FOREBAY_ADMIN_TOKEN, else that of the configuration)")
 	flags.StringVar(&f.caFile, "ca-file", "", "PEM file with certificates to trust for an https:// server")
+	flags.StringVar(&f.certFile, "cert-file", "", "PEM file with the certificate to show to an https:// server")
+	flags.StringVar(&f.keyFile, "key-file", "", "PEM file with its key (default: that of --cert-file)")
 	flags.StringVar(&f.config, "config", "", "the server's YAML file (default "+config.DefaultFile+" if it is there)")
 	flags.BoolVar(&f.AsJSON, "json", false, "write JSON, as the admin API gives it")
 	flags.StringVar(&f.context, "context", "", "which of the mirrors that forebay context names (default: FOREBAY_CONTEXT, else the chosen one)")
@@ -156,7 +159,7 @@ func (f *Flags) Find(p Program) (*Client, error) {
 
 // onFolder opens the folder and has do ask its admin API.
 func (f *Flags) onFolder(ctx context.Context, p Program, args []string, mayBeNew bool, do Action) (err error) {
-	for _, name := range []string{"server", "token-file", "ca-file"} {
+	for _, name := range []string{"server", "token-file", "ca-file", "cert-file", "key-file"} {
 		if f.cmd.Flags().Changed(name) {
 			return command.Usage(fmt.Errorf("--%s is for a running server, and --%s for none", name, folderFlag))
 		}

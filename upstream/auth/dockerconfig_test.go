@@ -4,8 +4,8 @@ import (
 	"encoding/base64"
 	"fmt"
 	"os"
-	"strings"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
