@@ -22,6 +22,7 @@ func (d *decoder) check() {
 	if c.AdminListen == "" && c.AdminTLS.Enabled() {
 		d.Add(c.origins["admin_tls.cert_file"], "admin_tls", "is set although admin_listen is off: remove one of them")
 	}
+	d.checkACME("admin_tls", c.AdminTLS)
 	d.checkFront()
 	d.checkWebhooks()
 	d.checkTracing()

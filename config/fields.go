@@ -35,7 +35,7 @@ func (c *Config) fields() []field {
 		{Name: "auth", Kind: key.Section, Fields: c.Auth.fields(), Doc: "How clients prove who they are."},
 		accessField(&c.Access),
 		auditField(&c.Audit),
-		{Name: "admin_tls", Kind: key.Section, Fields: c.AdminTLS.fields("admin_listen"),
+		{Name: "admin_tls", Kind: key.Section, Fields: append(c.AdminTLS.fields("admin_listen"), c.AdminTLS.ACME.field()),
 			Doc: "Certificate of `admin_listen`. Without one it speaks plain HTTP."},
 		clientCAField("admin_client_ca_file", &c.AdminClientCAFile),
 		{Name: "operators", Kind: key.Section, Fields: c.Operators.fields(), Doc: "Who may use the admin API and the dashboard beside the holder of the admin token, by what `auth` or a certificate proves."},
@@ -87,7 +87,7 @@ func (t *TLS) fields(listener string) []field {
 
 func (a *ACME) field() field {
 	return field{Name: "acme", Kind: key.Section, Doc: "An authority that certifies the listener by itself (RFC 8555), in place of `cert_file`. Who sets it agrees to its terms.", Fields: []field{
-		key.Texts("hosts", &a.Hosts, "host names", parse.PublicHost, "Names that certificates are asked for, each when the first client comes, and again when a third of its time is left. The authority must reach this listener as port 443 of each (TLS-ALPN-01). Clients that say no name get the first one."),
+		key.Texts("hosts", &a.Hosts, "host names", parse.PublicHost, "Names that certificates are asked for, each when the first client comes, and again when a third of its time is left. The authority must reach this listener, or another of this mirror with `acme`, as port 443 of each (TLS-ALPN-01). Clients that say no name get the first one."),
 		{Name: "directory", What: "a URL", Doc: "Where the authority is. Default: Let's Encrypt.",
 			Set: key.Into(&a.Directory, func(s string) (string, error) { return s, parse.HTTPS(s) }), Get: func() []string { return []string{a.Directory} }},
 		key.File("ca_file", &a.CAFile, "PEM certificates to trust for the directory beside the system's."),

@@ -278,12 +278,7 @@ func (d *decoder) checkFront() {
 		if i > 0 {
 			at = nth("listeners", i-1) + ".tls"
 		}
-		switch {
-		case len(l.TLS.ACME.Hosts) > 0 && l.TLS.CertFile != "":
-			d.Add(c.origins[at+".cert_file"], at, "has a cert_file and acme: remove one of them")
-		case len(l.TLS.ACME.Hosts) == 0 && l.TLS.ACME.Directory+l.TLS.ACME.CAFile+l.TLS.ACME.Email != "":
-			d.Add(c.origins[at+".acme.directory"], at+".acme", "needs hosts")
-		}
+		d.checkACME(at, l.TLS)
 		if l.Authentication == AuthRequired && !c.Auth.Given() && l.ClientCAFile == "" && !c.Asks() {
 			at := "authentication"
 			if i > 0 {
@@ -291,6 +286,15 @@ func (d *decoder) checkFront() {
 			}
 			d.Add(c.origins[at], at, "is required and there is no way to prove who one is: set auth.htpasswd_file, auth.tokens_file, auth.issuers, auth.networks or a client_ca_file")
 		}
+	}
+}
+
+func (d *decoder) checkACME(at string, t TLS) {
+	switch {
+	case len(t.ACME.Hosts) > 0 && t.CertFile != "":
+		d.Add(d.config.origins[at+".cert_file"], at, "has a cert_file and acme: remove one of them")
+	case len(t.ACME.Hosts) == 0 && t.ACME.Directory+t.ACME.CAFile+t.ACME.Email != "":
+		d.Add(d.config.origins[at+".acme.directory"], at+".acme", "needs hosts")
 	}
 }
 

@@ -177,14 +177,15 @@ func TestAuthoritiesOfListeners(t *testing.T) {
 	}
 	cert, key := writeCertificate(t, t.TempDir())
 	for text, want := range map[string]string{
-		"tls: {acme: {hosts: [mirror]}}":                                                            `tls.acme.hosts: "mirror" is no name that can be certified`,
-		"tls: {acme: {hosts: ['*.example.com']}}":                                                   "tls.acme.hosts:",
-		"tls: {acme: {hosts: ['mirror.example.com:443']}}":                                          `tls.acme.hosts: "mirror.example.com:443" is no name that can be certified`,
-		"tls: {acme: {hosts: [m.example.com], directory: 'http://acme.lan'}}":                       `tls.acme.directory: "http://acme.lan" is not encrypted: use https://`,
-		"tls: {acme: {directory: 'https://acme.lan'}}":                                              "tls.acme: needs hosts",
-		"tls: {cert_file: '" + cert + "', key_file: '" + key + "', acme: {hosts: [m.example.com]}}": "tls: has a cert_file and acme: remove one of them",
-		"listeners: [{address: ':1', tls: {acme: {email: a@b.c}}}]":                                 "listeners[1].tls.acme: needs hosts",
-		"admin_tls: {acme: {hosts: [m.example.com]}}":                                               "admin_tls.acme",
+		"tls: {acme: {hosts: [mirror]}}":                                                                  `tls.acme.hosts: "mirror" is no name that can be certified`,
+		"tls: {acme: {hosts: ['*.example.com']}}":                                                         "tls.acme.hosts:",
+		"tls: {acme: {hosts: ['mirror.example.com:443']}}":                                                `tls.acme.hosts: "mirror.example.com:443" is no name that can be certified`,
+		"tls: {acme: {hosts: [m.example.com], directory: 'http://acme.lan'}}":                             `tls.acme.directory: "http://acme.lan" is not encrypted: use https://`,
+		"tls: {acme: {directory: 'https://acme.lan'}}":                                                    "tls.acme: needs hosts",
+		"tls: {cert_file: '" + cert + "', key_file: '" + key + "', acme: {hosts: [m.example.com]}}":       "tls: has a cert_file and acme: remove one of them",
+		"listeners: [{address: ':1', tls: {acme: {email: a@b.c}}}]":                                       "listeners[1].tls.acme: needs hosts",
+		"admin_tls: {acme: {email: a@b.c}}":                                                               "admin_tls.acme: needs hosts",
+		"admin_tls: {cert_file: '" + cert + "', key_file: '" + key + "', acme: {hosts: [m.example.com]}}": "admin_tls: has a cert_file and acme: remove one of them",
 	} {
 		if _, err := load(t, text); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", text, err, want)

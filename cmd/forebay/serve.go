@@ -171,10 +171,7 @@ func newServers(c *config.Config, clients []http.Handler, operators admin.Option
 		one, err := server.New(server.Options{
 			Addr: l.Address, Handler: clients[i],
 			TLSCert: l.TLS.CertFile, TLSKey: l.TLS.KeyFile, ClientCAs: l.ClientCAFile,
-			ACME: server.ACME{
-				Hosts: l.TLS.ACME.Hosts, Directory: l.TLS.ACME.Directory, CAFile: l.TLS.ACME.CAFile, Email: l.TLS.ACME.Email,
-				Folder: filepath.Join(c.Storage.Dir, "acme"),
-			}, HTTP2: c.HTTP2, Proxies: l.Proxies,
+			ACME: authority(c, l.TLS.ACME), HTTP2: c.HTTP2, Proxies: l.Proxies,
 			ShutdownGrace: max(c.ShutdownGrace, time.Nanosecond), // 0 would mean the server's default
 			Sharing:       len(clients),
 			Draining:      stopping,
@@ -199,7 +196,7 @@ func newServers(c *config.Config, clients []http.Handler, operators admin.Option
 				operators.API.Stop() // what it does for operators ends with the listener
 			}
 		},
-		TLSCert: c.AdminTLS.CertFile, TLSKey: c.AdminTLS.KeyFile, ClientCAs: c.AdminClientCAFile, HTTP2: c.HTTP2,
+		TLSCert: c.AdminTLS.CertFile, TLSKey: c.AdminTLS.KeyFile, ACME: authority(c, c.AdminTLS.ACME), ClientCAs: c.AdminClientCAFile, HTTP2: c.HTTP2,
 		MaxConnections: adminConnections,
 		ShutdownGrace:  adminGrace, Log: log.Named("admin"),
 	})
@@ -210,6 +207,12 @@ func newServers(c *config.Config, clients []http.Handler, operators admin.Option
 		return nil, listenError(c, "admin_listen", "--admin-listen", err)
 	}
 	return s, nil
+}
+
+// authority certifies a listener. All have one folder, so that each answers an authority that checks
+// the names of another: only one of them has port 443.
+func authority(c *config.Config, a config.ACME) server.ACME {
+	return server.ACME{Hosts: a.Hosts, Directory: a.Directory, CAFile: a.CAFile, Email: a.Email, Folder: filepath.Join(c.Storage.Dir, "acme")}
 }
 
 // adminConnections are more than all who operate it and all that scrape it have.

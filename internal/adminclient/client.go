@@ -100,7 +100,9 @@ func (f *Flags) findServer(p Program) (adminServer, error) {
 		s.base, s.how, s.token = "http://"+server.Reachable(c.AdminListen), "admin_listen", c.AdminToken
 		if c.AdminTLS.Enabled() {
 			s.base = "https://" + server.Reachable(c.AdminListen)
-			if trust, err = trustOnly(c.AdminTLS.CertFile); err != nil {
+			if names := c.AdminTLS.ACME.Hosts; len(names) > 0 { // it is asked by an address
+				trust.ServerName = names[0]
+			} else if trust, err = trustOnly(c.AdminTLS.CertFile); err != nil {
 				return s, err
 			}
 		}
@@ -123,7 +125,7 @@ func (f *Flags) findServer(p Program) (adminServer, error) {
 		if err != nil {
 			return s, command.Usage(fmt.Errorf("--ca-file: %w", err))
 		}
-		trust = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: x509.NewCertPool()}
+		trust = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: x509.NewCertPool(), ServerName: trust.ServerName}
 		if !trust.RootCAs.AppendCertsFromPEM(text) {
 			return s, command.Usage(fmt.Errorf("--ca-file: %q holds no PEM certificate", f.caFile))
 		}

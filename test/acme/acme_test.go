@@ -26,7 +26,8 @@ import (
 )
 
 const (
-	host = "mirror.example"
+	host      = "mirror.example"
+	operators = "operators.example" // of the admin listener
 	// validity is how long certificates hold, in seconds: long enough for a slow machine, and so short that
 	// a renewal can be waited for.
 	validity = 30
@@ -161,7 +162,7 @@ func answer(conn net.Conn) error {
 // world is a mirror and an authority.
 type world struct {
 	dir, forebay, pebble string
-	port                 int // of the mirror
+	port, admin          int // of the mirror
 	mirror, authority    *program
 	roots                *x509.CertPool // of the authority
 }
@@ -172,7 +173,7 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{dir: t.TempDir(), port: freePort(t), roots: x509.NewCertPool(), pebble: filepath.Join(root, "bin", "pebble")}
+	w := &world{dir: t.TempDir(), port: freePort(t), admin: freePort(t), roots: x509.NewCertPool(), pebble: filepath.Join(root, "bin", "pebble")}
 	if _, err := os.Stat(w.pebble); err != nil {
 		t.Fatal("the ACME server for tests is missing: build it with `make bin/pebble`")
 	}
@@ -205,16 +206,18 @@ func newWorld(t *testing.T) *world {
 		}
 		defer response.Body.Close()
 		pem, err := io.ReadAll(response.Body)
+		w.write(t, "roots.pem", string(pem))
 		return err == nil && w.roots.AppendCertsFromPEM(pem)
 	})
 	w.write(t, "forebay.yaml", fmt.Sprintf(`
 listen: 127.0.0.1:%d
-admin_listen: "off"
+admin_listen: 127.0.0.1:%[5]d
 log: {format: json}
 storage: {dir: %[2]s/store}
 offline: true
 tls: {acme: {hosts: [%[3]s], directory: "https://127.0.0.1:%[4]d/dir", ca_file: %[2]s/ca.pem, email: operator@example.com}}
-`, w.port, w.dir, host, directory))
+admin_tls: {acme: {hosts: [%[6]s], directory: "https://127.0.0.1:%[4]d/dir", ca_file: %[2]s/ca.pem}}
+`, w.port, w.dir, host, directory, w.admin, operators))
 	w.run(t)
 	return w
 }
@@ -270,6 +273,10 @@ func TestAuthorityCertifiesTheListener(t *testing.T) {
 	}
 	if same, err := w.pull(t.Context(), ""); err != nil || !same.Equal(first) {
 		t.Errorf("who says no name gets another certificate, or %v", err)
+	}
+	// The admin listener is certified too, though the authority reaches the other one only.
+	if out, err := exec.Command(w.forebay, "status", "--config", filepath.Join(w.dir, "forebay.yaml"), "--ca-file", filepath.Join(w.dir, "roots.pem")).CombinedOutput(); err != nil {
+		t.Errorf("a command that asks the admin listener: %v\n%s", err, out)
 	}
 	if _, err := w.pull(t.Context(), "other.example"); err == nil || strings.Contains(w.authority.said(), "other.example") {
 		t.Errorf("for a name that is not among hosts: %v", err)
