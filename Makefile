@@ -20,6 +20,8 @@ LINT := bin/golangci-lint
 S3 := bin/versitygw
 PEER := bin/registry
 PEBBLE := bin/pebble
+# Clients that take long to build: some minutes each on two CPUs.
+CLIENTS := bin/cosign2 bin/cosign3 bin/notation bin/nerdctl bin/buildkitd bin/buildctl
 
 .PHONY: all
 all: build quick ## build and run the quick tests (the default)
@@ -76,6 +78,11 @@ race: ## run the quick tests under the race detector
 e2e: deps ## run the end-to-end tests with real clients (as root)
 	go test -timeout 25m -v ./test/e2e
 
+.PHONY: test-clients
+test-clients: deps $(CLIENTS) ## run the end-to-end tests of clients that take long to build (as root)
+	go vet -tags clients ./test/e2e
+	go test -tags clients -count=1 -timeout 25m -v -run 'Signers|Nerdctl|BuildKit' ./test/e2e
+
 .PHONY: bench
 bench: deps ## measure against nginx, net/http and the registry itself
 	go run ./bench $(BENCH)
@@ -112,6 +119,18 @@ $(PEBBLE): tools/pebble/go.mod tools/pebble/go.sum
 # distribution v3, with a go.mod of its own.
 $(PEER): tools/peers/go.mod tools/peers/go.sum
 	tool=$(TOOLS)/registry-$(call KEY,tools/peers) && { test -x $$tool || go build -C tools/peers -o $$tool github.com/distribution/distribution/v3/cmd/registry; } && mkdir -p bin && ln -sf $$tool $@
+
+# Those of CLIENTS, each with a go.mod of its own.
+define client
+bin/$(1): tools/$(2)/go.mod tools/$(2)/go.sum
+	tool=$$(TOOLS)/$(1)-$$(call KEY,tools/$(2)) && { test -x $$$$tool || CGO_ENABLED=0 go build -C tools/$(2) -trimpath -ldflags '-s -w' -o $$$$tool $(3); } && mkdir -p bin && ln -sf $$$$tool $$@
+endef
+$(eval $(call client,cosign2,cosign2,github.com/sigstore/cosign/v2/cmd/cosign))
+$(eval $(call client,cosign3,cosign3,github.com/sigstore/cosign/v3/cmd/cosign))
+$(eval $(call client,notation,notation,github.com/notaryproject/notation/cmd/notation))
+$(eval $(call client,nerdctl,nerdctl,github.com/containerd/nerdctl/cmd/nerdctl))
+$(eval $(call client,buildkitd,buildkit,github.com/moby/buildkit/cmd/buildkitd))
+$(eval $(call client,buildctl,buildkit,github.com/moby/buildkit/cmd/buildctl))
 
 .PHONY: deps
 deps: ## install the Debian packages that the tests need (as root)

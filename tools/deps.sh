@@ -4,6 +4,7 @@
 set -eu
 
 packages="
+buildah
 busybox-static
 ca-certificates
 chromium
@@ -28,6 +29,7 @@ rpm
 runc
 skopeo
 systemd
+umoci
 "
 
 # The dashboard's tests take any Node that is there.

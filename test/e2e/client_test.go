@@ -56,7 +56,7 @@ func listen(dir string, start func(folder string) error) (string, error) {
 // allClients are clients and those that differ from crane by how they read manifests and lists, and
 // not by what they do when something fails: that they pull is enough.
 func allClients() []client {
-	return append(clients(), client{name: "regctl", open: openRegctl}, client{name: "oras", open: openOras})
+	return append(clients(), client{name: "regctl", open: openRegctl}, client{name: "oras", open: openOras}, client{name: "buildah", open: openBuildah})
 }
 
 // clients are those whose behaviour in trouble matters. Each test that says "every client" means

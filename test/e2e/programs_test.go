@@ -26,6 +26,8 @@ var debianPrograms = []struct{ program, pkg string }{
 	{"conmon", "conmon"},
 	{"crun", "crun"},
 	{"skopeo", "skopeo"},
+	{"buildah", "buildah"},
+	{"umoci", "umoci"},
 	{"busybox", "busybox-static"},
 	{"make", "make"},
 }
