@@ -107,7 +107,7 @@ const exitCodes = `Every command ends with one of these:
   0  done; also when nothing was found that matches
   1  it was tried and did not work
   2  the command line or the configuration is wrong: trying again is no use
-  3  some of it worked: of several images, not all are there (prefetch, lock, drill)
+  3  some of it worked: of several images, not all are there (prefetch, lock, drill, copy)
   4  a registry limits us, or only the reserve of its budget is left: try again later
   5  tags do not point any more to what a lock file says (lock)`
 

@@ -48,7 +48,7 @@ func Commands(all Program) []*cobra.Command {
 	for group, list := range map[string][]*cobra.Command{
 		Look:      {newStatus(p), images(newList(p)), images(newImages(p)), images(newInspect(p)), tag, newStats(p), newPins(p), jobs, newWanted(p), newVanished(p), newBypass(p), images(newDrill(p)), newHub(all), newSupportBundle(p)},
 		Change:    {images(newRefresh(p)), images(newRepair(p)), images(newPurge(p)), images(newPin(p)), pins(newUnpin(p)), newVerify(p), newCollect(p)},
-		Carry:     {fetch, newLock(p), images(carry.NewExport(p)), carry.NewImport(p), carry.NewInventory(p)},
+		Carry:     {fetch, newLock(p), images(carry.NewExport(p)), images(carry.NewCopy(p)), carry.NewImport(p), carry.NewInventory(p)},
 		Configure: {adminclient.NewContext(p), newToken(p.Process), newAccess(p.Process, all.Explain), newGenCert(p.Process)},
 	} {
 		for _, cmd := range list {
