@@ -1,4 +1,4 @@
-package cache
+package policy
 
 import (
 	"fmt"
@@ -21,8 +21,8 @@ type TagRule struct {
 	TTL   time.Duration // 0 means always ask, [Forever] never again
 }
 
-// freshness tells how long what is mutable is served without asking.
-type freshness struct {
+// Freshness tells how long what is mutable is served without asking.
+type Freshness struct {
 	rules []compiledRule // first match wins
 	ttl   time.Duration  // without a match
 }
@@ -32,8 +32,9 @@ type compiledRule struct {
 	ttl   time.Duration
 }
 
-func newFreshness(ttl time.Duration, rules []TagRule) (freshness, error) {
-	f := freshness{ttl: ttl}
+// NewFreshness returns the rules, with ttl for what none matches.
+func NewFreshness(ttl time.Duration, rules []TagRule) (Freshness, error) {
+	f := Freshness{ttl: ttl}
 	for _, r := range rules {
 		match, err := wire.CompilePattern(r.Match)
 		if err != nil {
@@ -44,8 +45,8 @@ func newFreshness(ttl time.Duration, rules []TagRule) (freshness, error) {
 	return f, nil
 }
 
-// of returns the time to live of "repository:tag" or "repository@digest".
-func (f *freshness) of(name string) time.Duration {
+// Of returns the time to live of "repository:tag" or "repository@digest".
+func (f *Freshness) Of(name string) time.Duration {
 	for _, r := range f.rules {
 		if r.match.MatchString(name) {
 			return r.ttl
