@@ -24,6 +24,7 @@ const (
 	Blobs
 	Tags
 	Referrers
+	History
 )
 
 func (r Resource) String() string {
@@ -40,6 +41,8 @@ func (r Resource) String() string {
 		return "tags"
 	case Referrers:
 		return "referrers"
+	case History:
+		return "history"
 	default:
 		return "none"
 	}
@@ -66,6 +69,7 @@ type Route struct {
 	Host       string  // canonical name of the registry that the Host header is mapped to; empty for none
 	Namespace  string  // what the client sent as ns, as it was spelt; may be an alias
 	Prefix     Prefix
+	AsOf       string // time or snapshot whose tags are asked for; empty: those of today
 }
 
 // Fault says why a request means nothing to us.
@@ -79,6 +83,7 @@ const (
 	BadName                      // not a repository name
 	BadDigest                    // a reference with a colon that is no digest
 	BadTag                       // a reference without a colon that is no tag
+	BadAsOf                      // neither a time nor the name of a snapshot
 )
 
 // RouteError says why a request means nothing to us. Its text may be shown to the client.
@@ -127,6 +132,39 @@ func (g *Registries) Route(host, escapedPath, ns string) (Route, error) {
 	}
 	var r Route
 	r.Host = g.byHost(host)
+	root, rest, err := r.asOf(root, rest)
+	if err != nil {
+		return r, err
+	}
+	return g.of(r, root, rest, ns)
+}
+
+// asOf takes the past that a path names off what stands before its /v2/, or off what follows.
+func (r *Route) asOf(root, rest string) (string, string, error) {
+	past, remainder, _ := strings.Cut(rest, "/")
+	before, isBefore := strings.CutPrefix(root, "@")
+	past, isPast := strings.CutPrefix(past, "@")
+	switch {
+	case isBefore && isPast && before != past:
+		return "", "", faultf(Disagreement, "the path names %s and %s: whose tags are meant?", clip(before), clip(past))
+	case isPast:
+		rest = remainder
+	case isBefore:
+		past = before
+	default:
+		return root, rest, nil
+	}
+	if isBefore {
+		root = ""
+	}
+	if r.AsOf = past; !ValidAsOf(past) {
+		return "", "", faultf(BadAsOf, "@%s is neither a time, such as @2026-11-01T12:00Z, nor the name of a snapshot", clip(past))
+	}
+	return root, rest, nil
+}
+
+// of is Route for a request whose past is known.
+func (g *Registries) of(r Route, root, rest, ns string) (Route, error) {
 	named, err := g.named(&r, root, ns)
 	if err != nil {
 		return r, err
@@ -229,6 +267,11 @@ func (r *Route) parseReference() error {
 	switch r.Resource {
 	case Tags:
 		return nil
+	case History:
+		if !validTag(r.Reference) {
+			return faultf(BadTag, "%q is not a valid tag", clip(r.Reference))
+		}
+		return nil
 	case Manifests:
 		if strings.IndexByte(r.Reference, ':') < 0 {
 			if !validTag(r.Reference) {
@@ -274,6 +317,9 @@ func cutVersion(path string) (root, rest string, ok bool) {
 	return first, rest, first != "" && version == "v2"
 }
 
+// Extension is what our own resources stand below (OCI distribution specification, "API extensions").
+const Extension = "_forebay"
+
 // splitResource reads from the right, since a repository may hold the elements
 // manifests, blobs and tags itself.
 func splitResource(rest string) (what Resource, name, reference string) {
@@ -293,6 +339,10 @@ func splitResource(rest string) (what Resource, name, reference string) {
 		return Blobs, name, reference
 	case "referrers":
 		return Referrers, name, reference
+	case "history":
+		if name, ok := strings.CutSuffix(name, "/"+Extension); ok && name != "" {
+			return History, name, reference
+		}
 	case "tags":
 		if reference == "list" {
 			return Tags, name, ""
