@@ -2,7 +2,6 @@ package cache
 
 import (
 	"context"
-	"regexp"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -74,26 +73,34 @@ func (c *Cache) resolve(ctx context.Context, o *origin, repo Repo, name string, 
 // until their manifest comes. An index that cannot be written does not keep the client from its
 // answer.
 func (c *Cache) bind(ctx context.Context, repo Repo, name string, desc v1.Descriptor) error {
-	return c.bindAt(repo, name, desc, time.Now(), pull.Client(ctx) == "")
+	p := c.policy.Load()
+	return c.bindAt(repo, name, desc, time.Now(), time.Time{}, pull.Client(ctx) == "" || p != nil && (*p).Concerns(repo, name))
 }
 
-// BindAt records what a tag was found to point to at a time in the past, by the operator's word.
-func (c *Cache) BindAt(repo Repo, name string, desc v1.Descriptor, at time.Time) error {
-	return c.bindAt(repo, name, desc, at, true)
+// BindAt records what a tag was found to point to at a time in the past, by the operator's word, and
+// since when, if that is not zero.
+func (c *Cache) BindAt(repo Repo, name string, desc v1.Descriptor, at, since time.Time) error {
+	return c.bindAt(repo, name, desc, at, since, true)
 }
 
-func (c *Cache) bindAt(repo Repo, name string, desc v1.Descriptor, now time.Time, record bool) error {
+func (c *Cache) bindAt(repo Repo, name string, desc v1.Descriptor, now, since time.Time, record bool) error {
 	stale := pull.TakeStale(&desc)
 	old, err := c.tag(repo, name)
 	if err != nil {
 		return err
 	}
 	s := &tagState{repo: repo, name: name, Tag: index.Tag{Desc: desc, CheckedAt: now, ChangedAt: now}, stale: stale, pulls: &pulls{}}
+	if since.Before(now) && !since.IsZero() {
+		s.ChangedAt = since
+	}
 	if old != nil {
 		s.pulls = old.pulls
 		s.pulls.before.Store(s.pulls.now.Swap(0))
 		if old.Desc.Digest == desc.Digest {
 			s.ChangedAt = old.ChangedAt
+			if r := old.ruling.Load(); r != nil && !r.Passing {
+				s.ruling.Store(r)
+			}
 		} else {
 			c.moved(old, desc)
 		}
@@ -126,25 +133,19 @@ func (c *Cache) record(repo Repo, d v1.Hash) {
 		if t.stale {
 			pull.MarkStale(&desc)
 		}
-		_ = c.BindAt(repo, name, desc, t.CheckedAt) // what cannot be recorded was told of
+		_ = c.BindAt(repo, name, desc, t.CheckedAt, t.ChangedAt) // what cannot be recorded was told of
 	}
 }
 
 // moved tells of a tag that points elsewhere now.
 func (c *Cache) moved(old *tagState, desc v1.Descriptor) {
-	e := event.Of(event.TagMoved, old.repo, desc.Digest)
-	e.Tag, e.Was = old.name, old.Desc.Digest
-	if releasePattern.MatchString(old.name) {
-		c.counts.releasesMoved.Add(1)
-		c.log.Warn("release tag moved", logkey.Upstream(old.repo.Upstream), logkey.Repository(old.repo.Name),
-			logkey.Reference(old.name), logkey.Digest(desc.Digest))
-		e.Kind = event.ReleaseMoved
-		c.store.Tell(e)
-		return
+	e := event.Moved(old.repo, old.name, old.Desc.Digest, desc.Digest)
+	n, tell, what := &c.counts.tagsMoved, c.log.Info, "tag moved"
+	if e.Kind == event.ReleaseMoved {
+		n, tell, what = &c.counts.releasesMoved, c.log.Warn, "release tag moved"
 	}
-	c.counts.tagsMoved.Add(1)
-	c.log.Info("tag moved", logkey.Upstream(old.repo.Upstream), logkey.Repository(old.repo.Name),
-		logkey.Reference(old.name), logkey.Digest(desc.Digest))
+	n.Add(1)
+	tell(what, logkey.Upstream(old.repo.Upstream), logkey.Repository(old.repo.Name), logkey.Reference(old.name), logkey.Digest(desc.Digest))
 	c.store.Tell(e)
 }
 
@@ -157,7 +158,3 @@ func (c *Cache) dropTag(t *tagState) {
 	c.log.Info("tag is gone upstream: dropped", logkey.Upstream(t.repo.Upstream), logkey.Repository(t.repo.Name),
 		logkey.Reference(t.name), logkey.Err(err))
 }
-
-// releasePattern is a tag that reads like the version of one release, which nobody is
-// expected to move: "1.27.3", "v2.0.0-rc1", but not "1.27" and not "1".
-var releasePattern = regexp.MustCompile(`^v?\d+\.\d+\.\d+([.+_-].*)?$`)

@@ -59,6 +59,8 @@ type Manifest struct {
 	Result Result
 	// StaleFor is how long ago the tag should have been confirmed; 0 when it is fresh.
 	StaleFor time.Duration
+	// Since is when the tag that was asked for was first seen to point here; zero when not known.
+	Since time.Time
 }
 
 // Listing is a list of tags: all of them, or a page.
@@ -103,6 +105,8 @@ type Cache struct {
 	images     *image.Images
 	drill      atomic.Int64                       // until when no upstream is asked; see Rehearse
 	upstreams  atomic.Pointer[map[string]*origin] // see origins
+	policy     atomic.Pointer[Policy]             // nil without rules
+	unruled    Ruling                             // that of no rule
 	bucketLane *lane.Lane
 
 	ctx  context.Context // life of fills and upstream calls; ended by Close
@@ -126,6 +130,7 @@ type calls struct {
 	manifests flight.Group[key, *Manifest]
 	blobs     flight.Group[key, int64]
 	lists     flight.Group[key, []byte]
+	rulings   flight.Group[key, *Ruling]
 }
 
 // known is what is remembered of upstreams, in memory, for a while.
@@ -191,6 +196,7 @@ func Open(o Options) (*Cache, error) {
 		manifests: callsOf[*Manifest](c),
 		blobs:     callsOf[int64](c),
 		lists:     callsOf[[]byte](c),
+		rulings:   callsOf[*Ruling](c),
 	}
 	c.calls.blobs.Abandons = true // a HEAD that nobody waits for is worth nothing
 	c.known = newKnown(o.NegativeTTL)

@@ -6,7 +6,6 @@ import (
 
 	"forebay/cache/fill"
 	"forebay/cache/health"
-	"forebay/internal/wire"
 )
 
 // Figures are what happened since the start, and what goes on.
@@ -47,7 +46,7 @@ func (c *Cache) Figures() Figures {
 		Transfers: Transfers{Broken: n.Broken.Load(), Resumed: n.Resumed.Load(), Passed: n.Passed.Load()},
 		SentWrong: c.counts.sentWrong.Load(), TagsMoved: c.counts.tagsMoved.Load(), ReleasesMoved: c.counts.releasesMoved.Load(),
 	}
-	for _, s := range c.running() {
+	for _, s := range c.fills.Running() {
 		if s.Verifying {
 			f.Fills.Verifying++
 		} else {
@@ -59,43 +58,11 @@ func (c *Cache) Figures() Figures {
 	return f
 }
 
-// running returns the fills in progress, in no order.
-func (c *Cache) running() (all []fill.Status) {
-	for _, f := range c.fills.All() {
-		if s, running := f.Status(); running {
-			all = append(all, s)
-		}
-	}
-	return all
-}
-
 // FillInfo is a fill in progress.
-type FillInfo struct {
-	Upstream   string
-	Repository string
-	Digest     wire.Digest
-	Bytes      int64 // that have arrived
-	Size       int64 // of the whole; -1 while unknown
-	Clients    int
-	// Verifying is whether a kept blob is being verified beside its first reading: nothing
-	// comes from the upstream.
-	Verifying bool
-}
+type FillInfo = fill.Info
 
 // Fills lists the fills in progress, by name.
-func (c *Cache) Fills() []FillInfo {
-	list := []FillInfo{}
-	for _, s := range c.running() {
-		list = append(list, FillInfo{
-			Upstream: s.Upstream, Repository: s.Repository, Digest: wire.Digest{Hash: s.Digest},
-			Bytes: s.Bytes, Size: s.Size, Clients: s.Holders, Verifying: s.Verifying,
-		})
-	}
-	slices.SortFunc(list, func(a, b FillInfo) int {
-		return strings.Compare(a.Upstream+"/"+a.Repository+a.Digest.Hex, b.Upstream+"/"+b.Repository+b.Digest.Hex)
-	})
-	return list
-}
+func (c *Cache) Fills() []FillInfo { return c.fills.List() }
 
 // UpstreamInfo is how an upstream does, as far as the cache has seen.
 type UpstreamInfo struct {

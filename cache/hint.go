@@ -96,7 +96,7 @@ func (c *Cache) followHint(repo Repo, tag string) {
 	}
 	pulled := t.pulls.now.Load()+t.pulls.before.Load() > 0
 	if err == nil && r.desc.Digest != t.Desc.Digest && pulled && !o.low() {
-		_, err = c.byDigest(c.ctx, o, repo, r.desc.Digest, false)
+		_, err = (&tagRequest{c: c, o: o, repo: repo, name: tag}).resolvedTo(c.ctx, r)
 	}
 	if err != nil && c.ctx.Err() == nil {
 		c.log.Debug("hint not followed", logkey.Upstream(repo.Upstream), logkey.Repository(repo.Name),

@@ -27,6 +27,7 @@ const (
 	aTags                  // the list of tags
 	aReferrers             // the list of referrers
 	aFile                  // a file of ours
+	aRuling                // which digest answers for a tag
 )
 
 // refKey is the key of what a tag or a digest points to, as a client may be told of it: registries

@@ -68,7 +68,7 @@ func (c *Cache) TagsPage(ctx context.Context, repo Repo, query string) (*Listing
 // freshList reports whether a list that was given at a time is served without asking.
 func (c *Cache) freshList(o *origin, repo Repo, at time.Time) bool {
 	proven, refused := o.access.state(repo.Name)
-	return refused == nil && proven && !o.offline() && time.Since(at) < o.fresh.of(repo.Name)
+	return refused == nil && proven && !o.offline() && time.Since(at) < o.fresh.Of(repo.Name)
 }
 
 // tagLists are lists of tags that were decoded lately: a page of one is a few bytes, and to
@@ -170,7 +170,7 @@ func (c *Cache) list(ctx context.Context, o *origin, repo Repo, doc document, ol
 	if refused != nil && !o.offline() {
 		return "", refused
 	}
-	if ok && (o.offline() || proven && time.Since(at) < o.fresh.of(repo.Name+doc.ref)) {
+	if ok && (o.offline() || proven && time.Since(at) < o.fresh.Of(repo.Name+doc.ref)) {
 		return Hit, c.decode(kept, to)
 	}
 	if o.offline() {

@@ -32,6 +32,11 @@ func (c *Cache) Manifest(ctx context.Context, repo Repo, ref string, headOnly bo
 		return nil, err
 	}
 	if d, err := wire.ParseDigest(ref); err == nil {
+		if p := c.policy.Load(); p != nil && (*p).Version() != 0 && pull.Client(ctx) != "" { // what the mirror does for itself is no answer
+			if err := (*p).Digest(ctx, repo, d); err != nil {
+				return nil, err
+			}
+		}
 		return c.byDigest(ctx, o, repo, d, headOnly)
 	}
 	return c.byTag(ctx, o, repo, ref, headOnly)

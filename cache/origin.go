@@ -11,6 +11,7 @@ import (
 
 	"forebay/cache/event"
 	"forebay/cache/health"
+	"forebay/cache/policy"
 	"forebay/cache/vanished"
 	"forebay/internal/allowance"
 	"forebay/internal/lane"
@@ -22,7 +23,7 @@ import (
 type origin struct {
 	UpstreamOptions // its Upstream is an [observed]
 
-	fresh  freshness
+	fresh  policy.Freshness
 	lane   *lane.Lane // of fills
 	health *health.Upstream
 	access *access // nil without AccessTTL
@@ -85,7 +86,7 @@ func (c *Cache) newOrigin(name string, u UpstreamOptions) (*origin, error) {
 	if u.MaxConnections <= 0 {
 		u.MaxConnections = 32
 	}
-	fresh, err := newFreshness(u.TagTTL, u.TagRules)
+	fresh, err := policy.NewFreshness(u.TagTTL, u.TagRules)
 	if err != nil {
 		return nil, err
 	}

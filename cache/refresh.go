@@ -58,7 +58,7 @@ func (o *origin) due(t *tagState) bool {
 	if o.RefreshAhead <= 0 || o.offline() || t.pulls.now.Load()+t.pulls.before.Load() < int64(o.RefreshAhead) {
 		return false
 	}
-	ttl := o.fresh.of(t.repo.Name + ":" + t.name)
+	ttl := o.fresh.Of(t.repo.Name + ":" + t.name)
 	if ttl == 0 || ttl == Forever {
 		return false
 	}
@@ -71,7 +71,7 @@ func (o *origin) due(t *tagState) bool {
 func (c *Cache) refresh(ctx context.Context, o *origin, t *tagState) {
 	r, _, err := c.resolve(ctx, o, t.repo, t.name, t.CheckedAt)
 	if err == nil && r.desc.Digest != t.Desc.Digest {
-		_, err = c.byDigest(ctx, o, t.repo, r.desc.Digest, false)
+		_, err = (&tagRequest{c: c, o: o, repo: t.repo, name: t.name}).resolvedTo(ctx, r)
 	}
 	if err != nil && ctx.Err() == nil {
 		c.log.Debug("tag not refreshed", logkey.Upstream(t.repo.Upstream), logkey.Repository(t.repo.Name),

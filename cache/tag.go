@@ -24,6 +24,7 @@ type tagState struct {
 	stale    bool   // the upstream is another mirror, which could not confirm it
 	recorded bool   // in the index, and not only here
 	pulls    *pulls // shared by the states of the tag as it is bound anew
+	ruling   atomic.Pointer[Ruling]
 }
 
 // pulls counts how often a tag is asked for.
@@ -71,7 +72,7 @@ type tagRequest struct {
 // byTag returns what a tag points to: as known while it is fresh, else as the upstream says,
 // else, when the upstream fails, as last known. What it does is decided by [situation.next].
 func (c *Cache) byTag(ctx context.Context, o *origin, repo Repo, name string, headOnly bool) (*Manifest, error) {
-	r := tagRequest{c: c, o: o, repo: repo, name: name, headOnly: headOnly, ttl: o.fresh.of(repo.Name + ":" + name)}
+	r := tagRequest{c: c, o: o, repo: repo, name: name, headOnly: headOnly, ttl: o.fresh.Of(repo.Name + ":" + name)}
 	var err error
 	if r.tag, err = c.tag(repo, name); err != nil {
 		return nil, err
@@ -83,7 +84,7 @@ func (c *Cache) byTag(ctx context.Context, o *origin, repo Repo, name string, he
 		s.known, s.fresh = true, time.Since(t.CheckedAt) < r.ttl
 		s.tooOld = o.StaleIfError != 0 && time.Since(t.CheckedAt) > o.StaleIfError
 		if !s.fresh && !s.offline {
-			s.kept = c.store.Serves(repo, t.Desc.Digest)
+			s.kept = r.kept(ctx)
 			s.low = o.low()
 		}
 	}
@@ -96,7 +97,7 @@ func (c *Cache) byTag(ctx context.Context, o *origin, repo Repo, name string, he
 		}
 		m, err := r.take(ctx, step, cause)
 		if m != nil && err == nil {
-			return m, nil
+			return r.dated(m), nil
 		}
 		if step != serveStale {
 			cause = err
@@ -144,7 +145,7 @@ func (r *tagRequest) take(ctx context.Context, s step, cause error) (*Manifest, 
 
 // serve serves what the tag is known to point to.
 func (r *tagRequest) serve(ctx context.Context) (*Manifest, error) {
-	m, err := r.c.byDigest(ctx, r.o, r.repo, r.tag.Desc.Digest, r.headOnly)
+	m, err := r.answering(ctx, r.tag)
 	if err == nil && r.tag.stale {
 		m = m.unconfirmed()
 	}
@@ -156,7 +157,7 @@ func (r *tagRequest) ask(ctx context.Context) (m *Manifest, err error) {
 	c, t := r.c, r.tag
 	ctx, span := tracing.Start(ctx, "confirm tag", tracing.Upstream(r.repo.Upstream), tracing.Repository(r.repo.Name), tracing.Reference(r.name))
 	defer func() { span.End(err) }()
-	kept := t != nil && c.store.Serves(r.repo, t.Desc.Digest)
+	kept := t != nil && r.kept(ctx)
 	wait := ctx
 	if kept {
 		var cancel context.CancelFunc
@@ -189,6 +190,9 @@ func (r *tagRequest) ask(ctx context.Context) (m *Manifest, err error) {
 // resolvedTo returns the manifest that a tag was just found to point to.
 func (r *tagRequest) resolvedTo(ctx context.Context, found resolved) (*Manifest, error) {
 	c, repo := r.c, r.repo
+	if t := r.bound(found.desc); !c.answers(ctx, t, found.desc.Digest) {
+		return r.answering(ctx, t)
+	}
 	if r.headOnly && found.bytes == nil && !c.store.Serves(repo, found.desc.Digest) {
 		if err := c.whyUnfetched(repo, found.desc.Digest); err != nil {
 			return nil, err // a HEAD must not name what a GET will not get
@@ -199,7 +203,10 @@ func (r *tagRequest) resolvedTo(ctx context.Context, found resolved) (*Manifest,
 	if kind := pull.KindOf(err); err != nil && (kind == pull.NotFound || kind == pull.Invalid && pull.DetailOf(err) != pull.Refused) {
 		// It went away in between, or the HEAD named a digest that the registry does not
 		// serve: what a GET of the tag brings is right by definition.
-		return c.getTag(ctx, r.o, repo, r.name)
+		m, err = c.getTag(ctx, r.o, repo, r.name)
+		if err == nil && !c.answers(ctx, r.bound(m.Desc), m.Desc.Digest) {
+			return r.answering(ctx, r.bound(m.Desc))
+		}
 	}
 	return m, err
 }
@@ -243,7 +250,10 @@ func (r *tagRequest) serveStale(ctx context.Context, cause error) (*Manifest, er
 	c, t := r.c, r.tag
 	d, err := c.latestKept(t)
 	m := &Manifest{Desc: t.Desc}
-	switch {
+	switch ruled, rule := c.ruled(ctx, t); {
+	case rule.Ruled:
+		d = ruled
+		m, err = r.answering(ctx, t)
 	case err == nil:
 		m, err = c.byDigest(ctx, r.o, r.repo, d, r.headOnly)
 	case r.headOnly && cause != nil && pull.Failing(cause) && !errors.Is(cause, c.whyUnfetched(r.repo, t.Desc.Digest)):

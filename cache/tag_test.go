@@ -29,34 +29,6 @@ func openWith(t *testing.T, r Upstream, u UpstreamOptions) *Cache {
 	return c
 }
 
-func TestTagRuleMatches(t *testing.T) {
-	for _, tc := range []struct {
-		match, name string
-		want        bool
-	}{
-		{"library/*:latest", "library/nginx:latest", true},
-		{"library/*:latest", "acme/nginx:latest", false},
-		{"*:v[0-9]*.[0-9]*.[0-9]*", "acme/team/app:v1.27.3", true},
-		{"*:v[0-9]*.[0-9]*.[0-9]*", "acme/team/app:v1.27", false},
-		{"*:?.?", "a:1.2", true},
-		{"*@sha256:*", "a@sha256:00", true},
-		{"a.b:c", "aXb:c", false},
-	} {
-		t.Run(tc.match+" "+tc.name, func(t *testing.T) {
-			f, err := newFreshness(time.Minute, []TagRule{{tc.match, time.Hour}})
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got := f.of(tc.name) == time.Hour; got != tc.want {
-				t.Errorf("%q matches %q: %t, want %t", tc.match, tc.name, got, tc.want)
-			}
-		})
-	}
-	if _, err := newFreshness(0, []TagRule{{"a[b", 0}}); err == nil {
-		t.Error(`newFreshness("a[b") = nil error`)
-	}
-}
-
 func FuzzCompileMatch(f *testing.F) {
 	f.Add("library/*:v[0-9]?")
 	f.Add("[")
@@ -75,7 +47,7 @@ func TestFirstMatchingRuleDecides(t *testing.T) {
 			r.Push(hub.Name, tag, cachetest.ManifestOf(tag))
 		}
 		c := openWith(t, r, UpstreamOptions{TagTTL: time.Minute, TagRules: []TagRule{
-			{"library/*:latest", 30 * time.Second}, {"*:v[0-9]*", Forever}, {"*:edge", 0}, {"*:latest", time.Hour},
+			{Match: "library/*:latest", TTL: 30 * time.Second}, {Match: "*:v[0-9]*", TTL: Forever}, {Match: "*:edge"}, {Match: "*:latest", TTL: time.Hour},
 		}})
 		defer closeCache(t, c)
 		for _, tc := range []struct {

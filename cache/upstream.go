@@ -7,6 +7,7 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"forebay/cache/policy"
 	"forebay/internal/pull"
 )
 
@@ -62,6 +63,12 @@ type Discovery interface {
 	// schema; no referrers is an empty list, and only if the upstream said so.
 	Referrers(ctx context.Context, repo string, d v1.Hash) ([]json.RawMessage, error)
 }
+
+// TagRule gives tags that match a time to live of their own; one of [Forever] is never asked for again.
+type TagRule = policy.TagRule
+
+// Forever has no end.
+const Forever = policy.Forever
 
 // UpstreamOptions says how one upstream's content is fetched and kept.
 type UpstreamOptions struct {

@@ -2,7 +2,6 @@ package cache
 
 import (
 	"context"
-	"errors"
 	"path/filepath"
 	"slices"
 	"time"
@@ -19,12 +18,16 @@ import (
 // Wanted is something that clients asked for while its registry was not to be contacted.
 type Wanted = wanted.Wanted
 
-const (
-	wantedName  = "wanted.json"
-	wantedEvery = time.Second // how soon it is written
-	// holdersMost bounds the tags of a repository that are looked at for who needs a blob.
-	holdersMost = 200
-)
+const wantedName = "wanted.json"
+
+// keepWanted writes the list, and that of what is gone, soon after they changed, until ctx is done.
+func (c *Cache) keepWanted(ctx context.Context) {
+	c.wanted.Run(ctx, c.gone.Write, func(err error) {
+		if c.known.warned.First(key{what: aFile, ref: wantedName}) {
+			c.log.Warn("list of what is wanted is not written", logkey.Err(err))
+		}
+	})
+}
 
 // openWanted reads the list that an earlier run left.
 func (c *Cache) openWanted() {
@@ -44,29 +47,13 @@ func (c *Cache) offlineMiss(ctx context.Context, repo Repo, tag string, d v1.Has
 	if pull.Client(ctx) != "" && !drilled { // not for what we or operators want, nor what is there after a rehearsal
 		w := Wanted{Ref: image.Name(repo, tag, d), Blob: blob}
 		if blob {
-			if holder := c.holderOf(repo, d); holder != "" {
+			if holder := c.images.HolderOf(repo, d); holder != "" {
 				w = Wanted{Ref: holder}
 			}
 		}
 		c.wanted.Add(w, pull.Client(ctx), time.Now())
 	}
 	return offlineError(repo)
-}
-
-// holderOf returns the image of a tag that needs a blob, "" if none is known.
-func (c *Cache) holderOf(repo Repo, d v1.Hash) string {
-	found, n := "", 0
-	_ = c.store.Index.Tags(repo, func(tag string, t index.Tag) error { // without an answer it is wanted as a blob
-		if n++; n > holdersMost {
-			return index.ErrStop
-		}
-		if c.images.Needs(repo, t.Desc.Digest, d) {
-			found = image.Name(repo, tag, v1.Hash{})
-			return index.ErrStop
-		}
-		return nil
-	})
-	return found
 }
 
 // Wanted returns what clients asked for in vain while its registry was not to be
@@ -107,19 +94,3 @@ func (c *Cache) arrived(w Wanted) bool {
 
 // ClearWanted empties the list and returns how much there was.
 func (c *Cache) ClearWanted() (int, error) { return c.wanted.Clear() }
-
-// keepWanted writes the list soon after it changed, until ctx is done.
-func (c *Cache) keepWanted(ctx context.Context) {
-	tick := time.NewTicker(wantedEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			if err := errors.Join(c.wanted.Write(), c.gone.Write()); err != nil && c.known.warned.First(key{what: aFile, ref: wantedName}) {
-				c.log.Warn("list of what is wanted is not written", logkey.Err(err))
-			}
-		}
-	}
-}

@@ -5,6 +5,7 @@ package event
 
 import (
 	"context"
+	"regexp"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -70,6 +71,16 @@ const (
 	Purged          Kind = "purged"
 	Pinned          Kind = "pinned"
 	Unpinned        Kind = "unpinned"
+	// Waiting and Refused: a tag does not answer with the digest that it points to, by a rule; yet,
+	// or at all. They come once for each binding. Promoted, Frozen and Thawed are by operators.
+	Waiting  Kind = "waiting"
+	Refused  Kind = "refused"
+	Promoted Kind = "promoted"
+	Frozen   Kind = "frozen"
+	Thawed   Kind = "thawed"
+	// SnapshotMade and SnapshotDropped have the name of the snapshot as Tag.
+	SnapshotMade    Kind = "snapshot_made"
+	SnapshotDropped Kind = "snapshot_dropped"
 	// Vanished: a registry says that a tag, or without one a whole repository, is gone that it
 	// had. Returned: it is there again. They come in pairs.
 	Vanished Kind = "vanished"
@@ -87,7 +98,7 @@ func Kinds() []Kind {
 	return []Kind{
 		TagMoved, ReleaseMoved, Evicted, FillDone, FillFailed, VerificationFailed,
 		Quarantined, Degraded, Recovered, UpstreamFailing, UpstreamBack, Limited,
-		ServedStale, Purged, Pinned, Unpinned, Vanished, Returned, TroubleBegan, TroubleEnded, Started, ConfigReloaded, ConfigRefused,
+		ServedStale, Purged, Pinned, Unpinned, Waiting, Refused, Promoted, Frozen, Thawed, SnapshotMade, SnapshotDropped, Vanished, Returned, TroubleBegan, TroubleEnded, Started, ConfigReloaded, ConfigRefused,
 	}
 }
 
@@ -95,6 +106,20 @@ func Kinds() []Kind {
 func Of(k Kind, repo index.Repo, d v1.Hash) Event {
 	return Event{Kind: k, Upstream: repo.Upstream, Repository: repo.Name, Digest: d}
 }
+
+// Moved is the event of a tag that points elsewhere now.
+func Moved(repo index.Repo, tag string, from, to v1.Hash) Event {
+	e := Of(TagMoved, repo, to)
+	e.Tag, e.Was = tag, from
+	if releasePattern.MatchString(tag) {
+		e.Kind = ReleaseMoved
+	}
+	return e
+}
+
+// releasePattern is a tag that reads like the version of one release, which nobody is
+// expected to move: "1.27.3", "v2.0.0-rc1", but not "1.27" and not "1".
+var releasePattern = regexp.MustCompile(`^v?\d+\.\d+\.\d+([.+_-].*)?$`)
 
 // Because adds why, in words.
 func (e Event) Because(err error) Event {

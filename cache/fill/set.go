@@ -2,11 +2,13 @@ package fill
 
 import (
 	"slices"
+	"strings"
 	"sync"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"forebay/cache/store"
+	"forebay/internal/wire"
 )
 
 // Set holds the fills in progress: one of a digest and a domain, and beside them one that
@@ -116,4 +118,42 @@ func (s *Set) Close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true
+}
+
+// Running returns the fills in progress, in no order.
+func (s *Set) Running() (all []Status) {
+	for _, f := range s.All() {
+		if one, running := f.Status(); running {
+			all = append(all, one)
+		}
+	}
+	return all
+}
+
+// Info is a fill in progress.
+type Info struct {
+	Upstream   string
+	Repository string
+	Digest     wire.Digest
+	Bytes      int64 // that have arrived
+	Size       int64 // of the whole; -1 while unknown
+	Clients    int
+	// Verifying is whether a kept blob is being verified beside its first reading: nothing
+	// comes from the upstream.
+	Verifying bool
+}
+
+// List lists the fills in progress, by name.
+func (s *Set) List() []Info {
+	list := []Info{}
+	for _, one := range s.Running() {
+		list = append(list, Info{
+			Upstream: one.Upstream, Repository: one.Repository, Digest: wire.Digest{Hash: one.Digest},
+			Bytes: one.Bytes, Size: one.Size, Clients: one.Holders, Verifying: one.Verifying,
+		})
+	}
+	slices.SortFunc(list, func(a, b Info) int {
+		return strings.Compare(a.Upstream+"/"+a.Repository+a.Digest.Hex, b.Upstream+"/"+b.Repository+b.Digest.Hex)
+	})
+	return list
 }

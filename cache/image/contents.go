@@ -42,7 +42,7 @@ func (c *Contents) Missing() (parts []Part, bytes int64) {
 	return parts, bytes
 }
 
-// Contents lists what belongs to an image: to a tag, or to a digest if the tag is empty.
+// Contents lists what belongs to an image: to a tag, or to a digest, which may stand for a tag.
 // Without platforms those of an index count that somebody pulled; with referrers
 // signatures and the like do, too. The error is [store.ErrNotKept] when the tag or the manifest
 // is not known, and [store.ErrQuery] for platforms that it does not have.
@@ -62,7 +62,9 @@ func (i *Images) Contents(ctx context.Context, repo Repo, tag string, d v1.Hash,
 		if !ok {
 			return nil, fmt.Errorf("%s: %w", Name(repo, tag, d), store.ErrNotKept)
 		}
-		d, confirmed = t.Desc.Digest, t.CheckedAt
+		if confirmed = t.CheckedAt; d == (v1.Hash{}) {
+			d = t.Desc.Digest
+		}
 	}
 	if !i.store.Linked(repo, index.Manifest, d) {
 		return nil, fmt.Errorf("%s: %w", Name(repo, tag, d), store.ErrNotKept)

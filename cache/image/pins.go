@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -45,8 +46,9 @@ type Pin struct {
 	// so is not kept from eviction.
 	Held bool
 
-	repo Repo
-	ref  string
+	repo    Repo
+	ref     string
+	derived bool // from something else that operators wish
 }
 
 // Pins knows what is pinned.
@@ -54,6 +56,8 @@ type Pins struct {
 	images   *Images
 	store    *store.Store
 	patterns []pinPattern // of the configuration
+	// derived returns further pins; see Derive.
+	derived atomic.Pointer[func() []index.Pin]
 
 	load sync.Once
 	// change is held by who changes the pins or reads them all, for as long as that takes.
@@ -167,6 +171,14 @@ func (p *Pins) list() []Pin {
 		p.store.Log.Error("pins cannot be read", logkey.Err(err))
 	}
 	slices.SortStableFunc(list, func(a, b Pin) int { return a.At.Compare(b.At) })
+	if derived := p.derived.Load(); derived != nil {
+		for _, one := range (*derived)() {
+			if name := one.Repo.String() + "@" + one.Ref; !known[name] {
+				known[name] = true
+				list = append(list, Pin{Ref: name, Platforms: one.Platforms, At: one.At, repo: one.Repo, ref: one.Ref, derived: true})
+			}
+		}
+	}
 	if len(p.patterns) == 0 {
 		return list
 	}
@@ -219,8 +231,12 @@ func (p *Pins) List() []Pin {
 	p.Gather()
 	p.change.Lock()
 	defer p.change.Unlock()
-	return p.gather()
+	return slices.DeleteFunc(p.gather(), func(one Pin) bool { return one.derived })
 }
+
+// Derive has what pins returns held like pins of digests, from the next time on that pins are
+// gathered. List does not tell of them: they are what something else comes to.
+func (p *Pins) Derive(pins func() []index.Pin) { p.derived.Store(&pins) }
 
 // Put pins a tag, or a digest if the tag is empty, in place of a pin of the same name. The
 // manifests of the image are kept. The error is [ErrPinsTooLarge] when it does not fit

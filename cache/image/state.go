@@ -199,6 +199,25 @@ func (i *Images) Needs(repo Repo, of, d v1.Hash) bool {
 	return errors.Is(err, errFound)
 }
 
+// holdersMost bounds the tags of a repository that are looked at for who needs a blob.
+const holdersMost = 200
+
+// HolderOf returns the image of a tag that needs a blob, "" if none is known.
+func (i *Images) HolderOf(repo Repo, d v1.Hash) string {
+	found, n := "", 0
+	_ = i.store.Index.Tags(repo, func(tag string, t index.Tag) error { // without an answer none is known
+		if n++; n > holdersMost {
+			return index.ErrStop
+		}
+		if i.Needs(repo, t.Desc.Digest, d) {
+			found = Name(repo, tag, v1.Hash{})
+			return index.ErrStop
+		}
+		return nil
+	})
+	return found
+}
+
 // documents is the function of a walk that looks at what is kept and counts nothing.
 func (i *Images) documents(repo Repo) func(manifest.Node) (*manifest.Document, error) {
 	return func(n manifest.Node) (*manifest.Document, error) {

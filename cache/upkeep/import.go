@@ -51,6 +51,8 @@ type Root struct {
 	// older than its time to live is confirmed at the next pull, or served as stale. One that
 	// was confirmed later here stays as it is, unless [ImportOptions.MayBeOlder].
 	Confirmed time.Time
+	// Since is when the tag was first seen there to point to it; zero when that is not known.
+	Since time.Time
 }
 
 // Name returns "docker.io/library/nginx:1.27", or with the digest when there is no tag.
@@ -188,7 +190,7 @@ func (a *admission) bind() error {
 	if moves {
 		a.done.Before = before.Desc.Digest.String()
 	}
-	return a.k.Cache.BindAt(a.root.Repo, a.root.Tag, desc, at)
+	return a.k.Cache.BindAt(a.root.Repo, a.root.Tag, desc, at, a.root.Since)
 }
 
 // size returns the size of content that the repository may get, if it is on the disk.

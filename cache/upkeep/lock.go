@@ -78,7 +78,14 @@ func (k *Keeper) pointsTo(ctx context.Context, repo Repo, tag string, d v1.Hash)
 			return t.Desc, err
 		}
 	}
-	return k.Cache.Confirm(ctx, repo, tag) // which tells what is wrong where nobody may be asked
+	if _, err := k.Cache.Confirm(ctx, repo, tag); err != nil { // which tells what is wrong where nobody may be asked
+		return v1.Descriptor{}, err
+	}
+	m, err := k.Cache.Manifest(ctx, repo, tag, true) // by the policy another may answer
+	if err != nil {
+		return v1.Descriptor{}, err
+	}
+	return m.Desc, nil
 }
 
 // Refreshed says what a refresh found.
@@ -113,7 +120,7 @@ func (k *Keeper) Refresh(ctx context.Context, repo Repo, tag string) (*Refreshed
 	}
 	if r.Moved {
 		// A tag must not be left pointing to what cannot be served.
-		if _, err := k.Cache.Manifest(ctx, repo, found.Digest.String(), false); err != nil && pull.KindOf(err) != pull.NotFound {
+		if _, err := k.Cache.Manifest(ctx, repo, tag, false); err != nil && pull.KindOf(err) != pull.NotFound && pull.DetailOf(err) != pull.ByPolicy {
 			return nil, err
 		}
 	}

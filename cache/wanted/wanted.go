@@ -7,6 +7,8 @@
 package wanted
 
 import (
+	"context"
+	"errors"
 	"slices"
 	"strings"
 	"sync"
@@ -53,6 +55,26 @@ type List struct {
 	dirty bool               // guarded by mu; there is something to write
 
 	writing sync.Mutex // held while the file is written
+}
+
+// writeEvery is how soon a change is written.
+const writeEvery = time.Second
+
+// Run writes the list soon after it changed, and does also then, until ctx is done. It tells why it
+// could not.
+func (l *List) Run(ctx context.Context, also func() error, tell func(error)) {
+	tick := time.NewTicker(writeEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			if err := errors.Join(l.Write(), also()); err != nil {
+				tell(err)
+			}
+		}
+	}
 }
 
 // Open reads the list that an earlier run left in file. With an error it is empty, and usable.

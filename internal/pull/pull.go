@@ -84,6 +84,8 @@ const (
 	Refused
 	// OfLogin: it was said to a client's own login, and is about nobody else.
 	OfLogin
+	// ByPolicy: a rule of ours refuses it, and the message says which and what to do.
+	ByPolicy
 	// ClientLimited: it is a bound of ours for one client. The registry limits nobody.
 	ClientLimited
 )
