@@ -37,6 +37,7 @@ func (d *decoder) check() {
 	d.checkNames()
 	d.checkPrefetch()
 	d.checkNotify()
+	d.checkPolicies()
 }
 
 // logIn gives an upstream without an account those of the registry whose credentials it takes.

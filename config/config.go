@@ -64,6 +64,9 @@ type Config struct {
 	Others *Upstream
 	// Pins are patterns of images that are not evicted.
 	Pins []string
+	AsOf map[string]string // time or snapshot by the name in Host, whose tags are served under it
+	// Policies say which digest of a tag answers.
+	Policies []Policy
 	// Prefetch are sets of images that are fetched ahead of need.
 	Prefetch []PrefetchSet
 	// Notify are those that are told what happens.

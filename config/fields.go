@@ -46,6 +46,8 @@ func (c *Config) fields() []field {
 		{Name: "storage", Kind: key.Section, Fields: c.Storage.fields(), Doc: "What is kept, and where."},
 		key.Texts("pins", &c.Pins, "patterns", parse.PinPattern,
 			"Images that are not evicted: patterns of `docker.io/library/nginx:1.27` with `*`, `?` and `[sets]`; `docker.io/library/` may be left out. `*` stands for any text, slashes too. Of each tag that matches, the platforms are kept that somebody pulls. `forebay pin` pins single images."),
+		policiesField(&c.Policies),
+		asOfField(&c.AsOf),
 		prefetchField(&c.Prefetch),
 		{Name: "scrub", Kind: key.Section, Doc: "Reading of what is kept in the background.", Fields: []field{
 			key.Duration("interval", &c.ScrubInterval, 0, 3650*parse.Day,

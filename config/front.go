@@ -19,6 +19,7 @@ type Listener struct {
 	Authentication Authentication
 	Upstreams      []string       // served here; none: all
 	Proxies        []netip.Prefix // that begin connections with a line of the PROXY protocol
+	AsOf           string         // time or snapshot whose tags are served here; empty: those of today
 }
 
 // Authentication says what a listener wants of its clients.
@@ -102,6 +103,8 @@ func listenersField(p *[]Listener) field {
 				clientCAField("client_ca_file", &l.ClientCAFile),
 				authenticationField(&l.Authentication),
 				key.Texts("upstreams", &l.Upstreams, "names of upstreams", parse.UpstreamName, "Upstreams that are served here. Default: all."),
+				{Name: "as_of", What: "a time, or the name of a snapshot", Doc: "Tags are served here as they were at that time, or as they are in that snapshot (`forebay snapshot`). Empty: as they are.",
+					Set: key.Into(&l.AsOf, pastOf), Get: func() []string { return []string{l.AsOf} }},
 				key.Networks("proxy_protocol", &l.Proxies, "Networks of load balancers whose connections begin with a line of the PROXY protocol (1 or 2), which says who the client is. Connections from elsewhere are taken as they are."),
 			}
 		})
