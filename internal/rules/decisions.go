@@ -1,0 +1,330 @@
+package rules
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"forebay/cache/event"
+	"forebay/cache/image"
+	"forebay/cache/index"
+	"forebay/cache/policy"
+	"forebay/cache/store"
+	"forebay/internal/logkey"
+	"forebay/internal/wire"
+)
+
+// What operators decided is in the index under these names, each followed by what it is about.
+const (
+	promotions = "promote/"
+	freezes    = "freeze/"
+	snapshots  = "snapshot/"
+)
+
+// record is what is kept of a promotion or a freeze.
+type record struct {
+	Digest string    `json:"digest,omitempty"`
+	At     time.Time `json:"at"`
+	Until  time.Time `json:"until,omitzero"`
+	Made   time.Time `json:"made,omitzero"`
+	Why    string    `json:"why,omitempty"`
+	Who    string    `json:"who,omitempty"`
+}
+
+// whyMost bounds a reason.
+const whyMost = 1000
+
+// decided adds what operators decided to a policy. What cannot be read is told and passed over.
+func (r *Rules) decided(p *policy.Policy) error {
+	err := r.eachRecord(promotions, func(name string, rec record) {
+		if d, err := wire.ParseDigest(rec.Digest); err == nil {
+			p.Promotions[strings.TrimPrefix(name, promotions)] = policy.Promotion{Digest: d, At: rec.At, Why: rec.Why}
+		}
+	})
+	return errors.Join(err, r.eachRecord(freezes, func(name string, rec record) {
+		if match, err := policy.ParsePattern(strings.TrimPrefix(name, freezes)); err == nil {
+			p.Freezes = append(p.Freezes, policy.Freeze{Match: match, At: rec.At, Until: rec.Until, Why: rec.Why})
+		}
+	}))
+}
+
+// Look has the policy go by decisions that came otherwise than by this process: from the bucket.
+func (r *Rules) Look() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now, next := r.current.Load(), policy.Policy{Promotions: map[string]policy.Promotion{}}
+	same := func(a, b policy.Freeze) bool {
+		return a.Match.String() == b.Match.String() && a.At.Equal(b.At) && a.Until.Equal(b.Until)
+	}
+	err := r.decided(&next)
+	if err == nil && (!maps.EqualFunc(now.Promotions, next.Promotions, func(a, b policy.Promotion) bool { return a.Digest == b.Digest && a.At.Equal(b.At) }) || !slices.EqualFunc(now.Freezes, next.Freezes, same)) {
+		err = r.renew()
+	}
+	if err != nil {
+		r.log.Error("what operators decided cannot be read", logkey.Err(err))
+	}
+}
+
+func (r *Rules) eachRecord(prefix string, fn func(name string, rec record)) error {
+	return r.store.Index.Decisions(prefix, func(d index.Decision) error {
+		var rec record
+		if err := json.Unmarshal([]byte(d.Text), &rec); err != nil {
+			r.log.Error("decision of an operator cannot be read", logkey.Reference(d.Name), logkey.Err(err))
+			return nil
+		}
+		fn(d.Name, rec)
+		return nil
+	})
+}
+
+// decide keeps records, and has the policy go by them from now on.
+func (r *Rules) decide(fn func(*index.Batch) error) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.store.Update(fn); err != nil {
+		return err
+	}
+	return errors.Join(r.store.Index.Sync(), r.renew())
+}
+
+func put(b *index.Batch, name string, rec record) error {
+	text, err := json.Marshal(rec)
+	if err != nil {
+		return err
+	}
+	return b.Decide(index.Decision{Name: name, Text: string(text)})
+}
+
+// query is an error of who asked.
+func query(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", store.ErrQuery, fmt.Sprintf(format, args...))
+}
+
+// reason checks why somebody decides something.
+func reason(why string) (string, error) {
+	why = strings.TrimSpace(why)
+	switch {
+	case why == "":
+		return "", query("say why: a reason is kept with it, and goes into the log")
+	case len(why) > whyMost:
+		return "", query("the reason has %d bytes: use at most %d", len(why), whyMost)
+	}
+	return why, nil
+}
+
+// Promotion is a digest that answers for a tag by the wish of an operator.
+type Promotion struct {
+	Repo   Repo
+	Tag    string
+	Digest v1.Hash
+	Was    v1.Hash // what answered before; zero for nothing
+	At     time.Time
+	Why    string
+	Who    string
+}
+
+// Promote has a tag answer with a digest from now on, until it gets another that is old enough; the
+// zero digest is what the tag points to. A manifest that is not kept is fetched, so that it is known
+// to be there. Lists, signatures and judges are asked about it all the same.
+func (r *Rules) Promote(ctx context.Context, repo Repo, tag string, d v1.Hash, why, who string) (*Promotion, error) {
+	why, err := reason(why)
+	if err != nil {
+		return nil, err
+	}
+	t, known, err := r.cache.Tag(repo, tag)
+	if err == nil && !known {
+		if _, err = r.cache.Confirm(ctx, repo, tag); err == nil {
+			t, known, err = r.cache.Tag(repo, tag)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if !known {
+		return nil, fmt.Errorf("%s: %w", image.Name(repo, tag, v1.Hash{}), store.ErrNotKept)
+	}
+	if d == (v1.Hash{}) {
+		d = t.Desc.Digest
+	}
+	if _, err := r.cache.Unruled(ctx, repo, d); err != nil {
+		return nil, fmt.Errorf("promote %s: %w", image.Name(repo, tag, d), err)
+	}
+	before := r.Tag(ctx, repo, tag, t)
+	p := &Promotion{Repo: repo, Tag: tag, Digest: d, Was: before.Digest, At: time.Now(), Why: why, Who: who}
+	err = r.decide(func(b *index.Batch) error {
+		return put(b, promotions+image.Name(repo, tag, v1.Hash{}), record{Digest: d.String(), At: p.At, Why: why, Who: who})
+	})
+	if err != nil {
+		return nil, err
+	}
+	r.tellDecided(event.Promoted, repo, tag, d, p.Was, by(why, who))
+	if after := r.Tag(ctx, repo, tag, t); after.Err != nil || after.Digest != d {
+		v, _ := r.Verdict(ctx, repo, tag, t)
+		for _, passed := range v.Passed {
+			if passed.Digest == d {
+				return p, fmt.Errorf("%w: %s is promoted, and does not answer: policy %s: %s", ErrDenied, image.Name(repo, tag, d), passed.Rule, passed.Why)
+			}
+		}
+	}
+	return p, nil
+}
+
+// ErrDenied means that a rule that no operator can overrule stands against it.
+var ErrDenied = errors.New("denied by policy")
+
+func by(why, who string) string {
+	if who == "" {
+		return why
+	}
+	return why + " (" + who + ")"
+}
+
+func (r *Rules) tellDecided(kind event.Kind, repo Repo, tag string, d, was v1.Hash, detail string) {
+	e := event.Of(kind, repo, d)
+	e.Tag, e.Was, e.Detail = tag, was, detail
+	r.store.Tell(e)
+}
+
+// Withdraw takes a promotion back.
+func (r *Rules) Withdraw(repo Repo, tag, why, who string) error {
+	name := image.Name(repo, tag, v1.Hash{})
+	p, ok := r.current.Load().Promotions[name]
+	if !ok {
+		return fmt.Errorf("%s is not promoted: %w", name, store.ErrNotKept)
+	}
+	if err := r.decide(func(b *index.Batch) error { return b.Undecide(promotions + name) }); err != nil {
+		return err
+	}
+	r.tellDecided(event.Promoted, repo, tag, v1.Hash{}, p.Digest, "withdrawn: "+by(why, who))
+	return nil
+}
+
+// Promotions lists what is promoted, by name.
+func (r *Rules) Promotions() (list []Promotion, err error) {
+	err = r.eachRecord(promotions, func(name string, rec record) {
+		repo, tag, _, ok := image.ParseName(strings.TrimPrefix(name, promotions))
+		d, derr := wire.ParseDigest(rec.Digest)
+		if ok && derr == nil {
+			list = append(list, Promotion{Repo: repo, Tag: tag, Digest: d, At: rec.At, Why: rec.Why, Who: rec.Who})
+		}
+	})
+	return list, err
+}
+
+// Freeze is a pattern of tags that stay as they were.
+type Freeze struct {
+	Pattern string
+	At      time.Time // later moves do not count
+	Until   time.Time // zero: until it is lifted
+	Made    time.Time
+	Why     string
+	Who     string
+}
+
+// freezesMost bounds the freezes: each is compared with each tag once.
+const freezesMost = 200
+
+// Freeze has tags stay as they were at a time, until another or until it is lifted.
+func (r *Rules) Freeze(f Freeze) error {
+	f.Made = time.Now()
+	if f.At.IsZero() {
+		f.At = f.Made
+	}
+	if _, err := policy.ParsePattern(f.Pattern); err != nil || f.Pattern == "" {
+		return query("%.80q is no pattern of images: use one such as docker.io/library/* or ghcr.io/owner/app:1.*", f.Pattern)
+	}
+	switch now := r.current.Load().Freezes; {
+	case f.At.After(f.Made):
+		return query("%s has not come yet: tags can be frozen as they are or as they were", f.At.UTC().Format(time.RFC3339))
+	case !f.Until.IsZero() && !f.Until.After(f.Made):
+		return query("%s is over: a freeze ends later", f.Until.UTC().Format(time.RFC3339))
+	case len(f.Why) > whyMost:
+		return query("the reason has %d bytes: use at most %d", len(f.Why), whyMost)
+	case len(now) >= freezesMost && !slices.ContainsFunc(now, func(one policy.Freeze) bool { return one.Match.String() == f.Pattern }):
+		return query("there are %d freezes already: lift some", len(now))
+	}
+	err := r.decide(func(b *index.Batch) error {
+		return put(b, freezes+f.Pattern, record{At: f.At, Until: f.Until, Made: f.Made, Why: f.Why, Who: f.Who})
+	})
+	if err == nil {
+		r.tellDecided(event.Frozen, Repo{}, f.Pattern, v1.Hash{}, v1.Hash{}, by(f.Why, f.Who))
+	}
+	return err
+}
+
+// Thaw lifts a freeze.
+func (r *Rules) Thaw(pattern, who string) error {
+	if !slices.ContainsFunc(r.current.Load().Freezes, func(f policy.Freeze) bool { return f.Match.String() == pattern }) {
+		return fmt.Errorf("there is no freeze of %s: %w", wire.Clip(pattern, 120), store.ErrNotKept)
+	}
+	err := r.decide(func(b *index.Batch) error { return b.Undecide(freezes + pattern) })
+	if err == nil {
+		r.tellDecided(event.Thawed, Repo{}, pattern, v1.Hash{}, v1.Hash{}, who)
+	}
+	return err
+}
+
+// Freezes lists the freezes, those that are over included.
+func (r *Rules) Freezes() (list []Freeze, err error) {
+	err = r.eachRecord(freezes, func(name string, rec record) {
+		list = append(list, Freeze{Pattern: strings.TrimPrefix(name, freezes), At: rec.At, Until: rec.Until, Made: rec.Made, Why: rec.Why, Who: rec.Who})
+	})
+	return list, err
+}
+
+// Standing is what the policy says of a tag.
+type Standing struct {
+	Repo     Repo
+	Tag      string
+	PointsTo v1.Hash // upstream
+	Since    time.Time
+	Verdict  policy.Verdict
+}
+
+// Test says what the policy says of one tag as it is known, and what it would say if rules that only
+// observe were enforced.
+func (r *Rules) Test(ctx context.Context, repo Repo, tag string) (*Standing, error) {
+	t, known, err := r.cache.Tag(repo, tag)
+	if err == nil && !known {
+		if _, err = r.cache.Confirm(ctx, repo, tag); err == nil {
+			t, known, err = r.cache.Tag(repo, tag)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if !known {
+		return nil, fmt.Errorf("%s: %w", image.Name(repo, tag, v1.Hash{}), store.ErrNotKept)
+	}
+	v, _ := r.Verdict(ctx, repo, tag, t)
+	return &Standing{repo, tag, t.Desc.Digest, t.ChangedAt, v}, nil
+}
+
+// reportMost bounds a report.
+const reportMost = 10_000
+
+// Report says what the policy says of each tag that it keeps from answering with what it points to,
+// or would if rules that only observe were enforced. more says that there are more.
+func (r *Rules) Report(ctx context.Context) (list []Standing, more bool, err error) {
+	err = r.eachTag(ctx, func(repo Repo, tag string, t index.Tag) error {
+		if !r.Concerns(repo, tag) {
+			return ctx.Err()
+		}
+		if v, _ := r.Verdict(ctx, repo, tag, t); v.Digest != t.Desc.Digest || v.Would != nil {
+			if len(list) == reportMost {
+				more = true
+				return index.ErrStop
+			}
+			list = append(list, Standing{repo, tag, t.Desc.Digest, t.ChangedAt, v})
+		}
+		return ctx.Err()
+	})
+	return list, more, err
+}

@@ -1,0 +1,170 @@
+package rules
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"slices"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"forebay/cache/index"
+	"forebay/cache/policy"
+	"forebay/internal/manifest"
+)
+
+// known is what is known of digests, for one ruling.
+type known struct {
+	r    *Rules
+	ctx  context.Context // of the ruling
+	repo Repo
+	tag  string
+}
+
+const (
+	// configMost bounds the configuration of an image that is read: real ones have some KiB.
+	configMost = 4 << 20
+	// earliest is before any image was made; tools that build reproducibly write 1970, and say
+	// nothing by that.
+	earliest = 2013
+)
+
+// Facts are those of an image: of its manifest, and with deep those of its configuration and of
+// one image of an index. What is not kept is fetched.
+func (k *known) Facts(d v1.Hash, deep bool) policy.Facts {
+	f, ok := k.r.facts.Get(d)
+	if ok && (f.Size >= 0 || !f.Created.IsZero() || !deep) {
+		return f
+	}
+	m, err := k.r.cache.Unruled(k.ctx, k.repo, d)
+	if err != nil {
+		return policy.Facts{Unknown: err}
+	}
+	f = policy.Facts{MediaType: string(m.Desc.MediaType), Size: -1}
+	doc, ok := manifest.Parse(m.Bytes)
+	if !ok {
+		return f
+	}
+	f.Created = annotated(doc)
+	var children []manifest.Descriptor
+	for _, child := range doc.Manifests {
+		if name := child.Name(); name != manifest.Attestation {
+			children = append(children, child)
+			f.Platforms = append(f.Platforms, name)
+		}
+	}
+	switch {
+	case len(children) > 0 && deep:
+		err = k.ofChild(&f, children)
+	case doc.Config != nil && (deep || len(f.Platforms) == 0):
+		err = k.ofConfig(&f, doc)
+	}
+	if err != nil {
+		return policy.Facts{Unknown: err}
+	}
+	k.r.facts.Add(d, f)
+	return f
+}
+
+// annotated returns when a document says that it was made.
+func annotated(doc *manifest.Document) time.Time {
+	at, err := time.Parse(time.RFC3339, doc.Annotations["org.opencontainers.image.created"])
+	if err != nil || at.Year() < earliest {
+		return time.Time{}
+	}
+	return at
+}
+
+// ofChild adds what an index does not say itself, by those of its images that are kept, or by the first.
+func (k *known) ofChild(f *policy.Facts, children []manifest.Descriptor) error {
+	here := slices.DeleteFunc(slices.Clone(children), func(c manifest.Descriptor) bool {
+		d, ok := c.Hash()
+		return !ok || !k.r.store.Serves(k.repo, d)
+	})
+	if len(here) == 0 {
+		here = children[:1]
+	}
+	for _, child := range here {
+		d, ok := child.Hash()
+		if !ok {
+			continue
+		}
+		one := k.Facts(d, true)
+		if one.Unknown != nil {
+			return one.Unknown
+		}
+		f.Size = max(f.Size, one.Size)
+		if one.Created.After(f.Created) {
+			f.Created = one.Created
+		}
+	}
+	return nil
+}
+
+// ofConfig adds what the configuration of an image says.
+func (k *known) ofConfig(f *policy.Facts, doc *manifest.Document) error {
+	f.Size = 0
+	for _, l := range doc.Layers {
+		f.Size += max(l.Size, 0)
+	}
+	d, ok := doc.Config.Hash()
+	if !ok || doc.Config.Size > configMost || !isConfig(doc.Config.MediaType) {
+		return nil
+	}
+	b, err := k.r.cache.Blob(k.ctx, k.repo, d)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = b.Close() }() // it was only read
+	var text bytes.Buffer
+	if _, err := b.Send(k.ctx, &text, 0, doc.Config.Size); err != nil {
+		return err
+	}
+	var config struct {
+		manifest.Platform
+
+		Created time.Time `json:"created"`
+	}
+	if json.Unmarshal(text.Bytes(), &config) != nil {
+		return nil // it says nothing that can be read
+	}
+	if config.Created.Year() >= earliest && config.Created.After(f.Created) {
+		f.Created = config.Created
+	}
+	if name := config.String(); name != "" {
+		f.Platforms = []string{name}
+	}
+	return nil
+}
+
+// isConfig reports whether a media type is that of an image's configuration.
+func isConfig(mediaType string) bool {
+	return mediaType == string(types.DockerConfigJSON) || mediaType == string(types.OCIConfigJSON)
+}
+
+// Signed says whether a digest has a signature that a rule accepts.
+func (k *known) Signed(d v1.Hash, rule string) policy.Answer {
+	if k.r.opts.Signed == nil {
+		return policy.Answer{Why: "signatures are not verified here"}
+	}
+	return k.r.opts.Signed(k.ctx, k.repo, d, rule)
+}
+
+// Includes reports whether of, as far as it is kept, names d, or d refers to it.
+func (k *known) Includes(of, d v1.Hash) bool {
+	doc, ok := k.r.store.Document(k.repo, of)
+	if ok && slices.ContainsFunc(doc.Manifests, func(c manifest.Descriptor) bool { return c.Digest == d.String() }) {
+		return true
+	}
+	if ok && slices.ContainsFunc(k.r.images.Known(k.repo, of), func(c manifest.Descriptor) bool { return c.Digest == d.String() }) {
+		return true
+	}
+	_, kept := k.r.store.LinkOf(k.repo, index.Manifest, d)
+	if !kept {
+		return false
+	}
+	refers, ok := k.r.store.Document(k.repo, d)
+	return ok && refers.Subject != nil && refers.Subject.Digest == of.String()
+}
