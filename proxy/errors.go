@@ -67,6 +67,9 @@ func (h *Handler) replyTo(x *exchange, err error) reply {
 	if errors.As(err, &fault) {
 		return routeReply(fault)
 	}
+	if pull.DetailOf(err) == pull.ByPolicy {
+		return policyReply(err)
+	}
 	if errors.Is(err, pull.ErrOffline) && x.fromMirror {
 		// Another mirror must not take for gone what we cannot look for.
 		return reply{http.StatusServiceUnavailable, "UNAVAILABLE", pull.ErrOffline.Error(), retryUnavailable}
@@ -87,6 +90,16 @@ func (h *Handler) replyTo(x *exchange, err error) reply {
 	}
 }
 
+// policyReply is what a rule of ours refuses. Clients that can go elsewhere get it by
+// [Handler.writeRefused] where that stops them.
+func policyReply(err error) reply {
+	f := failureOf(err)
+	if f.kind == pull.NotFound {
+		return reply{status: http.StatusNotFound, code: "MANIFEST_UNKNOWN", message: f.message}
+	}
+	return reply{status: http.StatusForbidden, code: "DENIED", message: f.message}
+}
+
 // routeReply answers requests that mean nothing here. 404 makes every client move on.
 func routeReply(fault *wire.RouteError) reply {
 	switch fault.Fault {
@@ -96,7 +109,7 @@ func routeReply(fault *wire.RouteError) reply {
 		return reply{status: http.StatusBadRequest, code: "NAME_INVALID", message: fault.Text}
 	case wire.BadDigest:
 		return reply{status: http.StatusBadRequest, code: "DIGEST_INVALID", message: fault.Text}
-	case wire.BadTag:
+	case wire.BadTag, wire.BadAsOf:
 		return reply{status: http.StatusNotFound, code: "MANIFEST_UNKNOWN", message: fault.Text}
 	default:
 		return reply{status: http.StatusNotFound, code: "UNSUPPORTED", message: fault.Text}

@@ -21,7 +21,10 @@ func (h *Handler) manifest(x *exchange) error {
 	}
 	accept := x.r.Header["Accept"]
 	x.deadline.accept = manifest.MoreTypes(accept)
-	m, err := h.source.Manifest(&x.deadline, repo, ref, x.head())
+	m, err := h.find(x, repo, ref)
+	if pull.DetailOf(err) == pull.ByPolicy && x.mirrored && (x.head() || x.route.Digest == (v1.Hash{})) {
+		return h.writeRefused(x, err)
+	}
 	if err != nil {
 		return err
 	}
@@ -67,6 +70,9 @@ func (h *Handler) writeManifest(x *exchange, m *cache.Manifest) error {
 		header["Cache-Control"] = h.static.immutable
 	} else {
 		header["Cache-Control"] = h.static.noCache
+		if !m.Since.IsZero() {
+			header["Last-Modified"] = []string{m.Since.UTC().Format(http.TimeFormat)}
+		}
 	}
 	if m.StaleFor > 0 || m.Result == cache.Stale {
 		header["Warning"] = h.static.stale

@@ -74,6 +74,8 @@ type Options struct {
 	// Observe is told of every request, at its end and in its goroutine: it must not block.
 	// What it is given is good only until it returns. nil means nobody is told.
 	Observe func(*Request)
+	// Past knows what tags were. nil: nobody does.
+	Past Past
 	// Tracer makes a span for every request, in whose context everything else is asked for.
 	// nil means none.
 	Tracer trace.Tracer
@@ -83,6 +85,7 @@ type Options struct {
 type Handler struct {
 	source     source
 	redirect   func(ctx context.Context, repo cache.Repo, d v1.Hash) (string, error) // nil for none
+	past       Past                                                                  // nil for none
 	registries wire.Registries
 	fallback   Fallback
 	instance   string
@@ -116,6 +119,7 @@ func handlerOf(o Options, from source, clients *allowance.Clients) (*Handler, er
 		clients:    clients,
 		source:     from,
 		redirect:   o.Redirect,
+		past:       o.Past,
 		registries: registries,
 		fallback:   o.Fallback,
 		instance:   o.Instance,
@@ -257,6 +261,8 @@ func (h *Handler) serve(x *exchange, g Gate) error {
 		return h.tags(x)
 	case wire.Referrers:
 		return h.referrers(x)
+	case wire.History:
+		return h.history(x)
 	}
 	return &wire.RouteError{Fault: wire.NoRoute, Text: "no such path in the registry API"}
 }

@@ -31,7 +31,7 @@ func (h *Handler) tags(x *exchange) error {
 	if !h.source.Lists(x.route.Upstream) {
 		return errUnlisted
 	}
-	list, err := h.listTags(x, p)
+	list, err := h.tagsNow(x, p)
 	if err != nil {
 		return err
 	}
@@ -61,6 +61,14 @@ func (h *Handler) tags(x *exchange) error {
 		tags = []string{} // never null
 	}
 	return x.writeJSON(tagList{Name: x.route.Name, Tags: tags})
+}
+
+// tagsNow lists the tags of today, or those of the past that is asked for.
+func (h *Handler) tagsNow(x *exchange, p page) (*cache.Listing, error) {
+	if x.route.AsOf != "" {
+		return h.tagsOf(x)
+	}
+	return h.listTags(x, p)
 }
 
 // wholeListWithin is how long a client waits for all tags of a repository. Some have 200,000, of which
