@@ -18,6 +18,7 @@ import (
 	"forebay/internal/authn"
 	"forebay/internal/logkey"
 	"forebay/internal/pull"
+	"forebay/internal/rules"
 	"forebay/internal/session"
 	"forebay/internal/wire"
 )
@@ -126,6 +127,8 @@ func problemOf(err error) *problem {
 		return &problem{http.StatusNotFound, "not_kept", err.Error()}
 	case errors.Is(err, image.ErrUnreadable):
 		return &problem{http.StatusInternalServerError, "unreadable", err.Error()}
+	case errors.Is(err, rules.ErrDenied):
+		return &problem{http.StatusConflict, "denied_by_policy", err.Error()}
 	case errors.Is(err, upkeep.ErrPinned):
 		return &problem{http.StatusConflict, "pinned", err.Error()}
 	case errors.Is(err, image.ErrPinsTooLarge):

@@ -15,6 +15,7 @@ import (
 	"forebay/internal/activity"
 	"forebay/internal/imageset"
 	"forebay/internal/prefetch"
+	"forebay/internal/rules"
 	"forebay/internal/session"
 	"forebay/internal/trouble"
 	"forebay/internal/wire"
@@ -29,6 +30,8 @@ type APIOptions struct {
 	Version  string
 	// Name is that of the mirror, Address the base URL at which clients reach it.
 	Name, Address string
+	// Rules are the policy. It may be nil.
+	Rules *rules.Rules
 	// Sets are the prefetch sets of the configuration. It may be nil.
 	Sets *prefetch.Sets
 	// Trouble says what is wrong. It may be nil: then it is found out when somebody asks.
@@ -89,6 +92,7 @@ type API struct {
 	tokenFile  string // told to who lacks the token; "" for none
 	jobs       *jobs
 	sets       *prefetch.Sets
+	rules      *rules.Rules
 	log        *zap.Logger
 	mux        *http.ServeMux
 }
@@ -114,7 +118,7 @@ func NewAPI(o APIOptions) (*API, error) {
 		keeper: o.Keeper, registries: o.Registries, upstream: o.Upstream, version: o.Version, name: o.Name, address: o.Address, started: time.Now(),
 		helped: o.Support, activity: o.Activity, trouble: o.Trouble, price: o.Price, currency: o.Currency,
 		guard: guard{loopback: o.Loopback, operators: o.Operators, sessions: session.New(o.SessionKey, prefix+"/", o.SessionsOver), origin: http.NewCrossOriginProtection(), names: o.Names},
-		audit: o.Audit, jobs: newJobs(), sets: o.Sets, log: o.Log, mux: http.NewServeMux(), tokenFile: o.TokenFile,
+		audit: o.Audit, jobs: newJobs(), sets: o.Sets, rules: o.Rules, log: o.Log, mux: http.NewServeMux(), tokenFile: o.TokenFile,
 	}
 	if o.Token != "" {
 		a.SetToken(o.Token)
@@ -142,7 +146,7 @@ type route struct {
 
 // routes are all of them. openapi.json has the same, which a test keeps.
 func (a *API) routes() []route {
-	return []route{
+	return append(a.policyRoutes(), []route{
 		{"GET", "/openapi.json", Read, a.describe},
 		{"GET", "/session", Read, a.session},
 		{"POST", "/session", "", a.logIn},
@@ -191,7 +195,7 @@ func (a *API) routes() []route {
 		{"GET", "/around", Read, telling(func() any { return AroundList{a.activity.Around()} })},
 		{"GET", "/jobs/{id}", Read, a.job},
 		{"DELETE", "/jobs/{id}", Operate, a.cancelJob},
-	}
+	}...)
 }
 
 // telling answers a request without parameters by what f returns.

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -18,7 +19,7 @@ import (
 // Content goes out here by its digest alone, for bundles. Only operators may do that.
 
 func (a *API) contents(w http.ResponseWriter, r *http.Request) error {
-	q, err := query(r, "ref", "platforms", "referrers")
+	q, err := query(r, "ref", "as_of", "platforms", "referrers")
 	if err != nil {
 		return err
 	}
@@ -34,11 +35,21 @@ func (a *API) contents(w http.ResponseWriter, r *http.Request) error {
 	if q["platforms"] != "" {
 		platforms = strings.Split(q["platforms"], ",")
 	}
+	var since time.Time
+	if ref.Tag != "" && a.rules != nil {
+		answers, err := a.rules.Answer(r.Context(), repoOf(ref), ref.Tag, q["as_of"])
+		if err != nil {
+			return err
+		}
+		ref.Digest, since = answers.Digest, answers.Since
+	}
 	list, err := a.keeper.Images.Contents(r.Context(), repoOf(ref), ref.Tag, ref.Digest, platforms, referrers)
 	if err != nil {
 		return err
 	}
-	reply(w, http.StatusOK, contentsOf(list))
+	out := contentsOf(list)
+	out.Since = since
+	reply(w, http.StatusOK, out)
 	return nil
 }
 

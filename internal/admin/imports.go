@@ -152,10 +152,12 @@ func (a *API) admit(w http.ResponseWriter, r *http.Request) error {
 	if ref.HasDigest() && ref.Digest != d {
 		return badRequest("the name %s and the digest %s disagree", clip(in.Ref), d)
 	}
-	if in.Confirmed.After(time.Now()) {
-		in.Confirmed = time.Time{} // the clock of another machine
+	for _, at := range []*time.Time{&in.Confirmed, &in.Since} {
+		if at.After(time.Now()) {
+			*at = time.Time{} // the clock of another machine
+		}
 	}
-	root := upkeep.Root{Repo: repoOf(ref), Tag: ref.Tag, Confirmed: in.Confirmed, Desc: v1.Descriptor{Digest: d, Size: in.Size, MediaType: media.MediaType(in.MediaType)}}
+	root := upkeep.Root{Repo: repoOf(ref), Tag: ref.Tag, Confirmed: in.Confirmed, Since: in.Since, Desc: v1.Descriptor{Digest: d, Size: in.Size, MediaType: media.MediaType(in.MediaType)}}
 	ctx, cancel := a.changing(r, purgeTimeout)
 	defer cancel()
 	done, err := i.Admit(ctx, root)

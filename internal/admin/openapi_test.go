@@ -22,6 +22,7 @@ import (
 	"forebay/cache/tier"
 	"forebay/cache/upkeep"
 	"forebay/internal/activity"
+	"forebay/internal/govern"
 	"forebay/internal/imageset"
 	"forebay/internal/prefetch"
 	"forebay/internal/wire"
@@ -48,7 +49,7 @@ type exchange struct{ request, answer any }
 
 // exchanges are those of all operations.
 func exchanges() map[string]exchange {
-	return map[string]exchange{
+	all := map[string]exchange{
 		"GET /openapi.json":                   {},
 		"GET /session":                        {nil, Session{}},
 		"POST /session":                       {Login{}, Session{}},
@@ -98,6 +99,10 @@ func exchanges() map[string]exchange {
 		"GET /jobs/{id}":                      {nil, Job{}},
 		"DELETE /jobs/{id}":                   {},
 	}
+	for _, r := range govern.Routes() {
+		all[r.Method+" "+r.Path] = exchange{r.Request, r.Answer}
+	}
+	return all
 }
 
 // results are what jobs come to.
@@ -201,7 +206,7 @@ func (s *schemas) of(t reflect.Type) map[string]any {
 	case reflect.Map:
 		return map[string]any{"type": "object", "additionalProperties": s.of(t.Elem())}
 	case reflect.Struct:
-		if in := t.PkgPath(); in != reflect.TypeFor[API]().PkgPath() && in != reflect.TypeFor[imageset.LockFile]().PkgPath() && in != reflect.TypeFor[activity.Series]().PkgPath() {
+		if in := t.PkgPath(); in != reflect.TypeFor[API]().PkgPath() && in != reflect.TypeFor[imageset.LockFile]().PkgPath() && in != reflect.TypeFor[activity.Series]().PkgPath() && in != reflect.TypeFor[govern.Report]().PkgPath() {
 			s.t.Errorf("%s is a type of the core: what the API says needs one of its own", t)
 		}
 		if s.made[t.Name()] == nil {

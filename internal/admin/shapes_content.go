@@ -16,6 +16,7 @@ type Contents struct {
 	MediaType string      `json:"media_type"`
 	Size      int64       `json:"size"`                // of the manifest itself
 	Confirmed time.Time   `json:"confirmed,omitzero"`  // when the registry said last that the tag points to it
+	Since     time.Time   `json:"since,omitzero"`      // when the tag was first seen to point to it
 	Platforms []string    `json:"platforms,omitempty"` // of an index: those that Parts are of
 	Omitted   []string    `json:"left,omitempty"`      // of an index: those that were not asked for
 	Parts     []Part      `json:"parts"`               // each thing once, manifests before what they lead to
@@ -115,7 +116,9 @@ type AdmitRequest struct {
 	Size      int64  `json:"size,omitempty"`       // of the manifest or index; 0 when not known
 	// Confirmed is when the registry said so last; now if it is left out.
 	Confirmed time.Time `json:"confirmed,omitzero"`
-	Pin       bool      `json:"pin,omitempty"` // keep it whole from now on
+	// Since is when the tag was first seen to point to it where the image comes from.
+	Since time.Time `json:"since,omitzero"`
+	Pin   bool      `json:"pin,omitempty"` // keep it whole from now on
 }
 
 // AdmitAnswer says what came of it.

@@ -65,9 +65,13 @@ func (c *Client) refusedBody(response *http.Response) error {
 	return c.refused(response, text)
 }
 
-// Contents lists what belongs to an image.
-func (c *Client) Contents(ctx context.Context, ref string, platforms []string, referrers bool) (*admin.Contents, error) {
+// Contents lists what belongs to an image: of a tag what it answers with, or, with the name of a
+// snapshot, what that says.
+func (c *Client) Contents(ctx context.Context, ref, snapshot string, platforms []string, referrers bool) (*admin.Contents, error) {
 	q := url.Values{"ref": {ref}}
+	if snapshot != "" {
+		q.Set("as_of", snapshot)
+	}
 	if len(platforms) > 0 {
 		q.Set("platforms", strings.Join(platforms, ","))
 	}
