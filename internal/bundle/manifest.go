@@ -53,6 +53,9 @@ type Image struct {
 	// Confirmed is when the registry last said that the tag points to it, or when somebody wrote
 	// down that it is to; zero for what has no tag, and while the bundle is not signed.
 	Confirmed time.Time `json:"confirmed,omitzero"`
+	// Since is when the tag was first seen to point to it, by the clock of the mirror that it comes
+	// from; zero where Confirmed is, and where that is not known.
+	Since time.Time `json:"since,omitzero"`
 	// Refers says that it belongs to another image of the bundle, as a signature does.
 	Refers bool `json:"refers,omitempty"`
 }

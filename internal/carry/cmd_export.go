@@ -42,7 +42,8 @@ type exporting struct {
 	since, lacking       []string
 	sign, passphraseFile string
 	split                string
-	volume               int64 // bytes; 0 for one file
+	asOf                 string // snapshot whose digests count in place of what tags answer with
+	volume               int64  // bytes; 0 for one file
 }
 
 // Formats of an export.
@@ -235,7 +236,7 @@ func (x *exporting) plan(ctx context.Context, o *adminclient.Client, wanted []wa
 func contentsOf(w wantedImage, list *admin.Contents) bundle.Contents {
 	c := bundle.Contents{Image: bundle.Image{
 		Name: cmp.Or(w.name, list.Ref), Digest: list.Digest, MediaType: list.MediaType, Size: list.Size, Platforms: list.Platforms, Left: list.Omitted,
-		Confirmed: list.Confirmed,
+		Confirmed: list.Confirmed, Since: list.Since,
 	}}
 	for _, p := range list.Parts {
 		c.Parts = append(c.Parts, bundle.Part{Blob: bundle.Blob{Digest: p.Digest, Size: p.Size}, Manifest: p.Role == "manifest", MediaType: p.MediaType})
@@ -290,7 +291,7 @@ func (x *exporting) contents(ctx context.Context, o *adminclient.Client, w wante
 		platforms = []string{wire.MachinePlatform()}
 	}
 	referrers := x.referrers || w.referrers
-	list, err := o.Contents(ctx, w.ref, platforms, referrers)
+	list, err := o.Contents(ctx, w.ref, x.asOf, platforms, referrers)
 	why := problemWith(list, err)
 	if x.fetch && (why != nil || err != nil) {
 		if len(platforms) == 0 && (err != nil || len(list.Platforms) == 0 && len(list.Omitted) > 0) {
@@ -299,7 +300,7 @@ func (x *exporting) contents(ctx context.Context, o *adminclient.Client, w wante
 		if err := o.Complete(ctx, w.ref, platforms); err != nil {
 			return nil, fmt.Errorf("%s: %w", w.ref, err)
 		}
-		list, err = o.Contents(ctx, w.ref, platforms, referrers)
+		list, err = o.Contents(ctx, w.ref, x.asOf, platforms, referrers)
 		why = problemWith(list, err)
 	}
 	switch {

@@ -124,7 +124,7 @@ func (x *importing) run(ctx context.Context, o *adminclient.Client, args []strin
 	for _, image := range read.Images {
 		image.Name = x.fullName(names, image.Name)
 		answer, err := in.Admit(ctx, admin.AdmitRequest{
-			Ref: image.Name, Digest: image.Digest.String(), MediaType: image.MediaType, Size: image.Size, Confirmed: image.Confirmed, Pin: x.pin && !image.Refers,
+			Ref: image.Name, Digest: image.Digest.String(), MediaType: image.MediaType, Size: image.Size, Confirmed: image.Confirmed, Since: image.Since, Pin: x.pin && !image.Refers,
 		})
 		switch {
 		case adminclient.IsCode(err, "not_kept"):
