@@ -37,6 +37,7 @@ func Commands(all Program) []*cobra.Command {
 	images := func(cmd *cobra.Command) *cobra.Command { return adminclient.Complete(p, cmd, adminclient.Images) }
 	pins := func(cmd *cobra.Command) *cobra.Command { return adminclient.Complete(p, cmd, adminclient.Pins) }
 	tag := newTag(p)
+	tag.AddCommand(carry.NewPromote(p), carry.NewWaiting(p))
 	for _, sub := range tag.Commands() {
 		images(sub)
 	}
@@ -46,8 +47,8 @@ func Commands(all Program) []*cobra.Command {
 	_ = fetch.RegisterFlagCompletionFunc("progress", cobra.FixedCompletions([]string{"auto", "bars", "lines", "json", "none"}, cobra.ShellCompDirectiveNoFileComp))
 	var commands []*cobra.Command
 	for group, list := range map[string][]*cobra.Command{
-		Look:      {newStatus(p), images(newList(p)), images(newImages(p)), images(newInspect(p)), tag, newStats(p), newPins(p), jobs, newWanted(p), newVanished(p), newBypass(p), images(newDrill(p)), newHub(all), newSupportBundle(p)},
-		Change:    {images(newRefresh(p)), images(newRepair(p)), images(newPurge(p)), images(newPin(p)), pins(newUnpin(p)), newVerify(p), newCollect(p)},
+		Look:      {newStatus(p), images(newList(p)), images(newImages(p)), images(newInspect(p)), tag, newStats(p), newPins(p), jobs, newWanted(p), newVanished(p), newBypass(p), images(newDrill(p)), carry.NewPolicy(p), newHub(all), newSupportBundle(p)},
+		Change:    {images(newRefresh(p)), images(newRepair(p)), images(newPurge(p)), images(newPin(p)), pins(newUnpin(p)), newVerify(p), newCollect(p), images(carry.NewFreeze(p)), carry.NewThaw(p), carry.NewSnapshot(p)},
 		Carry:     {fetch, newLock(p), images(carry.NewExport(p)), images(carry.NewCopy(p)), carry.NewImport(p), carry.NewInventory(p)},
 		Configure: {adminclient.NewContext(p), newToken(p.Process), newAccess(p.Process, all.Explain), newGenCert(p.Process)},
 	} {
