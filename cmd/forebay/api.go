@@ -66,7 +66,7 @@ func ownToken(name string, log *zap.Logger) string {
 // apiOptions are those of the admin API that are the mirror's. Nobody is let in by them yet.
 func (m *mirror) apiOptions(sets *prefetch.Sets, b build, log *zap.Logger) admin.APIOptions {
 	return admin.APIOptions{
-		Keeper: m.keeper, Registries: m.names, Upstream: m.registryStatus, Activity: m.activity, Trouble: m.trouble, Sets: sets,
+		Keeper: m.keeper, Registries: m.names, Upstream: m.registryStatus, Activity: m.activity, Trouble: m.trouble, Sets: sets, Rules: m.rules,
 		Version: b.version, Log: log.Named("admin"),
 		Names: admin.Names{Listen: "admin_listen", TokenFile: "admin_token_file", Token: "admin_token or admin_token_file, or what auth knows and operators gives a role"},
 	}

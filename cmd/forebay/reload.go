@@ -74,6 +74,7 @@ func takenUp(was, next *config.Config) *config.Config {
 	c := *was
 	c.Trusted, c.Fallback, c.Catalog = next.Trusted, next.Fallback, next.Catalog
 	c.Limits, c.LimitsOf = next.Limits, next.LimitsOf
+	c.Policies, c.AsOf = next.Policies, next.AsOf
 	c.Auth, c.Access, c.Authentication = next.Auth, next.Access, next.Authentication
 	c.Log.Level, c.Log.Access = next.Log.Level, next.Log.Access
 	if !was.AdminToken.Empty() && !next.AdminToken.Empty() { // else who may ask is another question
@@ -122,6 +123,13 @@ func (m *mirror) takeUp(c *config.Config, files bool) error {
 		return err
 	}
 	if err := m.cache.Configure(upstreams, limits(c.Limits)); err != nil {
+		return command.Usage(err)
+	}
+	configured, err := rulesOf(c)
+	if err == nil {
+		err = m.rules.Configure(configured)
+	}
+	if err != nil {
 		return command.Usage(err)
 	}
 	m.front.Store(f)

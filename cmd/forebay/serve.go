@@ -102,6 +102,7 @@ func serve(ctx context.Context, c *config.Config, load func() (*config.Config, e
 		return err
 	}
 	m.cache.Store().Restore(ctx)
+	m.rules.Look()
 	sets, err := newSets(c, m, log)
 	if err != nil {
 		return err

@@ -28,6 +28,7 @@ import (
 	"forebay/internal/command"
 	"forebay/internal/metrics"
 	"forebay/internal/notify"
+	"forebay/internal/rules"
 	"forebay/internal/trouble"
 	"forebay/internal/wire"
 	"forebay/proxy"
@@ -45,6 +46,7 @@ import (
 type mirror struct {
 	cache   *cache.Cache
 	keeper  *upkeep.Keeper // of the cache
+	rules   *rules.Rules
 	front   atomic.Pointer[front]
 	retired []registryClient // of fronts before; only takeUp and Close use it
 	// reloading is held by who replaces the front, and strangers bounds how often clients cause it.
@@ -85,6 +87,9 @@ func newMirror(c *config.Config, b build, l logs) (_ *mirror, err error) {
 	if m.cache, err = openCache(c, upstreams, tierOptions(c, m.bucket, m.identity), m.tellEvent, m.budget, log.Named("cache")); err != nil {
 		return nil, err
 	}
+	if err := m.newRules(c, log.Named("policy")); err != nil {
+		return nil, err
+	}
 	if m.rights, err = access.NewRights(m.cache.Life(), m.asking); err != nil {
 		return nil, err
 	}
@@ -121,6 +126,7 @@ func (m *mirror) Run(ctx context.Context) error {
 	var work sync.WaitGroup
 	defer work.Wait()
 	work.Go(func() { m.keeper.Run(ctx) })
+	work.Go(func() { m.rules.Run(ctx) })
 	return m.cache.Run(ctx)
 }
 
@@ -289,6 +295,7 @@ func proxyOptions(c *config.Config, m *mirror) proxy.Options {
 		Trusted:   c.Trusted,
 		Rates:     m.rate,
 		Observe:   m.observe,
+		Past:      past{m.rules},
 		Tracer:    m.traces.tracer(),
 		Log:       m.log.Named("proxy"),
 	}

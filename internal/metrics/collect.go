@@ -54,6 +54,15 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 			to.gauge(c.f.notifying, float64(n.Waiting), n.Target)
 		}
 	}
+	if c.s.Rules != nil {
+		n := c.s.Rules.Counts()
+		for result, count := range map[string]int64{"kept": n.Kept.Load(), "replaced": n.Replaced.Load(), "refused": n.Refused.Load(), "observed": n.Observed.Load()} {
+			to.count(c.f.rulings, count, result)
+		}
+		to.count(c.f.judged, n.Judged.Load()-n.Failed.Load(), "answered")
+		to.count(c.f.judged, n.Failed.Load(), "failed")
+		to.gauge(c.f.policyWaiting, float64(c.s.Rules.Waiting()))
+	}
 	c.fills(to)
 	c.store(to)
 	if c.s.S3 != nil {

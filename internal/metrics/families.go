@@ -28,7 +28,8 @@ type families struct {
 
 	s3, s3Took, s3Objects, s3Bytes, s3Queued, s3QueuedBytes, s3Degraded, s3Unsaved, s3Damaged, s3RefsBehind, s3RefsDamaged *Family
 
-	events, notified, notifying *Family
+	events, notified, notifying    *Family
+	rulings, judged, policyWaiting *Family
 }
 
 func (f *families) add(kind, name, help string, labels []string) *Family {
@@ -58,6 +59,9 @@ func newFamilies() (f families) {
 	f.events = f.counter("events_total", "What happened to what is kept and to the upstreams, by kind: tag_moved, evicted, degraded, upstream_failing, config_reloaded, config_refused and so on.", "kind")
 	f.notified = f.counter("notifications_total", "Messages to targets of notify by how they ended: sent, failed (it did not take them, however often they were tried), dropped (too many waited, or the mirror ended).", "target", "result")
 	f.notifying = f.gauge("notifications_waiting", "Messages that wait for a target.", "target")
+	f.rulings = f.counter("policy_rulings_total", "Rulings of policies on tags and digests by result: kept (the tag answers with what it points to), replaced (with another digest), refused (with none), observed (it would be another if all rules were enforced; beside the others).", "result")
+	f.judged = f.counter("policy_judge_requests_total", "Requests to judges of policies by result: answered, failed.", "result")
+	f.policyWaiting = f.gauge("policy_waiting", "Tags that were asked for since the start and do not answer with the digest that they point to.")
 	f.ofClients()
 	f.ofUpstreams()
 	f.ofBudgets()

@@ -19,6 +19,7 @@ import (
 	"forebay/cache/tier"
 	"forebay/cache/upkeep"
 	"forebay/internal/notify"
+	"forebay/internal/rules"
 	"forebay/internal/trouble"
 	"forebay/upstream"
 )
@@ -65,6 +66,8 @@ type Sources struct {
 	InUse func() trouble.InUse
 	// Notify returns how messages to targets ended. nil means that there are none.
 	Notify func() []notify.Figures
+	// Rules are the policy. nil means that there is none.
+	Rules *rules.Rules
 	// S3 tells of the calls to the bucket since the start, those of one operation side by
 	// side; nil where blobs are not kept in one.
 	S3 func() []tier.Calls

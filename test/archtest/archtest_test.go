@@ -111,18 +111,20 @@ func importTable() map[string][]string {
 	return map[string][]string{
 		"cmd/forebay":   {anything},
 		"deploy/config": {},
-		"config":        {"internal/registries", "internal/secret", "config/fault", "config/key", "config/parse", "config/unit", "internal/wire"},
+		"config":        {"config/rule", "internal/registries", "internal/secret", "config/fault", "config/key", "config/parse", "config/unit", "internal/wire"},
 
 		// The cache and its floors: each knows those below it.
 		"proxy":        append(leaf(), "cache", "cache/store"), // the latter its tests
 		"cache/upkeep": append(leaf(), "cache", "cache/image", "cache/store", "cache/event", "cache/disk", "cache/index", "cache/tier", "cache/vanished"),
-		"cache":        append(leaf(), "cache/image", "cache/fill", "cache/store", "cache/event", "cache/health", "cache/disk", "cache/index", "cache/tier", "cache/vanished", "cache/wanted"),
+		"cache":        append(leaf(), "cache/image", "cache/fill", "cache/policy", "cache/store", "cache/event", "cache/health", "cache/disk", "cache/index", "cache/tier", "cache/vanished", "cache/wanted"),
 		"cache/image":  append(leaf(), "cache/store", "cache/event", "cache/index"),
 		"cache/fill":   append(leaf(), "cache/store", "cache/disk"),
 		"cache/store":  append(leaf(), "cache/event", "cache/disk", "cache/evict", "cache/index", "cache/refs", "cache/tier"),
 		"cache/event":  {"cache/index", "internal/pull"},
 		"cache/health": {"cache/event", "internal/pull"},
 
+		// Rules as values: whoever reads or writes them needs nothing else of the cache.
+		"cache/policy":   {"config/unit", "internal/wire"},
 		"cache/disk":     leaf(),
 		"cache/evict":    {},
 		"cache/wanted":   {"internal/statefile"},
@@ -155,6 +157,7 @@ func importTable() map[string][]string {
 		"internal/flight":       {},
 		"internal/lane":         {"internal/pull"},
 		"internal/allowance":    {"internal/pull"},
+		"config/rule":           {"cache/policy", "config/key", "config/parse", "internal/secret"},
 		"config/parse":          {"internal/wire"},
 		"config/key":            {"config/parse", "config/unit", "internal/secret"},
 		"config/unit":           {"internal/wire"},
@@ -170,13 +173,15 @@ func importTable() map[string][]string {
 		"internal/bundle":       leaf(),
 		"internal/pull":         {},
 		"internal/wire":         {"internal/registries"},
-		"internal/admin":        append(leaf(), "internal/authn", "internal/session", "cache", "cache/image", "cache/vanished", "cache/store", "cache/upkeep", "cache/tier", "cache/event", "internal/activity", "internal/bundle", "internal/imageset", "internal/prefetch", "internal/trouble"),
+		"internal/admin":        append(leaf(), "internal/authn", "internal/session", "cache", "cache/image", "cache/vanished", "cache/store", "cache/upkeep", "cache/tier", "cache/event", "internal/activity", "internal/bundle", "internal/imageset", "internal/prefetch", "internal/trouble", "internal/govern", "internal/rules"),
+		"internal/govern":       append(leaf(), "cache/policy", "internal/rules"),
+		"internal/rules":        append(leaf(), "cache", "cache/event", "cache/image", "cache/index", "cache/policy", "cache/store"),
 		"internal/clientconfig": {},
 		"internal/doctor":       {"internal/clientconfig", "internal/pull", "internal/wire"},
 		"internal/tally":        {},
 		"internal/tracing":      {},
-		"internal/metrics":      append(leaf(), "cache", "cache/event", "cache/store", "cache/upkeep", "cache/tier", "internal/notify", "internal/trouble", "proxy", "upstream", "test/hubtest", "test/mirrortest"), // the last two its tests
-		"internal/trouble":      append(leaf(), "cache", "cache/health", "cache/image", "cache/store", "cache/upkeep", "upstream", "upstream/governor"),                                                             // the last its tests
+		"internal/metrics":      append(leaf(), "cache", "cache/event", "cache/store", "cache/upkeep", "cache/tier", "internal/notify", "internal/rules", "internal/trouble", "proxy", "upstream", "test/hubtest", "test/mirrortest"), // the last two its tests
+		"internal/trouble":      append(leaf(), "cache", "cache/health", "cache/image", "cache/store", "cache/upkeep", "upstream", "upstream/governor"),                                                                               // the last its tests
 		"internal/server":       {"internal/logkey", "internal/reread"},
 		"internal/webhook":      leaf(),
 		"internal/notify":       append(leaf(), "cache/event", "upstream/dial"),
@@ -197,7 +202,7 @@ func importTable() map[string][]string {
 		"internal/adminclient": append(leaf(), "cache/upkeep", "config", "internal/secret", "internal/admin", "internal/bundle", "internal/command", "internal/server", "internal/terminal"),
 		"internal/operate": append(leaf(), "cache/image", "cache/upkeep", "config", "config/unit", "upstream", "upstream/hubapi", "internal/access", "internal/admin", "internal/adminclient", "internal/authn",
 			"internal/carry", "internal/command", "internal/imageset", "internal/prefetch", "internal/terminal"),
-		"internal/carry": append(leaf(), "cache/disk", "cache/upkeep", "internal/admin", "internal/adminclient", "internal/bundle", "internal/command", "internal/imageset",
+		"internal/carry": append(leaf(), "cache/disk", "cache/upkeep", "internal/admin", "internal/adminclient", "internal/bundle", "internal/command", "internal/govern", "internal/imageset",
 			"internal/regfolder", "internal/terminal"),
 		"internal/terminal": append(leaf(), "internal/admin", "internal/prefetch"), // the last its tests
 
