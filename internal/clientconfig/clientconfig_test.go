@@ -1,13 +1,16 @@
 package clientconfig
 
 import (
+	"encoding/base64"
 	"flag"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"go.yaml.in/yaml/v4"
 )
 
 var update = flag.Bool("update", false, "write the files in testdata anew")
@@ -49,6 +52,83 @@ func TestWhatIsPrinted(t *testing.T) {
 	}
 	if _, err := For("docker", Mirror{URL: "http://m"}); err == nil || !strings.Contains(err.Error(), "dockerd, containerd") {
 		t.Errorf("a client that is not known: %v", err)
+	}
+}
+
+// What is printed for YAML files of others is of the types that their documentation describes, and has
+// no key beside those: RegistryMirrorConfig, RegistryTLSConfig and machine.registries of Talos, inputs
+// of docker/setup-buildx-action in a step of GitHub, services of GitLab.
+func TestWhatIsPrintedIsOfTheirTypes(t *testing.T) {
+	type (
+		endpoint struct {
+			URL          string `yaml:"url"`
+			OverridePath bool   `yaml:"overridePath"`
+		}
+		document struct {
+			APIVersion   string     `yaml:"apiVersion"`
+			Kind, Name   string     `yaml:",omitempty"`
+			Endpoints    []endpoint `yaml:"endpoints"`
+			SkipFallback bool       `yaml:"skipFallback"`
+			CA           string     `yaml:"ca"`
+		}
+		machine struct {
+			Machine struct {
+				Registries struct {
+					Mirrors map[string]struct{ Endpoints []string }
+					Config  map[string]struct{ TLS struct{ CA string } } // base64 of PEM
+				}
+			}
+		}
+		step struct {
+			Run, Uses string
+			With      struct {
+				Inline string `yaml:"buildkitd-config-inline"`
+			}
+		}
+		pipeline struct {
+			Services []struct {
+				Name    string
+				Command []string
+			}
+		}
+	)
+	const url, ca = "https://mirror.lan", "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
+	printed := func(client string) string {
+		s, err := For(client, Mirror{URL: url, CA: ca})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.Elsewhere
+	}
+	strict := func(text string, to any) {
+		t.Helper()
+		if err := yaml.Load([]byte(text), to, yaml.WithKnownFields()); err != nil {
+			t.Errorf("%v:\n%s", err, text)
+		}
+	}
+	now, before, _ := strings.Cut(printed("talos"), "# the same before")
+	mirrors, trust, _ := strings.Cut(now, "---\n")
+	var m, tls document
+	strict(mirrors, &m)
+	strict(trust, &tls)
+	if m.Kind != "RegistryMirrorConfig" || m.Name != "*" || len(m.Endpoints) != 1 || m.Endpoints[0].URL != url || tls.Kind != "RegistryTLSConfig" || tls.Name != "mirror.lan" || tls.CA != ca {
+		t.Errorf("of Talos: %+v, %+v", m, tls)
+	}
+	var old machine
+	strict("#"+before, &old)
+	if r := old.Machine.Registries; r.Mirrors["*"].Endpoints[0] != url || r.Config["mirror.lan"].TLS.CA != base64.StdEncoding.EncodeToString([]byte(ca)) {
+		t.Errorf("of Talos before 1.12: %+v", r)
+	}
+	var steps []step
+	strict(printed("github-actions"), &steps)
+	if len(steps) != 2 || !strings.Contains(steps[0].Run, url) || !strings.HasPrefix(steps[1].Uses, "docker/setup-buildx-action@") || !strings.Contains(steps[1].With.Inline, `mirrors = ["mirror.lan"]`) {
+		t.Errorf("of GitHub: %+v", steps)
+	}
+	_, text, _ := strings.Cut(printed("gitlab-runner"), "# or in .gitlab-ci.yml\n")
+	var p pipeline
+	strict(text, &p)
+	if len(p.Services) != 1 || p.Services[0].Name != "docker:dind" || !slices.Equal(p.Services[0].Command, []string{"--registry-mirror", url}) {
+		t.Errorf("of GitLab: %+v", p)
 	}
 }
 

@@ -3,6 +3,7 @@ package clientconfig
 import (
 	"bytes"
 	"cmp"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -324,15 +325,18 @@ func minikube(m mirror) Setup {
 	return s
 }
 
+// talos has documents of their own for registries since 1.12 (RegistryMirrorConfig, RegistryTLSConfig).
 func talos(m mirror) Setup {
-	ca := ""
+	ca, before := "", ""
 	if m.CA != "" {
-		ca = fmt.Sprintf("    config:\n      %q:\n        tls:\n          ca: BASE64 OF THE PEM FILE\n", m.host)
+		ca = fmt.Sprintf("---\napiVersion: v1alpha1\nkind: RegistryTLSConfig\nname: %q\nca: |\n  %s\n", m.host, strings.ReplaceAll(strings.TrimSpace(m.CA), "\n", "\n  "))
+		before = fmt.Sprintf("    config:\n      %q:\n        tls:\n          ca: %s\n", m.host, base64.StdEncoding.EncodeToString([]byte(m.CA)))
 	}
 	return Setup{
-		Elsewhere: fmt.Sprintf("# talosctl patch machineconfig --patch @forebay.yaml\nmachine:\n  registries:\n    mirrors:\n      \"*\":\n        endpoints: [%q]\n%s", m.url, ca),
-		Check:     "talosctl image pull docker.io/library/busybox:latest",
-		Traps:     []string{"with skipFallback the registry itself is not asked when the mirror fails"},
+		Elsewhere: fmt.Sprintf("# talosctl patch machineconfig --patch @forebay.yaml\napiVersion: v1alpha1\nkind: RegistryMirrorConfig\nname: \"*\"\nendpoints:\n  - url: %q\n%s"+
+			"\n# the same before Talos 1.12\nmachine:\n  registries:\n    mirrors:\n      \"*\":\n        endpoints: [%q]\n%s", m.url, ca, m.url, before),
+		Check: "talosctl image pull docker.io/library/busybox:latest",
+		Traps: []string{"with skipFallback the registry itself is not asked when the mirror fails"},
 	}
 }
 
