@@ -206,6 +206,11 @@ func (d *decoder) checkEndpoints(path string, u *Upstream) {
 	key := join(path, "endpoints")
 	fault := func(at, format string, args ...any) { d.Add(d.config.origins[at], at, format, args...) }
 	if len(u.Endpoints) == 0 {
+		for _, f := range d.Faults {
+			if f.Key == key { // it has some, which are wrong
+				return
+			}
+		}
 		fault(key, "is empty: name one, such as https://%s, or remove the key", u.Name)
 		return
 	}

@@ -203,6 +203,7 @@ func TestFaults(t *testing.T) {
 		{"upstreams: {docker.io: {endpoints: ['ftp://x']}}", `has no usable scheme`},
 		{"upstreams: {docker.io: {endpoints: ['https://']}}", `has no host`},
 		{"upstreams: {docker.io: {endpoints: ['https://a/v2/']}}", `"https://a/v2/" ends in /v2, which is added by itself: write "https://a"`},
+		{"upstreams: {docker.io: {endpoints: ['https://index.docker.io/v1/']}}", `"https://index.docker.io/v1/" is of an API that is gone: write "https://index.docker.io"`},
 		{"upstreams: {docker.io: {endpoints: ['https://a/v2/cache']}}", `"https://a/v2/cache" names repositories behind /v2/: write {url: "https://a", rewrite: {to: "cache/"}, tags: true}`},
 		{"upstreams: {docker.io: {endpoints: ['https://a/x/v2/b/c/']}}", `{url: "https://a/x", rewrite: {to: "b/c/"}, tags: true}`},
 		{"upstreams: {docker.io: {endpoints: ['https://a/b/v2']}}", `write "https://a/b"`},
@@ -334,5 +335,12 @@ func TestSecretPrintsAsMask(t *testing.T) {
 	}
 	if s.Reveal() != "hunter2" || s.Empty() || !(Secret{}).Empty() {
 		t.Error("Reveal or Empty is wrong")
+	}
+}
+
+// A list whose only entry is wrong is not called empty, too.
+func TestAWrongEndpointIsOneFault(t *testing.T) {
+	if got := faultsOf(t, "upstreams: {docker.io: {endpoints: ['https://a/v2']}}"); len(got) != 1 || !strings.Contains(got[0], "ends in /v2") {
+		t.Errorf("faults: %q", got)
 	}
 }

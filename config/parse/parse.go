@@ -133,6 +133,9 @@ func Endpoint(s string) (string, error) {
 		return "", fmt.Errorf("%q names repositories behind /v2/: write {url: %q, rewrite: {to: %q}, tags: true}, with credentials of its own if it needs them",
 			Clip(s), u.Scheme+"://"+u.Host+before, behind+"/")
 	}
+	if base == "/v1" { // where docker keeps its login, which is taken for the registry
+		return "", fmt.Errorf("%q is of an API that is gone: write %q", Clip(s), u.Scheme+"://"+u.Host)
+	}
 	if !endpointPath.MatchString(base) || path.Clean("/"+base) != "/"+strings.TrimPrefix(base, "/") {
 		return "", fmt.Errorf("%q has an unusual path: %s", Clip(s), allowed)
 	}

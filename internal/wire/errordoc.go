@@ -36,9 +36,22 @@ func ParseErrorDoc(body []byte) ErrorDoc {
 		return parseErrorJSON(body)
 	case body[0] == '<':
 		return parseErrorXML(body)
+	case !isText(body):
+		return ErrorDoc{} // content, by a mistake of somebody on the way
 	default:
 		return ErrorDoc{Message: printable(string(body), errorMessageMax)}
 	}
+}
+
+// isText reports whether what would be shown of a body is text. Its end may be cut within a letter.
+func isText(body []byte) bool {
+	head := body[:min(len(body), errorMessageMax)]
+	for i, c := range string(head) {
+		if c == 0 || c == utf8.RuneError && i < len(head)-utf8.UTFMax {
+			return false
+		}
+	}
+	return true
 }
 
 func parseErrorJSON(body []byte) ErrorDoc {

@@ -27,6 +27,8 @@ func TestParseErrorDoc(t *testing.T) {
 		{"Not Authorized", ErrorDoc{"", "Not Authorized", false}},
 		{"line one\r\nline\ttwo\x1b[31m", ErrorDoc{"", "line one  line two[31m", false}},
 		{`{"errors":`, ErrorDoc{}},
+		{"\x1f\x8b\x08\x00\x00layer", ErrorDoc{}},
+		{"layer " + strings.Repeat("\xea\xbb", 300), ErrorDoc{}},
 		{"", ErrorDoc{}},
 	}
 	for _, test := range tests {
