@@ -164,7 +164,7 @@ func (r *Rules) Promote(ctx context.Context, repo Repo, tag string, d v1.Hash, w
 	if err != nil {
 		return nil, err
 	}
-	r.tellDecided(event.Promoted, repo, tag, d, p.Was, by(why, who))
+	r.tellDecided(event.Promoted, repo, tag, d, p.Was, why, who)
 	if after := r.Tag(ctx, repo, tag, t); after.Err != nil || after.Digest != d {
 		v, _ := r.Verdict(ctx, repo, tag, t)
 		for _, passed := range v.Passed {
@@ -179,16 +179,9 @@ func (r *Rules) Promote(ctx context.Context, repo Repo, tag string, d v1.Hash, w
 // ErrDenied means that a rule that no operator can overrule stands against it.
 var ErrDenied = errors.New("denied by policy")
 
-func by(why, who string) string {
-	if who == "" {
-		return why
-	}
-	return why + " (" + who + ")"
-}
-
-func (r *Rules) tellDecided(kind event.Kind, repo Repo, tag string, d, was v1.Hash, detail string) {
+func (r *Rules) tellDecided(kind event.Kind, repo Repo, tag string, d, was v1.Hash, detail, who string) {
 	e := event.Of(kind, repo, d)
-	e.Tag, e.Was, e.Detail = tag, was, detail
+	e.Tag, e.Was, e.Detail, e.Actor = tag, was, detail, who
 	r.store.Tell(e)
 }
 
@@ -202,7 +195,7 @@ func (r *Rules) Withdraw(repo Repo, tag, why, who string) error {
 	if err := r.decide(func(b *index.Batch) error { return b.Undecide(promotions + name) }); err != nil {
 		return err
 	}
-	r.tellDecided(event.Promoted, repo, tag, v1.Hash{}, p.Digest, "withdrawn: "+by(why, who))
+	r.tellDecided(event.Promoted, repo, tag, v1.Hash{}, p.Digest, "withdrawn: "+why, who)
 	return nil
 }
 
@@ -254,7 +247,7 @@ func (r *Rules) Freeze(f Freeze) error {
 		return put(b, freezes+f.Pattern, record{At: f.At, Until: f.Until, Made: f.Made, Why: f.Why, Who: f.Who})
 	})
 	if err == nil {
-		r.tellDecided(event.Frozen, Repo{}, f.Pattern, v1.Hash{}, v1.Hash{}, by(f.Why, f.Who))
+		r.tellDecided(event.Frozen, Repo{}, f.Pattern, v1.Hash{}, v1.Hash{}, f.Why, f.Who)
 	}
 	return err
 }
@@ -266,7 +259,7 @@ func (r *Rules) Thaw(pattern, who string) error {
 	}
 	err := r.decide(func(b *index.Batch) error { return b.Undecide(freezes + pattern) })
 	if err == nil {
-		r.tellDecided(event.Thawed, Repo{}, pattern, v1.Hash{}, v1.Hash{}, who)
+		r.tellDecided(event.Thawed, Repo{}, pattern, v1.Hash{}, v1.Hash{}, "", who)
 	}
 	return err
 }

@@ -176,7 +176,7 @@ func (r *Rules) keep(s Snapshot, entries []Entry) error {
 		return err
 	}
 	r.images.Pins.List() // holds it from now on
-	r.tellDecided(event.SnapshotMade, Repo{}, s.Name, v1.Hash{}, v1.Hash{}, by(s.Why, s.Who))
+	r.tellDecided(event.SnapshotMade, Repo{}, s.Name, v1.Hash{}, v1.Hash{}, s.Why, s.Who)
 	return r.store.Settle()
 }
 
@@ -254,7 +254,7 @@ func (r *Rules) Drop(name, who string) error {
 		}
 	}
 	r.images.Pins.List()
-	r.tellDecided(event.SnapshotDropped, Repo{}, name, v1.Hash{}, v1.Hash{}, who)
+	r.tellDecided(event.SnapshotDropped, Repo{}, name, v1.Hash{}, v1.Hash{}, "", who)
 	return r.store.Index.Sync()
 }
 
@@ -300,7 +300,7 @@ func (r *Rules) PromoteSnapshot(ctx context.Context, name, why, who string) (n i
 		}
 		n += len(part)
 	}
-	r.tellDecided(event.Promoted, Repo{}, name, v1.Hash{}, v1.Hash{}, "snapshot: "+by(why, who))
+	r.tellDecided(event.Promoted, Repo{}, name, v1.Hash{}, v1.Hash{}, "snapshot: "+why, who)
 	return n, nil
 }
 

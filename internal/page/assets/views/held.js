@@ -5,8 +5,8 @@ import * as f from "../format.js";
 import { grid } from "../grid.js";
 import * as p from "../parts.js";
 
-// held is what operators said of images: which are pinned, and which clients wanted in vain while
-// their registry was not to be asked.
+// held is what operators said of images: which are pinned, which tags wait by a policy, and which images
+// clients wanted in vain while their registry was not to be asked.
 export function held(place, query) {
   let ended = false;
   const note = h("p", { class: "soft" });
@@ -44,19 +44,31 @@ export function held(place, query) {
       { id: "last", title: "Last", class: "wide", value: (x) => x.last || "", text: (x) => f.ago(x.last) },
     ],
   });
+  const waits = grid({
+    caption: "Waiting", key: (x) => x.ref, sort: "-since", prefix: "r", query, file: "waiting", placeholder: "Image",
+    nothing: () => p.empty("Every tag answers with what it points to", "A tag that a policy keeps from that is listed here; forebay tag promote lets it answer."),
+    columns: [
+      { id: "tag", title: "Tag", class: "break", value: (x) => x.ref, text: (x) => x.ref.replace(/^docker\.io\/(library\/)?/, "") },
+      { id: "since", title: "Points to", value: (x) => x.since || "", text: (x) => x.points_to.slice(0, 19) + ", " + f.ago(x.since) },
+      { id: "answers", title: "Answers", class: "wide", value: (x) => x.answers, text: (x) => x.answers.slice(0, 19) || "nothing" },
+      { id: "why", title: "Why", class: "soft break", value: (x) => x.passed[0].rule, text: (x) => x.passed[0].rule + ": " + x.passed[0].why },
+    ],
+  });
   const room = h("div", { class: "stack", id: "held" }, p.skeleton(6, 28));
   fill(place, p.pageHead("Pinned and wanted"), room);
 
   async function load() {
     try {
-      const [held_, asked] = await Promise.all([get("/pins"), get("/wanted")]);
+      const [held_, asked, report] = await Promise.all([get("/pins"), get("/wanted"), get("/policy/report")]);
       if (ended) return;
       if (!pins.element.isConnected) {
         fill(room, p.panel("Pinned", { id: "pins" }, note, pins.element),
+          p.panel("Waiting", { id: "waiting", note: "Tags that a policy keeps from what they point to" }, waits.element),
           p.panel("Wanted", { id: "wanted", note: "In vain, while its registry was not to be asked", extra: clear }, wanted.element));
       }
       fill(note, f.plural(held_.pins.length, "image") + ", " + f.bytes(held_.bytes) + (held_.limit_bytes ? " of at most " + f.bytes(held_.limit_bytes) : ""));
       pins.show(held_.pins);
+      waits.show(report.tags.filter((x) => x.passed.length > 0));
       clear.hidden = asked.wanted.length === 0;
       wanted.show(asked.wanted);
     } catch (fault) {
