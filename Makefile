@@ -62,7 +62,7 @@ CONTROLPLANE = $(TOOLS)/controlplane-$(call KEY,tools/controlplane)
 test-kube: ## install, change and remove the chart by helm on a real API server of Kubernetes
 	go build -C tools/controlplane -o $(CONTROLPLANE)/kube-apiserver k8s.io/kubernetes/cmd/kube-apiserver
 	go build -C tools/controlplane -o $(CONTROLPLANE)/etcd go.etcd.io/etcd/server/v3
-	go build -C tools/helm -o $(CONTROLPLANE)/helm helm.sh/helm/v4/cmd/helm
+	go build -C tools/kube -o $(CONTROLPLANE)/helm helm.sh/helm/v4/cmd/helm
 	FOREBAY_CONTROLPLANE=$(CONTROLPLANE) go test -C tools/kube -count=1 -tags controlplane -timeout 20m -v .
 
 DURATION := 2h

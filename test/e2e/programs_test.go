@@ -125,7 +125,7 @@ func buildPrograms() error {
 	}
 	return errors.Join(
 		goBuild(filepath.Join(root, "tools", "e2e"), dir+"/", "tool"),
-		goBuild(filepath.Join(root, "tools", "helm"), dir+"/", "tool"),
+		goBuild(filepath.Join(root, "tools", "kube"), dir+"/", "tool"),
 		goBuild(filepath.Join(root, "tools", "release"), dir+"/", "."),
 		makeReleases(root, dir),
 		// The binary and the files of the image, as users make them.
