@@ -26,6 +26,7 @@ func (d *decoder) check() {
 	d.checkFront()
 	d.checkWebhooks()
 	d.checkTracing()
+	d.checkFleet()
 	d.checkAdminToken()
 	d.checkS3()
 	for _, u := range c.configured() {

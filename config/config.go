@@ -97,6 +97,7 @@ type Config struct {
 	Log      Log
 	Webhooks Webhooks
 	Tracing  Tracing
+	Fleet    Fleet
 	// Limits are those of one client.
 	Limits   Limits
 	LimitsOf []LimitsOf // in place of Limits; the first counts

@@ -71,6 +71,7 @@ func (c *Config) fields() []field {
 		key.Bool("offline", &c.Offline, "Never contacts any registry. What is kept is served, all else is not found."),
 		{Name: "log", Kind: key.Section, Fields: c.Log.fields(), Doc: "What is logged, to standard error."},
 		{Name: "tracing", Kind: key.Section, Fields: c.Tracing.fields(), Doc: "Traces of requests, for OpenTelemetry."},
+		{Name: "fleet", Kind: key.Section, Fields: c.Fleet.fields(), Doc: "Several mirrors behind one balancer that ask a registry once between them: see replicas.md."},
 		{Name: "webhooks", Kind: key.Section, Fields: c.Webhooks.fields(), Doc: "Registries that tell of a push."},
 		notifyField(&c.Notify),
 		{Name: "limits", Kind: key.Section, Fields: append(c.Limits.fields(), limitsOfField(&c.LimitsOf)), Doc: "What one client may have: an identity where `auth` tells them apart, else an address, behind which there may be many. What is kept and fresh is served without limits but those of requests, transfers and bytes. Whoever is beyond one is answered 429; clients that can go to the registry themselves are told to."},

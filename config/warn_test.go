@@ -103,6 +103,8 @@ func TestSecretFilesThatOthersCanReadAreWarnedOf(t *testing.T) {
 		"auth.tokens_file":                                   {"auth: {tokens_file: '" + file + "'}", file},
 		"auth.issuers.bearer_file":                           {"auth: {issuers: [{url: 'https://i.lan', audience: a, bearer_file: '" + file + "'}]}", file},
 		"webhooks.secret_file":                               {"webhooks: {secret_file: '" + file + "'}", file},
+		"fleet.password_file":                                {"fleet: {engine: 'valkey://e.lan', password_file: '" + file + "', secret: '" + strings.Repeat("0123456789abcdef", 2) + "'}", file},
+		"fleet.secret_file":                                  {"fleet: {engine: 'valkey://e.lan', secret_file: '" + filepath.Join(dir, "long") + "'}", filepath.Join(dir, "long")},
 		"tracing.headers_file":                               {"tracing: {endpoint: 'https://c.lan', headers_file: '" + filepath.Join(dir, "pair") + "'}", filepath.Join(dir, "pair")},
 		"storage.s3.access_key_id_file":                      {"storage: {s3: {bucket: b-b, access_key_id_file: '" + file + "', secret_access_key: x}}", file},
 		"storage.s3.secret_access_key_file":                  {"storage: {s3: {bucket: b-b, access_key_id: x, secret_access_key_file: '" + file + "'}}", file},
@@ -116,6 +118,7 @@ func TestSecretFilesThatOthersCanReadAreWarnedOf(t *testing.T) {
 		"upstreams.r.lan.fallback_credentials.docker_config": {"upstreams: {r.lan: {fallback_credentials: [{docker_config: '" + docker + "'}]}}", filepath.Join(docker, "config.json")},
 	}
 	write(t, filepath.Join(dir, "pair"), "a=0123456789abcdef")
+	write(t, filepath.Join(dir, "long"), strings.Repeat("0123456789abcdef", 2))
 	c := mustLoad(t, "auth: {issuers: [{url: 'https://i.lan', audience: a}]}\nupstreams: {r.lan: {endpoints: ['https://r.lan', {url: 'https://o.lan'}], fallback_credentials: [{username: u, password: p}]}}")
 	u := c.Upstream("r.lan")
 	known := map[string]bool{}
