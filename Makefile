@@ -10,7 +10,7 @@ BENCH :=
 IMAGE := forebay:$(VERSION)
 
 # Packages whose tests need neither root nor other programs.
-QUICK = $$(go list ./... | grep -v -e /test/e2e -e /bench$$$$ -e /test/disktest -e /test/s3test -e /test/acme -e /test/soak -e /cache/s3)
+QUICK = $$(go list ./... | grep -v -e /test/e2e -e /bench$$$$ -e /test/disktest -e /test/s3test -e /test/acme -e /test/soak -e /test/fleet -e /internal/fleet -e /cache/s3)
 
 # Tools are built once for all clones of a machine, beside Go's module cache, under a name
 # that changes with their modules and with Go.
@@ -64,6 +64,10 @@ test-kube: ## install, change and remove the chart by helm on a real API server 
 	go build -C tools/controlplane -o $(CONTROLPLANE)/etcd go.etcd.io/etcd/server/v3
 	go build -C tools/kube -o $(CONTROLPLANE)/helm helm.sh/helm/v4/cmd/helm
 	FOREBAY_CONTROLPLANE=$(CONTROLPLANE) go test -C tools/kube -count=1 -tags controlplane -timeout 20m -v .
+
+.PHONY: test-fleet
+test-fleet: deps ## run the tests of several mirrors with a real engine between them (as root)
+	go test -count=1 -timeout 10m ./internal/fleet ./test/fleet
 
 DURATION := 2h
 .PHONY: soak

@@ -47,7 +47,7 @@ func (c *Cache) resolve(ctx context.Context, o *origin, repo Repo, name string, 
 		if t, err := c.tag(repo, name); err == nil && t != nil && t.CheckedAt.After(since) {
 			return resolved{desc: t.Desc, stale: t.stale}, nil // by a call that ended as this one was about to begin
 		}
-		r, err := c.ask(ctx, o, repo, name)
+		r, at, err := c.askFleet(ctx, o, repo, name, since)
 		c.remember(k, err)
 		if err != nil {
 			return resolved{}, err
@@ -60,11 +60,25 @@ func (c *Cache) resolve(ctx context.Context, o *origin, repo Repo, name string, 
 		if r.bytes == nil {
 			c.claim(o, repo, store.ManifestLink(r.desc))
 		}
-		err = c.bind(ctx, repo, name, r.desc)
+		err = c.bindAt(repo, name, r.desc, at, time.Time{}, pull.Client(ctx) == "")
 		r.stale = pull.TakeStale(&r.desc)
 		return r, err
 	})
 	return r, joined, c.orAbsent(o, k, err)
+}
+
+// askFleet is ask for a tag, unless another mirror was told of it after since, and lately enough. at is when.
+func (c *Cache) askFleet(ctx context.Context, o *origin, repo Repo, name string, since time.Time) (r resolved, at time.Time, err error) {
+	if c.opts.Fleet == nil {
+		r, err = c.ask(ctx, o, repo, name)
+		return r, time.Now(), err
+	}
+	r.desc, at, err = c.opts.Fleet.Confirm(ctx, repo.Upstream, repo.Name, name, since, o.fresh.Of(repo.Name+":"+name), func(ctx context.Context) (v1.Descriptor, error) {
+		said, err := c.ask(ctx, o, repo, name)
+		r.bytes = said.bytes
+		return said.desc, err
+	})
+	return r, at, err
 }
 
 // bind notes that a tag points to desc now, which gives no right to that. It is recorded when the

@@ -93,8 +93,16 @@ type Options struct {
 	OnlyRanges bool
 	Limits     allowance.Limits // of one client
 	Budget     allowance.Budget // of each registry; nil: none is known
+	Fleet      Fleet            // what other mirrors know; nil when there are none
 	// Pins are patterns of "docker.io/library/nginx:1.27": images of tags that match are not evicted.
 	Pins []string
+}
+
+// Fleet is what several mirrors know together.
+type Fleet interface {
+	// Confirm returns what a tag points to, and when its registry said so: as another mirror was told after
+	// since and within ttl, or else by ask.
+	Confirm(ctx context.Context, upstream, repo, tag string, since time.Time, ttl time.Duration, ask func(context.Context) (v1.Descriptor, error)) (v1.Descriptor, time.Time, error)
 }
 
 // Cache keeps what upstreams gave. Its methods may be called concurrently.

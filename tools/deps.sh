@@ -25,6 +25,7 @@ openssh-client
 openssl
 podman
 prometheus
+redis-server
 rpm
 runc
 skopeo

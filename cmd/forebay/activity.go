@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"go.uber.org/zap"
@@ -76,6 +77,12 @@ func (m *mirror) newTrouble(c *config.Config) *trouble.Watch {
 		Keeper: m.keeper, Registries: m.registries, Readable: m.cache.Store().Readable, Drill: m.cache.Rehearsal,
 		Tell:  m.tellTrouble,
 		Names: trouble.Names{MaxSize: "storage.max_size", Limits: "limits in the configuration", MaxConnections: "max_connections"},
+	}
+	if m.fleet != nil {
+		s.Away = func() (time.Time, error) {
+			n := m.fleet.Figures()
+			return n.Since, n.Err
+		}
 	}
 	for _, w := range c.Warnings() {
 		s.Notices = append(s.Notices, w.Key+": "+w.Problem)

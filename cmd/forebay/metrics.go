@@ -46,6 +46,9 @@ func newMetrics(c *config.Config, b build) *metrics.Metrics {
 // watch has the metrics read what m counts.
 func (m *mirror) watch(r *readiness) {
 	s := metrics.Sources{Keeper: m.keeper, Registries: m.registries, Reserves: m.reserves, Ready: r.ready, Troubles: m.trouble.List, InUse: m.trouble.InUse, Notify: m.notify.Figures, Rules: m.rules}
+	if m.fleet != nil {
+		s.Fleet = m.fleet.Figures
+	}
 	if m.bucket != nil {
 		s.S3 = m.bucket.Calls
 	}

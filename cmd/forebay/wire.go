@@ -26,6 +26,7 @@ import (
 	"forebay/internal/allowance"
 	"forebay/internal/audit"
 	"forebay/internal/command"
+	"forebay/internal/fleet"
 	"forebay/internal/metrics"
 	"forebay/internal/notify"
 	"forebay/internal/rules"
@@ -62,7 +63,8 @@ type mirror struct {
 	audit       *audit.Log       // nil when there is none
 	notify      *notify.Notifier // nil in a command
 	rights      *access.Rights
-	bucket      *s3.Bucket // nil when there is none
+	bucket      *s3.Bucket   // nil when there is none
+	fleet       *fleet.Fleet // nil when the mirror is alone
 	build       build
 	logs
 }
@@ -76,6 +78,9 @@ func newMirror(c *config.Config, b build, l logs) (_ *mirror, err error) {
 			err = errors.Join(err, m.Close())
 		}
 	}()
+	if m.fleet, err = m.newFleet(c, log.Named("fleet")); err != nil {
+		return nil, err
+	}
 	f, upstreams, err := m.newFront(c, nil, false)
 	if err != nil {
 		return nil, err
@@ -84,7 +89,7 @@ func newMirror(c *config.Config, b build, l logs) (_ *mirror, err error) {
 	if m.bucket, err = newBucket(c, version, log.Named("bucket")); err != nil {
 		return nil, err
 	}
-	if m.cache, err = openCache(c, upstreams, tierOptions(c, m.bucket, m.identity), m.tellEvent, m.budget, log.Named("cache")); err != nil {
+	if m.cache, err = openCache(c, upstreams, tierOptions(c, m.bucket, m.identity), m.tellEvent, m.budget, m.sharing(), log.Named("cache")); err != nil {
 		return nil, err
 	}
 	if err := m.newRules(c, log.Named("policy")); err != nil {
@@ -144,6 +149,9 @@ func (m *mirror) Close() error {
 	}
 	for _, r := range m.retired {
 		r.Close()
+	}
+	if m.fleet != nil {
+		m.fleet.Close()
 	}
 	if m.bucket != nil {
 		m.bucket.Close()
@@ -230,7 +238,7 @@ func proxyURL(u *config.Upstream) *url.URL {
 	return p
 }
 
-func openCache(c *config.Config, upstreams map[string]cache.UpstreamOptions, bucket *tier.Options, tell func(event.Event), budget allowance.Budget, log *zap.Logger) (*cache.Cache, error) {
+func openCache(c *config.Config, upstreams map[string]cache.UpstreamOptions, bucket *tier.Options, tell func(event.Event), budget allowance.Budget, sharing cache.Fleet, log *zap.Logger) (*cache.Cache, error) {
 	most, free, err := bounds(c.Storage)
 	if err != nil {
 		return nil, openError(c, err)
@@ -252,6 +260,7 @@ func openCache(c *config.Config, upstreams map[string]cache.UpstreamOptions, buc
 		OnlyRanges:        c.OnRange == config.RangeOnly,
 		Limits:            limits(c.Limits),
 		Budget:            budget,
+		Fleet:             sharing,
 	})
 	if err != nil {
 		return nil, openError(c, fmt.Errorf("open storage: %w", err))

@@ -46,6 +46,16 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 			to.truth(c.f.up, u.FailsFrom.IsZero(), u.Name)
 		}
 	}
+	if c.s.Fleet != nil {
+		n := c.s.Fleet()
+		for result, count := range map[string]int64{"shared": n.Shared, "asked": n.Asked, "alone": n.Alone} {
+			to.count(c.f.fleetTags, count, result)
+		}
+		to.count(c.f.fleetDuplicates, n.Duplicates)
+		to.count(c.f.fleetDisbelieved, n.Forged)
+		to.count(c.f.fleetFailed, n.Failed)
+		to.truth(c.f.fleetDegraded, !n.Since.IsZero())
+	}
 	if c.s.Notify != nil {
 		for _, n := range c.s.Notify() {
 			for result, count := range map[string]int64{"sent": n.Sent, "failed": n.Failed, "dropped": n.Dropped} {

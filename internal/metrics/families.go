@@ -30,6 +30,8 @@ type families struct {
 
 	events, notified, notifying    *Family
 	rulings, judged, policyWaiting *Family
+
+	fleetTags, fleetDuplicates, fleetDisbelieved, fleetFailed, fleetDegraded *Family
 }
 
 func (f *families) add(kind, name, help string, labels []string) *Family {
@@ -57,6 +59,11 @@ func newFamilies() (f families) {
 	f.trouble = f.gauge("trouble", "1 for each thing that is wrong, as forebay status tells it: by kind (limit, budget, upstream, endpoint, repository, disk, index, bucket, room, verification, gone, clients, configuration), severity (critical, warning, notice) and upstream, which is empty where none is concerned.", "kind", "severity", "upstream")
 	f.inUse = f.gauge("images_in_use", "Images that somebody pulled within a week, looked through every ten minutes: complete could be served if their registries went away now, incomplete could not.", "state")
 	f.events = f.counter("events_total", "What happened to what is kept and to the upstreams, by kind: tag_moved, evicted, degraded, upstream_failing, config_reloaded, config_refused and so on.", "kind")
+	f.fleetTags = f.counter("fleet_tags_total", "Tags that were to be confirmed, by how: shared (another mirror had been told lately), asked (its registry was asked on behalf of all mirrors), alone (its registry was asked, since the fleet's engine did not answer); only where there is a fleet.", "result")
+	f.fleetDuplicates = f.counter("fleet_duplicates_total", "Tags that a registry was asked for although another mirror did.")
+	f.fleetDisbelieved = f.counter("fleet_disbelieved_total", "Facts in the fleet's engine that no mirror of ours wrote, or one whose clock is ahead.")
+	f.fleetFailed = f.counter("fleet_failed_calls_total", "Calls to the fleet's engine that failed or took too long.")
+	f.fleetDegraded = f.gauge("fleet_degraded", "1 while the fleet's engine fails and is left alone.")
 	f.notified = f.counter("notifications_total", "Messages to targets of notify by how they ended: sent, failed (it did not take them, however often they were tried), dropped (too many waited, or the mirror ended).", "target", "result")
 	f.notifying = f.gauge("notifications_waiting", "Messages that wait for a target.", "target")
 	f.rulings = f.counter("policy_rulings_total", "Rulings of policies on tags and digests by result: kept (the tag answers with what it points to), replaced (with another digest), refused (with none), observed (it would be another if all rules were enforced; beside the others).", "result")

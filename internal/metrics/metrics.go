@@ -18,6 +18,7 @@ import (
 	"forebay/cache/event"
 	"forebay/cache/tier"
 	"forebay/cache/upkeep"
+	"forebay/internal/fleet"
 	"forebay/internal/notify"
 	"forebay/internal/rules"
 	"forebay/internal/trouble"
@@ -64,6 +65,8 @@ type Sources struct {
 	Troubles func() []trouble.Trouble
 	// InUse returns the images in use. nil means that nobody looked.
 	InUse func() trouble.InUse
+	// Fleet returns what other mirrors told, and were told. nil means that there are none.
+	Fleet func() fleet.Figures
 	// Notify returns how messages to targets ended. nil means that there are none.
 	Notify func() []notify.Figures
 	// Rules are the policy. nil means that there is none.

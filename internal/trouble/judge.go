@@ -42,6 +42,7 @@ func judge(e *evidence) (all []Trouble) {
 		})
 	}
 	all = append(all, ofStore(e)...)
+	all = append(all, ofFleet(e)...)
 	all = append(all, ofRoom(e)...)
 	all = append(all, ofContent(e)...)
 	all = append(all, ofClients(e)...)
@@ -277,6 +278,21 @@ func spentText(b *upstream.Budget) string {
 		return fmt.Sprintf(" %d were not spent through this mirror.", b.Elsewhere)
 	}
 	return fmt.Sprintf(" Most was spent by %s: %d.", most[0], pulls[most[0]])
+}
+
+// ofFleet returns that other mirrors cannot be told.
+func ofFleet(e *evidence) []Trouble {
+	if e.away.IsZero() {
+		return nil
+	}
+	t := Trouble{ID: string(Fleet), Kind: Fleet, Severity: Warning, Since: e.away, View: "#/upstreams", Command: "forebay status"}
+	t.What, t.Cause = "The fleet's engine does not answer", "The server that all mirrors share does not answer, or refuses us."
+	t.Served = "Everything. Each mirror asks registries by itself meanwhile, which costs them more requests."
+	t.Do = "Look at that server, its password and the network. It is tried again by itself."
+	if e.awayErr != nil {
+		t.Detail = e.awayErr.Error()
+	}
+	return []Trouble{t}
 }
 
 // ofStore returns what disk and bucket refuse.

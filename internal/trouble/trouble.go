@@ -39,6 +39,7 @@ const (
 	Disk          Kind = "disk"          // it refuses, or is nearly full
 	Index         Kind = "index"         // it cannot be written
 	Bucket        Kind = "bucket"        // it fails
+	Fleet         Kind = "fleet"         // other mirrors cannot be told, nor tell
 	Room          Kind = "room"          // the store is too small for its use
 	Verification  Kind = "verification"  // content did not have its digest
 	Gone          Kind = "gone"          // images that their registries do not have any more

@@ -41,6 +41,8 @@ type Sources struct {
 	Readable func() error
 	// Drill returns until when an outage is rehearsed; nil means that none ever is.
 	Drill func() time.Time
+	// Away returns since when other mirrors cannot be told, and why; zero while they can. nil: there are none.
+	Away func() (time.Time, error)
 	// Notices are what is to be told of the configuration.
 	Notices []string
 	Names   Names
@@ -223,7 +225,9 @@ type evidence struct {
 	statsErr   error
 	figures    upkeep.Figures
 	refused    map[refusal]refusals
-	hour       sample // what was evicted in the last hour
+	hour       sample    // what was evicted in the last hour
+	away       time.Time // since when other mirrors cannot be told
+	awayErr    error
 	wrong      [2]int64
 	wrongAt    time.Time
 	notices    []string
@@ -240,6 +244,9 @@ func (w *Watch) evidence() evidence {
 	}
 	if s.Drill != nil {
 		e.drill = s.Drill()
+	}
+	if s.Away != nil {
+		e.away, e.awayErr = s.Away()
 	}
 	for _, r := range s.Registries() {
 		status := r.Status()

@@ -180,10 +180,11 @@ func importTable() map[string][]string {
 		"internal/doctor":       {"internal/clientconfig", "internal/pull", "internal/wire"},
 		"internal/tally":        {},
 		"internal/tracing":      {},
-		"internal/metrics":      append(leaf(), "cache", "cache/event", "cache/store", "cache/upkeep", "cache/tier", "internal/notify", "internal/rules", "internal/trouble", "proxy", "upstream", "test/hubtest", "test/mirrortest"), // the last two its tests
-		"internal/trouble":      append(leaf(), "cache", "cache/health", "cache/image", "cache/store", "cache/upkeep", "upstream", "upstream/governor"),                                                                               // the last its tests
+		"internal/metrics":      append(leaf(), "internal/fleet", "cache", "cache/event", "cache/store", "cache/upkeep", "cache/tier", "internal/notify", "internal/rules", "internal/trouble", "proxy", "upstream", "test/hubtest", "test/mirrortest"), // the last two its tests
+		"internal/trouble":      append(leaf(), "cache", "cache/health", "cache/image", "cache/store", "cache/upkeep", "upstream", "upstream/governor"),                                                                                                 // the last its tests
 		"internal/server":       {"internal/logkey", "internal/reread"},
 		"internal/webhook":      leaf(),
+		"internal/fleet":        append(leaf(), "config/parse"),
 		"internal/notify":       append(leaf(), "cache/event", "upstream/dial"),
 		"internal/signed":       {"internal/wire"},
 		"internal/authn":        {"internal/lane", "internal/pull", "internal/reread", "internal/wire"},
@@ -224,6 +225,7 @@ func importTable() map[string][]string {
 		"test/e2e":         {anything},
 		"test/disktest":    {anything},
 		"test/page":        {anything},
+		"test/fleet":       {"test/hubtest"},
 		"test/soak":        {"test/hubtest"},
 		"bench/evictsim":   {"cache/evict"},
 		"bench/peers":      {"test/hubtest"},
