@@ -39,6 +39,7 @@ func (d *decoder) check() {
 	d.checkPrefetch()
 	d.checkNotify()
 	d.checkPolicies()
+	d.checkSigners()
 }
 
 // logIn gives an upstream without an account those of the registry whose credentials it takes.

@@ -69,6 +69,8 @@ type Config struct {
 	Policies []Policy
 	// Prefetch are sets of images that are fetched ahead of need.
 	Prefetch []PrefetchSet
+	// Signers are those whose signatures count.
+	Signers []Signer
 	// Notify are those that are told what happens.
 	Notify []Target
 	// ScrubInterval is the time within which everything that is kept is read once and compared

@@ -74,6 +74,7 @@ func (c *Config) fields() []field {
 		{Name: "fleet", Kind: key.Section, Fields: c.Fleet.fields(), Doc: "Several mirrors behind one balancer that ask a registry once between them: see replicas.md."},
 		{Name: "webhooks", Kind: key.Section, Fields: c.Webhooks.fields(), Doc: "Registries that tell of a push."},
 		notifyField(&c.Notify),
+		signersField(&c.Signers),
 		{Name: "limits", Kind: key.Section, Fields: append(c.Limits.fields(), limitsOfField(&c.LimitsOf)), Doc: "What one client may have: an identity where `auth` tells them apart, else an address, behind which there may be many. What is kept and fresh is served without limits but those of requests, transfers and bytes. Whoever is beyond one is answered 429; clients that can go to the registry themselves are told to."},
 		{Name: "client_names", Kind: key.Section, Fields: c.ClientNames.fields(), Doc: "What clients are called where operators see them; it decides nothing."},
 		{Name: "cost", Kind: key.Section, Fields: c.Cost.fields(), Doc: "What traffic costs, for the dashboard and `forebay status`."},

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"forebay/config/key"
@@ -29,6 +30,11 @@ func (d *decoder) checkPolicies() {
 		d.password(join(at, "judge"), "headers", &r.Judge.Headers, "headers_file", &r.Judge.HeadersFile)
 		if _, err := parse.HeaderPairs(r.Judge.Headers.Reveal()); err != nil {
 			fault("judge.headers: %s", err)
+		}
+		for _, name := range r.SignedBy {
+			if !slices.ContainsFunc(d.config.Signers, func(s Signer) bool { return s.Name == name }) {
+				fault("signed_by names %s, which is not among signers", name)
+			}
 		}
 		for _, list := range [][]string{r.DenyFrom, r.AllowFrom} {
 			for n, from := range list {

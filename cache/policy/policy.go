@@ -399,6 +399,9 @@ func (c *trial) listed(r *Rule, one candidate) (string, time.Time) {
 	return "nothing allows it", time.Time{}
 }
 
+// signatureTag is of a signature, an attestation or an SBOM (cosign), which nobody signs.
+var signatureTag = regexp.MustCompile(`^sha256-[0-9a-f]{64}(\.(sig|att|sbom))?$`)
+
 // asked is what others say: who verifies signatures, and the judge.
 func (c *trial) asked(r *Rule, one candidate) (string, time.Time) {
 	ask := func(a Answer, otherwise string) (string, time.Time) {
@@ -412,7 +415,7 @@ func (c *trial) asked(r *Rule, one candidate) (string, time.Time) {
 		}
 		return because(otherwise, a.Why), due
 	}
-	if r.Signed {
+	if r.Signed && !signatureTag.MatchString(c.tag) {
 		if why, due := ask(c.known.Signed(one.Digest, r.Name), "it has no valid signature"); why != "" {
 			return why, due
 		}

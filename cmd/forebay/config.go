@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/http"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -58,6 +59,9 @@ storage.s3 is tried with an object that is put, read and removed again.`,
 			}
 		}
 		if _, err := newNotifier(c, nil, nil); err != nil {
+			return err
+		}
+		if _, err := newSignatures(c, &http.Client{}); err != nil {
 			return err
 		}
 		for _, w := range c.Warnings() {

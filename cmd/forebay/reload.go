@@ -125,8 +125,13 @@ func (m *mirror) takeUp(c *config.Config, files bool) error {
 	if err := m.cache.Configure(upstreams, limits(c.Limits)); err != nil {
 		return command.Usage(err)
 	}
+	signatures, err := newSignatures(c, m.elsewhere())
+	if err != nil {
+		return err
+	}
 	configured, err := rulesOf(c)
 	if err == nil {
+		m.signatures.Store(signatures)
 		err = m.rules.Configure(configured)
 	}
 	if err != nil {

@@ -30,7 +30,13 @@ func (m *mirror) newRules(c *config.Config, log *zap.Logger) error {
 	if err != nil {
 		return command.Usage(err)
 	}
-	m.rules, err = rules.New(rules.Options{Cache: m.cache, Client: &http.Client{Transport: elsewhere{&m.ours}, CheckRedirect: noRedirect}, Log: log}, configured)
+	client := m.elsewhere()
+	signatures, err := newSignatures(c, client)
+	if err != nil {
+		return err
+	}
+	m.signatures.Store(signatures)
+	m.rules, err = rules.New(rules.Options{Cache: m.cache, Client: client, Signed: m.signed, Log: log}, configured)
 	return err
 }
 
@@ -51,6 +57,10 @@ func rulesOf(c *config.Config) (all []rules.Configured, err error) {
 		all = append(all, one)
 	}
 	return all, nil
+}
+
+func (m *mirror) elsewhere() *http.Client {
+	return &http.Client{Transport: elsewhere{&m.ours}, CheckRedirect: noRedirect}
 }
 
 func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }

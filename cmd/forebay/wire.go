@@ -63,6 +63,7 @@ type mirror struct {
 	audit       *audit.Log       // nil when there is none
 	notify      *notify.Notifier // nil in a command
 	rights      *access.Rights
+	signatures  atomic.Pointer[signatures]
 	bucket      *s3.Bucket   // nil when there is none
 	fleet       *fleet.Fleet // nil when the mirror is alone
 	build       build

@@ -28,6 +28,7 @@ type Policy struct {
 	Deny, Allow   []string          // terms
 	// DenyFrom and AllowFrom are files and URLs with terms.
 	DenyFrom, AllowFrom []string
+	SignedBy            []string // names of signers, of which one must have signed
 	Judge               Judge
 }
 
@@ -92,6 +93,7 @@ func (r *Policy) Fields() []key.Key {
 		key.Texts("allow", &r.Allow, "terms", policyTerm, "What may answer, and nothing else, as terms of `deny`. Empty: everything."),
 		key.Texts("deny_from", &r.DenyFrom, "file names and URLs", source, "Further terms of `deny`."+from),
 		key.Texts("allow_from", &r.AllowFrom, "file names and URLs", source, "Further terms of `allow`."+from),
+		key.Texts("signed_by", &r.SignedBy, "names of `signers`", parse.Word, "One of these must have signed a digest before it answers; a tag that moves to one that is not signed goes on at the last that is. Signatures are looked for among the referrers and by the tag scheme of cosign, through this mirror. Whoever signs after the push is waited for: it is looked at again after a minute, and then less and less often."),
 		{Name: "judge", Kind: key.Section, Fields: r.Judge.fields(), Doc: "Who is asked by HTTP before a digest answers that is new here, such as a scanner."},
 	}
 }
@@ -149,7 +151,7 @@ func (r *Policy) Fault() string {
 	case r.Name == "":
 		return "needs a name"
 	case !r.acts():
-		return "does nothing: set age, freeze, deny, allow, digests or judge"
+		return "does nothing: set age, freeze, deny, allow, digests, signed_by or judge"
 	case r.Digests == policy.AgedDigest && r.Age == 0:
 		return "has digests: aged and no age"
 	case r.FirstSight == policy.Created && r.Age == 0:
@@ -160,12 +162,12 @@ func (r *Policy) Fault() string {
 
 // acts reports whether a rule says anything.
 func (r *Policy) acts() bool {
-	return r.Age > 0 || r.Freeze != "" || r.Digests != policy.AnyDigest || len(r.Deny)+len(r.Allow)+len(r.DenyFrom)+len(r.AllowFrom) > 0 || r.Judge.URL != ""
+	return r.Age > 0 || r.Freeze != "" || r.Digests != policy.AnyDigest || len(r.Deny)+len(r.Allow)+len(r.DenyFrom)+len(r.AllowFrom) > 0 || len(r.SignedBy) > 0 || r.Judge.URL != ""
 }
 
 // Rule returns what the rule says in the configuration alone.
 func (r *Policy) Rule() (policy.Rule, error) {
-	out := policy.Rule{Name: r.Name, Observe: r.Mode == ModeObserve, Age: r.Age, FirstSight: r.FirstSight, Digests: r.Digests, Judge: r.Judge.URL != ""}
+	out := policy.Rule{Name: r.Name, Observe: r.Mode == ModeObserve, Age: r.Age, FirstSight: r.FirstSight, Digests: r.Digests, Signed: len(r.SignedBy) > 0, Judge: r.Judge.URL != ""}
 	var err error
 	fail := func(one error) {
 		if err == nil && one != nil {

@@ -75,7 +75,7 @@ type Target struct {
 
 // Urgent are the kinds of events that somebody may have to act on.
 func Urgent() []event.Kind {
-	return []event.Kind{event.ReleaseMoved, event.VerificationFailed, event.Quarantined, event.Vanished, event.Returned, event.TroubleBegan, event.TroubleEnded}
+	return []event.Kind{event.ReleaseMoved, event.VerificationFailed, event.Quarantined, event.Vanished, event.Returned, event.Waiting, event.Refused, event.Promoted, event.TroubleBegan, event.TroubleEnded}
 }
 
 // Options configures a [Notifier].

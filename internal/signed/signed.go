@@ -50,8 +50,8 @@ type Source interface {
 	// Manifest returns a manifest by its tag or digest. An absent one is an error that Absent knows.
 	Manifest(ctx context.Context, ref string) (v1.Descriptor, []byte, error)
 	Referrers(ctx context.Context, d v1.Hash) ([]v1.Descriptor, error)
-	// Blob returns a blob of at most so many bytes.
-	Blob(ctx context.Context, d v1.Hash, most int64) ([]byte, error)
+	// Blob returns a blob, whose size has been looked at.
+	Blob(ctx context.Context, desc v1.Descriptor) ([]byte, error)
 	// Absent reports whether an error says that something is not there.
 	Absent(err error) bool
 }
@@ -266,7 +266,7 @@ func each(ctx context.Context, src Source, ref string, at func(context.Context, 
 		if !slices.Contains(mediaTypes(), string(layer.MediaType)) && !strings.HasPrefix(string(layer.MediaType), bundleType) || layer.Size > bytesMost {
 			continue
 		}
-		content, err := src.Blob(ctx, layer.Digest, bytesMost)
+		content, err := src.Blob(ctx, layer)
 		if err != nil {
 			return false, err
 		}
