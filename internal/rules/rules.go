@@ -189,22 +189,30 @@ func (r *Rules) Waiting() int { return r.waiting.Len() }
 // bindings are what a tag has had, the latest first. Of what nobody has looked at lately it is not
 // said that it is so still.
 func (r *Rules) bindings(repo Repo, tag string, t index.Tag) []policy.Binding {
+	stored, known, err := r.store.Index.Tag(repo, tag)
+	if err != nil {
+		r.store.Unknown(err)
+	}
+	switch {
+	case !known || err != nil:
+		t.History = nil
+	case stored.Desc.Digest == t.Desc.Digest:
+		t.History = stored.History
+	default: // the move could not be recorded
+		was := index.Binding{Digest: stored.Desc.Digest, FirstSeen: stored.ChangedAt, LastSeen: stored.CheckedAt}
+		t.History = append([]index.Binding{was}, stored.History...)
+	}
+	return r.had(repo, t)
+}
+
+// had are the bindings of a record.
+func (r *Rules) had(repo Repo, t index.Tag) []policy.Binding {
 	now := policy.Binding{Digest: t.Desc.Digest, Since: t.ChangedAt}
 	if r.cache.MayAsk(repo) && time.Since(t.CheckedAt) > r.openFor {
 		now.Until = t.CheckedAt
 	}
 	all := []policy.Binding{now}
-	stored, known, err := r.store.Index.Tag(repo, tag)
-	if err != nil {
-		r.store.Unknown(err)
-	}
-	if !known || err != nil {
-		return all
-	}
-	if stored.Desc.Digest != t.Desc.Digest {
-		all = append(all, policy.Binding{Digest: stored.Desc.Digest, Since: stored.ChangedAt, Until: stored.CheckedAt})
-	}
-	for _, b := range stored.History {
+	for _, b := range t.History {
 		all = append(all, policy.Binding{Digest: b.Digest, Since: b.FirstSeen, Until: b.LastSeen})
 	}
 	return all
@@ -312,19 +320,14 @@ func (r *Rules) Digest(ctx context.Context, repo Repo, d v1.Hash) error {
 		return known.err
 	}
 	var tags []policy.Named
-	err := r.store.Index.Tags(repo, func(tag string, _ index.Tag) error {
+	err := r.store.Index.Tags(repo, func(tag string, t index.Tag) error {
 		if p.Concerns(repo.String(), tag) {
-			tags = append(tags, policy.Named{Tag: tag})
+			tags = append(tags, policy.Named{Tag: tag, Bindings: r.had(repo, t)})
 		}
 		return ctx.Err()
 	})
 	if err != nil {
 		r.store.Unknown(err)
-	}
-	for i := range tags {
-		if t, known, err := r.cache.Tag(repo, tags[i].Tag); known && err == nil {
-			tags[i].Bindings = r.bindings(repo, tags[i].Tag, t)
-		}
 	}
 	refused, until := p.Digest(repo.String(), d, tags, &known{r, ctx, repo, ""}, time.Now())
 	if again := time.Now().Add(digestAgain); until.IsZero() || again.Before(until) {
