@@ -193,6 +193,12 @@ func (r *replica) facts(t testing.TB) map[string]string {
 			}
 		}
 	}
+	if err := r.ix.Decisions("", func(d index.Decision) error {
+		all["decision "+d.Name] = d.Text
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
 	if err := r.ix.Pins(func(p index.Pin) error {
 		all[fmt.Sprint("pin ", p.Repo, p.Ref)] = strings.Join(p.Platforms, ",")
 		return nil
@@ -217,7 +223,11 @@ func (r *replica) random(t testing.TB, rnd *rand.Rand, now *time.Time) {
 	repo, i := repoNamed(rnd.IntN(repos)), rnd.IntN(names)
 	d := digest(fmt.Sprint(rnd.IntN(8)))
 	err := r.ix.Update(func(b *index.Batch) error {
-		switch rnd.IntN(8) {
+		switch rnd.IntN(10) {
+		case 8:
+			return b.Decide(index.Decision{Name: fmt.Sprint("freeze/", i), Text: d.String(), At: *now})
+		case 9:
+			return b.Undecide(fmt.Sprint("freeze/", i))
 		case 0:
 			return b.DeleteLink(repo, index.Blob, d)
 		case 1:

@@ -38,7 +38,7 @@ const (
 
 // newName names a segment. They sort by the time when they were put.
 func newName() string {
-	return fmt.Sprintf("%s/%013d-%016x%s", folder, time.Now().UnixMilli(), rand.Uint64(), suffix)
+	return fmt.Sprintf("%s/%019d-%016x%s", folder, time.Now().UnixNano(), rand.Uint64(), suffix)
 }
 
 // segments lists the segments in the bucket, by the time when they were put.

@@ -140,7 +140,7 @@ func TestPurgedStaysPurged(t *testing.T) {
 			if name != "at once" {
 				w.s3.Add(s3test.Fault{Op: "PutObject", Status: 503})
 			}
-			if err := w.m.Keeper().Images.Pins.Remove(repoOf(kept), "v1", v1.Hash{}); err != nil {
+			if err := w.m.Keeper().Images.Pins.Remove(t.Context(), repoOf(kept), "v1", v1.Hash{}); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := w.m.Keeper().PurgeRepository(t.Context(), repoOf(gone), true); err != nil {
