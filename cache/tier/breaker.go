@@ -2,6 +2,8 @@ package tier
 
 import (
 	"context"
+	"errors"
+	"net"
 	"sync"
 	"time"
 )
@@ -52,7 +54,11 @@ func (b *breaker) told(err error, now time.Time) change {
 		return same
 	}
 	b.last, b.lastAt = err, now
-	if b.failures++; b.failures < failuresMost {
+	b.failures++
+	if unreachable(err) {
+		b.failures = max(b.failures, failuresMost)
+	}
+	if b.failures < failuresMost {
 		return same
 	}
 	was := b.pause
@@ -68,6 +74,13 @@ func (b *breaker) told(err error, now time.Time) change {
 		return opened
 	}
 	return same
+}
+
+// unreachable reports whether no connection came about, which is no request's fault: whoever made it
+// has tried several times.
+func unreachable(err error) bool {
+	var network *net.OpError
+	return errors.As(err, &network) && network.Op == "dial"
 }
 
 // allow reports whether a request may be made: always while the bucket answers, else one

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -41,6 +43,8 @@ On a terminal it waits ten seconds, in which Ctrl-C takes it back; --now does no
 	now := cmd.Flags().Bool("now", false, "do not wait")
 	return adminclient.OnServer(p, cmd, func(ctx context.Context, o *adminclient.Client, args []string) error {
 		if !*now && terminal.Is(o.Stderr) {
+			ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+			defer stop()
 			fmt.Fprintf(o.Stderr, "Purging %s in 10 s. Ctrl-C takes it back.\n", terminal.Printable(args[0]))
 			select {
 			case <-ctx.Done():

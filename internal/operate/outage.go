@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"forebay/internal/admin"
@@ -14,6 +16,8 @@ import (
 
 // outage has the server ask no registry for a while, and tells what came of it; or tells of the last one.
 func outage(ctx context.Context, o *adminclient.Client, minutes int, last bool) (err error) {
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
 	var d admin.Drill
 	if !last {
 		if _, err = o.Ask(ctx, http.MethodPost, "/drill", nil, map[string]int{"minutes": minutes}, &d); err != nil {

@@ -30,8 +30,17 @@ func TestPage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	node, chromium := programs(t, root)
 	w := newWorld(t, root)
+	if steps := w.browse(t, root); steps < 10 {
+		t.Errorf("the browser took %d steps, want all of them", steps)
+	}
+	w.check(t)
+}
+
+// browse has the browser take its steps, and returns how many there were.
+func (w *world) browse(t *testing.T, root string) int {
+	t.Helper()
+	node, chromium := programs(t, root)
 	control := httptest.NewServer(w.control())
 	defer control.Close()
 
@@ -61,10 +70,7 @@ func TestPage(t *testing.T) {
 	if err := cmd.Wait(); err != nil && steps == 0 {
 		t.Errorf("%s: %v", cmd, err)
 	}
-	if steps < 10 {
-		t.Errorf("the browser took %d steps, want all of them", steps)
-	}
-	w.check(t)
+	return steps
 }
 
 // report turns the lines of the script into subtests, and returns how many there were:

@@ -2,7 +2,9 @@ package page
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -359,6 +361,53 @@ func TestTroublesAreToldEverywhere(t *testing.T) {
 		}
 		if text := i.text("/metrics"); !strings.Contains(text, `forebay_refused_requests_total{limit="new",upstream="docker.io"}`) {
 			t.Error("/metrics does not count who was refused")
+		}
+		i.over(nothing)
+	})
+	t.Run("drill", func(t *testing.T) {
+		hub := hubtest.New(t, hubtest.Options{Anonymous: hubtest.Unlimited()})
+		kept := hub.PushImage("library/app", "v1", hubtest.ImageSpec{})
+		hub.PushImage("library/app", "v2", hubtest.ImageSpec{Seed: 2})
+		i := newIncident(t, program, root, t.TempDir(), hub, "")
+		if err := i.get("library/app/manifests/" + kept.Tag); err != nil {
+			t.Fatal(err)
+		}
+		rehearse := func() (*exec.Cmd, *bytes.Buffer) {
+			var out bytes.Buffer
+			cmd := exec.Command(program, "drill", "--minutes", "60", "--config", i.config)
+			cmd.Stdout, cmd.Stderr = &out, &out
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			return cmd, &out
+		}
+		cmd, out := rehearse()
+		i.told("drill", "An outage is rehearsed", nothing)
+		if err := i.get("library/app/manifests/v1"); err != nil {
+			t.Errorf("what is kept: %v", err)
+		}
+		if i.get("library/app/manifests/v2") == nil {
+			t.Error("what is not kept was fetched while no registry is asked")
+		}
+		if err := cmd.Process.Signal(os.Interrupt); err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Wait(); cmd.ProcessState.ExitCode() != 3 || !strings.Contains(out.String(), "127.0.1.9") || !strings.Contains(out.String(), "library/app") || !strings.Contains(out.String(), "v2") {
+			t.Errorf("forebay drill, interrupted: %v\n%s", err, out)
+		}
+		i.over(nothing)
+		if err := i.get("library/app/manifests/v2"); err != nil {
+			t.Errorf("after Ctrl-C: %v", err)
+		}
+		// Whatever dies, upstreams come back.
+		cmd, _ = rehearse()
+		i.told("drill", "An outage is rehearsed", nothing)
+		if err := cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		_ = cmd.Wait()
+		if err := errors.Join(i.stop(), i.start()); err != nil {
+			t.Fatal(err)
 		}
 		i.over(nothing)
 	})

@@ -53,6 +53,12 @@ export function route() {
   return { name, query: Object.fromEntries(new URLSearchParams(query || "")) };
 }
 
+// homeOf returns the view of the navigation that an address belongs to.
+function homeOf(address) {
+  const name = (address || "").replace(/^#\//, "").split("?")[0];
+  return details[name] ? details[name][2] : name;
+}
+
 // reveal scrolls the navigation, which is a row on a phone, to a link. By scrollIntoView the
 // browser would take the link for where the Tab key goes on from, and pass over what is before it.
 function reveal(link) {
@@ -179,7 +185,7 @@ function frame() {
     retitle();
     // The badge stands at the view that a trouble is about.
     for (const link of nav.querySelectorAll("a")) {
-      const mine = list.filter((t) => t.view && t.view.startsWith("#/" + link.dataset.view));
+      const mine = list.filter((t) => homeOf(t.view) === link.dataset.view);
       let badge = link.querySelector(".badge");
       if (!badge && mine.length) link.append((badge = h("span", { class: "badge" })));
       if (!badge) continue;

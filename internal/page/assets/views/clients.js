@@ -28,7 +28,7 @@ export function clients(place, query) {
     columns: [
       { id: "client", title: "Client", value: (c) => [c.address, c.name, c.user].filter(Boolean).join(" "), cell: (c) => [h("span", { class: "strong", text: c.name || c.address || "unknown" }), c.name && h("span", { class: "soft break", text: " " + c.address }), c.user && h("span", { class: "soft break", text: " " + c.user })] },
       { id: "program", title: "Program", class: "wider soft clip-cell", value: (c) => c.user_agent, text: (c) => c.user_agent || "–" },
-      { id: "requests", title: "Requests", class: "num", value: (c) => c.requests, text: (c) => f.count(c.requests) },
+      { id: "requests", title: "Requests", class: "num wide", value: (c) => c.requests, text: (c) => f.count(c.requests) },
       { id: "now", title: "Now", class: "num wide", value: (c) => c.now, text: (c) => (c.now > 0 ? f.compact(c.now) + "/s" : "–") },
       { id: "errors", title: "Errors", class: "num wide", value: (c) => c.errors, cell: (c) => errorsCell(c.errors) },
       { id: "spent", title: "Pulls spent", class: "num", value: (c) => c.pulls - c.saved_pulls, text: (c) => f.count(c.pulls - c.saved_pulls) },
@@ -43,7 +43,7 @@ export function clients(place, query) {
     nothing: () => p.empty("Nothing was asked for"),
     columns: [
       { id: "repository", title: "Repository", class: "break", value: (r) => r.upstream + "/" + r.repository, cell: (r) => repositoryLink(r) },
-      { id: "requests", title: "Requests", class: "num", value: (r) => r.requests, text: (r) => f.count(r.requests) },
+      { id: "requests", title: "Requests", class: "num wide", value: (r) => r.requests, text: (r) => f.count(r.requests) },
       { id: "pulls", title: "Pulls", class: "num wide", value: (r) => r.pulls, text: (r) => f.count(r.pulls) },
       { id: "spent", title: "Pulls spent", class: "num", value: (r) => r.pulls - r.saved_pulls, text: (r) => f.count(r.pulls - r.saved_pulls) },
       { id: "errors", title: "Errors", class: "num wide", value: (r) => r.errors, cell: (r) => errorsCell(r.errors) },

@@ -113,7 +113,7 @@ function madeOf(i) {
   if (!digest) return null;
   const room = h("div", { class: "stack" });
   let read = false;
-  return h("details", { class: "panel", on: { toggle: async () => {
+  return p.panel("What it was made of", { id: "made" }, h("details", { class: "platform", on: { toggle: async () => {
     if (read) return;
     read = true;
     try {
@@ -125,7 +125,7 @@ function madeOf(i) {
     } catch (fault) {
       fill(room, p.failure(fault));
     }
-  } } }, h("summary", {}, icon("chevron"), h("span", { class: "strong", text: "What it was made of" }), h("span", { class: "soft", text: " " + (platform || "") })), room);
+  } } }, h("summary", {}, icon("chevron"), h("span", { class: "strong", text: platform || "its configuration" }), h("span", { class: "soft", text: "when, how it is labelled, and by which steps" })), room));
 }
 
 function timeline(bindings) {
