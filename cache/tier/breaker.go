@@ -9,8 +9,9 @@ import (
 )
 
 const (
-	// failuresMost failures in a row are the fault of the bucket and not of a request.
-	failuresMost = 3
+	// failuresMost failures in a row are the fault of the bucket and not of a request: each was tried
+	// several times.
+	failuresMost = 2
 	// The bucket is asked again after pauseLeast, then less and less often.
 	pauseLeast = time.Second
 	pauseMost  = time.Minute

@@ -113,8 +113,11 @@ async function accessible(page, what) {
 }
 
 async function fits(page, what) {
-  const [content, room] = await page.evaluate(() => [document.scrollingElement.scrollWidth, innerWidth]);
-  must(content <= room, what + " is " + content + " px wide in " + room + " px");
+  const [content, room, widest] = await page.evaluate(() => {
+    const out = [...document.querySelectorAll("body *")].filter((e) => e.getBoundingClientRect().right > innerWidth + 1 && !e.closest(".scroll, .plot"));
+    return [document.scrollingElement.scrollWidth, innerWidth, out.slice(0, 6).map((e) => e.tagName + "." + e.className + " " + e.textContent.slice(0, 60)).join("\n  ")];
+  });
+  must(content <= room, what + " is " + content + " px wide in " + room + " px:\n  " + widest);
 }
 
 async function shot(page, name, more) {

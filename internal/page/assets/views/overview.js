@@ -141,14 +141,14 @@ export function overview(place, query) {
     live.on("status", showStatus),
     live.on("event", (e) => {
       latest.unshift(e);
-      latest.length = Math.min(latest.length, 300);
+      latest.length = Math.min(latest.length, 600);
       showEvents();
     }),
   ];
   if (live.status) showStatus(live.status);
   async function loadEvents() {
     try {
-      const list = await get("/events", { limit: 100 });
+      const list = await get("/events", { limit: 300 });
       if (ended) return;
       const seen = new Set(latest.map((e) => e.id));
       latest.push(...list.events.filter((e) => !seen.has(e.id)));

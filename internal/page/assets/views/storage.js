@@ -19,7 +19,7 @@ export function storage(place, query) {
   const gone = plot({ title: "Evicted", inBytes: true, y: f.bytes, step: true, series: [
     { label: "Evicted", colour: "--miss", total: (c) => f.bytes(sum(c)), value: f.bytes },
     { label: "Fetched again after that", colour: "--error", line: true, total: (c) => f.bytes(sum(c)), value: f.bytes }] });
-  const use = h("p", { class: "soft" });
+  const use = h("p", { class: "soft use" });
   const scrub = h("dl", { class: "facts" });
   const scrubBar = p.bar(-1, "Progress of the scrub");
   const jobs = h("ul", { class: "rows" });
