@@ -2,8 +2,6 @@ package tier
 
 import (
 	"context"
-	"errors"
-	"net"
 	"sync"
 	"time"
 )
@@ -55,11 +53,7 @@ func (b *breaker) told(err error, now time.Time) change {
 		return same
 	}
 	b.last, b.lastAt = err, now
-	b.failures++
-	if unreachable(err) {
-		b.failures = max(b.failures, failuresMost)
-	}
-	if b.failures < failuresMost {
+	if b.failures++; b.failures < failuresMost {
 		return same
 	}
 	was := b.pause
@@ -75,13 +69,6 @@ func (b *breaker) told(err error, now time.Time) change {
 		return opened
 	}
 	return same
-}
-
-// unreachable reports whether no connection came about, which is no request's fault: whoever made it
-// has tried several times.
-func unreachable(err error) bool {
-	var network *net.OpError
-	return errors.As(err, &network) && network.Op == "dial"
 }
 
 // allow reports whether a request may be made: always while the bucket answers, else one

@@ -382,7 +382,7 @@ await step("tables sort, filter, stay as they are opened, and keep that in the a
   await page.waitForFunction((was) => [...document.querySelectorAll("#clients tbody tr")].find((r) => r.textContent.includes("127.0.1.12")).children[2].textContent !== was, before);
   must(await table.locator(".inner").isVisible(), "the row has closed");
   must(await page.evaluate(() => document.activeElement.getAttribute("aria-label")?.includes("127.0.1.12")), "the focus is lost");
-  await table.getByLabel("Address or program").fill("127.0.1.13");
+  await table.getByLabel("Address, name or program").fill("127.0.1.13");
   await page.waitForFunction(() => document.querySelectorAll("#clients tbody tr").length === 1);
   must(/1 that match, of \d+/.test(await table.locator(".counted").textContent()), "count: " + (await table.locator(".counted").textContent()));
   await page.reload();

@@ -176,7 +176,7 @@ function frame() {
     if (now.state === "live") get("/session").then(known, () => {}); // the stream tells what is wrong
   });
   live.on("status", (status) => {
-    setText(version, status.version + ", up " + f.duration(status.uptime_seconds));
+    setText(version, status.version + " · " + f.duration(status.uptime_seconds));
     version.title = "Version " + status.version + ", up since " + f.fullTime(status.started_at);
     setText(document.querySelector(".brand span"), status.name || "Forebay");
     retitle();
