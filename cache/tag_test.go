@@ -343,7 +343,7 @@ func TestRehearsedOutageEndsByItself(t *testing.T) {
 		if n := len(r.Calls()); n != before || !c.Upstreams()[0].Offline {
 			t.Errorf("asked %d times, offline %t", n-before, c.Upstreams()[0].Offline)
 		}
-		if list := c.Wanted(); len(list) != 0 {
+		if list := c.Wanted().All(); len(list) != 0 {
 			t.Errorf("noted as wanted: %v", list)
 		}
 		time.Sleep(10 * time.Minute)

@@ -3,20 +3,15 @@ package cache
 import (
 	"context"
 	"path/filepath"
-	"slices"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"forebay/cache/image"
-	"forebay/cache/index"
 	"forebay/cache/wanted"
 	"forebay/internal/logkey"
 	"forebay/internal/pull"
 )
-
-// Wanted is something that clients asked for while its registry was not to be contacted.
-type Wanted = wanted.Wanted
 
 const wantedName = "wanted.json"
 
@@ -45,10 +40,10 @@ func (c *Cache) offlineMiss(ctx context.Context, repo Repo, tag string, d v1.Has
 		drilled = !o.Offline
 	}
 	if pull.Client(ctx) != "" && !drilled { // not for what we or operators want, nor what is there after a rehearsal
-		w := Wanted{Ref: image.Name(repo, tag, d), Blob: blob}
+		w := wanted.Wanted{Ref: image.Name(repo, tag, d), Blob: blob}
 		if blob {
 			if holder := c.images.HolderOf(repo, d); holder != "" {
-				w = Wanted{Ref: holder}
+				w = wanted.Wanted{Ref: holder}
 			}
 		}
 		c.wanted.Add(w, pull.Client(ctx), time.Now())
@@ -56,41 +51,6 @@ func (c *Cache) offlineMiss(ctx context.Context, repo Repo, tag string, d v1.Has
 	return offlineError(repo)
 }
 
-// Wanted returns what clients asked for in vain while its registry was not to be
-// contacted, and what has not come since by another way, sorted by name.
-func (c *Cache) Wanted() []Wanted {
-	list := c.wanted.All()
-	return slices.DeleteFunc(list, func(w Wanted) bool {
-		if !c.arrived(w) {
-			return false
-		}
-		c.wanted.Drop(w)
-		return true
-	})
-}
-
-// arrived reports whether something that was wanted can be served now.
-func (c *Cache) arrived(w Wanted) bool {
-	repo, tag, d, ok := image.ParseName(w.Ref)
-	if !ok {
-		return true // nothing that could be asked for
-	}
-	if w.Blob {
-		_, kept := c.store.Size(d)
-		return kept && c.store.Linked(repo, index.Blob, d)
-	}
-	if tag != "" {
-		t, err := c.tag(repo, tag)
-		if err != nil || t == nil {
-			return false
-		}
-		d = t.Desc.Digest
-	}
-	if !c.store.Serves(repo, d) {
-		return false
-	}
-	return c.images.Of(repo, tag, d).State != image.Incomplete
-}
-
-// ClearWanted empties the list and returns how much there was.
-func (c *Cache) ClearWanted() (int, error) { return c.wanted.Clear() }
+// Wanted is the list of what clients asked for in vain while its registry was not to be contacted. What
+// has come since by another way is still there: see upkeep.
+func (c *Cache) Wanted() *wanted.List { return c.wanted }

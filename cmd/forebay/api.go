@@ -11,6 +11,7 @@ import (
 	"forebay/internal/admin"
 	"forebay/internal/logkey"
 	"forebay/internal/prefetch"
+	"forebay/internal/statefile"
 	"forebay/upstream"
 	"forebay/upstream/governor"
 )
@@ -31,7 +32,7 @@ func newAPI(c *config.Config, m *mirror, sets *prefetch.Sets, b build, lines *la
 		return nil, err
 	}
 	o.SessionsOver = filepath.Join(dir, admin.SessionsOver)
-	if o.SessionKey, err = admin.MakeToken(filepath.Join(dir, admin.SessionKey)); err != nil {
+	if o.SessionKey, err = statefile.MakeToken(filepath.Join(dir, admin.SessionKey)); err != nil {
 		log.Warn("who is logged in to the dashboard has to log in again after the next start", logkey.Err(err))
 	}
 	if m.audit != nil {
@@ -54,7 +55,7 @@ func newAPI(c *config.Config, m *mirror, sets *prefetch.Sets, b build, lines *la
 // ownToken returns the token that a mirror without a configured one makes for itself. A disk that
 // does not take it is no reason not to start: then nobody has the token.
 func ownToken(name string, log *zap.Logger) string {
-	token, err := admin.MakeToken(name)
+	token, err := statefile.MakeToken(name)
 	if err != nil {
 		log.Warn("admin API refuses everybody until the next start: the token cannot be kept", zap.String("file", name), logkey.Err(err))
 	} else {

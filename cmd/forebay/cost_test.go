@@ -13,6 +13,7 @@ import (
 
 	"forebay/config"
 	"forebay/internal/metrics"
+	"forebay/internal/observe"
 	"forebay/proxy"
 	"forebay/test/hubtest"
 	"forebay/test/mirrortest"
@@ -26,7 +27,7 @@ func BenchmarkCostOfTelling(b *testing.B) {
 	hub := hubtest.New(b, hubtest.Options{})
 	m := mirrortest.New(b, mirrortest.Options{Hub: hub, TagTTL: time.Hour})
 	hub.PushImage("library/app", "latest", hubtest.ImageSpec{Layers: 12})
-	access, flush := newAccessLogger(config.Log{Level: config.LevelInfo, Format: config.LogJSON, Access: true}, io.Discard)
+	access, flush := observe.NewAccessLog(config.Log{Level: config.LevelInfo, Format: config.LogJSON, Access: true}, io.Discard)
 	defer func() {
 		if err := flush(); err != nil {
 			b.Error(err)

@@ -21,6 +21,7 @@ import (
 	"forebay/internal/adminclient"
 	"forebay/internal/command"
 	"forebay/internal/doctor"
+	"forebay/internal/onclient"
 	"forebay/internal/pull"
 	"forebay/upstream"
 	"forebay/upstream/auth"
@@ -68,7 +69,7 @@ troubles and for pulls that are spent past it. It fails (exit code 1) if it find
 			l.running(ctx, o)
 			o.Close()
 		}
-		return told(p, &l.Report, flags.AsJSON)
+		return onclient.Told(p, &l.Report, flags.AsJSON)
 	}
 	return cmd
 }

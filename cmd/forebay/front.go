@@ -53,7 +53,7 @@ func (m *mirror) newFront(c *config.Config, was *front, files bool) (*front, map
 		u := &c.Upstreams[i]
 		r := was.client(u.Name)
 		if r.Registry == nil || asksOtherwise(u, differing, files) {
-			o := registryOptions(u, m.build.version, m.log.Named("upstream"))
+			o := registryOptions(u, m.build.version, m.Log.Named("upstream"))
 			o.Instance, o.Ours, o.Replaces = m.instance, &m.ours, r.Registry
 			var err error
 			if r.issuer, err = newIssuer(u, &o); err != nil {

@@ -15,6 +15,7 @@ import (
 
 	"forebay/config"
 	"forebay/internal/admin"
+	"forebay/internal/statefile"
 	"forebay/internal/wire"
 	"forebay/test/hubtest"
 )
@@ -53,7 +54,7 @@ func (o *operated) asked() []string {
 // asks gets a page of the admin listener with the token that the server made for itself.
 func (o *operated) asks(path string) (int, string) {
 	o.t.Helper()
-	token, err := admin.ReadToken(filepath.Join(o.dir, admin.OwnToken))
+	token, err := statefile.ReadToken(filepath.Join(o.dir, admin.OwnToken))
 	if err != nil {
 		o.t.Fatal(err)
 	}
@@ -386,7 +387,7 @@ func TestOperatorNeedsTheToken(t *testing.T) {
 func TestServerOnLoopbackMakesItselfAToken(t *testing.T) {
 	o := newOperated(t, "")
 	file := filepath.Join(o.dir, "admin.token")
-	token, err := admin.ReadToken(file)
+	token, err := statefile.ReadToken(file)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -412,7 +413,7 @@ func TestServerOnLoopbackMakesItselfAToken(t *testing.T) {
 	}
 	o.stop()
 	o.started = start(t, fmt.Sprintf("storage: {dir: %q}\noffline: true\n", o.dir))
-	if again, err := admin.ReadToken(file); again != token || err != nil {
+	if again, err := statefile.ReadToken(file); again != token || err != nil {
 		t.Errorf("after a restart the token is another, %v", err)
 	}
 	o.shows("images", "docker.io/library/alpine:1")

@@ -9,6 +9,7 @@ import (
 	"forebay/cache/index"
 	"forebay/cache/store"
 	"forebay/internal/command"
+	"forebay/internal/observe"
 )
 
 func newRebuildIndex(p command.Process) *cobra.Command {
@@ -30,7 +31,7 @@ first: a folder that is in use is refused. No blob is changed or removed. With a
 		if err != nil {
 			return err
 		}
-		log := newLogs(c.Log, p.Stderr).log
+		log := observe.NewLogs(c.Log, p.Stderr).Log
 		defer func() { _ = log.Sync() }() // a terminal cannot be synced
 		if err := mustExist(c.Storage.Dir); err != nil {
 			return err

@@ -12,6 +12,7 @@ import (
 	"forebay/internal/admin"
 	"forebay/internal/command"
 	"forebay/internal/logkey"
+	"forebay/internal/observe"
 	"forebay/proxy"
 )
 
@@ -25,7 +26,7 @@ type reloader struct {
 // run reads the configuration again at each signal, until ctx is done.
 func (l *reloader) run(ctx context.Context, signals <-chan os.Signal) error {
 	for {
-		tellOfStrangers(ctx, l.mirror.front.Load().settings, l.mirror.log)
+		tellOfStrangers(ctx, l.mirror.front.Load().settings, l.mirror.Log)
 		select {
 		case <-signals:
 			l.reload()
@@ -49,7 +50,7 @@ func (l *reloader) reload() {
 		err = m.takeUp(c, true)
 	}
 	if err != nil {
-		m.log.Error("new configuration refused, the old one is kept", logkey.Err(err))
+		m.Log.Error("new configuration refused, the old one is kept", logkey.Err(err))
 		m.cache.Store().Tell(event.Event{Kind: event.ConfigRefused}.Because(err))
 		return
 	}
@@ -57,14 +58,14 @@ func (l *reloader) reload() {
 		l.api.SetToken(c.AdminToken.Reveal())
 	}
 	now, later := was.Differing(c), c.Differing(next)
-	m.log.Info("configuration read again", zap.Strings("changed", now), zap.Strings("at-next-start", later))
+	m.Log.Info("configuration read again", zap.Strings("changed", now), zap.Strings("at-next-start", later))
 	detail := "changed: " + strings.Join(now, ", ")
 	if len(now) == 0 {
 		detail = "nothing changed"
 	}
 	if len(later) > 0 {
 		detail += "; at the next start: " + strings.Join(later, ", ")
-		m.log.Warn("changes wait for the next start", zap.Strings("keys", later))
+		m.Log.Warn("changes wait for the next start", zap.Strings("keys", later))
 	}
 	m.cache.Store().Tell(event.Event{Kind: event.ConfigReloaded, Detail: detail})
 }
@@ -119,7 +120,7 @@ func (m *mirror) takeUp(c *config.Config, files bool) error {
 	if f.handler, err = proxy.New(proxyOptions(c, m)); err != nil {
 		return command.Usage(err)
 	}
-	if err := f.openDoors(c, was, m.rights, m.log.Named("auth")); err != nil {
+	if err := f.openDoors(c, was, m.rights, m.Log.Named("auth")); err != nil {
 		return err
 	}
 	if err := m.cache.Configure(upstreams, limits(c.Limits)); err != nil {
@@ -141,7 +142,7 @@ func (m *mirror) takeUp(c *config.Config, files bool) error {
 	if files { // else c says of all upstreams that were there what it said
 		m.rights.Forget()
 	}
-	m.level.SetLevel(levelOf(c.Log))
+	m.Level.SetLevel(observe.LevelOf(c.Log))
 	for _, r := range was.clients {
 		if f.client(r.Name()) != r {
 			m.retired = append(m.retired, r)

@@ -22,6 +22,7 @@ import (
 	"forebay/internal/admin"
 	"forebay/internal/command"
 	"forebay/internal/logkey"
+	"forebay/internal/observe"
 	"forebay/internal/page"
 	"forebay/internal/server"
 )
@@ -70,9 +71,9 @@ All settings are described by "forebay config reference".`,
 // serve runs a mirror until ctx is done and everything has stopped. At each of hangups it reads the
 // configuration again, by load.
 func serve(ctx context.Context, c *config.Config, load func() (*config.Config, error), hangups <-chan os.Signal, p command.Process) (err error) {
-	l, lines := newLogs(c.Log, p.Stderr), &lastLines{}
-	l.log = lines.besides(l.log)
-	log := l.log
+	l, lines := observe.NewLogs(c.Log, p.Stderr), &lastLines{}
+	l.Log = lines.besides(l.Log)
+	log := l.Log
 	defer func() { _ = log.Sync() }() // a terminal cannot be synced
 	b := thisBuild()
 	log.Info("starting", zap.String("version", b.version), zap.String("revision", b.revision), zap.String("config", c.File))
@@ -82,7 +83,7 @@ func serve(ctx context.Context, c *config.Config, load func() (*config.Config, e
 	}
 
 	var flush func() error
-	l.access, flush = newAccessLogger(c.Log, p.Stderr)
+	l.Access, flush = observe.NewAccessLog(c.Log, p.Stderr)
 	defer func() { err = errors.Join(err, flush()) }()
 	m, err := newMirror(c, b, l)
 	if err != nil {
@@ -257,7 +258,7 @@ func untilDone(ctx context.Context, f func(context.Context) error) error {
 // tellClients says how to point clients at the mirror: to people in words to copy, and
 // to a log collector as an event.
 func tellClients(c *config.Config, p command.Process, addr net.Addr, log *zap.Logger) {
-	if logsForPeople(c.Log.Format, p.Stderr) {
+	if observe.ForPeople(c.Log.Format, p.Stderr) {
 		fmt.Fprint(p.Stderr, clientHints(c, addr, hostname()))
 		return
 	}

@@ -59,10 +59,10 @@ func (m *mirror) meet(host string) (string, bool) {
 		return "", false
 	}
 	if err := m.takeUp(with(was, u), false); err != nil {
-		m.log.Warn("registry that a client named not taken up", logkey.Upstream(u.Name), logkey.Err(err))
+		m.Log.Warn("registry that a client named not taken up", logkey.Upstream(u.Name), logkey.Err(err))
 		return "", false
 	}
-	m.log.Info("registry that a client named is mirrored from now on", logkey.Upstream(u.Name), zap.Int("of", strangersMost))
+	m.Log.Info("registry that a client named is mirrored from now on", logkey.Upstream(u.Name), zap.Int("of", strangersMost))
 	return u.Name, true
 }
 

@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"forebay/internal/admin"
+	"forebay/internal/observe"
 )
 
 // linesMost bounds the lines of the log that are remembered, some 200 bytes each.
@@ -41,7 +42,7 @@ func (l *lastLines) Write(p []byte) (int, error) {
 // besides returns a log that goes to where it did, and here as JSON.
 func (l *lastLines) besides(log *zap.Logger) *zap.Logger {
 	return log.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core {
-		return zapcore.NewTee(core, zapcore.NewCore(zapcore.NewJSONEncoder(logShape()), zapcore.AddSync(l), core))
+		return zapcore.NewTee(core, zapcore.NewCore(zapcore.NewJSONEncoder(observe.LogShape()), zapcore.AddSync(l), core))
 	}))
 }
 

@@ -20,6 +20,7 @@ import (
 
 	"forebay/config"
 	"forebay/internal/metrics"
+	"forebay/internal/observe"
 	"forebay/internal/secret"
 	"forebay/test/hubtest"
 	"forebay/test/mirrortest"
@@ -99,7 +100,7 @@ const (
 
 func TestOneTraceFromTheClientToTheRegistry(t *testing.T) {
 	r := newReceiver(t)
-	made, err := newTraces(&config.Tracing{Endpoint: r.URL, Headers: secret.New("X-Key=k3y-of-collector"), Ratio: 0}, build{version: "v1"}, zap.NewNop())
+	made, err := observe.NewTraces(&config.Tracing{Endpoint: r.URL, Headers: secret.New("X-Key=k3y-of-collector"), Ratio: 0}, "v1", zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +117,7 @@ func TestOneTraceFromTheClientToTheRegistry(t *testing.T) {
 			}
 		}
 	})})
-	m := mirrortest.New(t, mirrortest.Options{Hub: hub, Tracer: made.tracer(), Observe: figures.Observe, Trusted: mirrortest.Loopback})
+	m := mirrortest.New(t, mirrortest.Options{Hub: hub, Tracer: made.Tracer(), Observe: figures.Observe, Trusted: mirrortest.Loopback})
 	img := hub.PushImage("library/app", "latest", hubtest.ImageSpec{LayerSize: 2 << 20, Layers: 1})
 	ask := func(path, parent string) {
 		t.Helper()
@@ -145,7 +146,7 @@ func TestOneTraceFromTheClientToTheRegistry(t *testing.T) {
 	ask("/v2/library/app/manifests/latest", "00-"+clientTrace+"-"+clientSpan+"-00")
 	m.Stop() // every span has ended
 	http.DefaultClient.CloseIdleConnections()
-	made.close()
+	made.Close()
 
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -223,18 +224,18 @@ func TestOneTraceFromTheClientToTheRegistry(t *testing.T) {
 
 func TestStrangersChooseNoTrace(t *testing.T) {
 	r := newReceiver(t)
-	made, err := newTraces(&config.Tracing{Endpoint: r.URL, Ratio: 0}, build{version: "v1"}, zap.NewNop())
+	made, err := observe.NewTraces(&config.Tracing{Endpoint: r.URL, Ratio: 0}, "v1", zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
 	}
 	hub := hubtest.New(t, hubtest.Options{})
 	hub.PushImage("library/app", "latest", hubtest.ImageSpec{})
-	m := mirrortest.New(t, mirrortest.Options{Hub: hub, Tracer: made.tracer()})
+	m := mirrortest.New(t, mirrortest.Options{Hub: hub, Tracer: made.Tracer()})
 	if status, body := get(t, m.URL+"/v2/library/app/manifests/latest", "Traceparent", "00-"+clientTrace+"-"+clientSpan+"-01"); status != 200 {
 		t.Fatalf("manifest = %d %s", status, body)
 	}
 	m.Stop()
-	made.close()
+	made.Close()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(r.spans) > 0 {
@@ -273,25 +274,25 @@ func (r *receiver) descends(ids map[string]*otlp.Span, chain []string) bool {
 func TestTracesAreDroppedWhenNobodyTakesThem(t *testing.T) {
 	gone := httptest.NewServer(nil)
 	gone.Close()
-	made, err := newTraces(&config.Tracing{Endpoint: gone.URL, Ratio: 1}, build{version: "v1"}, zap.NewNop())
+	made, err := observe.NewTraces(&config.Tracing{Endpoint: gone.URL, Ratio: 1}, "v1", zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
 	}
 	for range 5000 { // more than the queue holds
-		_, span := made.tracer().Start(context.Background(), "x")
+		_, span := made.Tracer().Start(context.Background(), "x")
 		span.End()
 	}
 	began := time.Now()
-	made.close()
-	if took := time.Since(began); took > 10*traceGrace {
-		t.Errorf("the end took %s, want some %s", took, traceGrace)
+	made.Close()
+	if took := time.Since(began); took > 10*observe.TraceGrace {
+		t.Errorf("the end took %s, want some %s", took, observe.TraceGrace)
 	}
 }
 
 func TestNoTracesWithoutACollector(t *testing.T) {
-	made, err := newTraces(&config.Tracing{Ratio: 1}, build{}, zap.NewNop())
-	if made != nil || err != nil || made.tracer() != nil {
+	made, err := observe.NewTraces(&config.Tracing{Ratio: 1}, "", zap.NewNop())
+	if made != nil || err != nil || made.Tracer() != nil {
 		t.Errorf("newTraces without an endpoint = %v, %v", made, err)
 	}
-	made.close()
+	made.Close()
 }

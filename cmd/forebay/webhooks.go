@@ -18,7 +18,7 @@ func newWebhooks(m *mirror) http.Handler {
 	}
 	return webhook.New(webhook.Options{
 		Secret: secret.Reveal(),
-		Log:    m.log.Named("webhook"),
+		Log:    m.Log.Named("webhook"),
 		Hint: func(registry, repository, tag string) bool {
 			name, ok := registryNames(m.front.Load().settings)[strings.ToLower(registry)]
 			if !ok {

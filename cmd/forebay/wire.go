@@ -29,6 +29,7 @@ import (
 	"forebay/internal/fleet"
 	"forebay/internal/metrics"
 	"forebay/internal/notify"
+	"forebay/internal/observe"
 	"forebay/internal/rules"
 	"forebay/internal/trouble"
 	"forebay/internal/wire"
@@ -59,7 +60,7 @@ type mirror struct {
 	clientNames *activity.Names
 	trouble     *trouble.Watch
 	metrics     *metrics.Metrics
-	traces      *traces          // nil when they are off
+	traces      *observe.Traces  // nil when they are off
 	audit       *audit.Log       // nil when there is none
 	notify      *notify.Notifier // nil in a command
 	rights      *access.Rights
@@ -67,13 +68,13 @@ type mirror struct {
 	bucket      *s3.Bucket   // nil when there is none
 	fleet       *fleet.Fleet // nil when the mirror is alone
 	build       build
-	logs
+	observe.Logs
 }
 
 // newMirror builds a mirror from its settings and opens its storage. Nothing is contacted.
-func newMirror(c *config.Config, b build, l logs) (_ *mirror, err error) {
-	m := &mirror{metrics: newMetrics(c, b), instance: rand.Text(), strangers: newStrangers(), build: b, logs: l}
-	log := l.log
+func newMirror(c *config.Config, b build, l observe.Logs) (_ *mirror, err error) {
+	m := &mirror{metrics: newMetrics(c, b), instance: rand.Text(), strangers: newStrangers(), build: b, Logs: l}
+	log := l.Log
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, m.Close())
@@ -104,8 +105,8 @@ func newMirror(c *config.Config, b build, l logs) (_ *mirror, err error) {
 		return nil, command.Usage(err)
 	}
 	m.trouble = m.newTrouble(c)
-	if m.traces, err = newTraces(&c.Tracing, b, log.Named("tracing")); err != nil {
-		return nil, command.Usage(err)
+	if m.traces, err = observe.NewTraces(&c.Tracing, b.version, log.Named("tracing")); err != nil {
+		return nil, command.Usage(fmt.Errorf("tracing: %w", err))
 	}
 	if f.handler, err = proxy.New(proxyOptions(c, m)); err != nil {
 		return nil, command.Usage(err)
@@ -157,7 +158,7 @@ func (m *mirror) Close() error {
 	if m.bucket != nil {
 		m.bucket.Close()
 	}
-	m.traces.close()
+	m.traces.Close()
 	if m.audit != nil {
 		err = errors.Join(err, m.audit.Close())
 	}
@@ -306,8 +307,8 @@ func proxyOptions(c *config.Config, m *mirror) proxy.Options {
 		Rates:     m.rate,
 		Observe:   m.observe,
 		Past:      past{m.rules},
-		Tracer:    m.traces.tracer(),
-		Log:       m.log.Named("proxy"),
+		Tracer:    m.traces.Tracer(),
+		Log:       m.Log.Named("proxy"),
 	}
 	if c.Storage.S3.Redirect {
 		o.Redirect = m.cache.Redirect
@@ -316,7 +317,7 @@ func proxyOptions(c *config.Config, m *mirror) proxy.Options {
 		o.Fallback = proxy.FallbackNone
 	}
 	if c.Log.Access {
-		o.AccessLog = m.access
+		o.AccessLog = m.Access
 	}
 	return o
 }

@@ -8,6 +8,7 @@ import (
 	"forebay/internal/admin"
 	"forebay/internal/adminclient"
 	"forebay/internal/command"
+	"forebay/internal/observe"
 	"forebay/internal/operate"
 	"forebay/upstream"
 )
@@ -24,7 +25,7 @@ func newProgram(p command.Process) operate.Program {
 		},
 		Explain: explain,
 		RegistryOptions: func(u *config.Upstream, log config.Log) upstream.Options {
-			return registryOptions(u, b.version, newLogs(log, p.Stderr).log)
+			return registryOptions(u, b.version, observe.NewLogs(log, p.Stderr).Log)
 		},
 	}
 }
@@ -39,7 +40,7 @@ func openFolder(c *config.Config, p command.Process, b build, mayBeNew bool) (*a
 			return nil, err
 		}
 	}
-	l := newLogs(c.Log, p.Stderr)
+	l := observe.NewLogs(c.Log, p.Stderr)
 	m, err := newMirror(c, b, l)
 	if err != nil {
 		return nil, err
@@ -48,11 +49,11 @@ func openFolder(c *config.Config, p command.Process, b build, mayBeNew bool) (*a
 		Keeper: m.keeper, Names: m.names(), Close: m.Close,
 		Run: func(ctx context.Context) error { return untilDone(ctx, m.run) },
 		Admin: func() (*admin.API, error) {
-			sets, err := newSets(c, m, l.log)
+			sets, err := newSets(c, m, l.Log)
 			if err != nil {
 				return nil, err
 			}
-			o := m.apiOptions(sets, b, l.log)
+			o := m.apiOptions(sets, b, l.Log)
 			o.Loopback = true
 			return admin.NewAPI(o)
 		},

@@ -1,10 +1,14 @@
 package main
 
 import (
+	"context"
 	"time"
+
+	"go.uber.org/zap"
 
 	"forebay/cache"
 	"forebay/config"
+	"forebay/internal/logkey"
 	"forebay/upstream"
 	"forebay/upstream/auth"
 )
@@ -61,4 +65,26 @@ func upstreamOptions(u *config.Upstream, r *upstream.Registry, lists config.Cata
 		o.OnGone = cache.Drop
 	}
 	return o
+}
+
+// tellOfStrangers warns of docker configs in which nothing is for the registry that they are given
+// for, which is then asked anonymously, or which cannot be used.
+func tellOfStrangers(ctx context.Context, c *config.Config, log *zap.Logger) {
+	for _, u := range c.Upstreams {
+		var own []string
+		accounts := append([]config.Account{u.Account}, u.FallbackCredentials...)
+		for _, e := range u.Endpoints {
+			if !e.StandIn {
+				own = append(own, e.URL)
+			}
+		}
+		for _, a := range accounts {
+			if a.DockerConfig == "" || u.Offline {
+				continue
+			}
+			if known, err := auth.Known(ctx, credentials(a), u.Name, own); !known && ctx.Err() == nil {
+				log.Warn("docker_config has no credentials for its registry", logkey.Upstream(u.Name), logkey.Path(a.DockerConfig), logkey.Err(err))
+			}
+		}
+	}
 }

@@ -184,7 +184,7 @@ func (a *API) routes() []route {
 		{"POST", "/prefetch/{set}/run", Operate, a.runSet},
 		{"POST", "/lock", Operate, a.lock},
 		{"GET", "/registries", Read, telling(func() any { g := a.registries(); return Registries{g.Default, g.Names, g.Hosts} })},
-		{"GET", "/wanted", Read, telling(func() any { return imageset.WantedList{Wanted: each(a.keeper.Cache.Wanted(), wantedOf)} })},
+		{"GET", "/wanted", Read, telling(func() any { return imageset.WantedList{Wanted: each(a.keeper.Wanted(), wantedOf)} })},
 		{"DELETE", "/wanted", Operate, a.clearWanted},
 		{"GET", "/vanished", Read, telling(func() any { return VanishedList{each(a.keeper.Cache.Gone().All(), vanishedOf)} })},
 		{"DELETE", "/vanished", Operate, a.forgetVanished},

@@ -157,7 +157,7 @@ func (a *API) runSet(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (a *API) clearWanted(w http.ResponseWriter, _ *http.Request) error {
-	n, err := a.keeper.Cache.ClearWanted()
+	n, err := a.keeper.Cache.Wanted().Clear()
 	if err != nil {
 		return err
 	}

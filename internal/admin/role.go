@@ -7,6 +7,15 @@ import (
 	"slices"
 )
 
+// OwnToken is the name, in the storage folder, of the file with the token that a mirror makes for
+// itself when its admin listener is on loopback and none is configured: whoever may read the
+// folder may operate the mirror.
+const OwnToken = "admin.token"
+
+// TokenFileHeader is on the refusal of a mirror that made its own token, to a request from this
+// machine without it: the file that holds it, which only who may operate the mirror can read.
+const TokenFileHeader = "Forebay-Token-File"
+
 // Role is what an operator may do: what is below too. Without one nobody may do anything but log in.
 type Role string
 

@@ -3,8 +3,8 @@ package admin
 import (
 	"time"
 
-	"forebay/cache"
 	"forebay/cache/vanished"
+	"forebay/cache/wanted"
 	"forebay/internal/imageset"
 	"forebay/internal/prefetch"
 	"forebay/internal/wire"
@@ -205,7 +205,7 @@ type LockFault struct {
 
 func lockFaultOf(f prefetch.LockFault) LockFault { return LockFault(f) }
 
-func wantedOf(w cache.Wanted) imageset.WantedImage { return imageset.WantedImage(w) }
+func wantedOf(w wanted.Wanted) imageset.WantedImage { return imageset.WantedImage(w) }
 
 // VanishedList is what registries say is gone that they had.
 type VanishedList struct {

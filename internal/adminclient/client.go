@@ -30,6 +30,7 @@ import (
 	"forebay/internal/command"
 	"forebay/internal/secret"
 	"forebay/internal/server"
+	"forebay/internal/statefile"
 	"forebay/internal/terminal"
 )
 
@@ -174,7 +175,7 @@ func (s *adminServer) named(env map[string]string) error {
 }
 
 func readToken(name string) (config.Secret, error) {
-	token, err := admin.ReadToken(name)
+	token, err := statefile.ReadToken(name)
 	return secret.New(token), err
 }
 

@@ -9,8 +9,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"forebay/internal/admin"
 	"forebay/internal/command"
+	"forebay/internal/statefile"
 )
 
 // credentialRequest is what kubelet writes to a credential provider, and credentialResponse what it
@@ -81,7 +81,7 @@ this mirror by another name, put the token into hosts.toml.`,
 		token := request.ServiceAccountToken
 		if *file != "" {
 			var err error
-			if token, err = admin.ReadToken(*file); err != nil {
+			if token, err = statefile.ReadToken(*file); err != nil {
 				return fmt.Errorf("--token-file: %w", err)
 			}
 		}

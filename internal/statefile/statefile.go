@@ -1,4 +1,4 @@
-// Package statefile keeps a small value in a JSON file that is replaced as a whole.
+// Package statefile keeps a small value in a file that is replaced as a whole: JSON, or a token that is made once.
 package statefile
 
 import (

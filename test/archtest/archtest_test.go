@@ -115,7 +115,7 @@ func importTable() map[string][]string {
 
 		// The cache and its floors: each knows those below it.
 		"proxy":        append(leaf(), "cache", "cache/store"), // the latter its tests
-		"cache/upkeep": append(leaf(), "cache", "cache/image", "cache/store", "cache/event", "cache/disk", "cache/index", "cache/tier", "cache/vanished"),
+		"cache/upkeep": append(leaf(), "cache/wanted", "cache", "cache/image", "cache/store", "cache/event", "cache/disk", "cache/index", "cache/tier", "cache/vanished"),
 		"cache":        append(leaf(), "cache/image", "cache/fill", "cache/policy", "cache/store", "cache/event", "cache/health", "cache/disk", "cache/index", "cache/tier", "cache/vanished", "cache/wanted"),
 		"cache/image":  append(leaf(), "cache/store", "cache/event", "cache/index"),
 		"cache/fill":   append(leaf(), "cache/store", "cache/disk"),
@@ -173,10 +173,12 @@ func importTable() map[string][]string {
 		"internal/bundle":       leaf(),
 		"internal/pull":         {},
 		"internal/wire":         {"internal/registries"},
-		"internal/admin":        append(leaf(), "internal/authn", "internal/session", "cache", "cache/image", "cache/vanished", "cache/store", "cache/upkeep", "cache/tier", "cache/event", "internal/activity", "internal/bundle", "internal/imageset", "internal/prefetch", "internal/trouble", "internal/govern", "internal/rules"),
+		"internal/admin":        append(leaf(), "internal/authn", "internal/session", "cache", "cache/image", "cache/vanished", "cache/wanted", "cache/store", "cache/upkeep", "cache/tier", "cache/event", "internal/activity", "internal/bundle", "internal/imageset", "internal/prefetch", "internal/trouble", "internal/govern", "internal/rules"),
 		"internal/govern":       append(leaf(), "cache/policy", "internal/rules"),
 		"internal/rules":        append(leaf(), "cache", "cache/event", "cache/image", "cache/index", "cache/policy", "cache/store"),
 		"internal/clientconfig": {},
+		"internal/onclient":     append(leaf(), "internal/clientconfig", "internal/command", "internal/doctor"),
+		"internal/observe":      append(leaf(), "config", "config/parse"),
 		"internal/doctor":       {"internal/clientconfig", "internal/pull", "internal/wire"},
 		"internal/tally":        {},
 		"internal/tracing":      {},

@@ -264,7 +264,7 @@ func TestWantedListIsBoundedAndSurvives(t *testing.T) {
 	for range 3 {
 		_, _ = c.Blob(ctx, cache.Repo{Upstream: "docker.io", Name: "library/app"}, d) // is not there
 	}
-	list := c.Wanted()
+	list := upkeep.New(c, upkeep.Options{}).Wanted()
 	if len(list) != 10_000 {
 		t.Errorf("the list has %d entries, want 10000", len(list))
 	}
@@ -272,7 +272,8 @@ func TestWantedListIsBoundedAndSurvives(t *testing.T) {
 		t.Fatal(err)
 	}
 	c = open()
-	again := c.Wanted()
+	k := upkeep.New(c, upkeep.Options{})
+	again := k.Wanted()
 	if len(again) != len(list) || again[0].Ref != list[0].Ref || !again[0].First.Equal(list[0].First) {
 		t.Errorf("after a restart: %d entries", len(again))
 	}
@@ -281,7 +282,7 @@ func TestWantedListIsBoundedAndSurvives(t *testing.T) {
 			t.Errorf("%+v", w)
 		}
 	}
-	if n, err := c.ClearWanted(); n != len(again) || err != nil || len(c.Wanted()) != 0 {
+	if n, err := c.Wanted().Clear(); n != len(again) || err != nil || len(k.Wanted()) != 0 {
 		t.Errorf("cleared %d, %v", n, err)
 	}
 	if err := c.Close(); err != nil {

@@ -1,4 +1,4 @@
-package main
+package observe
 
 import (
 	"context"
@@ -21,8 +21,8 @@ import (
 	"forebay/internal/tracing"
 )
 
-// traces sends spans to a collector. Nil sends none.
-type traces struct {
+// Traces sends spans to a collector. Nil sends none.
+type Traces struct {
 	provider *sdktrace.TracerProvider
 	log      *zap.Logger
 }
@@ -30,24 +30,24 @@ type traces struct {
 const (
 	// traceTimeout bounds one sending of spans.
 	traceTimeout = 10 * time.Second
-	// traceGrace bounds the sending of the last spans at the end.
-	traceGrace = 3 * time.Second
+	// TraceGrace bounds the sending of the last spans at the end.
+	TraceGrace = 3 * time.Second
 )
 
-// newTraces returns what sends spans where c says, or nil. Nothing is contacted. Spans wait
+// NewTraces returns what sends spans where c says, or nil; version is of the program. The caller closes it. Nothing is contacted. Spans wait
 // in a bounded queue, and are dropped when the collector does not keep up: no request ever
 // waits for it.
-func newTraces(c *config.Tracing, b build, log *zap.Logger) (*traces, error) {
+func NewTraces(c *config.Tracing, version string, log *zap.Logger) (*Traces, error) {
 	if c.Endpoint == "" {
 		return nil, nil
 	}
 	headers, err := parse.HeaderPairs(c.Headers.Reveal())
 	if err != nil {
-		return nil, fmt.Errorf("tracing.headers: %w", err)
+		return nil, fmt.Errorf("headers: %w", err)
 	}
 	u, err := url.Parse(c.Endpoint)
 	if err != nil {
-		return nil, fmt.Errorf("tracing.endpoint: %w", err)
+		return nil, fmt.Errorf("endpoint: %w", err)
 	}
 	if u.Path == "" || u.Path == "/" {
 		u.Path = "/v1/traces"
@@ -57,7 +57,7 @@ func newTraces(c *config.Tracing, b build, log *zap.Logger) (*traces, error) {
 		otlptracehttp.WithEndpointURL(u.String()), otlptracehttp.WithHeaders(headers),
 		otlptracehttp.WithCompression(otlptracehttp.GzipCompression), otlptracehttp.WithTimeout(traceTimeout))
 	if err != nil {
-		return nil, fmt.Errorf("tracing.endpoint: %w", err)
+		return nil, fmt.Errorf("endpoint: %w", err)
 	}
 	// The SDK tells of its troubles through globals; there is no other way.
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { log.Warn("traces not sent", logkey.Err(err)) }))
@@ -66,25 +66,25 @@ func newTraces(c *config.Tracing, b build, log *zap.Logger) (*traces, error) {
 		sdktrace.WithBatcher(exporter),
 		sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.TraceIDRatioBased(c.Ratio))),
 		sdktrace.WithResource(resource.NewSchemaless(
-			attribute.String("service.name", "forebay"), attribute.String("service.version", b.version))),
+			attribute.String("service.name", "forebay"), attribute.String("service.version", version))),
 	)
-	return &traces{provider, log}, nil
+	return &Traces{provider, log}, nil
 }
 
-// tracer returns what makes spans, nil for none.
-func (t *traces) tracer() trace.Tracer {
+// Tracer returns what makes spans, nil for none.
+func (t *Traces) Tracer() trace.Tracer {
 	if t == nil {
 		return nil
 	}
 	return t.provider.Tracer(tracing.Name)
 }
 
-// close sends what waits, for a moment, and ends. Spans that end later are lost.
-func (t *traces) close() {
+// Close sends what waits, for a moment, and ends. Spans that end later are lost.
+func (t *Traces) Close() {
 	if t == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), traceGrace)
+	ctx, cancel := context.WithTimeout(context.Background(), TraceGrace)
 	defer cancel()
 	if err := t.provider.Shutdown(ctx); err != nil {
 		t.log.Warn("last traces not sent", logkey.Err(err))

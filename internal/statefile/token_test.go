@@ -1,4 +1,4 @@
-package admin
+package statefile
 
 import (
 	"errors"
@@ -10,7 +10,7 @@ import (
 )
 
 func TestATokenIsMadeOnceAndForItsOwnerOnly(t *testing.T) {
-	name := filepath.Join(t.TempDir(), OwnToken)
+	name := filepath.Join(t.TempDir(), "admin.token")
 	if token, err := ReadToken(name); token != "" || !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("ReadToken before there is one = %q, %v", token, err)
 	}
@@ -58,7 +58,7 @@ func TestATokenIsMadeOnceAndForItsOwnerOnly(t *testing.T) {
 }
 
 func TestATokenThatCannotBeKeptIsKnownToNobody(t *testing.T) {
-	one, err := MakeToken(filepath.Join(t.TempDir(), "none", OwnToken))
+	one, err := MakeToken(filepath.Join(t.TempDir(), "none", "admin.token"))
 	if err == nil || len(one) < 26 {
 		t.Errorf("MakeToken in no folder = %q, %v; want a token and an error", one, err)
 	}

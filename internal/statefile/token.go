@@ -1,4 +1,4 @@
-package admin
+package statefile
 
 import (
 	"crypto/rand"
@@ -7,18 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"strings"
-
-	"forebay/internal/statefile"
 )
-
-// OwnToken is the name, in the storage folder, of the file with the token that a mirror makes for
-// itself when its admin listener is on loopback and none is configured: whoever may read the
-// folder may operate the mirror.
-const OwnToken = "admin.token"
-
-// TokenFileHeader is on the refusal of a mirror that made its own token, to a request from this
-// machine without it: the file that holds it, which only who may operate the mirror can read.
-const TokenFileHeader = "Forebay-Token-File"
 
 // tokenMost bounds the length of a token.
 const tokenMost = 4096
@@ -49,7 +38,7 @@ func MakeToken(name string) (string, error) {
 		return rand.Text(), err
 	}
 	token = rand.Text() // 130 bits
-	return token, statefile.Replace(name, []byte(token+"\n"))
+	return token, Replace(name, []byte(token+"\n"))
 }
 
 // private reports whether only the owner of a file may read and write it.

@@ -1,4 +1,9 @@
-package main
+// Package observe is what a process tells of its work, as its configuration says: lines of logs, for
+// people or for programs, and spans for a collector.
+//
+// It promises that nothing waits for who takes them: lines about requests are gathered, and spans that
+// nobody takes are dropped.
+package observe
 
 import (
 	"io"
@@ -11,32 +16,33 @@ import (
 	"forebay/config"
 )
 
-// logs are where a program writes what happens.
-type logs struct {
-	log    *zap.Logger
-	level  zap.AtomicLevel // of log
-	access *zap.Logger     // takes a line for each request; nil for none
+// Logs are where a program writes what happens.
+type Logs struct {
+	Log    *zap.Logger
+	Level  zap.AtomicLevel // of Log
+	Access *zap.Logger     // takes a line for each request; nil for none
 }
 
-// newLogs returns the logs that the configuration asks for, writing to w, without one for requests.
-func newLogs(c config.Log, w io.Writer) logs {
-	l := logs{level: zap.NewAtomicLevelAt(levelOf(c))}
-	l.log = newLogger(c, w, l.level)
+// NewLogs returns the logs that the configuration asks for, writing to w, without one for requests.
+func NewLogs(c config.Log, w io.Writer) Logs {
+	l := Logs{Level: zap.NewAtomicLevelAt(LevelOf(c))}
+	l.Log = newLogger(c, w, l.Level)
 	return l
 }
 
-func levelOf(c config.Log) zapcore.Level {
+// LevelOf is the level that a configuration names.
+func LevelOf(c config.Log) zapcore.Level {
 	level, err := zapcore.ParseLevel(string(c.Level))
 	if err != nil {
-		panic("logger: config let through the level " + string(c.Level))
+		panic("observe: config let through the level " + string(c.Level))
 	}
 	return level
 }
 
 func newLogger(c config.Log, w io.Writer, level zapcore.LevelEnabler) *zap.Logger {
-	encoder := logShape()
+	encoder := LogShape()
 	encode := zapcore.NewJSONEncoder(encoder)
-	if logsForPeople(c.Format, w) {
+	if ForPeople(c.Format, w) {
 		encoder.EncodeTime = zapcore.TimeEncoderOfLayout("15:04:05.000")
 		encoder.EncodeLevel = zapcore.CapitalLevelEncoder
 		encode = zapcore.NewConsoleEncoder(encoder)
@@ -44,8 +50,8 @@ func newLogger(c config.Log, w io.Writer, level zapcore.LevelEnabler) *zap.Logge
 	return zap.New(zapcore.NewCore(encode, zapcore.Lock(zapcore.AddSync(w)), level))
 }
 
-// logShape is what a line looks like to programs.
-func logShape() zapcore.EncoderConfig {
+// LogShape is what a line looks like to programs.
+func LogShape() zapcore.EncoderConfig {
 	return zapcore.EncoderConfig{
 		TimeKey: "time", LevelKey: "level", NameKey: "part", MessageKey: "msg",
 		EncodeTime:     zapcore.RFC3339NanoTimeEncoder,
@@ -59,11 +65,11 @@ func logShape() zapcore.EncoderConfig {
 // tenth of what a cached manifest costs.
 const accessEvery = time.Second
 
-// newAccessLogger returns the logger of lines about requests, which are gathered where
+// NewAccessLog returns the logger of lines about requests, which are gathered where
 // programs read them and written at once where people do. flush writes what is gathered
 // and must be called at the end.
-func newAccessLogger(c config.Log, w io.Writer) (log *zap.Logger, flush func() error) {
-	if logsForPeople(c.Format, w) {
+func NewAccessLog(c config.Log, w io.Writer) (log *zap.Logger, flush func() error) {
+	if ForPeople(c.Format, w) {
 		return newLogger(c, w, zap.InfoLevel).Named("access"), func() error { return nil }
 	}
 	gathered := &zapcore.BufferedWriteSyncer{WS: zapcore.AddSync(w), FlushInterval: accessEvery}
@@ -71,8 +77,8 @@ func newAccessLogger(c config.Log, w io.Writer) (log *zap.Logger, flush func() e
 	return newLogger(c, gathered, zap.InfoLevel).Named("access"), gathered.Stop
 }
 
-// logsForPeople reports whether w gets lines for people rather than JSON.
-func logsForPeople(f config.LogFormat, w io.Writer) bool {
+// ForPeople reports whether w gets lines for people rather than JSON.
+func ForPeople(f config.LogFormat, w io.Writer) bool {
 	switch f {
 	case config.LogConsole:
 		return true

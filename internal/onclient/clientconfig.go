@@ -1,4 +1,8 @@
-package main
+// Package onclient has the commands for machines of clients: what points them at a mirror, and why
+// they do not pull through it.
+//
+// It promises that they need nothing of a mirror but its address: no configuration, no folder, no token.
+package onclient
 
 import (
 	"context"
@@ -22,7 +26,8 @@ import (
 // write the folder anew when they start.
 const clientLook = 30 * time.Second
 
-func newClientConfig(p command.Process) *cobra.Command {
+// NewClientConfig returns the command client-config.
+func NewClientConfig(p command.Process) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "client-config CLIENT",
 		Short: "Tell or write what points a client at a mirror",

@@ -1,4 +1,4 @@
-package main
+package onclient
 
 import (
 	"context"
@@ -15,7 +15,8 @@ import (
 	"forebay/internal/doctor"
 )
 
-func newDoctor(p command.Process) *cobra.Command {
+// NewDoctor returns the command doctor; of is the same for a mirror, which is below it.
+func NewDoctor(p command.Process, of *cobra.Command) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Find out why clients of this machine do not pull through a mirror",
@@ -41,14 +42,14 @@ changes nothing. It fails (exit code 1) if it finds anything.`,
 		if err != nil {
 			return err
 		}
-		return told(p, r, *asJSON)
+		return Told(p, r, *asJSON)
 	}
-	cmd.AddCommand(newDoctorMirror(p))
+	cmd.AddCommand(of)
 	return cmd
 }
 
-// told prints a report. The error is that it has findings.
-func told(p command.Process, r *doctor.Report, asJSON bool) error {
+// Told prints a report. The error is that it has findings.
+func Told(p command.Process, r *doctor.Report, asJSON bool) error {
 	var err error
 	if asJSON {
 		err = json.NewEncoder(p.Stdout).Encode(r)
