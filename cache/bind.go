@@ -24,7 +24,7 @@ func (c *Cache) getTag(ctx context.Context, o *origin, repo Repo, name string) (
 		if err != nil {
 			return nil, err
 		}
-		return m, c.bind(ctx, repo, name, desc)
+		return m, c.bind(ctx, repo, name, desc, time.Now())
 	})
 	return m, err
 }
@@ -60,7 +60,7 @@ func (c *Cache) resolve(ctx context.Context, o *origin, repo Repo, name string, 
 		if r.bytes == nil {
 			c.claim(o, repo, store.ManifestLink(r.desc))
 		}
-		err = c.bindAt(repo, name, r.desc, at, time.Time{}, pull.Client(ctx) == "")
+		err = c.bind(ctx, repo, name, r.desc, at)
 		r.stale = pull.TakeStale(&r.desc)
 		return r, err
 	})
@@ -81,14 +81,14 @@ func (c *Cache) askFleet(ctx context.Context, o *origin, repo Repo, name string,
 	return r, at, err
 }
 
-// bind notes that a tag points to desc now, which gives no right to that. It is recorded when the
-// repository has a right to the manifest, the tag is recorded already, or the mirror wants it for
-// itself: any client can ask for any number of tags by HEAD, and those are kept in memory only,
+// bind notes that a tag was found to point to desc at a time just passed, which gives no right to that. It is recorded when the
+// repository has a right to the manifest, the tag is recorded already, a policy counts from it, or the
+// mirror wants it for itself: any client can ask for any number of tags by HEAD, and those are kept in memory only,
 // until their manifest comes. An index that cannot be written does not keep the client from its
 // answer.
-func (c *Cache) bind(ctx context.Context, repo Repo, name string, desc v1.Descriptor) error {
+func (c *Cache) bind(ctx context.Context, repo Repo, name string, desc v1.Descriptor, at time.Time) error {
 	p := c.policy.Load()
-	return c.bindAt(repo, name, desc, time.Now(), time.Time{}, pull.Client(ctx) == "" || p != nil && (*p).Concerns(repo, name))
+	return c.bindAt(repo, name, desc, at, time.Time{}, pull.Client(ctx) == "" || p != nil && (*p).Concerns(repo, name))
 }
 
 // BindAt records what a tag was found to point to at a time in the past, by the operator's word, and

@@ -233,7 +233,7 @@ func (r *tagRequest) confirm(ctx context.Context) error {
 			c.known.moved.Add(name, err)
 			return resolved{}, err
 		}
-		return resolved{desc: desc}, c.bind(ctx, r.repo, r.name, desc)
+		return resolved{desc: desc}, c.bind(ctx, r.repo, r.name, desc, time.Now())
 	})
 	if err != nil {
 		return err
