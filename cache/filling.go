@@ -197,6 +197,11 @@ func (o fillOwner) Keep(repos []Repo, c fill.Content) (err error) {
 	return err
 }
 
+// Link notes that a further repository holds the blob.
+func (o fillOwner) Link(repo Repo, size int64) error {
+	return o.c.store.Link(repo, store.BlobLink(o.digest, size))
+}
+
 // Failed remembers what the next request for the blob or its repository should know.
 func (o fillOwner) Failed(repo Repo, gave bool, err error) {
 	c := o.c

@@ -35,10 +35,8 @@ func (c *Cache) openWanted() {
 // offlineMiss is the answer of an upstream that must not be asked, for what a client wants
 // of it: a tag, or the digest of a manifest or of a blob. It is noted as wanted.
 func (c *Cache) offlineMiss(ctx context.Context, repo Repo, tag string, d v1.Hash, blob bool) error {
-	drilled := false
-	if o := c.origins()[repo.Upstream]; o != nil {
-		drilled = !o.Offline
-	}
+	o := c.origins()[repo.Upstream]
+	drilled := o != nil && !o.Offline
 	if pull.Client(ctx) != "" && !drilled { // not for what we or operators want, nor what is there after a rehearsal
 		w := wanted.Wanted{Ref: image.Name(repo, tag, d), Blob: blob}
 		if blob {
@@ -51,6 +49,5 @@ func (c *Cache) offlineMiss(ctx context.Context, repo Repo, tag string, d v1.Has
 	return offlineError(repo)
 }
 
-// Wanted is the list of what clients asked for in vain while its registry was not to be contacted. What
-// has come since by another way is still there: see upkeep.
+// Wanted is the list of what clients asked for in vain, what has come since by another way included: see upkeep.
 func (c *Cache) Wanted() *wanted.List { return c.wanted }

@@ -122,6 +122,9 @@ type Owner interface {
 	// they hold it. Its readers have got it all by then. A Part must be sealed or committed, which
 	// takes File over.
 	Keep(repos []store.Repo, c Content) error
+	// Link is told of a repository that came to a blob of size bytes, and has proven that it holds it,
+	// while it was being kept.
+	Link(repo store.Repo, size int64) error
 	// Failed learns why there is no blob by the source of a repository: because of that, or of
 	// our own disk, or of what came. gave is whether any of what came was its.
 	Failed(repo store.Repo, gave bool, err error)
@@ -435,13 +438,28 @@ func (t *download) finish(err error) {
 
 // keep makes the verified blob part of the store.
 func (t *download) keep() {
-	err := t.opts.Owner.Keep(t.proven(), Content{Part: t.part, File: t.file, Bytes: t.mem, Size: t.size})
+	linked := map[store.Repo]bool{}
+	t.mu.Lock()
+	repos := t.proven(linked)
+	t.mu.Unlock()
+	err := t.opts.Owner.Keep(repos, Content{Part: t.part, File: t.file, Bytes: t.mem, Size: t.size})
 	if err != nil {
 		t.log.Error("blob not kept", logkey.Digest(t.Digest), logkey.Err(err))
 		err = fmt.Errorf("%w: %w", store.ErrUnkept, err)
 		defer t.drop() // readers have what they need
 	}
 	t.tellFailed(err)
+	for err == nil {
+		late, none := t.late(linked)
+		if none {
+			break
+		}
+		for _, repo := range late {
+			if lerr := t.opts.Owner.Link(repo, t.size); lerr != nil { // it proves it again
+				t.log.Warn("blob not linked", logkey.Repository(repo.Name), logkey.Digest(t.Digest), logkey.Err(lerr))
+			}
+		}
+	}
 	t.end(err)
 	t.giveBack()
 }
@@ -456,12 +474,22 @@ func (f *Fill) giveBack() {
 	}
 }
 
-// proven returns the repositories that may have the blob.
-func (t *download) proven() (repos []store.Repo) {
+// late returns proven for a blob that is kept. When there are none the fill has ended: who comes from
+// now on finds the blob in the store.
+func (t *download) late(linked map[store.Repo]bool) (repos []store.Repo, none bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	repos = t.proven(linked)
+	t.ended = len(repos) == 0
+	return repos, t.ended
+}
+
+// proven returns the repositories that may have the blob and are not among those that are linked, and
+// puts them there. t.mu is held.
+func (t *download) proven(linked map[store.Repo]bool) (repos []store.Repo) {
 	for _, s := range t.sources {
-		if s.proven {
+		if s.proven && !linked[s.Repo] {
+			linked[s.Repo] = true
 			repos = append(repos, s.Repo)
 		}
 	}

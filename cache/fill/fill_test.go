@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -45,6 +46,7 @@ type rigOptions struct {
 	fault    disk.Fault
 	memory   *Memory
 	piece    [2]int64 // what the first reader wants, if only pieces are to be fetched
+	owner    func(keeper, *Fill) Owner
 }
 
 // keeper commits and remembers nothing.
@@ -61,6 +63,8 @@ func (k keeper) Keep(_ []store.Repo, c Content) error {
 	}
 	return c.Part.Commit(c.Size)
 }
+
+func (keeper) Link(store.Repo, int64) error { return nil }
 
 func (keeper) Failed(store.Repo, bool, error) {}
 func (keeper) Mismatched(store.Repo, error)   {}
@@ -98,6 +102,9 @@ func startRig(t *testing.T, s *cachetest.Script, d v1.Hash, o rigOptions) *rig {
 	}, o.sizing)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if o.owner != nil {
+		down.opts.Owner = o.owner(keeper{files, d}, down.Fill)
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	held, err := down.hold(from, false) // before it runs, as the cache does; the test may let go
@@ -157,6 +164,50 @@ func TestFillDeliversAndCommits(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// visited is a keeper to whose fill others come while it keeps the blob.
+type visited struct {
+	keeper
+	fill   *Fill
+	kept   []store.Repo
+	linked []store.Repo
+}
+
+func (v *visited) visit(name string) {
+	_, _ = v.fill.hold(Source{Repo: store.Repo{Upstream: "docker.io", Name: name}}, true) // nobody comes to what has ended
+}
+
+func (v *visited) Keep(repos []store.Repo, c Content) error {
+	v.kept = repos
+	v.visit("team/during")
+	return v.keeper.Keep(repos, c)
+}
+
+func (v *visited) Link(repo store.Repo, size int64) error {
+	if size == 1<<20 {
+		v.linked = append(v.linked, repo)
+	}
+	if len(v.linked) == 1 {
+		v.visit("team/after")
+	}
+	return nil
+}
+
+// A repository that comes while the blob is being kept is linked like those before it: nobody asks
+// its registry again, and it has the blob in an outage.
+func TestWhoComesWhileABlobIsKeptIsLinked(t *testing.T) {
+	data, d := cachetest.BlobOf(1<<20, 1)
+	v := &visited{}
+	r := startRig(t, &cachetest.Script{Data: data}, d, rigOptions{owner: func(k keeper, f *Fill) Owner {
+		v.keeper, v.fill = k, f
+		return v
+	}})
+	defer r.close()
+	<-r.fill.Done()
+	if want := []store.Repo{{Upstream: "docker.io", Name: "team/during"}, {Upstream: "docker.io", Name: "team/after"}}; !slices.Equal(v.linked, want) {
+		t.Errorf("linked: %v, want %v (kept for %v)", v.linked, want, v.kept)
 	}
 }
 
