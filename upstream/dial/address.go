@@ -147,7 +147,7 @@ func looksNumeric(host string) bool {
 // there. The zero value has none; it may be used concurrently.
 type Ours struct {
 	mu    sync.Mutex
-	ports []uint16 // guarded by mu
+	addrs []netip.AddrPort // guarded by mu
 }
 
 // Add adds the address of a listener; one that has no port is ignored.
@@ -158,27 +158,44 @@ func (o *Ours) Add(a net.Addr) {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.ports = append(o.ports, at.Port())
+	o.addrs = append(o.addrs, plain(at))
 }
 
-// has reports whether one of our listeners may be at a: its port is one of theirs, and the
-// address is this machine's.
+// plain is an address as it is compared: without a zone, and as IPv4 if it is that.
+func plain(a netip.AddrPort) netip.AddrPort {
+	return netip.AddrPortFrom(a.Addr().Unmap().WithZone(""), a.Port())
+}
+
+// has reports whether one of our listeners may be at a. One that listens on a single address is
+// there alone: on the others of this machine somebody else may have the same port.
 func (o *Ours) has(a netip.AddrPort) bool {
 	if o == nil {
 		return false
 	}
+	a = plain(a)
 	o.mu.Lock()
-	listens := slices.Contains(o.ports, a.Port())
-	o.mu.Unlock()
-	if !listens {
-		return false
-	}
-	if a.Addr().IsLoopback() || a.Addr().IsUnspecified() {
+	defer o.mu.Unlock()
+	return slices.ContainsFunc(o.addrs, func(l netip.AddrPort) bool {
+		switch {
+		case l.Port() != a.Port():
+			return false
+		case a.Addr().IsUnspecified(): // which is loopback to who dials it
+			return l.Addr().IsUnspecified() || l.Addr().IsLoopback()
+		case l.Addr().IsUnspecified():
+			return local(a.Addr())
+		}
+		return l == a
+	})
+}
+
+// local reports whether an address is this machine's; without an answer it is.
+func local(a netip.Addr) bool {
+	if a.IsLoopback() {
 		return true
 	}
 	all, err := net.InterfaceAddrs()
 	return err != nil || slices.ContainsFunc(all, func(n net.Addr) bool {
 		p, err := netip.ParsePrefix(n.String())
-		return err == nil && p.Addr().Unmap() == a.Addr().Unmap()
+		return err == nil && p.Addr().Unmap() == a
 	})
 }

@@ -107,6 +107,38 @@ func TestRealDialerChecksBeforeItConnects(t *testing.T) {
 	conn.Close()
 }
 
+// Who listens on one address leaves its port on the others of the machine to others.
+func TestOursAreWhereWeListen(t *testing.T) {
+	listening := func(text string) *Ours {
+		o := &Ours{}
+		o.Add(net.TCPAddrFromAddrPort(netip.MustParseAddrPort(text)))
+		return o
+	}
+	for _, tc := range []struct {
+		listen, to string
+		ours       bool
+	}{
+		{"127.0.0.1:5001", "127.0.0.1:5001", true},
+		{"127.0.0.1:5001", "[::ffff:127.0.0.1]:5001", true},
+		{"127.0.0.1:5001", "0.0.0.0:5001", true}, // is dialled as loopback
+		{"127.0.0.1:5001", "[::]:5001", true},
+		{"127.0.0.1:5001", "127.0.0.1:5000", false},
+		{"127.0.0.1:5001", "127.0.0.5:5001", false},
+		{"127.0.0.1:5001", "10.0.0.1:5001", false},
+		{"10.0.0.1:5001", "127.0.0.1:5001", false},
+		{"10.0.0.1:5001", "0.0.0.0:5001", false},
+		{"[::1]:5001", "[::1%lo]:5001", true},
+		{"0.0.0.0:5001", "127.0.0.5:5001", true},
+		{"[::]:5001", "127.0.0.1:5001", true},
+		{"[::]:5001", "[::1]:5001", true},
+		{"[::]:5001", "192.0.2.1:5001", false}, // nobody's (RFC 5737)
+	} {
+		if got := listening(tc.listen).has(netip.MustParseAddrPort(tc.to)); got != tc.ours {
+			t.Errorf("listening on %s, %s is ours: %t, want %t", tc.listen, tc.to, got, tc.ours)
+		}
+	}
+}
+
 func TestWhereAnEndpointLeadsIsConfigured(t *testing.T) {
 	at := func(text string) netip.AddrPort { return netip.MustParseAddrPort(text) }
 	ours := &Ours{}
