@@ -1,7 +1,7 @@
 // BuildKit, which the end-to-end tests drive on request (make test-clients).
 module forebay/tools/buildkit
 
-go 1.26.7
+go 1.26.8
 
 tool (
 	github.com/moby/buildkit/cmd/buildctl
