@@ -24,16 +24,6 @@ const (
 // measureLogin compares cached manifests of a mirror that knows its clients, by a password and by a token,
 // with those of one that does not ask.
 func measureLogin(ctx context.Context, b *bench) (rows []row, err error) {
-	load, err := startLoad(ctx, b.dir, otherCPU)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, load.stop()) }()
-	img, err := b.hub.addImage("warm")
-	if err != nil {
-		return nil, err
-	}
-	path := "/v2/" + repository + "/manifests/" + img.Tag
 	auth, token, err := b.credentials(ctx)
 	if err != nil {
 		return nil, err
@@ -43,30 +33,18 @@ func measureLogin(ctx context.Context, b *bench) (rows []row, err error) {
 	shown := []string{"", basic.Header.Get("Authorization"), "Bearer " + token}
 	err = b.withMirror(ctx, mirrorOptions{on: firstCPU, noAccessLog: true}, func(open *mirror) error {
 		return b.withMirror(ctx, mirrorOptions{on: firstCPU, noAccessLog: true, more: auth, shows: shown[2]}, func(known *mirror) error {
-			got := make([]rated, len(shown))
-			measures := make([]func(int) error, len(shown))
-			for i, authorization := range shown {
-				m := known
-				if authorization == "" {
-					m = open
-				}
-				if err := answersTo(ctx, m.url+path, authorization); err != nil {
-					return err
-				}
-				h := hammer{Addr: hostOf(m.url), Path: path, Accept: manifestAccept, Authorization: authorization, Connections: 16, Seconds: pick(b, 4.0, 1)}
-				measures[i] = func(int) error { return rate(m.process, load, h, &got[i]) }
-			}
-			if err := answersTo(ctx, known.url+path, ""); err == nil {
-				return errors.New("the mirror that knows its clients serves others, too")
-			}
-			if err := b.takeTurns(ctx, "cached manifest with a login", measures...); err != nil {
+			got, err := b.rateManifest(ctx, "cached manifest with a login", asked{open, ""}, asked{known, shown[1]}, asked{known, shown[2]})
+			if err != nil {
 				return err
+			}
+			if err := answersTo(ctx, known.url+got.path, ""); err == nil {
+				return errors.New("the mirror that knows its clients serves others, too")
 			}
 			for i, how := range []string{"a password (htpasswd)", "a token"} {
 				name := "cached manifest by tag with " + how
 				rows = append(rows,
-					row{name: name + ": requests per second", form: "%.0f", unit: "/s", ours: got[i+1].rate, theirs: got[0].rate, against: "without", compare: ratio, target: atLeast(0.85)},
-					row{name: name + ": CPU per request", form: "%.1f", unit: "µs", ours: got[i+1].cost, theirs: got[0].cost, against: "without", compare: ratio})
+					row{name: name + ": requests per second", form: "%.0f", unit: "/s", ours: got.of[i+1].rate, theirs: got.of[0].rate, against: "without", compare: ratio, target: atLeast(0.85)},
+					row{name: name + ": CPU per request", form: "%.1f", unit: "µs", ours: got.of[i+1].cost, theirs: got.of[0].cost, against: "without", compare: ratio})
 			}
 			return nil
 		})
@@ -93,6 +71,41 @@ func (b *bench) credentials(ctx context.Context) (settings, token string, err er
 	}
 	settings = fmt.Sprintf("auth: {htpasswd_file: %q, tokens_file: %q}\naccess: [{who: [known]}, {deny: true}]\n", users, tokens)
 	return settings, strings.TrimSpace(string(out)), nil
+}
+
+// asked is a mirror that is asked for a manifest, and what is shown for it.
+type asked struct {
+	*mirror
+	authorization string
+}
+
+// ratedManifest is how fast each that was asked gave the manifest at a path.
+type ratedManifest struct {
+	path string
+	of   []rated
+}
+
+// rateManifest has all of them asked for a cached manifest by tag in turns.
+func (b *bench) rateManifest(ctx context.Context, what string, all ...asked) (got ratedManifest, err error) {
+	load, err := startLoad(ctx, b.dir, otherCPU)
+	if err != nil {
+		return got, err
+	}
+	defer func() { err = errors.Join(err, load.stop()) }()
+	img, err := b.hub.addImage("warm")
+	if err != nil {
+		return got, err
+	}
+	got.path, got.of = "/v2/"+repository+"/manifests/"+img.Tag, make([]rated, len(all))
+	measures := make([]func(int) error, len(all))
+	for i, one := range all {
+		if err := answersTo(ctx, one.url+got.path, one.authorization); err != nil {
+			return got, err
+		}
+		h := hammer{Addr: hostOf(one.url), Path: got.path, Accept: manifestAccept, Authorization: one.authorization, Connections: 16, Seconds: pick(b, 4.0, 1)}
+		measures[i] = func(int) error { return rate(one.process, load, h, &got.of[i]) }
+	}
+	return got, b.takeTurns(ctx, what, measures...)
 }
 
 // answersTo reports whether a server answers 200 to who shows that.
