@@ -100,7 +100,7 @@ func (m *mirror) settle(ctx context.Context) error {
 	defer tick.Stop()
 	for before := time.Duration(0); ; {
 		now, err := cpuTime(m.pid())
-		if err != nil || now-before < time.Millisecond {
+		if err != nil || now-before < still/50 {
 			return err
 		}
 		before = now

@@ -364,9 +364,15 @@ func TestFillRangeDoesNotWaitForWhatLiesBefore(t *testing.T) {
 }
 
 func TestFillParallelIsFasterThanOneConnection(t *testing.T) {
+	for _, latency := range []time.Duration{0, 15 * time.Millisecond} { // the latter is not over when it is first looked at how fast it is
+		t.Run(latency.String(), func(t *testing.T) { testParallelFill(t, latency) })
+	}
+}
+
+func testParallelFill(t *testing.T, latency time.Duration) {
 	synctest.Test(t, func(t *testing.T) {
 		data, d := cachetest.BlobOf(128<<20, 6)
-		s := &cachetest.Script{Data: data, Pace: 4 * time.Millisecond}
+		s := &cachetest.Script{Data: data, Pace: 4 * time.Millisecond, Latency: latency}
 		start := time.Now()
 		r := startRig(t, s, d, rigOptions{hint: 128 << 20})
 		defer r.close()

@@ -35,20 +35,17 @@ func (t *download) plan() *worker {
 }
 
 // idleLeast is the part of its time that a connection must wait for bytes, in quarters, that
-// another beside it may bring more of them. A line that brings them faster than we hash and write
+// another beside it may bring more of them: of the time of what it has read, since a read that is under
+// way may have just begun. A line that brings them faster than we hash and write
 // them gains nothing by a second one, whose bytes come out of order and must be read back.
 const idleLeast = 3
 
-// outpacesLine reports whether all connections wait for bytes for most of the time. While one is
-// too young to tell it is looked at again. t.mu is held.
+// outpacesLine reports whether all connections wait for bytes for most of the time. While one does not,
+// or is too young to tell, it is looked at again. t.mu is held.
 func (t *download) outpacesLine() bool {
 	for _, w := range t.connections.active {
-		age := time.Since(w.started)
-		if age < worthWaiting {
+		if time.Since(w.started) < worthWaiting || w.moved > 0 && 4*w.waited < idleLeast*(w.waited+w.worked) {
 			t.recheck()
-			return false
-		}
-		if w.moved > 0 && 4*w.waited < idleLeast*age {
 			return false
 		}
 	}

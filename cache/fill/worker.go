@@ -21,6 +21,7 @@ type worker struct {
 	started  time.Time
 	moved    int64         // bytes stored so far; guarded by Fill.mu
 	waited   time.Duration // for bytes; guarded by Fill.mu
+	worked   time.Duration // on them; guarded by Fill.mu
 }
 
 // result is what became of a worker.
@@ -71,14 +72,15 @@ func (t *download) work(ctx context.Context, w *worker) (moved int64, err error)
 	defer buffers.Put(block)
 	buf := (*block)[:t.sizing.block]
 	unflushed := int64(0)
-	for pos := body.Offset; ; {
+	for pos, came := body.Offset, time.Now(); ; {
 		asked := time.Now()
 		n, rerr := body.Read(buf)
-		waited := time.Since(asked)
+		t.spent(w, time.Since(asked), asked.Sub(came))
+		came = time.Now()
 		if err := t.reserveFor(ctx, body, pos+int64(n)); err != nil {
 			return moved, err
 		}
-		stored, more, err := t.write(w, pos, buf[:n], waited)
+		stored, more, err := t.write(w, pos, buf[:n])
 		pos, moved = pos+int64(n), moved+stored
 		if err != nil {
 			return moved, err
@@ -193,16 +195,23 @@ func (t *download) awaitFile() error {
 	return t.partErr
 }
 
-// write stores what arrived for position pos after a while, as far as it is claimed and not
-// there already. more is false when the claim is written.
-func (t *download) write(w *worker, pos int64, b []byte, waited time.Duration) (stored int64, more bool, err error) {
+// spent notes how long a connection waited for bytes, and worked on those before them.
+func (t *download) spent(w *worker, waited, worked time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	w.waited += waited
+	w.worked += worked
+}
+
+// write stores what arrived for position pos, as far as it is claimed and not there already. more
+// is false when the claim is written.
+func (t *download) write(w *worker, pos int64, b []byte) (stored int64, more bool, err error) {
 	last := pos + int64(len(b))
 	if t.opts.MaxBytes > 0 && last > t.opts.MaxBytes {
 		return 0, false, fmt.Errorf("more than %d bytes: %w", t.opts.MaxBytes, store.ErrTooLarge)
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	w.waited += waited
 	for from := max(pos, w.pos); ; {
 		from = t.have.until(from) // readers have seen that; it stays as it is
 		to := min(last, w.end, t.have.next(from, ToEnd))

@@ -28,6 +28,7 @@ type Script struct {
 	Data     []byte
 	Chunk    int           // bytes per Read
 	Pace     time.Duration // before every Read
+	Latency  time.Duration // before every answer
 	NoRanges bool
 	Unsized  bool
 
@@ -48,6 +49,7 @@ type Fault struct {
 
 // OpenBlob is that of an upstream.
 func (s *Script) OpenBlob(ctx context.Context, _ string, _ v1.Hash, off, end int64) (*pull.Body, error) {
+	time.Sleep(s.Latency)
 	s.Lock()
 	defer s.Unlock()
 	s.Opens = append(s.Opens, [2]int64{off, end})
