@@ -13,7 +13,6 @@ package fleet
 
 import (
 	"context"
-	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
@@ -55,22 +54,31 @@ type Options struct {
 	// Identity names what the answers of an upstream depend on; "" is that of one whose answers are
 	// not shared.
 	Identity func(upstream string) string
-	Log      *zap.Logger // nil means no logging
+	// Zone is where the mirror is: what comes from another zone comes once. Fanout is how many mirrors
+	// get the same thing from one at a time; 0 means 4.
+	Zone    string
+	Fanout  int
+	Version string      // of the program, for the others to see
+	Log     *zap.Logger // nil means no logging
 }
 
 // Fleet is what mirrors know together. Its methods may be called concurrently.
 type Fleet struct {
 	engine   *engine
-	secret   []byte
+	secret   secret
 	identity func(string) string
 	me       string // what tells our leases from others'
+	log      *zap.Logger
 	counts   counts
+	peers    peers
+	leads    leads
 
-	join, publish, release *rueidis.Lua
+	scripts struct{ join, publish, release, begin, renew *rueidis.Lua }
 }
 
 type counts struct {
-	shared, asked, alone, duplicates, forged, failed atomic.Int64
+	shared, asked, alone, duplicates, forged, failed      atomic.Int64
+	led, followed, byItself, takeovers, bytesIn, bytesOut atomic.Int64
 }
 
 // New returns the fleet of o. Nothing is contacted before it is needed.
@@ -82,19 +90,23 @@ func New(o Options) (*Fleet, error) {
 	if o.Log == nil {
 		o.Log = zap.NewNop()
 	}
-	return &Fleet{engine: &engine{options: options, log: o.Log}, secret: o.Secret, identity: o.Identity, me: rand.Text(),
-		join: rueidis.NewLuaScript(joinScript), publish: rueidis.NewLuaScript(publishScript), release: rueidis.NewLuaScript(releaseScript)}, nil
+	f := &Fleet{engine: &engine{options: options, log: o.Log}, secret: o.Secret, identity: o.Identity, me: rand.Text(), log: o.Log, leads: leads{all: map[string]*lead{}}}
+	s := &f.scripts
+	s.join, s.publish, s.release = rueidis.NewLuaScript(joinScript), rueidis.NewLuaScript(publishScript), rueidis.NewLuaScript(releaseScript)
+	s.begin, s.renew = rueidis.NewLuaScript(beginScript), rueidis.NewLuaScript(renewScript)
+	return f, f.peers.init(f, o)
 }
 
 // Name returns the name that all mirrors of the fleet have.
 func (f *Fleet) Name() string {
-	mac := hmac.New(sha256.New, f.secret)
-	mac.Write([]byte("name"))
-	return hex.EncodeToString(mac.Sum(nil)[:13])
+	return f.secret.code("name")[:26]
 }
 
 // Close ends the connections. Nothing may be called after it.
-func (f *Fleet) Close() { f.engine.close() }
+func (f *Fleet) Close() {
+	f.peers.client.CloseIdleConnections()
+	f.engine.close()
+}
 
 // Figures are what was counted since the start.
 type Figures struct {
@@ -104,6 +116,13 @@ type Figures struct {
 	Duplicates int64     // tags that a registry was asked for although another mirror did
 	Forged     int64     // facts that no mirror of ours wrote
 	Failed     int64     // calls to the engine
+	Led        int64     // requests to registries for blobs and manifests, on behalf of all
+	Followed   int64     // the same, that another mirror answered
+	ByItself   int64     // the same to registries although another mirror may have asked
+	Takeovers  int64     // of those led, in place of a mirror that did not answer
+	BytesIn    int64     // from other mirrors
+	BytesOut   int64     // to other mirrors
+	Members    int       // that are there
 	Since      time.Time // since when the engine is left alone; zero while it answers
 	Err        error     // why
 }
@@ -111,8 +130,11 @@ type Figures struct {
 // Figures returns what was counted. It makes no call.
 func (f *Fleet) Figures() Figures {
 	n := Figures{Shared: f.counts.shared.Load(), Asked: f.counts.asked.Load(), Alone: f.counts.alone.Load(),
-		Duplicates: f.counts.duplicates.Load(), Forged: f.counts.forged.Load(), Failed: f.counts.failed.Load()}
+		Duplicates: f.counts.duplicates.Load(), Forged: f.counts.forged.Load(), Failed: f.counts.failed.Load(),
+		Led: f.counts.led.Load(), Followed: f.counts.followed.Load(), ByItself: f.counts.byItself.Load(), Takeovers: f.counts.takeovers.Load(),
+		BytesIn: f.counts.bytesIn.Load(), BytesOut: f.counts.bytesOut.Load()}
 	n.Since, n.Err = f.engine.away()
+	n.Members = len(f.Members())
 	return n
 }
 
@@ -127,7 +149,7 @@ func (f *Fleet) Confirm(ctx context.Context, upstream, repo, tag string, since t
 		return desc, at, err
 	}
 	sum := sha256.Sum256([]byte(strings.Join([]string{id, repo, tag, pull.Accept(ctx)}, "\x00")))
-	t := &turn{f: f, key: "fb1:{t:" + hex.EncodeToString(sum[:16]) + "}", since: since, ttl: ttl}
+	t := &question{f: f, key: "fb1:{t:" + hex.EncodeToString(sum[:16]) + "}", since: since, ttl: ttl}
 	fact, leads, err := t.wait(ctx)
 	if fact != nil {
 		f.counts.shared.Add(1)
@@ -160,8 +182,8 @@ type said struct {
 	at   time.Time // before it was asked
 }
 
-// turn is one tag that a mirror wants to know.
-type turn struct {
+// question is one tag that a mirror wants to know.
+type question struct {
 	f     *Fleet
 	key   string
 	since time.Time
@@ -169,7 +191,7 @@ type turn struct {
 	wrong bool // what the engine holds is not to be believed, and to be replaced
 }
 
-func (t *turn) lease() string { return t.key + "!" }
+func (t *question) lease() string { return t.key + "!" }
 
 // joinScript returns a fact that is new enough, else takes the right to ask if nobody has it.
 const joinScript = `
@@ -194,7 +216,7 @@ return 1`
 
 // wait returns what is known, or whether we are to ask for all. Without either we ask for ourselves:
 // the engine does not answer, which is the error, or the one who asks takes too long.
-func (t *turn) wait(ctx context.Context) (*said, bool, error) {
+func (t *question) wait(ctx context.Context) (*said, bool, error) {
 	deadline := time.Now().Add(followMost)
 	for pause := lookLeast; ; pause = min(2*pause, lookMost) {
 		fact, leads, err := t.join(ctx)
@@ -209,20 +231,18 @@ func (t *turn) wait(ctx context.Context) (*said, bool, error) {
 	}
 }
 
-func (t *turn) join(ctx context.Context) (fact *said, leads bool, err error) {
+func (t *question) join(ctx context.Context) (fact *said, leads bool, err error) {
 	least := max(t.since.UnixMilli()+1, time.Now().Add(-t.ttl).UnixMilli())
 	var parts []rueidis.RedisMessage
 	err = t.f.engine.call(ctx, func(ctx context.Context, c rueidis.Client) (err error) {
-		parts, err = t.f.join.Exec(ctx, c, []string{t.key, t.lease()}, []string{t.f.me, number(leaseFor.Milliseconds()), number(least)}).ToArray()
+		parts, err = t.f.scripts.join.Exec(ctx, c, []string{t.key, t.lease()}, []string{t.f.me, number(leaseFor.Milliseconds()), number(least)}).ToArray()
 		return err
 	})
 	if err == nil && len(parts) != 2 {
 		err = errors.New("the engine answered something else")
 	}
 	if err != nil {
-		if !errors.Is(err, errAway) {
-			t.f.counts.failed.Add(1)
-		}
+		t.f.failed(err)
 		return nil, false, err
 	}
 	text, _ := parts[0].ToString()
@@ -242,19 +262,19 @@ func (t *turn) join(ctx context.Context) (fact *said, leads bool, err error) {
 
 // publish tells the others, and reports whether we still had the right to ask, as far as is known. That it
 // may not arrive costs them a question.
-func (t *turn) publish(ctx context.Context, fact *said) (ours bool) {
+func (t *question) publish(ctx context.Context, fact *said) (ours bool) {
 	keep, force := max(min(2*t.ttl, keepMost), time.Minute), "0"
 	if t.wrong {
 		force = "1"
 	}
-	return t.tell(ctx, t.f.publish, []string{t.key, t.lease()}, []string{t.f.me, t.text(fact), number(fact.at.UnixMilli()), number(keep.Milliseconds()), force})
+	return t.tell(ctx, t.f.scripts.publish, []string{t.key, t.lease()}, []string{t.f.me, t.text(fact), number(fact.at.UnixMilli()), number(keep.Milliseconds()), force})
 }
 
-func (t *turn) release(ctx context.Context) {
-	t.tell(ctx, t.f.release, []string{t.lease()}, []string{t.f.me})
+func (t *question) release(ctx context.Context) {
+	t.tell(ctx, t.f.scripts.release, []string{t.lease()}, []string{t.f.me})
 }
 
-func (t *turn) tell(ctx context.Context, script *rueidis.Lua, keys, args []string) (done bool) {
+func (t *question) tell(ctx context.Context, script *rueidis.Lua, keys, args []string) (done bool) {
 	// Who asked may have gone; the others wait all the same.
 	ctx = context.WithoutCancel(ctx)
 	n := int64(1)
@@ -262,9 +282,7 @@ func (t *turn) tell(ctx context.Context, script *rueidis.Lua, keys, args []strin
 		n, err = script.Exec(ctx, c, keys, args).AsInt64()
 		return err
 	})
-	if err != nil && !errors.Is(err, errAway) {
-		t.f.counts.failed.Add(1)
-	}
+	t.f.failed(err)
 	return err != nil || n == 1
 }
 
@@ -272,25 +290,15 @@ func number(n int64) string { return strconv.FormatInt(n, 10) }
 
 // text returns a fact as the engine keeps it: when it was told, digest, size and media type, and a code
 // that only a mirror with the secret can make, of this and the key.
-func (t *turn) text(fact *said) string {
-	s := fmt.Sprintf("%013d %s %d %s", fact.at.UnixMilli(), fact.desc.Digest, fact.desc.Size, fact.desc.MediaType)
-	return s + " " + t.code(s)
-}
-
-func (t *turn) code(s string) string {
-	mac := hmac.New(sha256.New, t.f.secret)
-	mac.Write([]byte(t.key + "\x00" + s))
-	return hex.EncodeToString(mac.Sum(nil)[:16])
+func (t *question) text(fact *said) string {
+	return t.f.secret.sign(t.key, fmt.Sprintf("%013d %s %d %s", fact.at.UnixMilli(), fact.desc.Digest, fact.desc.Size, fact.desc.MediaType))
 }
 
 // believe returns the fact of a text, nil if none of ours wrote it, or it is from the future.
-func (t *turn) believe(text string, least int64) *said {
-	i := strings.LastIndexByte(text, ' ')
-	if i < 0 || !hmac.Equal([]byte(text[i+1:]), []byte(t.code(text[:i]))) {
-		return nil
-	}
-	fields := strings.SplitN(text[:i], " ", 4)
-	if len(fields) != 4 {
+func (t *question) believe(text string, least int64) *said {
+	text, ok := t.f.secret.open(t.key, text)
+	fields := strings.SplitN(text, " ", 4)
+	if !ok || len(fields) != 4 {
 		return nil
 	}
 	ms, err := strconv.ParseInt(fields[0], 10, 64)

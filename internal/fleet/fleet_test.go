@@ -304,10 +304,10 @@ func TestForgedFacts(t *testing.T) {
 		t.Errorf("Confirm = %s as another account, want what that is told", d.Digest)
 	}
 	// A fact of one tag, put in the place of another, in whatever form.
-	one := &turn{f: f, key: "fb1:{t:one}", ttl: time.Minute}
+	one := &question{f: f, key: "fb1:{t:one}", ttl: time.Minute}
 	fact := &said{*r.desc.Load(), time.Now()}
 	text := one.text(fact)
-	other := &turn{f: f, key: "fb1:{t:other}", ttl: time.Minute}
+	other := &question{f: f, key: "fb1:{t:other}", ttl: time.Minute}
 	if one.believe(text, 0) == nil || other.believe(text, 0) != nil {
 		t.Error("a fact is believed of another tag")
 	}
