@@ -3,9 +3,7 @@ package cache
 import (
 	"context"
 	"errors"
-	"io"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -30,8 +28,6 @@ const (
 	bucketLanes = 64
 	// bucketParallel is how many of them one fill may have.
 	bucketParallel = 8
-	// bucketFaults of a bucket in one fill send it to the registry.
-	bucketFaults = 3
 	// fillDoneLeast is how large a blob must be that its fill is worth an event.
 	fillDoneLeast = 32 << 20
 )
@@ -42,7 +38,7 @@ type source struct {
 	origin *origin
 	asker  pull.Asker       // on whose behalf, of who began the fill or joined it
 	ranges []wire.ByteRange // all that is wanted; none means the whole
-	bucket *fromBucket      // asked first; nil when the bucket has not got it
+	bucket *tier.Source     // asked first; nil when the bucket has not got it
 	urls   []string         // where a manifest says that it is too
 }
 
@@ -77,7 +73,7 @@ func (c *Cache) sourceOf(s source, d v1.Hash, l *lane.Lane) fill.Source {
 // open asks for the bytes [off, end) of d, see [Content].
 func (s source) open(ctx context.Context, d v1.Hash, off, end int64) (*pull.Body, error) {
 	if s.bucket != nil {
-		if body, err := s.bucket.open(ctx, d, off, end); body != nil || err != nil {
+		if body, err := s.bucket.Open(ctx, d, off, end); body != nil || err != nil {
 			return body, err
 		}
 	}
@@ -140,7 +136,7 @@ func (c *Cache) newFill(ctx context.Context, from source, d v1.Hash) (f *fill.Fi
 	res = Miss
 	if from.bucket = c.bucketOf(from.repo, d); from.bucket != nil {
 		places = c.bucketLane
-		o.AtOnce, o.Parallel, o.SizeGuess, res = true, bucketParallel, from.bucket.size, Hit
+		o.AtOnce, o.Parallel, o.SizeGuess, res = true, bucketParallel, from.bucket.Size, Hit
 	}
 	o.Source, o.Owner = c.sourceOf(from, d, places), fillOwner{c, from.bucket, d}
 	f, download, err := fill.New(o)
@@ -175,7 +171,7 @@ func (c *Cache) tellFilled(f *fill.Fill, took time.Duration) {
 // fillOwner takes in how a fill went.
 type fillOwner struct {
 	c      *Cache
-	bucket *fromBucket
+	bucket *tier.Source
 	digest v1.Hash
 }
 
@@ -212,9 +208,11 @@ func (o fillOwner) Failed(repo Repo, gave bool, err error) {
 			c.store.Wrote(err)
 		}
 		return
-	case errors.Is(err, sums.ErrMismatch) && o.bucket.gave():
+	case errors.Is(err, sums.ErrMismatch) && o.bucket.Gave():
 		// The registry is not to blame. The next fill asks it.
 		c.store.Bucket.Distrust(o.digest)
+		return
+	case errors.Is(err, sums.ErrMismatch) && c.opts.Fleet != nil && c.opts.Fleet.Distrust(o.digest):
 		return
 	case errors.Is(err, sums.ErrMismatch):
 		if !gave {
@@ -247,66 +245,12 @@ func (c *Cache) mismatched(repo Repo, d v1.Hash, err error) {
 	c.store.Tell(event.Of(event.VerificationFailed, repo, d).Because(err))
 }
 
-// fromBucket is the bucket as the source of one fill. nil is none.
-type fromBucket struct {
-	tier   *tier.Tier
-	size   int64 // that the object must have
-	used   atomic.Bool
-	over   atomic.Bool // it is not asked any more
-	faults atomic.Int32
-}
-
 // bucketOf returns the bucket as the source of a fill, nil if that has not got the blob. Only
 // a repository that holds the blob gets it from there.
-func (c *Cache) bucketOf(repo Repo, d v1.Hash) *fromBucket {
+func (c *Cache) bucketOf(repo Repo, d v1.Hash) *tier.Source {
 	size, ok := c.store.BucketSize(d)
 	if !ok || !c.store.Linked(repo, index.Blob, d) || c.store.Bucket.Unreadable() {
 		return nil
 	}
-	return &fromBucket{tier: c.store.Bucket, size: size}
-}
-
-// gave reports whether bytes came from the bucket.
-func (s *fromBucket) gave() bool { return s != nil && s.used.Load() }
-
-// open opens the bytes [off, end) of the object. Neither body nor error means that the
-// registry is to be asked.
-func (s *fromBucket) open(ctx context.Context, d v1.Hash, off, end int64) (*pull.Body, error) {
-	if s.over.Load() {
-		return nil, nil
-	}
-	body, err := s.tier.Open(ctx, d, off, end)
-	if err != nil {
-		if ctx.Err() != nil {
-			return nil, err
-		}
-		s.over.Store(true)
-		if pull.DetailOf(err) == pull.OutOfRange {
-			s.tier.Distrust(d) // it is shorter than it should be
-		}
-		return nil, nil
-	}
-	if body.Size >= 0 && body.Size != s.size {
-		_ = body.Close() // nothing of it is used
-		s.over.Store(true)
-		s.tier.Distrust(d)
-		return nil, nil
-	}
-	s.used.Store(true)
-	body.ReadCloser = &bucketBody{ReadCloser: body.ReadCloser, s: s}
-	return body, nil
-}
-
-// bucketBody counts bodies that break off.
-type bucketBody struct {
-	io.ReadCloser
-	s *fromBucket
-}
-
-func (r *bucketBody) Read(b []byte) (int, error) {
-	n, err := r.ReadCloser.Read(b)
-	if err != nil && !errors.Is(err, io.EOF) && r.s.faults.Add(1) >= bucketFaults {
-		r.s.over.Store(true)
-	}
-	return n, err
+	return c.store.Bucket.Source(size)
 }

@@ -397,6 +397,7 @@ func defaults() *Config {
 		RevalidateTimeout: 2 * time.Second,
 		NegativeTTL:       10 * time.Second,
 		Tracing:           Tracing{Ratio: 0.1},
+		Fleet:             Fleet{Listen: ":5002", Fanout: 4},
 		Log:               Log{Level: LevelInfo, Format: LogAuto, Access: true},
 		Limits:            Limits{NewPerMinute: 6000, Fills: 512},
 		Cost:              Cost{Currency: "USD"},

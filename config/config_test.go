@@ -155,6 +155,7 @@ negative_ttl: 0
 log: {level: debug, format: json, access: false}
 cost: {per_gib: 0.09, currency: EUR}
 client_names: {file: %[1]s, dns: false}
+fleet: {listen: "127.0.0.1:5003", advertise: 10.0.0.7, zone: a, fanout: 2}
 limits: {new_per_minute: 7, pulls: 8, fills: 9, bytes_per_second: 10MiB}
 upstreams:
   ghcr.io: {docker_config: %[4]s/docker.json}
@@ -213,7 +214,7 @@ upstreams:
 		Hosts:   map[string]string{"hub.mirror.lan": "docker.io", "ghcr.mirror.lan:5000": "ghcr.io"},
 		Trusted: []netip.Prefix{netip.MustParsePrefix("10.20.0.0/16")}, Catalog: CatalogOff,
 		Fallback: FallbackNone, OnAbandon: AbandonCancel, OnRange: RangeOnly, RevalidateTimeout: 500 * time.Millisecond,
-		Log: Log{LevelDebug, LogJSON, false}, Cost: Cost{0.09, "EUR"}, ClientNames: ClientNames{File: certFile}, File: c.File, Tracing: Tracing{Ratio: 0.1},
+		Log: Log{LevelDebug, LogJSON, false}, Cost: Cost{0.09, "EUR"}, ClientNames: ClientNames{File: certFile}, File: c.File, Tracing: Tracing{Ratio: 0.1}, Fleet: Fleet{Listen: "127.0.0.1:5003", Advertise: "10.0.0.7", Zone: "a", Fanout: 2},
 		Limits: Limits{NewPerMinute: 7, Pulls: 8, Fills: 9, BytesPerSecond: 10 << 20},
 		Upstreams: []Upstream{{
 			Name: "docker.io", Endpoints: []Endpoint{{URL: "https://one.example.com"}, {URL: "http://10.0.0.1:5000/a/b"}, {

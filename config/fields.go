@@ -71,7 +71,7 @@ func (c *Config) fields() []field {
 		key.Bool("offline", &c.Offline, "Never contacts any registry. What is kept is served, all else is not found."),
 		{Name: "log", Kind: key.Section, Fields: c.Log.fields(), Doc: "What is logged, to standard error."},
 		{Name: "tracing", Kind: key.Section, Fields: c.Tracing.fields(), Doc: "Traces of requests, for OpenTelemetry."},
-		{Name: "fleet", Kind: key.Section, Fields: c.Fleet.fields(), Doc: "Several mirrors behind one balancer that ask a registry once between them: see replicas.md."},
+		{Name: "fleet", Kind: key.Section, Fields: c.Fleet.Fields(), Doc: "Several mirrors behind one balancer that ask a registry once between them: see replicas.md."},
 		{Name: "webhooks", Kind: key.Section, Fields: c.Webhooks.fields(), Doc: "Registries that tell of a push."},
 		notifyField(&c.Notify),
 		signersField(&c.Signers),

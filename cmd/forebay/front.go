@@ -64,7 +64,7 @@ func (m *mirror) newFront(c *config.Config, was *front, files bool) (*front, map
 			}
 		}
 		f.clients = append(f.clients, r)
-		upstreams[u.Name] = upstreamOptions(u, r.Registry, c.Catalog)
+		upstreams[u.Name] = upstreamOptions(u, m.shared(c, r.Registry), c.Catalog)
 	}
 	return f, upstreams, nil
 }

@@ -77,7 +77,7 @@ func serve(ctx context.Context, c *config.Config, load func() (*config.Config, e
 	defer func() { _ = log.Sync() }() // a terminal cannot be synced
 	b := thisBuild()
 	log.Info("starting", zap.String("version", b.version), zap.String("revision", b.revision), zap.String("config", c.File))
-	limitMemory(p.Env, log)
+	command.LimitMemory(p.Env, log)
 	for _, w := range c.Warnings() {
 		log.Warn("setting may not be meant", zap.String("key", w.Key), zap.String("why", w.Problem), zap.Stringer("where", w.Where))
 	}
@@ -136,17 +136,24 @@ func serve(ctx context.Context, c *config.Config, load func() (*config.Config, e
 	if err != nil {
 		return err
 	}
+	peers, inFleet, err := m.openPeers(c, log.Named("fleet"))
+	if err != nil {
+		return err
+	}
+	if peers != nil {
+		s.registries = append(s.registries, peers)
+	}
 	for _, one := range s.all() {
 		m.ours.Add(one.Addr())
 	}
 	tellClients(c, p, s.registries[0].Addr(), log)
 	reload := reloader{m, api, load}
-	return s.run(ctx, m.run, m.notify.Run, sets.Run, func(ctx context.Context) error { return reload.run(ctx, hangups) })
+	return s.run(ctx, m.run, inFleet, m.notify.Run, sets.Run, func(ctx context.Context) error { return reload.run(ctx, hangups) })
 }
 
 // servers are all listeners.
 type servers struct {
-	registries []*server.Server // in the order of the configuration's doors
+	registries []*server.Server // in the order of the configuration's doors; the last one may be that for other mirrors
 	admin      *server.Server   // nil when it is off
 }
 

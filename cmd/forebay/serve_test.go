@@ -283,8 +283,8 @@ func TestSizesThatAreGivenStand(t *testing.T) {
 
 func TestMemoryLimitFollowsTheContainer(t *testing.T) {
 	for text, want := range map[string]int64{"max\n": 0, "": 0, "1000\n": 800, "-1": 0, "x": 0} {
-		if got := memoryLimit(text); got != want {
-			t.Errorf("memoryLimit(%q) = %d, want %d", text, got, want)
+		if got := command.MemoryLimit(text); got != want {
+			t.Errorf("command.MemoryLimit(%q) = %d, want %d", text, got, want)
 		}
 	}
 }

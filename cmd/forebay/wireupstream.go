@@ -35,7 +35,7 @@ func endpoints(u *config.Upstream) []upstream.Endpoint {
 	return list
 }
 
-func upstreamOptions(u *config.Upstream, r *upstream.Registry, lists config.Catalog) cache.UpstreamOptions {
+func upstreamOptions(u *config.Upstream, r cache.Upstream, lists config.Catalog) cache.UpstreamOptions {
 	o := cache.UpstreamOptions{
 		Upstream: r, TagTTL: u.TagTTL, RefreshAhead: u.RefreshMinPulls, Offline: u.Offline,
 		Parallel: u.Parallel, MaxConnections: u.MaxConnections, Trust: u.TrustDomain(), Credentialed: u.Credentialed(),

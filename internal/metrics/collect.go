@@ -51,6 +51,13 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		for result, count := range map[string]int64{"shared": n.Shared, "asked": n.Asked, "alone": n.Alone} {
 			to.count(c.f.fleetTags, count, result)
 		}
+		for role, count := range map[string]int64{"lead": n.Led, "follow": n.Followed, "alone": n.ByItself} {
+			to.count(c.f.fleetFetches, count, role)
+		}
+		to.count(c.f.fleetBytes, n.BytesIn, "in")
+		to.count(c.f.fleetBytes, n.BytesOut, "out")
+		to.count(c.f.fleetTakeovers, n.Takeovers)
+		to.gauge(c.f.fleetMembers, float64(n.Members))
 		to.count(c.f.fleetDuplicates, n.Duplicates)
 		to.count(c.f.fleetDisbelieved, n.Forged)
 		to.count(c.f.fleetFailed, n.Failed)

@@ -31,7 +31,7 @@ type families struct {
 	events, notified, notifying    *Family
 	rulings, judged, policyWaiting *Family
 
-	fleetTags, fleetDuplicates, fleetDisbelieved, fleetFailed, fleetDegraded *Family
+	fleetTags, fleetFetches, fleetBytes, fleetTakeovers, fleetMembers, fleetDuplicates, fleetDisbelieved, fleetFailed, fleetDegraded *Family
 }
 
 func (f *families) add(kind, name, help string, labels []string) *Family {
@@ -62,6 +62,10 @@ func newFamilies() (f families) {
 	f.fleetTags = f.counter("fleet_tags_total", "Tags that were to be confirmed, by how: shared (another mirror had been told lately), asked (its registry was asked on behalf of all mirrors), alone (its registry was asked, since the fleet's engine did not answer); only where there is a fleet.", "result")
 	f.fleetDuplicates = f.counter("fleet_duplicates_total", "Tags that a registry was asked for although another mirror did.")
 	f.fleetDisbelieved = f.counter("fleet_disbelieved_total", "Facts in the fleet's engine that no mirror of ours wrote, or one whose clock is ahead.")
+	f.fleetFetches = f.counter("fleet_fetches_total", "Blobs and manifests that were missing, request by request, by role: lead (its registry was asked on behalf of all mirrors), follow (another mirror had it or fetched it), alone (its registry was asked although another mirror may have done so).", "role")
+	f.fleetBytes = f.counter("fleet_peer_bytes_total", "Bytes of blobs and manifests between the mirrors of the fleet, by direction: in, out.", "direction")
+	f.fleetTakeovers = f.counter("fleet_takeovers_total", "Requests to registries in place of a mirror that led and did not answer.")
+	f.fleetMembers = f.gauge("fleet_members", "Mirrors of the fleet that are there, this one included.")
 	f.fleetFailed = f.counter("fleet_failed_calls_total", "Calls to the fleet's engine that failed or took too long.")
 	f.fleetDegraded = f.gauge("fleet_degraded", "1 while the fleet's engine fails and is left alone.")
 	f.notified = f.counter("notifications_total", "Messages to targets of notify by how they ended: sent, failed (it did not take them, however often they were tried), dropped (too many waited, or the mirror ended).", "target", "result")

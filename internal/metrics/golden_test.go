@@ -81,7 +81,7 @@ func TestLabelsAreBounded(t *testing.T) {
 		"upstream": "configured", "endpoint": "configured", "target": "configured", "host": "configured", "credential": "configured",
 		"version": "of the build", "revision": "of the build", "go_version": "of the build",
 		"kind": "fixed", "result": "fixed", "outcome": "fixed", "limit": "fixed", "cause": "fixed", "source": "fixed",
-		"tag": "fixed: release or floating", "access": "fixed", "severity": "fixed", "state": "fixed", "operation": "fixed",
+		"tag": "fixed: release or floating", "access": "fixed", "severity": "fixed", "state": "fixed", "operation": "fixed", "role": "fixed", "direction": "fixed",
 	}
 	for _, f := range metrics.Families() {
 		for _, label := range f.Labels {

@@ -34,6 +34,8 @@ type Options struct {
 
 	// TLSCert and TLSKey are PEM files; both or neither. They are read again when they change.
 	TLSCert, TLSKey string
+	// Config is how the server and its clients know each other, in place of files. nil: by these.
+	Config *tls.Config
 	// ACME certifies the server in their place, if it has hosts.
 	ACME ACME
 	// ClientCAs is a PEM file of those who sign certificates of clients. A client may show one
@@ -69,7 +71,9 @@ type Options struct {
 	Log *zap.Logger // nil means no logging
 }
 
-func (o *Options) encrypted() bool { return o.TLSCert != "" || len(o.ACME.Hosts) > 0 }
+func (o *Options) encrypted() bool {
+	return o.TLSCert != "" || len(o.ACME.Hosts) > 0 || o.Config != nil
+}
 
 func (o *Options) setDefaults() {
 	orElse := func(d *time.Duration, standard time.Duration) {
@@ -147,13 +151,18 @@ func New(o Options) (*Server, error) {
 	if o.HTTP2 {
 		s.http.TLSConfig.NextProtos = []string{"h2", "http/1.1"}
 	}
-	if len(o.ACME.Hosts) > 0 {
+	switch {
+	case o.Config != nil:
+		config := o.Config.Clone()
+		config.NextProtos = s.http.TLSConfig.NextProtos
+		s.http.TLSConfig = config
+	case len(o.ACME.Hosts) > 0:
 		manager, err := newACME(o.ACME)
 		if err != nil {
 			return nil, err
 		}
 		o.ACME.certify(s.http.TLSConfig, manager, o.Log)
-	} else {
+	default:
 		pair, err := newKeyPair(o.TLSCert, o.TLSKey, o.Log)
 		if err != nil {
 			return nil, err

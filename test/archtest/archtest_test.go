@@ -111,7 +111,7 @@ func importTable() map[string][]string {
 	return map[string][]string{
 		"cmd/forebay":   {anything},
 		"deploy/config": {},
-		"config":        {"config/rule", "internal/registries", "internal/secret", "config/fault", "config/key", "config/parse", "config/unit", "internal/wire"},
+		"config":        {"config/rule", "config/section", "internal/registries", "internal/secret", "config/fault", "config/key", "config/parse", "config/unit", "internal/wire"},
 
 		// The cache and its floors: each knows those below it.
 		"proxy":        append(leaf(), "cache", "cache/store"), // the latter its tests
@@ -158,6 +158,7 @@ func importTable() map[string][]string {
 		"internal/lane":         {"internal/pull"},
 		"internal/allowance":    {"internal/pull"},
 		"config/rule":           {"cache/policy", "config/key", "config/parse", "internal/secret"},
+		"config/section":        {"config/key", "config/parse", "internal/secret"},
 		"config/parse":          {"internal/wire"},
 		"config/key":            {"config/parse", "config/unit", "internal/secret"},
 		"config/unit":           {"internal/wire"},
@@ -186,7 +187,7 @@ func importTable() map[string][]string {
 		"internal/trouble":      append(leaf(), "cache", "cache/health", "cache/image", "cache/store", "cache/upkeep", "upstream", "upstream/governor"),                                                                                                 // the last its tests
 		"internal/server":       {"internal/logkey", "internal/reread"},
 		"internal/webhook":      leaf(),
-		"internal/fleet":        append(leaf(), "config/parse"),
+		"internal/fleet":        append(leaf(), "cache", "cache/index", "config/parse", "internal/recent", "internal/statefile"),
 		"internal/notify":       append(leaf(), "cache/event", "upstream/dial"),
 		"internal/signed":       {"internal/wire"},
 		"internal/authn":        {"internal/lane", "internal/pull", "internal/reread", "internal/wire"},
@@ -201,7 +202,7 @@ func importTable() map[string][]string {
 		"internal/activity": {"internal/logkey", "internal/recent", "internal/tally", "internal/wire"},
 		"internal/page":     {"internal/wire"},
 		// What all commands share, how they reach a mirror, what they print, and those of the operator.
-		"internal/command":     {"config"},
+		"internal/command":     {"config", "internal/logkey"},
 		"internal/adminclient": append(leaf(), "cache/upkeep", "config", "internal/secret", "internal/admin", "internal/bundle", "internal/command", "internal/server", "internal/terminal"),
 		"internal/operate": append(leaf(), "cache/image", "cache/upkeep", "config", "config/unit", "upstream", "upstream/hubapi", "internal/access", "internal/admin", "internal/adminclient", "internal/authn",
 			"internal/carry", "internal/command", "internal/imageset", "internal/prefetch", "internal/terminal"),

@@ -16,7 +16,7 @@ import (
 // read command lines and configurations. Support for tests and benches is not the product.
 func speaksToOperators(pkg string) bool {
 	switch pkg {
-	case "cmd/forebay", "config", "config/parse", "internal/command", "internal/operate", "internal/carry", "internal/onclient", "internal/adminclient":
+	case "cmd/forebay", "config", "config/parse", "config/section", "internal/command", "internal/operate", "internal/carry", "internal/onclient", "internal/adminclient":
 		return true
 	}
 	return strings.HasPrefix(pkg, "test/") || pkg == "bench" || strings.HasPrefix(pkg, "bench/")

@@ -49,7 +49,7 @@ type Fault struct {
 
 // OpenBlob is that of an upstream.
 func (s *Script) OpenBlob(ctx context.Context, _ string, _ v1.Hash, off, end int64) (*pull.Body, error) {
-	time.Sleep(s.Latency)
+	<-time.After(s.Latency)
 	s.Lock()
 	defer s.Unlock()
 	s.Opens = append(s.Opens, [2]int64{off, end})

@@ -62,7 +62,7 @@ admin_listen: %s
 storage: {dir: %q, max_size: 100MiB, min_free: 1MiB}
 log: {access: false, format: json}
 limits: {new_per_minute: 0, pulls: 0, fills: 0}
-fleet: {engine: "valkey://%s", password: hunter2, secret: %q}
+fleet: {engine: "valkey://%s", password: hunter2, secret: %q, listen: "127.0.0.1:0"}
 upstreams:
   docker.io: {endpoints: [%q], tag_ttl: 2s, refresh_ahead: {min_pulls: 0}}
 `, listen, admin, filepath.Join(dir, fmt.Sprint("storage", i)), w.engine, secret, w.hub.RegistryURL())

@@ -1,4 +1,4 @@
-package main
+package command
 
 import (
 	"os"
@@ -11,10 +11,10 @@ import (
 	"forebay/internal/logkey"
 )
 
-// limitMemory keeps Go's memory below the limit of the container, if there is one and
+// LimitMemory keeps Go's memory below the limit of the container, if there is one and
 // GOMEMLIMIT does not say otherwise: the kernel would kill us rather than wait for the
 // collector.
-func limitMemory(env []string, log *zap.Logger) {
+func LimitMemory(env []string, log *zap.Logger) {
 	for _, entry := range env {
 		if strings.HasPrefix(entry, "GOMEMLIMIT=") {
 			return
@@ -24,7 +24,7 @@ func limitMemory(env []string, log *zap.Logger) {
 	if err != nil {
 		return // no container, or control groups of the first version
 	}
-	if limit := memoryLimit(string(text)); limit > 0 {
+	if limit := MemoryLimit(string(text)); limit > 0 {
 		debug.SetMemoryLimit(limit)
 		log.Info("memory limited", logkey.Bytes(limit))
 	}
@@ -34,9 +34,9 @@ func limitMemory(env []string, log *zap.Logger) {
 // harder. The rest is for stacks of the kernel and for pages mapped from the index.
 const memoryShare = 0.8
 
-// memoryLimit returns the limit for Go's memory that follows from the text of the
+// MemoryLimit returns the limit for Go's memory that follows from the text of the
 // control group's memory.max, or 0 for none.
-func memoryLimit(memoryMax string) int64 {
+func MemoryLimit(memoryMax string) int64 {
 	n, err := strconv.ParseInt(strings.TrimSpace(memoryMax), 10, 64)
 	if err != nil || n <= 0 { // "max"
 		return 0

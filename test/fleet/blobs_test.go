@@ -1,0 +1,166 @@
+//go:build linux
+
+package fleet
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"forebay/test/hubtest"
+)
+
+// layer pushes an image of one layer of so many bytes, and returns the digest of that.
+func (w *world) layer(size int64, seed uint64) (tag, digest string) {
+	tag = fmt.Sprint("v", seed)
+	img := w.hub.PushImage("library/app", tag, hubtest.ImageSpec{Layers: 1, LayerSize: size, Seed: seed})
+	return tag, img.Children[0].Layers[0].Digest
+}
+
+// pull gets a blob from a mirror, and fails the test unless its bytes are right. It tells how many have come.
+func (w *world) pull(m *mirror, digest string, come *atomic.Int64) {
+	res, err := w.client.Get(m.url + "/v2/library/app/blobs/" + digest)
+	if err != nil {
+		w.t.Errorf("GET %s of %s: %v", digest, m.url, err)
+		return
+	}
+	defer res.Body.Close()
+	sum := sha256.New()
+	n, err := io.Copy(sum, io.TeeReader(res.Body, counter{come}))
+	if got := "sha256:" + hex.EncodeToString(sum.Sum(nil)); err != nil || res.StatusCode != http.StatusOK || got != digest {
+		w.t.Errorf("GET %s of %s = %d, %d bytes with %s, %v", digest, m.url, res.StatusCode, n, got, err)
+	}
+}
+
+type counter struct{ n *atomic.Int64 }
+
+func (c counter) Write(p []byte) (int, error) {
+	c.n.Add(int64(len(p)))
+	return len(p), nil
+}
+
+// pullAll has clients of all mirrors pull a blob at once.
+func (w *world) pullAll(tag, digest string, clients int) {
+	var all sync.WaitGroup
+	var come atomic.Int64
+	for _, m := range w.mirrors {
+		w.touch(m, tag)
+	}
+	for i := range clients {
+		all.Go(func() { w.pull(w.mirrors[i%len(w.mirrors)], digest, &come) })
+	}
+	all.Wait()
+}
+
+// pullOthers has the first mirror begin to fetch a blob of size bytes, clients of the others want it, and
+// something fail when these have a good part of it.
+func (w *world) pullOthers(tag, digest string, size int64, fail func()) {
+	var all sync.WaitGroup
+	var first, come atomic.Int64
+	for _, m := range w.mirrors {
+		w.touch(m, tag)
+	}
+	all.Go(func() {
+		res, err := w.client.Get(w.mirrors[0].url + "/v2/library/app/blobs/" + digest)
+		if err != nil {
+			w.t.Error(err)
+			return
+		}
+		defer res.Body.Close()
+		_, _ = io.Copy(counter{&first}, res.Body) // it may break off: what it asks is killed
+	})
+	w.await("the first mirror to lead", func() bool { return first.Load() > 0 })
+	for i := range 20 {
+		all.Go(func() { w.pull(w.mirrors[1+i%2], digest, &come) })
+	}
+	w.await("the others to have a part", func() bool { return come.Load() > 20*size/4 })
+	fail()
+	all.Wait()
+}
+
+// touch asks a mirror for a tag, as clients do before they ask for blobs.
+func (w *world) touch(m *mirror, tag string) {
+	res, err := w.client.Get(m.url + "/v2/library/app/manifests/" + tag)
+	if err != nil || res.StatusCode != http.StatusOK {
+		w.t.Errorf("GET %s of %s: %v, %v", tag, m.url, res, err)
+		return
+	}
+	_, _ = io.Copy(io.Discard, res.Body)
+	_ = res.Body.Close()
+}
+
+// gather waits until each mirror knows of all.
+func (w *world) gather() {
+	w.t.Helper()
+	for _, m := range w.mirrors {
+		w.await("the mirrors to find each other", func() bool { return m.cmd == nil || w.metric(m, "forebay_fleet_members") == float64(len(w.mirrors)) })
+	}
+}
+
+// One cold blob, thirty clients of three mirrors: its registry sends it once, its manifest is one counted
+// pull, and who comes later gets it from another mirror although the registry is gone.
+func TestOneFetchOfThreeMirrors(t *testing.T) {
+	const size = 32 << 20
+	w := newWorld(t)
+	w.gather()
+	tag, digest := w.layer(size, 1)
+	w.pullAll(tag, digest, 30)
+	if n := w.hub.BlobBytes(digest); n > size*102/100 {
+		t.Errorf("the registry sent %d bytes of a blob of %d, want it once", n, size)
+	}
+	if n := w.hub.Count(hubtest.Query{Route: hubtest.RouteManifest, Method: http.MethodGet, Status: http.StatusOK}); n != 1 {
+		t.Errorf("%d manifests were fetched, want 1", n)
+	}
+	// Two mirrors have another one; the third gets it from them.
+	tag, digest = w.layer(3<<20, 2)
+	var come atomic.Int64
+	for _, m := range w.mirrors[:2] {
+		w.touch(m, tag)
+		w.pull(m, digest, &come)
+	}
+	w.hub.SwitchOff()
+	w.pull(w.mirrors[2], digest, &come)
+	if n := w.hub.BlobBytes(digest); n != 3<<20 {
+		t.Errorf("the registry sent %d bytes of a blob of %d, want it once", n, 3<<20)
+	}
+}
+
+// The one who fetches is killed, or stopped for a while, and the engine is killed: no client of the others
+// sees an error.
+func TestLossWhileFetching(t *testing.T) {
+	const size = 48 << 20
+	w := newWorld(t)
+	w.hub.Set(func(o *hubtest.Options) { o.LineBytesPerSecond = 16 << 20 })
+	leader := w.mirrors[0]
+	for i, loss := range []struct {
+		name       string
+		fail, mend func()
+		most       int64 // bytes of the registry, in percent
+	}{
+		{"leader killed", leader.kill, func() { w.start(leader) }, 150},
+		{"leader stopped", func() {
+			if err := leader.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+				t.Error(err)
+			}
+			time.AfterFunc(9*time.Second, func() { _ = leader.cmd.Process.Signal(syscall.SIGCONT) })
+		}, func() {}, 175},
+		{"engine killed", w.killEngine, w.startEngine, 125},
+	} {
+		w.gather()
+		tag, digest := w.layer(size, uint64(10+i))
+		began := time.Now()
+		w.pullOthers(tag, digest, size, loss.fail)
+		if n := w.hub.BlobBytes(digest); n > size*loss.most/100 {
+			t.Errorf("%s: the registry sent %d bytes of a blob of %d, want at most %d %%", loss.name, n, size, loss.most)
+		}
+		t.Logf("%s: %s, %.2f of the blob", loss.name, time.Since(began).Round(time.Millisecond), float64(w.hub.BlobBytes(digest))/size)
+		loss.mend()
+	}
+}
