@@ -27,7 +27,7 @@ type Policy interface {
 type Ruling struct {
 	Version uint64
 	Ruled   bool      // there is a rule about the tag
-	Digest  v1.Hash   // that answers
+	Digest  v1.Hash   // that answers; without a rule what the tag points to
 	Since   time.Time // when the tag was first seen to have it
 	Err     error     // in place of an answer, of kind [pull.Denied] with the detail [pull.ByPolicy]
 	// Passing says that it goes by when the tag was confirmed last, and is made again when it is.
@@ -56,24 +56,19 @@ func (c *Cache) ruled(ctx context.Context, t *tagState) (v1.Hash, *Ruling) {
 	r := t.ruling.Load()
 	if r == nil || r.Version != (*p).Version() || !r.Until.IsZero() && !time.Now().Before(r.Until) {
 		var err error
-		r, _, err = c.calls.rulings.Do(ctx, key{aRuling, t.repo, t.name + "@" + t.Desc.Digest.String()}, func(ctx context.Context) (*Ruling, error) {
-			return (*p).Tag(ctx, t.repo, t.name, t.Tag), nil
-		})
+		r, err = c.Rule(ctx, t.repo, t.name+"@"+t.Desc.Digest.String(), func(ctx context.Context) *Ruling { return (*p).Tag(ctx, t.repo, t.name, t.Tag) })
 		if err != nil {
 			return v1.Hash{}, &Ruling{Ruled: true, Err: err} // the caller's time is over
 		}
 		t.ruling.Store(r)
 	}
-	if !r.Ruled {
-		return t.Desc.Digest, r
-	}
 	return r.Digest, r
 }
 
-// answers reports whether d answers for a tag.
-func (c *Cache) answers(ctx context.Context, t *tagState, d v1.Hash) bool {
-	answer, r := c.ruled(ctx, t)
-	return r.Err == nil && answer == d
+// Rule has a ruling made, once for all who wait for it.
+func (c *Cache) Rule(ctx context.Context, repo Repo, name string, rule func(context.Context) *Ruling) (*Ruling, error) {
+	r, _, err := c.calls.rulings.Do(ctx, key{aRuling, repo, name}, func(ctx context.Context) (*Ruling, error) { return rule(ctx), nil })
+	return r, err
 }
 
 // bound returns what is known of the tag since it was found to point to desc.

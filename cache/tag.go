@@ -190,7 +190,8 @@ func (r *tagRequest) ask(ctx context.Context) (m *Manifest, err error) {
 // resolvedTo returns the manifest that a tag was just found to point to.
 func (r *tagRequest) resolvedTo(ctx context.Context, found resolved) (*Manifest, error) {
 	c, repo := r.c, r.repo
-	if t := r.bound(found.desc); !c.answers(ctx, t, found.desc.Digest) {
+	t := r.bound(found.desc)
+	if d, ruling := c.ruled(ctx, t); ruling.Err != nil || d != found.desc.Digest {
 		return r.answering(ctx, t)
 	}
 	if r.headOnly && found.bytes == nil && !c.store.Serves(repo, found.desc.Digest) {
@@ -203,9 +204,11 @@ func (r *tagRequest) resolvedTo(ctx context.Context, found resolved) (*Manifest,
 	if kind := pull.KindOf(err); err != nil && (kind == pull.NotFound || kind == pull.Invalid && pull.DetailOf(err) != pull.Refused) {
 		// It went away in between, or the HEAD named a digest that the registry does not
 		// serve: what a GET of the tag brings is right by definition.
-		m, err = c.getTag(ctx, r.o, repo, r.name)
-		if err == nil && !c.answers(ctx, r.bound(m.Desc), m.Desc.Digest) {
-			return r.answering(ctx, r.bound(m.Desc))
+		if m, err = c.getTag(ctx, r.o, repo, r.name); err == nil {
+			t = r.bound(m.Desc)
+			if d, ruling := c.ruled(ctx, t); ruling.Err != nil || d != m.Desc.Digest {
+				return r.answering(ctx, t)
+			}
 		}
 	}
 	return m, err

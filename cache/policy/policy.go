@@ -8,6 +8,7 @@ package policy
 import (
 	"cmp"
 	"fmt"
+	"iter"
 	"regexp"
 	"slices"
 	"strings"
@@ -50,11 +51,13 @@ const (
 // Digests says which manifests are given to those who ask by digest.
 type Digests string
 
-// Those that no list denies; those that a tag has had; and those that a tag has had for long enough.
+// Those that no list denies; of those, the ones that are signed and that the judge allows, where the
+// rule wants that ("" is the same); of those, the ones that a tag has had; and had for long enough.
 const (
-	AnyDigest   Digests = "any"
-	KnownDigest Digests = "known"
-	AgedDigest  Digests = "aged"
+	AnyDigest     Digests = "any"
+	CheckedDigest Digests = "checked"
+	KnownDigest   Digests = "known"
+	AgedDigest    Digests = "aged"
 )
 
 // Pattern is a pattern of names such as docker.io/library/nginx:1.*, in which * stands for any
@@ -117,7 +120,7 @@ func (p *Policy) Concerns(repo, tag string) bool {
 // ByDigest reports whether anything may be refused to who asks by digest.
 func (p *Policy) ByDigest() bool {
 	return slices.ContainsFunc(p.Rules, func(r Rule) bool {
-		return !r.Observe && (len(r.Deny)+len(r.Allow) > 0 || r.Digests == KnownDigest || r.Digests == AgedDigest)
+		return !r.Observe && (len(r.Deny)+len(r.Allow) > 0 || r.Digests == KnownDigest || r.Digests == AgedDigest || r.vouched())
 	})
 }
 
@@ -171,6 +174,9 @@ type Known interface {
 	Judged(d v1.Hash, rule string) Answer
 	// Includes reports whether d belongs to what of names: as an image of an index, or as a referrer.
 	Includes(of, d v1.Hash) bool
+	// Within goes through what d belongs to so that whoever vouches for that vouches for d: indexes that
+	// name it, and of what no client runs, what it is about.
+	Within(d v1.Hash) iter.Seq[v1.Hash]
 }
 
 // Verdict is which digest answers.
@@ -192,6 +198,8 @@ type Passed struct {
 	Rule string
 	Why  string
 	Due  time.Time // when it will, if nothing changes; zero: not by time
+	// Overrule says that a promotion would have it answer, as far as this rule goes.
+	Overrule bool
 }
 
 // Refused returns why no digest answers: the latest.
@@ -293,13 +301,13 @@ func (c *trial) judge(one candidate) *Passed {
 		}
 		if one.Since.After(f.At) && !one.promoted && !one.first {
 			c.until = earliest(c.until, f.Until)
-			return &Passed{one.Binding, "freeze " + f.Match.text, because("it is frozen since "+stamp(f.At), f.Why), f.Until}
+			return &Passed{one.Binding, "freeze " + f.Match.text, because("it is frozen since "+stamp(f.At), f.Why), f.Until, true}
 		}
 	}
 	for _, r := range c.rules {
-		for _, look := range []func(*Rule, candidate) (string, time.Time){c.frozen, c.young, c.listed, c.asked} {
+		for i, look := range []func(*Rule, candidate) (string, time.Time){c.frozen, c.young, c.listed, c.asked} {
 			if why, due := look(r, one); why != "" {
-				return &Passed{one.Binding, r.Name, why, due}
+				return &Passed{one.Binding, r.Name, why, due, i < 2}
 			}
 		}
 	}
@@ -461,8 +469,11 @@ func (p *Policy) Digest(repo string, d v1.Hash, tags []Named, known Known, now t
 		if why == "" {
 			why, due = c.wanted(r, d, had, tags)
 		}
+		if why == "" && r.vouched() {
+			why, due = c.vouched(r, one)
+		}
 		if why != "" {
-			return &Passed{one.Binding, r.Name, why, due}, earliest(c.until, due)
+			return &Passed{one.Binding, r.Name, why, due, false}, earliest(c.until, due)
 		}
 	}
 	return nil, c.until
@@ -480,6 +491,19 @@ func (c *trial) listedOf(r *Rule, one candidate, had []Named) (why string, due t
 		}
 	}
 	return why, due
+}
+
+// vouched reports whether somebody has to vouch for what is asked for by digest.
+func (r *Rule) vouched() bool { return (r.Signed || r.Judge) && r.Digests != AnyDigest }
+
+// vouched is asked for what is asked for by digest, or for what it belongs to.
+func (c *trial) vouched(r *Rule, one candidate) (why string, due time.Time) {
+	for of := range c.known.Within(one.Digest) {
+		if why, _ := c.asked(r, candidate{Binding: Binding{Digest: of}}); why == "" {
+			return "", due
+		}
+	}
+	return c.asked(r, one)
 }
 
 // about reports whether a rule is about a tag.

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"errors"
+	"iter"
 	"strings"
 	"testing"
 	"time"
@@ -48,6 +49,16 @@ func (w *world) Includes(of, d v1.Hash) bool {
 		}
 	}
 	return false
+}
+
+func (w *world) Within(d v1.Hash) iter.Seq[v1.Hash] {
+	return func(yield func(v1.Hash) bool) {
+		for of := range w.children {
+			if w.Includes(of, d) && !yield(of) {
+				return
+			}
+		}
+	}
 }
 
 func pattern(t *testing.T, s string) Pattern {
@@ -218,7 +229,7 @@ func TestDigest(t *testing.T) {
 	const repo = "ghcr.io/owner/app"
 	tags := []Named{{"1", []Binding{is(b, 10), was(a, 0, 10)}}, {"2", []Binding{is(c, 0)}}}
 	child := digest("1")
-	w := &world{children: map[v1.Hash][]v1.Hash{a: {child}}, facts: map[v1.Hash]Facts{d: {Platforms: []string{"windows/amd64"}}}}
+	w := &world{children: map[v1.Hash][]v1.Hash{a: {child}}, signed: map[v1.Hash]bool{a: true}, judged: map[v1.Hash]Answer{a: {Yes: true}}, facts: map[v1.Hash]Facts{d: {Platforms: []string{"windows/amd64"}}}}
 	rule := func(change func(*Rule)) Rule {
 		r := Rule{Name: "r", Age: week, FirstSight: Serve}
 		change(&r)
@@ -250,9 +261,28 @@ func TestDigest(t *testing.T) {
 		{"allowed by its tag", Rule{Name: "r", Allow: terms(t, repo+":1")}, v1.Hash{}, child, 11, ""},
 		{"not allowed by its tag", Rule{Name: "r", Allow: terms(t, repo+":1")}, v1.Hash{}, c, 11, "nothing allows"},
 	}
+	for _, by := range []struct {
+		name string
+		rule Rule
+	}{{"signed", Rule{Name: "r", Signed: true}}, {"judged", Rule{Name: "r", Judge: true}}} {
+		with := func(which Digests) Rule { r := by.rule; r.Digests = which; return r }
+		for name, why := range map[v1.Hash]string{a: "", child: "", b: map[string]string{"signed": "no valid signature", "judged": "judge does not allow"}[by.name]} {
+			for _, which := range []Digests{"", CheckedDigest, KnownDigest} {
+				add := tests[0]
+				add.name, add.rule, add.digest, add.why = by.name+" "+string(which)+" "+name.Hex, with(which), name, why
+				tests = append(tests, add)
+			}
+			add := tests[0]
+			add.name, add.rule, add.digest = by.name+" any "+name.Hex, with(AnyDigest), name
+			tests = append(tests, add)
+		}
+	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			p := &Policy{Rules: []Rule{tt.rule}}
+			if given := tt.why == ""; !given && !p.ByDigest() && !tt.rule.Observe {
+				t.Error("ByDigest says that nothing may be refused")
+			}
 			if tt.promoted != (v1.Hash{}) {
 				p.Promotions = map[string]Promotion{repo + ":1": {Digest: tt.promoted, At: day(10.5)}}
 			}

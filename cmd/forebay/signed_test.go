@@ -32,9 +32,9 @@ func sign(t *testing.T, hub *hubtest.Hub, repo string, digest string, key *ecdsa
 		hubtest.OCIManifest, config, layer, len(payload), base64.StdEncoding.EncodeToString(sig)))
 }
 
-// A tag that moves to what is not signed goes on at the last that is, for HEAD and GET; a signature is
-// fetched once, and can be had through the mirror.
-func TestATagGoesOnAtTheLastSignedDigest(t *testing.T) {
+// newSigner returns a key of cosign, and the file with its public half.
+func newSigner(t *testing.T) (*ecdsa.PrivateKey, string) {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -43,12 +43,68 @@ func TestATagGoesOnAtTheLastSignedDigest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return key, write(t, "cosign.pub", string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})))
+}
+
+// Who asks by digest gets an index that is signed, its images and their blobs, and the signature; what nobody
+// signed is refused, or served with digests: any.
+func TestDigestsAreHeldToSignatures(t *testing.T) {
+	key, public := newSigner(t)
+	hub := hubtest.New(t, hubtest.Options{})
+	whole := hub.PushImage("acme/app", "v1", hubtest.ImageSpec{Layers: 2, Platforms: []string{"linux/amd64", "linux/arm64"}})
+	sign(t, hub, "acme/app", whole.Digest, key)
+	stray := hub.PushImage("acme/app", "stray", hubtest.ImageSpec{Seed: 2})
+	yaml := func(digests string) string {
+		return fmt.Sprintf("storage: {dir: %q}\nupstreams: {docker.io: {endpoints: [%q], tag_ttl: 0s}}\nsigners: [{name: acme, keys: [%q]}]\npolicies: [{name: prod, match: [\"acme/*\"], signed_by: [acme]%s}]\n",
+			t.TempDir(), hub.RegistryURL(), public, digests)
+	}
+	s := start(t, yaml(""))
+	given := func(kind, digest string) {
+		t.Helper()
+		if status, body := get(t, s.registry+"/v2/acme/app/"+kind+"/"+digest); status != 200 || hubtest.Digest([]byte(body)) != digest {
+			t.Errorf("GET of %s %s = %d %.200s", kind, digest, status, body)
+		}
+	}
+	for range 2 { // of a mirror that knows no tag
+		for _, d := range whole.Manifests() {
+			given("manifests", d.Digest)
+		}
+		for _, b := range whole.Blobs() {
+			given("blobs", b.Digest)
+		}
+	}
+	if status, body := get(t, s.registry+"/v2/acme/app/manifests/"+strings.Replace(whole.Digest, ":", "-", 1)+".sig"); status != 200 {
+		t.Errorf("the signature by its tag = %d %s", status, body)
+	} else {
+		given("manifests", hubtest.Digest([]byte(body)))
+	}
+	counted := hub.ChargedTotal()
+	for range 2 {
+		if status, body := get(t, s.registry+"/v2/acme/app/manifests/"+stray.Digest); status != 403 || !strings.Contains(body, `"DENIED"`) || !strings.Contains(body, "policy prod: ") || !strings.Contains(body, "no signature was found") {
+			t.Errorf("what nobody signed = %d %s, want 403 by rule prod", status, body)
+		}
+	}
+	if n := hub.ChargedTotal() - counted; n != 1 {
+		t.Errorf("the hub counted %d pulls of what nobody signed, want one", n)
+	}
+	s.stop()
+	s = start(t, yaml(", digests: any"))
+	given("manifests", stray.Digest)
+	if status, body := get(t, s.registry+"/v2/acme/app/manifests/stray"); !strings.Contains(body, "policy prod: docker.io/acme/app:stray: it has no valid signature") {
+		t.Errorf("what nobody signed, by tag with digests: any = %d %s, want that rule prod refuses it", status, body)
+	}
+}
+
+// A tag that moves to what is not signed goes on at the last that is, for HEAD and GET; a signature is
+// fetched once, and can be had through the mirror.
+func TestATagGoesOnAtTheLastSignedDigest(t *testing.T) {
+	key, public := newSigner(t)
 	hub := hubtest.New(t, hubtest.Options{})
 	yaml := fmt.Sprintf(`storage: {dir: %q}
 upstreams: {docker.io: {endpoints: [%q], tag_ttl: 0s}}
 signers: [{name: acme, keys: [%q]}]
 policies: [{name: prod, match: ["acme/*"], signed_by: [acme]}]
-`, t.TempDir(), hub.RegistryURL(), write(t, "cosign.pub", string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))))
+`, t.TempDir(), hub.RegistryURL(), public)
 	s := start(t, yaml)
 	good := hub.PushImage("acme/app", "v1", hubtest.ImageSpec{Seed: 1})
 	sign(t, hub, "acme/app", good.Digest, key)

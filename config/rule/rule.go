@@ -23,7 +23,7 @@ type Policy struct {
 	Mode          Mode     // Default ModeEnforce
 	Age           time.Duration
 	FirstSight    policy.FirstSight // Default policy.Serve
-	Digests       policy.Digests    // Default policy.AnyDigest
+	Digests       policy.Digests    // Default policy.CheckedDigest
 	Freeze        string            // an instant; empty: none
 	Deny, Allow   []string          // terms
 	// DenyFrom and AllowFrom are files and URLs with terms.
@@ -62,7 +62,7 @@ const (
 
 // Default returns a rule of which nothing is given.
 func Default() Policy {
-	return Policy{Mode: ModeEnforce, FirstSight: policy.Serve, Digests: policy.AnyDigest, Judge: Judge{Timeout: 5 * time.Second, OnError: OnErrorWait}}
+	return Policy{Mode: ModeEnforce, FirstSight: policy.Serve, Digests: policy.CheckedDigest, Judge: Judge{Timeout: 5 * time.Second, OnError: OnErrorWait}}
 }
 
 // Fields returns the keys.
@@ -77,7 +77,7 @@ func (r *Policy) Fields() []key.Key {
 		key.Choice("mode", &r.Mode, []Mode{ModeEnforce, ModeObserve}, "`enforce`: what the rule says is done. `observe`: it is only told, by metrics, `forebay policy report` and the log."),
 		key.Duration("age", &r.Age, 0, 3650*parse.Day, "For how long a tag must have had a digest, upstream, before that answers. It counts from when this mirror saw it first, which looks at such tags once a day at least. 0: no time."),
 		key.Choice("first_sight", &r.FirstSight, []policy.FirstSight{policy.Serve, policy.Hold, policy.Created}, "What becomes of the digest that a tag has when it is seen here for the first time, as long as it is not old enough. `serve`: it answers. `hold`: none does. `created`: it answers if it says that it was made long enough ago, which its maker may have made up."),
-		key.Choice("digests", &r.Digests, []policy.Digests{policy.AnyDigest, policy.KnownDigest, policy.AgedDigest}, "What clients get that ask by digest. `any`: what no list denies. `known`: only what a tag of the repository is known to have had, and what belongs to it. `aged`: only if it has had it for `age`."),
+		key.Choice("digests", &r.Digests, []policy.Digests{policy.CheckedDigest, policy.AnyDigest, policy.KnownDigest, policy.AgedDigest}, "What clients get that ask by digest. `checked`: what lists, `signed_by` and `judge` allow, and the images of an index for which that holds. `any`: what no list denies. `known`: as `checked`, and only what a tag of the repository is known to have had, with what belongs to it. `aged`: only if it has had it for `age`."),
 		{Name: "freeze", What: "a time", Doc: "Moves of tags after that time do not count: `2026-11-01`, or `2026-11-01T12:00Z`. `forebay freeze` does the same at once. Empty: they do.",
 			Set: key.Into(&r.Freeze, func(s string) (string, error) {
 				if s == "" {
@@ -162,7 +162,7 @@ func (r *Policy) Fault() string {
 
 // acts reports whether a rule says anything.
 func (r *Policy) acts() bool {
-	return r.Age > 0 || r.Freeze != "" || r.Digests != policy.AnyDigest || len(r.Deny)+len(r.Allow)+len(r.DenyFrom)+len(r.AllowFrom) > 0 || len(r.SignedBy) > 0 || r.Judge.URL != ""
+	return r.Age > 0 || r.Freeze != "" || r.Digests == policy.KnownDigest || r.Digests == policy.AgedDigest || len(r.Deny)+len(r.Allow)+len(r.DenyFrom)+len(r.AllowFrom) > 0 || len(r.SignedBy) > 0 || r.Judge.URL != ""
 }
 
 // Rule returns what the rule says in the configuration alone.

@@ -120,6 +120,24 @@ func (p *Platform) String() string {
 // IsIndex reports whether the document lists manifests, or says that it would.
 func (m *Document) IsIndex() bool { return m.Manifests != nil || IsIndexType(m.MediaType) }
 
+// Names reports whether the document, an index, names a manifest.
+func (m *Document) Names(d v1.Hash) bool {
+	text := d.String()
+	return slices.ContainsFunc(m.Manifests, func(c Descriptor) bool { return c.Digest == text })
+}
+
+// Runs reports whether some client would run what the document describes. None does with a configuration of a
+// type of its own (moby takes the last four for an image's), and none unpacks signatures, attestations and
+// lists of parts, which cosign stores as if they were layers of an image.
+func (m *Document) Runs() bool {
+	if m.Config != nil && !slices.Contains([]types.MediaType{types.OCIConfigJSON, types.DockerConfigJSON, "application/octet-stream", "application/json", "text/html", ""}, types.MediaType(m.Config.MediaType)) {
+		return false
+	}
+	return m.IsIndex() || len(m.FSLayers) > 0 || slices.ContainsFunc(m.Layers, func(l Descriptor) bool {
+		return !slices.ContainsFunc([]string{"cosign", "dsse", "in-toto", "sigstore", "spdx", "cyclonedx", "syft"}, func(kind string) bool { return strings.Contains(l.MediaType, kind) })
+	})
+}
+
 // Blob is a configuration or a layer.
 type Blob struct {
 	Digest    v1.Hash

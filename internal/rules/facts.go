@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
+	"iter"
 	"slices"
+	"strings"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -13,6 +16,7 @@ import (
 	"forebay/cache/index"
 	"forebay/cache/policy"
 	"forebay/internal/manifest"
+	"forebay/internal/wire"
 )
 
 // known is what is known of digests, for one ruling.
@@ -155,7 +159,7 @@ func (k *known) Signed(d v1.Hash, rule string) policy.Answer {
 // Includes reports whether of, as far as it is kept, names d, or d refers to it.
 func (k *known) Includes(of, d v1.Hash) bool {
 	doc, ok := k.r.store.Document(k.repo, of)
-	if ok && slices.ContainsFunc(doc.Manifests, func(c manifest.Descriptor) bool { return c.Digest == d.String() }) {
+	if ok && doc.Names(d) {
 		return true
 	}
 	if ok && slices.ContainsFunc(k.r.images.Known(k.repo, of), func(c manifest.Descriptor) bool { return c.Digest == d.String() }) {
@@ -167,4 +171,107 @@ func (k *known) Includes(of, d v1.Hash) bool {
 	}
 	refers, ok := k.r.store.Document(k.repo, d)
 	return ok && refers.Subject != nil && refers.Subject.Digest == of.String()
+}
+
+const (
+	// indexesMost bounds the indexes of a repository that are looked through for what names a digest: some
+	// 20 ms from a cold disk. refetchedMost bounds those that are fetched for it, since they were evicted.
+	indexesMost   = 1000
+	refetchedMost = 4
+)
+
+// Within goes through the indexes here that name d. Of what no client runs it goes through what that is about,
+// too: whoever can push can name anything as the subject of an image.
+func (k *known) Within(d v1.Hash) iter.Seq[v1.Hash] {
+	return func(yield func(v1.Hash) bool) {
+		at := subject{k.repo, d}
+		each := func(all []v1.Hash) bool { // whether to go on
+			for _, of := range all {
+				if !yield(of) {
+					k.r.within.Add(at, of)
+					return false
+				}
+			}
+			return true
+		}
+		if last, ok := k.r.within.Get(at); ok && !yield(last) || !each(k.indexesOf(d)) {
+			return
+		}
+		for _, of := range k.subjectsOf(d) {
+			if !each(append(k.indexesOf(of), of)) {
+				return
+			}
+		}
+	}
+}
+
+// indexesOf returns the indexes of the repository that name d.
+func (k *known) indexesOf(d v1.Hash) (all []v1.Hash) {
+	var kept, evicted []v1.Hash
+	err := k.r.store.Index.Links(k.repo, index.Manifest, func(one v1.Hash, l index.Link) error {
+		if types.MediaType(l.MediaType).IsIndex() {
+			kept = append(kept, one)
+		}
+		if len(kept) == indexesMost {
+			return index.ErrStop
+		}
+		return k.ctx.Err()
+	})
+	if err != nil && !errors.Is(err, index.ErrStop) {
+		k.r.store.Unknown(err)
+	}
+	for _, one := range kept {
+		if doc, here := k.r.store.Document(k.repo, one); !here {
+			evicted = append(evicted, one)
+		} else if doc.Names(d) {
+			all = append(all, one)
+		}
+	}
+	for _, one := range evicted[:min(len(evicted), refetchedMost)] {
+		if len(all) > 0 {
+			break
+		}
+		if doc := k.document(one); doc != nil && doc.Names(d) {
+			all = append(all, one)
+		}
+	}
+	return all
+}
+
+// document returns a manifest of the repository, which is fetched if need be; nil if it cannot be had.
+func (k *known) document(d v1.Hash) *manifest.Document {
+	m, err := k.r.cache.Unruled(k.ctx, k.repo, d)
+	if err != nil {
+		return nil
+	}
+	doc, _ := manifest.Parse(m.Bytes)
+	return doc
+}
+
+// subjectsOf returns what a manifest is about that no client runs: by itself, and by tags of cosign.
+func (k *known) subjectsOf(d v1.Hash) (all []v1.Hash) {
+	doc := k.document(d)
+	if doc == nil || doc.Runs() {
+		return nil
+	}
+	if doc.Subject != nil {
+		if of, ok := doc.Subject.Hash(); ok {
+			all = append(all, of)
+		}
+	}
+	err := k.r.store.Index.TagsAfter(k.repo, "sha256-", func(tag string, t index.Tag) error {
+		name, found := strings.CutPrefix(tag, "sha256-")
+		if !found {
+			return index.ErrStop
+		}
+		hex, _, _ := strings.Cut(name, ".")
+		if of, err := wire.ParseDigest("sha256:" + hex); err == nil && t.Desc.Digest == d {
+			all = append(all, of)
+		}
+		return k.ctx.Err()
+	})
+	if err != nil {
+		k.r.store.Unknown(err)
+	}
+	return all
 }

@@ -80,7 +80,8 @@ type Rules struct {
 	version    uint64               // guarded by mu
 
 	facts   *lru.Cache[v1.Hash, policy.Facts]
-	digests *lru.Cache[subject, digestRuling]
+	digests *lru.Cache[subject, *cache.Ruling]
+	within  *lru.Cache[subject, v1.Hash]   // what a digest belongs to, for which it was given last
 	answers *lru.Cache[subject, time.Time] // what answers in place of something else, since when
 	told    *lru.Cache[string, struct{}]   // what waits, and was told of
 	waiting *lru.Cache[string, struct{}]   // tags that do not answer with what they point to
@@ -113,7 +114,8 @@ func New(o Options, configured []Configured) (*Rules, error) {
 	}
 	r := &Rules{opts: o, cache: o.Cache, store: o.Cache.Store(), images: o.Cache.Images(), log: o.Log, lists: map[string]*termList{}, stale: make(chan struct{}, 1), openFor: openForUsual, confirmAfter: confirmAfterUsual}
 	r.facts, _ = lru.New[v1.Hash, policy.Facts](factsMost)
-	r.digests, _ = lru.New[subject, digestRuling](rulingsMost)
+	r.digests, _ = lru.New[subject, *cache.Ruling](rulingsMost)
+	r.within, _ = lru.New[subject, v1.Hash](rulingsMost)
 	r.answers, _ = lru.New[subject, time.Time](answersMost)
 	r.told, _ = lru.New[string, struct{}](rulingsMost)
 	r.waiting, _ = lru.New[string, struct{}](rulingsMost)
@@ -289,21 +291,15 @@ func (r *Rules) tell(repo Repo, tag string, passed policy.Passed, answers v1.Has
 
 // refusal is the error of what must not be given.
 func refusal(repo Repo, tag string, p policy.Passed) error {
-	way := "promote it with: forebay tag promote " + image.Name(repo, tag, v1.Hash{})
-	if tag == "" {
-		way = "see docs/policies.md"
+	way := "nobody overrules that: the rule itself has to allow it, see docs/policies.md"
+	if p.Overrule {
+		way = "promote it with: forebay tag promote " + image.Name(repo, tag, v1.Hash{})
 	}
 	if !p.Due.IsZero() {
 		way = "it will answer from " + p.Due.UTC().Format(time.RFC3339) + "; " + way
 	}
 	return &pull.Error{Kind: pull.Denied, Detail: pull.ByPolicy, Code: p.Rule, Upstream: repo.Upstream, Op: "get manifest " + image.Name(repo, tag, p.Digest),
 		Message: fmt.Sprintf("policy %s: %s: %s (%s)", p.Rule, image.Name(repo, tag, p.Digest), p.Why, way)}
-}
-
-// digestRuling is whether a digest is given to who asks for it.
-type digestRuling struct {
-	err   error
-	until time.Time // zero: as long as the policy stays
 }
 
 // digestAgain is when a ruling on a digest is made again: tags of its repository may have moved.
@@ -316,31 +312,40 @@ func (r *Rules) Digest(ctx context.Context, repo Repo, d v1.Hash) error {
 		return nil
 	}
 	s := subject{repo, d}
-	if known, ok := r.digests.Get(s); ok && time.Now().Before(known.until) {
-		return known.err
+	ruling, known := r.digests.Get(s)
+	if !known || ruling.Version != p.Version || !time.Now().Before(ruling.Until) {
+		var err error
+		if ruling, err = r.cache.Rule(ctx, repo, d.String(), func(ctx context.Context) *cache.Ruling { return r.digest(ctx, p, s) }); err != nil {
+			return err
+		}
 	}
+	return ruling.Err
+}
+
+// digest makes the ruling on a digest.
+func (r *Rules) digest(ctx context.Context, p *policy.Policy, s subject) *cache.Ruling {
 	var tags []policy.Named
-	err := r.store.Index.Tags(repo, func(tag string, t index.Tag) error {
-		if p.Concerns(repo.String(), tag) {
-			tags = append(tags, policy.Named{Tag: tag, Bindings: r.had(repo, t)})
+	err := r.store.Index.Tags(s.repo, func(tag string, t index.Tag) error {
+		if p.Concerns(s.repo.String(), tag) {
+			tags = append(tags, policy.Named{Tag: tag, Bindings: r.had(s.repo, t)})
 		}
 		return ctx.Err()
 	})
 	if err != nil {
 		r.store.Unknown(err)
 	}
-	refused, until := p.Digest(repo.String(), d, tags, &known{r, ctx, repo, ""}, time.Now())
-	if again := time.Now().Add(digestAgain); until.IsZero() || again.Before(until) {
-		until = again
+	refused, until := p.Digest(s.repo.String(), s.d, tags, &known{r, ctx, s.repo, ""}, time.Now())
+	out := &cache.Ruling{Version: p.Version, Ruled: true, Until: time.Now().Add(digestAgain)}
+	if !until.IsZero() && until.Before(out.Until) {
+		out.Until = until
 	}
-	out := digestRuling{until: until}
 	if refused != nil {
 		r.counts.Refused.Add(1)
-		out.err = refusal(repo, "", *refused)
-		out.until = time.Now().Add(soon / 6) // a tag may come to have it at any moment
+		out.Err = refusal(s.repo, "", *refused)
+		out.Until = time.Now().Add(soon / 6) // a tag may come to have it at any moment
 	}
 	r.digests.Add(s, out)
-	return out.err
+	return out
 }
 
 // hold keeps what answers in place of something else from being evicted: it may be nowhere else.

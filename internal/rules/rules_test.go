@@ -15,6 +15,7 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 	"go.uber.org/goleak"
 
 	"forebay/cache"
@@ -381,6 +382,95 @@ func TestDigestsThatNoTagHad(t *testing.T) {
 		}
 		if _, err := s.c.Manifest(t.Context(), nginx, stray.String(), false); err != nil {
 			t.Errorf("what the mirror does for itself: %v", err)
+		}
+	})
+}
+
+// Who asks by digest gets what is signed, the images of an index that is, their blobs, and what is about it;
+// an image that only says that it is about something signed is none of that.
+func TestDigestsThatNobodySigned(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		signed, asked := map[v1.Hash]bool{}, map[v1.Hash]int{}
+		rule := func(which policy.Digests) Configured {
+			return Configured{Rule: policy.Rule{Name: "signed", Signed: true, Digests: which}}
+		}
+		s := newSite(t)
+		s.stop()
+		s.o.Signed = func(_ context.Context, _ Repo, d v1.Hash, _ string) policy.Answer {
+			asked[d]++
+			return policy.Answer{Yes: signed[d], Why: "no signature was found"}
+		}
+		s.start(rule(policy.CheckedDigest))
+		whole := s.r.Multi(t, nginx.Name, "1")
+		signed[whole.Digest] = true
+		stray := s.r.Image(t, nginx.Name, "stray", "stray").Digest
+		about := func(configType, layerType types.MediaType, tag string, of v1.Hash) v1.Hash {
+			config, layer := []byte("{}"), []byte("layer "+tag)
+			s.r.Put(nginx.Name, &cachetest.Script{Data: config})
+			s.r.Put(nginx.Name, &cachetest.Script{Data: layer})
+			doc := map[string]any{"mediaType": types.OCIManifestSchema1, "config": cachetest.DescOf(configType, config), "layers": []any{cachetest.DescOf(layerType, layer)}}
+			if of != (v1.Hash{}) {
+				doc["subject"] = map[string]any{"mediaType": types.OCIImageIndex, "digest": of.String(), "size": 1}
+			}
+			return s.r.Push(nginx.Name, tag, cachetest.JSONOf(t, doc))
+		}
+		sbom := about("application/vnd.oci.empty.v1+json", types.OCILayer, "sbom", whole.Digest)
+		ofChild := about("application/vnd.oci.empty.v1+json", types.OCILayer, "provenance", whole.Children[0])
+		evil := about(types.OCIConfigJSON, types.OCILayer, "evil", whole.Digest)
+		ofStray := about("application/vnd.oci.empty.v1+json", types.OCILayer, "of-stray", stray)
+		cosign := about(types.OCIConfigJSON, "application/vnd.dev.cosign.simplesigning.v1+json", "sha256-"+whole.Digest.Hex+".sig", v1.Hash{})
+		evilTag := about(types.OCIConfigJSON, types.OCILayer, "sha256-"+whole.Digest.Hex+".sbom", v1.Hash{})
+		for _, tag := range []string{"sha256-" + whole.Digest.Hex + ".sig", "sha256-" + whole.Digest.Hex + ".sbom"} {
+			if _, err := s.pull(tag); err != nil {
+				t.Errorf("%s: %v", tag, err)
+			}
+		}
+		s.want("by tag", "1", whole.Digest)
+		look := func(when string) {
+			t.Helper()
+			for name, d := range map[string]v1.Hash{"index": whole.Digest, "image of it": whole.Children[0], "another": whole.Children[1], "what is about it": sbom, "what is about its image": ofChild, "signature": cosign} {
+				for _, head := range []bool{true, false} {
+					if _, err := s.c.Manifest(client(t), nginx, d.String(), head); err != nil {
+						t.Errorf("%s: %s by digest, head %t: %v", when, name, head, err)
+					}
+				}
+			}
+			for name, d := range map[string]v1.Hash{"image that nobody signed": stray, "image about what is signed": evil, "image by a tag of cosign": evilTag, "what is about what nobody signed": ofStray} {
+				for _, head := range []bool{true, false} {
+					if _, err := s.c.Manifest(client(t), nginx, d.String(), head); pull.DetailOf(err) != pull.ByPolicy || !strings.Contains(err.Error(), "no signature was found") {
+						t.Errorf("%s: %s by digest, head %t: %v; want a refusal", when, name, head, err)
+					}
+				}
+			}
+			for _, d := range whole.Blobs {
+				b, err := s.c.Blob(client(t), nginx, d)
+				if err != nil {
+					t.Fatalf("%s: blob of a signed index: %v", when, err)
+				}
+				_ = b.Close()
+			}
+		}
+		look("at first")
+		if asked[whole.Children[0]] != 0 {
+			t.Error("signatures of an image of a signed index were looked for")
+		}
+		s.stop()
+		s.start(rule(""))
+		look("after a restart")
+		signed[stray] = true
+		time.Sleep(time.Minute)
+		if _, err := s.c.Manifest(client(t), nginx, stray.String(), false); err != nil {
+			t.Errorf("what was signed meanwhile, by digest: %v", err)
+		}
+		delete(signed, stray)
+		if err := s.rules.Configure([]Configured{rule(policy.AnyDigest)}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.c.Manifest(client(t), nginx, stray.String(), false); err != nil {
+			t.Errorf("digests: any, what nobody signed: %v", err)
+		}
+		if _, err := s.pull("stray"); pull.DetailOf(err) != pull.ByPolicy {
+			t.Errorf("digests: any, by tag: %v; want a refusal", err)
 		}
 	})
 }

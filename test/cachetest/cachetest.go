@@ -217,7 +217,11 @@ func (r *Registry) find(repo, ref string) (v1.Descriptor, []byte, error) {
 	if !ok {
 		return v1.Descriptor{}, nil, &pull.Error{Kind: pull.NotFound, Op: key}
 	}
-	return v1.Descriptor{MediaType: types.OCIManifestSchema1, Digest: DigestOf(b), Size: int64(len(b))}, b, nil
+	says := struct {
+		MediaType types.MediaType `json:"mediaType"`
+	}{types.OCIManifestSchema1}
+	_ = json.Unmarshal(b, &says) // what says nothing is of that type
+	return v1.Descriptor{MediaType: says.MediaType, Digest: DigestOf(b), Size: int64(len(b))}, b, nil
 }
 
 func (r *Registry) Resolve(ctx context.Context, repo, ref string) (v1.Descriptor, error) {
