@@ -22,7 +22,7 @@ func (h *Handler) manifest(x *exchange) error {
 	accept := x.r.Header["Accept"]
 	x.deadline.accept = manifest.MoreTypes(accept)
 	m, err := h.find(x, repo, ref)
-	if pull.DetailOf(err) == pull.ByPolicy && x.mirrored && (x.head() || x.route.Digest == (v1.Hash{})) {
+	if pull.DetailOf(err) == pull.ByPolicy && (x.mirrored || h.fallback == FallbackClients && x.client == wire.Skopeo) && (x.head() || x.route.Digest == (v1.Hash{})) {
 		return h.writeRefused(x, err)
 	}
 	if err != nil {

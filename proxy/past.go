@@ -90,8 +90,10 @@ const refusedType = "application/vnd.forebay.refused."
 // writeRefused answers a client that would ask the registry itself after any error: by a document
 // of a type that it does not know. containerd, BuildKit and dockerd with the image store of
 // containerd stop at that after a HEAD, and containers/image after a GET; dockerd with its own
-// store goes on to the registry whatever it gets (docs/policies.md). The document has the digest that
-// the answer says.
+// store goes on to the registry whatever it gets (docs/policies.md). Of skopeo it cannot be seen whether it
+// does. The document has the digest that
+// the answer says, but after the HEAD of a tag: there the former stop at what is no digest, show it, and
+// ask nobody for the document.
 func (h *Handler) writeRefused(x *exchange, why error) error {
 	f, rule := failureOf(why), "policy"
 	var e *pull.Error
@@ -105,9 +107,10 @@ func (h *Handler) writeRefused(x *exchange, why error) error {
 	}
 	mediaType := refusedType + rule + "+json"
 	body, err := json.Marshal(struct {
-		MediaType string        `json:"mediaType"`
-		Errors    [1]errorEntry `json:"errors"`
-	}{mediaType, [1]errorEntry{{"DENIED", f.message}}})
+		SchemaVersion int           `json:"schemaVersion"` // all that containers/image shows
+		MediaType     string        `json:"mediaType"`
+		Errors        [1]errorEntry `json:"errors"`
+	}{http.StatusForbidden, mediaType, [1]errorEntry{{"DENIED", f.message}}})
 	if err != nil {
 		return err
 	}
@@ -117,6 +120,15 @@ func (h *Handler) writeRefused(x *exchange, why error) error {
 	}
 	header := x.w.Header()
 	setContent(header, d)
+	if x.head() && x.route.Digest == (v1.Hash{}) {
+		delete(header, "Etag")
+		header["Docker-Content-Digest"] = []string{strings.Map(func(c rune) rune {
+			if c < ' ' || c > '~' {
+				return '?' // a judge may have said anything
+			}
+			return c
+		}, f.message)}
+	}
 	header["Content-Type"] = []string{mediaType}
 	header["Cache-Control"] = h.static.noStore
 	setLength(header, int64(len(body)))

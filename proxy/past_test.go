@@ -32,6 +32,8 @@ func TestRefusalByPolicyStopsWhoeverCanBeStopped(t *testing.T) {
 		{"containerd HEAD of a digest", "HEAD", "/v2/library/app/manifests/" + digestA + "?ns=docker.io", "containerd/2", FallbackClients, 200, true},
 		{"containerd GET of a digest", "GET", "/v2/library/app/manifests/" + digestA + "?ns=docker.io", "containerd/2", FallbackClients, 403, false},
 		{"podman GET", "GET", "/v2/library/app/manifests/1", "containers/5", FallbackClients, 200, true},
+		{"skopeo GET", "GET", "/v2/docker.io/library/app/manifests/1", "skopeo/1.9.3", FallbackClients, 200, true},
+		{"skopeo GET without a fallback", "GET", "/v2/docker.io/library/app/manifests/1", "skopeo/1.9.3", FallbackNone, 403, false},
 		{"podman GET of a digest", "GET", "/v2/library/app/manifests/" + digestA, "containers/5", FallbackClients, 403, false},
 		{"another mirror", "GET", "/v2/library/app/manifests/1", "forebay/1", FallbackClients, 403, false},
 	}
@@ -55,6 +57,9 @@ func TestRefusalByPolicyStopsWhoeverCanBeStopped(t *testing.T) {
 				t.Errorf("Content-Type = %q", got)
 			}
 			d := a.Header.Get("Docker-Content-Digest")
+			if tag := strings.HasPrefix(tt.name, "containerd HEAD") && !strings.HasSuffix(tt.name, "digest"); tag != strings.Contains(d, "policy cooling: ") {
+				t.Errorf("Docker-Content-Digest = %q; after the HEAD of a tag it says why, and else it is one", d)
+			}
 			if a.Header.Get("Content-Length") == "0" || d == "" || d == digestA {
 				t.Errorf("length %s, digest %s", a.Header.Get("Content-Length"), d)
 			}

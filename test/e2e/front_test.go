@@ -27,6 +27,7 @@ type front struct {
 type call struct {
 	at   time.Time
 	name string // the name that was dialled
+	from string // the address of who did
 }
 
 // openFront makes the names of Docker Hub lead to hub, which must be a Named one,
@@ -65,7 +66,7 @@ func (f *front) accept(l net.Listener, name string) {
 			return
 		}
 		f.mu.Lock()
-		f.calls = append(f.calls, call{time.Now(), name})
+		f.calls = append(f.calls, call{time.Now(), name, conn.RemoteAddr().String()})
 		f.mu.Unlock()
 		f.serving.Go(func() { f.forward(conn, name) })
 	}
