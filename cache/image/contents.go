@@ -165,14 +165,14 @@ func (w *listing) mediaType(n manifest.Node) string {
 
 // Stored is content that is kept.
 type Stored struct {
-	Digest wire.Digest
-	Size   int64
+	Digest wire.Digest `json:"digest"`
+	Size   int64       `json:"size"`
 }
 
 // StoredPage is a part of what is kept.
 type StoredPage struct {
-	Blobs []Stored
-	Next  string // digest to go on after; empty at the end
+	Blobs []Stored `json:"blobs"`
+	Next  string   `json:"next,omitempty"` // digest to go on after; empty at the end
 }
 
 // storedMost bounds one page of what is kept.

@@ -309,17 +309,17 @@ func (i *Images) Inspect(repo Repo, tag string, d v1.Hash) (*Image, error) {
 
 // RepositoryInfo says how much a repository holds.
 type RepositoryInfo struct {
-	Upstream   string
-	Repository string
-	Tags       int64
-	Manifests  int64 // that it is known to hold, kept or not
-	Blobs      int64 // likewise
+	Upstream   string `json:"upstream"`
+	Repository string `json:"repository"`
+	Tags       int64  `json:"tags"`
+	Manifests  int64  `json:"manifests"` // that it is known to hold, kept or not
+	Blobs      int64  `json:"blobs"`     // likewise
 }
 
 // RepositoryPage is a part of the repositories.
 type RepositoryPage struct {
-	Repositories []RepositoryInfo
-	Next         string // what to go on after; empty at the end
+	Repositories []RepositoryInfo `json:"repositories"`
+	Next         string           `json:"next,omitempty"` // what to go on after; empty at the end
 }
 
 // Repositories lists up to n repositories after one, in the order of their names.
@@ -347,10 +347,10 @@ func (i *Images) Repositories(after string, n int) (*RepositoryPage, error) {
 
 // TagBinding is what a tag pointed to for a while.
 type TagBinding struct {
-	Digest    wire.Digest
-	FirstSeen time.Time
-	LastSeen  time.Time // when the upstream confirmed it last
-	Kept      bool      // its manifest is still here
+	Digest    wire.Digest `json:"digest"`
+	FirstSeen time.Time   `json:"first_seen,omitzero"`
+	LastSeen  time.Time   `json:"last_seen,omitzero"` // when the upstream confirmed it last
+	Kept      bool        `json:"kept"`               // its manifest is still here
 }
 
 // History returns what a tag pointed to, the latest first.

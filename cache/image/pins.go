@@ -32,19 +32,19 @@ var ErrPinsTooLarge = errors.New("pins would not fit")
 
 // Pin is the wish that an image is kept whole.
 type Pin struct {
-	Ref string // "docker.io/library/nginx:1.27", or with a digest
+	Ref string `json:"ref"` // "docker.io/library/nginx:1.27", or with a digest
 	// Platforms are those that are kept and fetched when they are missing. None means: those
 	// that somebody pulls. "all" is every platform of the index.
-	Platforms []string
-	At        time.Time
-	Pattern   string // of the configuration, if that pins it
+	Platforms []string  `json:"platforms,omitempty"`
+	At        time.Time `json:"at,omitzero"`
+	Pattern   string    `json:"pattern,omitempty"` // of the configuration, if that pins it
 
-	State        Completeness
-	Bytes        int64 // kept and missing
-	MissingBytes int64
+	State        Completeness `json:"state"`
+	Bytes        int64        `json:"bytes"` // kept and missing
+	MissingBytes int64        `json:"missing_bytes"`
 	// Held is false for a pin that does not fit into the store beside those before it, and
 	// so is not kept from eviction.
-	Held bool
+	Held bool `json:"held"`
 
 	repo    Repo
 	ref     string

@@ -53,11 +53,11 @@ const (
 
 // Part is one thing that an image is made of.
 type Part struct {
-	Digest    wire.Digest
-	Role      string // manifest, config or layer
-	MediaType string
-	Size      int64 // bytes, as the image says; -1 when it does not
-	State     State
+	Digest    wire.Digest `json:"digest"`
+	Role      string      `json:"role" enum:"manifest,config,layer"` // manifest, config or layer
+	MediaType string      `json:"media_type,omitempty"`
+	Size      int64       `json:"size"` // bytes, as the image says; -1 when it does not
+	State     State       `json:"state"`
 }
 
 // partOf is a blob of a manifest, of which it is not known yet where it stands.
@@ -95,10 +95,10 @@ func Name(repo Repo, tag string, d v1.Hash) string {
 
 // Referrer is a signature or another manifest that refers to an image.
 type Referrer struct {
-	Tag       string // the name that stands for a list of referrers, if it was found by one
-	Digest    wire.Digest
-	MediaType string
-	Size      int64
+	Tag       string      `json:"tag,omitempty"` // the name that stands for a list of referrers, if it was found by one
+	Digest    wire.Digest `json:"digest"`
+	MediaType string      `json:"media_type"`
+	Size      int64       `json:"size"`
 }
 
 func (r Referrer) descriptor() manifest.Descriptor {

@@ -4,12 +4,12 @@ import "time"
 
 // Calls counts requests of one operation with one outcome.
 type Calls struct {
-	Operation string // "GetObject"
-	Outcome   string // "ok", "absent", "exists", "throttled", "denied", "timeout", "canceled" or "error"
-	Count     int64
-	Seconds   float64 // that they took together, until their answer began
+	Operation string  `json:"operation"`                                                               // "GetObject"
+	Outcome   string  `json:"outcome" enum:"ok,absent,exists,throttled,denied,timeout,canceled,error"` // "ok", "absent", "exists", "throttled", "denied", "timeout", "canceled" or "error"
+	Count     int64   `json:"count"`
+	Seconds   float64 `json:"seconds"` // that they took together, until their answer began
 	// Within counts those that took no longer than each of [LatencyBounds].
-	Within []int64
+	Within []int64 `json:"within"`
 }
 
 // LatencyBounds are the bounds in seconds by which [Calls] are counted.

@@ -103,10 +103,10 @@ func (k *Keeper) Prefetch(ctx context.Context, q Request, tell func(Progress)) (
 
 // Repaired says what a repair did.
 type Repaired struct {
-	Fetched int64 // things that were missing
-	Bytes   int64
-	Failed  []Fault // what is still missing, at most 100
-	State   image.Completeness
+	Fetched int64              `json:"fetched"` // things that were missing
+	Bytes   int64              `json:"bytes"`
+	Failed  []Fault            `json:"failed"` // what is still missing, at most 100
+	State   image.Completeness `json:"state"`
 }
 
 // Repair fetches what is missing of an image: of a tag, or of a digest if the tag is

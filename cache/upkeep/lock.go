@@ -90,12 +90,12 @@ func (k *Keeper) pointsTo(ctx context.Context, repo Repo, tag string, d v1.Hash)
 
 // Refreshed says what a refresh found.
 type Refreshed struct {
-	Digest wire.Digest // what the tag points to now
+	Digest wire.Digest `json:"digest"` // what the tag points to now
 	// Before is what it pointed to before; empty when it was not known.
-	Before    string
-	Moved     bool
-	Kept      bool // the manifest it points to now is here
-	CheckedAt time.Time
+	Before    string    `json:"before,omitempty"`
+	Moved     bool      `json:"moved"`
+	Kept      bool      `json:"kept"` // the manifest it points to now is here
+	CheckedAt time.Time `json:"checked_at"`
 }
 
 // Refresh asks the upstream what a tag points to, however fresh it is and whatever was

@@ -10,11 +10,11 @@ import (
 
 // Progress says how far something that takes its time has come.
 type Progress struct {
-	Items      int64 // done
-	ItemsTotal int64 // to do, as far as is known; 0 while it is not
-	Bytes      int64 // done
-	BytesTotal int64 // likewise
-	Faults     int64 // of the items done, those that went wrong
+	Items      int64 `json:"items"`       // done
+	ItemsTotal int64 `json:"items_total"` // to do, as far as is known; 0 while it is not
+	Bytes      int64 `json:"bytes"`       // done
+	BytesTotal int64 `json:"bytes_total"` // likewise
+	Faults     int64 `json:"faults"`      // of the items done, those that went wrong
 }
 
 // progress is a Progress that grows. Its zero value is ready for use.

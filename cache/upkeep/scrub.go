@@ -45,19 +45,19 @@ const (
 
 // Verified says what a verification found.
 type Verified struct {
-	Blobs   int64 // read
-	Bytes   int64
-	Damaged []BadBlob // at most 100
-	Faults  int64     // damaged or unreadable, all of them
-	Fetched int64     // of those, fetched again
+	Blobs   int64     `json:"blobs"` // read
+	Bytes   int64     `json:"bytes"`
+	Damaged []BadBlob `json:"damaged"` // at most 100
+	Faults  int64     `json:"faults"`  // damaged or unreadable, all of them
+	Fetched int64     `json:"fetched"` // of those, fetched again
 }
 
 // BadBlob is a blob that does not have its digest any more, or cannot be read.
 type BadBlob struct {
-	Digest     wire.Digest
-	Error      string
-	Quarantine string // file below the storage folder, if it was kept
-	Fetched    bool   // a good one has taken its place
+	Digest     wire.Digest `json:"digest"`
+	Error      string      `json:"error"`
+	Quarantine string      `json:"quarantine,omitempty"` // file below the storage folder, if it was kept
+	Fetched    bool        `json:"fetched"`              // a good one has taken its place
 }
 
 // verdict is how the check of one blob went.
@@ -198,12 +198,12 @@ func (k *Keeper) refetch(ctx context.Context, d v1.Hash) bool {
 
 // Scrub says how far the reading in the background has come.
 type Scrub struct {
-	Enabled  bool
-	Interval time.Duration
-	Began    time.Time // of the round in progress, or of the last one
-	Ended    time.Time // of the last round that came to its end
-	Done     float64   // share of the round, from 0 to 1
-	Damaged  int64     // found since the start, however they were found
+	Enabled  bool          `json:"enabled"`
+	Interval time.Duration `json:"interval_ns"`
+	Began    time.Time     `json:"began,omitzero"` // of the round in progress, or of the last one
+	Ended    time.Time     `json:"ended,omitzero"` // of the last round that came to its end
+	Done     float64       `json:"done"`           // share of the round, from 0 to 1
+	Damaged  int64         `json:"damaged"`        // found since the start, however they were found
 }
 
 // scrubState is what is remembered of the scrub over a restart.

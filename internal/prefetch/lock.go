@@ -14,16 +14,16 @@ import (
 
 // Locked is what tags were found to point to.
 type Locked struct {
-	File   imageset.LockFile
-	Pulls  int64 // that it took
-	Failed []LockFault
+	File   imageset.LockFile `json:"lock"`
+	Pulls  int64             `json:"pulls"` // that it took
+	Failed []LockFault       `json:"failed,omitempty"`
 }
 
 // LockFault is an image whose digest could not be found out, and why.
 type LockFault struct {
-	Ref   string
-	At    string
-	Error string
+	Ref   string `json:"ref"`
+	At    string `json:"at,omitempty"`
+	Error string `json:"error"`
 }
 
 // lockAtOnce bounds the HEADs in progress.

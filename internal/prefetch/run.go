@@ -65,17 +65,17 @@ type Image struct {
 
 // Report says what was done for all.
 type Report struct {
-	DryRun bool
+	DryRun bool `json:"dry_run,omitempty"`
 	// Outcome is "done", "partial" (some images are incomplete), "failed" (all are), or
 	// "limited" (images are incomplete, and only because of limits).
-	Outcome   string
-	Images    []Image // in the order of the request
-	Pulls     int64
-	Fetched   int64
-	Bytes     int64
-	KeptBytes int64
-	More      bool // of a dry run: there is more, of unknown size
-	Seconds   float64
+	Outcome   string  `json:"outcome" enum:"done,partial,failed,limited"`
+	Images    []Image `json:"images"` // in the order of the request
+	Pulls     int64   `json:"pulls"`
+	Fetched   int64   `json:"fetched"`
+	Bytes     int64   `json:"bytes"`
+	KeptBytes int64   `json:"kept_bytes"`
+	More      bool    `json:"more,omitempty"` // of a dry run: there is more, of unknown size
+	Seconds   float64 `json:"seconds"`
 }
 
 // The outcomes of a report.
@@ -88,27 +88,27 @@ const (
 
 // Active is an image that is being fetched.
 type Active struct {
-	Ref      string
-	Progress upkeep.Progress
+	Ref      string          `json:"ref"`
+	Progress upkeep.Progress `json:"progress"`
 }
 
 // Snapshot says how far a run has come.
 type Snapshot struct {
-	Images int             // in all
-	Done   int             // of them, whatever came of it
-	Failed int             // of those, not all there
-	Total  upkeep.Progress // of the images that are done or active
-	Active []Active        // in the order of their start
+	Images int             `json:"images"` // in all
+	Done   int             `json:"done"`   // of them, whatever came of it
+	Failed int             `json:"failed"` // of those, not all there
+	Total  upkeep.Progress `json:"total"`  // of the images that are done or active
+	Active []Active        `json:"active"` // in the order of their start
 	// Ended are the images that were done last, the latest last: at most 32 of Done.
-	Ended []Ended
+	Ended []Ended `json:"ended"`
 }
 
 // Ended is an image that is done.
 type Ended struct {
-	Ref   string
-	State State
-	Bytes int64
-	Error string
+	Ref   string `json:"ref"`
+	State State  `json:"state"`
+	Bytes int64  `json:"bytes"`
+	Error string `json:"error,omitempty"`
 }
 
 const endedTold = 32
@@ -267,7 +267,7 @@ func (r *run) told() {
 		return
 	}
 	s := r.snapshot
-	s.Active, s.Ended = slices.Clone(s.Active), slices.Clone(s.Ended)
+	s.Active, s.Ended = append([]Active{}, s.Active...), append([]Ended{}, s.Ended...)
 	s.Total = r.ended
 	for _, a := range s.Active {
 		s.Total = plus(s.Total, a.Progress)

@@ -318,20 +318,20 @@ func (s *Sets) letGo(name string) {
 
 // SetStatus is a set, with what became of it last.
 type SetStatus struct {
-	Name      string
-	Images    []string
-	Files     []string
-	Platforms []string
-	Referrers bool
-	Pin       bool
-	Schedule  string // cron expression; absent: only when somebody asks
-	TimeZone  string
+	Name      string   `json:"name"`
+	Images    []string `json:"images,omitempty"`
+	Files     []string `json:"files,omitempty"`
+	Platforms []string `json:"platforms"`
+	Referrers bool     `json:"referrers,omitempty"`
+	Pin       bool     `json:"pin,omitempty"`
+	Schedule  string   `json:"schedule,omitempty"` // cron expression; absent: only when somebody asks
+	TimeZone  string   `json:"time_zone,omitempty"`
 
-	Running  bool
-	Progress *Snapshot // while it runs
-	Next     time.Time
-	Last     *LastRun
-	Runs     []LastRun // the last ten, the latest first
+	Running  bool      `json:"running"`
+	Progress *Snapshot `json:"progress,omitempty"` // while it runs
+	Next     time.Time `json:"next,omitzero"`
+	Last     *LastRun  `json:"last,omitempty"`
+	Runs     []LastRun `json:"runs,omitempty"` // the last ten, the latest first
 }
 
 // List returns all sets, as they are configured.

@@ -10,8 +10,8 @@ import (
 type LastRun struct {
 	Started time.Time `json:"started"`
 	Ended   time.Time `json:"ended"`
-	By      string    `json:"by"`      // "schedule" or "operator"
-	Outcome string    `json:"outcome"` // as of a Report, or "cancelled"
+	By      string    `json:"by" enum:"schedule,operator"`
+	Outcome string    `json:"outcome" enum:"done,partial,failed,limited,cancelled"`
 	Error   string    `json:"error,omitempty"`
 
 	Images    int     `json:"images"`

@@ -10,20 +10,20 @@ import "time"
 
 // Trouble is one thing that is wrong.
 type Trouble struct {
-	ID       string // stays the same while it lasts
-	Kind     Kind
-	Severity Severity
-	Upstream string // empty where none is concerned
-	What     string // in one line, without names of repositories, clients and files: everybody may read it
-	Since    time.Time
-	Until    time.Time // when it is expected to end, or to get worse where Kind is Budget; zero when that is not known
-	Cause    string
-	Served   string // what clients get all the same
-	Do       string
+	ID       string    `json:"id"` // stays the same while it lasts
+	Kind     Kind      `json:"kind"`
+	Severity Severity  `json:"severity"`
+	Upstream string    `json:"upstream,omitempty"` // empty where none is concerned
+	What     string    `json:"what"`               // in one line, without names of repositories, clients and files: everybody may read it
+	Since    time.Time `json:"since"`
+	Until    time.Time `json:"until,omitzero"` // when it is expected to end, or to get worse where Kind is Budget; zero when that is not known
+	Cause    string    `json:"cause"`
+	Served   string    `json:"served"` // what clients get all the same
+	Do       string    `json:"do"`
 	// View is where the page shows more, and Command what shows more on a terminal.
-	View    string
-	Command string
-	Detail  string // what was said last, as it was said; it may name files
+	View    string `json:"view"`
+	Command string `json:"command"`
+	Detail  string `json:"detail,omitempty"` // what was said last, as it was said; it may name files
 }
 
 // Kind says what a trouble is about.
