@@ -3,6 +3,7 @@ package cache
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"forebay/cache/fill"
 	"forebay/cache/store"
 	"forebay/test/cachetest"
 )
@@ -35,6 +37,42 @@ func TestFillWaitsForTheReaderWhoStartedIt(t *testing.T) {
 		}
 		b.Close()
 	}
+}
+
+// An operator ends a fill: its readers are cut short, and the next one goes on from what has come.
+func TestCancelledFillGoesOnWhereItWas(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := cachetest.NewRegistry()
+		c := openWith(t, r, UpstreamOptions{TagTTL: ttl, MaxConnections: 1})
+		defer closeCache(t, c)
+		s := &cachetest.Script{Pace: 64 * time.Millisecond} // 1 MiB/s
+		s.Data, _ = cachetest.BlobOf(32<<20, 1)
+		d := r.Put(hub.Name, s)
+		read := make(chan error, 1)
+		go func() {
+			_, err := readBlob(context.Background(), c, hub, d)
+			read <- err
+		}()
+		time.Sleep(16 * time.Second)
+		came := c.Fills().List()[0].Bytes
+		if n := c.Fills().Cancel(d); n != 1 {
+			t.Errorf("CancelFill = %d, want 1", n)
+		}
+		if err := <-read; !errors.Is(err, fill.ErrCancelled) {
+			t.Errorf("its reader got %v, want that it was cancelled", err)
+		}
+		synctest.Wait()
+		if n := c.Fills().Cancel(d); n != 0 || len(c.Fills().List()) != 0 {
+			t.Errorf("CancelFill of nothing = %d, with %d fills", n, len(c.Fills().List()))
+		}
+		before := time.Now()
+		if got, err := readBlob(t.Context(), c, hub, d); err != nil || !bytes.Equal(got, s.Data) {
+			t.Errorf("the next pull = %d bytes, %v", len(got), err)
+		}
+		if took := time.Since(before); came < 8<<20 || took > 26*time.Second {
+			t.Errorf("the next pull took %s after %d bytes had come, want the rest only", took, came)
+		}
+	})
 }
 
 // TestLargeFillMakesWay: two large blobs hold both connections for minutes, a small one

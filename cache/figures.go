@@ -61,8 +61,8 @@ func (c *Cache) Figures() Figures {
 // FillInfo is a fill in progress.
 type FillInfo = fill.Info
 
-// Fills lists the fills in progress, by name.
-func (c *Cache) Fills() []FillInfo { return c.fills.List() }
+// Fills are those in progress.
+func (c *Cache) Fills() *fill.Set { return c.fills }
 
 // UpstreamInfo is how an upstream does, as far as the cache has seen.
 type UpstreamInfo struct {

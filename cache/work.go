@@ -7,7 +7,6 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
-	"forebay/cache/fill"
 	"forebay/cache/image"
 	"forebay/cache/index"
 	"forebay/cache/store"
@@ -29,9 +28,6 @@ func (c *Cache) Limits() *allowance.Clients { return c.limits }
 
 // Life returns the context that ends with Close.
 func (c *Cache) Life() context.Context { return c.ctx }
-
-// Filling returns the fill of d that is in progress, or nil.
-func (c *Cache) Filling(d v1.Hash) *fill.Fill { return c.fills.Of(d) }
 
 // Configured returns why a repository cannot be asked for: its registry is not configured.
 func (c *Cache) Configured(repo Repo) error {

@@ -261,6 +261,9 @@ func (t *download) fetch(ctx context.Context, running *sync.WaitGroup) error {
 				return err
 			}
 		case <-t.kick:
+			if t.cancelled() {
+				return fmt.Errorf("fill %s: %w", t.Digest, ErrCancelled)
+			}
 			if t.abandon(t.opts.CancelAbandoned) {
 				return fmt.Errorf("fill %s: %w", t.Digest, ErrAbandoned)
 			}

@@ -49,6 +49,8 @@ var (
 	errSize = errors.New("size was told wrong")
 	// ErrAbandoned: the last reader has left, and fills are not to go on then.
 	ErrAbandoned = fmt.Errorf("nobody waits for it any more: %w", context.Canceled)
+	// ErrCancelled: an operator has ended it. What has come is kept for the next one.
+	ErrCancelled = fmt.Errorf("an operator has ended it: %w", store.ErrClosed)
 )
 
 // state is where a fill stands: see the package comment.
@@ -99,6 +101,7 @@ type Fill struct {
 	attempt *attempt  // at the first answer; nil when none is going on
 	holders int       // who has the fill open, see Holder
 	all     bool      // somebody wants more than pieces
+	stopped bool      // an operator has ended it
 	// ending: it ends without the blob, and nobody may come to it any more.
 	ending  bool
 	changed signal
@@ -238,6 +241,14 @@ func (f *Fill) end(lost error) {
 	f.ended, f.lost = true, lost
 	f.mu.Unlock()
 	close(f.done)
+}
+
+// cancelled reports whether an operator has ended the fill, to which nobody comes then.
+func (f *Fill) cancelled() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ending = f.ending || f.stopped
+	return f.stopped
 }
 
 // nudge makes the download look for work again.

@@ -113,6 +113,23 @@ func (s *Set) All() (all []*Fill) {
 	return all
 }
 
+// Cancel ends the fills of a blob that have not come to their end, whoever reads them, and
+// returns how many. The next request goes on from what has come.
+func (s *Set) Cancel(d v1.Hash) (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, f := range s.fills[d] {
+		f.mu.Lock()
+		if f.state < verified && !f.ending && !f.verifies {
+			f.stopped = true
+			n++
+		}
+		f.mu.Unlock()
+		f.nudge()
+	}
+	return n
+}
+
 // Close lets no more fills begin. Whoever closes ends those that run.
 func (s *Set) Close() {
 	s.mu.Lock()
@@ -132,15 +149,15 @@ func (s *Set) Running() (all []Status) {
 
 // Info is a fill in progress.
 type Info struct {
-	Upstream   string
-	Repository string
-	Digest     wire.Digest
-	Bytes      int64 // that have arrived
-	Size       int64 // of the whole; -1 while unknown
-	Clients    int
+	Upstream   string      `json:"upstream"`
+	Repository string      `json:"repository"`
+	Digest     wire.Digest `json:"digest"`
+	Bytes      int64       `json:"bytes"` // that have arrived
+	Size       int64       `json:"size"`  // of the whole; -1 while unknown
+	Clients    int         `json:"clients"`
 	// Verifying is whether a kept blob is being verified beside its first reading: nothing
 	// comes from the upstream.
-	Verifying bool
+	Verifying bool `json:"verifying,omitempty"`
 }
 
 // List lists the fills in progress, by name.

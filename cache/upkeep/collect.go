@@ -17,20 +17,20 @@ import (
 
 // Collected says what a collection of garbage removed, or would.
 type Collected struct {
-	DryRun bool
+	DryRun bool `json:"dry_run"`
 	// Blobs are files that no repository holds, and BlobBytes their sizes.
-	Blobs     int64
-	BlobBytes int64
+	Blobs     int64 `json:"blobs"`
+	BlobBytes int64 `json:"blob_bytes"`
 	// Adopted are files that the index did not know and some repository holds; they stay.
-	Adopted int64
+	Adopted int64 `json:"adopted"`
 	// Rows are records of the index without a file.
-	Rows int64
+	Rows int64 `json:"rows"`
 	// Links and Tags were of content that is not kept, and older than three months.
-	Links int64
-	Tags  int64
+	Links int64 `json:"links"`
+	Tags  int64 `json:"tags"`
 	// Partials are fills that nobody went on with for a day.
-	Partials     int64
-	PartialBytes int64
+	Partials     int64 `json:"partials"`
+	PartialBytes int64 `json:"partial_bytes"`
 }
 
 // collectAge is how old a file must be that nobody holds: one that has just arrived is
@@ -79,7 +79,7 @@ func (g *collection) files(ctx context.Context) error {
 			return g.adopt(d, size, modTime)
 		}
 		// A fill commits its file before its link, and ends after both.
-		if modTime.After(old) || g.k.Cache.Filling(d) != nil || g.k.Store.Awaits(d) {
+		if modTime.After(old) || g.k.Cache.Fills().Of(d) != nil || g.k.Store.Awaits(d) {
 			return nil
 		}
 		g.done.Blobs++
@@ -160,7 +160,7 @@ func (k *Keeper) forgetAbsent(ctx context.Context, dryRun bool) (index.Forgotten
 		return index.Forgotten{}, err
 	}
 	keep := func(d v1.Hash) bool {
-		return k.Cache.Filling(d) != nil || k.Store.Awaits(d) || k.Images.Pins.Pinned(d) || partials[d]
+		return k.Cache.Fills().Of(d) != nil || k.Store.Awaits(d) || k.Images.Pins.Pinned(d) || partials[d]
 	}
 	f, err := k.Store.Index.ForgetAbsent(ctx, time.Now().Add(-forgetAfter), keep, dryRun)
 	if f.Tags > 0 && !dryRun {

@@ -28,16 +28,16 @@ func TestPinsAndPurgesAreTold(t *testing.T) {
 	if err := c.Pins.Remove(t.Context(), hub, "latest", v1.Hash{}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.PurgeImage(t.Context(), hub, "latest", v1.Hash{}, false); err != nil {
+	if _, err := c.PurgeImage(t.Context(), hub, "latest", v1.Hash{}, PurgeOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := c.Manifest(t.Context(), hub, d.String(), false); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.PurgeDigest(t.Context(), d, false); err != nil {
+	if _, err := c.PurgeDigest(t.Context(), d, PurgeOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.PurgeDigest(t.Context(), d, false); err == nil {
+	if _, err := c.PurgeDigest(t.Context(), d, PurgeOptions{}); err == nil {
 		t.Error("PurgeDigest of what is gone = nil")
 	}
 	mu.Lock()

@@ -40,7 +40,7 @@ func TestRepairFetchesWhatIsMissing(t *testing.T) {
 		if _, err := c.Repair(t.Context(), hub, "1", v1.Hash{}, []string{"linux/s390x"}, nil); !errors.Is(err, store.ErrQuery) {
 			t.Errorf("Repair of a platform that is not there = %v, want store.ErrQuery", err)
 		}
-		if _, err := c.PurgeDigest(t.Context(), img.Blobs[1], false); err != nil {
+		if _, err := c.PurgeDigest(t.Context(), img.Blobs[1], PurgeOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		r.Fail(&pull.Error{Kind: pull.Unavailable, Message: "down"})

@@ -340,7 +340,7 @@ func (k *Keeper) published(d v1.Hash) bool {
 // brought the content, the file is nil.
 func (k *Keeper) claimPartial(ctx context.Context, d v1.Hash) (*disk.Partial, error) {
 	for {
-		if f := k.Cache.Filling(d); f != nil {
+		if f := k.Cache.Fills().Of(d); f != nil {
 			select {
 			case <-f.Done():
 			case <-ctx.Done():

@@ -55,9 +55,13 @@ func TestPinHoldsTheChosenPlatformWhole(t *testing.T) {
 			t.Error("the image is not shown as pinned")
 		}
 		for name, purge := range map[string]func(force bool) (Purged, error){
-			"image":      func(f bool) (Purged, error) { return c.PurgeImage(t.Context(), hub, "1", v1.Hash{}, f) },
-			"repository": func(f bool) (Purged, error) { return c.PurgeRepository(t.Context(), hub, f) },
-			"digest":     func(f bool) (Purged, error) { return c.PurgeDigest(t.Context(), img.Children[1], f) },
+			"image": func(f bool) (Purged, error) {
+				return c.PurgeImage(t.Context(), hub, "1", v1.Hash{}, PurgeOptions{Force: f})
+			},
+			"repository": func(f bool) (Purged, error) { return c.PurgeRepository(t.Context(), hub, PurgeOptions{Force: f}) },
+			"digest": func(f bool) (Purged, error) {
+				return c.PurgeDigest(t.Context(), img.Children[1], PurgeOptions{Force: f})
+			},
 		} {
 			if _, err := purge(false); !errors.Is(err, ErrPinned) {
 				t.Errorf("purge of a pinned %s = %v, want ErrPinned", name, err)

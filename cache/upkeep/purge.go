@@ -19,22 +19,41 @@ var ErrPinned = errors.New("is pinned")
 
 // Purged says what a purge removed.
 type Purged struct {
-	Tags  int
-	Links int   // a repository's right to a digest, each
-	Blobs int   // files, manifests included
-	Bytes int64 // of those files
+	Tags  int   `json:"tags"`
+	Links int   `json:"links"` // a repository's right to a digest, each
+	Blobs int   `json:"blobs"` // files, manifests included
+	Bytes int64 `json:"bytes"` // of those files
 	// Shared counts blobs that stay because other repositories hold them too.
-	Shared int
+	Shared int `json:"shared"`
+	// Pulls are the manifests among the files: what fetching all of it anew asks registries for that
+	// they count.
+	Pulls int `json:"pulls"`
+}
+
+// Add adds what another purge removed.
+func (p *Purged) Add(o Purged) {
+	p.Tags += o.Tags
+	p.Links += o.Links
+	p.Blobs += o.Blobs
+	p.Bytes += o.Bytes
+	p.Shared += o.Shared
+	p.Pulls += o.Pulls
+}
+
+// PurgeOptions say how to purge.
+type PurgeOptions struct {
+	Force  bool // pinned content, too
+	DryRun bool // only count
 }
 
 // purge is one run: it takes links away and removes what nobody holds any more. Readers
 // that have a file open go on reading it, and a fill in progress goes on and is linked
 // again when it ends: somebody has just asked for it.
 type purge struct {
-	k     *Keeper
-	force bool // pinned content, too
-	by    string
-	done  Purged
+	PurgeOptions
+	k    *Keeper
+	by   string
+	done Purged
 }
 
 // purgeChunk is how many links are taken away in one update of the index.
@@ -44,13 +63,10 @@ const purgeChunk = 200
 // with what only it leads to. What other manifests of the repository name stays, and so
 // do files that other repositories hold. The next pull fetches all of it anew. The error
 // is [store.ErrNotKept] when there is nothing, [ErrPinned] when it is pinned and not forced.
-func (k *Keeper) PurgeImage(ctx context.Context, repo Repo, tag string, d v1.Hash, force bool) (Purged, error) {
-	p := purge{k: k, force: force, by: event.Actor(ctx)}
+func (k *Keeper) PurgeImage(ctx context.Context, repo Repo, tag string, d v1.Hash, o PurgeOptions) (Purged, error) {
+	p := purge{PurgeOptions: o, k: k, by: event.Actor(ctx)}
 	err := p.image(ctx, repo, tag, d)
-	k.Cache.ForgetFailures(repo)
-	err = errors.Join(err, k.Store.Index.Sync())
-	p.log("image purged", repo, image.Name(repo, tag, d), err)
-	return p.done, err
+	return p.end("image purged", repo, image.Name(repo, tag, d), err)
 }
 
 func (p *purge) image(ctx context.Context, repo Repo, tag string, d v1.Hash) error {
@@ -85,7 +101,7 @@ func (p *purge) image(ctx context.Context, repo Repo, tag string, d v1.Hash) err
 		return err
 	}
 	if byTag {
-		if !p.force && p.k.Images.Pins.HasTag(repo, tag) {
+		if !p.Force && p.k.Images.Pins.HasTag(repo, tag) {
 			return fmt.Errorf("%s:%s %w: unpin it first, or force it", repo, tag, ErrPinned)
 		}
 		if err := p.tag(repo, tag); err != nil {
@@ -97,7 +113,7 @@ func (p *purge) image(ctx context.Context, repo Repo, tag string, d v1.Hash) err
 
 // allowed refuses to remove what is pinned.
 func (p *purge) allowed(repo Repo, refs []store.Link) error {
-	if p.force {
+	if p.Force {
 		return nil
 	}
 	for _, ref := range refs {
@@ -114,18 +130,23 @@ func (k *Keeper) pinnedElsewhere(repo Repo, d v1.Hash) bool {
 	if _, here, err := k.Images.Pins.Record(repo, d.String()); here || err != nil {
 		return false
 	}
-	held := false
-	err := k.Store.Index.Holders(d, func(r index.Repo, _ index.Kind) error {
-		if r != repo {
-			held = true
-		}
-		return nil
-	})
+	held, err := k.heldElsewhere(repo, d)
 	return held && err == nil
 }
 
+func (k *Keeper) heldElsewhere(repo Repo, d v1.Hash) (held bool, err error) {
+	err = k.Store.Index.Holders(d, func(r index.Repo, _ index.Kind) error {
+		held = held || r != repo
+		return nil
+	})
+	return held, err
+}
+
 func (p *purge) tag(repo Repo, tag string) error {
-	err := p.k.Cache.ForgetTag(repo, tag)
+	var err error
+	if !p.DryRun {
+		err = p.k.Cache.ForgetTag(repo, tag)
+	}
 	if err == nil {
 		p.done.Tags++
 	}
@@ -137,12 +158,14 @@ func (p *purge) unlink(ctx context.Context, repo Repo, refs []store.Link) error 
 	for len(refs) > 0 {
 		some := refs[:min(len(refs), purgeChunk)]
 		refs = refs[len(some):]
-		if err := p.k.Store.Unlink(repo, some); err != nil {
-			return err
+		if !p.DryRun {
+			if err := p.k.Store.Unlink(repo, some); err != nil {
+				return err
+			}
 		}
 		p.done.Links += len(some)
 		for _, ref := range some {
-			if err := p.release(ref.Digest); err != nil {
+			if err := p.release(repo, ref); err != nil {
 				return err
 			}
 		}
@@ -153,9 +176,13 @@ func (p *purge) unlink(ctx context.Context, repo Repo, refs []store.Link) error 
 	return nil
 }
 
-// release removes content that nobody holds.
-func (p *purge) release(d v1.Hash) error {
+// release removes content that nobody holds, or nobody but repo would in a dry run.
+func (p *purge) release(repo Repo, ref store.Link) error {
+	d := ref.Digest
 	held, err := p.k.Store.Index.Held(d)
+	if p.DryRun {
+		held, err = p.k.heldElsewhere(repo, d)
+	}
 	if err != nil {
 		return err
 	}
@@ -167,28 +194,32 @@ func (p *purge) release(d v1.Hash) error {
 	case held:
 		return nil
 	}
-	if _, err := p.k.Store.Disk.DropPartial(d); err != nil {
-		p.k.log.Warn("partial fill not removed", logkey.Digest(d), logkey.Err(err))
+	if !p.DryRun {
+		if _, err := p.k.Store.Disk.DropPartial(d); err != nil {
+			p.k.log.Warn("partial fill not removed", logkey.Digest(d), logkey.Err(err))
+		}
 	}
 	if !kept {
 		return nil
 	}
-	if err := p.k.Store.Remove(d); err != nil {
-		return err
+	if !p.DryRun {
+		if err := p.k.Store.Remove(d); err != nil {
+			return err
+		}
 	}
 	p.done.Blobs++
 	p.done.Bytes += size
+	if ref.Kind == index.Manifest {
+		p.done.Pulls++
+	}
 	return nil
 }
 
 // PurgeRepository forgets everything of a repository.
-func (k *Keeper) PurgeRepository(ctx context.Context, repo Repo, force bool) (Purged, error) {
-	p := purge{k: k, force: force, by: event.Actor(ctx)}
+func (k *Keeper) PurgeRepository(ctx context.Context, repo Repo, o PurgeOptions) (Purged, error) {
+	p := purge{PurgeOptions: o, k: k, by: event.Actor(ctx)}
 	err := p.repository(ctx, repo)
-	k.Cache.ForgetFailures(repo)
-	err = errors.Join(err, k.Store.Index.Sync())
-	p.log("repository purged", repo, "", err)
-	return p.done, err
+	return p.end("repository purged", repo, "", err)
 }
 
 func (p *purge) repository(ctx context.Context, repo Repo) error {
@@ -217,7 +248,7 @@ func (p *purge) repository(ctx context.Context, repo Repo) error {
 		return err
 	}
 	for _, tag := range tags {
-		if !p.force && p.k.Images.Pins.HasTag(repo, tag) {
+		if !p.Force && p.k.Images.Pins.HasTag(repo, tag) {
 			return fmt.Errorf("%s:%s %w: unpin it first, or force it", repo, tag, ErrPinned)
 		}
 	}
@@ -226,7 +257,7 @@ func (p *purge) repository(ctx context.Context, repo Repo) error {
 			return err
 		}
 	}
-	if err := p.unlink(ctx, repo, refs); err != nil {
+	if err := p.unlink(ctx, repo, refs); err != nil || p.DryRun {
 		return err
 	}
 	return p.k.Store.Index.DropRepo(ctx, repo) // lists, and what came meanwhile
@@ -234,8 +265,8 @@ func (p *purge) repository(ctx context.Context, repo Repo) error {
 
 // PurgeDigest removes one blob or manifest, whoever holds it, and the right of all
 // repositories to it. Tags that point to it stay, and fetch it anew.
-func (k *Keeper) PurgeDigest(ctx context.Context, d v1.Hash, force bool) (Purged, error) {
-	p := purge{k: k, force: force, by: event.Actor(ctx)}
+func (k *Keeper) PurgeDigest(ctx context.Context, d v1.Hash, o PurgeOptions) (Purged, error) {
+	p := purge{PurgeOptions: o, k: k, by: event.Actor(ctx)}
 	type holder struct {
 		repo Repo
 		kind index.Kind
@@ -252,11 +283,15 @@ func (k *Keeper) PurgeDigest(ctx context.Context, d v1.Hash, force bool) (Purged
 	if err != nil {
 		return p.done, err
 	}
-	if _, kept := k.Store.Size(d); len(holders) == 0 && !kept && !partials[d] && k.Cache.Filling(d) == nil {
+	if _, kept := k.Store.Size(d); len(holders) == 0 && !kept && !partials[d] && k.Cache.Fills().Of(d) == nil {
 		return p.done, fmt.Errorf("%s: %w", d, store.ErrNotKept)
 	}
-	if !force && k.Images.Pins.Pinned(d) {
+	if !o.Force && k.Images.Pins.Pinned(d) {
 		return p.done, fmt.Errorf("%s %w: unpin it first, or force it", d, ErrPinned)
+	}
+	if o.DryRun {
+		size, _ := k.Store.DiskSize(d)
+		return Purged{Links: len(holders), Blobs: 1, Bytes: size}, nil
 	}
 	for _, h := range holders {
 		if err := p.unlink(ctx, h.repo, []store.Link{{Kind: h.kind, Digest: d}}); err != nil {
@@ -266,7 +301,7 @@ func (k *Keeper) PurgeDigest(ctx context.Context, d v1.Hash, force bool) (Purged
 		k.Cache.ForgetWrong(h.repo, d)
 	}
 	if len(holders) == 0 {
-		err = p.release(d)
+		err = p.release(Repo{}, store.Link{Digest: d})
 	} else if p.done.Blobs > 0 {
 		p.done.Shared = 0 // it was shared only until its last link went
 	}
@@ -279,10 +314,17 @@ func (k *Keeper) PurgeDigest(ctx context.Context, d v1.Hash, force bool) (Purged
 	return p.done, err
 }
 
-func (p *purge) log(event string, repo Repo, ref string, err error) {
+// end makes what was done durable, and tells of it.
+func (p *purge) end(event string, repo Repo, ref string, err error) (Purged, error) {
+	if p.DryRun {
+		return p.done, err
+	}
+	p.k.Cache.ForgetFailures(repo)
+	err = errors.Join(err, p.k.Store.Index.Sync())
 	p.k.log.Info(event, logkey.Upstream(repo.Upstream), logkey.Repository(repo.Name), logkey.Reference(ref),
 		logkey.Count(p.done.Blobs), logkey.Bytes(p.done.Bytes), logkey.Err(err))
 	p.tell(repo, ref, v1.Hash{})
+	return p.done, err
 }
 
 // tell makes an event of a purge that removed something.

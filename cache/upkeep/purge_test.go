@@ -29,9 +29,17 @@ func TestPurgeOfATagLeavesWhatOthersName(t *testing.T) {
 		read(t, c, hub, "a", a.Blobs...)
 		read(t, c, hub, "b", b.Blobs...)
 		read(t, c, other, "o", o.Blobs...)
-		done, err := c.PurgeImage(t.Context(), hub, "a", v1.Hash{}, false)
+		kept := len(onDisk(t, c))
+		would, err := c.PurgeImage(t.Context(), hub, "a", v1.Hash{}, PurgeOptions{DryRun: true})
+		if n := len(onDisk(t, c)); err != nil || n != kept || !c.store.Linked(hub, index.Manifest, a.Digest) {
+			t.Errorf("a dry run left %d of %d files, %v", n, kept, err)
+		}
+		done, err := c.PurgeImage(t.Context(), hub, "a", v1.Hash{}, PurgeOptions{})
+		if diff := cmp.Diff(done, would); diff != "" {
+			t.Errorf("a dry run says something else (-done +would):\n%s", diff)
+		}
 		// Gone: manifest, config, and the link to "only a", whose bytes other holds.
-		want := Purged{Tags: 1, Links: 3, Blobs: 2, Shared: 1, Bytes: done.Bytes}
+		want := Purged{Tags: 1, Links: 3, Blobs: 2, Shared: 1, Pulls: 1, Bytes: done.Bytes}
 		if diff := cmp.Diff(want, done); err != nil || diff != "" {
 			t.Errorf("PurgeImage = %v (-want +got):\n%s", err, diff)
 		}
@@ -48,7 +56,7 @@ func TestPurgeOfATagLeavesWhatOthersName(t *testing.T) {
 		if n := r.Count("Manifest") - gets; n != 1 {
 			t.Errorf("a pull after the purge asked for %d manifests, want 1", n)
 		}
-		if _, err := c.PurgeImage(t.Context(), hub, "none", v1.Hash{}, false); !errors.Is(err, store.ErrNotKept) {
+		if _, err := c.PurgeImage(t.Context(), hub, "none", v1.Hash{}, PurgeOptions{}); !errors.Is(err, store.ErrNotKept) {
 			t.Errorf("PurgeImage of nothing = %v, want store.ErrNotKept", err)
 		}
 	})
@@ -69,7 +77,7 @@ func TestPurgeOfADigestRepositoryAndEverything(t *testing.T) {
 			t.Fatal("the two images are not the same")
 		}
 		// A child of an index, by digest: with what only it names.
-		if _, err := c.PurgeImage(t.Context(), hub, "", img.Children[0], false); err != nil {
+		if _, err := c.PurgeImage(t.Context(), hub, "", img.Children[0], PurgeOptions{}); err != nil {
 			t.Errorf("PurgeImage by digest = %v", err)
 		}
 		if got := states(inspect(t, c, hub, "1")); got[1] != "linux/arm64 complete" || got[0] != "linux/amd64 absent" {
@@ -79,18 +87,19 @@ func TestPurgeOfADigestRepositoryAndEverything(t *testing.T) {
 			t.Errorf("of the other repository after that: %v", got)
 		}
 		agrees(t, c)
-		done, err := c.PurgeDigest(t.Context(), img.Blobs[1], false)
+		done, err := c.PurgeDigest(t.Context(), img.Blobs[1], PurgeOptions{})
 		if err != nil || done.Blobs != 1 || done.Links != 2 || done.Shared != 0 || onDisk(t, c)[img.Blobs[1]] {
 			t.Errorf("PurgeDigest of the base = %+v, %v, want it gone with 2 links", done, err)
 		}
-		if _, err := c.PurgeDigest(t.Context(), img.Blobs[1], false); !errors.Is(err, store.ErrNotKept) {
+		if _, err := c.PurgeDigest(t.Context(), img.Blobs[1], PurgeOptions{}); !errors.Is(err, store.ErrNotKept) {
 			t.Errorf("PurgeDigest once more = %v, want store.ErrNotKept", err)
 		}
 		for _, repo := range []Repo{hub, other} {
-			if _, err := c.PurgeRepository(t.Context(), repo, false); err != nil {
-				t.Errorf("PurgeRepository(%s) = %v", repo, err)
+			would, _ := c.PurgeRepository(t.Context(), repo, PurgeOptions{DryRun: true})
+			if done, err := c.PurgeRepository(t.Context(), repo, PurgeOptions{}); err != nil || done != would {
+				t.Errorf("PurgeRepository(%s) = %+v, %v, a dry run %+v", repo, done, err, would)
 			}
-			if _, err := c.PurgeRepository(t.Context(), repo, false); !errors.Is(err, store.ErrNotKept) {
+			if _, err := c.PurgeRepository(t.Context(), repo, PurgeOptions{}); !errors.Is(err, store.ErrNotKept) {
 				t.Errorf("PurgeRepository(%s) once more = %v, want store.ErrNotKept", repo, err)
 			}
 		}
@@ -114,7 +123,7 @@ func TestPurgeClearsNegativeAnswers(t *testing.T) {
 		if _, err := c.Manifest(t.Context(), hub, "2", false); pull.KindOf(err) != pull.NotFound {
 			t.Fatalf("Manifest = %v, want the absence remembered", err)
 		}
-		if _, err := c.PurgeRepository(t.Context(), hub, false); err != nil {
+		if _, err := c.PurgeRepository(t.Context(), hub, PurgeOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		read(t, c, hub, "2")
@@ -140,10 +149,10 @@ func TestPurgeBreaksNoReader(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer arriving.Close()
-		if _, err := c.PurgeRepository(t.Context(), hub, false); err != nil {
+		if _, err := c.PurgeRepository(t.Context(), hub, PurgeOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := c.PurgeDigest(t.Context(), filling, false); err != nil {
+		if _, err := c.PurgeDigest(t.Context(), filling, PurgeOptions{}); err != nil {
 			t.Errorf("PurgeDigest of a fill = %v", err)
 		}
 		// One that was kept when it was opened, and is not any more when it is sent.
@@ -153,7 +162,7 @@ func TestPurgeBreaksNoReader(t *testing.T) {
 		}
 		defer late.Close()
 		synctest.Wait()
-		if _, err := c.PurgeDigest(t.Context(), small, false); err != nil {
+		if _, err := c.PurgeDigest(t.Context(), small, PurgeOptions{}); err != nil {
 			t.Errorf("PurgeDigest of what was just fetched = %v", err)
 		}
 		for _, b := range []*cache.Blob{kept, arriving, late} {

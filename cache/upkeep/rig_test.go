@@ -126,7 +126,7 @@ func onDisk(t *testing.T, c *rig) map[v1.Hash]bool {
 // settle waits until what was served is on the disk.
 func settle(t *testing.T, c *rig) {
 	t.Helper()
-	for start := time.Now(); len(c.Fills()) > 0 && time.Since(start) < time.Minute; <-time.After(time.Millisecond) {
+	for start := time.Now(); len(c.Fills().List()) > 0 && time.Since(start) < time.Minute; <-time.After(time.Millisecond) {
 	}
 	if err := c.store.Settle(); err != nil {
 		t.Errorf("Settle: %v", err)

@@ -163,6 +163,8 @@ func (a *API) routes() []route {
 		{"GET", "/history", Read, a.history},
 		{"POST", "/refresh", Operate, a.refresh},
 		{"POST", "/purge", Operate, a.purge},
+		{"POST", "/purges", Operate, a.purgeLater},
+		{"DELETE", "/fills/{digest}", Operate, a.cancelFill},
 		{"GET", "/pins", Read, a.pins},
 		{"POST", "/pins", Operate, a.pin},
 		{"DELETE", "/pins", Operate, a.unpin},

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -323,24 +324,24 @@ func TestUpstreamFailuresAreTold(t *testing.T) {
 func TestJobsAreBoundedAndEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		j := newJobs()
-		hang := func(ctx context.Context, tell func(upkeep.Progress)) (any, error) {
-			tell(upkeep.Progress{Items: 3})
+		hang := func(ctx context.Context, tell func(told)) (any, error) {
+			tell(told{Progress: Progress{Items: 3}})
 			<-ctx.Done()
 			return nil, ctx.Err()
 		}
-		first, err := j.start("verify", "", hang)
+		first, err := j.start(order{kind: "verify"}, hang)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := j.start("verify", "", hang); problemOf(err).code != "running" {
+		if _, err := j.start(order{kind: "verify"}, hang); problemOf(err).code != "running" {
 			t.Errorf("the same job twice = %v", err)
 		}
 		for i := 1; i < jobsRunning; i++ {
-			if _, err := j.start("repair", strings.Repeat("x", i), hang); err != nil {
+			if _, err := j.start(order{kind: "repair", target: strings.Repeat("x", i)}, hang); err != nil {
 				t.Errorf("job %d = %v", i, err)
 			}
 		}
-		if _, err := j.start("gc", "", hang); problemOf(err).code != "too_many_jobs" {
+		if _, err := j.start(order{kind: "gc"}, hang); problemOf(err).code != "too_many_jobs" {
 			t.Errorf("one job too many = %v", err)
 		}
 		synctest.Wait()
@@ -354,13 +355,13 @@ func TestJobsAreBoundedAndEnd(t *testing.T) {
 			t.Errorf("cancelled job = %+v", job)
 		}
 		for range jobsKept + 20 {
-			_, err := j.start("gc", "", func(context.Context, func(upkeep.Progress)) (any, error) { return 7, nil })
+			_, err := j.start(order{kind: "gc"}, func(context.Context, func(told)) (any, error) { return 7, nil })
 			if err != nil {
 				t.Fatal(err)
 			}
 			synctest.Wait()
 		}
-		if _, err := j.start("gc", "", func(context.Context, func(upkeep.Progress)) (any, error) { return nil, errors.New("broken") }); err != nil {
+		if _, err := j.start(order{kind: "gc"}, func(context.Context, func(told)) (any, error) { return nil, errors.New("broken") }); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()
@@ -373,8 +374,57 @@ func TestJobsAreBoundedAndEnd(t *testing.T) {
 		}
 		j.stop()
 		j.running.Wait()
-		if _, err := j.start("gc", "", hang); !errors.Is(err, context.Canceled) {
+		if _, err := j.start(order{kind: "gc"}, hang); !errors.Is(err, context.Canceled) {
 			t.Errorf("a job after the end = %v", err)
+		}
+	})
+}
+
+// A purge waits here, whether its page stays open or not, and whoever asks can take it back.
+func TestPurgeCanBeTakenBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := openAPIFor(t, true, "")
+		in := beginImport(t, a)
+		for _, app := range []string{"one", "two"} {
+			manifest := `{"mediaType":"application/vnd.oci.image.manifest.v1+json","annotations":{"a":"` + app + `"},"layers":[{"digest":"` + digestText("layer") + `","size":5}]}`
+			for _, text := range []string{"layer", manifest} {
+				asks(a, "POST", in+"/content", text, octets)
+			}
+			if w := asks(a, "POST", in+"/admit", `{"ref":"`+app+`:1","digest":"`+digestText(manifest)+`"}`, nil); w.Code != 200 {
+				t.Fatalf("admit = %d %s", w.Code, w.Body)
+			}
+		}
+		kept := func(ref string) bool { return asks(a, "GET", "/image?ref="+ref, "", nil).Code == 200 }
+		begin := func(body string) (job Job) {
+			w := asks(a, "POST", "/purges", body, nil)
+			if err := json.Unmarshal(w.Body.Bytes(), &job); err != nil || w.Code != 202 {
+				t.Fatalf("POST /purges %s = %d %s", body, w.Code, w.Body)
+			}
+			return job
+		}
+		job := begin(`{"targets":["one:1","two"],"wait_seconds":10}`)
+		if wait := time.Until(job.Due); wait != 10*time.Second || job.Target != "one:1 and 1 more" {
+			t.Errorf("job %+v waits %s, want 10 s", job, wait)
+		}
+		time.Sleep(9 * time.Second)
+		if w := asks(a, "DELETE", "/jobs/"+job.ID, "", nil); w.Code != 204 {
+			t.Errorf("taking it back = %d %s", w.Code, w.Body)
+		}
+		time.Sleep(time.Minute)
+		if !kept("one:1") || !kept("two:1") {
+			t.Error("what was taken back is gone")
+		}
+		job = begin(`{"targets":["one:1","two"],"wait_seconds":10}`)
+		time.Sleep(11 * time.Second)
+		if w := asks(a, "GET", "/jobs/"+job.ID, "", nil); kept("one:1") || kept("two:1") || !strings.Contains(w.Body.String(), `"blobs":3`) || !strings.Contains(w.Body.String(), `"pulls":2`) {
+			t.Errorf("after its time: %s", w.Body)
+		}
+		for body, code := range map[string]string{
+			`{"targets":["one:1"],"wait_seconds":10}`: "not_kept", `{"targets":["One:1"]}`: "bad_reference", `{"targets":[]}`: "bad_request", `{"targets":["a"],"wait_seconds":61}`: "bad_request",
+		} {
+			if w := asks(a, "POST", "/purges", body, nil); codeOf(t, w) != code {
+				t.Errorf("POST /purges %s = %d %s, want %s", body, w.Code, w.Body, code)
+			}
 		}
 	})
 }

@@ -96,7 +96,7 @@ func (a *API) stored(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	reply(w, http.StatusOK, storedPageOf(page))
+	reply(w, http.StatusOK, page)
 	return nil
 }
 

@@ -1,11 +1,16 @@
 package admin
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"net/http"
 	"strings"
+	"time"
 
 	"forebay/cache"
 	"forebay/cache/image"
+	"forebay/cache/upkeep"
 	"forebay/internal/wire"
 )
 
@@ -45,7 +50,7 @@ func (a *API) repositories(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	reply(w, http.StatusOK, repositoryPageOf(page))
+	reply(w, http.StatusOK, page)
 	return nil
 }
 
@@ -135,7 +140,7 @@ func (a *API) history(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	reply(w, http.StatusOK, History{ref.String(), each(list, bindingOf)})
+	reply(w, http.StatusOK, History{ref.String(), list})
 	return nil
 }
 
@@ -157,42 +162,103 @@ func (a *API) refresh(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	reply(w, http.StatusOK, RefreshAnswer{ref.String(), Refreshed(*found)})
+	reply(w, http.StatusOK, RefreshAnswer{ref.String(), *found})
 	return nil
 }
+
+// purgesMost bounds the targets of one request, so that they fit into its body, and waitMost for
+// how long one can be taken back, in seconds.
+const (
+	purgesMost = 500
+	waitMost   = 60
+)
 
 func (a *API) purge(w http.ResponseWriter, r *http.Request) error {
 	var in PurgeRequest
 	if err := decode(r, &in); err != nil {
 		return err
 	}
-	if in.Target == "" {
-		return badRequest("target is missing: name an image, a repository or a digest")
-	}
 	ctx, cancel := a.changing(r, purgeTimeout)
 	defer cancel()
-	if d, err := wire.ParseDigest(in.Target); err == nil {
-		done, err := a.keeper.PurgeDigest(ctx, d, in.Force)
-		return purged(w, PurgeAnswer{d.String(), "digest", Purged(done)}, err)
+	done, err := a.purgeOne(ctx, in.Target, upkeep.PurgeOptions{Force: in.Force, DryRun: in.DryRun})
+	if err == nil {
+		reply(w, http.StatusOK, done)
 	}
-	ref, err := a.registries().Reference(in.Target)
-	if err != nil {
+	return err
+}
+
+// purgeLater purges one or several after a while, in which it can be taken back: by whoever cancels
+// the job, wherever it was begun.
+func (a *API) purgeLater(w http.ResponseWriter, r *http.Request) error {
+	var in PurgesRequest
+	if err := decode(r, &in); err != nil {
 		return err
 	}
+	switch {
+	case len(in.Targets) == 0:
+		return badRequest("targets is missing: name at least one image, repository or digest")
+	case len(in.Targets) > purgesMost:
+		return badRequest("targets has %d elements: use %d at most", len(in.Targets), purgesMost)
+	case in.WaitSeconds < 0 || in.WaitSeconds > waitMost:
+		return badRequest("wait_seconds is %d: use 0 to %d", in.WaitSeconds, waitMost)
+	}
+	o := upkeep.PurgeOptions{Force: in.Force}
+	// What is wrong is told now, not when nobody looks any more.
+	for _, t := range in.Targets {
+		if _, err := a.purgeOne(r.Context(), t, upkeep.PurgeOptions{Force: in.Force, DryRun: true}); err != nil {
+			return err
+		}
+	}
+	ask := a.order(r, "purge", several(clip(in.Targets[0]), len(in.Targets)))
+	ask.wait = time.Duration(in.WaitSeconds) * time.Second
+	job, err := a.jobs.start(ask, func(ctx context.Context, tell func(told)) (any, error) {
+		all := PurgeAnswer{Target: ask.target, What: "images"}
+		var failed error
+		for i, t := range in.Targets {
+			done, err := a.purgeOne(ctx, t, o)
+			if all.Add(done.Purged); len(in.Targets) == 1 {
+				all.Target, all.What = done.Target, done.What
+			}
+			failed = errors.Join(failed, err)
+			tell(told{Progress: Progress{Items: int64(i + 1), ItemsTotal: int64(len(in.Targets)), Bytes: all.Bytes}})
+		}
+		return all, failed
+	})
+	return accepted(w, job, err)
+}
+
+// purgeOne purges an image, a repository or a digest.
+func (a *API) purgeOne(ctx context.Context, target string, o upkeep.PurgeOptions) (PurgeAnswer, error) {
+	if target == "" {
+		return PurgeAnswer{}, badRequest("target is missing: name an image, a repository or a digest")
+	}
+	if d, err := wire.ParseDigest(target); err == nil {
+		done, err := a.keeper.PurgeDigest(ctx, d, o)
+		return PurgeAnswer{d.String(), "digest", done}, err
+	}
+	ref, err := a.registries().Reference(target)
+	if err != nil {
+		return PurgeAnswer{}, err
+	}
 	if ref.Tag == "" && !ref.HasDigest() {
-		done, err := a.keeper.PurgeRepository(ctx, repoOf(ref), in.Force)
-		return purged(w, PurgeAnswer{ref.Name(), "repository", Purged(done)}, err)
+		done, err := a.keeper.PurgeRepository(ctx, repoOf(ref), o)
+		return PurgeAnswer{ref.Name(), "repository", done}, err
 	}
 	if ref.HasDigest() {
 		ref.Tag = ""
 	}
-	done, err := a.keeper.PurgeImage(ctx, repoOf(ref), ref.Tag, ref.Digest, in.Force)
-	return purged(w, PurgeAnswer{ref.String(), "image", Purged(done)}, err)
+	done, err := a.keeper.PurgeImage(ctx, repoOf(ref), ref.Tag, ref.Digest, o)
+	return PurgeAnswer{ref.String(), "image", done}, err
 }
 
-func purged(w http.ResponseWriter, answer PurgeAnswer, err error) error {
-	if err == nil {
-		reply(w, http.StatusOK, answer)
+func (a *API) cancelFill(w http.ResponseWriter, r *http.Request) error {
+	d, err := pathDigest(r)
+	if err != nil {
+		return err
 	}
-	return err
+	if a.keeper.Cache.Fills().Cancel(d) == 0 {
+		return &problem{http.StatusNotFound, "no_fill", fmt.Sprintf("%s is not being fetched", d)}
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
 }

@@ -11,7 +11,7 @@ import (
 	"sync"
 	"time"
 
-	"forebay/cache/upkeep"
+	"forebay/cache/event"
 	"forebay/internal/wire"
 )
 
@@ -41,14 +41,36 @@ func newJobs() *jobs {
 	return &jobs{ctx: ctx, stop: stop}
 }
 
-// start runs work, of which only one of a kind and target runs at a time.
-func (j *jobs) start(kind, target string, work func(context.Context, func(upkeep.Progress)) (any, error)) (Job, error) {
-	return j.begin(kind, target, func(ctx context.Context, r *runJob) (any, error) {
-		return work(ctx, func(p upkeep.Progress) { j.tell(r, p) })
-	})
+// order is what is to be done, by whom, and when.
+type order struct {
+	kind, target, by string
+	wait             time.Duration // in which it can be taken back
 }
 
-func (j *jobs) begin(kind, target string, work func(context.Context, *runJob) (any, error)) (Job, error) {
+// order is work for who sends r.
+func (a *API) order(r *http.Request, kind, target string) order {
+	_, v := visiting(r)
+	return order{kind: kind, target: target, by: v.who.Name}
+}
+
+// told is how far a job has come.
+type told struct {
+	Progress Progress
+	Prefetch *PrefetchSnapshot
+}
+
+// work does what a job is for, and tells now and then how far it is.
+type work = func(context.Context, func(told)) (any, error)
+
+// simple is work that tells nothing but its progress.
+func simple(do func(context.Context, func(Progress)) (any, error)) work {
+	return func(ctx context.Context, tell func(told)) (any, error) {
+		return do(ctx, func(p Progress) { tell(told{Progress: p}) })
+	}
+}
+
+// start has work done, of which only one of a kind and target goes on at a time.
+func (j *jobs) start(o order, do work) (Job, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	n := 0
@@ -57,7 +79,7 @@ func (j *jobs) begin(kind, target string, work func(context.Context, *runJob) (a
 			continue
 		}
 		n++
-		if other.Kind == kind && other.Target == target {
+		if other.Kind == o.kind && other.Target == o.target {
 			return Job{}, &problem{http.StatusConflict, "running", fmt.Sprintf("such a job runs already: %s", other.ID)}
 		}
 	}
@@ -67,27 +89,28 @@ func (j *jobs) begin(kind, target string, work func(context.Context, *runJob) (a
 	if j.ctx.Err() != nil {
 		return Job{}, j.ctx.Err()
 	}
-	ctx, cancel := context.WithCancel(j.ctx)
+	ctx, cancel := context.WithCancel(event.By(j.ctx, o.by))
 	j.last++
-	r := &runJob{Job: Job{ID: strconv.Itoa(j.last), Kind: kind, Target: target, State: Running, Started: time.Now()}, cancel: cancel}
+	r := &runJob{Job: Job{ID: strconv.Itoa(j.last), Kind: o.kind, Target: o.target, By: o.by, State: Running, Started: time.Now()}, cancel: cancel}
+	if o.wait > 0 {
+		r.Due = r.Started.Add(o.wait)
+	}
 	j.list = append(j.list, r)
 	j.forgetOld()
 	j.running.Go(func() {
 		defer cancel()
-		result, err := work(ctx, r)
+		due := time.NewTimer(o.wait)
+		defer due.Stop()
+		select {
+		case <-due.C:
+		case <-ctx.Done():
+			j.end(r, nil, ctx.Err())
+			return
+		}
+		result, err := do(ctx, func(t told) { j.tell(r, t) })
 		j.end(r, result, err)
 	})
 	return r.Job, nil
-}
-
-// result turns what a job came to into what is answered, if it did not fail.
-func result[From, To any](convert func(*From) To) func(*From, error) (any, error) {
-	return func(done *From, err error) (any, error) {
-		if err != nil {
-			return nil, err
-		}
-		return convert(done), nil
-	}
 }
 
 // forgetOld drops the oldest of the jobs that have ended. j.mu is held.
@@ -107,10 +130,10 @@ func (j *jobs) forgetOld() {
 	})
 }
 
-func (j *jobs) tell(r *runJob, p upkeep.Progress) {
+func (j *jobs) tell(r *runJob, t told) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	r.Progress = Progress(p)
+	r.Progress, r.Prefetch = t.Progress, t.Prefetch
 }
 
 func (j *jobs) end(r *runJob, result any, err error) {
@@ -195,14 +218,14 @@ func (a *API) repair(w http.ResponseWriter, r *http.Request) error {
 	if err := platforms(in.Platforms); err != nil {
 		return err
 	}
-	job, err := a.startRepair(ref, in.Platforms)
+	job, err := a.startRepair(r, ref, in.Platforms)
 	return accepted(w, job, err)
 }
 
-func (a *API) startRepair(ref wire.Reference, platforms []string) (Job, error) {
-	return a.jobs.start("repair", ref.String(), func(ctx context.Context, tell func(upkeep.Progress)) (any, error) {
-		return result(repairedOf)(a.keeper.Repair(ctx, repoOf(ref), ref.Tag, ref.Digest, platforms, tell))
-	})
+func (a *API) startRepair(r *http.Request, ref wire.Reference, platforms []string) (Job, error) {
+	return a.jobs.start(a.order(r, "repair", ref.String()), simple(func(ctx context.Context, tell func(Progress)) (any, error) {
+		return a.keeper.Repair(ctx, repoOf(ref), ref.Tag, ref.Digest, platforms, tell)
+	}))
 }
 
 func (a *API) verify(w http.ResponseWriter, r *http.Request) error {
@@ -210,9 +233,9 @@ func (a *API) verify(w http.ResponseWriter, r *http.Request) error {
 	if err := decode(r, &in); err != nil {
 		return err
 	}
-	job, err := a.jobs.start("verify", "", func(ctx context.Context, tell func(upkeep.Progress)) (any, error) {
-		return result(verifiedOf)(a.keeper.Verify(ctx, in.Repair, tell))
-	})
+	job, err := a.jobs.start(a.order(r, "verify", ""), simple(func(ctx context.Context, tell func(Progress)) (any, error) {
+		return a.keeper.Verify(ctx, in.Repair, tell)
+	}))
 	return accepted(w, job, err)
 }
 
@@ -221,8 +244,8 @@ func (a *API) collect(w http.ResponseWriter, r *http.Request) error {
 	if err := decode(r, &in); err != nil {
 		return err
 	}
-	job, err := a.jobs.start("gc", "", func(ctx context.Context, tell func(upkeep.Progress)) (any, error) {
-		return result(collectedOf)(a.keeper.Collect(ctx, in.DryRun, tell))
-	})
+	job, err := a.jobs.start(a.order(r, "gc", ""), simple(func(ctx context.Context, tell func(Progress)) (any, error) {
+		return a.keeper.Collect(ctx, in.DryRun, tell)
+	}))
 	return accepted(w, job, err)
 }

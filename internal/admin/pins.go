@@ -10,7 +10,7 @@ func (a *API) pins(w http.ResponseWriter, r *http.Request) error {
 	if _, err := query(r); err != nil {
 		return err
 	}
-	list := PinList{Pins: each(a.keeper.Images.Pins.List(), pinOf)}
+	list := PinList{Pins: orNone(a.keeper.Images.Pins.List())}
 	stats, err := a.keeper.Stats()
 	if err != nil {
 		return err
@@ -35,9 +35,9 @@ func (a *API) pin(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	answer := PinAnswer{Pin: pinOf(*pin)}
+	answer := PinAnswer{Pin: *pin}
 	if in.Fill && pin.State == image.Incomplete {
-		job, err := a.startRepair(ref, in.Platforms)
+		job, err := a.startRepair(r, ref, in.Platforms)
 		if err != nil {
 			return err
 		}

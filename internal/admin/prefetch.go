@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 
-	"forebay/cache/upkeep"
 	"forebay/internal/imageset"
 	"forebay/internal/manifest"
 	"forebay/internal/prefetch"
@@ -68,11 +67,15 @@ func platforms(list []string) error {
 
 // target names a list of images.
 func target(list []imageset.Entry) string {
-	name := prefetch.Name(list[0].Ref)
-	if len(list) > 1 {
-		name += fmt.Sprintf(" and %d more", len(list)-1)
+	return several(prefetch.Name(list[0].Ref), len(list))
+}
+
+// several is what n things are called, of which first is one.
+func several(first string, n int) string {
+	if n > 1 {
+		first += fmt.Sprintf(" and %d more", n-1)
 	}
-	return name
+	return first
 }
 
 func (a *API) prefetch(w http.ResponseWriter, r *http.Request) error {
@@ -96,11 +99,8 @@ func (a *API) prefetch(w http.ResponseWriter, r *http.Request) error {
 	q := prefetch.Request{
 		Images: list, Platforms: in.Platforms, Referrers: in.Referrers, DryRun: in.DryRun, Wait: in.Wait, Pin: in.Pin, AtOnce: in.AtOnce,
 	}
-	job, err := a.jobs.startTold("prefetch", target(list), func(ctx context.Context, tell func(told)) (any, error) {
-		return result(PrefetchReportOf)(prefetch.Run(ctx, a.keeper, q, func(s prefetch.Snapshot) {
-			snapshot := PrefetchSnapshotOf(s)
-			tell(told{snapshot.Total, &snapshot})
-		}))
+	job, err := a.jobs.start(a.order(r, "prefetch", target(list)), func(ctx context.Context, tell func(told)) (any, error) {
+		return prefetch.Run(ctx, a.keeper, q, func(s prefetch.Snapshot) { tell(told{s.Total, &s}) })
 	})
 	return accepted(w, job, err)
 }
@@ -114,9 +114,9 @@ func (a *API) lock(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	job, err := a.jobs.start("lock", target(list), func(ctx context.Context, tell func(upkeep.Progress)) (any, error) {
-		return result(LockedOf)(prefetch.Lock(ctx, a.keeper, list, in.Children, tell))
-	})
+	job, err := a.jobs.start(a.order(r, "lock", target(list)), simple(func(ctx context.Context, tell func(Progress)) (any, error) {
+		return prefetch.Lock(ctx, a.keeper, list, in.Children, tell)
+	}))
 	return accepted(w, job, err)
 }
 
@@ -124,7 +124,7 @@ func (a *API) listSets() []PrefetchSet {
 	if a.sets == nil {
 		return []PrefetchSet{}
 	}
-	return each(a.sets.List(), setOf)
+	return a.sets.List()
 }
 
 func (a *API) prefetchSet(w http.ResponseWriter, r *http.Request) error {
@@ -163,25 +163,6 @@ func (a *API) clearWanted(w http.ResponseWriter, _ *http.Request) error {
 	}
 	reply(w, http.StatusOK, Cleared{n})
 	return nil
-}
-
-// told is how far a job has come.
-type told struct {
-	Progress Progress
-	Prefetch *PrefetchSnapshot
-}
-
-// startTold is start for work that tells more than its progress.
-func (j *jobs) startTold(kind, target string, work func(context.Context, func(told)) (any, error)) (Job, error) {
-	return j.begin(kind, target, func(ctx context.Context, r *runJob) (any, error) {
-		return work(ctx, func(t told) { j.tellMore(r, t) })
-	})
-}
-
-func (j *jobs) tellMore(r *runJob, t told) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	r.Progress, r.Prefetch = t.Progress, t.Prefetch
 }
 
 func (a *API) forgetVanished(w http.ResponseWriter, r *http.Request) error {

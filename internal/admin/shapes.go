@@ -1,13 +1,63 @@
 package admin
 
+import (
+	"forebay/cache"
+	"forebay/cache/image"
+	"forebay/cache/tier"
+	"forebay/cache/upkeep"
+	"forebay/internal/activity"
+	"forebay/internal/prefetch"
+	"forebay/internal/trouble"
+)
+
 // What the API answers and is asked stands in the files shapes_*.go, each type with the
-// name that its schema has in openapi.json; a test compares them field by field. None of it
-// is a type of the core, so that a name that changes there changes nothing for who asks us:
-// where the fields are the same Go converts, and stops compiling when they are no longer;
-// where they are not, or have lists of others, they are written out. Two answers are formats
-// of files that a command takes, and stand where those are read: [imageset.LockFile] and
-// [imageset.WantedList]. What is remembered of requests is remembered for this API alone, and has
-// its shapes: see [activity].
+// name that its schema has in openapi.json, and here are those that others make for operators
+// as they are: a test compares all of them field by field, so that a name that changes there
+// changes nothing for who asks us. Two answers are formats of files that a command takes, and
+// stand where those are read: [imageset.LockFile] and [imageset.WantedList].
+type (
+	Part           = image.Part
+	Referrer       = image.Referrer
+	RepositoryInfo = image.RepositoryInfo
+	RepositoryPage = image.RepositoryPage
+	TagBinding     = image.TagBinding
+	Stored         = image.Stored
+	StoredPage     = image.StoredPage
+	Pin            = image.Pin
+
+	Progress    = upkeep.Progress
+	RepairFault = upkeep.Fault
+	Repaired    = upkeep.Repaired
+	Verified    = upkeep.Verified
+	BadBlob     = upkeep.BadBlob
+	Collected   = upkeep.Collected
+	Refreshed   = upkeep.Refreshed
+	Purged      = upkeep.Purged
+	Scrub       = upkeep.Scrub
+
+	PrefetchSnapshot = prefetch.Snapshot
+	PrefetchActive   = prefetch.Active
+	PrefetchEnded    = prefetch.Ended
+	PrefetchReport   = prefetch.Report
+	PrefetchedImage  = prefetch.Image
+	PrefetchSet      = prefetch.SetStatus
+	PrefetchRun      = prefetch.LastRun
+	Locked           = prefetch.Locked
+	LockFault        = prefetch.LockFault
+
+	FillInfo     = cache.FillInfo
+	BucketSurvey = tier.Survey
+	BucketCalls  = tier.Calls
+	Trouble      = trouble.Trouble
+
+	Traffic       = activity.Traffic
+	Series        = activity.Series
+	Tally         = activity.Tally
+	ClientInfo    = activity.ClientInfo
+	RepositoryUse = activity.RepositoryUse
+	Event         = activity.Event
+	Drill         = activity.Drill
+)
 
 // Fault is the body of every answer that is an error.
 type Fault struct {

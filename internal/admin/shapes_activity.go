@@ -6,17 +6,6 @@ import (
 	"forebay/internal/activity"
 )
 
-// What is remembered of requests is remembered in order to be answered, and has the shape of that.
-type (
-	Traffic       = activity.Traffic
-	Series        = activity.Series
-	Tally         = activity.Tally
-	ClientInfo    = activity.ClientInfo
-	RepositoryUse = activity.RepositoryUse
-	Event         = activity.Event
-	Drill         = activity.Drill
-)
-
 // Usage is what the mirror did for its clients since the start.
 type Usage struct {
 	Since time.Time `json:"since"`

@@ -26,7 +26,7 @@ type Contents struct {
 func contentsOf(c *image.Contents) Contents {
 	return Contents{
 		Ref: c.Ref, Tag: c.Tag, Digest: wire.Digest{Hash: c.Digest}, MediaType: c.MediaType, Size: c.Size, Confirmed: c.Confirmed,
-		Platforms: c.Platforms, Omitted: c.Omitted, Parts: each(c.Parts, partOf), Referrers: each(c.Referrers, referrerOf),
+		Platforms: c.Platforms, Omitted: c.Omitted, Parts: orNone(c.Parts), Referrers: c.Referrers,
 	}
 }
 
@@ -40,32 +40,6 @@ func (c *Contents) Missing() (parts []Part, bytes int64) {
 		}
 	}
 	return parts, bytes
-}
-
-// Referrer is a signature or another manifest that refers to an image.
-type Referrer struct {
-	Tag       string      `json:"tag,omitempty"` // the name that stands for a list of referrers, if it was found by one
-	Digest    wire.Digest `json:"digest"`
-	MediaType string      `json:"media_type"`
-	Size      int64       `json:"size"`
-}
-
-func referrerOf(r image.Referrer) Referrer { return Referrer(r) }
-
-// Stored is content that is kept.
-type Stored struct {
-	Digest wire.Digest `json:"digest"`
-	Size   int64       `json:"size"`
-}
-
-// StoredPage is a part of what is kept.
-type StoredPage struct {
-	Blobs []Stored `json:"blobs"`
-	Next  string   `json:"next,omitempty"` // digest to go on after; absent at the end
-}
-
-func storedPageOf(p *image.StoredPage) StoredPage {
-	return StoredPage{each(p.Blobs, func(s image.Stored) Stored { return Stored(s) }), p.Next}
 }
 
 // DigestList is a number of digests.
@@ -140,6 +114,6 @@ type AdmitAnswer struct {
 func admitAnswerOf(a *upkeep.Admitted) AdmitAnswer {
 	return AdmitAnswer{
 		Ref: a.Ref, Digest: wire.Digest{Hash: a.Digest}, Before: a.Before, Stays: a.Stays, Platforms: a.Platforms, Omitted: a.Omitted,
-		Missing: each(a.Missing, partOf), MissingCount: a.MissingCount, MissingBytes: a.MissingBytes,
+		Missing: a.Missing, MissingCount: a.MissingCount, MissingBytes: a.MissingBytes,
 	}
 }

@@ -8,17 +8,6 @@ import (
 	"forebay/internal/wire"
 )
 
-// Part is one thing that an image is made of.
-type Part struct {
-	Digest    wire.Digest `json:"digest"`
-	Role      string      `json:"role" enum:"manifest,config,layer"`
-	MediaType string      `json:"media_type,omitempty"`
-	Size      int64       `json:"size"` // bytes, as the image says; -1 when it does not
-	State     image.State `json:"state"`
-}
-
-func partOf(p image.Part) Part { return Part(p) }
-
 // Image is what is kept of a tag, or of a manifest that no tag names.
 type Image struct {
 	Upstream   string      `json:"upstream"`
@@ -71,7 +60,7 @@ type ImagePlatform struct {
 func platformOf(p image.ImagePlatform) ImagePlatform {
 	return ImagePlatform{
 		Platform: p.Platform, Digest: wire.Digest{Hash: p.Digest}, State: p.State, Size: p.Size, MissingBytes: p.MissingBytes,
-		Parts: each(p.Parts, partOf), UsedAt: p.UsedAt,
+		Parts: orNone(p.Parts), UsedAt: p.UsedAt,
 	}
 }
 
@@ -84,35 +73,6 @@ type ImagePage struct {
 }
 
 func imagePageOf(p *image.Page) ImagePage { return ImagePage{each(p.Images, imageOf), p.Next} }
-
-// RepositoryInfo says how much a repository holds.
-type RepositoryInfo struct {
-	Upstream   string `json:"upstream"`
-	Repository string `json:"repository"`
-	Tags       int64  `json:"tags"`
-	Manifests  int64  `json:"manifests"` // that it is known to hold, kept or not
-	Blobs      int64  `json:"blobs"`     // likewise
-}
-
-// RepositoryPage is a part of the repositories.
-type RepositoryPage struct {
-	Repositories []RepositoryInfo `json:"repositories"`
-	Next         string           `json:"next,omitempty"` // what to go on after; absent at the end
-}
-
-func repositoryPageOf(p *image.RepositoryPage) RepositoryPage {
-	return RepositoryPage{each(p.Repositories, func(r image.RepositoryInfo) RepositoryInfo { return RepositoryInfo(r) }), p.Next}
-}
-
-// TagBinding is what a tag pointed to for a while.
-type TagBinding struct {
-	Digest    wire.Digest `json:"digest"`
-	FirstSeen time.Time   `json:"first_seen,omitzero"`
-	LastSeen  time.Time   `json:"last_seen,omitzero"` // when the upstream confirmed it last
-	Kept      bool        `json:"kept"`               // its manifest is still here
-}
-
-func bindingOf(b image.TagBinding) TagBinding { return TagBinding(b) }
 
 // History is what a tag pointed to, the latest first.
 type History struct {
@@ -131,62 +91,28 @@ type RefreshAnswer struct {
 	Refreshed
 }
 
-// Refreshed is what a tag points to, and what it did before.
-type Refreshed struct {
-	Digest    wire.Digest `json:"digest"`           // now
-	Before    string      `json:"before,omitempty"` // absent when it was not known
-	Moved     bool        `json:"moved"`
-	Kept      bool        `json:"kept"` // the manifest it points to now is here
-	CheckedAt time.Time   `json:"checked_at"`
-}
-
 // PurgeRequest says what to purge.
 type PurgeRequest struct {
 	// Target is an image with its tag or digest, a repository, which is all of it, or a bare
 	// digest, which is purged from every repository.
 	Target string `json:"target"`
 	Force  bool   `json:"force,omitempty"` // pinned content, too
+	DryRun bool   `json:"dry_run,omitempty"`
+}
+
+// PurgesRequest says what to purge together, and when.
+type PurgesRequest struct {
+	Targets []string `json:"targets"` // see PurgeRequest
+	Force   bool     `json:"force,omitempty"`
+	// WaitSeconds is for how long it can be taken back, at most 60.
+	WaitSeconds int `json:"wait_seconds,omitempty"`
 }
 
 // PurgeAnswer says what was purged.
 type PurgeAnswer struct {
 	Target string `json:"target"` // in full
-	What   string `json:"what" enum:"image,repository,digest"`
+	What   string `json:"what" enum:"image,repository,digest,images"`
 	Purged
-}
-
-// Purged says how much was removed.
-type Purged struct {
-	Tags  int   `json:"tags"`
-	Links int   `json:"links"` // a repository's right to a digest, each
-	Blobs int   `json:"blobs"` // files, manifests included
-	Bytes int64 `json:"bytes"` // of those files
-	// Shared counts blobs that stay because other repositories hold them too.
-	Shared int `json:"shared"`
-}
-
-// Pin is the wish that an image is kept whole.
-type Pin struct {
-	Ref string `json:"ref"` // "docker.io/library/nginx:1.27", or with a digest
-	// Platforms are those that are kept and fetched when they are missing. None means: those
-	// that somebody pulls. "all" is every platform of the index.
-	Platforms []string  `json:"platforms,omitempty"`
-	At        time.Time `json:"at,omitzero"`
-	Pattern   string    `json:"pattern,omitempty"` // of the configuration, if that pins it
-
-	State        image.Completeness `json:"state"`
-	Bytes        int64              `json:"bytes"` // kept and missing
-	MissingBytes int64              `json:"missing_bytes"`
-	// Held is false for a pin that does not fit into the store beside those before it, and
-	// so is not kept from eviction.
-	Held bool `json:"held"`
-}
-
-func pinOf(p image.Pin) Pin {
-	return Pin{
-		Ref: p.Ref, Platforms: p.Platforms, At: p.At, Pattern: p.Pattern,
-		State: p.State, Bytes: p.Bytes, MissingBytes: p.MissingBytes, Held: p.Held,
-	}
 }
 
 // PinList is all that is pinned.

@@ -3,11 +3,8 @@ package admin
 import (
 	"time"
 
-	"forebay/cache"
 	"forebay/cache/tier"
 	"forebay/cache/upkeep"
-	"forebay/internal/trouble"
-	"forebay/internal/wire"
 )
 
 // Status is the mirror at a glance.
@@ -24,21 +21,6 @@ type Status struct {
 	Jobs          []Job      `json:"jobs"` // that run
 	Usage         Usage      `json:"usage"`
 }
-
-// FillInfo is a fill in progress.
-type FillInfo struct {
-	Upstream   string      `json:"upstream"`
-	Repository string      `json:"repository"`
-	Digest     wire.Digest `json:"digest"`
-	Bytes      int64       `json:"bytes"` // that have arrived
-	Size       int64       `json:"size"`  // of the whole; -1 while unknown
-	Clients    int         `json:"clients"`
-	// Verifying is whether a kept blob is being verified beside its first reading: nothing
-	// comes from the upstream.
-	Verifying bool `json:"verifying,omitempty"`
-}
-
-func fillOf(f cache.FillInfo) FillInfo { return FillInfo(f) }
 
 // Upstream is a registry: as the cache sees it, and as it says itself.
 type Upstream struct {
@@ -150,43 +132,8 @@ func statsOf(s upkeep.Stats) Stats {
 		UsedBytes: s.UsedBytes, MaxBytes: s.MaxBytes, DiskFree: s.DiskFree, DiskTotal: s.DiskTotal,
 		PinnedBytes: s.PinnedBytes, PinLimitBytes: s.PinLimitBytes,
 		EvictedBlobs: s.EvictedBlobs, EvictedBytes: s.EvictedBytes, AgainBlobs: s.AgainBlobs, AgainBytes: s.AgainBytes, EvictedIdle: int64(s.EvictedIdle.Seconds()), TagsMoved: s.TagsMoved, ReleasesMoved: s.ReleasesMoved,
-		QuarantineFiles: s.QuarantineFiles, QuarantineBytes: s.QuarantineBytes, Scrub: Scrub(s.Scrub),
+		QuarantineFiles: s.QuarantineFiles, QuarantineBytes: s.QuarantineBytes, Scrub: s.Scrub,
 		Bucket: bucketOf(s.Bucket), EvictedUnsaved: s.EvictedUnsaved,
-	}
-}
-
-// Scrub says how far the reading in the background has come.
-type Scrub struct {
-	Enabled  bool          `json:"enabled"`
-	Interval time.Duration `json:"interval_ns"`
-	Began    time.Time     `json:"began,omitzero"` // of the round in progress, or of the last one
-	Ended    time.Time     `json:"ended,omitzero"` // of the last round that came to its end
-	Done     float64       `json:"done"`           // share of the round, from 0 to 1
-	Damaged  int64         `json:"damaged"`        // found since the start, however they were found
-}
-
-// Trouble is one thing that is wrong. Its texts are for people, and are the same wherever they are
-// shown.
-type Trouble struct {
-	ID       string    `json:"id"` // stays the same while it lasts
-	Kind     string    `json:"kind" enum:"limit,budget,upstream,endpoint,repository,disk,index,bucket,room,verification,clients,configuration,drill"`
-	Severity string    `json:"severity" enum:"critical,warning,notice"`
-	Upstream string    `json:"upstream,omitempty"`
-	What     string    `json:"what"`
-	Since    time.Time `json:"since"`
-	Until    time.Time `json:"until,omitzero"` // when it should end; of a budget: when it runs out
-	Cause    string    `json:"cause"`
-	Served   string    `json:"served"` // what clients get all the same
-	Do       string    `json:"do"`
-	View     string    `json:"view"`             // of the page: "#/storage"
-	Command  string    `json:"command"`          // that shows more
-	Detail   string    `json:"detail,omitempty"` // what was said last
-}
-
-func troubleOf(t trouble.Trouble) Trouble {
-	return Trouble{
-		ID: t.ID, Kind: string(t.Kind), Severity: string(t.Severity), Upstream: t.Upstream, What: t.What, Since: t.Since, Until: t.Until,
-		Cause: t.Cause, Served: t.Served, Do: t.Do, View: t.View, Command: t.Command, Detail: t.Detail,
 	}
 }
 
@@ -230,31 +177,6 @@ func bucketOf(s *tier.Stats) *Bucket {
 		Uploaded: s.Uploaded, UploadedBytes: s.UploadedBytes, Failures: s.Failures, Removed: s.Removed, Damaged: s.Damaged,
 		Degraded: s.Degraded, DegradedSince: s.DegradedSince, LastError: s.LastError, LastErrorAt: s.LastErrorAt,
 		RefsBehind: s.RefsBehind, RefsDamaged: s.RefsDamaged,
-		Survey: (*BucketSurvey)(s.Survey), Calls: each(s.Calls, callsOf),
+		Survey: s.Survey, Calls: orNone(s.Calls),
 	}
 }
-
-// BucketSurvey is what a listing of the bucket found.
-type BucketSurvey struct {
-	At      time.Time     `json:"at"`
-	Took    time.Duration `json:"took_ns"`
-	Objects int64         `json:"objects"`
-	Bytes   int64         `json:"bytes"`
-	New     int64         `json:"new"`     // that others put there
-	Gone    int64         `json:"gone"`    // that were thought to be there
-	Touched int64         `json:"touched"` // that we need, marked
-	Removed int64         `json:"removed"` // for age or room
-	Aborted int64         `json:"aborted"` // uploads that nobody went on with
-}
-
-// BucketCalls counts requests of one operation with one outcome.
-type BucketCalls struct {
-	Operation string  `json:"operation"` // "GetObject"
-	Outcome   string  `json:"outcome" enum:"ok,absent,exists,throttled,denied,timeout,canceled,error"`
-	Count     int64   `json:"count"`
-	Seconds   float64 `json:"seconds"` // that they took together, until their answer began
-	// Within counts those that took no longer than each of [tier.LatencyBounds].
-	Within []int64 `json:"within"`
-}
-
-func callsOf(c tier.Calls) BucketCalls { return BucketCalls(c) }

@@ -24,8 +24,8 @@ func (a *API) glance() (*Status, error) {
 		return nil, err
 	}
 	s := &Status{
-		Troubles: each(a.trouble.List(), troubleOf), Version: a.version, Name: a.name, Address: a.address, StartedAt: a.started, UptimeSeconds: int64(time.Since(a.started).Seconds()),
-		Stats: statsOf(stats), Upstreams: []Upstream{}, Fills: each(a.keeper.Cache.Fills(), fillOf), Jobs: []Job{}, Usage: a.usage(),
+		Troubles: orNone(a.trouble.List()), Version: a.version, Name: a.name, Address: a.address, StartedAt: a.started, UptimeSeconds: int64(time.Since(a.started).Seconds()),
+		Stats: statsOf(stats), Upstreams: []Upstream{}, Fills: a.keeper.Cache.Fills().List(), Jobs: []Job{}, Usage: a.usage(),
 	}
 	for _, u := range a.keeper.Cache.Upstreams() {
 		one := Upstream{Name: u.Name, State: string(a.trouble.State(u)), LastAsked: u.LastAsked, Sparing: u.Sparing}

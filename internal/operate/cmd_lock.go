@@ -97,7 +97,7 @@ func (f lockFlags) direct(ctx context.Context, p adminclient.Program, args []str
 		if err != nil {
 			return admin.Locked{}, err
 		}
-		return admin.LockedOf(found), nil
+		return *found, nil
 	})
 }
 

@@ -302,16 +302,15 @@ func (f prefetchFlags) direct(ctx context.Context, p adminclient.Program, args [
 	defer v.Close()
 	done, err := prefetch.Run(fetching, folder.Keeper, prefetch.Request{
 		Images: entries, Platforms: f.platformsOr(), Referrers: *f.referrers, DryRun: *f.dryRun, Wait: *f.wait, Pin: *f.pin, AtOnce: *f.atOnce,
-	}, func(s prefetch.Snapshot) { v.Show(admin.PrefetchSnapshotOf(s)) })
+	}, func(s prefetch.Snapshot) { v.Show(s) })
 	if err != nil {
 		if fetching.Err() != nil {
 			return command.Hint(errors.New("interrupted"), "What was fetched is kept: the same command goes on from there.")
 		}
 		return err
 	}
-	report := admin.PrefetchReportOf(done)
-	v.Finish(&report)
-	return tellReport(p, &report, f.AsJSON)
+	v.Finish(done)
+	return tellReport(p, done, f.AsJSON)
 }
 
 // directEntries is entries where only --from-usage asks a server.

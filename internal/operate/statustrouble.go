@@ -7,19 +7,20 @@ import (
 	"forebay/internal/admin"
 	"forebay/internal/adminclient"
 	"forebay/internal/terminal"
+	"forebay/internal/trouble"
 )
 
 // showTroubles says what is wrong, as the page does, the most urgent first.
 func showTroubles(o *adminclient.Client, all []admin.Trouble) error {
 	var b strings.Builder
 	wrong := 0
-	colours := map[string]string{"critical": terminal.Red, "warning": terminal.Yellow}
+	colours := map[trouble.Severity]string{trouble.Critical: terminal.Red, trouble.Warning: terminal.Yellow}
 	for _, t := range all {
-		if t.Severity == "notice" {
+		if t.Severity == trouble.Notice {
 			continue
 		}
 		wrong++
-		fmt.Fprintf(&b, "%s  %s\n", terminal.Coloured(o.Stdout, colours[t.Severity], strings.ToUpper(t.Severity)), terminal.Printable(t.What))
+		fmt.Fprintf(&b, "%s  %s\n", terminal.Coloured(o.Stdout, colours[t.Severity], strings.ToUpper(string(t.Severity))), terminal.Printable(t.What))
 		for _, line := range [][2]string{
 			{"Since", terminal.Moment(t.Since)}, {untilName(t), terminal.Moment(t.Until)}, {"Cause", t.Cause}, {"Served", t.Served}, {"Do", t.Do}, {"Said", t.Detail}, {"More", t.Command},
 		} {
@@ -33,7 +34,7 @@ func showTroubles(o *adminclient.Client, all []admin.Trouble) error {
 		b.WriteString(terminal.Coloured(o.Stdout, terminal.Green, "All is well.") + "\n\n")
 	}
 	for _, t := range all {
-		if t.Severity == "notice" {
+		if t.Severity == trouble.Notice {
 			fmt.Fprintf(&b, "Note: %s: %s\n\n", terminal.Printable(t.What), terminal.Printable(t.Cause))
 		}
 	}
@@ -44,9 +45,9 @@ func showTroubles(o *adminclient.Client, all []admin.Trouble) error {
 // untilName says what the end of a trouble is: that of a budget is no relief.
 func untilName(t admin.Trouble) string {
 	switch t.Kind {
-	case "budget":
+	case trouble.Budget:
 		return "Spent"
-	case "limit":
+	case trouble.Limit:
 		return "Returns"
 	}
 	return "Until"

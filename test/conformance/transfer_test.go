@@ -410,7 +410,7 @@ func TestT47_T48_PiecesOfAColdBlob(t *testing.T) {
 			if only {
 				most = asked
 			} else {
-				eventually(t, "the whole blob", func() bool { return len(m.Cache().Fills()) == 0 })
+				eventually(t, "the whole blob", func() bool { return len(m.Cache().Fills().List()) == 0 })
 			}
 			if n := hub.BlobBytes(digest); n > most {
 				t.Errorf("the hub sent %d bytes, want at most %d", n, most)

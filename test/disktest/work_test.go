@@ -144,7 +144,7 @@ func (w *world) work(c *cache.Cache, dir string, say func(string)) error {
 		}},
 		{"moved", pulls(w.moved)},
 		{"purge b", func() error {
-			_, err := keeperOf(c).PurgeImage(ctx, w.b.repoOf(), "1", v1.Hash{}, false)
+			_, err := keeperOf(c).PurgeImage(ctx, w.b.repoOf(), "1", v1.Hash{}, upkeep.PurgeOptions{})
 			return err
 		}},
 		{"corrupt", func() error { return errors.Join(c.Store().Settle(), corrupt(dir, w.multi.blobs[1])) }},
@@ -191,11 +191,11 @@ func (w *world) work(c *cache.Cache, dir string, say func(string)) error {
 			return nil
 		}},
 		{"purge digest", func() error {
-			_, err := keeperOf(c).PurgeDigest(ctx, w.moved.root, true)
+			_, err := keeperOf(c).PurgeDigest(ctx, w.moved.root, upkeep.PurgeOptions{Force: true})
 			return err
 		}},
 		{"purge repository", func() error {
-			_, err := keeperOf(c).PurgeRepository(ctx, w.multi.repoOf(), true)
+			_, err := keeperOf(c).PurgeRepository(ctx, w.multi.repoOf(), upkeep.PurgeOptions{Force: true})
 			return err
 		}},
 		{"unpin", func() error { return c.Images().Pins.Remove(context.Background(), w.a.repoOf(), "1", v1.Hash{}) }},
@@ -212,7 +212,7 @@ func (w *world) work(c *cache.Cache, dir string, say func(string)) error {
 // keptForAKill waits until what was given out is kept, which follows at once: what comes after
 // that is lost only with the power. That it does follow at once is TestKillCostsTheLastMoment.
 func keptForAKill(ctx context.Context, c *cache.Cache) {
-	for len(c.Fills()) > 0 && ctx.Err() == nil {
+	for len(c.Fills().List()) > 0 && ctx.Err() == nil {
 		runtime.Gosched()
 	}
 }

@@ -141,7 +141,7 @@ func (m *Mirror) RestartWith(change func(*Options)) {
 // Settle waits until all that was served so far is on the disk under its name.
 func (m *Mirror) Settle() {
 	m.t.Helper()
-	for start := time.Now(); len(m.Cache().Fills()) > 0; <-time.After(time.Millisecond) {
+	for start := time.Now(); len(m.Cache().Fills().List()) > 0; <-time.After(time.Millisecond) {
 		if time.Since(start) > time.Minute {
 			m.t.Fatal("fills do not end")
 		}

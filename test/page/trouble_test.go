@@ -131,14 +131,14 @@ func (i *incident) told(kind, what string, keep func()) admin.Trouble {
 		keep()
 		var s admin.Status
 		i.fetch(i.t, "/api/v1/status", &s)
-		at := slices.IndexFunc(s.Troubles, func(t admin.Trouble) bool { return t.Kind == kind })
+		at := slices.IndexFunc(s.Troubles, func(t admin.Trouble) bool { return string(t.Kind) == kind })
 		if at < 0 || !strings.Contains(s.Troubles[at].What, what) {
 			return fmt.Errorf("the API tells %+v, want %s: %s", s.Troubles, kind, what)
 		}
 		found = s.Troubles[at]
 		page := i.page()
 		for _, t := range page.Troubles {
-			if t.What != found.What || t.Severity != found.Severity {
+			if t.What != found.What || t.Severity != string(found.Severity) {
 				continue
 			}
 			if !slices.Contains(t.Details, found.Served) || !slices.Contains(t.Details, found.Do) || !slices.Contains(t.Links, found.View) {

@@ -22,6 +22,7 @@ import (
 	"forebay/cache/s3"
 	"forebay/cache/store"
 	"forebay/cache/tier"
+	"forebay/cache/upkeep"
 	"forebay/test/hubtest"
 	"forebay/test/mirrortest"
 	"forebay/test/s3test"
@@ -242,7 +243,7 @@ func TestRangesFromTheBucket(t *testing.T) {
 		w.pull(w.m, path, fmt.Sprintf("bytes=%d-%d", span[0], span[1]-1), raw[span[0]:span[1]])
 		s3test.Await(t, time.Minute, "the blob to be on the disk again", func() bool {
 			_, err := os.Stat(filepath.Join(w.m.Dir, "blobs", "sha256", digest[7:9], digest[7:]))
-			return err == nil && len(w.m.Cache().Fills()) == 0
+			return err == nil && len(w.m.Cache().Fills().List()) == 0
 		})
 	}
 	w.pull(w.m, path, "", raw)
@@ -799,7 +800,7 @@ func TestPurgeDigestRemovesTheObject(t *testing.T) {
 	digest := w.hub.PutBlob("library/app", raw)
 	w.pull(w.m, blobPath("library/app", digest), "", raw)
 	w.settled(w.m)
-	if _, err := w.m.Keeper().PurgeDigest(context.Background(), hash(t, digest), false); err != nil {
+	if _, err := w.m.Keeper().PurgeDigest(context.Background(), hash(t, digest), upkeep.PurgeOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	if n := len(w.s3.Objects()); n != 0 {

@@ -12,6 +12,7 @@ import (
 
 	"forebay/cache"
 	"forebay/cache/tier"
+	"forebay/cache/upkeep"
 	"forebay/test/hubtest"
 	"forebay/test/mirrortest"
 	"forebay/test/s3test"
@@ -143,7 +144,7 @@ func TestPurgedStaysPurged(t *testing.T) {
 			if err := w.m.Keeper().Images.Pins.Remove(t.Context(), repoOf(kept), "v1", v1.Hash{}); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := w.m.Keeper().PurgeRepository(t.Context(), repoOf(gone), true); err != nil {
+			if _, err := w.m.Keeper().PurgeRepository(t.Context(), repoOf(gone), upkeep.PurgeOptions{Force: true}); err != nil {
 				t.Fatal(err)
 			}
 			w.m.Restart() // the journal is what is left
