@@ -95,10 +95,11 @@ func Name(repo Repo, tag string, d v1.Hash) string {
 
 // Referrer is a signature or another manifest that refers to an image.
 type Referrer struct {
-	Tag       string      `json:"tag,omitempty"` // the name that stands for a list of referrers, if it was found by one
-	Digest    wire.Digest `json:"digest"`
-	MediaType string      `json:"media_type"`
-	Size      int64       `json:"size"`
+	Tag          string      `json:"tag,omitempty"` // the name that stands for a list of referrers, if it was found by one
+	Digest       wire.Digest `json:"digest"`
+	MediaType    string      `json:"media_type"`
+	ArtifactType string      `json:"artifact_type,omitempty"` // as the list of referrers says
+	Size         int64       `json:"size"`
 }
 
 func (r Referrer) descriptor() manifest.Descriptor {
@@ -133,7 +134,7 @@ func (i *Images) referrers(repo Repo, d v1.Hash) ([]Referrer, error) {
 	var all []Referrer
 	for _, desc := range listed {
 		if h, ok := desc.Hash(); ok && i.store.Linked(repo, index.Manifest, h) {
-			all = append(all, Referrer{Digest: wire.Digest{Hash: h}, MediaType: desc.MediaType, Size: desc.Size})
+			all = append(all, Referrer{Digest: wire.Digest{Hash: h}, MediaType: desc.MediaType, ArtifactType: desc.ArtifactType, Size: desc.Size})
 		}
 	}
 	base := d.Algorithm + "-" + d.Hex

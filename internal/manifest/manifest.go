@@ -43,12 +43,13 @@ const byteOrderMark = "\xef\xbb\xbf"
 
 // Descriptor is how a document names content.
 type Descriptor struct {
-	MediaType   string            `json:"mediaType"`
-	Digest      string            `json:"digest"`
-	Size        int64             `json:"size"`
-	URLs        []string          `json:"urls"`
-	Platform    *Platform         `json:"platform"`
-	Annotations map[string]string `json:"annotations"`
+	MediaType    string            `json:"mediaType"`
+	ArtifactType string            `json:"artifactType"` // of a referrer
+	Digest       string            `json:"digest"`
+	Size         int64             `json:"size"`
+	URLs         []string          `json:"urls"`
+	Platform     *Platform         `json:"platform"`
+	Annotations  map[string]string `json:"annotations"`
 }
 
 // Platform is what an image of an index, or a configuration, is for.

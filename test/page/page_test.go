@@ -125,7 +125,8 @@ func programs(t *testing.T, root string) (node, chromium string) {
 func (w *world) control() http.Handler {
 	mux := http.NewServeMux()
 	for name, act := range map[string]func() error{
-		"slow":    w.slow,
+		"slow":   w.slow,
+		"slowly": w.slowly, "slowlyOver": w.slowlyOver,
 		"fast":    w.fast,
 		"move":    w.move,
 		"fail":    w.fail,

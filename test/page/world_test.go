@@ -29,7 +29,7 @@ type world struct {
 	hub, other, flaky    *hubtest.Hub // docker.io, registry.k8s.io, ghcr.io
 	data, empty, guarded *server
 	images               map[string]*hubtest.Image // by name and tag
-	slowly               sync.WaitGroup
+	pulls, cut           sync.WaitGroup
 }
 
 // server is a mirror in a process of its own.
@@ -58,7 +58,7 @@ func newWorld(t *testing.T, root string) *world {
 	w.empty = newServer(t, program, dir, "empty", "upstreams:\n"+upstreamOf("docker.io", w.hub))
 	w.guarded = newServer(t, program, dir, "guarded", "admin_token: "+adminToken+"\nupstreams:\n"+upstreamOf("docker.io", w.hub))
 	w.push()
-	t.Cleanup(w.slowly.Wait)
+	t.Cleanup(w.pulls.Wait)
 	if err := w.first(); err != nil {
 		t.Fatal(err)
 	}
@@ -182,6 +182,10 @@ func (w *world) push() {
 	put(w.hub, "bitnami/redis", "7.4", 2<<20, "linux/amd64", "linux/arm64")
 	put(w.hub, "team/scratch", "old", 1<<18, "linux/amd64")
 	put(w.hub, "library/cassandra", "5.0", 8<<20, "linux/amd64")
+	put(w.hub, "library/influxdb", "2.7", 8<<20+1, "linux/amd64")
+	put(w.hub, "library/memcached", "1.6", 1<<20, "linux/amd64", "linux/arm64")
+	put(w.hub, "team/several", "old-1", 1<<18, "linux/amd64")
+	put(w.hub, "team/several", "old-2", 1<<18+1, "linux/amd64")
 	put(w.other, "pause", "3.10", 1<<18, "linux/amd64", "linux/arm64")
 	put(w.other, "kube-proxy", "v1.31.2", 2<<20, "linux/amd64", "linux/arm64")
 	put(w.flaky, "fluxcd/source-controller", "v1.4.1", 2<<20, "linux/amd64", "linux/arm64")
@@ -199,6 +203,8 @@ func (w *world) first() error {
 		w.pull("14", "buildkit/v0.17", w.images["library/alpine:3.20"]),
 		w.pull("12", "containerd/v2.0.0", w.images["grafana/grafana:11.3.0"]),
 		w.pull("13", "docker/27.3.1 go/go1.22.7", w.images["team/scratch:old"]),
+		w.pull("13", "docker/27.3.1 go/go1.22.7", w.images["team/several:old-1"]),
+		w.pull("13", "docker/27.3.1 go/go1.22.7", w.images["team/several:old-2"]),
 		w.pullFrom("registry.k8s.io", "12", "containerd/v2.0.0", w.images["pause:3.10"], true),
 		w.pullFrom("registry.k8s.io", "11", "containerd/v2.0.0", w.images["kube-proxy:v1.31.2"], true),
 		w.pullFrom("ghcr.io", "12", "containerd/v2.0.0", w.images["fluxcd/source-controller:v1.4.1"], true),
@@ -282,7 +288,7 @@ func get(c *http.Client, url, agent string) error {
 // slow begins a pull that takes some seconds, which the page shows.
 func (w *world) slow() error {
 	w.hub.Set(func(o *hubtest.Options) { o.LineBytesPerSecond = 3 << 20 })
-	w.slowly.Go(func() {
+	w.pulls.Go(func() {
 		if err := w.pull("16", "containerd/v2.0.0", w.images["library/cassandra:5.0"]); err != nil {
 			w.data.t.Errorf("slow pull: %v", err)
 		}
@@ -290,9 +296,26 @@ func (w *world) slow() error {
 	return nil
 }
 
+// slowly is slow for a pull that an operator cancels.
+func (w *world) slowly() error {
+	w.hub.Set(func(o *hubtest.Options) { o.LineBytesPerSecond = 1 << 20 })
+	w.cut.Go(func() {
+		if err := w.pull("16", "containerd/v2.0.0", w.images["library/influxdb:2.7"]); err == nil {
+			w.data.t.Error("a pull whose fill was cancelled came to its end")
+		}
+	})
+	return nil
+}
+
+func (w *world) slowlyOver() error {
+	w.cut.Wait()
+	w.hub.Set(func(o *hubtest.Options) { o.LineBytesPerSecond = 0 })
+	return w.pull("16", "containerd/v2.0.0", w.images["library/influxdb:2.7"])
+}
+
 func (w *world) fast() error {
 	w.hub.Set(func(o *hubtest.Options) { o.LineBytesPerSecond = 0 })
-	w.slowly.Wait()
+	w.pulls.Wait()
 	return nil
 }
 

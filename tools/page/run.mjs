@@ -237,7 +237,17 @@ await step("refresh, pin, unpin, repair, purge", {}, async (page) => {
   await shot(page, "image-history");
 
   await page.getByRole("button", { name: "Pin", exact: true }).click();
+  const pinning = page.getByRole("dialog");
+  await pinning.getByText("linux/arm64").waitFor();
+  await accessible(page, "the choice of platforms");
+  await shot(page, "dialog-pin", { fullPage: false });
+  for (const platform of ["amd64", "arm64"]) await pinning.getByLabel("linux/" + platform).check();
+  await pinning.getByRole("button", { name: "Pin" }).click();
   await page.getByText("Pinned: it is never evicted.").waitFor();
+  await page.getByText("Repair of " + image + " is done").waitFor({ timeout: 30000 });
+  await go(page, "#/held");
+  await page.locator("#pins tr", { hasText: "nginx:1.27" }).getByText("linux/amd64, linux/arm64").waitFor();
+  await go(page, imageHash);
   await page.getByRole("button", { name: "Unpin" }).waitFor();
   await go(page, "#/images?show=pinned");
   await page.getByRole("link", { name: "nginx:1.27" }).waitFor();
@@ -279,6 +289,76 @@ await step("refresh, pin, unpin, repair, purge", {}, async (page) => {
 
   await go(page, "#/events");
   for (const word of ["Tag moved", "Pinned", "Unpinned", "Purged"]) await page.locator(".log .pill", { hasText: word }).first().waitFor();
+});
+
+await step("a purge waits on the server, and any page can take it back", { excuse: (c) => c.includes("favicon.ico") }, async (page, context) => {
+  const both = "#/images?q=" + encodeURIComponent("*team/several*");
+  const ask = async () => {
+    const asking = await context.newPage();
+    await open(asking, world.data, both);
+    await asking.getByLabel("Select team/several:old-1").check();
+    await asking.getByRole("button", { name: "Purge 1 image" }).waitFor();
+    await asking.getByRole("button", { name: "Select none" }).click();
+    await asking.getByRole("button", { name: "Select all that match" }).click();
+    await shot(asking, "images-selected", { fullPage: false });
+    await asking.getByRole("button", { name: "Purge 2 images" }).click();
+    await asking.getByRole("dialog").getByText(/At least .* in \d+ files? go/).waitFor();
+    must(/requests that registries may count as pulls. \d+ of \d+ pulls of docker.io are left/.test(await text(asking, "dialog")), "dialog: " + (await text(asking, "dialog")));
+    await accessible(asking, "the dialog of a purge of several");
+    await shot(asking, "dialog-several", { fullPage: false });
+    await asking.getByRole("dialog").getByRole("button", { name: "Purge" }).click();
+    await asking.getByRole("button", { name: "Undo" }).waitFor();
+    await asking.close(); // who asked has left
+  };
+  await open(page, world.data, "#/storage");
+  await ask();
+  await page.bringToFront();
+  await page.getByRole("button", { name: "Undo" }).click();
+  await page.getByText("Nothing was purged.").waitFor();
+  await go(page, both);
+  await page.waitForFunction(() => document.querySelectorAll("tbody tr").length === 2);
+  await page.goto(world.data + "/healthz"); // nobody looks any more
+  await ask();
+  await page.waitForTimeout(11000);
+  await open(page, world.data, both);
+  await page.getByText("No image matches").waitFor({ timeout: 20000 });
+  await go(page, "#/storage");
+  await page.locator(".job", { hasText: "Purge of" }).getByText(/by admin_token/).first().waitFor();
+});
+
+await step("an image is prefetched once it is told what that takes", {}, async (page) => {
+  await open(page, world.data, "#/images");
+  await page.getByRole("button", { name: "Prefetch an image" }).click();
+  await page.getByRole("dialog").getByLabel("Image").fill("memcached:1.6");
+  await accessible(page, "the dialog of a prefetch");
+  await page.keyboard.press("Enter");
+  await page.getByRole("dialog").getByText(/in \d+ files? would be fetched/).waitFor({ timeout: 30000 });
+  await shot(page, "dialog-prefetch", { fullPage: false });
+  await page.getByRole("dialog").getByRole("button", { name: "Fetch" }).click();
+  await page.getByText(/Prefetch of .*memcached:1.6 is done: 1 image/).waitFor({ timeout: 30000 });
+  await page.getByRole("link", { name: "memcached:1.6" }).waitFor();
+  await go(page, "#/image?ref=" + encodeURIComponent("docker.io/library/memcached:1.6"));
+  must(/docker\.io\/memcached:1\.6/.test(await text(page, "main h1")), "its registry is not told: " + (await text(page, "main h1")));
+});
+
+await step("a fill is cancelled, and goes on with the next pull", {}, async (page) => {
+  await open(page, world.data, "#/overview?span=day");
+  await control("slowly");
+  await page.locator(".fill").first().waitFor();
+  await page.getByRole("button", { name: "Cancel the fetching of influxdb" }).first().click();
+  await page.getByRole("dialog").getByText(/1 client waits for it, and gets an error/).waitFor();
+  await page.getByRole("dialog").getByRole("button", { name: "Cancel it" }).click();
+  await page.getByText("Nothing is being fetched").waitFor({ timeout: 20000 });
+  await control("slowlyOver"); // its client got an error, and pulls it now
+});
+
+await step("what takes the room is told by registry, age and repository", {}, async (page) => {
+  await open(page, world.data, "#/storage");
+  await page.locator("#shares summary").click();
+  await page.locator("#shares tbody").getByRole("link", { name: "nginx" }).waitFor();
+  await page.locator("#shares").getByText("Last used").waitFor();
+  await accessible(page, "storage with what takes the room");
+  await shot(page, "storage-room");
 });
 
 await step("verification, collection, prefetch", {}, async (page) => {

@@ -1,6 +1,7 @@
 // The frame: navigation, sign-in, and which view is shown. A view is a function that
 // takes its place, what the address asks for, and returns what ends it.
 
+import { watchPurges } from "./actions.js";
 import { get, loggedIn, logIn, logOut, whenRefused } from "./api.js";
 import { fill, h, icon, setText } from "./dom.js";
 import * as f from "./format.js";
@@ -194,6 +195,7 @@ function frame() {
       fill(badge, String(mine.length), h("span", { class: "hidden", text: mine.length === 1 ? " trouble" : " troubles" }));
     }
   });
+  watchPurges();
   document.querySelector(".skip").addEventListener("click", (event) => {
     event.preventDefault(); // the part after # is the view
     main.focus();

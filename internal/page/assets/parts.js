@@ -138,22 +138,30 @@ export function toast(text, tone = "good", act, stay = 6000) {
   return () => element.remove();
 }
 
-// confirm asks before something that cannot be undone. options are check boxes by name. It
-// resolves to null, or to the options that were chosen.
-export function confirm({ title, text, yes, options = {} }) {
+// confirm asks before something is done. options are check boxes by name, those of chosen with a tick;
+// fields are lines of text by name: {label, value, placeholder}. It resolves to null, or to what was
+// chosen and written.
+export function confirm({ title, text, yes, options = {}, chosen = [], fields = {}, tone = "danger filled" }) {
   return new Promise((resolve) => {
     const boxes = Object.entries(options).map(([name, label]) => [name, h("input", { type: "checkbox", id: "o-" + name }), label]);
+    for (const [name, box] of boxes) box.checked = chosen.includes(name);
+    const lines = Object.entries(fields).map(([name, x]) => [name, h("input", { id: "f-" + name, value: x.value, placeholder: x.placeholder, autocapitalize: "none", spellcheck: "false", autocomplete: "off" }), x.label]);
+    const agree = () => dialog.close("yes");
     const dialog = h("dialog", { class: "dialog", "aria-labelledby": "dialog-title" },
       h("h2", { id: "dialog-title", text: title }), [text].flat().filter(Boolean).map((t) => h("p", { text: t })),
+      lines.length > 0 && h("form", { on: { submit: (event) => {
+        event.preventDefault();
+        agree();
+      } } }, lines.map(([name, line, label]) => h("div", { class: "line" }, h("label", { for: "f-" + name, text: label }), line)), h("button", { hidden: true })),
       boxes.map(([name, box, label]) => h("label", { class: "check", for: "o-" + name }, box, h("span", { text: label }))),
       h("div", { class: "dialog-buttons" },
-        h("button", { class: "button", type: "button", autofocus: true, text: "Cancel", on: { click: () => dialog.close() } }),
-        h("button", { class: "button danger filled", type: "button", text: yes, on: { click: () => dialog.close("yes") } })));
+        h("button", { class: "button", type: "button", autofocus: lines.length === 0, text: "Cancel", on: { click: () => dialog.close() } }),
+        h("button", { class: "button " + tone, type: "button", text: yes, on: { click: agree } })));
     const before = document.activeElement;
     dialog.addEventListener("close", () => {
       dialog.remove();
       if (before && before.isConnected) before.focus();
-      resolve(dialog.returnValue === "yes" ? Object.fromEntries(boxes.map(([name, box]) => [name, box.checked])) : null);
+      resolve(dialog.returnValue === "yes" ? Object.fromEntries([...boxes.map(([name, box]) => [name, box.checked]), ...lines.map(([name, line]) => [name, line.value.trim()])]) : null);
     });
     document.body.append(dialog);
     dialog.showModal();
@@ -177,6 +185,10 @@ export function forecast(b) {
   if (b.per_hour > 0) return "Lasts at the last hour's rate, " + f.compact(b.per_hour) + " pulls an hour";
   return "Nothing is being spent";
 }
+
+// fetching shows how far each image of a prefetch is.
+export const fetching = (snapshot) => snapshot && snapshot.active.length > 0 && h("ul", { class: "mini fetching" }, snapshot.active.map((a) => h("li", {}, h("span", { class: "break", text: a.ref.replace(/^docker\.io\/(library\/)?/, "") }),
+  h("span", { class: "num soft" }, bar(a.progress.bytes_total ? a.progress.bytes / a.progress.bytes_total : -1, "Progress of " + a.ref), f.bytes(a.progress.bytes) + (a.progress.bytes_total ? " of " + f.bytes(a.progress.bytes_total) : "")))));
 
 const eventWords = {
   tag_moved: ["idle", "Tag moved"], release_moved: ["warn", "Release tag moved"], evicted: ["idle", "Evicted"],
@@ -247,6 +259,7 @@ export function groupText(group) {
   const sum = { ...first, count: group.events.reduce((n, e) => n + (e.count || 0), 0), bytes: group.events.reduce((n, e) => n + (e.bytes || 0), 0) };
   if (["evicted", "fill_done"].includes(first.kind)) Object.assign(sum, { repository: "", upstream: "", digest: "", detail: "" });
   const text = eventText(sum);
+  text.querySelectorAll("a").forEach((a) => a.replaceWith(a.textContent)); // it opens; each event leads on
   text.append(h("span", { class: "soft", text: (text.childNodes.length ? " · " : "") + f.count(group.events.length) + " times" + (span > 0 ? " in " + f.duration(Math.max(span, 1)) : "") }));
   return text;
 }

@@ -16,8 +16,8 @@ export function image(place, query) {
   async function load() {
     try {
       const one = await get("/image", { ref });
-      const past = one.tag ? await get("/history", { ref }) : { bindings: [] };
-      if (!ended) show(one, past.bindings);
+      const [past, all] = await Promise.all([one.tag ? get("/history", { ref }) : { bindings: [] }, get("/contents", { ref, referrers: true }).catch(() => ({}))]);
+      if (!ended) show(one, past.bindings, all.referrers || []);
     } catch (fault) {
       if (ended) return;
       fill(body, p.pageHead(ref.replace(/^docker\.io\/(library\/)?/, "") || "No image"),
@@ -32,11 +32,11 @@ export function image(place, query) {
     return button;
   }
 
-  function show(i, bindings) {
+  function show(i, bindings, referrers) {
     const name = f.familiar(i.upstream, i.repository);
     fill(body,
       h("div", { class: "page-head" },
-        h("h1", { class: "image-title" }, h("span", { text: name }), h("span", { class: "tag", text: i.tag ? ":" + i.tag : "@" + f.digest(i.digest) })),
+        h("h1", { class: "image-title" }, i.upstream === "docker.io" && h("span", { class: "soft", text: "docker.io/" }), h("span", { text: name }), h("span", { class: "tag", text: i.tag ? ":" + i.tag : "@" + f.digest(i.digest) })),
         h("div", { class: "buttons" },
           i.tag && act("Refresh", "", async () => {
             await actions.refresh(ref);
@@ -48,7 +48,7 @@ export function image(place, query) {
                 await load();
               })
             : act("Pin", "", async () => {
-                await actions.pin(ref);
+                await actions.pin(ref, i);
                 await load();
               }),
           act("Copy pull command", "", () => actions.copy("docker pull " + ((live.status && live.status.address) || location.hostname + ":5000").replace(/^https?:\/\//, "") + "/" + ref)),
@@ -57,7 +57,7 @@ export function image(place, query) {
             await load();
           }),
           act("Purge", "danger", async () => {
-            if (await actions.purge(ref, { pinned: i.pinned, image: i })) location.hash = "#/images";
+            if (await actions.purge([ref], { upstream: i.upstream, pinned: i.pinned, used: i.used_at })) location.hash = "#/images";
           }))),
       h("section", { class: "panel", "aria-label": "Facts" }, h("dl", { class: "facts" },
         fact("State", p.imagePill(i.state), i.pinned && h("span", { class: "pinned" }, icon("pin"), h("span", { text: "Pinned" }))),
@@ -71,6 +71,8 @@ export function image(place, query) {
         fact("Digest", p.shortDigest(i.digest)),
         fact("Type", h("span", { class: "break", text: kindOf(i.media_type) })))),
       p.panel("Platforms", {}, h("div", { class: "platforms" }, platforms(i))),
+      referrers.length > 0 && p.panel("Signatures and what else refers to it", { id: "referrers", note: "As far as they are kept" }, h("ul", { class: "mini" },
+        referrers.map((r) => h("li", {}, h("span", { text: referrerKind(r) }), h("span", { class: "soft" }, p.shortDigest(r.digest), " " + f.bytes(r.size)))))),
       madeOf(i),
       i.tag && p.panel("History of the tag", { id: "history", note: "What it pointed to, the latest first" }, timeline(bindings)));
   }
@@ -87,6 +89,18 @@ function kindOf(mediaType) {
   if (/index|manifest\.list/.test(mediaType)) return "Index of several platforms";
   if (/schema1|v1\+/.test(mediaType) && !/oci/.test(mediaType)) return "Old manifest (schema 1)";
   return mediaType ? "Single platform" : "unknown";
+}
+
+// referrerKind says what a referrer is, by its name or by its type.
+function referrerKind(r) {
+  const [, named] = (r.tag || "").match(/\.(sig|att|sbom)$/) || [];
+  const type = r.artifact_type || "";
+  if (named === "sig" || /cosign.*sig|simplesigning/.test(type)) return "Signature, by cosign";
+  if (/notary/.test(type)) return "Signature, by notation";
+  if (named === "att" || /in-toto/.test(type)) return "Attestation";
+  if (/sigstore\.bundle/.test(type)) return "Signature or attestation, by cosign";
+  if (named === "sbom" || /spdx|cyclonedx|syft/.test(type)) return "SBOM";
+  return type || (r.tag ? "List of referrers" : r.media_type);
 }
 
 // platforms lists those that were pulled with their parts, and names the others.

@@ -10,6 +10,9 @@ const filters = { all: "All", missing: "Incomplete", pinned: "Pinned", names: "N
 // most bounds how many are looked at together: the table sorts what it has.
 const most = 3000;
 
+// purgesMost is how many the server purges together.
+const purgesMost = 500;
+
 // allImages gets all pages of a list, up to most; more is whether there are others.
 export async function allImages(query, signal) {
   const list = [];
@@ -31,13 +34,35 @@ export function images(place, query) {
   let control = null;
   let timer = 0;
   let chosen = {};
+  let shown = [];
+  const picked = new Set(); // references
+  const purge = h("button", { class: "button danger", type: "button", hidden: true, data: { acts: "" }, on: { click: () => actions.run(purge, async () => {
+    const those = shown.filter((i) => picked.has(f.imageRef(i)));
+    const upstreams = new Set(those.map((i) => i.upstream));
+    if (await actions.purge(those.map(f.imageRef), { pinned: those.some((i) => i.pinned), upstream: upstreams.size === 1 ? those[0].upstream : "" })) pick([], false);
+  }) } });
+  const all = h("button", { class: "button", type: "button", data: { acts: "" }, text: "Select all that match", on: { click: () => pick(shown.slice(0, purgesMost), picked.size === 0) } });
+
+  // pick selects images, or without any lets all of them go.
+  function pick(list, on) {
+    if (!on && list.length !== 1) picked.clear();
+    for (const i of list) picked[on ? "add" : "delete"](f.imageRef(i));
+    purge.hidden = picked.size === 0;
+    purge.textContent = "Purge " + f.plural(picked.size, "image");
+    all.textContent = picked.size === 0 ? "Select all that match" : "Select none";
+    table.show(shown);
+  }
   const input = h("input", { type: "search", id: "search", placeholder: "nginx, *grafana*, ghcr.io/owner/*:v1*", value: query.q || "", autocomplete: "off", spellcheck: "false",
     on: { input: () => {
       clearTimeout(timer);
       timer = setTimeout(changed, 250);
     } } });
   const note = h("p", { class: "soft result-note", role: "status", text: "\u00a0" });
-  const list = grid({ caption: "Images that are kept", key: f.imageRef, sort: "image", query: { sort: query.sort, page: query.page }, search: false, file: "images", per: 100, columns: imageColumns(),
+  const table = grid({ caption: "Images that are kept", key: f.imageRef, sort: "image", query: { sort: query.sort, page: query.page }, search: false, file: "images", per: 100, columns: [{ id: "pick", title: "", class: "pick wide", signature: (i) => [f.imageRef(i), picked.has(f.imageRef(i))], cell: (i) => {
+      const box = h("input", { type: "checkbox", data: { acts: "" }, "aria-label": "Select " + shownName(i), on: { change: () => pick([i], box.checked) } });
+      box.checked = picked.has(f.imageRef(i));
+      return box;
+    } }, ...imageColumns()],
     changed: (params) => {
       chosen = params;
       address();
@@ -70,7 +95,11 @@ export function images(place, query) {
       p.segmented("Which images", filters, filter, (next) => {
         filter = next;
         changed();
-      })),
+      }),
+      h("div", { class: "buttons" }, h("button", { class: "button", type: "button", data: { acts: "" }, text: "Prefetch an image", on: { click: (e) => actions.run(e.currentTarget, async () => {
+        await actions.prefetch();
+        await load();
+      }) } }), all, purge)),
     note, drill,
     h("section", { class: "panel flush", "aria-label": "Images" }, room));
 
@@ -104,11 +133,12 @@ export function images(place, query) {
       const names = found.list.filter(nameOnly);
       if (filter === "all" && !input.value.trim()) rehearse(found.list.filter((i) => !nameOnly(i)));
       else drill.hidden = true;
-      const shown = filter === "names" ? names : found.list.filter((i) => !nameOnly(i) && (filter !== "pinned" || i.pinned));
+      shown = filter === "names" ? names : found.list.filter((i) => !nameOnly(i) && (filter !== "pinned" || i.pinned));
       if (shown.length > 0) {
-        fill(room, list.element);
-        list.show(shown);
+        if (!table.element.isConnected) fill(room, table.element);
+        table.show(shown);
       } else fill(room, nothing());
+      all.hidden = shown.length === 0;
       note.textContent = shown.length === 0 ? "\u00a0" : f.plural(shown.length, "image") + ", " + f.bytes(shown.reduce((n, i) => n + i.kept_bytes, 0)) + " with what they share counted for each" +
         (found.more ? "; only the first " + f.count(most) + " by name: search for fewer" : "") + (filter === "all" && names.length ? "; of " + f.count(names.length) + " more only the name is known" : "");
     } catch (fault) {

@@ -1,3 +1,4 @@
+import * as actions from "../actions.js";
 import { get } from "../api.js";
 import { fill, h, keyed, setText } from "../dom.js";
 import * as f from "../format.js";
@@ -199,13 +200,16 @@ export function fillRow(x) {
   const row = h("li", { class: "fill" },
     h("div", { class: "row-top" }, h("a", { class: "strong clip", href: "#/repository?name=" + encodeURIComponent(x.upstream + "/" + x.repository), text: f.familiar(x.upstream, x.repository) }), h("span", { class: "soft num" })),
     p.bar(0, "Progress of " + f.familiar(x.upstream, x.repository)),
-    h("div", { class: "row-note" }, h("code", { text: f.digest(x.digest), title: x.digest }), h("span", {})));
+    h("div", { class: "row-note" }, h("code", { text: f.digest(x.digest), title: x.digest }), h("span", {}),
+      h("button", { class: "button small", type: "button", data: { acts: "" }, "aria-label": "Cancel the fetching of " + f.familiar(x.upstream, x.repository), text: "Cancel", on: { click: (e) => actions.run(e.currentTarget, () => actions.cancelFill(row.fetched)) } })));
   return row;
 }
 
 export function updateFill(row, x) {
   const [top, progress, note] = row.children;
+  row.fetched = x;
   setText(top.lastChild, x.size > 0 ? f.bytes(x.bytes) + " of " + f.bytes(x.size) : f.bytes(x.bytes));
   p.setBar(progress, x.size > 0 ? x.bytes / x.size : -1, "");
-  setText(note.lastChild, (x.verifying ? "being verified, " : "") + f.plural(x.clients, "client") + (x.clients === 1 ? " waits" : " wait"));
+  setText(note.children[1], (x.verifying ? "being verified, " : "") + f.plural(x.clients, "client") + (x.clients === 1 ? " waits" : " wait"));
+  note.lastChild.hidden = x.verifying;
 }

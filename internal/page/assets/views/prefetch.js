@@ -51,8 +51,8 @@ export function prefetch(place) {
     element.querySelector(".button").disabled = s.running;
     const at = s.progress;
     fill(element.lastChild,
-      s.running && at && h("div", { class: "budget" }, p.bar(at.images ? at.done / at.images : -1, "Progress of " + s.name),
-        h("div", { class: "row-note" }, h("span", { text: f.count(at.done) + " of " + f.plural(at.images, "image") + (at.failed ? ", " + f.count(at.failed) + " with faults" : "") }), h("span", { text: f.bytes(at.total.bytes) + " fetched" }))),
+      s.running && at && h("div", { class: "budget" }, p.bar(at.total.bytes_total ? (at.done + (at.images - at.done) * (at.total.bytes / at.total.bytes_total)) / at.images : at.images ? at.done / at.images : -1, "Progress of " + s.name),
+        h("div", { class: "row-note" }, h("span", { text: f.count(at.done) + " of " + f.plural(at.images, "image") + (at.failed ? ", " + f.count(at.failed) + " with faults" : "") }), h("span", { text: f.bytes(at.total.bytes) + (at.total.bytes_total ? " of " + f.bytes(at.total.bytes_total) : "") + " fetched" })), p.fetching(at)),
       h("dl", { class: "facts" },
         fact("Schedule", s.schedule ? [inWords(s.schedule), h("code", { text: " " + s.schedule + (s.time_zone ? " " + s.time_zone : "") })] : "only when asked"),
         fact("Next run", f.known(s.next) ? h("time", { datetime: s.next, title: f.fullTime(s.next), text: f.timeOfDay(s.next) + " (" + f.until(s.next) + ")" }) : "–"),

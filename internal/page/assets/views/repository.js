@@ -33,10 +33,7 @@ export function repository(place, query) {
     p.toast(f.plural(list.length, "tag") + " asked for, " + f.count(moved) + " moved.");
     await load();
   }) } });
-  const purgeAll = h("button", { class: "button danger", type: "button", data: { acts: "" }, text: "Purge all of it", on: { click: () => actions.run(purgeAll, () => actions.purge(name, {
-    pinned: known.some((i) => i.pinned), done: load,
-    image: known.length ? { upstream, kept_bytes: known.reduce((n, i) => n + i.kept_bytes, 0), used_at: known.map((i) => i.used_at).sort().pop() } : null,
-  })) } });
+  const purgeAll = h("button", { class: "button danger", type: "button", data: { acts: "" }, text: "Purge all of it", on: { click: () => actions.run(purgeAll, () => actions.purge([name], { upstream, pinned: known.some((i) => i.pinned), used: known.map((i) => i.used_at || "").sort().pop() })) } });
   const body = h("div", { class: "stack" }, h("section", { class: "panel" }, p.skeleton(8, 28)));
   fill(place, h("nav", { class: "crumbs", "aria-label": "Path" }, h("a", { href: "#/images", text: "Images" }), h("span", { "aria-hidden": "true", text: "/" })),
     p.pageHead(name ? f.familiar(upstream, path) : "No repository", h("div", { class: "buttons" }, refreshAll, purgeAll,
@@ -65,8 +62,10 @@ export function repository(place, query) {
   }
   load();
   const tick = setInterval(load, 10000);
+  document.addEventListener("purged", load);
   return () => {
     ended = true;
+    document.removeEventListener("purged", load);
     clearInterval(tick);
   };
 }

@@ -1,9 +1,11 @@
 import * as actions from "../actions.js";
 import { get, send } from "../api.js";
-import { fill, h, keyed, setText } from "../dom.js";
+import { fill, h, icon, keyed, setText } from "../dom.js";
 import * as f from "../format.js";
 import { live } from "../live.js";
+import { grid } from "../grid.js";
 import * as p from "../parts.js";
+import { allImages } from "./images.js";
 import { lastOf, loadMarks, plot, spans, spanSeconds, sum } from "../plot.js";
 
 export function storage(place, query) {
@@ -20,6 +22,9 @@ export function storage(place, query) {
     { label: "Evicted", colour: "--miss", total: (c) => f.bytes(sum(c)), value: f.bytes },
     { label: "Fetched again after that", colour: "--error", line: true, total: (c) => f.bytes(sum(c)), value: f.bytes }] });
   const use = h("p", { class: "soft use" });
+  const growth = h("p", { class: "soft use" });
+  const room = h("div", { class: "stack" });
+  let looked = false;
   const scrub = h("dl", { class: "facts" });
   const scrubBar = p.bar(-1, "Progress of the scrub");
   const jobs = h("ul", { class: "rows" });
@@ -37,7 +42,13 @@ export function storage(place, query) {
       load();
     })),
     p.tiles(used, files, free, pinned, evicted),
-    h("div", { class: "grid two" }, p.panel("Room used", { id: "room" }, size.element), p.panel("Evicted", { id: "evicted", note: "In each step" }, gone.element, use)),
+    h("div", { class: "grid two" }, p.panel("Room used", { id: "room" }, size.element, growth), p.panel("Evicted", { id: "evicted", note: "In each step" }, gone.element, use)),
+    p.panel("What takes the room", { id: "shares", note: "Layers that images share are counted for each" }, h("details", { class: "platform", on: { toggle: () => {
+      if (looked) return;
+      looked = true;
+      fill(room, p.skeleton(4, 28));
+      takes().catch((fault) => fill(room, p.failure(fault, takes)));
+    } } }, h("summary", {}, icon("chevron"), h("span", { class: "strong", text: "By registry, by last use and by repository" })), room)),
     h("div", { class: "grid two" },
       p.panel("Scrub", { note: "Everything is read again and compared with its digest" }, scrubBar, scrub),
       p.panel("Jobs", { id: "jobs", extra: h("div", { class: "buttons" },
@@ -77,11 +88,35 @@ export function storage(place, query) {
     }
   }
 
+  // takes says whose images take the room, and how long they have not been used.
+  async function takes() {
+    const { list } = await allImages({});
+    const images = list.filter((i) => i.kept_bytes > 0);
+    const all = images.reduce((n, i) => n + i.kept_bytes, 0);
+    const shares = (of) => {
+      const sums = new Map();
+      for (const i of images) sums.set(of(i), (sums.get(of(i)) || 0) + i.kept_bytes);
+      return [...sums].sort((a, b) => b[1] - a[1]).map(([name, n]) => ({ name, bytes: n, images: images.filter((i) => of(i) === name).length }));
+    };
+    const rows = (caption, list) => h("div", {}, h("h3", { text: caption }), h("ul", { class: "mini shares" }, list.map((x) => h("li", {}, h("span", { class: "break", text: x.name }), h("span", { class: "num soft" }, p.bar(x.bytes / all, caption + ": " + x.name), f.bytes(x.bytes) + " of " + f.plural(x.images, "image"))))));
+    const repositories = grid({ caption: "Room by repository", key: (x) => x.name, sort: "-bytes", file: "room", placeholder: "Repository", per: 25, prefix: "r", columns: [
+      { id: "name", title: "Repository", class: "break", value: (x) => x.name, cell: (x) => h("a", { href: "#/repository?name=" + encodeURIComponent(x.name), text: x.name.replace(/^docker\.io\/(library\/)?/, "") }) },
+      { id: "images", title: "Images", class: "num", value: (x) => x.images, text: (x) => f.count(x.images) },
+      { id: "bytes", title: "Size", class: "num", value: (x) => x.bytes, text: (x) => f.bytes(x.bytes) },
+      { id: "share", title: "Share", class: "num", value: (x) => x.bytes / all, text: (x) => f.percent(x.bytes / all) }] });
+    const age = (i) => ages.find(([, days]) => Date.now() - Date.parse(i.used_at || 0) < days * 86400000)[0];
+    const byAge = shares(age);
+    if (images.length === 0) return fill(room, p.empty("Nothing is kept yet"));
+    fill(room, h("div", { class: "grid two" }, rows("By registry", shares((i) => i.upstream)), rows("Last used", ages.map(([name]) => byAge.find((x) => x.name === name)).filter(Boolean))), repositories.element);
+    repositories.show(shares((i) => i.upstream + "/" + i.repository));
+  }
+
   async function load() {
     try {
       const s = await get("/series", { span });
       if (ended) return;
       const now = Date.now() / 1000;
+      setText(growth, grows(s.times, s.used_bytes));
       size.show(s.times, [s.used_bytes], s.step_seconds, now - spanSeconds[span], now);
       gone.show(s.times, [s.evicted_bytes, s.again_bytes], s.step_seconds, now - spanSeconds[span], now);
     } catch {
@@ -112,9 +147,9 @@ export function storage(place, query) {
       on: { click: () => actions.run(cancel, () => send("DELETE", "/jobs/" + j.id)) } });
     fill(row,
       h("div", { class: "row-top" }, h("span", { class: "strong clip", text: actions.jobName(j) }), p.pill(...(states[j.state] || ["idle", j.state])), cancel),
-      running && p.bar(share, "Progress of " + actions.jobName(j)),
+      running && p.bar(share, "Progress of " + actions.jobName(j)), running && p.fetching(j.prefetch),
       h("div", { class: "row-note" }, h("span", { class: "break", text: j.state === "failed" ? j.error : running ? f.plural(at.items, "file") + ", " + f.bytes(at.bytes) : j.result ? actions.jobResult(j) : j.state }),
-        h("span", { text: f.ago(running ? j.started : j.ended) })));
+        h("span", { text: (j.by ? "by " + j.by + ", " : "") + (running ? f.ago(j.started) : "took " + f.duration((Date.parse(j.ended) - Date.parse(j.started)) / 1000) + ", " + f.ago(j.ended)) })));
   }
 
   const off = live.on("status", (s) => {
@@ -133,6 +168,19 @@ export function storage(place, query) {
     size.end();
     gone.end();
   };
+}
+
+const ages = [["today", 1], ["within a week", 7], ["within a month", 30], ["within three months", 91], ["longer ago", Infinity]];
+
+// grows says how fast the store grows, and when it would be full.
+function grows(times, bytes) {
+  const points = times.map((t, i) => [t, bytes[i]]).filter(([, b]) => b > 0);
+  const [first, last] = [points[0], points[points.length - 1]];
+  if (!first || last[0] - first[0] < 3600) return "How fast it grows is told after an hour.";
+  const perDay = (last[1] - first[1]) / ((last[0] - first[0]) / 86400);
+  const most = live.status && live.status.stats.max_bytes;
+  if (perDay < 1) return "It has not grown within " + f.duration(last[0] - first[0]) + ".";
+  return "It grew by " + f.bytes(last[1] - first[1]) + " within " + f.duration(last[0] - first[0]) + ": " + f.bytes(perDay) + " a day" + (most ? "; full " + (last[1] < 0.98 * most ? f.until(new Date(Date.now() + ((most - last[1]) / perDay) * 86400000).toISOString()) : "already") : "") + ".";
 }
 
 const states = { running: ["idle", "Running"], done: ["good", "Done"], failed: ["bad", "Failed"], cancelled: ["warn", "Cancelled"] };
