@@ -11,7 +11,7 @@ import (
 // mirrored is for the next start.
 func Live(key string) bool {
 	return slices.ContainsFunc([]string{
-		"upstreams.", "hosts", "trusted_networks", "fallback", "catalog", "limits.", "log.level", "log.access", "admin_token", "auth.", "operators.", "access", "authentication", "policies", "signers", "as_of",
+		"upstreams.", "hosts", "trusted_networks", "fallback", "catalog", "limits.", "log.level", "log.access", "admin_token", "auth.", "operators.", "access", "authentication", "policies", "signers", "as_of", "notify",
 	}, func(live string) bool {
 		return key == live || strings.HasSuffix(live, ".") && strings.HasPrefix(key, live) || strings.HasPrefix(key, live+"[") || key == live+"_file"
 	})

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -15,11 +16,13 @@ import (
 	"forebay/cache/event"
 	"forebay/config"
 	"forebay/internal/activity"
+	"forebay/internal/notify"
 	"forebay/internal/pull"
 	"forebay/internal/reread"
 	"forebay/internal/trouble"
 	"forebay/proxy"
 	"forebay/upstream"
+	"forebay/upstream/dial"
 )
 
 // newActivity returns what remembers who asks m for what.
@@ -163,4 +166,18 @@ func answersOf(n upstream.Figures) (a activity.Asked) {
 		a.Took = a.Took.Plus(n.Latencies[kind])
 	}
 	return a
+}
+
+// tellTrouble takes in that a trouble has begun, or ended.
+func (m *mirror) tellTrouble(t trouble.Trouble, ended bool) {
+	e := event.Event{At: time.Now(), Kind: event.TroubleBegan, Upstream: t.Upstream, Detail: t.What + ": " + cmp.Or(t.Cause, string(t.Severity))}
+	if ended {
+		e.Kind, e.Detail = event.TroubleEnded, fmt.Sprintf("%s: over after %s", t.What, time.Since(t.Since).Round(time.Second))
+	}
+	m.tellEvent(e)
+}
+
+// toTargets are the options of what tells the targets of notifications; ours are our own listeners, nil for none.
+func toTargets(ours *dial.Ours, log *zap.Logger) notify.Options {
+	return notify.Options{Mirror: hostname(), Ours: ours, UserAgent: "forebay/" + version, Log: log}
 }

@@ -11,6 +11,7 @@ import (
 
 	"forebay/config"
 	samples "forebay/deploy/config"
+	"forebay/internal/carry"
 	"forebay/internal/command"
 )
 
@@ -58,7 +59,7 @@ storage.s3 is tried with an object that is put, read and removed again.`,
 				return err
 			}
 		}
-		if _, err := newNotifier(c, nil, nil); err != nil {
+		if _, err := carry.Targets(c, toTargets(nil, nil)); err != nil {
 			return err
 		}
 		if _, err := newSignatures(c, &http.Client{}); err != nil {

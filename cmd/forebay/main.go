@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"forebay/internal/carry"
 	"forebay/internal/command"
 	"forebay/internal/onclient"
 	"forebay/internal/operate"
@@ -85,7 +86,7 @@ other public registries, and prints how to point clients at it.
 	if keepsFolders {
 		running = append(running, newServe(p), newRebuildIndex(p))
 	}
-	for group, list := range map[string][]*cobra.Command{"run": running, operate.Configure: {newConfig(p), onclient.NewClientConfig(p), onclient.NewDoctor(p, newDoctorMirror(p)), newNotify(p), newVersion(p), newManual(p)}} {
+	for group, list := range map[string][]*cobra.Command{"run": running, operate.Configure: {newConfig(p), onclient.NewClientConfig(p), onclient.NewDoctor(p, newDoctorMirror(p)), carry.NewNotify(p, toTargets(nil, nil)), newVersion(p), newManual(p)}} {
 		for _, cmd := range list {
 			cmd.GroupID = group
 			root.AddCommand(cmd)

@@ -6,6 +6,8 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -64,6 +66,44 @@ notify:
 	}
 	if code, out, stderr := execute(t, nil, "notify", "ops", "--config", file); code != 0 || out != "ops: took it\n" {
 		t.Errorf("forebay notify ops = %d %q %q", code, out, stderr)
+	}
+	<-told // the sample
+	// At SIGHUP what the files say now counts: the place, and the key that signs.
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		told <- "elsewhere " + r.URL.Path + " " + r.Header.Get("X-Hub-Signature-256") + " " + r.Header.Get("X-Token")
+	}))
+	t.Cleanup(elsewhere.Close)
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	was := regexp.MustCompile(`url_file: "(.*)"`).FindSubmatch(text)
+	if err := os.WriteFile(string(was[1]), []byte(elsewhere.URL+"/s3cr3t-other\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, regexp.MustCompile(` *secret_file: .*\n`).ReplaceAll(text, nil), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	hangUp(t, s, `"msg":"configuration read again"`)
+	if log := s.stderr.String(); !strings.Contains(log, `"changed":["notify`) {
+		t.Errorf("the log does not say that notify has changed:\n%s", log)
+	}
+	hub.PushImage("acme/app", "1.2.3", hubtest.ImageSpec{Seed: 3})
+	pull()
+	select {
+	case got := <-told:
+		if got != "elsewhere /s3cr3t-other  s3cr3t-header" {
+			t.Errorf("after SIGHUP %q was told, want it elsewhere, unsigned", got)
+		}
+	case <-time.After(30 * time.Second):
+		t.Fatal("nobody was told after SIGHUP")
+	}
+	if err := os.WriteFile(file, []byte(string(text)+"    events: [nosuch]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	hangUp(t, s, `"msg":"new configuration refused`)
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		t.Fatal(err)
 	}
 	if strings.Contains(s.stderr.String(), "s3cr3t") {
 		t.Errorf("the log has a secret:\n%s", s.stderr)

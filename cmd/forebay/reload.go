@@ -10,6 +10,7 @@ import (
 	"forebay/cache/event"
 	"forebay/config"
 	"forebay/internal/admin"
+	"forebay/internal/carry"
 	"forebay/internal/command"
 	"forebay/internal/logkey"
 	"forebay/internal/observe"
@@ -75,7 +76,7 @@ func takenUp(was, next *config.Config) *config.Config {
 	c := *was
 	c.Trusted, c.Fallback, c.Catalog = next.Trusted, next.Fallback, next.Catalog
 	c.Limits, c.LimitsOf = next.Limits, next.LimitsOf
-	c.Policies, c.AsOf = next.Policies, next.AsOf
+	c.Policies, c.Signers, c.AsOf, c.Notify = next.Policies, next.Signers, next.AsOf, next.Notify
 	c.Auth, c.Access, c.Authentication = next.Auth, next.Access, next.Authentication
 	c.Log.Level, c.Log.Access = next.Log.Level, next.Log.Access
 	if !was.AdminToken.Empty() && !next.AdminToken.Empty() { // else who may ask is another question
@@ -123,6 +124,10 @@ func (m *mirror) takeUp(c *config.Config, files bool) error {
 	if err := f.openDoors(c, was, m.rights, m.Log.Named("auth")); err != nil {
 		return err
 	}
+	targets, err := carry.Targets(c, toTargets(&m.ours, m.Log.Named("notify")))
+	if err != nil {
+		return err
+	}
 	if err := m.cache.Configure(upstreams, limits(c.Limits)); err != nil {
 		return command.Usage(err)
 	}
@@ -138,6 +143,7 @@ func (m *mirror) takeUp(c *config.Config, files bool) error {
 	if err != nil {
 		return command.Usage(err)
 	}
+	m.notify.Use(targets)
 	m.front.Store(f)
 	if files { // else c says of all upstreams that were there what it said
 		m.rights.Forget()

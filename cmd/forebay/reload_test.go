@@ -177,6 +177,9 @@ tracing: {endpoint: 'http://127.0.0.1:1', headers: a=b, ratio: 1%}
 webhooks: {on_listen: true, secret: abcdefghijklmnopqrstuvwxyz}
 limits: {new_per_minute: 1, pulls: 1, fills: 1, bytes_per_second: 1MiB}
 cost: {per_gib: 1, currency: X}
+signers: [{name: acme, notation: /z}]
+policies: [{name: prod, signed_by: [acme]}]
+notify: [{name: chat, url: 'https://chat.example/'}]
 upstreams:
   new.example:
   docker.io:

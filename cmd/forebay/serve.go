@@ -20,8 +20,10 @@ import (
 
 	"forebay/config"
 	"forebay/internal/admin"
+	"forebay/internal/carry"
 	"forebay/internal/command"
 	"forebay/internal/logkey"
+	"forebay/internal/notify"
 	"forebay/internal/observe"
 	"forebay/internal/page"
 	"forebay/internal/server"
@@ -96,9 +98,11 @@ func serve(ctx context.Context, c *config.Config, load func() (*config.Config, e
 	if m.audit, err = newAudit(c, log.Named("audit")); err != nil {
 		return err
 	}
-	if m.notify, err = newNotifier(c, &m.ours, log.Named("notify")); err != nil {
+	targets, err := carry.Targets(c, toTargets(&m.ours, log.Named("notify")))
+	if err != nil {
 		return err
 	}
+	m.notify = notify.New(hostname(), targets)
 	if err := reachBucket(ctx, m.bucket, log); err != nil {
 		return err
 	}

@@ -60,7 +60,7 @@ func asJSON(v any) (string, error) {
 }
 
 // body returns m as its target wants it.
-func (t *target) body(m Message) ([]byte, error) {
+func (t *way) body(m Message) ([]byte, error) {
 	if t.template == nil {
 		text, err := asJSON(m)
 		return []byte(text), err
@@ -86,12 +86,12 @@ func (b *bounded) Write(p []byte) (int, error) {
 }
 
 // message says in full what happened.
-func (n *Notifier) message(e event.Event) Message {
+func message(mirror string, e event.Event) Message {
 	if e.At.IsZero() {
 		e.At = time.Now()
 	}
 	m := Message{
-		ID: "msg_" + strings.ToLower(rand.Text()), Mirror: n.mirror, Kind: e.Kind, At: e.At.UTC(), Upstream: e.Upstream, Repository: e.Repository, Tag: e.Tag,
+		ID: "msg_" + strings.ToLower(rand.Text()), Mirror: mirror, Kind: e.Kind, At: e.At.UTC(), Upstream: e.Upstream, Repository: e.Repository, Tag: e.Tag,
 		Digest: text(e.Digest), Was: text(e.Was), Count: e.Count, Bytes: e.Bytes, Detail: e.Detail,
 	}
 	if e.Repository != "" {

@@ -78,7 +78,7 @@ func Urgent() []event.Kind {
 	return []event.Kind{event.ReleaseMoved, event.VerificationFailed, event.Quarantined, event.Vanished, event.Returned, event.Waiting, event.Refused, event.Promoted, event.TroubleBegan, event.TroubleEnded}
 }
 
-// Options configures a [Notifier].
+// Options are targets with what all of them need.
 type Options struct {
 	Targets []Target
 	Mirror  string // our name, for messages
@@ -89,28 +89,40 @@ type Options struct {
 	Log         *zap.Logger
 }
 
-// Notifier tells targets. Tell may be called concurrently; its owner starts Run once.
+// Notifier tells targets. Its methods may be called concurrently; its owner starts Run once.
 type Notifier struct {
 	mirror  string
-	targets []*target
-	log     *zap.Logger
+	targets atomic.Pointer[[]*target]
+
+	mu   sync.Mutex      // held while the targets are exchanged
+	life context.Context // guarded by mu; of Run, nil before it
+	work sync.WaitGroup
 }
 
-// target is a [Target] ready for use.
+// target is one that is told: what waits for it, and how it is told now.
 type target struct {
+	name  string
+	queue chan Message
+	now   atomic.Pointer[way]
+	end   context.CancelFunc // of its work; nil before that
+
+	sent, failed, dropped atomic.Int64
+	full                  atomic.Bool // messages are being dropped
+}
+
+// way is a [Target] ready for use. It is not changed.
+type way struct {
 	Target
-	host     string
 	key      []byte
 	images   []pattern
 	template *template.Template // nil: JSON
 	client   *http.Client
 	agent    string
 	log      *zap.Logger
-	queue    chan Message
-
-	sent, failed, dropped atomic.Int64
-	full                  atomic.Bool // messages are being dropped
 }
+
+// Targets are targets ready for use.
+type Targets []*way
 
 // pattern is of whole names, and of names of repositories.
 type pattern struct{ image, repository *regexp.Regexp }
@@ -122,23 +134,72 @@ type Figures struct {
 	Waiting               int
 }
 
-// New returns a notifier of these targets. Nothing is contacted. Errors name the target and hold no secret.
-func New(o Options) (*Notifier, error) {
+// New returns a notifier of these targets, for messages in the name of a mirror. Nothing is contacted.
+func New(mirror string, all Targets) *Notifier {
+	n := &Notifier{mirror: mirror}
+	n.targets.Store(&[]*target{})
+	n.Use(all)
+	return n
+}
+
+// NewTargets reads targets, and the files that they name. Errors name the target and hold no secret.
+func NewTargets(o Options) (all Targets, err error) {
 	if o.Log == nil {
 		o.Log = zap.NewNop()
 	}
-	n := &Notifier{mirror: o.Mirror, log: o.Log}
 	for _, t := range o.Targets {
-		ready, err := newTarget(t, &o)
+		w, err := newWay(t, &o)
 		if err != nil {
 			return nil, fmt.Errorf("target %s: %w", t.Name, err)
 		}
-		n.targets = append(n.targets, ready)
+		all = append(all, w)
 	}
-	return n, nil
+	return all, nil
 }
 
-func newTarget(t Target, o *Options) (*target, error) {
+// Use has the notifier tell these targets from now on. What waits for one of them goes on waiting, and is sent
+// as that is told now; what waits for one that is not among them is dropped.
+func (n *Notifier) Use(all Targets) {
+	if n == nil {
+		return
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	was := map[string]*target{}
+	for _, t := range *n.targets.Load() {
+		was[t.name] = t
+	}
+	var next []*target
+	for _, w := range all {
+		t := was[w.Name]
+		if delete(was, w.Name); t == nil {
+			t = &target{name: w.Name, queue: make(chan Message, queueMost)}
+		}
+		if old := t.now.Swap(w); old != nil {
+			old.client.CloseIdleConnections()
+		}
+		next = append(next, t)
+		n.begin(t)
+	}
+	n.targets.Store(&next)
+	for _, t := range was {
+		if t.end != nil {
+			t.end()
+		}
+	}
+}
+
+// begin starts the work for a target unless it goes on, or Run has not begun. n.mu is held.
+func (n *Notifier) begin(t *target) {
+	if t.end != nil || n.life == nil {
+		return
+	}
+	var ctx context.Context
+	ctx, t.end = context.WithCancel(n.life)
+	n.work.Go(func() { t.run(ctx) })
+}
+
+func newWay(t Target, o *Options) (*way, error) {
 	base, err := url.Parse(t.URL)
 	if err != nil || base.Host == "" || base.Scheme != "https" && base.Scheme != "http" {
 		return nil, errors.New("its url is no http:// or https:// URL") // which may hold a secret
@@ -146,8 +207,7 @@ func newTarget(t Target, o *Options) (*target, error) {
 	if len(t.Kinds) == 0 {
 		t.Kinds = Urgent()
 	}
-	ready := &target{Target: t, host: base.Host, agent: o.UserAgent, log: o.Log.With(zap.String("target", t.Name), logkey.Host(base.Host)),
-		queue: make(chan Message, queueMost)}
+	ready := &way{Target: t, agent: o.UserAgent, log: o.Log.With(zap.String("target", t.Name), logkey.Host(base.Host))}
 	if ready.key, err = Key(t.Secret); err != nil {
 		return nil, err
 	}
@@ -211,12 +271,13 @@ func (n *Notifier) Tell(e event.Event) {
 		return
 	}
 	var m Message
-	for _, t := range n.targets {
-		if !t.wants(&e) {
+	for _, t := range *n.targets.Load() {
+		w := t.now.Load()
+		if !w.wants(&e) {
 			continue
 		}
 		if m.ID == "" {
-			m = n.message(e)
+			m = message(n.mirror, e)
 		}
 		select {
 		case t.queue <- m:
@@ -224,13 +285,13 @@ func (n *Notifier) Tell(e event.Event) {
 		default:
 			t.dropped.Add(1)
 			if !t.full.Swap(true) { // once, until there is room again
-				t.log.Warn("notifications dropped: too many wait for the target", logkey.Count(queueMost))
+				w.log.Warn("notifications dropped: too many wait for the target", logkey.Count(queueMost))
 			}
 		}
 	}
 }
 
-func (t *target) wants(e *event.Event) bool {
+func (t *way) wants(e *event.Event) bool {
 	if !slices.Contains(t.Kinds, e.Kind) {
 		return false
 	}
@@ -252,22 +313,27 @@ func (n *Notifier) Run(ctx context.Context) error {
 	if n == nil {
 		return nil
 	}
-	var work sync.WaitGroup
-	for _, t := range n.targets {
-		work.Go(func() { t.run(ctx) })
+	n.mu.Lock()
+	n.life = ctx
+	for _, t := range *n.targets.Load() {
+		n.begin(t)
 	}
-	work.Wait()
+	n.mu.Unlock()
+	<-ctx.Done()
+	n.mu.Lock() // who begins work has begun it
+	defer n.mu.Unlock()
+	n.work.Wait()
 	return ctx.Err()
 }
 
 func (t *target) run(ctx context.Context) {
-	defer t.client.CloseIdleConnections()
+	defer func() { t.now.Load().client.CloseIdleConnections() }()
 	for {
 		select {
 		case <-ctx.Done():
 			if left := len(t.queue); left > 0 {
 				t.dropped.Add(int64(left))
-				t.log.Warn("notifications dropped: the mirror ends", logkey.Count(left))
+				t.now.Load().log.Warn("notifications dropped: the mirror ends, or tells the target no more", logkey.Count(left))
 			}
 			return
 		case m := <-t.queue:
@@ -278,7 +344,7 @@ func (t *target) run(ctx context.Context) {
 				t.dropped.Add(1)
 			default:
 				t.failed.Add(1)
-				t.log.Warn("notification given up", zap.String("kind", string(m.Kind)), logkey.Err(err))
+				t.now.Load().log.Warn("notification given up", zap.String("kind", string(m.Kind)), logkey.Err(err))
 			}
 		}
 	}
@@ -286,17 +352,14 @@ func (t *target) run(ctx context.Context) {
 
 // deliver sends m until it has arrived, for which it waits between attempts.
 func (t *target) deliver(ctx context.Context, m Message) error {
-	body, err := t.body(m)
-	if err != nil {
-		return err
-	}
 	pause := firstPause
 	for attempt := 1; ; attempt++ {
-		again, after, err := t.post(ctx, m.ID, body)
+		w := t.now.Load()
+		again, after, err := w.send(ctx, m)
 		if err == nil || !again || attempt == attemptsMost {
 			return err
 		}
-		t.log.Debug("notification failed, and is tried again", logkey.Err(err))
+		w.log.Debug("notification failed, and is tried again", logkey.Err(err))
 		// Half of it at random: targets that were away meet all who wait for them.
 		wait := time.NewTimer(max(pause/2+rand.N(pause/2), min(after, retryMost)))
 		pause = min(2*pause, lastPause)
@@ -309,15 +372,19 @@ func (t *target) deliver(ctx context.Context, m Message) error {
 	}
 }
 
-// post tries once, and reports whether it is worth trying again, and after which time at the earliest.
-func (t *target) post(ctx context.Context, id string, body []byte) (again bool, after time.Duration, err error) {
+// send tries once, and reports whether it is worth trying again, and after which time at the earliest.
+func (t *way) send(ctx context.Context, m Message) (again bool, after time.Duration, err error) {
+	body, err := t.body(m)
+	if err != nil {
+		return false, 0, err
+	}
 	ctx, cancel := context.WithTimeout(ctx, attemptTime)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, t.URL, bytes.NewReader(body))
 	if err != nil {
 		return false, 0, errors.New("its url cannot be posted to")
 	}
-	t.sign(req.Header, id, body, time.Now())
+	t.sign(req.Header, m.ID, body, time.Now())
 	res, err := t.client.Do(req)
 	if err != nil {
 		var of *url.Error // whose text has the URL
@@ -342,7 +409,7 @@ func (t *target) post(ctx context.Context, id string, body []byte) (again bool, 
 
 // sign sets the headers of a message: those of Standard Webhooks 1.0.0, by which receivers refuse what is
 // old or comes twice, and the one that GitHub sends, which most receivers know.
-func (t *target) sign(h http.Header, id string, body []byte, now time.Time) {
+func (t *way) sign(h http.Header, id string, body []byte, now time.Time) {
 	h.Set("User-Agent", t.agent)
 	h.Set("Content-Type", "application/json")
 	if t.ContentType != "" {
@@ -371,26 +438,15 @@ func (n *Notifier) Figures() (all []Figures) {
 	if n == nil {
 		return nil
 	}
-	for _, t := range n.targets {
-		all = append(all, Figures{t.Name, t.sent.Load(), t.failed.Load(), t.dropped.Load(), len(t.queue)})
+	for _, t := range *n.targets.Load() {
+		all = append(all, Figures{t.name, t.sent.Load(), t.failed.Load(), t.dropped.Load(), len(t.queue)})
 	}
 	return all
 }
 
-// Try sends a sample to one target, at once and once.
-func (n *Notifier) Try(ctx context.Context, name string) error {
-	for _, t := range n.targets {
-		if t.Name != name {
-			continue
-		}
-		m := n.message(event.Event{Kind: t.Kinds[0], Upstream: wire.Hub, Repository: "library/sample", Tag: "1.2.3",
-			Digest: v1.Hash{Algorithm: "sha256", Hex: strings.Repeat("0", 64)}, Detail: "a sample, sent by forebay notify"})
-		body, err := t.body(m)
-		if err != nil {
-			return err
-		}
-		_, _, err = t.post(ctx, m.ID, body)
-		return err
-	}
-	return fmt.Errorf("there is no target %q", name)
+// Try sends a sample, at once and once, in the name of a mirror.
+func (t *way) Try(ctx context.Context, mirror string) error {
+	_, _, err := t.send(ctx, message(mirror, event.Event{Kind: t.Kinds[0], Upstream: wire.Hub, Repository: "library/sample", Tag: "1.2.3",
+		Digest: v1.Hash{Algorithm: "sha256", Hex: strings.Repeat("0", 64)}, Detail: "a sample, sent by forebay notify"}))
+	return err
 }

@@ -70,7 +70,7 @@ func running(t *testing.T, o Options) (*Notifier, *observer.ObservedLogs) {
 	t.Helper()
 	core, logs := observer.New(zapcore.DebugLevel)
 	o.Log, o.Mirror, o.UserAgent = zap.New(core), "mirror.lan", "forebay/test"
-	n, err := New(o)
+	n, err := newNotifier(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,7 +126,7 @@ func TestSignatureOfStandardWebhooks(t *testing.T) {
 		t.Fatal(err)
 	}
 	h := http.Header{}
-	(&target{key: key}).sign(h, "msg_p5jXN8AQM9LWM0D4loKWxJek", []byte(`{"test": 2432232314}`), time.Unix(1614265330, 0))
+	(&way{key: key}).sign(h, "msg_p5jXN8AQM9LWM0D4loKWxJek", []byte(`{"test": 2432232314}`), time.Unix(1614265330, 0))
 	if got, want := h.Get("Webhook-Signature"), "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="; got != want {
 		t.Errorf("signature %s, want %s", got, want)
 	}
@@ -168,7 +168,7 @@ func TestATargetIsToldWhatItWants(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			tt.target.Name, tt.target.URL = "t", "http://127.0.0.1:1/"
-			n, err := New(Options{Targets: []Target{tt.target}})
+			n, err := newNotifier(Options{Targets: []Target{tt.target}})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -196,7 +196,7 @@ func TestATemplateMakesTheBody(t *testing.T) {
 		t.Errorf("Content-Type %s", ct)
 	}
 	for _, bad := range []string{"{{.Nothing}}", "{{", "{{nosuch .Text}}"} {
-		if _, err := New(Options{Targets: []Target{{Name: "x", URL: rec.URL, Template: bad}}}); err == nil {
+		if _, err := NewTargets(Options{Targets: []Target{{Name: "x", URL: rec.URL, Template: bad}}}); err == nil {
 			t.Errorf("the template %s was taken", bad)
 		}
 	}
@@ -221,11 +221,11 @@ func TestFailuresAreTriedAgainWithinBounds(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				attempts := 0
-				n, err := New(Options{Targets: []Target{{Name: "x", URL: "http://hooks.example/s3cr3t"}}})
+				n, err := newNotifier(Options{Targets: []Target{{Name: "x", URL: "http://hooks.example/s3cr3t"}}})
 				if err != nil {
 					t.Fatal(err)
 				}
-				n.targets[0].client.Transport = roundTripper(func(*http.Request) (*http.Response, error) {
+				(*n.targets.Load())[0].now.Load().client.Transport = roundTripper(func(*http.Request) (*http.Response, error) {
 					status := tt.status[min(attempts, len(tt.status)-1)]
 					attempts++
 					h := http.Header{"Location": {"http://127.0.0.1:1/"}}
@@ -255,6 +255,84 @@ type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
+func newNotifier(o Options) (*Notifier, error) {
+	targets, err := NewTargets(o)
+	return New(o.Mirror, targets), err
+}
+
+// try sends a sample to a target.
+func (n *Notifier) try(t *testing.T, name string) error {
+	for _, one := range *n.targets.Load() {
+		if one.name == name {
+			return one.now.Load().Try(t.Context(), n.mirror)
+		}
+	}
+	t.Fatalf("there is no target %s", name)
+	return nil
+}
+
+// A target that is told otherwise keeps its place, what waits for it and its figures; one that is new is told, and one
+// that is not there any more is not, from then on.
+func TestTargetsAreExchangedWhileTheyAreTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		var got []string
+		answer := map[string]int{"old": 503, "new": 200, "gone": 200, "more": 200}
+		use := func(n *Notifier, hosts ...string) *Notifier {
+			var o Options
+			for _, h := range hosts {
+				name, host, _ := strings.Cut(h, "@")
+				o.Targets = append(o.Targets, Target{Name: name, URL: "http://" + host + "/"})
+			}
+			targets, err := NewTargets(o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, w := range targets {
+				w.client.Transport = roundTripper(func(r *http.Request) (*http.Response, error) {
+					mu.Lock()
+					defer mu.Unlock()
+					got = append(got, r.URL.Host)
+					return &http.Response{StatusCode: answer[r.URL.Host], Header: http.Header{}, Body: http.NoBody}, nil
+				})
+			}
+			if n == nil {
+				return New("m", targets)
+			}
+			n.Use(targets)
+			return n
+		}
+		n := use(nil, "a@old", "b@gone")
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- n.Run(ctx) }()
+		synctest.Wait()
+		n.Tell(moved("1"))
+		n.Tell(moved("2"))
+		synctest.Wait()
+		use(n, "a@new", "c@more")
+		n.Tell(moved("3"))
+		time.Sleep(time.Hour)
+		n.Tell(moved("4"))
+		synctest.Wait()
+		counts := map[string]int{}
+		for _, host := range got {
+			counts[host]++
+		}
+		if counts["old"] != 1 || counts["new"] != 4 || counts["gone"] != 2 || counts["more"] != 2 {
+			t.Errorf("messages by place: %v; want all four at the new place of a, two each of b and c", counts)
+		}
+		figures := n.Figures()
+		if len(figures) != 2 || figures[0].Target != "a" || figures[0].Sent != 4 || figures[1].Target != "c" || figures[1].Sent != 2 {
+			t.Errorf("figures %+v, want four sent to a and two to c", figures)
+		}
+		cancel()
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Errorf("Run = %v", err)
+		}
+	})
+}
+
 // A redirect leads nowhere: whoever a message is for is said by the operator alone.
 func TestARealRedirectIsNotFollowed(t *testing.T) {
 	elsewhere := newReceiver(t, func(int, http.ResponseWriter, *http.Request) {})
@@ -262,7 +340,7 @@ func TestARealRedirectIsNotFollowed(t *testing.T) {
 		http.Redirect(w, r, elsewhere.URL, http.StatusPermanentRedirect)
 	})
 	n, logs := running(t, Options{Targets: []Target{{Name: "x", URL: rec.URL + "/s3cr3t", Secret: "s3cr3t-key"}}})
-	if err := n.Try(t.Context(), "x"); err == nil || !strings.Contains(err.Error(), "308: redirects are not followed") {
+	if err := n.try(t, "x"); err == nil || !strings.Contains(err.Error(), "308: redirects are not followed") {
 		t.Errorf("Try = %v, want that redirects are not followed", err)
 	}
 	if len(elsewhere.got) != 0 {
@@ -292,7 +370,7 @@ func TestAHangingServerHoldsUpNobody(t *testing.T) {
 }
 
 func TestWhatWaitsAtTheEndIsCounted(t *testing.T) {
-	n, err := New(Options{Targets: []Target{{Name: "x", URL: "http://127.0.0.1:1/"}}})
+	n, err := newNotifier(Options{Targets: []Target{{Name: "x", URL: "http://127.0.0.1:1/"}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -309,20 +387,17 @@ func TestWhatWaitsAtTheEndIsCounted(t *testing.T) {
 
 // What the operator wrote may be private; metadata services are for nobody, and errors hold no URL.
 func TestAddressesAreThoseOfThePolicy(t *testing.T) {
-	n, err := New(Options{Targets: []Target{{Name: "x", URL: "http://169.254.169.254/s3cr3t"}, {Name: "y", URL: "http://127.0.0.1:1/s3cr3t"}}})
+	n, err := newNotifier(Options{Targets: []Target{{Name: "x", URL: "http://169.254.169.254/s3cr3t"}, {Name: "y", URL: "http://127.0.0.1:1/s3cr3t"}}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := n.Try(t.Context(), "x"); !errors.Is(err, dial.ErrRefused) || strings.Contains(err.Error(), "s3cr3t") {
+	if err := n.try(t, "x"); !errors.Is(err, dial.ErrRefused) || strings.Contains(err.Error(), "s3cr3t") {
 		t.Errorf("a metadata service: %v, want %v", err, dial.ErrRefused)
 	}
-	if err := n.Try(t.Context(), "y"); err == nil || errors.Is(err, dial.ErrRefused) || strings.Contains(err.Error(), "s3cr3t") {
+	if err := n.try(t, "y"); err == nil || errors.Is(err, dial.ErrRefused) || strings.Contains(err.Error(), "s3cr3t") {
 		t.Errorf("loopback: %v, want that nobody listens", err)
 	}
-	if err := n.Try(t.Context(), "z"); err == nil {
-		t.Error("a target that is not there was tried")
-	}
-	if _, err := New(Options{Targets: []Target{{Name: "x", URL: "ftp://s3cr3t/"}}}); err == nil || strings.Contains(err.Error(), "s3cr3t") {
-		t.Errorf("New = %v", err)
+	if _, err := NewTargets(Options{Targets: []Target{{Name: "x", URL: "ftp://s3cr3t/"}}}); err == nil || strings.Contains(err.Error(), "s3cr3t") {
+		t.Errorf("NewTargets = %v", err)
 	}
 }

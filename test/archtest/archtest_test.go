@@ -206,7 +206,7 @@ func importTable() map[string][]string {
 		"internal/adminclient": append(leaf(), "cache/upkeep", "config", "internal/secret", "internal/admin", "internal/bundle", "internal/command", "internal/server", "internal/terminal"),
 		"internal/operate": append(leaf(), "cache/image", "cache/upkeep", "config", "config/unit", "upstream", "upstream/hubapi", "internal/access", "internal/admin", "internal/adminclient", "internal/authn",
 			"internal/carry", "internal/command", "internal/imageset", "internal/prefetch", "internal/terminal", "internal/trouble"),
-		"internal/carry": append(leaf(), "cache/disk", "cache/upkeep", "internal/admin", "internal/adminclient", "internal/bundle", "internal/command", "internal/govern", "internal/imageset",
+		"internal/carry": append(leaf(), "cache/disk", "cache/event", "config", "config/parse", "internal/notify", "cache/upkeep", "internal/admin", "internal/adminclient", "internal/bundle", "internal/command", "internal/govern", "internal/imageset",
 			"internal/regfolder", "internal/terminal"),
 		"internal/terminal": append(leaf(), "internal/admin", "internal/prefetch"), // the last its tests
 

@@ -1,15 +1,12 @@
-package main
+package carry
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
-	"go.uber.org/zap"
 	"golang.org/x/net/http/httpproxy"
 
 	"forebay/cache/event"
@@ -17,14 +14,13 @@ import (
 	"forebay/config/parse"
 	"forebay/internal/command"
 	"forebay/internal/notify"
-	"forebay/internal/trouble"
-	"forebay/upstream/dial"
 )
 
-// newNotifier returns what tells the targets of the configuration; ours are our own listeners, nil for none.
-func newNotifier(c *config.Config, ours *dial.Ours, log *zap.Logger) (*notify.Notifier, error) {
-	o := notify.Options{Mirror: hostname(), Ours: ours, Environment: httpproxy.FromEnvironment(), UserAgent: "forebay/" + version, Log: log}
+// Targets returns the targets of notifications of a configuration; o has the rest. Errors are those of a configuration.
+func Targets(c *config.Config, o notify.Options) (notify.Targets, error) {
+	o.Environment = httpproxy.FromEnvironment()
 	kinds := event.Kinds()
+	var all notify.Targets
 	for i, t := range c.Notify {
 		one := notify.Target{
 			Name: t.Name, URL: t.URL.Reveal(), Secret: t.Secret.Reveal(), Images: t.Images, Template: t.Template, ContentType: t.ContentType, CAFile: t.CAFile,
@@ -36,27 +32,20 @@ func newNotifier(c *config.Config, ours *dial.Ours, log *zap.Logger) (*notify.No
 				err = fmt.Errorf("events: there is no kind %q: `forebay notify --kinds` lists them", name)
 			}
 		}
-		if err == nil {
-			_, err = notify.New(notify.Options{Targets: []notify.Target{one}})
+		var ready notify.Targets
+		if o.Targets = []notify.Target{one}; err == nil {
+			ready, err = notify.NewTargets(o)
 		}
 		if err != nil {
 			return nil, command.Usage(config.Faults{c.FaultAt(fmt.Sprintf("notify[%d]", i+1), err)})
 		}
-		o.Targets = append(o.Targets, one)
+		all = append(all, ready...)
 	}
-	return notify.New(o)
+	return all, nil
 }
 
-// tellTrouble takes in that a trouble has begun, or ended.
-func (m *mirror) tellTrouble(t trouble.Trouble, ended bool) {
-	e := event.Event{At: time.Now(), Kind: event.TroubleBegan, Upstream: t.Upstream, Detail: t.What + ": " + cmp.Or(t.Cause, string(t.Severity))}
-	if ended {
-		e.Kind, e.Detail = event.TroubleEnded, fmt.Sprintf("%s: over after %s", t.What, time.Since(t.Since).Round(time.Second))
-	}
-	m.tellEvent(e)
-}
-
-func newNotify(p command.Process) *cobra.Command {
+// NewNotify returns forebay notify.
+func NewNotify(p command.Process, o notify.Options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "notify NAME",
 		Short: "Send a sample to a target of notifications",
@@ -83,12 +72,12 @@ configuration, as the mirror would, and tells what it answered.`,
 		if err != nil {
 			return err
 		}
-		n, err := newNotifier(c, nil, zap.NewNop())
+		targets, err := Targets(c, o)
 		if err != nil {
 			return err
 		}
 		var names []string
-		for _, t := range c.Notify {
+		for _, t := range targets {
 			names = append(names, t.Name)
 		}
 		switch {
@@ -97,7 +86,7 @@ configuration, as the mirror would, and tells what it answered.`,
 		case len(args) == 0 || !slices.Contains(names, args[0]):
 			return command.Usage(fmt.Errorf("name one of the targets: %s", strings.Join(names, ", ")))
 		}
-		if err := n.Try(cmd.Context(), args[0]); err != nil {
+		if err := targets[slices.Index(names, args[0])].Try(cmd.Context(), o.Mirror); err != nil {
 			return fmt.Errorf("notify %s: %w", args[0], err)
 		}
 		_, err = fmt.Fprintf(p.Stdout, "%s: took it\n", args[0])
