@@ -37,6 +37,7 @@ func clientOptions(text, password string) (rueidis.ClientOption, error) {
 	o := rueidis.ClientOption{
 		InitAddress: at.Hosts, Username: at.User, Password: password, ForceSingleClient: at.Master == "",
 		Dialer: net.Dialer{Timeout: dialMost}, ConnWriteTimeout: dialMost, DisableCache: true, DisableRetry: true,
+		PipelineMultiplex: -1, // one connection: each that is left from before a restart of the engine fails once
 	}
 	if at.TLS {
 		host, _, _ := net.SplitHostPort(at.Hosts[0]) // it has a port
@@ -51,6 +52,7 @@ func clientOptions(text, password string) (rueidis.ClientOption, error) {
 // engine is a server of the Redis protocol that may be gone at any time.
 type engine struct {
 	options rueidis.ClientOption
+	most    time.Duration // that a call may take; callMost but for tests
 	log     *zap.Logger
 
 	mu       sync.Mutex
@@ -71,7 +73,7 @@ func (e *engine) call(ctx context.Context, do func(context.Context, rueidis.Clie
 	if c == nil {
 		return errAway
 	}
-	limited, cancel := context.WithTimeout(ctx, callMost)
+	limited, cancel := context.WithTimeout(ctx, e.most)
 	defer cancel()
 	err := do(limited, c)
 	if rueidis.IsRedisNil(err) {

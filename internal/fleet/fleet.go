@@ -90,7 +90,7 @@ func New(o Options) (*Fleet, error) {
 	if o.Log == nil {
 		o.Log = zap.NewNop()
 	}
-	f := &Fleet{engine: &engine{options: options, log: o.Log}, secret: o.Secret, identity: o.Identity, me: rand.Text(), log: o.Log, leads: leads{all: map[string]*lead{}}}
+	f := &Fleet{engine: &engine{options: options, most: callMost, log: o.Log}, secret: o.Secret, identity: o.Identity, me: rand.Text(), log: o.Log, leads: leads{all: map[string]*lead{}}}
 	s := &f.scripts
 	s.join, s.publish, s.release = rueidis.NewLuaScript(joinScript), rueidis.NewLuaScript(publishScript), rueidis.NewLuaScript(releaseScript)
 	s.begin, s.renew = rueidis.NewLuaScript(beginScript), rueidis.NewLuaScript(renewScript)

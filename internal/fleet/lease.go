@@ -174,18 +174,19 @@ type renewal struct {
 	life             time.Duration
 }
 
-// due returns what becomes of all leads, of which those that nobody works at end.
-func (l *leads) due(all bool) (list []renewal) {
+// due returns what becomes of all leads, of which those end that nobody works at; at the end of the process
+// all do.
+func (l *leads) due(end bool) (list []renewal) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for key, one := range l.all {
 		r := renewal{key, one.epoch, "lead", leadFor}
-		switch idle := one.open <= 0 && time.Since(one.idle) > idleFor; {
-		case !idle && !all:
-		case one.bad || !idle:
-			r.what = "gone"
-		default:
+		switch idle := one.open <= 0; {
+		case !end && (!idle || time.Since(one.idle) < idleFor):
+		case idle && !one.bad:
 			r.what, r.life = "kept", one.life
+		default:
+			r.what = "gone"
 		}
 		if r.what != "lead" {
 			delete(l.all, key)

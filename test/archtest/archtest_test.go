@@ -187,7 +187,7 @@ func importTable() map[string][]string {
 		"internal/trouble":      append(leaf(), "cache", "cache/health", "cache/image", "cache/store", "cache/upkeep", "upstream", "upstream/governor"),                                                                                                 // the last its tests
 		"internal/server":       {"internal/logkey", "internal/reread"},
 		"internal/webhook":      leaf(),
-		"internal/fleet":        append(leaf(), "cache", "cache/index", "config/parse", "internal/recent", "internal/statefile"),
+		"internal/fleet":        append(leaf(), "cache", "cache/store", "cache/index", "config/parse", "internal/recent", "internal/statefile"),
 		"internal/notify":       append(leaf(), "cache/event", "upstream/dial"),
 		"internal/signed":       {"internal/wire"},
 		"internal/authn":        {"internal/lane", "internal/pull", "internal/reread", "internal/wire"},
