@@ -103,6 +103,9 @@ type Fleet interface {
 	// Confirm returns what a tag points to, and when its registry said so: as another mirror was told after
 	// since and within ttl, or else by ask.
 	Confirm(ctx context.Context, upstream, repo, tag string, since time.Time, ttl time.Duration, ask func(context.Context) (v1.Descriptor, error)) (v1.Descriptor, time.Time, error)
+	// Spend waits for the turn to spend a pull of an upstream that no client waits for, which ends with done.
+	// The error is ctx's.
+	Spend(ctx context.Context, upstream string) (done func(), err error)
 	// Distrust learns that a blob was wrong, and reports whether another mirror sent it.
 	Distrust(d v1.Hash) bool
 }

@@ -122,6 +122,13 @@ func (c *Cache) ManifestAboveReserve(ctx context.Context, repo Repo, d v1.Hash, 
 		return nil, ctx.Err()
 	}
 	defer func() { <-o.spending }()
+	if c.opts.Fleet != nil {
+		done, err := c.opts.Fleet.Spend(ctx, repo.Upstream)
+		if err != nil {
+			return nil, err
+		}
+		defer done()
+	}
 	for {
 		var err error
 		if o.atReserve() && !c.keptWithin(o, repo, d) {

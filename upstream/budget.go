@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"slices"
 	"time"
@@ -29,15 +30,35 @@ type Budget struct {
 func (r *Registry) Budget() []Budget {
 	var list []Budget
 	now := r.opts.Now()
+	for _, l := range r.Limits() {
+		if l.Account == nil {
+			continue
+		}
+		b := Budget{Credential: l.credential, Host: l.host, Statement: l.Account.Statement(now), Low: l.Account.Low(r.opts.Reserve, now)}
+		if closed := l.Gate.Closed(); closed != nil {
+			b.PausedUntil, b.Why = closed.Until, closed.Why
+		}
+		if !b.SeenAt.IsZero() || !b.PausedUntil.IsZero() {
+			list = append(list, b)
+		}
+	}
+	return list
+}
+
+// Limit is one that the registry sets: to an account, or to all requests.
+type Limit struct {
+	Name             string            // tells it from the others of the registry
+	Account          *governor.Account // nil of all requests
+	Gate             *governor.Gate
+	host, credential string
+}
+
+// Limits returns the limits that mirrors with the same settings share: not those of clients' logins.
+func (r *Registry) Limits() (list []Limit) {
 	for _, s := range r.sites {
-		for _, a := range slices.Concat(s.accounts, s.matched) {
-			b := Budget{Credential: a.name(), Host: s.host, Statement: a.budget.Statement(now), Low: a.budget.Low(r.opts.Reserve, now)}
-			if closed := a.pulls.Closed(); closed != nil {
-				b.PausedUntil, b.Why = closed.Until, closed.Why
-			}
-			if !b.SeenAt.IsZero() || !b.PausedUntil.IsZero() {
-				list = append(list, b)
-			}
+		list = append(list, Limit{Name: s.host, Gate: s.all})
+		for i, a := range slices.Concat(s.accounts, s.matched) {
+			list = append(list, Limit{fmt.Sprint(s.host, " ", i), &a.budget, a.pulls, s.host, a.name()})
 		}
 	}
 	return list

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"forebay/config/unit"
 	"forebay/internal/lane"
 	"forebay/internal/logkey"
 	"forebay/internal/pull"
@@ -168,22 +169,10 @@ func (a *account) spent(now time.Time) string {
 	s := a.budget.Statement(now)
 	text := "the pull limit is reached"
 	if s.Limit >= 0 && s.Window > 0 {
-		text = fmt.Sprintf("the limit of %d pulls in %s is reached", s.Limit, shortDuration(s.Window))
+		text = fmt.Sprintf("the limit of %d pulls in %s is reached", s.Limit, unit.FormatDuration(s.Window))
 	}
 	if s.Returns.After(now) {
 		text += ", and more are expected by " + s.Returns.UTC().Format(time.RFC3339)
-	}
-	return text
-}
-
-// shortDuration writes 6h, not 6h0m0s.
-func shortDuration(d time.Duration) string {
-	text := d.String()
-	if strings.HasSuffix(text, "m0s") {
-		text = strings.TrimSuffix(text, "0s")
-	}
-	if strings.HasSuffix(text, "h0m") {
-		text = strings.TrimSuffix(text, "0m")
 	}
 	return text
 }

@@ -39,6 +39,7 @@ func (m *mirror) shared(c *config.Config, r *upstream.Registry) cache.Upstream {
 	if m.fleet == nil || c.Fleet.Listen == section.FleetOff {
 		return r
 	}
+	m.fleet.Adopt(r)
 	return m.fleet.Share(r.Name(), r)
 }
 
@@ -49,6 +50,7 @@ func (m *mirror) openPeers(c *config.Config, log *zap.Logger) (*server.Server, f
 	if m.fleet == nil || o.Listen == section.FleetOff {
 		return nil, func(context.Context) error { return nil }, nil
 	}
+	m.fleet.ShareLimits(m.registries)
 	if err := m.fleet.Remember(c.Storage.Dir); err != nil {
 		return nil, nil, err
 	}

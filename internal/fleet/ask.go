@@ -84,7 +84,7 @@ func (f *Fleet) request(ctx context.Context, w work, to Member, t turn, method, 
 	if err != nil {
 		_ = b.Close()
 		if req.Context().Err() == nil || b.gaveUp.Load() {
-			f.shun(to.ID)
+			f.shun(to.ID, b.gaveUp.Load())
 		}
 		return nil, fmt.Errorf("%w: %w", errPassed, err)
 	}
@@ -155,7 +155,7 @@ func (b *watched) Read(p []byte) (int, error) {
 	if err != nil && !errors.Is(err, io.EOF) {
 		b.failed = true
 		if b.gaveUp.Load() {
-			b.f.shun(b.from)
+			b.f.shun(b.from, true)
 		}
 	}
 	return n, err

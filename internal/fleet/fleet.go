@@ -30,6 +30,7 @@ import (
 
 	"forebay/internal/pull"
 	"forebay/internal/wire"
+	"forebay/upstream/governor"
 )
 
 const (
@@ -72,6 +73,7 @@ type Fleet struct {
 	counts   counts
 	peers    peers
 	leads    leads
+	limits   limits
 
 	scripts struct{ join, publish, release, begin, renew *rueidis.Lua }
 }
@@ -90,7 +92,7 @@ func New(o Options) (*Fleet, error) {
 	if o.Log == nil {
 		o.Log = zap.NewNop()
 	}
-	f := &Fleet{engine: &engine{options: options, most: callMost, log: o.Log}, secret: o.Secret, identity: o.Identity, me: rand.Text(), log: o.Log, leads: leads{all: map[string]*lead{}}}
+	f := &Fleet{engine: &engine{options: options, most: callMost, log: o.Log}, secret: o.Secret, identity: o.Identity, me: rand.Text(), log: o.Log, leads: leads{all: map[string]*lead{}}, limits: limits{told: map[string]governor.Word{}}}
 	s := &f.scripts
 	s.join, s.publish, s.release = rueidis.NewLuaScript(joinScript), rueidis.NewLuaScript(publishScript), rueidis.NewLuaScript(releaseScript)
 	s.begin, s.renew = rueidis.NewLuaScript(beginScript), rueidis.NewLuaScript(renewScript)

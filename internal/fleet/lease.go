@@ -218,8 +218,10 @@ func (l *leads) lose(r renewal) {
 const renewMost = 256
 
 // renew tells the engine what has become of our leases; at the end of the process they all go.
-func (f *Fleet) renew(ctx context.Context, end bool) {
-	for list := f.leads.due(end); len(list) > 0; {
+func (f *Fleet) renew(ctx context.Context, end bool) { f.tellLeases(ctx, f.leads.due(end)) }
+
+func (f *Fleet) tellLeases(ctx context.Context, list []renewal) {
+	for len(list) > 0 {
 		n := min(len(list), renewMost)
 		batch := make([]rueidis.LuaExec, n)
 		for i, r := range list[:n] {

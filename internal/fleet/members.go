@@ -48,8 +48,14 @@ type Member struct {
 // members are the mirrors of the fleet.
 type members struct {
 	mu    sync.Mutex
-	all   map[string]*Member   // guarded by mu; by ID, of which some are dead
-	avoid map[string]time.Time // guarded by mu; until when an ID is not asked
+	all   map[string]*Member // guarded by mu; by ID, of which some are dead
+	avoid map[string]shunned // guarded by mu; by ID
+}
+
+// shunned is a mirror that is not asked.
+type shunned struct {
+	until  time.Time
+	silent bool // it could be reached, and slept: it may be asked when it is awake
 }
 
 // beat says that we are there, and learns who else is.
@@ -118,7 +124,7 @@ func (f *Fleet) takeIn(told map[string]string) (gone []string) {
 		case was == nil:
 		case was.Beat == one.Beat:
 			one.Seen = was.Seen
-		case was.Start != one.Start && !one.Self:
+		case was.Start != one.Start || m.avoid[id].silent:
 			delete(m.avoid, id)
 		case one.Self && was.Address != one.Address:
 			f.log.Warn("another mirror has our name in the fleet: was a storage folder copied?", logkey.Addr(one.Address))
@@ -152,7 +158,7 @@ func (f *Fleet) peer(id string) (Member, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	one := m.all[id]
-	if one == nil || !f.alive(one) || one.Self || time.Now().Before(m.avoid[id]) {
+	if one == nil || !f.alive(one) || one.Self || time.Now().Before(m.avoid[id].until) {
 		return Member{}, false
 	}
 	return *one, true
@@ -171,12 +177,12 @@ func (f *Fleet) alive(one *Member) bool {
 	return since.Sub(one.Seen) <= deadAfter
 }
 
-// shun leaves a member alone for a while.
-func (f *Fleet) shun(id string) {
+// shun leaves a member alone for a while: one that could not be reached, or was silent.
+func (f *Fleet) shun(id string, silent bool) {
 	m := &f.peers.members
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.avoid[id] = time.Now().Add(avoidFor)
+	m.avoid[id] = shunned{time.Now().Add(avoidFor), silent}
 }
 
 // Members returns who is there, by name, ourselves among them.

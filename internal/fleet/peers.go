@@ -48,7 +48,7 @@ type peers struct {
 
 func (p *peers) init(f *Fleet, o Options) (err error) {
 	p.self, p.fanout = Member{Start: time.Now().UnixNano(), Zone: o.Zone, Version: o.Version, Protocol: protocol}, cmp.Or(o.Fanout, fanoutUsual)
-	p.members.all, p.members.avoid = map[string]*Member{}, map[string]time.Time{}
+	p.members.all, p.members.avoid = map[string]*Member{}, map[string]shunned{}
 	p.last = recent.New[string, turn](fromMost, fromFor)
 	p.from = recent.New[v1.Hash, bool](fromMost, fromFor)
 	if p.trust, err = f.secret.tls(); err != nil {
@@ -96,6 +96,7 @@ func (f *Fleet) Run(ctx context.Context, address string) error {
 				break renewing
 			case <-renew.C:
 				f.renew(ctx, false)
+				f.exchangeAll(ctx, "")
 			}
 		}
 	}

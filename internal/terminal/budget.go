@@ -9,6 +9,7 @@ import (
 
 	"github.com/dustin/go-humanize"
 
+	"forebay/config/unit"
 	"forebay/internal/admin"
 )
 
@@ -75,7 +76,7 @@ func budgetText(b admin.Budget) string {
 	if b.Limit >= 0 && b.Remaining >= 0 {
 		text := fmt.Sprintf("%d of %d pulls left", b.Remaining, b.Limit)
 		if b.WindowSeconds > 0 {
-			text += " per " + durationText(time.Duration(b.WindowSeconds)*time.Second)
+			text += " per " + unit.FormatDuration(time.Duration(b.WindowSeconds)*time.Second)
 		}
 		texts = append(texts, text)
 	}
@@ -94,16 +95,4 @@ func budgetText(b admin.Budget) string {
 		texts = append(texts, "more "+Ago(b.Returns))
 	}
 	return OrDash(strings.Join(texts, ", "))
-}
-
-// durationText is a duration without zero parts: 6h, not 6h0m0s.
-func durationText(d time.Duration) string {
-	s := d.String()
-	if strings.HasSuffix(s, "m0s") {
-		s = strings.TrimSuffix(s, "0s")
-	}
-	if strings.HasSuffix(s, "h0m") {
-		s = strings.TrimSuffix(s, "0m")
-	}
-	return s
 }

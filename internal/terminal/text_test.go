@@ -2,7 +2,6 @@ package terminal
 
 import (
 	"testing"
-	"time"
 
 	"forebay/internal/admin"
 )
@@ -19,13 +18,5 @@ func TestProgressIsReadable(t *testing.T) {
 	}
 	if got := Printable("a\x1b[31m\nb"); got != "a�[31m\nb" {
 		t.Errorf("Printable = %q", got)
-	}
-}
-
-func TestDurationsAreReadable(t *testing.T) {
-	for d, want := range map[time.Duration]string{6 * time.Hour: "6h", 90 * time.Minute: "1h30m", 30 * time.Second: "30s", 10 * time.Minute: "10m"} {
-		if got := durationText(d); got != want {
-			t.Errorf("durationText(%v) = %q, want %q", d, got, want)
-		}
 	}
 }

@@ -141,7 +141,7 @@ func importTable() map[string][]string {
 		"cache/s3":        append(leaf(), "test/storetest", "cache/disk", "cache/index", "cache/tier", "test/s3test"),
 		"test/storetest":  append(leaf(), "cache", "cache/disk", "cache/index"),
 		"upstream/stall":  {"internal/wire"},
-		"upstream":        append(leaf(), "upstream/stall", "upstream/auth", "upstream/dial", "upstream/governor", "upstream/heads", "upstream/places"),
+		"upstream":        append(leaf(), "config/unit", "upstream/stall", "upstream/auth", "upstream/dial", "upstream/governor", "upstream/heads", "upstream/places"),
 		"upstream/hubapi": append(leaf(), "upstream", "upstream/auth", "upstream/dial"),
 		"upstream/issue":  {"internal/logkey", "internal/wire"},
 		"upstream/ecr":    append(leaf(), "upstream", "upstream/auth", "upstream/issue"), // its tests do
@@ -187,7 +187,7 @@ func importTable() map[string][]string {
 		"internal/trouble":      append(leaf(), "cache", "cache/health", "cache/image", "cache/store", "cache/upkeep", "upstream", "upstream/governor"),                                                                                                 // the last its tests
 		"internal/server":       {"internal/logkey", "internal/reread"},
 		"internal/webhook":      leaf(),
-		"internal/fleet":        append(leaf(), "cache", "cache/store", "cache/index", "config/parse", "internal/recent", "internal/statefile"),
+		"internal/fleet":        append(leaf(), "upstream", "upstream/governor", "cache", "cache/store", "cache/index", "config/parse", "internal/recent", "internal/statefile"),
 		"internal/notify":       append(leaf(), "cache/event", "upstream/dial"),
 		"internal/signed":       {"internal/wire"},
 		"internal/authn":        {"internal/lane", "internal/pull", "internal/reread", "internal/wire"},
@@ -208,7 +208,7 @@ func importTable() map[string][]string {
 			"internal/carry", "internal/command", "internal/imageset", "internal/prefetch", "internal/terminal", "internal/trouble"),
 		"internal/carry": append(leaf(), "cache/disk", "cache/event", "config", "config/parse", "internal/notify", "cache/upkeep", "internal/admin", "internal/adminclient", "internal/bundle", "internal/command", "internal/govern", "internal/imageset",
 			"internal/regfolder", "internal/terminal"),
-		"internal/terminal": append(leaf(), "internal/admin", "internal/prefetch"), // the last its tests
+		"internal/terminal": append(leaf(), "config/unit", "internal/admin", "internal/prefetch"), // the last its tests
 
 		// The test hub shares no parser with the product, so that the two can disagree.
 		"test/hubtest": {},

@@ -145,13 +145,13 @@ func TestLossWhileFetching(t *testing.T) {
 		most       int64 // bytes of the registry, in percent
 	}{
 		{"leader killed", leader.kill, func() { w.start(leader) }, 150},
+		{"engine killed", w.killEngine, w.startEngine, 125},
 		{"leader stopped", func() {
 			if err := leader.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 				t.Error(err)
 			}
 			time.AfterFunc(9*time.Second, func() { _ = leader.cmd.Process.Signal(syscall.SIGCONT) })
 		}, func() {}, 175},
-		{"engine killed", w.killEngine, w.startEngine, 125},
 	} {
 		w.gather()
 		tag, digest := w.layer(size, uint64(10+i))

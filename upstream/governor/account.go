@@ -58,6 +58,11 @@ func (a *Account) See(l wire.RateLimit, since int64, now time.Time) {
 	if since < a.booked && l.Limit == a.said.Limit && l.Remaining > a.said.Remaining && a.said.Remaining >= 0 {
 		return
 	}
+	a.take(l, now)
+}
+
+// take makes l what was said last. a.mu is held.
+func (a *Account) take(l wire.RateLimit, now time.Time) {
 	a.said, a.seenAt = l, now
 	a.trim(now)
 	used := a.usedUp()

@@ -34,7 +34,13 @@ type Gate struct {
 	pause time.Duration // the last one; 0 after a success
 	probe chan struct{} // closed when the probe on its way is back; nil without one
 	turn  uint64        // counts closings, so that old news is told from new
+	may   func() bool   // whether a probe is ours to send; nil: always
+	// When it closed last, and when it last opened after that.
+	shutAt, openAt time.Time
 }
+
+// othersProbe is how long the outcome of another mirror's probe is waited for.
+const othersProbe = 2 * time.Second
 
 // NewGate returns an open gate. now is its clock.
 func NewGate(b Backoff, now func() time.Time) *Gate { return &Gate{backoff: b, now: now} }
@@ -76,9 +82,16 @@ func (g *Gate) Enter(ctx context.Context) (Pass, error) {
 			return Pass{}, err
 		case g.probe == nil:
 			g.probe = make(chan struct{})
-			p := Pass{gate: g, turn: g.turn, probe: true}
+			p, may := Pass{gate: g, turn: g.turn, probe: true}, g.may
 			g.mu.Unlock()
-			return p, nil
+			if may == nil || may() {
+				return p, nil
+			}
+			g.mu.Lock()
+			g.until = g.now().Add(othersProbe)
+			g.back()
+			g.mu.Unlock()
+			continue
 		}
 		back := g.probe
 		g.mu.Unlock()
@@ -113,6 +126,9 @@ func (p Pass) Through() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if p.turn == g.turn {
+		if g.shut {
+			g.openAt = g.now()
+		}
 		g.shut, g.pause = false, 0
 		g.back()
 	}
@@ -163,6 +179,9 @@ const jitterMost = 30 * time.Second
 // close shuts the gate for g.pause and up to an eighth more, so that many mirrors that were
 // refused together do not return together. It is never less than the registry asked for.
 func (g *Gate) close(why string) {
+	if !g.shut {
+		g.shutAt = g.now()
+	}
 	g.shut, g.why = true, why
 	g.until = g.now().Add(g.pause + rand.N(min(g.pause/8, jitterMost)+1))
 	g.turn++
