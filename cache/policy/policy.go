@@ -168,6 +168,9 @@ type Answer struct {
 type Known interface {
 	// Facts tells of a digest. Without deep, Size and Created may be left out: they are in other content.
 	Facts(d v1.Hash, deep bool) Facts
+	// Updated says since when the registry says that a tag has a digest; zero if it does not say. With an
+	// error it may say later.
+	Updated(tag string, d v1.Hash) (time.Time, error)
 	// Signed says whether a digest has a signature that a rule accepts.
 	Signed(d v1.Hash, rule string) Answer
 	// Judged says what the judge of a rule says of a digest.
@@ -353,6 +356,16 @@ func (c *trial) young(r *Rule, one candidate) (why string, due time.Time) {
 	if !one.first || r.FirstSight != Created {
 		return why, due
 	}
+	// What the registry says goes before what the image does, which its maker may have made up.
+	switch at, err := c.known.Updated(c.tag, one.Digest); {
+	case err != nil:
+		c.retry()
+		return why + "; since when its registry has it there is not known: " + err.Error(), due
+	case !at.IsZero() && c.now.Sub(at) >= r.Age:
+		return "", due
+	case !at.IsZero():
+		return "its registry has it there for " + span(c.now.Sub(at)) + ", and " + span(r.Age) + " are wanted", earliest(due, at.Add(r.Age))
+	}
 	switch f := c.known.Facts(one.Digest, true); {
 	case f.Unknown != nil:
 		c.retry()
@@ -531,7 +544,9 @@ func (c *trial) wanted(r *Rule, d v1.Hash, had, all []Named) (why string, due ti
 				return "", time.Time{}
 			}
 		}
+		defer func() { c.tag = "" }()
 		for _, t := range had {
+			c.tag = t.Tag
 			whole := slices.IndexFunc(all, func(one Named) bool { return one.Tag == t.Tag })
 			oldest := all[whole].Bindings[len(all[whole].Bindings)-1]
 			for _, b := range t.Bindings {

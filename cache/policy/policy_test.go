@@ -28,7 +28,10 @@ type world struct {
 	signed   map[v1.Hash]bool
 	judged   map[v1.Hash]Answer
 	children map[v1.Hash][]v1.Hash
+	updated  map[v1.Hash]time.Time
+	limited  error
 	asked    int
+	dates    int
 }
 
 func (w *world) Facts(d v1.Hash, _ bool) Facts {
@@ -37,6 +40,10 @@ func (w *world) Facts(d v1.Hash, _ bool) Facts {
 		return f
 	}
 	return Facts{Size: -1}
+}
+func (w *world) Updated(_ string, d v1.Hash) (time.Time, error) {
+	w.dates++
+	return w.updated[d], w.limited
 }
 func (w *world) Signed(d v1.Hash, _ string) Answer {
 	return Answer{Yes: w.signed[d], Why: "nobody known signed it"}
@@ -121,6 +128,12 @@ func TestTag(t *testing.T) {
 			at: 10, rule: "aged", why: "does not say", until: 17},
 		{name: "what it says cannot be had", rules: []Rule{with(aged, func(r *Rule) { r.FirstSight = Created })}, bindings: []Binding{is(a, 10)},
 			world: world{facts: map[v1.Hash]Facts{a: {Unknown: errors.New("down")}}}, at: 10, rule: "aged", why: "down", until: 10 + 1./24/60},
+		{name: "its registry has it for long, whatever it says", rules: []Rule{with(aged, func(r *Rule) { r.FirstSight = Created })}, bindings: []Binding{is(a, 10)},
+			world: world{facts: map[v1.Hash]Facts{a: {Created: day(9)}}, updated: map[v1.Hash]time.Time{a: day(2)}}, at: 10, want: a},
+		{name: "its registry got it lately, whatever it says", rules: []Rule{with(aged, func(r *Rule) { r.FirstSight = Created })}, bindings: []Binding{is(a, 10)},
+			world: world{facts: map[v1.Hash]Facts{a: {Created: day(-900)}}, updated: map[v1.Hash]time.Time{a: day(8)}}, at: 10, rule: "aged", why: "registry has it there for 2 days", until: 15},
+		{name: "its registry cannot be asked now", rules: []Rule{with(aged, func(r *Rule) { r.FirstSight = Created })}, bindings: []Binding{is(a, 10)},
+			world: world{facts: map[v1.Hash]Facts{a: {Created: day(1)}}, limited: errors.New("enough for now")}, at: 10, rule: "aged", why: "enough for now", until: 10 + 1./24/60},
 		{name: "withdrawn before it was old", rules: []Rule{aged}, bindings: []Binding{is(c, 12), was(b, 10, 12), was(a, 0, 10)}, at: 18, want: a, rule: "aged", until: 19},
 		{name: "moves every day", rules: []Rule{aged}, bindings: []Binding{is(d, 30), was(c, 29, 30), was(b, 28, 29), was(a, 0, 28)}, at: 30.5, want: a, rule: "aged", until: 37},
 		{name: "back to what it had", rules: []Rule{aged}, bindings: []Binding{is(a, 12), was(b, 10, 12), was(a, 0, 10)}, at: 12, want: a, rule: "aged", until: 19},

@@ -129,7 +129,7 @@ func (l *mirrorLook) registry(ctx context.Context, u *config.Upstream) {
 		l.wrong(where, err.Error(), "correct it")
 		return
 	}
-	defer registryClient{r, issuer}.Close()
+	defer registryClient{Registry: r, issuer: issuer}.Close()
 	if !l.named(ctx, u) {
 		return
 	}

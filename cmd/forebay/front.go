@@ -12,6 +12,7 @@ import (
 	"forebay/internal/wire"
 	"forebay/proxy"
 	"forebay/upstream"
+	"forebay/upstream/hubapi"
 	"forebay/upstream/issue"
 )
 
@@ -29,13 +30,18 @@ type front struct {
 // registryClient is what asks a registry.
 type registryClient struct {
 	*upstream.Registry
-	issuer *issue.Issuer // nil where nobody hands out credentials
+	issuer *issue.Issuer  // nil where nobody hands out credentials
+	api    *hubapi.Client // nil but for Docker Hub
+	dates  *hubapi.Dates  // by that
 }
 
 func (r registryClient) Close() {
 	r.Registry.Close()
 	if r.issuer != nil {
 		r.issuer.Close()
+	}
+	if r.api != nil {
+		r.api.Close()
 	}
 }
 
@@ -60,6 +66,9 @@ func (m *mirror) newFront(c *config.Config, was *front, files bool) (*front, map
 				return nil, nil, command.Usage(err)
 			}
 			if r.Registry, err = upstream.New(o); err != nil {
+				return nil, nil, command.Usage(err)
+			}
+			if r.api, r.dates, err = newDates(u, o); err != nil {
 				return nil, nil, command.Usage(err)
 			}
 		}

@@ -18,10 +18,13 @@ import (
 	"forebay/config/parse"
 	"forebay/internal/command"
 	"forebay/internal/pull"
+	"forebay/internal/registries"
 	"forebay/internal/rules"
 	"forebay/internal/wire"
 	"forebay/proxy"
+	"forebay/upstream"
 	"forebay/upstream/dial"
+	"forebay/upstream/hubapi"
 )
 
 // newRules has the clients of a mirror served by the policies of its configuration.
@@ -36,7 +39,7 @@ func (m *mirror) newRules(c *config.Config, log *zap.Logger) error {
 		return err
 	}
 	m.signatures.Store(signatures)
-	m.rules, err = rules.New(rules.Options{Cache: m.cache, Client: client, Signed: m.signed, Log: log}, configured)
+	m.rules, err = rules.New(rules.Options{Cache: m.cache, Client: client, Updated: m.updated, Signed: m.signed, Log: log}, configured)
 	return err
 }
 
@@ -57,6 +60,27 @@ func rulesOf(c *config.Config) (all []rules.Configured, err error) {
 		all = append(all, one)
 	}
 	return all, nil
+}
+
+// newDates returns what Docker Hub's web API is asked by, and dates tags; nil for another registry, and for a
+// mirror that asks somebody in its place.
+func newDates(u *config.Upstream, o upstream.Options) (*hubapi.Client, *hubapi.Dates, error) {
+	if u.Name != wire.Hub || u.Offline || !slices.ContainsFunc(u.Endpoints, func(e config.Endpoint) bool { return !e.StandIn && e.URL == registries.Find(wire.Hub).Endpoint }) {
+		return nil, nil, nil
+	}
+	api, err := hubapi.New(hubapi.Options{Registry: o})
+	if err != nil {
+		return nil, nil, err
+	}
+	return api, hubapi.NewDates(api), nil
+}
+
+// updated returns since when a registry says that a tag has a digest; zero for one that cannot be asked for free.
+func (m *mirror) updated(ctx context.Context, repo cache.Repo, tag string, d v1.Hash) (time.Time, error) {
+	if dates := m.front.Load().client(repo.Upstream).dates; dates != nil {
+		return dates.Updated(ctx, repo.Name, tag, d)
+	}
+	return time.Time{}, nil
 }
 
 func (m *mirror) elsewhere() *http.Client {

@@ -148,6 +148,14 @@ func isConfig(mediaType string) bool {
 	return mediaType == string(types.DockerConfigJSON) || mediaType == string(types.OCIConfigJSON)
 }
 
+// Updated asks the registry of the repository.
+func (k *known) Updated(tag string, d v1.Hash) (time.Time, error) {
+	if k.r.opts.Updated == nil || tag == "" {
+		return time.Time{}, nil
+	}
+	return k.r.opts.Updated(k.ctx, k.repo, tag, d)
+}
+
 // Signed says whether a digest has a signature that a rule accepts.
 func (k *known) Signed(d v1.Hash, rule string) policy.Answer {
 	if k.r.opts.Signed == nil {

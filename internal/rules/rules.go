@@ -46,6 +46,8 @@ type Options struct {
 	Cache *cache.Cache
 	// Client asks judges and fetches lists. It must bound where it connects to.
 	Client *http.Client
+	// Updated returns since when a registry says that a tag has a digest, as [policy.Known] has it. nil: none says.
+	Updated func(ctx context.Context, repo Repo, tag string, d v1.Hash) (time.Time, error)
 	// Signed says whether a digest has a signature that a rule accepts. nil: none has.
 	Signed func(ctx context.Context, repo Repo, d v1.Hash, rule string) policy.Answer
 	Log    *zap.Logger
