@@ -2,12 +2,13 @@ package section
 
 import (
 	"fmt"
-	"net"
 	"strconv"
+	"strings"
 
 	"forebay/config/key"
 	"forebay/config/parse"
 	"forebay/internal/secret"
+	"forebay/internal/wire"
 )
 
 // Fleet is what several mirrors know together.
@@ -62,15 +63,12 @@ func (f *Fleet) Fields() []key.Key {
 
 // reachable checks where other mirrors are to connect to.
 func reachable(s string) (string, error) {
-	host := s
-	if h, port, err := net.SplitHostPort(s); err == nil {
-		if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
-			return "", fmt.Errorf("%q has no port that can be connected to", parse.Clip(s))
-		}
-		host = h
+	host, err := parse.Host(s)
+	if err != nil {
+		return "", err
 	}
-	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() || host == "" {
+	if name, _ := wire.Host(host); parse.EveryAddress(strings.Trim(name, "[]")) {
 		return "", fmt.Errorf("%q is where one listens and not where one connects to: use an address of this machine, or its name", parse.Clip(s))
 	}
-	return s, nil
+	return host, nil
 }

@@ -158,7 +158,7 @@ func importTable() map[string][]string {
 		"internal/lane":         {"internal/pull"},
 		"internal/allowance":    {"internal/pull"},
 		"config/rule":           {"cache/policy", "config/key", "config/parse", "internal/secret"},
-		"config/section":        {"config/key", "config/parse", "internal/secret"},
+		"config/section":        {"config/key", "config/parse", "internal/secret", "internal/wire"},
 		"config/parse":          {"internal/wire"},
 		"config/key":            {"config/parse", "config/unit", "internal/secret"},
 		"config/unit":           {"internal/wire"},
