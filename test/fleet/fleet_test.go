@@ -36,9 +36,13 @@ type world struct {
 type mirror struct {
 	url, admin, config, log string
 	cmd                     *exec.Cmd
+	engine, peers           *edge // on its way to the engine, and of the others to it; nil without
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t *testing.T) *world { return newWorldOn(t, nil) }
+
+// newWorldOn is a world whose ways can be broken, if between makes them.
+func newWorldOn(t *testing.T, between func() *edge) *world {
 	t.Helper()
 	if _, err := exec.LookPath("redis-server"); err != nil {
 		t.Fatal("redis-server is missing: install it with `make deps`")
@@ -55,17 +59,28 @@ func newWorld(t *testing.T) *world {
 	t.Cleanup(w.killEngine)
 	for i := range 3 {
 		m := &mirror{config: filepath.Join(dir, fmt.Sprint(i, ".yaml")), log: filepath.Join(dir, fmt.Sprint(i, ".log"))}
-		listen, admin := freeAddr(t), freeAddr(t)
+		listen, admin, engine, peers, advertise := freeAddr(t), freeAddr(t), w.engine, "127.0.0.1:0", ""
+		if between != nil {
+			peers = freeAddr(t)
+			m.engine, m.peers = between(), between()
+			m.engine.to, m.peers.to = engine, peers
+			engine, advertise = m.engine.addr(), "advertise: "+m.peers.addr()
+		}
 		m.url, m.admin = "http://"+listen, "http://"+admin
 		text := fmt.Sprintf(`listen: %s
 admin_listen: %s
-storage: {dir: %q, max_size: 100MiB, min_free: 1MiB}
+storage: {dir: %q, max_size: 200MiB, min_free: 1MiB}
 log: {access: false, format: json}
 limits: {new_per_minute: 0, pulls: 0, fills: 0}
-fleet: {engine: "valkey://%s", password: hunter2, secret: %q, listen: "127.0.0.1:0"}
+fleet:
+  engine: valkey://%s
+  password: hunter2
+  secret: %q
+  listen: %s
+  %s
 upstreams:
   docker.io: {endpoints: [%q], tag_ttl: 2s, refresh_ahead: {min_pulls: 0}}
-`, listen, admin, filepath.Join(dir, fmt.Sprint("storage", i)), w.engine, secret, w.hub.RegistryURL())
+`, listen, admin, filepath.Join(dir, fmt.Sprint("storage", i)), engine, secret, peers, advertise, w.hub.RegistryURL())
 		if err := os.WriteFile(m.config, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
