@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -65,7 +66,11 @@ type engine struct {
 	since    time.Time      // guarded by mu; when it began to fail
 	last     error          // guarded by mu; why
 	work     sync.WaitGroup // of dialling
+	usual    atomic.Int64   // ns that a call takes, on average of late
 }
+
+// took returns how long a call takes, on average of late.
+func (e *engine) took() time.Duration { return time.Duration(e.usual.Load()) }
 
 // call makes one round trip. The error is errAway when none was made.
 func (e *engine) call(ctx context.Context, do func(context.Context, rueidis.Client) error) error {
@@ -75,7 +80,10 @@ func (e *engine) call(ctx context.Context, do func(context.Context, rueidis.Clie
 	}
 	limited, cancel := context.WithTimeout(ctx, e.most)
 	defer cancel()
+	began := time.Now()
 	err := do(limited, c)
+	was := e.usual.Load() // of two calls that end at once one counts
+	e.usual.Store(was + (int64(time.Since(began))-was)/8)
 	if rueidis.IsRedisNil(err) {
 		err = nil
 	}

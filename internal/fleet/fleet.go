@@ -55,6 +55,8 @@ type Options struct {
 	// Identity names what the answers of an upstream depend on; "" is that of one whose answers are
 	// not shared.
 	Identity func(upstream string) string
+	// Name is what the mirror is called, for people.
+	Name string
 	// Zone is where the mirror is: what comes from another zone comes once. Fanout is how many mirrors
 	// get the same thing from one at a time; 0 means 4.
 	Zone    string
@@ -69,6 +71,7 @@ type Fleet struct {
 	secret   secret
 	identity func(string) string
 	me       string // what tells our leases from others'
+	name     string
 	log      *zap.Logger
 	counts   counts
 	peers    peers
@@ -92,7 +95,7 @@ func New(o Options) (*Fleet, error) {
 	if o.Log == nil {
 		o.Log = zap.NewNop()
 	}
-	f := &Fleet{engine: &engine{options: options, most: callMost, log: o.Log}, secret: o.Secret, identity: o.Identity, me: rand.Text(), log: o.Log, leads: leads{all: map[string]*lead{}}, limits: limits{told: map[string]governor.Word{}}}
+	f := &Fleet{engine: &engine{options: options, most: callMost, log: o.Log}, secret: o.Secret, identity: o.Identity, me: rand.Text(), name: o.Name, log: o.Log, leads: leads{all: map[string]*lead{}}, limits: limits{told: map[string]governor.Word{}}}
 	s := &f.scripts
 	s.join, s.publish, s.release = rueidis.NewLuaScript(joinScript), rueidis.NewLuaScript(publishScript), rueidis.NewLuaScript(releaseScript)
 	s.begin, s.renew = rueidis.NewLuaScript(beginScript), rueidis.NewLuaScript(renewScript)

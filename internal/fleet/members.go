@@ -34,7 +34,8 @@ const (
 // Member is a mirror of the fleet, as it says itself.
 type Member struct {
 	ID       string    `json:"id"`
-	Address  string    `json:"address"` // host:port of its listener for the others
+	Name     string    `json:"name,omitempty"` // what people call it
+	Address  string    `json:"address"`        // host:port of its listener for the others
 	Zone     string    `json:"zone,omitempty"`
 	Version  string    `json:"version,omitempty"`
 	Protocol int       `json:"protocol"`

@@ -47,7 +47,7 @@ type peers struct {
 }
 
 func (p *peers) init(f *Fleet, o Options) (err error) {
-	p.self, p.fanout = Member{Start: time.Now().UnixNano(), Zone: o.Zone, Version: o.Version, Protocol: protocol}, cmp.Or(o.Fanout, fanoutUsual)
+	p.self, p.fanout = Member{Name: o.Name, Start: time.Now().UnixNano(), Zone: o.Zone, Version: o.Version, Protocol: protocol}, cmp.Or(o.Fanout, fanoutUsual)
 	p.members.all, p.members.avoid = map[string]*Member{}, map[string]shunned{}
 	p.last = recent.New[string, turn](fromMost, fromFor)
 	p.from = recent.New[v1.Hash, bool](fromMost, fromFor)

@@ -174,7 +174,7 @@ func importTable() map[string][]string {
 		"internal/bundle":       leaf(),
 		"internal/pull":         {},
 		"internal/wire":         {"internal/registries"},
-		"internal/admin":        append(leaf(), "internal/authn", "internal/session", "cache", "cache/image", "cache/vanished", "cache/wanted", "cache/store", "cache/upkeep", "cache/tier", "cache/event", "internal/activity", "internal/bundle", "internal/imageset", "internal/prefetch", "internal/trouble", "internal/govern", "internal/rules"),
+		"internal/admin":        append(leaf(), "internal/fleet", "internal/authn", "internal/session", "cache", "cache/image", "cache/vanished", "cache/wanted", "cache/store", "cache/upkeep", "cache/tier", "cache/event", "internal/activity", "internal/bundle", "internal/imageset", "internal/prefetch", "internal/trouble", "internal/govern", "internal/rules"),
 		"internal/govern":       append(leaf(), "cache/policy", "internal/rules"),
 		"internal/rules":        append(leaf(), "cache", "cache/event", "cache/image", "cache/index", "cache/policy", "cache/store"),
 		"internal/clientconfig": {},
@@ -187,7 +187,7 @@ func importTable() map[string][]string {
 		"internal/trouble":      append(leaf(), "cache", "cache/health", "cache/image", "cache/store", "cache/upkeep", "upstream", "upstream/governor"),                                                                                                 // the last its tests
 		"internal/server":       {"internal/logkey", "internal/reread"},
 		"internal/webhook":      leaf(),
-		"internal/fleet":        append(leaf(), "upstream", "upstream/governor", "cache", "cache/store", "cache/index", "config/parse", "internal/recent", "internal/statefile"),
+		"internal/fleet":        append(leaf(), "upstream", "upstream/governor", "cache", "cache/store", "cache/index", "cache/tier", "config/parse", "internal/recent", "internal/statefile"),
 		"internal/notify":       append(leaf(), "cache/event", "upstream/dial"),
 		"internal/signed":       {"internal/wire"},
 		"internal/authn":        {"internal/lane", "internal/pull", "internal/reread", "internal/wire"},
