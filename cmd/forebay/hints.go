@@ -2,53 +2,22 @@ package main
 
 import (
 	"cmp"
-	"fmt"
 	"net"
 	"os"
-	"strings"
 
 	"forebay/config"
+	"forebay/internal/clientconfig"
 	"forebay/internal/server"
 )
 
 // clientHints says how to point clients at the mirror, in a form to copy. addr is the
 // address that it listens on, hostname the name of this machine or "".
 func clientHints(c *config.Config, addr net.Addr, hostname string) string {
-	here, url := server.Reachable(addr.String()), baseURL(c, addr)
-	scheme, _, _ := strings.Cut(url, here)
-	var b strings.Builder
-	fmt.Fprintf(&b, "\nForebay mirrors %s at %s", strings.Join(c.UpstreamNames(), ", "), url)
-	if _, port, err := net.SplitHostPort(here); err == nil && hostname != "" && everywhere(addr) {
-		fmt.Fprintf(&b, "\n(from other machines: %s%s)", scheme, net.JoinHostPort(hostname, port))
+	w := clientconfig.Welcome{URL: baseURL(c, addr), Mirrors: c.UpstreamNames(), Hub: c.Upstream("docker.io") != nil, Example: exampleImage(c), Dashboard: dashboardURL(c)}
+	if tcp, ok := addr.(*net.TCPAddr); ok && hostname != "" && (tcp.IP == nil || tcp.IP.IsUnspecified()) {
+		w.Name = hostname
 	}
-	b.WriteString("\n")
-	if c.Upstream("docker.io") != nil {
-		fmt.Fprintf(&b, `
-dockerd, for Docker Hub: /etc/docker/daemon.json, then systemctl reload docker
-  { "registry-mirrors": ["%s"] }
-`, url)
-	}
-	fmt.Fprintf(&b, `
-podman, for Docker Hub: /etc/containers/registries.conf.d/forebay.conf
-  [[registry]]
-  location = "docker.io"
-  [[registry.mirror]]
-  location = "%s"
-  insecure = %t
-
-containerd, for all registries: /etc/containerd/certs.d/_default/hosts.toml,
-with config_path = "/etc/containerd/certs.d" in its config.toml
-  [host."%s"]
-    capabilities = ["pull", "resolve"]
-
-Any client, by name:
-  %s/%s
-
-`, here, scheme == "http://", url, here, exampleImage(c))
-	if c.AdminListen != "" {
-		fmt.Fprintf(&b, "Dashboard: %s\n\n", dashboardURL(c))
-	}
-	return b.String()
+	return w.Text()
 }
 
 // hostname is the name of this machine, "" when it has none: it is only shown.
@@ -96,11 +65,6 @@ func baseURL(c *config.Config, addr net.Addr) string {
 		scheme = "https://"
 	}
 	return scheme + server.Reachable(addr.String())
-}
-
-func everywhere(addr net.Addr) bool {
-	tcp, ok := addr.(*net.TCPAddr)
-	return ok && (tcp.IP == nil || tcp.IP.IsUnspecified())
 }
 
 // exampleImage names an image that there is.

@@ -85,13 +85,14 @@ func newest(list []Event, most int) []Event { return list[max(len(list)-most, 0)
 type EventQuery struct {
 	Kinds    []string
 	Upstream string
-	Text     string // part of the repository, tag, digest or detail, in any case
-	Before   int64  // only events with a lower ID; 0 means all
+	Text     string    // part of the repository, tag, digest or detail, in any case
+	Before   int64     // only events with a lower ID; 0 means all
+	Until    time.Time // only events before; zero means all
 	Limit    int
 }
 
 func (q *EventQuery) admits(e *Event) bool {
-	if q.Before > 0 && e.ID >= q.Before || q.Upstream != "" && q.Upstream != e.Upstream {
+	if q.Before > 0 && e.ID >= q.Before || q.Upstream != "" && q.Upstream != e.Upstream || !q.Until.IsZero() && !e.At.Before(q.Until) {
 		return false
 	}
 	if len(q.Kinds) > 0 && !slices.Contains(q.Kinds, e.Kind) {

@@ -7,6 +7,7 @@
 package admin
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"net/http"
@@ -29,6 +30,8 @@ type Options struct {
 	Webhooks http.Handler
 	// API answers what is below /api/; nil means that nothing is there.
 	API *API
+	// Fleet answers what is below /api/ in place of API; nil for a mirror that is alone.
+	Fleet http.Handler
 	// Profiles says that /debug/pprof/ is there, for administrators. It needs API.
 	Profiles bool
 	// Page answers / for browsers and what is below /ui/; nil means that there is only a text
@@ -59,7 +62,7 @@ func New(o Options) http.Handler {
 		mux.Handle("/webhooks/", o.Webhooks)
 	}
 	if o.API != nil {
-		mux.Handle("/api/", o.API)
+		mux.Handle("/api/", cmp.Or(o.Fleet, http.Handler(o.API)))
 		if o.Profiles {
 			profiles(mux, o.API)
 		}

@@ -244,6 +244,14 @@ func query(r *http.Request, names ...string) (map[string]string, error) {
 	return values, nil
 }
 
+// part is query for a part of a list, which has a name to go on after and a length; 0 means the usual one.
+func part(r *http.Request, names ...string) (q map[string]string, limit int, err error) {
+	if q, err = query(r, append(names, "after", "limit")...); err == nil {
+		limit, err = number("limit", q["limit"])
+	}
+	return q, limit, err
+}
+
 // instead says which parameters there are.
 func instead(names []string) string {
 	if len(names) == 0 {

@@ -13,6 +13,7 @@ import (
 	"forebay/cache/event"
 	"forebay/cache/upkeep"
 	"forebay/internal/activity"
+	"forebay/internal/fleet"
 	"forebay/internal/imageset"
 	"forebay/internal/prefetch"
 	"forebay/internal/rules"
@@ -27,6 +28,8 @@ type APIOptions struct {
 	Registries func() *wire.Registries // what names of images mean
 	// Upstream returns what is known of the registry of that name. It may be nil.
 	Upstream func(name string) RegistryStatus
+	// Replicas returns what this mirror is to its fleet. It may be nil.
+	Replicas func() []fleet.Replica
 	Version  string
 	// Name is that of the mirror, Address the base URL at which clients reach it.
 	Name, Address string
@@ -77,6 +80,7 @@ type API struct {
 	keeper     *upkeep.Keeper
 	registries func() *wire.Registries
 	upstream   func(name string) RegistryStatus
+	replicas   func() []fleet.Replica
 	version    string
 	name       string
 	address    string
@@ -108,6 +112,9 @@ func NewAPI(o APIOptions) (*API, error) {
 	if o.Log == nil {
 		o.Log = zap.NewNop()
 	}
+	if o.Replicas == nil {
+		o.Replicas = func() []fleet.Replica { return nil }
+	}
 	if o.Activity == nil {
 		o.Activity = activity.New(activity.Options{})
 	}
@@ -115,7 +122,7 @@ func NewAPI(o APIOptions) (*API, error) {
 		o.Trouble = trouble.New(trouble.Sources{Keeper: o.Keeper})
 	}
 	a := &API{
-		keeper: o.Keeper, registries: o.Registries, upstream: o.Upstream, version: o.Version, name: o.Name, address: o.Address, started: time.Now(),
+		keeper: o.Keeper, registries: o.Registries, upstream: o.Upstream, replicas: o.Replicas, version: o.Version, name: o.Name, address: o.Address, started: time.Now(),
 		helped: o.Support, activity: o.Activity, trouble: o.Trouble, price: o.Price, currency: o.Currency,
 		guard: guard{loopback: o.Loopback, operators: o.Operators, sessions: session.New(o.SessionKey, prefix+"/", o.SessionsOver), origin: http.NewCrossOriginProtection(), names: o.Names},
 		audit: o.Audit, jobs: newJobs(), sets: o.Sets, rules: o.Rules, log: o.Log, mux: http.NewServeMux(), tokenFile: o.TokenFile,
@@ -151,11 +158,12 @@ func (a *API) routes() []route {
 		{"GET", "/session", Read, a.session},
 		{"POST", "/session", "", a.logIn},
 		{"DELETE", "/session", "", a.logOut},
-		{"GET", "/status", Read, a.status},
-		{"GET", "/stats", Read, a.stats},
+		{"GET", "/status", Read, finding(a.glance)},
+		{"GET", "/stats", Read, finding(a.stats)},
 		{"GET", "/series", Read, a.series},
 		{"GET", "/support", Operate, a.support},
 		{"GET", "/clients", Read, a.clients},
+		{"GET", "/replicas", Read, telling(func() any { return ReplicaList{orNone(a.replicas())} })},
 		{"GET", "/events", Read, a.events},
 		{"GET", "/repositories", Read, a.repositories},
 		{"GET", "/images", Read, a.images},
@@ -165,7 +173,7 @@ func (a *API) routes() []route {
 		{"POST", "/purge", Operate, a.purge},
 		{"POST", "/purges", Operate, a.purgeLater},
 		{"DELETE", "/fills/{digest}", Operate, a.cancelFill},
-		{"GET", "/pins", Read, a.pins},
+		{"GET", "/pins", Read, finding(a.pins)},
 		{"POST", "/pins", Operate, a.pin},
 		{"DELETE", "/pins", Operate, a.unpin},
 		{"POST", "/repair", Operate, a.repair},
@@ -202,10 +210,19 @@ func (a *API) routes() []route {
 
 // telling answers a request without parameters by what f returns.
 func telling(f func() any) func(http.ResponseWriter, *http.Request) error {
+	return finding(func() (any, error) { return f(), nil })
+}
+
+// finding is telling of what may not be known.
+func finding[T any](f func() (T, error)) func(http.ResponseWriter, *http.Request) error {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		_, err := query(r)
+		if err != nil {
+			return err
+		}
+		answer, err := f()
 		if err == nil {
-			reply(w, http.StatusOK, f())
+			reply(w, http.StatusOK, answer)
 		}
 		return err
 	}

@@ -78,11 +78,7 @@ func (a *API) content(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (a *API) stored(w http.ResponseWriter, r *http.Request) error {
-	q, err := query(r, "after", "limit")
-	if err != nil {
-		return err
-	}
-	limit, err := number("limit", q["limit"])
+	q, limit, err := part(r)
 	if err != nil {
 		return err
 	}

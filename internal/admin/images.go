@@ -38,11 +38,7 @@ func (a *API) reference(s string) (wire.Reference, error) {
 func repoOf(r wire.Reference) cache.Repo { return cache.Repo{Upstream: r.Upstream, Name: r.Repository} }
 
 func (a *API) repositories(w http.ResponseWriter, r *http.Request) error {
-	q, err := query(r, "after", "limit")
-	if err != nil {
-		return err
-	}
-	limit, err := number("limit", q["limit"])
+	q, limit, err := part(r)
 	if err != nil {
 		return err
 	}
@@ -55,11 +51,7 @@ func (a *API) repositories(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (a *API) images(w http.ResponseWriter, r *http.Request) error {
-	q, err := query(r, "pattern", "missing", "after", "limit")
-	if err != nil {
-		return err
-	}
-	limit, err := number("limit", q["limit"])
+	q, limit, err := part(r, "pattern", "missing")
 	if err != nil {
 		return err
 	}

@@ -58,6 +58,7 @@ func exchanges() map[string]exchange {
 		"GET /series":                         {nil, Series{}},
 		"GET /support":                        {nil, Support{}},
 		"GET /clients":                        {nil, ClientList{}},
+		"GET /replicas":                       {nil, ReplicaList{}},
 		"GET /events":                         {nil, EventList{}},
 		"GET /repositories":                   {nil, RepositoryPage{}},
 		"GET /images":                         {nil, ImagePage{}},

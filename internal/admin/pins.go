@@ -6,18 +6,9 @@ import (
 	"forebay/cache/image"
 )
 
-func (a *API) pins(w http.ResponseWriter, r *http.Request) error {
-	if _, err := query(r); err != nil {
-		return err
-	}
-	list := PinList{Pins: orNone(a.keeper.Images.Pins.List())}
+func (a *API) pins() (PinList, error) {
 	stats, err := a.keeper.Stats()
-	if err != nil {
-		return err
-	}
-	list.Bytes, list.LimitBytes = stats.PinnedBytes, stats.PinLimitBytes
-	reply(w, http.StatusOK, list)
-	return nil
+	return PinList{orNone(a.keeper.Images.Pins.List()), stats.PinnedBytes, stats.PinLimitBytes}, err
 }
 
 func (a *API) pin(w http.ResponseWriter, r *http.Request) error {

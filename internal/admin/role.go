@@ -60,6 +60,17 @@ func visiting(r *http.Request) (*http.Request, *visit) {
 	return r.WithContext(context.WithValue(r.Context(), visitKey{}, v)), v
 }
 
+// Asked returns who sent a request to the admin listener that the API has answered.
+func Asked(r *http.Request) Operator {
+	_, v := visiting(r)
+	return v.who
+}
+
+// As returns r as if o had sent it, for whom somebody vouches that we trust as much as ourselves.
+func As(r *http.Request, o Operator) *http.Request {
+	return r.WithContext(context.WithValue(r.Context(), visitKey{}, &visit{known: true, who: o}))
+}
+
 // lacks is the refusal of somebody known who may not do this.
 func lacks(o Operator, need Role) error {
 	const see = ": see operators in the configuration"

@@ -57,6 +57,7 @@ type (
 	RepositoryUse = activity.RepositoryUse
 	Event         = activity.Event
 	Drill         = activity.Drill
+	Usage         = activity.Usage
 )
 
 // Fault is the body of every answer that is an error.

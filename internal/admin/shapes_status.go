@@ -5,6 +5,7 @@ import (
 
 	"forebay/cache/tier"
 	"forebay/cache/upkeep"
+	"forebay/internal/fleet"
 )
 
 // Status is the mirror at a glance.
@@ -179,4 +180,9 @@ func bucketOf(s *tier.Stats) *Bucket {
 		RefsBehind: s.RefsBehind, RefsDamaged: s.RefsDamaged,
 		Survey: s.Survey, Calls: orNone(s.Calls),
 	}
+}
+
+// ReplicaList is the mirrors of the fleet; without one there is none.
+type ReplicaList struct {
+	Replicas []fleet.Replica `json:"replicas"`
 }

@@ -1,21 +1,6 @@
 package admin
 
-import (
-	"net/http"
-	"time"
-)
-
-func (a *API) status(w http.ResponseWriter, r *http.Request) error {
-	if _, err := query(r); err != nil {
-		return err
-	}
-	s, err := a.glance()
-	if err != nil {
-		return err
-	}
-	reply(w, http.StatusOK, s)
-	return nil
-}
+import "time"
 
 // glance gathers a Status.
 func (a *API) glance() (*Status, error) {
@@ -25,7 +10,7 @@ func (a *API) glance() (*Status, error) {
 	}
 	s := &Status{
 		Troubles: orNone(a.trouble.List()), Version: a.version, Name: a.name, Address: a.address, StartedAt: a.started, UptimeSeconds: int64(time.Since(a.started).Seconds()),
-		Stats: statsOf(stats), Upstreams: []Upstream{}, Fills: a.keeper.Cache.Fills().List(), Jobs: []Job{}, Usage: a.usage(),
+		Stats: statsOf(stats), Upstreams: []Upstream{}, Fills: a.keeper.Cache.Fills().List(), Jobs: []Job{}, Usage: a.activity.Usage(a.price, a.currency),
 	}
 	for _, u := range a.keeper.Cache.Upstreams() {
 		one := Upstream{Name: u.Name, State: string(a.trouble.State(u)), LastAsked: u.LastAsked, Sparing: u.Sparing}
@@ -67,14 +52,7 @@ func orNone[T any](list []T) []T {
 	return list
 }
 
-func (a *API) stats(w http.ResponseWriter, r *http.Request) error {
-	if _, err := query(r); err != nil {
-		return err
-	}
+func (a *API) stats() (Stats, error) {
 	stats, err := a.keeper.Stats()
-	if err != nil {
-		return err
-	}
-	reply(w, http.StatusOK, statsOf(stats))
-	return nil
+	return statsOf(stats), err
 }

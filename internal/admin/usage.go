@@ -5,28 +5,10 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"forebay/internal/activity"
 )
-
-func (a *API) usage() Usage {
-	all, upstreams := a.activity.Totals()
-	u := Usage{
-		Since: a.activity.Started(), Traffic: all, SavedBytes: all.SavedBytes(), HitRatio: -1, ByteRatio: -1,
-		Price: a.price, Currency: a.currency, Upstreams: map[string]Traffic{},
-	}
-	for name, one := range upstreams {
-		u.Upstreams[name] = one
-	}
-	if n := all.Answered(); n > 0 {
-		u.HitRatio = float64(all.Hit+all.Joined+all.Stale) / float64(n)
-	}
-	if all.ClientBytes > 0 {
-		u.ByteRatio = float64(u.SavedBytes) / float64(all.ClientBytes)
-	}
-	u.Saved = float64(u.SavedBytes) / (1 << 30) * a.price
-	return u
-}
 
 func (a *API) series(w http.ResponseWriter, r *http.Request) error {
 	q, err := query(r, "span")
@@ -100,7 +82,7 @@ func (a *API) events(w http.ResponseWriter, r *http.Request) error {
 	if strings.Contains(r.Header.Get("Accept"), "text/event-stream") {
 		return a.stream(w, r)
 	}
-	q, err := query(r, "kind", "upstream", "q", "before", "limit")
+	q, err := query(r, "kind", "upstream", "q", "before", "until", "limit")
 	if err != nil {
 		return err
 	}
@@ -116,6 +98,11 @@ func (a *API) events(w http.ResponseWriter, r *http.Request) error {
 	if s := q["before"]; s != "" {
 		if ask.Before, err = eventID(s); err != nil {
 			return badRequest("before: %s", err)
+		}
+	}
+	if s := q["until"]; s != "" {
+		if ask.Until, err = time.Parse(time.RFC3339, s); err != nil {
+			return badRequest("until is %q: use a time as of RFC 3339", clip(s))
 		}
 	}
 	list, more := a.activity.Events.List(ask)
