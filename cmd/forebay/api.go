@@ -17,9 +17,9 @@ import (
 )
 
 // newAPI returns the admin API of a mirror, which its owner closes before the mirror; nil
-// when there is no admin listener.
+// when there is neither an admin listener nor a fleet.
 func newAPI(c *config.Config, m *mirror, sets *prefetch.Sets, b build, lines *lastLines, log *zap.Logger) (*admin.API, error) {
-	if c.AdminListen == "" {
+	if c.AdminListen == "" && !m.inFleet(c) {
 		return nil, nil
 	}
 	o := m.apiOptions(sets, b, log)
@@ -41,8 +41,11 @@ func newAPI(c *config.Config, m *mirror, sets *prefetch.Sets, b build, lines *la
 	if c.Operators.Given() {
 		o.Operators = m.operator
 	}
+	if m.inFleet(c) {
+		o.Replicas = m.replicas
+	}
 	switch {
-	case o.Token != "":
+	case o.Token != "" || c.AdminListen == "":
 	case o.Loopback:
 		o.TokenFile = filepath.Join(dir, admin.OwnToken)
 		o.Token, o.Names.Token = ownToken(o.TokenFile, log), admin.OwnToken+" in the folder of storage.dir"

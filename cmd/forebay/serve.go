@@ -119,6 +119,10 @@ func serve(ctx context.Context, c *config.Config, load func() (*config.Config, e
 	if api != nil {
 		defer api.Close()
 	}
+	operators, err := m.operators(ctx, c, api)
+	if err != nil {
+		return err
+	}
 	dashboard, err := page.New()
 	if err != nil {
 		return err
@@ -133,14 +137,18 @@ func serve(ctx context.Context, c *config.Config, load func() (*config.Config, e
 	if c.Webhooks.OnListen {
 		clients[0] = besides(clients[0], webhooks)
 	}
-	s, err := newServers(c, clients, admin.Options{
+	o := admin.Options{
 		Ready: ready.ready, Ailing: m.trouble.Public, Metrics: m.metrics.Handler(), Profiles: c.AdminPprof, Version: b.version,
 		Webhooks: webhooks, API: api, Page: dashboard,
-	}, ready, log)
+	}
+	if operators != nil {
+		o.Fleet = operators
+	}
+	s, err := newServers(c, clients, o, ready, log)
 	if err != nil {
 		return err
 	}
-	peers, inFleet, err := m.openPeers(c, log.Named("fleet"))
+	peers, inFleet, err := m.openPeers(c, operators, log.Named("fleet"))
 	if err != nil {
 		return err
 	}
