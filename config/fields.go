@@ -206,7 +206,7 @@ func (c *Cost) fields() []field {
 
 func (n *ClientNames) fields() []field {
 	return []field{
-		key.File("file", &n.File, "File with an address or a network, a space and a name on each line; what follows `#` is for people. Read again when it changes. Who has a name here and never asks is told as well."),
+		key.File("file", &n.File, "File with an address or a network, a space and a name on each line; what follows `#` is for people. Read again when it changes. Who has a name here and never asks is told as well; in Kubernetes nodes are known without it, where the pod may list them."),
 		key.Bool("dns", &n.DNS, "Asks the name server for names of clients, in the background, when somebody looks at them."),
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"os"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -16,9 +15,9 @@ import (
 	"forebay/cache/event"
 	"forebay/config"
 	"forebay/internal/activity"
+	"forebay/internal/nodes"
 	"forebay/internal/notify"
 	"forebay/internal/pull"
-	"forebay/internal/reread"
 	"forebay/internal/trouble"
 	"forebay/proxy"
 	"forebay/upstream"
@@ -27,39 +26,16 @@ import (
 
 // newActivity returns what remembers who asks m for what.
 func (m *mirror) newActivity(c *config.Config, log *zap.Logger) (*activity.Recorder, error) {
+	m.nodes = nodes.InCluster(log)
+	o := activity.NamesOptions{File: c.ClientNames.File, Nodes: m.nodes.Nodes, Log: log}
+	if c.ClientNames.DNS {
+		o.LookUp = net.DefaultResolver.LookupAddr
+	}
 	var err error
-	if m.clientNames, err = newNames(&c.ClientNames, log); err != nil {
-		return nil, err
+	if m.clientNames, err = activity.NewNames(o); err != nil {
+		return nil, fmt.Errorf("client_names.file: %w", err)
 	}
 	return activity.New(activity.Options{Upstreams: c.UpstreamNames(), Received: m.received, Gauges: m.gauges, Names: m.clientNames, Store: m.cache.Store(), Log: log}), nil
-}
-
-// newNames returns what knows what clients are called.
-func newNames(c *config.ClientNames, log *zap.Logger) (*activity.Names, error) {
-	var labels func() []activity.Label
-	if c.File != "" {
-		files, err := reread.New("names of clients", log, func() ([]activity.Label, error) {
-			f, err := os.Open(c.File)
-			if err != nil {
-				return nil, err
-			}
-			defer f.Close()
-			all, err := activity.ReadLabels(f)
-			if err != nil {
-				err = fmt.Errorf("%s: %w", c.File, err)
-			}
-			return all, err
-		}, c.File)
-		if err != nil {
-			return nil, fmt.Errorf("client_names.file: %w", err)
-		}
-		labels = files.Get
-	}
-	lookUp := net.DefaultResolver.LookupAddr
-	if !c.DNS {
-		lookUp = nil
-	}
-	return activity.NewNames(labels, lookUp), nil
 }
 
 // run does the work in the background until ctx is done.
@@ -69,6 +45,7 @@ func (m *mirror) run(ctx context.Context) error {
 	group.Go(func() error { return m.Run(ctx) })
 	group.Go(func() error { return m.activity.Run(ctx) })
 	group.Go(func() error { return m.clientNames.Run(ctx) })
+	group.Go(func() error { return m.nodes.Run(ctx) })
 	group.Go(func() error { return m.trouble.Run(ctx) })
 	group.Go(func() error { return m.trouble.RunInUse(ctx) })
 	return group.Wait()

@@ -28,6 +28,7 @@ import (
 	"forebay/internal/command"
 	"forebay/internal/fleet"
 	"forebay/internal/metrics"
+	"forebay/internal/nodes"
 	"forebay/internal/notify"
 	"forebay/internal/observe"
 	"forebay/internal/rules"
@@ -58,6 +59,7 @@ type mirror struct {
 	ours        dial.Ours
 	activity    *activity.Recorder
 	clientNames *activity.Names
+	nodes       *nodes.List // of the cluster; nil outside of one
 	trouble     *trouble.Watch
 	metrics     *metrics.Metrics
 	traces      *observe.Traces  // nil when they are off

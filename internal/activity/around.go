@@ -4,10 +4,13 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"forebay/internal/nodes"
 )
 
 // AroundKind is how it shows that somebody does not pull through the mirror.
@@ -18,7 +21,7 @@ const (
 	SpentElsewhere AroundKind = "budget"    // a registry counted pulls that did not come from here
 	OnlyManifests  AroundKind = "manifests" // a client asks for manifests, and gets the layers elsewhere
 	FellSilent     AroundKind = "silent"    // a client asked on several days, and does not any more
-	NeverAsked     AroundKind = "never"     // a client has a label, and was never seen
+	NeverAsked     AroundKind = "never"     // a client has a label, or is a node of the cluster, and was never seen
 )
 
 // Around is a sign that somebody does not pull through the mirror.
@@ -191,17 +194,57 @@ func (r *Recorder) Around() []Around {
 	if n := r.opts.Names; n != nil {
 		for _, l := range n.labels() {
 			if l.Network.IsSingleIP() && a.seen[l.Network.Addr().String()] == nil {
-				all = append(all, Around{Kind: NeverAsked, Client: l.Network.Addr().String(), Engine: "containerd", Line: lineOf("containerd", NeverAsked), What: "has a name here, and never asked for anything"})
+				all = append(all, neverAsked(l.Network.Addr().String(), "has a name here, and never asked for anything"))
 			}
 		}
+		all = append(all, a.nodes(now, n.nodes())...)
 	}
 	a.mu.Unlock()
 	for i := range all {
-		all[i].Name = r.opts.Names.Of(all[i].Client)
+		all[i].Name = cmp.Or(all[i].Name, r.opts.Names.Of(all[i].Client))
 	}
 	slices.SortFunc(all, func(a, b Around) int {
 		return cmp.Or(cmp.Compare(b.Pulls, a.Pulls), b.Since.Compare(a.Since), cmp.Compare(a.Client, b.Client))
 	})
+	return all
+}
+
+func neverAsked(client, what string) Around {
+	return Around{Kind: NeverAsked, Client: client, Engine: "containerd", Line: lineOf("containerd", NeverAsked), What: what}
+}
+
+// nodeAfter is how long a node has joined before it is missed.
+const nodeAfter = 10 * time.Minute
+
+// nodes returns the nodes of the cluster that were never seen. Where none was, their addresses may be
+// hidden, which is told once. a.mu is held.
+func (a *around) nodes(now time.Time, list []nodes.Node) (all []Around) {
+	if len(a.seen) >= seenMost {
+		return nil // some were forgotten
+	}
+	var seen []netip.Addr
+	for address := range a.seen {
+		if ip, err := netip.ParseAddr(address); err == nil {
+			seen = append(seen, ip.Unmap())
+		}
+	}
+	old := 0
+	for _, n := range list {
+		if len(n.From) == 0 || now.Sub(n.Since) < nodeAfter {
+			continue
+		}
+		old++
+		if !slices.ContainsFunc(n.From, func(p netip.Prefix) bool { return slices.ContainsFunc(seen, p.Contains) }) {
+			one := neverAsked(n.From[0].Addr().String(), "is a node of the cluster, and never asked for anything")
+			one.Name, one.Since = n.Name, n.Since
+			all = append(all, one)
+		}
+	}
+	if len(all) > 1 && len(all) == old {
+		one := neverAsked("", fmt.Sprintf("none of the %d nodes of the cluster has asked under an address of its own: they do not pull through here, or a load balancer hides who they are", old))
+		one.Name = "all nodes"
+		return []Around{one}
+	}
 	return all
 }
 

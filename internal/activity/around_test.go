@@ -3,6 +3,7 @@ package activity
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -10,17 +11,25 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"forebay/internal/nodes"
 )
 
 func TestWhoGoesPastTheMirror(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		var cluster []nodes.Node
 		labels, err := ReadLabels(strings.NewReader("10.0.0.9 node-9 # never asks\n\n10.0.0.0/8 rack\n10.0.0.2 build\n"))
 		if err != nil {
 			t.Fatal(err)
 		}
+		names, err := NewNames(NamesOptions{Nodes: func() []nodes.Node { return cluster }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		names.labels = func() []Label { return labels }
 		elsewhere := map[string]int64{"docker.io": 3}
 		store := notes{}
-		o := Options{Upstreams: []string{"docker.io"}, Store: store, Names: NewNames(func() []Label { return labels }, nil),
+		o := Options{Upstreams: []string{"docker.io"}, Store: store, Names: names,
 			Gauges: func() Gauges { return Gauges{Elsewhere: map[string]int64{"docker.io": elsewhere["docker.io"]}} }}
 		r := New(o)
 		manifest := func(client, repo, result string) { r.Observe(pullOf(client, repo, result, 1)) }
@@ -57,6 +66,35 @@ func TestWhoGoesPastTheMirror(t *testing.T) {
 		if diff := cmp.Diff([]string{"silent 10.0.0.3 rack", "never 10.0.0.9 node-9"}, kinds()); diff != "" {
 			t.Errorf("two days later (-want +got):\n%s", diff)
 		}
+		// Nodes of the cluster: by their own address, or by one of their pods' network.
+		machine := func(name string, from ...string) nodes.Node {
+			n := nodes.Node{Name: name, Since: time.Now().Add(-time.Hour)}
+			for _, p := range from {
+				n.From = append(n.From, netip.MustParsePrefix(p))
+			}
+			return n
+		}
+		cluster = []nodes.Node{machine("a", "192.0.2.1/32", "10.42.1.0/24"), machine("b", "192.0.2.2/32", "2001:db8::2/128", "10.42.2.0/24"), machine("c", "192.0.2.3/32", "10.42.3.0/24")}
+		of := func() (got []string) {
+			for _, a := range r.Around() {
+				if a.Kind == NeverAsked {
+					got = append(got, a.Name+" "+a.What[:7])
+				}
+			}
+			return got
+		}
+		if diff := cmp.Diff([]string{"all nodes none of", "node-9 has a n"}, of()); diff != "" {
+			t.Errorf("a cluster of which nobody was seen (-want +got):\n%s", diff)
+		}
+		manifest("10.42.1.1", "a", "hit")
+		manifest("2001:db8::2", "a", "hit")
+		cluster = append(cluster, nodes.Node{Name: "new", Since: time.Now(), From: []netip.Prefix{netip.MustParsePrefix("192.0.2.9/32")}})
+		if diff := cmp.Diff([]string{"c is a no", "node-9 has a n"}, of()); diff != "" {
+			t.Errorf("a cluster of which two nodes ask (-want +got):\n%s", diff)
+		}
+		if got := names.Of("10.42.1.1"); got != "a" {
+			t.Errorf("a client of node a is called %q", got)
+		}
 	})
 }
 
@@ -75,14 +113,17 @@ func TestLabelsSayWhatIsWrong(t *testing.T) {
 func TestNamesAreLookedUpBehind(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var asked atomic.Int64
-		n := NewNames(nil, func(_ context.Context, address string) ([]string, error) {
+		n, err := NewNames(NamesOptions{LookUp: func(_ context.Context, address string) ([]string, error) {
 			asked.Add(1)
 			time.Sleep(time.Second)
 			if address == "10.0.0.1" {
 				return []string{"one.lan."}, nil
 			}
 			return nil, errors.New("no such host")
-		})
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- n.Run(ctx) }()

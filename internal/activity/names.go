@@ -6,10 +6,15 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"os"
 	"strings"
 	"time"
 
+	"go.uber.org/zap"
+
+	"forebay/internal/nodes"
 	"forebay/internal/recent"
+	"forebay/internal/reread"
 )
 
 const (
@@ -56,26 +61,58 @@ func ReadLabels(r io.Reader) ([]Label, error) {
 	return all, lines.Err()
 }
 
+// NamesOptions says where names are from. All may be missing.
+type NamesOptions struct {
+	File string // of [ReadLabels]; read again when it changes
+	// LookUp asks the name server, as [net.Resolver.LookupAddr] does.
+	LookUp func(ctx context.Context, address string) ([]string, error)
+	Nodes  func() []nodes.Node // of the cluster
+	Log    *zap.Logger         // nil means no logging
+}
+
 // Names knows what clients are called. It promises to be in nobody's way: names are looked up one
 // after the other, after somebody has asked for them, and never for a request of a client.
 type Names struct {
 	labels func() []Label
+	nodes  func() []nodes.Node
 	lookUp func(ctx context.Context, address string) ([]string, error)
 	known  *recent.Map[string, string] // "" for an address without a name
 	wait   chan string
 }
 
-// NewNames returns what knows the names of labels, and those that lookUp has, which
-// [net.Resolver.LookupAddr] is. Either may be nil. Its owner starts Run once, or nothing is looked up.
-func NewNames(labels func() []Label, lookUp func(ctx context.Context, address string) ([]string, error)) *Names {
-	if labels == nil {
-		labels = func() []Label { return nil }
+// NewNames returns what knows the names. Its owner starts Run once, or nothing is looked up. The
+// error names the file, if it cannot be used.
+func NewNames(o NamesOptions) (*Names, error) {
+	n := &Names{labels: func() []Label { return nil }, nodes: o.Nodes, lookUp: o.LookUp, known: recent.New[string, string](namesMost, nameFor), wait: make(chan string, namesWait)}
+	if n.nodes == nil {
+		n.nodes = func() []nodes.Node { return nil }
 	}
-	return &Names{labels: labels, lookUp: lookUp, known: recent.New[string, string](namesMost, nameFor), wait: make(chan string, namesWait)}
+	if o.Log == nil {
+		o.Log = zap.NewNop()
+	}
+	if o.File == "" {
+		return n, nil
+	}
+	files, err := reread.New("names of clients", o.Log, func() ([]Label, error) {
+		f, err := os.Open(o.File)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		all, err := ReadLabels(f)
+		if err != nil {
+			err = fmt.Errorf("%s: %w", o.File, err)
+		}
+		return all, err
+	}, o.File)
+	if err == nil {
+		n.labels = files.Get
+	}
+	return n, err
 }
 
-// Of returns what a client is called, as far as that is known yet: by the narrowest label, else by
-// the name server.
+// Of returns what a client is called, as far as that is known yet: by the narrowest label, by the
+// node of the cluster, or by the name server.
 func (n *Names) Of(client string) string {
 	address, err := netip.ParseAddr(client)
 	if n == nil || err != nil {
@@ -85,6 +122,13 @@ func (n *Names) Of(client string) string {
 	for _, l := range n.labels() {
 		if l.Network.Bits() > bits && l.Network.Contains(address.Unmap()) {
 			name, bits = l.Name, l.Network.Bits()
+		}
+	}
+	for _, node := range n.nodes() {
+		for _, p := range node.From {
+			if p.Bits() > bits && p.Contains(address.Unmap()) {
+				name, bits = node.Name, p.Bits()
+			}
 		}
 	}
 	if name != "" || n.lookUp == nil {

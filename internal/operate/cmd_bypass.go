@@ -19,7 +19,8 @@ func newBypass(p adminclient.Program) *cobra.Command {
 		Short: "Tell who seems not to pull through the mirror",
 		Long: `Lists signs that somebody goes past the mirror: pulls of a registry's limit that were not
 spent here, clients that get manifests here and layers elsewhere, clients that came on several
-days and do not any more, and those of the file client_names.file that never came. None is proof.
+days and do not any more, and those of the file client_names.file, and nodes of the Kubernetes cluster that it runs in, if it
+may list them, that never came. None is proof.
 LINE is what is probably missing there; forebay client-config prints all of it, and forebay
 doctor looks for the cause on the machine itself.`,
 		Example: `  forebay bypass
@@ -49,8 +50,11 @@ doctor looks for the cause on the machine itself.`,
 
 // whoIs is a client for people.
 func whoIs(address, name string) string {
+	if address == "" {
+		return cmp.Or(name, "unknown")
+	}
 	if name != "" {
 		return address + " (" + name + ")"
 	}
-	return cmp.Or(address, "unknown")
+	return address
 }

@@ -199,7 +199,8 @@ func importTable() map[string][]string {
 		"internal/imageset": leaf(),
 		"internal/prefetch": append(leaf(), "cache", "cache/store", "cache/upkeep", "internal/imageset"),
 		// Whom the dashboard tells of, and the dashboard.
-		"internal/activity": {"internal/logkey", "internal/recent", "internal/tally", "internal/wire"},
+		"internal/activity": {"internal/logkey", "internal/nodes", "internal/recent", "internal/reread", "internal/tally", "internal/wire"},
+		"internal/nodes":    {"internal/logkey"},
 		"internal/page":     {"internal/wire"},
 		// What all commands share, how they reach a mirror, what they print, and those of the operator.
 		"internal/command":     {"config", "internal/logkey"},

@@ -149,6 +149,7 @@ func (c *controlPlane) try(method, path, kind string, body []byte) (int, http.He
 var plurals = map[string]string{
 	"Namespace": "namespaces", "ConfigMap": "configmaps", "Service": "services", "StatefulSet": "statefulsets", "DaemonSet": "daemonsets",
 	"NetworkPolicy": "networkpolicies", "Ingress": "ingresses", "PodDisruptionBudget": "poddisruptionbudgets", "Pod": "pods",
+	"ServiceAccount": "serviceaccounts", "ClusterRole": "clusterroles", "ClusterRoleBinding": "clusterrolebindings",
 	"ServiceMonitor": "servicemonitors", "PrometheusRule": "prometheusrules", "CustomResourceDefinition": "customresourcedefinitions",
 }
 
@@ -159,7 +160,7 @@ func pathOf(doc map[string]any) string {
 	if version == "v1" {
 		path = "/api/v1"
 	}
-	if kind != "Namespace" && kind != "CustomResourceDefinition" {
+	if kind != "Namespace" && kind != "CustomResourceDefinition" && !strings.HasPrefix(kind, "ClusterRole") {
 		path += fmt.Sprintf("/namespaces/%v", meta["namespace"])
 	}
 	return fmt.Sprintf("%s/%s/%v", path, plurals[kind], meta["name"])
@@ -280,7 +281,11 @@ func TestChartIsInstalledChangedAndRemoved(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, doc := range docs {
-				doc["metadata"].(map[string]any)["namespace"] = namespace
+				meta := doc["metadata"].(map[string]any)
+				meta["namespace"] = namespace
+				if strings.HasPrefix(doc["kind"].(string), "ClusterRole") { // named by the namespace that was rendered for
+					meta["name"] = namespace + strings.TrimPrefix(meta["name"].(string), "forebay")
+				}
 				kept, status := c.get(t, pathOf(doc))
 				if status != http.StatusOK {
 					t.Errorf("%s is not there: %d", pathOf(doc), status)

@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -22,6 +23,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	"sigs.k8s.io/kustomize/api/krusty"
 	"sigs.k8s.io/kustomize/kyaml/filesys"
 	"sigs.k8s.io/yaml"
@@ -87,16 +89,19 @@ func documents(t *testing.T, text string) []map[string]any {
 // types are those of what is rendered.
 func types() map[string]func() any {
 	return map[string]func() any{
-		"v1/Namespace":                            func() any { return &corev1.Namespace{} },
-		"v1/ConfigMap":                            func() any { return &corev1.ConfigMap{} },
-		"v1/Service":                              func() any { return &corev1.Service{} },
-		"apps/v1/StatefulSet":                     func() any { return &appsv1.StatefulSet{} },
-		"apps/v1/DaemonSet":                       func() any { return &appsv1.DaemonSet{} },
-		"networking.k8s.io/v1/NetworkPolicy":      func() any { return &networkingv1.NetworkPolicy{} },
-		"networking.k8s.io/v1/Ingress":            func() any { return &networkingv1.Ingress{} },
-		"policy/v1/PodDisruptionBudget":           func() any { return &policyv1.PodDisruptionBudget{} },
-		"monitoring.coreos.com/v1/ServiceMonitor": func() any { return &monitoringv1.ServiceMonitor{} },
-		"monitoring.coreos.com/v1/PrometheusRule": func() any { return &monitoringv1.PrometheusRule{} },
+		"v1/Namespace":      func() any { return &corev1.Namespace{} },
+		"v1/ConfigMap":      func() any { return &corev1.ConfigMap{} },
+		"v1/Service":        func() any { return &corev1.Service{} },
+		"v1/ServiceAccount": func() any { return &corev1.ServiceAccount{} },
+		"rbac.authorization.k8s.io/v1/ClusterRole":        func() any { return &rbacv1.ClusterRole{} },
+		"rbac.authorization.k8s.io/v1/ClusterRoleBinding": func() any { return &rbacv1.ClusterRoleBinding{} },
+		"apps/v1/StatefulSet":                             func() any { return &appsv1.StatefulSet{} },
+		"apps/v1/DaemonSet":                               func() any { return &appsv1.DaemonSet{} },
+		"networking.k8s.io/v1/NetworkPolicy":              func() any { return &networkingv1.NetworkPolicy{} },
+		"networking.k8s.io/v1/Ingress":                    func() any { return &networkingv1.Ingress{} },
+		"policy/v1/PodDisruptionBudget":                   func() any { return &policyv1.PodDisruptionBudget{} },
+		"monitoring.coreos.com/v1/ServiceMonitor":         func() any { return &monitoringv1.ServiceMonitor{} },
+		"monitoring.coreos.com/v1/PrometheusRule":         func() any { return &monitoringv1.PrometheusRule{} },
 	}
 }
 
@@ -140,7 +145,7 @@ func variants() map[string]string {
 		"daemonset":  "kind: DaemonSet\nstorage: {hostPath: /var/lib/forebay}\n",
 		"everything": everything,
 		"everything, statefulset": strings.Replace(strings.Replace(everything, "kind: DaemonSet", "kind: StatefulSet\nreplicas: 3", 1),
-			"nodeSetup: {enabled: true}", "nodeSetup: {enabled: true, mirror: 'http://10.96.0.9:5000'}", 1) + "affinity: {nodeAffinity: {}}\n",
+			"nodeSetup: {enabled: true}", "nodeSetup: {enabled: true, mirror: 'http://10.96.0.9:5000'}", 1) + "affinity: {nodeAffinity: {}}\nnodes: {list: true, apiServer: [10.0.0.0/24]}\n",
 	}
 }
 
@@ -187,6 +192,7 @@ func TestChartRefusesValuesThatDoNotFit(t *testing.T) {
 		"replica: 1", "replicas: 0", "kind: Deployment", "image: {repository: ''}", "image: {digest: 'sha256:1'}",
 		"networkPolicy: {nodes: [0.0.0.0/0]}", "networkPolicy: {nodes: [everybody]}", "config: {listen: ':80'}", "config: {storage: {dir: /x}}",
 		"ingress: {enabled: true}", "nodeSetup: {enabled: true}", "secrets: [{name: hub, value: hunter2}]", "service: {type: LoadBalancer}",
+		"kind: DaemonSet\nnodes: {list: true}", "nodes: {apiServer: [everybody]}",
 	} {
 		if _, err := render(t, values); err == nil {
 			t.Errorf("values %s are taken", values)
@@ -213,11 +219,16 @@ func TestPodsHaveNoMoreThanTheyNeed(t *testing.T) {
 				pod = one.Spec.Template.Spec
 			case *appsv1.DaemonSet:
 				pod, setup = one.Spec.Template.Spec, strings.HasSuffix(one.Name, "node-setup")
+			case *rbacv1.ClusterRole:
+				if want := []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"nodes"}, Verbs: []string{"list"}}}; !reflect.DeepEqual(one.Rules, want) {
+					t.Errorf("%s: the mirror may %v, want to list nodes", name, one.Rules)
+				}
+				continue
 			default:
 				continue
 			}
 			c := pod.Containers[0]
-			if pod.HostNetwork || pod.HostPID || *pod.AutomountServiceAccountToken || *c.SecurityContext.AllowPrivilegeEscalation ||
+			if pod.HostNetwork || pod.HostPID || *pod.AutomountServiceAccountToken != (!setup && strings.Contains(values, "nodes: {list: true")) || *c.SecurityContext.AllowPrivilegeEscalation ||
 				!*c.SecurityContext.ReadOnlyRootFilesystem || !slices.Equal(c.SecurityContext.Capabilities.Drop, []corev1.Capability{"ALL"}) ||
 				pod.SecurityContext.SeccompProfile.Type != corev1.SeccompProfileTypeRuntimeDefault {
 				t.Errorf("%s: a pod has more than it needs", name)

@@ -100,9 +100,9 @@ export function bypass(place) {
   let ended = false;
   const list = grid({
     caption: "Who goes past the mirror", key: (a) => a.kind + a.client + a.upstream + a.since, sort: "-since", file: "bypass", placeholder: "Address, name or registry",
-    nothing: () => p.empty("Nothing shows that anybody goes past the mirror", "It is seen when a registry counts more pulls than were spent here, when clients get manifests here and layers elsewhere, when they came on several days and do not any more, and when those of client_names.file never came."),
+    nothing: () => p.empty("Nothing shows that anybody goes past the mirror", "It is seen when a registry counts more pulls than were spent here, when clients get manifests here and layers elsewhere, when they came on several days and do not any more, and when those of client_names.file, or nodes of the cluster, never came."),
     columns: [
-      { id: "who", title: "Who", class: "break", value: (a) => [a.name, a.client, a.upstream].filter(Boolean).join(" "), cell: (a) => (a.client ? h("a", { class: "strong", href: "#/clients?q=" + encodeURIComponent(a.client), text: a.name ? a.name + " " + a.client : a.client }) : h("a", { class: "strong", href: "#/upstreams?name=" + encodeURIComponent(a.upstream), text: "Somebody at " + a.upstream })) },
+      { id: "who", title: "Who", class: "break", value: (a) => [a.name, a.client, a.upstream].filter(Boolean).join(" "), cell: (a) => (a.client ? h("a", { class: "strong", href: "#/clients?q=" + encodeURIComponent(a.client), text: a.name ? a.name + " " + a.client : a.client }) : a.upstream ? h("a", { class: "strong", href: "#/upstreams?name=" + encodeURIComponent(a.upstream), text: "Somebody at " + a.upstream }) : h("span", { class: "strong", text: a.name })) },
       { id: "kind", title: "Sign", value: (a) => kinds[a.kind], cell: (a) => p.pill(a.kind === "never" ? "idle" : "warn", kinds[a.kind]) },
       { id: "what", title: "What shows it", class: "break wider", value: (a) => a.what, text: (a) => a.what },
       { id: "since", title: "Since", class: "wide", value: (a) => a.since || "", cell: (a) => (a.since ? p.when(a.since) : "–") },
