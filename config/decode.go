@@ -75,6 +75,10 @@ func (d *decoder) syntax(err error) {
 	if errors.As(err, &fault) {
 		at.Line, at.Column = fault.Mark.Line, max(fault.Mark.Column, 1)
 		message = fault.Message
+		if from := fault.ContextMark; from.Line > 0 && strings.Contains(message, "end of") { // what never ends is wrong where it begins
+			at.Line, at.Column = from.Line, max(from.Column, 1)
+			message = fault.ContextMsg + " that begins here: " + message
+		}
 	}
 	message = syntaxQuote.ReplaceAllString(message, "…")
 	if strings.Contains(message, "anchor") {

@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"forebay/config/key"
@@ -57,6 +58,11 @@ func (s *PrefetchSet) fields() []field {
 	}
 }
 
+// told reports whether a fault of a key is told already.
+func (d *decoder) told(key string) bool {
+	return slices.ContainsFunc(d.Faults, func(f Fault) bool { return f.Key == key })
+}
+
 // checkPrefetch finds what is missing in the sets, and names that are there twice.
 func (d *decoder) checkPrefetch() {
 	names := map[string]bool{}
@@ -64,11 +70,12 @@ func (d *decoder) checkPrefetch() {
 		at := nth("prefetch", i)
 		fault := func(format string, args ...any) { d.Add(d.config.origins[at], at, format, args...) }
 		switch {
+		case s.Name == "" && d.told(at+".name"):
 		case s.Name == "":
 			fault("needs a name")
 		case names[s.Name]:
 			fault("%s is there twice: give each set a name of its own", s.Name)
-		case len(s.Images) == 0 && len(s.Files) == 0:
+		case len(s.Images) == 0 && len(s.Files) == 0 && !d.told(at+".images"):
 			fault("needs images or files")
 		}
 		if s.TimeZone != "" && s.Schedule == "" {

@@ -115,7 +115,7 @@ func TestBundleCarriesImagesToAMirrorWithoutALine(t *testing.T) {
 			if status, body := get(t, there.registry+"/v2/library/other/manifests/1"); status != 404 {
 				t.Errorf("an image that was not carried = %d %s", status, body)
 			}
-			if out, _ := there.run(0, "import", file); !strings.Contains(out, "0 things, 0 B came") {
+			if out, _ := there.run(0, "import", file); !strings.Contains(out, "0 blobs, 0 B came") {
 				t.Errorf("import once more says: %s", out)
 			}
 		})
@@ -279,7 +279,7 @@ func TestDeltaCarriesWhatTheOtherSideLacks(t *testing.T) {
 	alone := offline(t, t.TempDir())
 	_, stderr := alone.run(1, "import", dir+"/since.tar")
 	for _, want := range []string{
-		"docker.io/library/base:1: its manifest is neither in the file nor here", "docker.io/library/app:1: still missing are 1 thing, 1.0 MiB",
+		"docker.io/library/base:1: its manifest is neither in the file nor here", "docker.io/library/app:1: still missing are 1 blob, 1.0 MiB",
 	} {
 		if !strings.Contains(stderr, want) {
 			t.Errorf("import of a delta alone lacks %q: %s", want, stderr)
@@ -318,7 +318,7 @@ func TestImportGrantsOnlyWhatTheFileBrings(t *testing.T) {
 		if _, stderr := run(1, "import", dir+"/named.tar"); !strings.Contains(stderr, "its manifest is neither in the file nor here") {
 			t.Errorf("%s: import of a name alone says: %s", where, stderr)
 		}
-		if _, stderr := run(0, "import", dir+"/own.tar"); !strings.Contains(stderr, "still missing are 2 things") {
+		if _, stderr := run(0, "import", dir+"/own.tar"); !strings.Contains(stderr, "still missing are 2 blobs") {
 			t.Errorf("%s: import of a manifest alone says: %s", where, stderr)
 		}
 	}
@@ -354,7 +354,7 @@ func TestDeltaReliesOnOtherRepositoriesBySignatureOnly(t *testing.T) {
 	o.run(0, "export", "-o", dir+"/signed.tar", "app:1", "--lacking", dir+"/inv", "--sign", dir+"/key")
 	for _, name := range []string{"/plain.tar", "/signed.tar"} {
 		_, stderr := there.run(0, "import", dir+name)
-		if !strings.Contains(stderr, "docker.io/library/app:1: still missing are 1 thing, 1.0 MiB") || !strings.Contains(stderr, "import it with --verify") {
+		if !strings.Contains(stderr, "docker.io/library/app:1: still missing are 1 blob, 1.0 MiB") || !strings.Contains(stderr, "import it with --verify") {
 			t.Errorf("import of %s says: %s", name, stderr)
 		}
 	}

@@ -25,6 +25,8 @@ func openError(c *config.Config, err error) error {
 		return command.Hint(err, "The disk is full. Make room, or "+change+".")
 	case errors.Is(err, syscall.ENOTDIR), errors.Is(err, fs.ErrExist):
 		return command.Hint(err, fmt.Sprintf("%q is not a folder. Remove it, or %s.", c.Storage.Dir, change))
+	case errors.Is(err, fs.ErrNotExist):
+		return command.Hint(err, "No folder can be made there: "+change+".")
 	}
 	return err
 }

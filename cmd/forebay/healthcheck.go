@@ -27,7 +27,7 @@ well and with 1 otherwise. It is the HEALTHCHECK of the container image.`,
   forebay healthcheck --ready --timeout 1s`,
 		Args: cobra.NoArgs,
 	}
-	load := command.ConfigFlags(cmd, p)
+	load := command.ConfigFlags(cmd, p, "listen", "admin-listen")
 	ready := cmd.Flags().Bool("ready", false, "also ask whether it takes traffic: it does not while it starts or stops")
 	timeout := cmd.Flags().Duration("timeout", 3*time.Second, "longest wait for the answer")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

@@ -254,12 +254,12 @@ func TestRegistryGetsOnlyWhatItsFolderHas(t *testing.T) {
 			}
 		}
 	}
-	if out, _ := o.run(1, "import", "registry", old.dir); !strings.Contains(out, "The images name 2 things more") {
+	if out, _ := o.run(1, "import", "registry", old.dir); !strings.Contains(out, "The images name 2 blobs more") {
 		t.Errorf("import into a server says: %s", out)
 	}
 	get200(o.registry, false, false, true)
 	o.stop()
-	if out, _ := o.runs(1, "import", "registry", old.dir, "--storage-dir", o.dir); !strings.Contains(out, "The images name 2 things more") {
+	if out, _ := o.runs(1, "import", "registry", old.dir, "--storage-dir", o.dir); !strings.Contains(out, "The images name 2 blobs more") {
 		t.Errorf("import into a folder says: %s", out)
 	}
 }

@@ -41,9 +41,15 @@ const keepsFolders = runtime.GOOS == "linux"
 func run(ctx context.Context, args []string, p command.Process) int {
 	cmd := newRoot(p)
 	cmd.SetArgs(args)
-	err := cmd.ExecuteContext(ctx)
+	ran, err := cmd.ExecuteContextC(ctx)
 	if err != nil {
-		fmt.Fprintln(p.Stderr, command.Explain(err))
+		explain := command.Explain
+		for _, name := range []string{"json", "output"} {
+			if f := ran.Flags().Lookup(name); f != nil && (f.Value.String() == "true" || f.Value.String() == "json") {
+				explain = command.ExplainJSON
+			}
+		}
+		fmt.Fprintln(p.Stderr, explain(err))
 	}
 	return command.ExitCode(err)
 }
@@ -97,7 +103,11 @@ other public registries, and prints how to point clients at it.
 	root.SetHelpCommand(newHelp(root))
 	root.SetHelpCommandGroupID(operate.Configure)
 	root.SetCompletionCommandGroupID(operate.Configure)
+	command.GroupFlags(root)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		if args := cmd.Flags().Args(); len(args) > 0 && cmd.HasSubCommands() {
+			return unknownCommand(cmd, args[0])
+		}
 		return command.Usage(fmt.Errorf("%w%s: see %s --help", err, nearestFlag(cmd, err), cmd.CommandPath()))
 	})
 	usageArgs(root)

@@ -213,8 +213,8 @@ func TestOperatorRepairsPurgesAndPins(t *testing.T) {
 	o := newOperated(t, "")
 	image := o.hub.PushImage("library/alpine", "1", hubtest.ImageSpec{Layers: 3})
 	o.pull("library/alpine", "1")
-	o.shows("repair alpine:1", "fetched 4 things", "the image is complete")
-	o.shows("repair alpine:1", "fetched 0 things")
+	o.shows("repair alpine:1", "fetched 4 blobs", "the image is complete")
+	o.shows("repair alpine:1", "fetched 0 blobs")
 	o.shows("pin alpine:1", "pinned docker.io/library/alpine:1 (platforms that are pulled)")
 	o.shows("pins", "docker.io/library/alpine:1", "complete", "pinned,")
 	o.shows("ls", "1 (pinned)")
@@ -229,11 +229,11 @@ func TestOperatorRepairsPurgesAndPins(t *testing.T) {
 	if _, stderr := o.run(1, "purge", "alpine:1"); !strings.Contains(stderr, "nothing is kept") {
 		t.Errorf("purge twice: %s", stderr)
 	}
-	o.shows("pin alpine:1 --platform linux/amd64", "fetched 4 things", "the image is complete")
+	o.shows("pin alpine:1 --platform linux/amd64", "fetched 4 blobs", "the image is complete")
 	o.hub.SwitchOff()
 	o.pull("library/alpine", "1", image.Blobs()...)
 	o.shows("purge --force "+image.Blobs()[1].Digest, "purged digest")
-	if _, stderr := o.run(1, "repair", "alpine:1"); !strings.Contains(stderr, image.Blobs()[1].Digest) || !strings.Contains(stderr, "1 thing could not be fetched") {
+	if _, stderr := o.run(1, "repair", "alpine:1"); !strings.Contains(stderr, image.Blobs()[1].Digest) || !strings.Contains(stderr, "1 blob could not be fetched") {
 		t.Errorf("repair while the registry is off: %s", stderr)
 	}
 	o.shows("images --missing", "alpine:1", "incomplete")

@@ -25,7 +25,7 @@ first: a folder that is in use is refused. No blob is changed or removed. With a
   forebay rebuild-index --storage-dir /srv/forebay`,
 		Args: cobra.NoArgs,
 	}
-	load := command.ConfigFlags(cmd, p)
+	load := command.ConfigFlags(cmd, p, "storage-dir", "log-level", "log-format")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		c, err := load("")
 		if err != nil {

@@ -93,7 +93,11 @@ func serve(ctx context.Context, c *config.Config, load func() (*config.Config, e
 	}
 	defer func() {
 		err = errors.Join(err, m.Close())
-		log.Info("stopped", logkey.Err(err))
+		if err != nil {
+			log.Error("stopped", logkey.Err(err))
+		} else {
+			log.Info("stopped")
+		}
 	}()
 	if m.audit, err = newAudit(c, log.Named("audit")); err != nil {
 		return err

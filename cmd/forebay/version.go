@@ -65,9 +65,13 @@ func newVersion(p command.Process) *cobra.Command {
 		Args:    cobra.NoArgs,
 	}
 	asJSON := cmd.Flags().Bool("json", false, "write JSON")
+	output := cmd.Flags().StringP("output", "o", "", "json, or text")
 	cmd.RunE = func(*cobra.Command, []string) error {
 		b := thisBuild()
-		if *asJSON {
+		if *output != "" && *output != "json" && *output != "text" {
+			return command.Usage(fmt.Errorf("--output: %q is not usable: use json or text", *output))
+		}
+		if *asJSON || *output == "json" {
 			return terminal.WriteJSON(p.Stdout, map[string]string{"version": b.version, "revision": b.revision, "platform": b.goos, "go_version": b.compiler})
 		}
 		_, err := fmt.Fprintln(p.Stdout, b)

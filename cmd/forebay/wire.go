@@ -267,7 +267,7 @@ func openCache(c *config.Config, upstreams map[string]cache.UpstreamOptions, buc
 		Fleet:             sharing,
 	})
 	if err != nil {
-		return nil, openError(c, fmt.Errorf("open storage: %w", err))
+		return nil, openError(c, err)
 	}
 	return opened, nil
 }

@@ -285,6 +285,11 @@ func DidYouMean[T ~string](s string, options []T) string {
 			best, least = string(option), d
 		}
 	}
+	for _, option := range options { // short for the word
+		if rest, ok := strings.CutPrefix(strings.ToLower(s), strings.ToLower(string(option))); ok && best == "" && len(option) > 2 && !strings.Contains(rest, "_") {
+			best = string(option)
+		}
+	}
 	if best == "" {
 		return ""
 	}
@@ -314,9 +319,13 @@ func distance(a, b string) int {
 // SetName is what a set of images, a group or a network may be called.
 var SetName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}$`)
 
-// ImageName checks the name of an image; what it means is the mirror's business.
+// ImageName checks the name of an image; which registry it means is the mirror's business.
 func ImageName(s string) (string, error) {
-	if s == "" || strings.ContainsAny(s, " \t\n,") {
+	names := map[string]string{wire.Hub: wire.Hub}
+	if first, _, several := strings.Cut(s, "/"); several && strings.ContainsAny(first, ".:") {
+		names[strings.ToLower(first)] = strings.ToLower(first)
+	}
+	if _, err := (&wire.Registries{Default: wire.Hub, Names: names}).Reference(s); err != nil {
 		return "", fmt.Errorf("%q is no name of an image: use one such as nginx:1.27", Clip(s))
 	}
 	return s, nil

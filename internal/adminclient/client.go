@@ -40,9 +40,10 @@ const adminVariable = "FOREBAY_ADMIN"
 // Client is one run of a command, with the mirror that it works on.
 type Client struct {
 	Program
-	AsJSON  bool
-	Form    terminal.Form // of tables
-	Storage *Folder       // when the command has the storage folder to itself; else nil
+	AsJSON    bool
+	Form      terminal.Form // of tables
+	noHeaders bool          // tables lack titles
+	Storage   *Folder       // when the command has the storage folder to itself; else nil
 
 	server adminServer
 }
@@ -59,6 +60,9 @@ type adminServer struct {
 
 // Table returns a table on standard output, in the form that was asked for.
 func (c *Client) Table(head ...string) *terminal.Table {
+	if c.noHeaders && c.Form != terminal.Names {
+		head = nil
+	}
 	t := terminal.NewTable(c.Stdout, head...)
 	t.Form = c.Form
 	return t

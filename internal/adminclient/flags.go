@@ -23,7 +23,7 @@ type Flags struct {
 	certFile, keyFile         string // of a client certificate
 	context, output           string
 	config                    string
-	AsJSON                    bool
+	AsJSON, noHeaders         bool
 	Dir                       string // stays empty for commands that need a server
 }
 
@@ -42,6 +42,7 @@ func ServerFlags(cmd *cobra.Command) *Flags {
 	flags.StringVar(&f.config, "config", "", "the server's YAML file (default "+config.DefaultFile+" if it is there)")
 	flags.BoolVar(&f.AsJSON, "json", false, "write JSON, as the admin API gives it")
 	flags.StringVar(&f.context, "context", "", "which of the mirrors that forebay context names (default: FOREBAY_CONTEXT, else the chosen one)")
+	command.OfServer(cmd, "server", "token-file", "ca-file", "cert-file", "key-file", "config", "context")
 	_ = cmd.RegisterFlagCompletionFunc("context", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 		return contextNames(), cobra.ShellCompDirectiveNoFileComp
 	}) // it fails only for a flag that is not there
@@ -70,6 +71,7 @@ func (f *Flags) OutputFlag() {
 	if f.cmd.Flags().ShorthandLookup("o") != nil {
 		return
 	}
+	f.cmd.Flags().BoolVar(&f.noHeaders, "no-headers", false, "tables without titles")
 	f.cmd.Flags().StringVarP(&f.output, "output", "o", "", "table, wide (nothing shortened), json, yaml, or name (one a line)")
 	_ = f.cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(outputs(), cobra.ShellCompDirectiveNoFileComp)) // it is there
 }
@@ -114,7 +116,7 @@ func outputs() []string {
 func (f *Flags) written(c *Client, do func() error) (err error) {
 	switch f.output {
 	case "", string(terminal.Fitting), string(terminal.Wide), string(terminal.Names):
-		c.Form = terminal.Form(f.output)
+		c.Form, c.noHeaders = terminal.Form(f.output), f.noHeaders
 	case "json":
 		c.AsJSON = true
 	case "yaml":

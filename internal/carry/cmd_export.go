@@ -275,6 +275,9 @@ func incompleteError(faults []error, missing int64, fetched bool) error {
 	if missing > 0 && !fetched {
 		return command.Hint(err, fmt.Sprintf("%s are missing. Fetch them first with --fetch, or with forebay prefetch.", terminal.Bytes(missing)))
 	}
+	if missing > 0 {
+		return command.Hint(err, fmt.Sprintf("%s were fetched and are gone again: the store is too small for all of it. Enlarge storage.max_size, pin what is needed, or export fewer images at a time.", terminal.Bytes(missing)))
+	}
 	if !fetched {
 		return command.Hint(err, "What is missing can be fetched first: with --fetch, or with forebay prefetch.")
 	}
@@ -321,7 +324,7 @@ func problemWith(list *admin.Contents, err error) error {
 	}
 	missing, bytes := list.Missing()
 	if len(missing) > 0 {
-		return &holeError{fmt.Sprintf("%s: %s missing, %s", list.Ref, terminal.Count(int64(len(missing)), "thing is", "things are"), terminal.Bytes(bytes)), bytes}
+		return &holeError{fmt.Sprintf("%s: %s missing, %s", list.Ref, terminal.Count(int64(len(missing)), "blob is", "blobs are"), terminal.Bytes(bytes)), bytes}
 	}
 	if len(list.Platforms) == 0 && len(list.Omitted) > 0 {
 		return &holeError{text: fmt.Sprintf("%s: nobody has pulled a platform of it: name one with --platform (%s)", list.Ref, strings.Join(list.Omitted, ", "))}
@@ -388,7 +391,7 @@ func (x *exporting) tell(o *adminclient.Client, done *exported) error {
 	if refers > 0 {
 		text += fmt.Sprintf(", %s", terminal.Count(refers, "referrer", "referrers"))
 	}
-	text += fmt.Sprintf("; %s, %s", terminal.Count(int64(done.Items), "thing", "things"), terminal.Bytes(done.Bytes))
+	text += fmt.Sprintf("; %s, %s", terminal.Count(int64(done.Items), "blob", "blobs"), terminal.Bytes(done.Bytes))
 	if done.LeftOut > 0 {
 		text += fmt.Sprintf("; left out %s, %s, that the other side has", humanize.Comma(int64(done.LeftOut)), terminal.Bytes(done.LeftOutBytes))
 	}

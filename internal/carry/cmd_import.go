@@ -345,7 +345,7 @@ func (x *importing) tellPeople(o *adminclient.Client, done *imported) error {
 			fmt.Fprintf(o.Stderr, "%s stays at %s, which was confirmed later than what the file has\n", terminal.Printable(i.Ref), terminal.Printable(i.Stays))
 		}
 		if i.MissingCount > 0 {
-			fmt.Fprintf(o.Stderr, "%s: still missing are %s, %s\n", terminal.Printable(i.Ref), terminal.Count(i.MissingCount, "thing", "things"), terminal.Bytes(i.MissingBytes))
+			fmt.Fprintf(o.Stderr, "%s: still missing are %s, %s\n", terminal.Printable(i.Ref), terminal.Count(i.MissingCount, "blob", "blobs"), terminal.Bytes(i.MissingBytes))
 		}
 		if i.PinError != "" {
 			fmt.Fprintf(o.Stderr, "%s is not pinned: %s\n", terminal.Printable(i.Ref), terminal.Printable(i.PinError))
@@ -362,7 +362,7 @@ func (x *importing) tellPeople(o *adminclient.Client, done *imported) error {
 		signed = ", signed by a key that was given"
 	}
 	_, err := fmt.Fprintf(o.Stdout, "%s%s: %s, %s came; %s here before\n", done.Kind, signed,
-		terminal.Count(done.Taken, "thing", "things"), terminal.Bytes(done.Bytes), terminal.Count(done.Had, "was", "were"))
+		terminal.Count(done.Taken, "blob", "blobs"), terminal.Bytes(done.Bytes), terminal.Count(done.Had, "was", "were"))
 	return err
 }
 

@@ -283,7 +283,7 @@ func (t *takeover) tell() error {
 		return err
 	}
 	if n := len(t.done.Damaged) + len(t.done.Faults); n > 0 {
-		return fmt.Errorf("%s could not be taken over", terminal.Count(int64(n), "thing", "things"))
+		return fmt.Errorf("%s could not be taken over", terminal.Count(int64(n), "blob", "blobs"))
 	}
 	return nil
 }
@@ -305,7 +305,7 @@ func (t *takeover) tellPeople() error {
 		terminal.Count(d.Tags, "tag", "tags"), terminal.Count(d.Manifests, "image", "images"),
 		terminal.Count(d.Blobs, "file", "files"), terminal.Bytes(d.Bytes), d.Linked, d.Copied, terminal.Count(d.Had, "was", "were"))
 	if err == nil && d.Missing > 0 {
-		_, err = fmt.Fprintf(t.Stdout, "The images name %s more that the folder does not have.\n", terminal.Count(d.Missing, "thing", "things"))
+		_, err = fmt.Fprintf(t.Stdout, "The images name %s more that the folder does not have.\n", terminal.Count(d.Missing, "blob", "blobs"))
 	}
 	return err
 }

@@ -58,7 +58,7 @@ Asks the running server, or with --storage-dir reads a folder that no server use
 				Bytes  int64  `json:"bytes"`
 			}{*out, len(blobs), bytes})
 		}
-		_, err = fmt.Fprintf(o.Stdout, "%s: %s, %s\n", *out, terminal.Count(int64(len(blobs)), "thing", "things"), terminal.Bytes(bytes))
+		_, err = fmt.Fprintf(o.Stdout, "%s: %s, %s\n", *out, terminal.Count(int64(len(blobs)), "blob", "blobs"), terminal.Bytes(bytes))
 		return err
 	})
 }

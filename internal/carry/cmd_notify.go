@@ -55,7 +55,7 @@ configuration, as the mirror would, and tells what it answered.`,
   forebay notify --kinds       # what targets can be told of`,
 		Args: cobra.MaximumNArgs(1),
 	}
-	load := command.ConfigFlags(cmd, p)
+	load := command.ConfigFlags(cmd, p, command.NoSettings)
 	kinds := cmd.Flags().Bool("kinds", false, "list the kinds of events; those that a target is told of by default are marked")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if *kinds {

@@ -1,8 +1,10 @@
 package command
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 
 	"forebay/config"
 )
@@ -76,4 +78,11 @@ func Explain(err error) string {
 		text += "\n" + hint.hint
 	}
 	return text
+}
+
+// ExplainJSON is [Explain] for programs.
+func ExplainJSON(err error) string {
+	text, hint, _ := strings.Cut(strings.TrimPrefix(Explain(err), "forebay: "), "\n")
+	b, _ := json.Marshal(map[string]any{"error": map[string]any{"message": text, "hint": hint, "exit_code": ExitCode(err)}}) // texts can
+	return string(b)
 }

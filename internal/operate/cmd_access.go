@@ -37,7 +37,7 @@ The server reads the file again when it changes.`,
 // tokenFile adds the flags that say which file it is about.
 func tokenFile(cmd *cobra.Command, p command.Process) func() (string, error) {
 	file := cmd.Flags().String("file", "", "file of the tokens (default: auth.tokens_file of the configuration)")
-	load := command.ConfigFlags(cmd, p)
+	load := command.ConfigFlags(cmd, p, command.NoSettings)
 	return func() (string, error) {
 		if *file != "" {
 			return *file, nil
@@ -246,7 +246,7 @@ contacted. It fails (exit code 1) if the image is denied.`,
   forebay access explain system:serviceaccount:prod:puller quay.io/prod/app --group prod`,
 		Args: cobra.ExactArgs(2),
 	}
-	load := command.ConfigFlags(cmd, p)
+	load := command.ConfigFlags(cmd, p, command.NoSettings)
 	groups := cmd.Flags().StringArray("group", nil, "group that a token or issuer says WHO belongs to (may be repeated)")
 	cmd.RunE = func(_ *cobra.Command, args []string) error {
 		c, err := load("")

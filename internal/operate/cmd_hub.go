@@ -47,7 +47,7 @@ type hubFlags struct {
 
 func addHubFlags(cmd *cobra.Command, p Program) hubFlags {
 	return hubFlags{
-		load:   command.ConfigFlags(cmd, p.Process),
+		load:   command.ConfigFlags(cmd, p.Process, command.NoSettings),
 		apiURL: cmd.Flags().String("api-url", hubapi.DefaultURL, "base URL of Docker Hub's web API"),
 		json:   cmd.Flags().Bool("json", false, "write JSON"),
 	}

@@ -259,7 +259,7 @@ func tellRun(o *adminclient.Client, s admin.PrefetchSet) error {
 			return err
 		}
 	} else if _, err := fmt.Fprintf(o.Stdout, "set %s: %s; %s of %s, %s, %s were there\n", s.Name, last.Outcome,
-		terminal.Count(last.Fetched, "thing", "things"), terminal.Count(int64(last.Images), "image", "images"), terminal.Bytes(last.Bytes), terminal.Bytes(last.KeptBytes)); err != nil {
+		terminal.Count(last.Fetched, "blob", "blobs"), terminal.Count(int64(last.Images), "image", "images"), terminal.Bytes(last.Bytes), terminal.Bytes(last.KeptBytes)); err != nil {
 		return err
 	}
 	for _, image := range last.Faulty {

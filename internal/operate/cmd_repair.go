@@ -57,7 +57,7 @@ func awaitRepair(ctx context.Context, o *adminclient.Client, id string) error {
 	if o.AsJSON {
 		err = o.WriteAnswer(answer)
 	} else {
-		_, err = fmt.Fprintf(o.Stdout, "fetched %s, %s; the image is %s\n", terminal.Count(done.Fetched, "thing", "things"), terminal.Bytes(done.Bytes), done.State)
+		_, err = fmt.Fprintf(o.Stdout, "fetched %s, %s; the image is %s\n", terminal.Count(done.Fetched, "blob", "blobs"), terminal.Bytes(done.Bytes), done.State)
 	}
 	if err != nil || len(done.Failed) == 0 {
 		if err == nil && done.State == image.Absent {
@@ -68,5 +68,5 @@ func awaitRepair(ctx context.Context, o *adminclient.Client, id string) error {
 	for _, f := range done.Failed {
 		fmt.Fprintf(o.Stderr, "%s: %s\n", f.Digest, terminal.Printable(f.Error))
 	}
-	return fmt.Errorf("%s could not be fetched", terminal.Count(int64(len(done.Failed)), "thing", "things"))
+	return fmt.Errorf("%s could not be fetched", terminal.Count(int64(len(done.Failed)), "blob", "blobs"))
 }

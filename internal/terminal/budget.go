@@ -30,7 +30,7 @@ func Budgets(to io.Writer, table func(head ...string) *Table, all []admin.Upstre
 }
 
 func budget(to io.Writer, table func(head ...string) *Table, name string, b admin.Budget) error {
-	if _, err := fmt.Fprintf(to, "\nBudget of %s (%s at %s): %s\n",
+	if _, err := fmt.Fprintf(to, "\nBudget of %s (%s at %s):\n  %s\n",
 		Printable(name), Printable(b.Credential), Printable(b.Host), Printable(budgetText(b))); err != nil {
 		return err
 	}
@@ -72,7 +72,7 @@ func spentRows(most []admin.Spent, all int64) (rows [][2]string) {
 
 // budgetText says what a registry will still give to one credential.
 func budgetText(b admin.Budget) string {
-	var texts []string
+	var texts, coming []string
 	if b.Limit >= 0 && b.Remaining >= 0 {
 		text := fmt.Sprintf("%d of %d pulls left", b.Remaining, b.Limit)
 		if b.WindowSeconds > 0 {
@@ -84,15 +84,18 @@ func budgetText(b admin.Budget) string {
 		texts = append(texts, "below the reserve")
 	}
 	if b.PerHour > 0 {
-		texts = append(texts, humanize.FtoaWithDigits(b.PerHour, 1)+" an hour at present")
+		coming = append(coming, humanize.FtoaWithDigits(b.PerHour, 1)+" an hour at the last hour's rate")
 	}
 	if !b.PausedUntil.IsZero() {
-		texts = append(texts, "no pulls until "+b.PausedUntil.Local().Format(time.TimeOnly)+": "+b.Why)
+		coming = append(coming, "no pulls until "+b.PausedUntil.Local().Format(time.TimeOnly)+": "+b.Why)
 	} else if !b.RunsOut.IsZero() {
-		texts = append(texts, "runs out "+Ago(b.RunsOut))
+		coming = append(coming, "runs out "+Moment(b.RunsOut))
 	}
 	if !b.Returns.IsZero() && b.PausedUntil.IsZero() {
-		texts = append(texts, "more "+Ago(b.Returns))
+		coming = append(coming, "more from "+Moment(b.Returns))
 	}
-	return OrDash(strings.Join(texts, ", "))
+	if len(coming) > 0 {
+		texts = append(texts, "\n  "+strings.Join(coming, "\n  "))
+	}
+	return strings.ReplaceAll(OrDash(strings.Join(texts, ", ")), ", \n", "\n")
 }

@@ -177,6 +177,9 @@ func Job(j admin.Job) string { return jobText(j, 0) }
 func jobText(j admin.Job, rate float64) string {
 	p := j.Progress
 	done, total := p.Bytes, p.BytesTotal
+	if j.State != admin.Running {
+		total, p.ItemsTotal = 0, 0 // nothing is to come
+	}
 	if total > 0 {
 		total = max(total, done) // what grew meanwhile
 	}
