@@ -6,7 +6,7 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/hashicorp/golang-lru/v2/expirable"
+	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/time/rate"
 
 	"forebay/internal/pull"
@@ -25,7 +25,7 @@ const (
 // enough that nobody else behind the same address goes without.
 type Dates struct {
 	client *Client
-	known  *expirable.LRU[dated, time.Time] // zero: the API does not say
+	known  *lru.Cache[dated, said]
 	limit  *rate.Limiter
 	asking sync.Mutex // held by who asks: rulings on many tags of an image come at once
 }
@@ -36,22 +36,32 @@ type dated struct {
 	digest    v1.Hash
 }
 
+// said is what the API said of one.
+type said struct {
+	at    time.Time // zero: it does not say
+	until time.Time // by our clock; it is asked again then
+}
+
 // NewDates asks by client, whose owner closes it.
 func NewDates(c *Client) *Dates {
-	return &Dates{client: c, known: expirable.NewLRU[dated, time.Time](datesMost, nil, datesFor), limit: rate.NewLimiter(datesPerMinute/60., datesPerMinute)}
+	known, err := lru.New[dated, said](datesMost)
+	if err != nil {
+		panic(err) // only for a size below one
+	}
+	return &Dates{client: c, known: known, limit: rate.NewLimiter(datesPerMinute/60., datesPerMinute)}
 }
 
 // Updated returns when a tag got its digest, as the API says; the zero time if that does not know it, is about
 // another digest by now, or cannot be had. An error, of kind [pull.Limited], means that it may be asked later.
 func (d *Dates) Updated(ctx context.Context, repo, tag string, digest v1.Hash) (time.Time, error) {
 	k := dated{repo, tag, digest}
-	if at, ok := d.known.Get(k); ok {
-		return at, nil
+	if known, ok := d.known.Get(k); ok && d.client.now().Before(known.until) {
+		return known.at, nil
 	}
 	d.asking.Lock()
 	defer d.asking.Unlock()
-	if at, ok := d.known.Get(k); ok {
-		return at, nil
+	if known, ok := d.known.Get(k); ok && d.client.now().Before(known.until) {
+		return known.at, nil
 	}
 	if !d.limit.Allow() {
 		return time.Time{}, &pull.Error{Kind: pull.Limited, Upstream: name, Op: "get tag " + repo + ":" + tag, Message: "asked often enough for now"}
@@ -63,6 +73,6 @@ func (d *Dates) Updated(ctx context.Context, repo, tag string, digest v1.Hash) (
 	case err != nil || t.Digest != digest:
 		t.LastUpdated = time.Time{}
 	}
-	d.known.Add(k, t.LastUpdated)
+	d.known.Add(k, said{t.LastUpdated, d.client.now().Add(datesFor)})
 	return t.LastUpdated, nil
 }
