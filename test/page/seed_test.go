@@ -4,12 +4,15 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"math"
+	"path/filepath"
 	"testing"
 	"time"
 
 	"forebay/cache"
 	"forebay/cache/store"
+	"forebay/cache/vanished"
 	"forebay/internal/activity"
+	"forebay/internal/statefile"
 )
 
 // hostileText is what a registry may say.
@@ -37,6 +40,26 @@ func seed(t *testing.T, dir string) {
 		}
 	}
 	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	gone := func(upstream, repo, tag string, more func(*vanished.Vanished)) vanished.Vanished {
+		v := vanished.Vanished{Upstream: upstream, Repository: repo, Tag: tag, Served: true, Since: now.Add(-50 * time.Hour), First: now.Add(-50 * time.Hour), Checked: now, Said: "not found: MANIFEST_UNKNOWN", Handled: true}
+		more(&v)
+		return v
+	}
+	err = statefile.Write(filepath.Join(dir, "vanished.json"), []vanished.Vanished{
+		gone("docker.io", "bitnami/kafka", "3.7", func(v *vanished.Vanished) {
+			v.NotPinned, v.Asked, v.Last, v.Clients = "nothing of it is kept", 41, now.Add(-time.Minute), []string{"10.1.2.3", "10.1.2.4"}
+		}),
+		gone("quay.io", "team/gone", "", func(v *vanished.Vanished) {
+			v.Denied, v.Served, v.Said, v.Pinned, v.Bytes, v.Probe = true, false, "denied", []string{"1", "2"}, 3_100_000, "1"
+		}),
+		gone("docker.io", "library/postgres", "9", func(v *vanished.Vanished) {
+			v.Said, v.Pinned, v.Bytes, v.Asked, v.Last, v.Clients = hostileText, []string{"9"}, 12<<20, 7, now.Add(-time.Hour), []string{"10.1.2.3"}
+		}),
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
 }

@@ -53,7 +53,7 @@ func newWorld(t *testing.T, root string) *world {
 	}
 	dir := t.TempDir()
 	seed(t, filepath.Join(dir, "data"))
-	w.data = newServer(t, program, dir, "data", fmt.Sprintf("pins: ['library/postgres:*']\nprefetch:\n- {name: base, images: ['alpine:3.20', 'nginx:1.27'], platforms: [linux/amd64, linux/arm64], schedule: '0 5 * * *'}\ncost: {per_gib: 0.09, currency: EUR}\nupstreams:\n%s%s%s",
+	w.data = newServer(t, program, dir, "data", fmt.Sprintf("pins: ['library/postgres:*']\nprefetch:\n- {name: base, images: ['alpine:3.20', 'nginx:1.27'], platforms: [linux/amd64, linux/arm64], schedule: '0 5 * * *'}\ncost: {per_gib: 0.09, currency: EUR}\npolicies: [{name: cooling, match: ['team/waits'], age: 7d, first_sight: hold}]\nupstreams:\n%s%s%s",
 		upstreamOf("docker.io", w.hub), upstreamOf("ghcr.io", w.flaky), upstreamOf("registry.k8s.io", w.other)))
 	w.empty = newServer(t, program, dir, "empty", "upstreams:\n"+upstreamOf("docker.io", w.hub))
 	w.guarded = newServer(t, program, dir, "guarded", "admin_token: "+adminToken+"\nupstreams:\n"+upstreamOf("docker.io", w.hub))
@@ -186,6 +186,7 @@ func (w *world) push() {
 	put(w.hub, "library/memcached", "1.6", 1<<20, "linux/amd64", "linux/arm64")
 	put(w.hub, "team/several", "old-1", 1<<18, "linux/amd64")
 	put(w.hub, "team/several", "old-2", 1<<18+1, "linux/amd64")
+	put(w.hub, "team/waits", "1", 1<<18, "linux/amd64")
 	put(w.other, "pause", "3.10", 1<<18, "linux/amd64", "linux/arm64")
 	put(w.other, "kube-proxy", "v1.31.2", 2<<20, "linux/amd64", "linux/arm64")
 	put(w.flaky, "fluxcd/source-controller", "v1.4.1", 2<<20, "linux/amd64", "linux/arm64")
@@ -211,7 +212,15 @@ func (w *world) first() error {
 		// A client that has the layers already, as after another image.
 		w.pullFrom("docker.io", "15", hostileAgent, w.images["bitnami/redis:7.4"], false),
 		w.missing("15"),
+		w.waits("15"),
 	)
+}
+
+// waits is a client that asks for what a policy holds.
+func (w *world) waits(client string) error {
+	c, done := clientAt(client)
+	defer done()
+	return get(c, w.data.registry+"/v2/team/waits/manifests/1?ns=docker.io", "containerd/v2.0.0")
 }
 
 // traffic is a client that pulls what is kept.

@@ -13,7 +13,7 @@ const views = ["overview", "images", "upstreams", "clients", "storage", "prefetc
 const wide = { width: 1440, height: 900 };
 const mid = { width: 1024, height: 768 };
 const phone = { width: 390, height: 844 };
-const details = { image: () => imageHash, repository: () => "#/repository?name=docker.io%2Flibrary%2Fnginx", bypass: () => "#/bypass", drill: () => "#/drill" };
+const details = { image: () => imageHash, repository: () => "#/repository?name=docker.io%2Flibrary%2Fnginx", bypass: () => "#/bypass", drill: () => "#/drill", vanished: () => "#/vanished" };
 const image = "docker.io/library/nginx:1.27";
 const imageHash = "#/image?ref=" + encodeURIComponent(image);
 const only = process.env.PAGE_ONLY; // a regular expression of steps, while working on one
@@ -180,6 +180,34 @@ await step("every view without data", { viewport: phone, excuse: (c) => c.includ
   }
   await go(page, "#/image?ref=nginx");
   await page.getByText("Nothing is kept under this name").waitFor();
+  await go(page, "#/vanished");
+  await page.getByText("Nothing has vanished").waitFor();
+});
+
+await step("what waits and what vanished", {}, async (page) => {
+  await open(page, world.data, "#/held");
+  const waits = page.locator("#waiting tr", { hasText: "team/waits:1" });
+  await waits.waitFor();
+  must(/cooling: the tag has had it for/.test(await waits.textContent()) && /nothing/.test(await waits.textContent()), "waiting: " + (await waits.textContent()));
+  await page.locator("#waiting").scrollIntoViewIfNeeded();
+  await shot(page, "waiting");
+  await page.getByRole("link", { name: "Vanished: 3" }).click();
+  const row = (name) => page.locator("#vanished tbody tr", { hasText: name });
+  for (const [name, ...says] of [
+    ["bitnami/kafka:3.7", "Not pinned", "nothing of it is kept", "41 times by 10.1.2.3, 10.1.2.4, "],
+    ["quay.io/team/gone", "Pinned", "2 tags, ", "never", "Not served"],
+    ["postgres:9", "Pinned", "7 times", "<script>"],
+  ]) {
+    await row(name).waitFor();
+    const got = await row(name).textContent();
+    for (const want of says) must(got.includes(want), name + " does not say " + want + ": " + got);
+  }
+  await shot(page, "vanished");
+  await row("bitnami/kafka:3.7").getByRole("button", { name: "Let go" }).click();
+  await accessible(page, "the question before something is let go");
+  await page.getByRole("dialog").getByRole("button", { name: "Let go" }).click();
+  await row("bitnami/kafka:3.7").waitFor({ state: "detached" });
+  must((await page.locator("#vanished tbody tr").count()) === 2, "more was let go");
 });
 
 await step("every view with errors", { excuse: (c) => c.includes("500 (Internal Server Error)") }, async (page) => {

@@ -19,6 +19,7 @@ import { prefetch } from "./views/prefetch.js";
 import { repository } from "./views/repository.js";
 import { storage } from "./views/storage.js";
 import { upstreams } from "./views/upstreams.js";
+import { vanished } from "./views/vanished.js";
 
 const views = {
   overview: ["Overview", overview],
@@ -30,7 +31,7 @@ const views = {
   held: ["Pinned, wanted", held],
   events: ["Events", events],
 };
-const details = { image: ["Image", image, "images"], repository: ["Repository", repository, "images"], bypass: ["Past the mirror", bypass, "clients"], drill: ["Rehearsal", drill, "upstreams"] };
+const details = { image: ["Image", image, "images"], repository: ["Repository", repository, "images"], bypass: ["Past the mirror", bypass, "clients"], drill: ["Rehearsal", drill, "upstreams"], vanished: ["Vanished", vanished, "held"] };
 
 const main = document.getElementById("main");
 const nav = document.getElementById("nav");

@@ -1,6 +1,6 @@
 import * as actions from "../actions.js";
 import { get, send } from "../api.js";
-import { fill, h } from "../dom.js";
+import { fill, h, setText } from "../dom.js";
 import * as f from "../format.js";
 import { grid } from "../grid.js";
 import * as p from "../parts.js";
@@ -51,16 +51,19 @@ export function held(place, query) {
       { id: "tag", title: "Tag", class: "break", value: (x) => x.ref, text: (x) => x.ref.replace(/^docker\.io\/(library\/)?/, "") },
       { id: "since", title: "Points to", value: (x) => x.since || "", text: (x) => x.points_to.slice(0, 19) + ", " + f.ago(x.since) },
       { id: "answers", title: "Answers", class: "wide", value: (x) => x.answers, text: (x) => x.answers.slice(0, 19) || "nothing" },
+      { id: "due", title: "Answers from", class: "wide", value: (x) => x.passed[0].due || "~", text: (x) => (x.passed[0].due ? f.until(x.passed[0].due) : "–") },
       { id: "why", title: "Why", class: "soft break", value: (x) => x.passed[0].rule, text: (x) => x.passed[0].rule + ": " + x.passed[0].why },
     ],
   });
   const room = h("div", { class: "stack", id: "held" }, p.skeleton(6, 28));
-  fill(place, p.pageHead("Pinned and wanted"), room);
+  const gone = h("a", { class: "button", href: "#/vanished", text: "Vanished" });
+  fill(place, p.pageHead("Pinned and wanted", gone), room);
 
   async function load() {
     try {
-      const [held_, asked, report] = await Promise.all([get("/pins"), get("/wanted"), get("/policy/report")]);
+      const [held_, asked, report, lost] = await Promise.all([get("/pins"), get("/wanted"), get("/policy/report"), get("/vanished")]);
       if (ended) return;
+      setText(gone, lost.vanished.length ? "Vanished: " + lost.vanished.length : "Vanished");
       if (!pins.element.isConnected) {
         fill(room, p.panel("Pinned", { id: "pins" }, note, pins.element),
           p.panel("Waiting", { id: "waiting", note: "Tags that a policy keeps from what they point to" }, waits.element),
