@@ -3,6 +3,7 @@
 package fleet
 
 import (
+	"errors"
 	"io"
 	"net"
 	"sync"
@@ -109,7 +110,7 @@ func (e *edge) copy(to, from net.Conn) {
 	b := make([]byte, 64<<10)
 	for {
 		n, err := from.Read(b)
-		if err != nil && err != io.EOF {
+		if err != nil && !errors.Is(err, io.EOF) {
 			return
 		}
 		for {
