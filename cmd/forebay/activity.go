@@ -59,6 +59,7 @@ func (m *mirror) newTrouble(c *config.Config) *trouble.Watch {
 		Names: trouble.Names{MaxSize: "storage.max_size", Limits: "limits in the configuration", MaxConnections: "max_connections"},
 	}
 	if m.fleet != nil {
+		s.Mirrors = m.fleet.Ailing
 		s.Away = func() (time.Time, error) {
 			n := m.fleet.Figures()
 			return n.Since, n.Err

@@ -264,6 +264,9 @@ func (c *Client) Ask(ctx context.Context, method, path string, query url.Values,
 	if response.StatusCode >= 300 {
 		return nil, c.refused(response, answer)
 	}
+	if path != "/status" && path != "/replicas" { // which show it themselves
+		c.tellMirrors(answer)
+	}
 	if to != nil {
 		if err := json.Unmarshal(answer, to); err != nil {
 			return nil, fmt.Errorf("%s gives no answer of the admin API: %w", c.server.base, err)

@@ -70,7 +70,8 @@ type Fleet struct {
 	engine   *engine
 	secret   secret
 	identity func(string) string
-	me       string // what tells our leases from others'
+	me       string                              // what tells our leases from others'
+	differs  atomic.Pointer[map[string][]string] // by ID of a mirror: upstreams of which it has other settings
 	name     string
 	log      *zap.Logger
 	counts   counts

@@ -40,6 +40,8 @@ const (
 	engineMost  = 2 * time.Second
 	bucketMost  = 5 * time.Second
 	bucketEvery = time.Minute
+	// lookOften is after how many of these times we ask the others for their settings.
+	lookOften = 6
 	// retryEvery is when an operation that failed is tried again.
 	retryEvery = time.Minute
 )
@@ -370,7 +372,10 @@ func (o *Operators) Run(ctx context.Context) {
 	tick := time.NewTicker(syncEvery)
 	defer tick.Stop()
 	grace := time.Duration(0) // nobody asks for what happened before we came
-	for {
+	for n := 0; ; n++ {
+		if n%lookOften == 0 {
+			o.compare(ctx)
+		}
 		err := o.askEngine(ctx)
 		o.log.mu.Lock()
 		due := time.Since(o.log.read) > bucketEvery

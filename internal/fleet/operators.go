@@ -18,6 +18,7 @@ import (
 	"go.uber.org/zap"
 
 	"forebay/cache/tier"
+	"forebay/internal/fleet/answers"
 )
 
 const (
@@ -132,16 +133,14 @@ func (o *Operators) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		o.purgeLater(w, r)
 		return
 	}
-	to, known := routeOf(r.Method, path)
+	to, known := answers.Of(r.Method, path)
 	streams := strings.Contains(r.Header.Get("Accept"), "text/event-stream")
-	if others := o.others(); scope == "local" || !known || streams || len(others) == 0 && !to.kept {
+	if others := o.others(); scope == "local" || !known || streams || len(others) == 0 && !to.Kept {
 		o.o.Local.ServeHTTP(w, r)
 		return
 	}
-	if to.prepare != nil {
-		to.prepare(q)
-		r = withQuery(r, q)
-	}
+	to.Prepare(q)
+	r = withQuery(r, q)
 	body, err := io.ReadAll(io.LimitReader(r.Body, bodyMost))
 	if err != nil {
 		return // the client is gone
@@ -154,10 +153,10 @@ func (o *Operators) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ask := errand{method: r.Method, path: r.URL.RequestURI(), body: body, bound: readMost}
 	ask.name, ask.role = o.o.Who(r)
 	later := false
-	if to.changes {
+	if to.Changes {
 		ask.bound = changeMost
 	}
-	if to.kept && !dryRun(body) {
+	if to.Kept && !dryRun(body) {
 		ask.operation = o.log.newID()
 		later = o.keep(r.Context(), ask)
 	}
@@ -296,11 +295,14 @@ func (o *Operators) Peers(next http.Handler) http.Handler {
 }
 
 // write answers for all.
-func (o *Operators) write(w http.ResponseWriter, to route, all []*reply, later bool) {
+func (o *Operators) write(w http.ResponseWriter, to answers.Route, all []*reply, later bool) {
 	var good []*reply
 	list := make([]Answered, len(all))
 	for i, a := range all {
-		list[i] = Answered{a.from.ID, a.name, a.ok(), later && !settled(a.status), a.fault()}
+		list[i] = Answered{ID: a.from.ID, Name: a.name, OK: true}
+		if !a.ok() && a.status != http.StatusNotFound { // who has it not has nothing to do with it
+			list[i].OK, list[i].Error, list[i].Later = false, a.fault(), later && !settled(a.status)
+		}
 		if a.ok() {
 			good = append(good, a)
 		}
@@ -310,26 +312,21 @@ func (o *Operators) write(w http.ResponseWriter, to route, all []*reply, later b
 		return
 	}
 	var values []any
+	var names []string
 	for _, a := range good {
 		if a.body.Len() == 0 {
 			continue
 		}
-		v, err := decodeJSON(a.body.Bytes())
+		v, err := answers.Decode(a.body.Bytes())
 		if _, ok := v.(map[string]any); !ok || err != nil {
 			list[slices.Index(all, a)].Error = "its answer cannot be read"
 			continue
 		}
-		values = append(values, to.stamp(v, a.name))
+		values, names = append(values, v), append(names, a.name)
 	}
-	out := map[string]any{}
-	if len(values) > 0 {
-		out, _ = to.merge(values).(map[string]any)
-	}
-	if out == nil {
-		out = map[string]any{}
-	}
-	if to.finish != nil {
-		to.finish(o, out)
+	out := to.One(names, values)
+	if out["replicas"] != nil {
+		addAway(o, out)
 	}
 	out["mirrors"] = list
 	status := good[0].status
@@ -494,4 +491,59 @@ func addAway(o *Operators, answer map[string]any) {
 		list = append(list, r)
 	}
 	answer["replicas"] = list
+}
+
+// Ailing is a mirror with which something is wrong.
+type Ailing struct {
+	Name    string
+	Gone    time.Time // since when it is away without having said so; zero if it is there
+	Differs []string  // upstreams of which it has other settings than we
+}
+
+// Ailing returns the mirrors with which something is wrong, as far as is known. It makes no call.
+func (f *Fleet) Ailing() (list []Ailing) {
+	differs := f.differs.Load()
+	for _, one := range f.known() {
+		a := Ailing{Name: one.Called}
+		if !one.Here {
+			a.Gone = one.Seen
+		} else if differs != nil {
+			a.Differs = (*differs)[one.ID]
+		}
+		if !a.Gone.IsZero() || len(a.Differs) > 0 {
+			list = append(list, a)
+		}
+	}
+	return list
+}
+
+// compare asks the other mirrors for their settings.
+func (o *Operators) compare(ctx context.Context) {
+	type told struct {
+		Replicas []Replica `json:"replicas"`
+	}
+	path := apiPrefix + "/replicas"
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, path, nil)
+	if err != nil {
+		return // it is a path of ours
+	}
+	var ours, theirs told
+	a := o.here(o.o.As(r, "", "read"), http.NoBody)
+	if !a.ok() || json.Unmarshal(a.body.Bytes(), &ours) != nil || len(ours.Replicas) == 0 {
+		return
+	}
+	differs := map[string][]string{}
+	for _, a := range o.ask(ctx, errand{method: http.MethodGet, path: path, role: "read", bound: readMost}) {
+		if !a.ok() || json.Unmarshal(a.body.Bytes(), &theirs) != nil || len(theirs.Replicas) == 0 {
+			continue
+		}
+		for name, id := range theirs.Replicas[0].Upstreams {
+			if mine := ours.Replicas[0].Upstreams[name]; mine != "" && mine != id {
+				differs[a.from.ID] = append(differs[a.from.ID], name)
+			}
+		}
+		slices.Sort(differs[a.from.ID])
+		theirs = told{}
+	}
+	o.fleet.differs.Store(&differs)
 }

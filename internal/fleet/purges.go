@@ -6,6 +6,8 @@ import (
 	"io"
 	"net/http"
 	"time"
+
+	"forebay/internal/fleet/answers"
 )
 
 const (
@@ -40,7 +42,7 @@ func (o *Operators) purgeLater(w http.ResponseWriter, r *http.Request) {
 		if o.askOne(r.Context(), ask, a); !a.ok() {
 			continue
 		}
-		if v, err := decodeJSON(a.body.Bytes()); err == nil {
+		if v, err := answers.Decode(a.body.Bytes()); err == nil {
 			if job, ok := v.(map[string]any); ok {
 				id, _ := job["id"].(string)
 				job["id"] = id + "@" + a.name

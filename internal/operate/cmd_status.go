@@ -153,6 +153,9 @@ func status(ctx context.Context, o *adminclient.Client) error {
 	if err := showTroubles(o, s.Troubles); err != nil {
 		return err
 	}
+	if err := showReplicas(ctx, o); err != nil {
+		return err
+	}
 	t := o.Table("UPSTREAM", "STATE", "LAST ASKED", "429 SINCE THE START")
 	for _, u := range s.Upstreams {
 		state := u.State
@@ -178,6 +181,22 @@ func status(ctx context.Context, o *adminclient.Client) error {
 	usageRows(t, s.Usage)
 	statRows(t, s.Stats)
 	return t.Flush()
+}
+
+// showReplicas shows the mirrors of the fleet, if there is one.
+func showReplicas(ctx context.Context, o *adminclient.Client) error {
+	var all admin.ReplicaList
+	if _, err := o.Ask(ctx, http.MethodGet, "/replicas", nil, nil, &all); err != nil || len(all.Replicas) == 0 {
+		if adminclient.IsCode(err, "no_route") {
+			err = nil // a server of before
+		}
+		return err
+	}
+	if err := terminal.Replicas(o.Table, all.Replicas); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintln(o.Stdout)
+	return err
 }
 
 // usageRows tells what the mirror did for its clients.

@@ -280,10 +280,22 @@ func spentText(b *upstream.Budget) string {
 	return fmt.Sprintf(" Most was spent by %s: %d.", most[0], pulls[most[0]])
 }
 
-// ofFleet returns that other mirrors cannot be told.
-func ofFleet(e *evidence) []Trouble {
+// ofFleet returns that other mirrors cannot be told, are gone or are set up otherwise.
+func ofFleet(e *evidence) (all []Trouble) {
+	for _, m := range e.mirrors {
+		t := Trouble{ID: "mirror " + m.Name, Kind: Fleet, Severity: Warning, Since: m.Gone, View: "#/replicas", Command: "forebay status"}
+		if !m.Gone.IsZero() {
+			t.What, t.Cause = "A mirror of the fleet is gone", m.Name+" did not take its leave, and does not say that it is there."
+			t.Served, t.Do = "Everything, by the mirrors that are left.", "Start it, or look at its log and its network. One that is not to come back is forgotten within an hour."
+		} else {
+			t.What, t.Severity = "A mirror of the fleet has other settings", Notice
+			t.Cause = m.Name + " asks other endpoints, as another account or with other trust for: " + strings.Join(m.Differs, ", ") + "."
+			t.Served, t.Do = "Everything. What these registries say is not shared with that mirror, which costs them more requests.", "Give all mirrors the same settings of an upstream, and restart those that have the old ones."
+		}
+		all = append(all, t)
+	}
 	if e.away.IsZero() {
-		return nil
+		return all
 	}
 	t := Trouble{ID: string(Fleet), Kind: Fleet, Severity: Warning, Since: e.away, View: "#/upstreams", Command: "forebay status"}
 	t.What, t.Cause = "The fleet's engine does not answer", "The server that all mirrors share does not answer, or refuses us."
@@ -292,7 +304,7 @@ func ofFleet(e *evidence) []Trouble {
 	if e.awayErr != nil {
 		t.Detail = e.awayErr.Error()
 	}
-	return []Trouble{t}
+	return append(all, t)
 }
 
 // ofStore returns what disk and bucket refuse.

@@ -11,6 +11,7 @@ import (
 	"forebay/cache/store"
 	"forebay/cache/upkeep"
 	"forebay/internal/allowance"
+	"forebay/internal/fleet"
 	"forebay/internal/lane"
 	"forebay/internal/pull"
 	"forebay/upstream"
@@ -78,6 +79,8 @@ func TestWhatIsWrongIsSaidInWords(t *testing.T) {
 		"client":         {e: evidence{refused: map[refusal]refusals{{"10.0.0.7", "docker.io", "pulls"}: {n: 3, since: now}}}, want: "warning clients: A client has reached its limit", cause: "10.0.0.7 was refused 3 requests (it has spent its pulls)."},
 		"queue":          {e: evidence{refused: map[refusal]refusals{{"10.0.0.7", "quay.io", "queue"}: {n: 3, since: now}}}, want: "critical clients: Too many requests wait for quay.io", cause: "3 requests"},
 		"gone":           {e: evidence{gone: 3}, want: "notice gone: Gone from their registries, and kept here: 3", cause: "Registries say"},
+		"gone mirror":    {e: evidence{mirrors: []fleet.Ailing{{Name: "m2", Gone: time.Now()}}}, want: "warning fleet: A mirror of the fleet is gone", cause: "m2 did not take its leave"},
+		"other settings": {e: evidence{mirrors: []fleet.Ailing{{Name: "m2", Differs: []string{"a", "b"}}}}, want: "notice fleet: A mirror of the fleet has other settings", cause: "a, b"},
 		"configuration":  {e: evidence{notices: []string{"listen: whoever reaches it can pull"}}, want: "notice configuration: A setting gives away what is secret", cause: "listen: whoever"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 	"forebay/cache"
 	"forebay/cache/upkeep"
 	"forebay/internal/allowance"
+	"forebay/internal/fleet"
 	"forebay/internal/lane"
 	"forebay/internal/pull"
 	"forebay/upstream"
@@ -43,6 +44,8 @@ type Sources struct {
 	Drill func() time.Time
 	// Away returns since when other mirrors cannot be told, and why; zero while they can. nil: there are none.
 	Away func() (time.Time, error)
+	// Mirrors are those of the fleet with which something is wrong; nil: there are none.
+	Mirrors func() []fleet.Ailing
 	// Notices are what is to be told of the configuration.
 	Notices []string
 	Names   Names
@@ -228,6 +231,7 @@ type evidence struct {
 	hour       sample    // what was evicted in the last hour
 	away       time.Time // since when other mirrors cannot be told
 	awayErr    error
+	mirrors    []fleet.Ailing
 	wrong      [2]int64
 	wrongAt    time.Time
 	notices    []string
@@ -247,6 +251,9 @@ func (w *Watch) evidence() evidence {
 	}
 	if s.Away != nil {
 		e.away, e.awayErr = s.Away()
+	}
+	if s.Mirrors != nil {
+		e.mirrors = s.Mirrors()
 	}
 	for _, r := range s.Registries() {
 		status := r.Status()

@@ -41,11 +41,12 @@ type answer struct {
 		Followed, Led            int64
 		EngineTook               float64 `json:"engine_seconds"`
 	}
-	Times  []int64
-	Sum    struct{ Pulls int64 }
-	Blobs  int64
-	Tags   int64
-	Status int
+	Times    []int64
+	Sum      struct{ Pulls int64 }
+	Blobs    int64
+	Tags     int64
+	Status   int
+	Troubles []struct{ What, Cause string }
 }
 
 // ask asks the admin API of a mirror, as the holder of its token.
@@ -188,6 +189,10 @@ func TestOperatorsSeeTheFleet(t *testing.T) {
 	if n := w.operations(); n != 1 {
 		t.Errorf("%d operations written down, want the purge", n)
 	}
+	out, err := exec.Command(w.program, "status", "--config", one.config).CombinedOutput()
+	if rows := strings.Count(string(out), " here "); err != nil || rows != 3 || !strings.Contains(string(out), "MIRROR") {
+		t.Errorf("forebay status = %v, with %d mirrors, want 3:\n%s", err, rows, out)
+	}
 	w.mirrors[0].kill()
 	w.await("the dead one to be named", func() bool {
 		a := w.ask(one, "GET", "/status", nil)
@@ -199,6 +204,36 @@ func TestOperatorsSeeTheFleet(t *testing.T) {
 		}
 		return a.Status == http.StatusOK && good == 2 && len(a.Mirrors) == 3
 	})
+}
+
+// A mirror that asks another endpoint of an upstream, and one that was killed, are troubles.
+func TestMirrorsThatAilAreTold(t *testing.T) {
+	w := newWorld(t)
+	w.met()
+	text, err := os.ReadFile(w.mirrors[2].config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text = bytes.Replace(text, []byte("endpoints: ["), []byte(`endpoints: ["http://127.0.0.1:1", `), 1)
+	if err := os.WriteFile(w.mirrors[2].config, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	told := func(what string) bool {
+		for _, one := range w.ask(w.mirrors[0], "GET", "/status?scope=local", nil).Troubles {
+			if one.What == what {
+				return true
+			}
+		}
+		return false
+	}
+	if told("A mirror of the fleet is gone") || told("A mirror of the fleet has other settings") {
+		t.Error("troubles without a reason")
+	}
+	w.mirrors[2].kill()
+	w.start(w.mirrors[2])
+	w.await("other settings to be told", func() bool { return told("A mirror of the fleet has other settings") })
+	w.mirrors[2].kill()
+	w.await("the dead one to be told", func() bool { return told("A mirror of the fleet is gone") })
 }
 
 // Without the secret nobody is an operator, and the token of a mirror is needed all the same.

@@ -1,4 +1,4 @@
-package fleet
+package answers
 
 import (
 	"bytes"
@@ -15,8 +15,8 @@ import (
 // [encoding/json] decodes them into any, with [json.Number].
 type rule func(all []any) any
 
-// decodeJSON decodes a value without loss of digits.
-func decodeJSON(text []byte) (v any, err error) {
+// Decode decodes a value without loss of digits.
+func Decode(text []byte) (v any, err error) {
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.UseNumber()
 	err = d.Decode(&v)

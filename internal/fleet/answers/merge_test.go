@@ -1,4 +1,4 @@
-package fleet
+package answers
 
 import (
 	"encoding/json"
@@ -53,7 +53,7 @@ func TestAnswersOfMirrorsBecomeOne(t *testing.T) {
 	} {
 		var all []any
 		for _, text := range c.all {
-			v, err := decodeJSON([]byte(text))
+			v, err := Decode([]byte(text))
 			if err != nil {
 				t.Fatal(name, err)
 			}

@@ -1,4 +1,9 @@
-package fleet
+// Package answers makes one answer of those that several mirrors gave to the same question to the admin API.
+//
+// It promises that no figure is counted twice or left out, and no item of a list lost between two parts of
+// it. It works on JSON: fields that it does not know are taken from the mirror that was asked, or added up
+// where their place says that figures are.
+package answers
 
 import (
 	"encoding/json"
@@ -9,22 +14,19 @@ import (
 	"time"
 )
 
-// route says how answers of several mirrors become one. What is not in the table is answered by the mirror
-// that is asked, for itself.
-type route struct {
+// Route says how answers of several mirrors become one.
+type Route struct {
+	Changes bool // it asks for a change, which takes its time
+	Kept    bool // mirrors that are away do it when they are back
 	merge   rule
-	changes bool
-	// kept says that mirrors which are away do it when they are back.
-	kept bool
 	// lists are the fields whose items get the name of their mirror.
 	lists []string
-	// prepare changes the parameters for all mirrors; finish adds to the answer what only the fleet knows.
+	// prepare changes the parameters for all mirrors; nil leaves them.
 	prepare func(url.Values)
-	finish  func(*Operators, map[string]any)
 }
 
 // stamp writes the name of the mirror into the items of lists. IDs of jobs are one mirror's, and get it, too.
-func (r route) stamp(v any, name string) any {
+func (r Route) stamp(v any, name string) any {
 	fields, _ := v.(map[string]any)
 	for _, field := range r.lists {
 		list, _ := fields[field].([]any)
@@ -40,20 +42,43 @@ func (r route) stamp(v any, name string) any {
 	return v
 }
 
-// routeOf returns how a request is answered for all.
-func routeOf(method, path string) (route, bool) {
+// Prepare changes parameters into those that all mirrors understand.
+func (r Route) Prepare(q url.Values) {
+	if r.prepare != nil {
+		r.prepare(q)
+	}
+}
+
+// One makes one answer of several, each with the name of its mirror. What is no object counts for nothing.
+func (r Route) One(names []string, values []any) map[string]any {
+	var all []any
+	for i, v := range values {
+		if _, ok := v.(map[string]any); ok {
+			all = append(all, r.stamp(v, names[i]))
+		}
+	}
+	if len(all) == 0 {
+		return map[string]any{}
+	}
+	out, _ := r.merge(all).(map[string]any)
+	return out
+}
+
+// Of returns how a request to the admin API is answered by all mirrors; path begins behind its prefix. What is
+// not in the table is answered by the mirror that is asked, for itself.
+func Of(method, path string) (Route, bool) {
 	r, ok := routes()[method+" "+path]
 	switch {
 	case ok:
 	case strings.HasPrefix(path, "/snapshots/") && (method == http.MethodDelete || method == http.MethodPost && strings.HasSuffix(path, "/promote")):
-		return route{merge: first, changes: true, kept: true}, true
+		return Route{merge: first, Changes: true, Kept: true}, true
 	case strings.HasPrefix(path, "/fills/") && method == http.MethodDelete:
-		return route{merge: first, changes: true}, true
+		return Route{merge: first, Changes: true}, true
 	}
 	return r, ok
 }
 
-func routes() map[string]route {
+func routes() map[string]Route {
 	usage := func(all []any) any {
 		return ratios(object(map[string]rule{"since": least, "price_per_gib": first, "hit_ratio": first, "byte_ratio": first}, total)(all))
 	}
@@ -73,8 +98,8 @@ func routes() map[string]route {
 	client := object(map[string]rule{"last_seen": most, "since": least, "error_at": most, "repositories": items(used, use, "-bytes")}, total)
 	image := object(map[string]rule{"mirror": names, "checked_at": most, "used_at": most, "changed_at": least, "kept_bytes": most, "missing_bytes": least, "state": worst("unknown", "incomplete", "complete"), "pinned": anyTrue}, first)
 	listOf := func(field string, list rule) rule { return object(map[string]rule{field: list}, first) }
-	decision := route{merge: first, changes: true, kept: true}
-	return map[string]route{
+	decision := Route{merge: first, Changes: true, Kept: true}
+	return map[string]Route{
 		"GET /status":       {merge: status, lists: []string{"troubles", "fills", "jobs"}},
 		"GET /stats":        {merge: stats},
 		"GET /series":       {merge: slots(map[string]rule{"budgets": leastKnown, "hit_p50_us": most, "hit_p95_us": most, "miss_p50_us": most, "miss_p95_us": most, "p50_us": most, "p95_us": most})},
@@ -91,9 +116,9 @@ func routes() map[string]route {
 		"GET /wanted":   {merge: listOf("wanted", items([]string{"ref"}, object(map[string]rule{"first": least, "last": most}, total), "ref"))},
 		"GET /vanished": {merge: listOf("vanished", items([]string{"ref"}, object(map[string]rule{"since": least, "last": most, "asked": add, "served": anyTrue}, first), "ref"))},
 		"GET /jobs":     {merge: listOf("jobs", items(nil, first, "-started")), lists: []string{"jobs"}},
-		"GET /replicas": {merge: listOf("replicas", items([]string{"id"}, first, "name")), finish: addAway},
+		"GET /replicas": {merge: listOf("replicas", items([]string{"id"}, first, "name"))},
 
-		"POST /purge":        {merge: total, changes: true, kept: true},
+		"POST /purge":        {merge: total, Changes: true, Kept: true},
 		"POST /pins":         decision,
 		"DELETE /pins":       decision,
 		"POST /promotions":   decision,
@@ -103,10 +128,10 @@ func routes() map[string]route {
 		"POST /snapshots":    decision,
 		"DELETE /vanished":   decision,
 		// What is only for those that are there.
-		"POST /refresh":  {merge: first, changes: true},
-		"DELETE /wanted": {merge: total, changes: true},
-		"POST /drill":    {merge: first, changes: true},
-		"DELETE /drill":  {merge: first, changes: true},
+		"POST /refresh":  {merge: first, Changes: true},
+		"DELETE /wanted": {merge: total, Changes: true},
+		"POST /drill":    {merge: first, Changes: true},
+		"DELETE /drill":  {merge: first, Changes: true},
 	}
 }
 
