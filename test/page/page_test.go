@@ -45,7 +45,7 @@ func (w *world) browse(t *testing.T, root string) int {
 	defer control.Close()
 
 	settings, err := json.Marshal(map[string]string{
-		"data": w.data.admin, "empty": w.empty.admin, "guarded": w.guarded.admin, "token": adminToken,
+		"data": w.data.admin, "empty": w.empty.admin, "guarded": w.guarded.admin, "fleet": w.fleet.admin, "fleetToken": w.fleet.token, "token": adminToken,
 		"emptyRegistry": w.empty.registry, "dataToken": w.data.token, "emptyToken": w.empty.token,
 		"control": control.URL, "chromium": chromium, "screenshots": os.Getenv("PAGE_SCREENSHOTS"),
 	})
@@ -127,14 +127,15 @@ func (w *world) control() http.Handler {
 	for name, act := range map[string]func() error{
 		"slow":   w.slow,
 		"slowly": w.slowly, "slowlyOver": w.slowlyOver,
-		"fast":    w.fast,
-		"move":    w.move,
-		"fail":    w.fail,
-		"mend":    w.mend,
-		"stop":    w.data.stop,
-		"start":   w.data.start,
-		"traffic": w.traffic,
-		"missing": func() error { return w.missing("15") },
+		"fast":       w.fast,
+		"move":       w.move,
+		"fail":       w.fail,
+		"mend":       w.mend,
+		"stop":       w.data.stop,
+		"start":      w.data.start,
+		"traffic":    w.traffic,
+		"killSecond": w.second.kill,
+		"missing":    func() error { return w.missing("15") },
 		"firstPull": func() error {
 			c, done := clientAt("10")
 			defer done()

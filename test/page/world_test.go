@@ -28,6 +28,7 @@ const hostileAgent = `<img src=x onerror="window.pwned=1">"'><script>window.pwne
 type world struct {
 	hub, other, flaky    *hubtest.Hub // docker.io, registry.k8s.io, ghcr.io
 	data, empty, guarded *server
+	fleet, second        *server                   // of which second is killed
 	images               map[string]*hubtest.Image // by name and tag
 	pulls, cut           sync.WaitGroup
 }
@@ -57,12 +58,35 @@ func newWorld(t *testing.T, root string) *world {
 		upstreamOf("docker.io", w.hub), upstreamOf("ghcr.io", w.flaky), upstreamOf("registry.k8s.io", w.other)))
 	w.empty = newServer(t, program, dir, "empty", "upstreams:\n"+upstreamOf("docker.io", w.hub))
 	w.guarded = newServer(t, program, dir, "guarded", "admin_token: "+adminToken+"\nupstreams:\n"+upstreamOf("docker.io", w.hub))
+	engine := newEngine(t)
+	for name, s := range map[string]**server{"fleet": &w.fleet, "second": &w.second} {
+		*s = newServer(t, program, dir, name, fmt.Sprintf("fleet: {engine: 'redis://%s', secret: %s, listen: '127.0.0.1:0', zone: zone-%s}\nupstreams:\n%s", engine, strings.Repeat("s", 32), name, upstreamOf("docker.io", w.hub)))
+	}
 	w.push()
 	t.Cleanup(w.pulls.Wait)
 	if err := w.first(); err != nil {
 		t.Fatal(err)
 	}
 	return w
+}
+
+// newEngine starts a server that mirrors share, and returns its address.
+func newEngine(t *testing.T) string {
+	t.Helper()
+	if _, err := exec.LookPath("redis-server"); err != nil {
+		t.Fatal("there is no redis-server: run make deps, or install Debian's redis-server")
+	}
+	address := freeAddress(t)
+	_, port, _ := net.SplitHostPort(address)
+	cmd := exec.Command("redis-server", "--bind", "127.0.0.1", "--port", port, "--save", "", "--dir", t.TempDir())
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait() // it was killed
+	})
+	return address
 }
 
 // build makes the program from this tree.
@@ -165,6 +189,20 @@ func (s *server) stop() error {
 	late := time.AfterFunc(20*time.Second, func() { _ = cmd.Process.Kill() })
 	defer late.Stop()
 	return cmd.Wait()
+}
+
+// kill ends it without a word.
+func (s *server) kill() error {
+	if s.cmd == nil {
+		return nil
+	}
+	cmd := s.cmd
+	s.cmd = nil
+	if err := cmd.Process.Kill(); err != nil {
+		return err
+	}
+	_ = cmd.Wait() // it was killed
+	return nil
 }
 
 // push fills the hubs.

@@ -45,7 +45,7 @@ async function step(name, options, work) {
   const context = await browser.newContext({ viewport: wide, colorScheme: "light", reducedMotion: "reduce", ...options });
   await context.grantPermissions(["clipboard-read", "clipboard-write"]);
   const keys = {}; // signed in, but where that is what is tested
-  for (const [place, token] of [[world.data, world.dataToken], [world.empty, world.emptyToken]]) {
+  for (const [place, token] of [[world.data, world.dataToken], [world.empty, world.emptyToken], ...(options.fleet ? [[world.fleet, world.fleetToken]] : [])]) {
     const answer = await context.request.post(place + "/api/v1/session", { headers: { "Forebay-Request": "1" }, data: { token } });
     must(answer.ok(), "sign in: " + (await answer.text()));
     keys[place] = (await answer.json()).key;
@@ -60,7 +60,7 @@ async function step(name, options, work) {
   });
   page.on("pageerror", (e) => complaints.push("uncaught: " + e));
   page.on("request", (r) => {
-    if (![world.data, world.empty, world.guarded].includes(new URL(r.url()).origin)) complaints.push("asks elsewhere: " + r.url());
+    if (![world.data, world.empty, world.guarded, world.fleet].includes(new URL(r.url()).origin)) complaints.push("asks elsewhere: " + r.url());
   });
   await page.addInitScript(() => {
     window.moved = 0;
@@ -667,6 +667,26 @@ await step("sign-in", { excuse: (c) => c.includes("401 (Unauthorized)") }, async
   must((await context.cookies(world.guarded + "/api/v1/")).filter((c) => c.path === "/api/v1/").length === 2, "the cookie outlives the session");
   await other.reload();
   await other.getByLabel("Password or token").waitFor();
+});
+
+await step("the mirrors of a fleet, and one that is gone", { fleet: true }, async (page) => {
+  await open(page, world.fleet, "#/overview");
+  await page.getByRole("link", { name: "Replicas" }).click();
+  await settled(page);
+  const rows = page.locator("#view-replicas tbody tr");
+  await page.waitForFunction(() => document.querySelectorAll("#view-replicas tbody tr .pill.good").length === 2, null, { timeout: 60000 });
+  for (const zone of ["zone-fleet", "zone-second"]) must((await rows.filter({ hasText: zone }).count()) === 1, "no row of " + zone);
+  await accessible(page, "replicas");
+  await shot(page, "replicas");
+  await page.setViewportSize(phone);
+  must(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), "the replicas are wider than a phone");
+  await page.setViewportSize(wide);
+  await control("killSecond");
+  await rows.filter({ hasText: "zone-second" }).getByText("Away").waitFor({ timeout: 60000 });
+  await page.locator("#troubles").getByText("A mirror of the fleet is gone").first().waitFor({ timeout: 60000 });
+  await accessible(page, "a mirror that is gone");
+  await open(page, world.empty, "#/overview");
+  must(!(await page.getByRole("link", { name: "Replicas" }).isVisible()), "a mirror that is alone shows replicas");
 });
 
 await step("another page cannot reach in", { excuse: () => true }, async (page) => {

@@ -16,6 +16,7 @@ import { image } from "./views/image.js";
 import { images } from "./views/images.js";
 import { overview } from "./views/overview.js";
 import { prefetch } from "./views/prefetch.js";
+import { replicas } from "./views/replicas.js";
 import { repository } from "./views/repository.js";
 import { storage } from "./views/storage.js";
 import { upstreams } from "./views/upstreams.js";
@@ -30,6 +31,7 @@ const views = {
   prefetch: ["Prefetch", prefetch],
   held: ["Pinned, wanted", held],
   events: ["Events", events],
+  replicas: ["Replicas", replicas],
 };
 const details = { image: ["Image", image, "images"], repository: ["Repository", repository, "images"], bypass: ["Past the mirror", bypass, "clients"], drill: ["Rehearsal", drill, "upstreams"], vanished: ["Vanished", vanished, "held"] };
 
@@ -164,7 +166,7 @@ function leave() {
 
 function frame() {
   fill(nav, h("ul", {}, Object.entries(views).map(([name, [title]]) =>
-    h("li", {}, h("a", { href: "#/" + name, data: { view: name } }, icon(name), h("span", { text: title }))))));
+    h("li", { hidden: name === "replicas" }, h("a", { href: "#/" + name, data: { view: name } }, icon(name), h("span", { text: title }))))));
   const state = h("span", { class: "conn", role: "status" }, h("span", { class: "dot", "aria-hidden": "true" }), h("span", { text: "Connecting" }));
   const version = h("span", { class: "version", text: "" });
   const theme = h("button", { class: "icon-button", type: "button", "aria-label": "Switch between light and dark", title: "Light or dark",
@@ -175,7 +177,10 @@ function frame() {
     state.className = "conn " + now.state;
     setText(state.lastChild, words[now.state]);
     if (now.state === "refused") signIn(now.fault);
-    if (now.state === "live") get("/session").then(known, () => {}); // the stream tells what is wrong
+    if (now.state === "live") {
+      get("/session").then(known, () => {}); // the stream tells what is wrong
+      get("/replicas").then((all) => (nav.querySelector("[data-view=replicas]").parentNode.hidden = all.replicas.length === 0), () => {});
+    }
   });
   live.on("status", (status) => {
     setText(version, status.version + " · " + f.duration(status.uptime_seconds));

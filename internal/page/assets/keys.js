@@ -74,7 +74,7 @@ function palette(views) {
 
 // keys listens from now on. views: {name, title}.
 export function keys(views) {
-  const letters = { overview: "o", images: "i", upstreams: "u", clients: "c", storage: "s", prefetch: "p", held: "h", events: "e" };
+  const letters = { overview: "o", images: "i", upstreams: "u", clients: "c", storage: "s", prefetch: "p", held: "h", events: "e", replicas: "r" };
   const all = views.map((v) => ({ ...v, letter: letters[v.name] }));
   let going = 0;
   addEventListener("keydown", (e) => {
