@@ -123,7 +123,7 @@ func (p past) History(repo cache.Repo, tag string) ([]proxy.Held, error) {
 	bindings, err := p.rules.History(repo, tag)
 	all := make([]proxy.Held, 0, len(bindings))
 	for _, b := range slices.Backward(bindings) {
-		all = append(all, proxy.Held{Since: b.Since.UTC(), Digest: b.Digest.String()})
+		all = append(all, proxy.Held{Since: b.Since.UTC().Truncate(time.Millisecond), Digest: b.Digest.String()})
 	}
 	return all, unknownThen(repo, tag, err)
 }
