@@ -192,27 +192,14 @@ func (p *Pins) list() []Pin {
 // matched returns a pin for every known tag that a pattern of the configuration matches.
 func (p *Pins) matched(known map[string]bool) ([]Pin, error) {
 	var list []Pin
-	last := ""
-	for {
-		repos, err := p.store.Index.ReposAfter(last, 500)
-		if err != nil || len(repos) == 0 {
-			return list, err
+	err := p.store.Index.EachTag(func(repo Repo, tag string, _ index.Tag) error {
+		name := repo.String() + ":" + tag
+		if pattern := p.matching(repo, tag); pattern != "" && !known[name] {
+			list = append(list, Pin{Ref: name, Pattern: pattern, repo: repo, ref: tag})
 		}
-		for _, r := range repos {
-			repo := r.Repo
-			err := p.store.Index.Tags(r.Repo, func(tag string, _ index.Tag) error {
-				name := repo.String() + ":" + tag
-				if pattern := p.matching(repo, tag); pattern != "" && !known[name] {
-					list = append(list, Pin{Ref: name, Pattern: pattern, repo: repo, ref: tag})
-				}
-				return nil
-			})
-			if err != nil {
-				return list, err
-			}
-		}
-		last = repos[len(repos)-1].String()
-	}
+		return nil
+	})
+	return list, err
 }
 
 // matching returns the pattern that pins a tag, or "".

@@ -113,6 +113,55 @@ func (ix *Index) ReposAfter(after string, n int) ([]RepoCounts, error) {
 	return repos, stopped(err)
 }
 
+// EachTag calls fn for every tag of all repositories, by name, outside of reads of the database: it may take its
+// time. [ErrStop] ends it well.
+func (ix *Index) EachTag(fn func(r Repo, tag string, t Tag) error) error {
+	const some = 500
+	last := ""
+	for {
+		repos, err := ix.ReposAfter(last, some)
+		if err != nil || len(repos) == 0 {
+			return err
+		}
+		for _, r := range repos {
+			if err := ix.eachTagOf(r.Repo, some, fn); err != nil {
+				return stopped(err)
+			}
+		}
+		last = repos[len(repos)-1].String()
+	}
+}
+
+// eachTagOf is EachTag of one repository, some at a time. It returns the error of fn as it is.
+func (ix *Index) eachTagOf(r Repo, some int, fn func(r Repo, tag string, t Tag) error) error {
+	type named struct {
+		tag string
+		t   Tag
+	}
+	after := ""
+	for {
+		var all []named
+		err := ix.TagsAfter(r, after, func(tag string, t Tag) error {
+			if all = append(all, named{tag, t}); len(all) == some {
+				return ErrStop
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		for _, one := range all {
+			if err := fn(r, one.tag, one.t); err != nil {
+				return err
+			}
+		}
+		if len(all) < some {
+			return nil
+		}
+		after = all[len(all)-1].tag
+	}
+}
+
 // Held reports whether any repository holds a digest.
 func (ix *Index) Held(d v1.Hash) (bool, error) {
 	held := false

@@ -168,3 +168,50 @@ func TestNotesAreKept(t *testing.T) {
 		t.Errorf("PutNote of too much = %v, want ErrTooBig", err)
 	}
 }
+
+// EachTag goes through all tags, of more repositories and with more tags than it reads at once; its function may ask
+// the index, and end it.
+func TestEachTagGoesThroughAll(t *testing.T) {
+	ix := newFolder(t).open(t)
+	want := 0
+	for i := range 3 {
+		repo := Repo{Upstream: "docker.io", Name: fmt.Sprintf("library/r%d", i)}
+		err := ix.Update(func(b *Batch) error {
+			for j := range 501*(i%2) + i {
+				want++
+				tag := fmt.Sprintf("t%04d", j)
+				if err := b.PutTag(repo, tag, Tag{Desc: v1.Descriptor{Digest: digest(tag)}, CheckedAt: time.Now(), ChangedAt: time.Now()}); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, last := 0, ""
+	err := ix.EachTag(func(r Repo, tag string, _ Tag) error {
+		if name := r.String() + ":" + tag; name <= last {
+			t.Errorf("%s after %s", name, last)
+		} else {
+			last = name
+		}
+		if _, known, err := ix.Tag(r, tag); !known || err != nil {
+			t.Errorf("Tag(%s, %s) = %t, %v", r, tag, known, err)
+		}
+		got++
+		return nil
+	})
+	if err != nil || got != want {
+		t.Errorf("EachTag went through %d tags with %v, want %d", got, err, want)
+	}
+	n := 0
+	if err := ix.EachTag(func(Repo, string, Tag) error { n++; return ErrStop }); err != nil || n != 1 {
+		t.Errorf("EachTag with ErrStop went on to %d tags with %v, want 1", n, err)
+	}
+	broken := errors.New("broken")
+	if err := ix.EachTag(func(Repo, string, Tag) error { return broken }); !errors.Is(err, broken) {
+		t.Errorf("EachTag = %v, want %v", err, broken)
+	}
+}

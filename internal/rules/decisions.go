@@ -43,13 +43,13 @@ const whyMost = 1000
 
 // decided adds what operators decided to a policy. What cannot be read is told and passed over.
 func (r *Rules) decided(p *policy.Policy) error {
-	err := r.eachRecord(promotions, func(name string, rec record) {
+	err := r.records(promotions, func(of string, rec record) {
 		if d, err := wire.ParseDigest(rec.Digest); err == nil {
-			p.Promotions[strings.TrimPrefix(name, promotions)] = policy.Promotion{Digest: d, At: rec.At, Why: rec.Why}
+			p.Promotions[of] = policy.Promotion{Digest: d, At: rec.At, Why: rec.Why}
 		}
 	})
-	return errors.Join(err, r.eachRecord(freezes, func(name string, rec record) {
-		if match, err := policy.ParsePattern(strings.TrimPrefix(name, freezes)); err == nil {
+	return errors.Join(err, r.records(freezes, func(of string, rec record) {
+		if match, err := policy.ParsePattern(of); err == nil {
 			p.Freezes = append(p.Freezes, policy.Freeze{Match: match, At: rec.At, Until: rec.Until, Why: rec.Why})
 		}
 	}))
@@ -72,14 +72,35 @@ func (r *Rules) Look() {
 	}
 }
 
-func (r *Rules) eachRecord(prefix string, fn func(name string, rec record)) error {
+// each calls fn for what was decided under names that begin with prefix, by name, with what follows that. read
+// reads what was decided; of what cannot be read it tells, and reports false. [index.ErrStop] ends it well.
+func (r *Rules) each(prefix string, fn func(rest string, read func(to any) bool) error) error {
 	return r.store.Index.Decisions(prefix, func(d index.Decision) error {
-		var rec record
-		if err := json.Unmarshal([]byte(d.Text), &rec); err != nil {
-			r.log.Error("decision of an operator cannot be read", logkey.Reference(d.Name), logkey.Err(err))
-			return nil
+		return fn(strings.TrimPrefix(d.Name, prefix), func(to any) bool {
+			err := json.Unmarshal([]byte(d.Text), to)
+			if err != nil {
+				r.log.Error("decision of an operator cannot be read", logkey.Reference(d.Name), logkey.Err(err))
+			}
+			return err == nil
+		})
+	})
+}
+
+// one reads what was decided under a name into to, and reports whether anything was.
+func (r *Rules) one(name string, to any) (known bool, err error) {
+	err = r.each(name, func(rest string, read func(any) bool) error {
+		known = rest == "" && read(to)
+		return index.ErrStop
+	})
+	return known, err
+}
+
+// records calls fn for the promotions or the freezes.
+func (r *Rules) records(prefix string, fn func(of string, rec record)) error {
+	return r.each(prefix, func(of string, read func(any) bool) error {
+		if rec := (record{}); read(&rec) {
+			fn(of, rec)
 		}
-		fn(d.Name, rec)
 		return nil
 	})
 }
@@ -94,8 +115,9 @@ func (r *Rules) decide(fn func(*index.Batch) error) error {
 	return errors.Join(r.store.Index.Sync(), r.renew())
 }
 
-func put(b *index.Batch, name string, rec record) error {
-	text, err := json.Marshal(rec)
+// put keeps what was decided under a name: a record, a snapshot or an entry of one.
+func put(b *index.Batch, name string, what any) error {
+	text, err := json.Marshal(what)
 	if err != nil {
 		return err
 	}
@@ -107,16 +129,20 @@ func query(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", store.ErrQuery, fmt.Sprintf(format, args...))
 }
 
-// reason checks why somebody decides something.
-func reason(why string) (string, error) {
-	why = strings.TrimSpace(why)
-	switch {
-	case why == "":
-		return "", query("say why: a reason is kept with it, and goes into the log")
-	case len(why) > whyMost:
-		return "", query("the reason has %d bytes: use at most %d", len(why), whyMost)
+// checkWhy returns why a reason is too long.
+func checkWhy(why string) error {
+	if len(why) > whyMost {
+		return query("the reason has %d bytes: use at most %d", len(why), whyMost)
 	}
-	return why, nil
+	return nil
+}
+
+// reason checks why somebody decides something that wants a reason.
+func reason(why string) (string, error) {
+	if why = strings.TrimSpace(why); why == "" {
+		return "", query("say why: a reason is kept with it, and goes into the log")
+	}
+	return why, checkWhy(why)
 }
 
 // Promotion is a digest that answers for a tag by the wish of an operator.
@@ -130,6 +156,20 @@ type Promotion struct {
 	Who    string
 }
 
+// known returns what is known of a tag, for which its registry is asked if nothing is.
+func (r *Rules) known(ctx context.Context, repo Repo, tag string) (index.Tag, error) {
+	t, known, err := r.cache.Tag(repo, tag)
+	if err == nil && !known {
+		if _, err = r.cache.Confirm(ctx, repo, tag); err == nil {
+			t, known, err = r.cache.Tag(repo, tag)
+		}
+	}
+	if err == nil && !known {
+		err = fmt.Errorf("%s: %w", image.Name(repo, tag, v1.Hash{}), store.ErrNotKept)
+	}
+	return t, err
+}
+
 // Promote has a tag answer with a digest from now on, until it gets another that is old enough; the
 // zero digest is what the tag points to. A manifest that is not kept is fetched, so that it is known
 // to be there. Lists, signatures and judges are asked about it all the same.
@@ -138,17 +178,9 @@ func (r *Rules) Promote(ctx context.Context, repo Repo, tag string, d v1.Hash, w
 	if err != nil {
 		return nil, err
 	}
-	t, known, err := r.cache.Tag(repo, tag)
-	if err == nil && !known {
-		if _, err = r.cache.Confirm(ctx, repo, tag); err == nil {
-			t, known, err = r.cache.Tag(repo, tag)
-		}
-	}
+	t, err := r.known(ctx, repo, tag)
 	if err != nil {
 		return nil, err
-	}
-	if !known {
-		return nil, fmt.Errorf("%s: %w", image.Name(repo, tag, v1.Hash{}), store.ErrNotKept)
 	}
 	if d == (v1.Hash{}) {
 		d = t.Desc.Digest
@@ -201,8 +233,8 @@ func (r *Rules) Withdraw(repo Repo, tag, why, who string) error {
 
 // Promotions lists what is promoted, by name.
 func (r *Rules) Promotions() (list []Promotion, err error) {
-	err = r.eachRecord(promotions, func(name string, rec record) {
-		repo, tag, _, ok := image.ParseName(strings.TrimPrefix(name, promotions))
+	err = r.records(promotions, func(of string, rec record) {
+		repo, tag, _, ok := image.ParseName(of)
 		d, derr := wire.ParseDigest(rec.Digest)
 		if ok && derr == nil {
 			list = append(list, Promotion{Repo: repo, Tag: tag, Digest: d, At: rec.At, Why: rec.Why, Who: rec.Who})
@@ -238,8 +270,8 @@ func (r *Rules) Freeze(f Freeze) error {
 		return query("%s has not come yet: tags can be frozen as they are or as they were", f.At.UTC().Format(time.RFC3339))
 	case !f.Until.IsZero() && !f.Until.After(f.Made):
 		return query("%s is over: a freeze ends later", f.Until.UTC().Format(time.RFC3339))
-	case len(f.Why) > whyMost:
-		return query("the reason has %d bytes: use at most %d", len(f.Why), whyMost)
+	case checkWhy(f.Why) != nil:
+		return checkWhy(f.Why)
 	case len(now) >= freezesMost && !slices.ContainsFunc(now, func(one policy.Freeze) bool { return one.Match.String() == f.Pattern }):
 		return query("there are %d freezes already: lift some", len(now))
 	}
@@ -266,8 +298,8 @@ func (r *Rules) Thaw(pattern, who string) error {
 
 // Freezes lists the freezes, those that are over included.
 func (r *Rules) Freezes() (list []Freeze, err error) {
-	err = r.eachRecord(freezes, func(name string, rec record) {
-		list = append(list, Freeze{Pattern: strings.TrimPrefix(name, freezes), At: rec.At, Until: rec.Until, Made: rec.Made, Why: rec.Why, Who: rec.Who})
+	err = r.records(freezes, func(of string, rec record) {
+		list = append(list, Freeze{Pattern: of, At: rec.At, Until: rec.Until, Made: rec.Made, Why: rec.Why, Who: rec.Who})
 	})
 	return list, err
 }
@@ -284,17 +316,9 @@ type Standing struct {
 // Test says what the policy says of one tag as it is known, and what it would say if rules that only
 // observe were enforced.
 func (r *Rules) Test(ctx context.Context, repo Repo, tag string) (*Standing, error) {
-	t, known, err := r.cache.Tag(repo, tag)
-	if err == nil && !known {
-		if _, err = r.cache.Confirm(ctx, repo, tag); err == nil {
-			t, known, err = r.cache.Tag(repo, tag)
-		}
-	}
+	t, err := r.known(ctx, repo, tag)
 	if err != nil {
 		return nil, err
-	}
-	if !known {
-		return nil, fmt.Errorf("%s: %w", image.Name(repo, tag, v1.Hash{}), store.ErrNotKept)
 	}
 	v, _ := r.Verdict(ctx, repo, tag, t)
 	return &Standing{repo, tag, t.Desc.Digest, t.ChangedAt, v}, nil
@@ -306,7 +330,7 @@ const reportMost = 10_000
 // Report says what the policy says of each tag that it keeps from answering with what it points to,
 // or would if rules that only observe were enforced. more says that there are more.
 func (r *Rules) Report(ctx context.Context) (list []Standing, more bool, err error) {
-	err = r.eachTag(ctx, func(repo Repo, tag string, t index.Tag) error {
+	err = r.store.Index.EachTag(func(repo Repo, tag string, t index.Tag) error {
 		if !r.Concerns(repo, tag) {
 			return ctx.Err()
 		}

@@ -1,7 +1,6 @@
 package rules
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -117,13 +116,8 @@ func (k *known) ofConfig(f *policy.Facts, doc *manifest.Document) error {
 	if !ok || doc.Config.Size > configMost || !isConfig(doc.Config.MediaType) {
 		return nil
 	}
-	b, err := k.r.cache.Blob(k.ctx, k.repo, d)
+	text, err := Content{k.r.cache, k.repo}.Blob(k.ctx, v1.Descriptor{Digest: d, Size: doc.Config.Size})
 	if err != nil {
-		return err
-	}
-	defer func() { _ = b.Close() }() // it was only read
-	var text bytes.Buffer
-	if _, err := b.Send(k.ctx, &text, 0, doc.Config.Size); err != nil {
 		return err
 	}
 	var config struct {
@@ -131,14 +125,13 @@ func (k *known) ofConfig(f *policy.Facts, doc *manifest.Document) error {
 
 		Created time.Time `json:"created"`
 	}
-	if json.Unmarshal(text.Bytes(), &config) != nil {
-		return nil // it says nothing that can be read
-	}
-	if config.Created.Year() >= earliest && config.Created.After(f.Created) {
-		f.Created = config.Created
-	}
-	if name := config.String(); name != "" {
-		f.Platforms = []string{name}
+	if json.Unmarshal(text, &config) == nil { // else it says nothing that can be read
+		if config.Created.Year() >= earliest && config.Created.After(f.Created) {
+			f.Created = config.Created
+		}
+		if name := config.String(); name != "" {
+			f.Platforms = []string{name}
+		}
 	}
 	return nil
 }

@@ -8,7 +8,6 @@ package rules
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -416,7 +415,7 @@ func (r *Rules) confirm(ctx context.Context) {
 		return
 	}
 	n := 0
-	err := r.eachTag(ctx, func(repo Repo, tag string, t index.Tag) error {
+	err := r.store.Index.EachTag(func(repo Repo, tag string, t index.Tag) error {
 		switch {
 		case n >= confirmsMost:
 			return index.ErrStop
@@ -431,49 +430,5 @@ func (r *Rules) confirm(ctx context.Context) {
 	})
 	if err != nil && ctx.Err() == nil {
 		r.log.Warn("tags that age cannot be listed", logkey.Err(err))
-	}
-}
-
-// eachTag calls fn for every tag that is recorded, outside of a read of the index. [index.ErrStop]
-// ends it well.
-func (r *Rules) eachTag(ctx context.Context, fn func(Repo, string, index.Tag) error) error {
-	type named struct {
-		tag string
-		t   index.Tag
-	}
-	last := ""
-	for {
-		repos, err := r.store.Index.ReposAfter(last, 500)
-		if err != nil || len(repos) == 0 {
-			return err
-		}
-		for _, repo := range repos {
-			after := ""
-			for {
-				var some []named
-				err := r.store.Index.TagsAfter(repo.Repo, after, func(tag string, t index.Tag) error {
-					some = append(some, named{tag, t})
-					if len(some) == 500 {
-						return index.ErrStop
-					}
-					return ctx.Err()
-				})
-				if err != nil {
-					return err
-				}
-				for _, one := range some {
-					if err := fn(repo.Repo, one.tag, one.t); errors.Is(err, index.ErrStop) {
-						return nil
-					} else if err != nil {
-						return err
-					}
-				}
-				if len(some) < 500 {
-					break
-				}
-				after = some[len(some)-1].tag
-			}
-		}
-		last = repos[len(repos)-1].String()
 	}
 }

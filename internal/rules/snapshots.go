@@ -3,7 +3,6 @@ package rules
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -77,13 +76,12 @@ func (r *Rules) Create(ctx context.Context, s Snapshot) (*Snapshot, error) {
 		}
 		match = append(match, p)
 	}
-	if len(s.Why) > whyMost {
-		return nil, query("the reason has %d bytes: use at most %d", len(s.Why), whyMost)
-	}
 	all, err := r.Snapshots()
 	switch {
 	case err != nil:
 		return nil, err
+	case checkWhy(s.Why) != nil:
+		return nil, checkWhy(s.Why)
 	case slices.ContainsFunc(all, func(one Snapshot) bool { return one.Name == s.Name }):
 		return nil, query("there is a snapshot %s already: drop it first, or use another name", s.Name)
 	case len(all) >= snapshotsMost:
@@ -103,7 +101,7 @@ func (r *Rules) Create(ctx context.Context, s Snapshot) (*Snapshot, error) {
 
 // take returns what tags answer with, or had at a time.
 func (r *Rules) take(ctx context.Context, match []policy.Pattern, at time.Time) (entries []Entry, err error) {
-	err = r.eachTag(ctx, func(repo Repo, tag string, t index.Tag) error {
+	err = r.store.Index.EachTag(func(repo Repo, tag string, t index.Tag) error {
 		if len(match) > 0 && !slices.ContainsFunc(match, func(p policy.Pattern) bool { return p.Matches(repo.String(), tag) }) {
 			return ctx.Err()
 		}
@@ -149,28 +147,9 @@ func (r *Rules) entryAt(ctx context.Context, repo Repo, tag string, t index.Tag,
 
 // keep writes a snapshot down, and has it held.
 func (r *Rules) keep(s Snapshot, entries []Entry) error {
-	for part := range slices.Chunk(entries, entriesAtOnce) {
-		err := r.store.Update(func(b *index.Batch) error {
-			for _, e := range part {
-				text, err := json.Marshal(e)
-				if err != nil {
-					return err
-				}
-				if err := b.Decide(index.Decision{Name: snapshots + s.Name + "/" + e.Ref(), Text: string(text)}); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-	}
-	text, err := json.Marshal(s)
+	err := inParts(entries, r.store.Update, func(b *index.Batch, e Entry) error { return put(b, snapshots+s.Name+"/"+e.Ref(), e) })
 	if err == nil {
-		err = r.store.Update(func(b *index.Batch) error {
-			return b.Decide(index.Decision{Name: snapshots + s.Name, Text: string(text)})
-		})
+		err = r.store.Update(func(b *index.Batch) error { return put(b, snapshots+s.Name, s) })
 	}
 	if err != nil {
 		return err
@@ -180,19 +159,30 @@ func (r *Rules) keep(s Snapshot, entries []Entry) error {
 	return r.store.Settle()
 }
 
+// inParts makes a change for each entry, some at a time.
+func inParts(entries []Entry, update func(func(*index.Batch) error) error, change func(*index.Batch, Entry) error) error {
+	for part := range slices.Chunk(entries, entriesAtOnce) {
+		err := update(func(b *index.Batch) error {
+			for _, e := range part {
+				if err := change(b, e); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Snapshots lists the snapshots by name.
 func (r *Rules) Snapshots() (list []Snapshot, err error) {
-	err = r.store.Index.Decisions(snapshots, func(d index.Decision) error {
-		name := strings.TrimPrefix(d.Name, snapshots)
-		if strings.Contains(name, "/") {
-			return nil
+	err = r.each(snapshots, func(name string, read func(any) bool) error {
+		if s := (Snapshot{Name: name}); !strings.Contains(name, "/") && read(&s) {
+			list = append(list, s)
 		}
-		s := Snapshot{Name: name}
-		if err := json.Unmarshal([]byte(d.Text), &s); err != nil {
-			r.log.Error("snapshot cannot be read", logkey.Reference(name), logkey.Err(err))
-			return nil
-		}
-		list = append(list, s)
 		return nil
 	})
 	return list, err
@@ -203,30 +193,26 @@ func (r *Rules) Snapshot(name string) (*Snapshot, []Entry, error) {
 	if err := CheckSnapshot(name); err != nil {
 		return nil, nil, err
 	}
-	all, err := r.Snapshots()
+	s := &Snapshot{Name: name}
+	known, err := r.one(snapshots+name, s)
+	if err == nil && !known {
+		err = fmt.Errorf("there is no snapshot %s: %w", name, store.ErrNotKept)
+	}
 	if err != nil {
 		return nil, nil, err
 	}
-	at := slices.IndexFunc(all, func(s Snapshot) bool { return s.Name == name })
-	if at < 0 {
-		return nil, nil, fmt.Errorf("there is no snapshot %s: %w", name, store.ErrNotKept)
-	}
 	var entries []Entry
 	err = r.eachEntry(name, func(e Entry) { entries = append(entries, e) })
-	return &all[at], entries, err
+	return s, entries, err
 }
 
 func (r *Rules) eachEntry(name string, fn func(Entry)) error {
-	prefix := snapshots + name + "/"
-	return r.store.Index.Decisions(prefix, func(d index.Decision) error {
-		var e Entry
-		repo, tag, _, ok := image.ParseName(strings.TrimPrefix(d.Name, prefix))
-		if err := json.Unmarshal([]byte(d.Text), &e); err != nil || !ok {
-			r.log.Error("entry of a snapshot cannot be read", logkey.Reference(d.Name), logkey.Err(err))
-			return nil
+	return r.each(snapshots+name+"/", func(ref string, read func(any) bool) error {
+		if repo, tag, _, ok := image.ParseName(ref); ok {
+			if e := (Entry{Repo: repo, Tag: tag}); read(&e) {
+				fn(e)
+			}
 		}
-		e.Repo, e.Tag = repo, tag
-		fn(e)
 		return nil
 	})
 }
@@ -240,18 +226,8 @@ func (r *Rules) Drop(name, who string) error {
 	if err := r.store.Update(func(b *index.Batch) error { return b.Undecide(snapshots + name) }); err != nil {
 		return err
 	}
-	for part := range slices.Chunk(entries, entriesAtOnce) {
-		err := r.store.Update(func(b *index.Batch) error {
-			for _, e := range part {
-				if err := b.Undecide(snapshots + name + "/" + e.Ref()); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-		if err != nil {
-			return err
-		}
+	if err := inParts(entries, r.store.Update, func(b *index.Batch, e Entry) error { return b.Undecide(snapshots + name + "/" + e.Ref()) }); err != nil {
+		return err
 	}
 	r.images.Pins.List()
 	r.tellDecided(event.SnapshotDropped, Repo{}, name, v1.Hash{}, v1.Hash{}, "", who)
@@ -286,19 +262,12 @@ func (r *Rules) PromoteSnapshot(ctx context.Context, name, why, who string) (n i
 		return 0, err
 	}
 	now := time.Now()
-	for part := range slices.Chunk(entries, entriesAtOnce) {
-		err := r.decide(func(b *index.Batch) error {
-			for _, e := range part {
-				if err := put(b, promotions+e.Ref(), record{Digest: e.Digest.String(), At: now, Why: "snapshot " + name + ": " + why, Who: who}); err != nil {
-					return err
-				}
-			}
-			return ctx.Err()
-		})
-		if err != nil {
-			return n, err
-		}
-		n += len(part)
+	err = inParts(entries, r.decide, func(b *index.Batch, e Entry) error {
+		n++
+		return errors.Join(ctx.Err(), put(b, promotions+e.Ref(), record{Digest: e.Digest.String(), At: now, Why: "snapshot " + name + ": " + why, Who: who}))
+	})
+	if err != nil {
+		return 0, err
 	}
 	r.tellDecided(event.Promoted, Repo{}, name, v1.Hash{}, v1.Hash{}, "snapshot: "+why, who)
 	return n, nil
@@ -380,24 +349,15 @@ var ErrNotThen = errors.New("not known then")
 func (r *Rules) AsOf(ctx context.Context, repo Repo, tag, at string) (Entry, error) {
 	ref := image.Name(repo, tag, v1.Hash{})
 	if wire.ValidSnapshot(at) {
-		if _, _, err := r.header(at); err != nil {
-			return Entry{}, err
+		e := Entry{Repo: repo, Tag: tag}
+		if err := r.exists(at); err != nil {
+			return e, err
 		}
-		found := Entry{}
-		err := r.store.Index.Decisions(snapshots+at+"/"+ref, func(d index.Decision) error {
-			if d.Name != snapshots+at+"/"+ref {
-				return index.ErrStop
-			}
-			if err := json.Unmarshal([]byte(d.Text), &found); err != nil {
-				return err
-			}
-			found.Repo, found.Tag = repo, tag
-			return index.ErrStop
-		})
-		if err == nil && found.Digest == (v1.Hash{}) {
+		known, err := r.one(snapshots+at+"/"+ref, &e)
+		if err == nil && !known {
 			err = fmt.Errorf("%s is not in snapshot %s: %w", ref, at, ErrNotThen)
 		}
-		return found, err
+		return e, err
 	}
 	when, err := policy.ParseInstant(at)
 	if err != nil {
@@ -415,22 +375,13 @@ func (r *Rules) AsOf(ctx context.Context, repo Repo, tag, at string) (Entry, err
 	return Entry{}, fmt.Errorf("%s was not known here at %s: %w", ref, when.UTC().Format(time.RFC3339), ErrNotThen)
 }
 
-// header returns the record of a snapshot.
-func (r *Rules) header(name string) (s Snapshot, ok bool, err error) {
-	err = r.store.Index.Decisions(snapshots+name, func(d index.Decision) error {
-		if d.Name == snapshots+name {
-			ok = true
-			s.Name = name
-			if err := json.Unmarshal([]byte(d.Text), &s); err != nil {
-				return err
-			}
-		}
-		return index.ErrStop
-	})
-	if err == nil && !ok {
+// exists returns an error unless there is a snapshot.
+func (r *Rules) exists(name string) error {
+	known, err := r.one(snapshots+name, &Snapshot{})
+	if err == nil && !known {
 		err = fmt.Errorf("there is no snapshot %s: %w", name, ErrNotThen)
 	}
-	return s, ok, err
+	return err
 }
 
 // Answer returns what a tag answers with, or what a snapshot says of it.
@@ -456,12 +407,11 @@ func (r *Rules) Answer(ctx context.Context, repo Repo, tag, snapshot string) (En
 // TagsAsOf returns the tags of a repository that were known at a time, or are in a snapshot, sorted.
 func (r *Rules) TagsAsOf(ctx context.Context, repo Repo, at string) (tags []string, err error) {
 	if wire.ValidSnapshot(at) {
-		if _, _, err := r.header(at); err != nil {
+		if err := r.exists(at); err != nil {
 			return nil, err
 		}
-		prefix := snapshots + at + "/" + repo.String() + ":"
-		err = r.store.Index.Decisions(prefix, func(d index.Decision) error {
-			tags = append(tags, strings.TrimPrefix(d.Name, prefix))
+		err = r.each(snapshots+at+"/"+repo.String()+":", func(tag string, _ func(any) bool) error {
+			tags = append(tags, tag)
 			return ctx.Err()
 		})
 		return tags, err
