@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"time"
 
-	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
@@ -19,6 +18,7 @@ import (
 	"forebay/internal/notify"
 	"forebay/internal/pull"
 	"forebay/internal/trouble"
+	"forebay/internal/wire"
 	"forebay/proxy"
 	"forebay/upstream"
 	"forebay/upstream/dial"
@@ -98,15 +98,8 @@ func (m *mirror) tellEvent(e event.Event) {
 	m.notify.Tell(e)
 	m.activity.Events.Add(activity.Event{
 		At: e.At, Kind: string(e.Kind), Upstream: e.Upstream, Repository: e.Repository, Tag: e.Tag,
-		Digest: digestText(e.Digest), Was: digestText(e.Was), Count: e.Count, Bytes: e.Bytes, Detail: e.Detail, Actor: e.Actor,
+		Digest: wire.DigestText(e.Digest), Was: wire.DigestText(e.Was), Count: e.Count, Bytes: e.Bytes, Detail: e.Detail, Actor: e.Actor,
 	})
-}
-
-func digestText(d v1.Hash) string {
-	if d == (v1.Hash{}) {
-		return ""
-	}
-	return d.String()
 }
 
 // gauges tells what the history needs of cache and registries.

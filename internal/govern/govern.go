@@ -97,11 +97,11 @@ type Passed struct {
 
 func standingOf(s rules.Standing) Standing {
 	out := Standing{
-		Ref: s.Repo.String() + ":" + s.Tag, PointsTo: s.PointsTo.String(), Since: s.Since, Answers: text(s.Verdict.Digest),
+		Ref: s.Repo.String() + ":" + s.Tag, PointsTo: s.PointsTo.String(), Since: s.Since, Answers: wire.DigestText(s.Verdict.Digest),
 		Passed: passedOf(s.Verdict.Passed), Until: s.Verdict.Until, WouldPassed: []Passed{},
 	}
 	if w := s.Verdict.Would; w != nil {
-		if out.Would = text(w.Digest); out.Would == "" {
+		if out.Would = wire.DigestText(w.Digest); out.Would == "" {
 			out.Would = "none"
 		}
 		out.WouldPassed = passedOf(w.Passed)
@@ -115,14 +115,6 @@ func passedOf(all []policy.Passed) []Passed {
 		list = append(list, Passed{p.Digest.String(), p.Since, p.Rule, p.Why, p.Due})
 	}
 	return list
-}
-
-// text is a digest, "" for none.
-func text(d v1.Hash) string {
-	if d == (v1.Hash{}) {
-		return ""
-	}
-	return d.String()
 }
 
 // Report is what the policy changes.
@@ -213,7 +205,7 @@ type Promotion struct {
 }
 
 func promotionOf(p rules.Promotion) Promotion {
-	return Promotion{p.Repo.String() + ":" + p.Tag, p.Digest.String(), text(p.Was), p.At, p.Why, p.Who}
+	return Promotion{p.Repo.String() + ":" + p.Tag, p.Digest.String(), wire.DigestText(p.Was), p.At, p.Why, p.Who}
 }
 
 func promote(ctx context.Context, r *rules.Rules, c Call) (any, error) {

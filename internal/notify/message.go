@@ -11,9 +11,8 @@ import (
 	"text/template"
 	"time"
 
-	v1 "github.com/google/go-containerregistry/pkg/v1"
-
 	"forebay/cache/event"
+	"forebay/internal/wire"
 )
 
 // Message is what a target is told, and what its template is given. Its texts come from registries in
@@ -92,7 +91,7 @@ func message(mirror string, e event.Event) Message {
 	}
 	m := Message{
 		ID: "msg_" + strings.ToLower(rand.Text()), Mirror: mirror, Kind: e.Kind, At: e.At.UTC(), Upstream: e.Upstream, Repository: e.Repository, Tag: e.Tag,
-		Digest: text(e.Digest), Was: text(e.Was), Count: e.Count, Bytes: e.Bytes, Detail: e.Detail,
+		Digest: wire.DigestText(e.Digest), Was: wire.DigestText(e.Was), Count: e.Count, Bytes: e.Bytes, Detail: e.Detail,
 	}
 	if e.Repository != "" {
 		m.Image = e.Upstream + "/" + e.Repository
@@ -102,13 +101,6 @@ func message(mirror string, e event.Event) Message {
 	}
 	m.Text = m.words()
 	return m
-}
-
-func text(d v1.Hash) string {
-	if d == (v1.Hash{}) {
-		return ""
-	}
-	return d.String()
 }
 
 // words says it in one line.

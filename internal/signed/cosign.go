@@ -159,7 +159,6 @@ func (c *cosign) verify(_ context.Context, image image, s found) (by string, unt
 			return "", until, err
 		}
 		b, err = s.asBundle()
-		artifact = verify.WithArtifact(bytes.NewReader(s.bytes))
 	} else {
 		b = &bundle.Bundle{Bundle: &protobundle.Bundle{}}
 		err = b.UnmarshalJSON(s.bytes)

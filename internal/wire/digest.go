@@ -44,6 +44,14 @@ func ParseDigest(s string) (v1.Hash, error) {
 	return v1.Hash{Algorithm: algorithm, Hex: hex}, nil
 }
 
+// DigestText returns a digest as a text, "" for none.
+func DigestText(d v1.Hash) string {
+	if d == (v1.Hash{}) {
+		return ""
+	}
+	return d.String()
+}
+
 // Digest is a digest in a document. It is read with [ParseDigest], since [v1.Hash] refuses
 // what it cannot compute.
 type Digest struct{ v1.Hash }
