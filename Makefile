@@ -69,8 +69,8 @@ test-kube: ## install, change and remove the chart by helm on a real API server 
 	FOREBAY_CONTROLPLANE=$(CONTROLPLANE) go test -C tools/kube -count=1 -tags controlplane -timeout 20m -v .
 
 .PHONY: test-fleet
-test-fleet: deps ## run the tests of several mirrors with a real engine between them (as root)
-	go test -count=1 -timeout 10m ./internal/fleet ./test/fleet
+test-fleet: deps ## run the tests of several mirrors with a real engine between them at full length (as root)
+	FOREBAY_FLEET_SOAK=2m go test -count=1 -timeout 20m -v ./internal/fleet ./test/fleet
 
 DURATION := 2h
 .PHONY: soak

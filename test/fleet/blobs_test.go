@@ -3,11 +3,12 @@
 package fleet
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
+	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -24,6 +25,12 @@ func (w *world) layer(size int64, seed uint64) (tag, digest string) {
 	return tag, img.Children[0].Layers[0].Digest
 }
 
+// bytesOf returns the bytes of what the registry has, which are made once.
+func (w *world) bytesOf(digest string) []byte {
+	b, _ := w.bytes.LoadOrStore(digest, sync.OnceValue(func() []byte { return w.hub.Bytes(digest) }))
+	return b.(func() []byte)()
+}
+
 // pull gets a blob from a mirror, and fails the test unless its bytes are right. It tells how many have come.
 func (w *world) pull(m *mirror, digest string, come *atomic.Int64) {
 	res, err := w.client.Get(m.url + "/v2/library/app/blobs/" + digest)
@@ -32,10 +39,19 @@ func (w *world) pull(m *mirror, digest string, come *atomic.Int64) {
 		return
 	}
 	defer res.Body.Close()
-	sum := sha256.New()
-	n, err := io.Copy(sum, io.TeeReader(res.Body, counter{come}))
-	if got := "sha256:" + hex.EncodeToString(sum.Sum(nil)); err != nil || res.StatusCode != http.StatusOK || got != digest {
-		w.t.Errorf("GET %s of %s = %d, %d bytes with %s, %v", digest, m.url, res.StatusCode, n, got, err)
+	want, buf, n := w.bytesOf(digest), make([]byte, 256<<10), 0
+	for err == nil {
+		var more int
+		more, err = res.Body.Read(buf)
+		if n+more > len(want) || !bytes.Equal(buf[:more], want[n:n+more]) {
+			w.t.Errorf("GET %s of %s: wrong bytes after %d", digest, m.url, n)
+			return
+		}
+		n += more
+		come.Add(int64(more))
+	}
+	if !errors.Is(err, io.EOF) || res.StatusCode != http.StatusOK || n != len(want) {
+		w.t.Errorf("GET %s of %s = %d, %d bytes, %v", digest, m.url, res.StatusCode, n, err)
 	}
 }
 
@@ -104,20 +120,36 @@ func (w *world) gather() {
 	}
 }
 
-// One cold blob, thirty clients of three mirrors: its registry sends it once, its manifest is one counted
-// pull, and who comes later gets it from another mirror although the registry is gone.
+// One cold blob, thirty clients of three mirrors, or six hundred of a larger one with FOREBAY_FLEET_SOAK: its
+// registry sends it once, its manifest is one counted pull, and who comes later gets it from another mirror
+// although the registry is gone.
 func TestOneFetchOfThreeMirrors(t *testing.T) {
-	const size = 32 << 20
+	size, clients := int64(32<<20), 30
+	if os.Getenv("FOREBAY_FLEET_SOAK") != "" {
+		size, clients = 256<<20, 600
+	}
 	w := newWorld(t)
 	w.gather()
 	tag, digest := w.layer(size, 1)
-	w.pullAll(tag, digest, 30)
+	began := time.Now()
+	w.pullAll(tag, digest, clients)
 	if n := w.hub.BlobBytes(digest); n > size*102/100 {
 		t.Errorf("the registry sent %d bytes of a blob of %d, want it once", n, size)
 	}
+	t.Logf("%d clients of three mirrors: %s, %.3f of the blob", clients, time.Since(began).Round(time.Millisecond), float64(w.hub.BlobBytes(digest))/float64(size))
 	if n := w.hub.Count(hubtest.Query{Route: hubtest.RouteManifest, Method: http.MethodGet, Status: http.StatusOK}); n != 1 {
 		t.Errorf("%d manifests were fetched, want 1", n)
 	}
+	// The same number of clients of one mirror.
+	alone, other := w.layer(size, 3)
+	began = time.Now()
+	w.touch(w.mirrors[0], alone)
+	var all sync.WaitGroup
+	for range clients {
+		all.Go(func() { w.pull(w.mirrors[0], other, new(atomic.Int64)) })
+	}
+	all.Wait()
+	t.Logf("%d clients of one mirror: %s", clients, time.Since(began).Round(time.Millisecond))
 	// Two mirrors have another one; the third gets it from them.
 	tag, digest = w.layer(3<<20, 2)
 	var come atomic.Int64

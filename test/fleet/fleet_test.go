@@ -31,6 +31,7 @@ type world struct {
 	program string
 	mirrors []*mirror
 	client  *http.Client
+	bytes   sync.Map // of func() []byte, by digest
 }
 
 type mirror struct {
@@ -69,7 +70,7 @@ func newWorldOn(t *testing.T, between func() *edge) *world {
 		m.url, m.admin = "http://"+listen, "http://"+admin
 		text := fmt.Sprintf(`listen: %s
 admin_listen: %s
-storage: {dir: %q, max_size: 200MiB, min_free: 1MiB}
+storage: {dir: %q, max_size: 1GiB, min_free: 1MiB}
 log: {access: false, format: json}
 limits: {new_per_minute: 0, pulls: 0, fills: 0}
 fleet:
