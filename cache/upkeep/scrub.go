@@ -202,6 +202,7 @@ type Scrub struct {
 	Interval time.Duration `json:"interval_ns"`
 	Began    time.Time     `json:"began,omitzero"` // of the round in progress, or of the last one
 	Ended    time.Time     `json:"ended,omitzero"` // of the last round that came to its end
+	Next     time.Time     `json:"next,omitzero"`  // between rounds: when the next one begins
 	Done     float64       `json:"done"`           // share of the round, from 0 to 1
 	Damaged  int64         `json:"damaged"`        // found since the start, however they were found
 }
@@ -220,7 +221,7 @@ const scrubNote = "scrub"
 func (k *Keeper) Scrub() Scrub {
 	s := Scrub{Enabled: k.opts.ScrubInterval > 0, Interval: k.opts.ScrubInterval, Damaged: k.Store.Figures().Damaged}
 	if st := k.scrubbed.Load(); st != nil {
-		s.Began, s.Ended, s.Done = st.Began, st.Ended, place(st.After)
+		s.Began, s.Ended, s.Next, s.Done = st.Began, st.Ended, st.Next, place(st.After)
 		if st.After == "" && st.Ended.After(st.Began) {
 			s.Done = 1
 		}

@@ -7,17 +7,19 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"forebay/internal/admin"
 	"forebay/test/hubtest"
 )
 
-// The views hold what a busy mirror has to tell, at all widths and in both themes: 300 tags of 60
-// repositories, with the longest of names, 25 clients, evictions, a registry that fails, a repository
-// that is broken and a spent limit.
+// The views hold what a busy mirror has to tell, at 1440, 1024 and 390 px and in both themes: 300
+// tags of 60 repositories, one with the longest of names, 25 clients, evictions, a registry that does
+// not answer, a repository that is broken and a limit that is spent.
 func TestPageUnderLoad(t *testing.T) {
 	root, err := filepath.Abs("../..")
 	if err != nil {
@@ -27,14 +29,19 @@ func TestPageUnderLoad(t *testing.T) {
 	w.other.Set(func(o *hubtest.Options) { o.Anonymous = hubtest.Unlimited() })
 	var all []*hubtest.Image
 	for i := range 300 {
-		repo := fmt.Sprintf("team-%d/service-%d", i%7, i%60)
-		if i%60 == 0 {
+		n := i % 60
+		repo := fmt.Sprintf("team-%d/service-%d", n%7, n)
+		if n == 0 {
 			repo = strings.Repeat("a-very-long-name-of-a-group/", 4) + "and-of-its-service"
 		}
 		all = append(all, w.other.PushImage(repo, fmt.Sprintf("v1.%d.0", i), hubtest.ImageSpec{Seed: uint64(i + 1), LayerSize: 1200 << 10, Layers: 3}))
 	}
 	if err := w.fail(); err != nil {
 		t.Fatal(err)
+	}
+	w.other.AddRule(hubtest.Rule{Repo: all[7].Repo, Route: hubtest.RouteBlob, Do: hubtest.Status(500)})
+	for principal := range w.hub.Counters().Charged {
+		w.hub.SpendAll(principal)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -48,22 +55,29 @@ func TestPageUnderLoad(t *testing.T) {
 				image := all[random.IntN(len(all))]
 				_ = w.pullFrom("registry.k8s.io", fmt.Sprint(20+c), "containerd/v2.0.0", image, true) // some fail, which is wanted
 				if n%9 == 0 {
-					_ = w.missing(fmt.Sprint(20 + c))
+					_ = w.pull(fmt.Sprint(20+c), "containerd/v2.0.0", w.images["library/cassandra:5.0"]) // which is not kept
 				}
 				select {
 				case <-ctx.Done():
-				case <-time.After(time.Duration(50+random.IntN(100)) * time.Millisecond):
+				case <-time.After(time.Duration(150+random.IntN(300)) * time.Millisecond):
 				}
 			}
 		})
 	}
 	if err := eventually(2*time.Minute, func() error {
-		var s struct {
-			Evicted int64 `json:"evicted_blobs"`
+		var s admin.Status
+		w.data.fetch(t, "/api/v1/status", &s)
+		var kinds []string
+		for _, one := range s.Troubles {
+			kinds = append(kinds, string(one.Kind)+" "+one.Upstream)
 		}
-		w.data.fetch(t, "/api/v1/stats", &s)
-		if s.Evicted < 20 {
-			return fmt.Errorf("%d files were evicted", s.Evicted)
+		for _, want := range []string{"limit docker.io", "upstream ghcr.io", "repository registry.k8s.io"} {
+			if !slices.Contains(kinds, want) {
+				return fmt.Errorf("troubles %q, want %s", kinds, want)
+			}
+		}
+		if s.Stats.EvictedBlobs < 20 {
+			return fmt.Errorf("%d files were evicted", s.Stats.EvictedBlobs)
 		}
 		return nil
 	}); err != nil {
@@ -73,5 +87,7 @@ func TestPageUnderLoad(t *testing.T) {
 	if shots := os.Getenv("PAGE_SCREENSHOTS"); shots != "" {
 		t.Setenv("PAGE_SCREENSHOTS", filepath.Join(shots, "load"))
 	}
-	w.browse(t, root)
+	if steps := w.browse(t, root); steps != 6 {
+		t.Errorf("the browser took %d steps, want three widths in two themes", steps)
+	}
 }

@@ -221,7 +221,7 @@ export function eventText(e) {
   if (e.count) parts.push(h("span", { text: f.plural(e.count, "file") }));
   if (e.bytes) parts.push(h("span", { text: f.bytes(e.bytes) }));
   if (e.actor) parts.push(h("span", { text: "by " + e.actor }));
-  if (e.detail) parts.push(h("span", { class: "soft", text: e.detail }));
+  if (e.detail) parts.push(h("span", { class: "soft", text: e.detail.replace(/\d{4}-\d\d-\d\dT[\d:.]+Z/g, f.timeOfDay) }));
   return h("span", { class: "event-text" }, parts.flatMap((p, i) => (i ? [h("span", { class: "sep", "aria-hidden": "true", text: " · " }), p] : [p])));
 }
 

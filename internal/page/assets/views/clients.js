@@ -29,12 +29,12 @@ export function clients(place, query) {
       { id: "client", title: "Client", value: (c) => [c.address, c.name, c.user].filter(Boolean).join(" "), cell: (c) => [h("span", { class: "strong", text: c.name || c.address || "unknown" }), c.name && h("span", { class: "soft break", text: " " + c.address }), c.user && h("span", { class: "soft break", text: " " + c.user })] },
       { id: "program", title: "Program", class: "wider soft clip-cell", value: (c) => c.user_agent, text: (c) => c.user_agent || "–" },
       { id: "requests", title: "Requests", class: "num wide", value: (c) => c.requests, text: (c) => f.count(c.requests) },
-      { id: "now", title: "Now", class: "num wide", value: (c) => c.now, text: (c) => (c.now > 0 ? f.compact(c.now) + "/s" : "–") },
+      { id: "now", title: "Now", class: "num wide wider", value: (c) => c.now, text: (c) => (c.now > 0 ? f.compact(c.now) + "/s" : "–") },
       { id: "errors", title: "Errors", class: "num wide", value: (c) => c.errors, cell: (c) => errorsCell(c.errors) },
       { id: "spent", title: "Pulls spent", class: "num", value: (c) => c.pulls - c.saved_pulls, text: (c) => f.count(c.pulls - c.saved_pulls) },
       { id: "hits", title: "Served from here", class: "num wide", value: (c) => (c.requests ? c.hits / c.requests : 0), text: (c) => f.percent(c.requests ? c.hits / c.requests : -1) },
       { id: "traffic", title: "Traffic", class: "num", value: (c) => c.bytes, text: (c) => f.bytes(c.bytes) },
-      { id: "share", title: "", class: "wide share", signature: (c) => c.bytes / most, cell: (c) => share(c.bytes / most) },
+      { id: "share", title: "", class: "wide wider share", signature: (c) => c.bytes / most, cell: (c) => share(c.bytes / most) },
       { id: "seen", title: "Last seen", class: "wide", value: (c) => c.last_seen, text: (c) => f.ago(c.last_seen) },
     ],
   });
@@ -48,7 +48,7 @@ export function clients(place, query) {
       { id: "spent", title: "Pulls spent", class: "num", value: (r) => r.pulls - r.saved_pulls, text: (r) => f.count(r.pulls - r.saved_pulls) },
       { id: "errors", title: "Errors", class: "num wide", value: (r) => r.errors, cell: (r) => errorsCell(r.errors) },
       { id: "traffic", title: "Traffic", class: "num", value: (r) => r.bytes, text: (r) => f.bytes(r.bytes) },
-      { id: "share", title: "", class: "wide share", signature: (r) => r.bytes / mostUsed, cell: (r) => share(r.bytes / mostUsed) },
+      { id: "share", title: "", class: "wide wider share", signature: (r) => r.bytes / mostUsed, cell: (r) => share(r.bytes / mostUsed) },
     ],
   });
   const body = h("div", { class: "stack" }, h("section", { class: "panel" }, p.skeleton(8, 30)));

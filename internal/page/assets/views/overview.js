@@ -11,6 +11,9 @@ const results = [
   ["hit", "Hit"], ["joined", "Joined"], ["stale", "Stale"], ["miss", "Miss"], ["passed", "Passed"], ["error", "Error"],
 ];
 
+// fillsShown is how many fills are shown one by one.
+const fillsShown = 8;
+
 export function overview(place, query) {
   let span = Object.hasOwn(spans, query.span) ? query.span : "hour";
   let ended = false;
@@ -44,6 +47,7 @@ export function overview(place, query) {
   });
   const registries = h("ul", { class: "rows" }, p.skeleton(3, 34));
   const fills = h("ul", { class: "rows" });
+  const moreFills = h("p", { class: "soft", hidden: true });
   const noFills = p.empty("Nothing is being fetched", "What clients ask for is served from what is kept.");
   const log = h("ol", { class: "log" });
   const noLog = h("div", {}, p.empty("No events yet", "Tags that move, evictions and failures are told here."));
@@ -78,7 +82,7 @@ export function overview(place, query) {
       p.panel("Errors and stale answers", { id: "errors", note: "In each step", extra: h("a", { class: "more", href: "#/events?show=trouble", text: "Events" }) }, errors.element)),
     h("div", { class: "grid two" },
       p.panel("Upstreams", { id: "registries", extra: h("a", { class: "more", href: "#/upstreams", text: "All upstreams" }) }, registries),
-      p.panel("Being fetched", { id: "fills" }, h("div", { class: "fills-room" }, noFills, fills))),
+      p.panel("Being fetched", { id: "fills" }, h("div", { class: "fills-room" }, noFills, fills, moreFills))),
     p.panel("Latest events", { id: "latest", extra: h("a", { class: "more", href: "#/events", text: "All events" }) }, noLog, log));
   ratio.note.after(h("dd", { class: "tile-bar" }, ratioBar));
   kept.note.after(h("dd", { class: "tile-bar" }, keptBar));
@@ -129,7 +133,9 @@ export function overview(place, query) {
     p.setBar(keptBar, s.stats.max_bytes ? s.stats.used_bytes / s.stats.max_bytes : -1, "");
     keyed(registries, asked.length ? asked : s.upstreams.slice(0, 3), (u) => u.name, registryRow, updateRegistry);
     noFills.hidden = s.fills.length > 0;
-    keyed(fills, s.fills, (x) => x.upstream + x.repository + x.digest, fillRow, updateFill);
+    moreFills.hidden = s.fills.length <= fillsShown;
+    setText(moreFills, "and " + f.count(s.fills.length - fillsShown) + " more");
+    keyed(fills, s.fills.slice(0, fillsShown), (x) => x.upstream + x.repository + x.digest, fillRow, updateFill);
   }
 
   const latest = [];

@@ -80,9 +80,10 @@ export function storage(place, query) {
     if (scrub.dataset.shown !== text) {
       scrub.dataset.shown = text;
       fill(scrub,
-        fact("Progress", !c.enabled ? "off" : !f.known(c.began) ? "begins soon" : c.done === 1 ? "all was read" : f.percent(c.done)),
+        fact("Progress", !c.enabled ? "off" : !f.known(c.began) ? "begins " + (f.known(c.next) ? f.until(c.next) : "soon") : c.done === 1 ? "all was read" : f.percent(c.done)),
         fact("Round began", f.known(c.began) ? p.when(c.began) : "–"),
         fact("Round ended", f.known(c.ended) ? p.when(c.ended) : "–"),
+        f.known(c.began) && f.known(c.next) && fact("Next round", f.until(c.next)),
         fact("Damaged", f.count(c.damaged)),
         fact("In quarantine", f.plural(s.quarantine_files, "file") + ", " + f.bytes(s.quarantine_bytes)));
     }
@@ -180,7 +181,7 @@ function grows(times, bytes) {
   const perDay = (last[1] - first[1]) / ((last[0] - first[0]) / 86400);
   const most = live.status && live.status.stats.max_bytes;
   if (perDay < 1) return "It has not grown within " + f.duration(last[0] - first[0]) + ".";
-  return "It grew by " + f.bytes(last[1] - first[1]) + " within " + f.duration(last[0] - first[0]) + ": " + f.bytes(perDay) + " a day" + (most ? "; full " + (last[1] < 0.98 * most ? f.until(new Date(Date.now() + ((most - last[1]) / perDay) * 86400000).toISOString()) : "already") : "") + ".";
+  return "It grew by " + f.bytes(last[1] - first[1]) + " within " + f.duration(last[0] - first[0]) + ": " + f.bytes(perDay) + " a day" + (most ? "; full " + (last[1] < 0.95 * most ? f.until(new Date(Date.now() + ((most - last[1]) / perDay) * 86400000).toISOString()) : "already") : "") + ".";
 }
 
 const states = { running: ["idle", "Running"], done: ["good", "Done"], failed: ["bad", "Failed"], cancelled: ["warn", "Cancelled"] };

@@ -19,7 +19,7 @@ export function upstreams(place, query) {
     columns: [
       { id: "name", title: "Upstream", class: "break name-cell", value: (u) => u.name, cell: (u) => h("a", { class: "strong", href: "#/upstreams?name=" + encodeURIComponent(u.name), text: u.name }) },
       { id: "trouble", title: "State", value: (u) => ({ fails: 0, limited: 1, degraded: 2, answers: 3, offline: 4, unknown: 5 })[u.state] + u.name, signature: (u) => [u.state, u.sparing], cell: (u) => p.upstreamPill(u) },
-      { id: "asked", title: "Last asked", class: "wide", value: (u) => (f.known(u.last_asked) ? u.last_asked : ""), text: (u) => f.ago(u.last_asked) },
+      { id: "asked", title: "Last asked", class: "wide wider", value: (u) => (f.known(u.last_asked) ? u.last_asked : ""), text: (u) => f.ago(u.last_asked) },
       { id: "requests", title: "Requests", class: "num", value: (u) => answered(u.traffic), text: (u) => f.count(answered(u.traffic)) },
       { id: "errors", title: "Errors", class: "num wide", value: (u) => (answered(u.traffic) ? u.traffic.error / answered(u.traffic) : 0), text: (u) => (answered(u.traffic) ? f.percent(u.traffic.error / answered(u.traffic)) : "–") },
       { id: "took", title: "Answers in", class: "num wide", value: (u) => u.took || 0, text: (u) => (u.took ? f.micros(u.took) : "–") },
@@ -184,11 +184,11 @@ function spenders(u) {
         rows.map(([who, pulls]) => h("tr", {}, h("td", { class: "break" }, who), h("td", { class: "num", text: f.count(pulls) }), h("td", { class: "num soft", text: f.percent(pulls / total) }),
           h("td", { class: "wide share", "aria-hidden": "true" }, h("span", { class: "share-bar", style: { "inline-size": (100 * pulls) / total + "%" } }))))).element);
     };
-    const others = b.elsewhere > 0 ? [[h("span", { text: "not through this mirror", title: "Somebody with the same credential or address goes past it." }), b.elsewhere]] : [];
+    const others = () => (b.elsewhere > 0 ? [[h("span", { text: "not through this mirror", title: "Somebody with the same credential or address goes past it." }), b.elsewhere]] : []);
     return h("div", {}, h("p", { class: "soft", text: "Of " + f.plural(total, "pull") + " in the present window, " + f.count(b.spent_here) + " went through this mirror" + (b.elsewhere ? " and " + f.count(b.elsewhere) + " past it." : ".") }),
       h("div", { class: "grid two" },
-        side("Spent by", b.spent_by_client, (name) => (name ? h("a", { href: "#/clients?q=" + encodeURIComponent(name), text: name }) : h("span", { text: "the mirror itself, ahead of time" })), others),
-        side("Spent for", b.spent_by_repository, (name) => h("a", { href: "#/repository?name=" + encodeURIComponent(u.name + "/" + name), text: name }), others)));
+        side("Spent by", b.spent_by_client, (name) => (name ? h("a", { href: "#/clients?q=" + encodeURIComponent(name), text: name }) : h("span", { text: "the mirror itself, ahead of time" })), others()),
+        side("Spent for", b.spent_by_repository, (name) => h("a", { href: "#/repository?name=" + encodeURIComponent(u.name + "/" + name), text: name }), others())));
   });
 }
 
