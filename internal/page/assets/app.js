@@ -8,32 +8,34 @@ import * as f from "./format.js";
 import { keys } from "./keys.js";
 import { live } from "./live.js";
 import { troubleCount, watchTroubles } from "./troubles.js";
-import { bypass, clients } from "./views/clients.js";
-import { drill } from "./views/drill.js";
-import { events } from "./views/events.js";
-import { held } from "./views/held.js";
-import { image } from "./views/image.js";
-import { images } from "./views/images.js";
+import { failure, skeleton } from "./parts.js";
 import { overview } from "./views/overview.js";
-import { prefetch } from "./views/prefetch.js";
-import { replicas } from "./views/replicas.js";
-import { repository } from "./views/repository.js";
-import { storage } from "./views/storage.js";
-import { upstreams } from "./views/upstreams.js";
-import { vanished } from "./views/vanished.js";
+
+// later is a view whose file is fetched when it is shown for the first time: the first view is to weigh little.
+const later = (file, name = file) => (place, query) => {
+  let ended = false;
+  let stop = null;
+  fill(place, skeleton(8, 28));
+  import("./views/" + file + ".js").then((m) => ended || (stop = m[name](place, query)),
+    () => ended || fill(place, h("h1", { text: heading }), failure({ message: "The server does not answer." }, show)));
+  return () => {
+    ended = true;
+    if (stop) stop();
+  };
+};
 
 const views = {
   overview: ["Overview", overview],
-  images: ["Images", images],
-  upstreams: ["Upstreams", upstreams],
-  clients: ["Clients", clients],
-  storage: ["Storage", storage],
-  prefetch: ["Prefetch", prefetch],
-  held: ["Pinned, wanted", held],
-  events: ["Events", events],
-  replicas: ["Replicas", replicas],
+  images: ["Images", later("images")],
+  upstreams: ["Upstreams", later("upstreams")],
+  clients: ["Clients", later("clients")],
+  storage: ["Storage", later("storage")],
+  prefetch: ["Prefetch", later("prefetch")],
+  held: ["Pinned, wanted", later("held")],
+  events: ["Events", later("events")],
+  replicas: ["Replicas", later("replicas")],
 };
-const details = { image: ["Image", image, "images"], repository: ["Repository", repository, "images"], bypass: ["Past the mirror", bypass, "clients"], drill: ["Rehearsal", drill, "upstreams"], vanished: ["Vanished", vanished, "held"] };
+const details = { image: ["Image", later("image"), "images"], repository: ["Repository", later("repository"), "images"], bypass: ["Past the mirror", later("clients", "bypass"), "clients"], drill: ["Rehearsal", later("drill"), "upstreams"], vanished: ["Vanished", later("vanished"), "held"] };
 
 const main = document.getElementById("main");
 const nav = document.getElementById("nav");
