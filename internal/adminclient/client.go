@@ -333,6 +333,15 @@ func (c *Client) refused(response *http.Response, answer []byte) error {
 	return err
 }
 
+// Tell is Ask for what is to be told to whoever asked: to programs it is written as it came, and told is true then.
+func (c *Client) Tell(ctx context.Context, method, path string, query url.Values, body, to any) (told bool, err error) {
+	answer, err := c.Ask(ctx, method, path, query, body, to)
+	if err != nil || !c.AsJSON {
+		return false, err
+	}
+	return true, c.WriteAnswer(answer)
+}
+
 // WriteAnswer writes an answer of the admin API for programs.
 func (c *Client) WriteAnswer(answer []byte) error {
 	var b bytes.Buffer

@@ -69,21 +69,12 @@ With --withdraw the promotion is taken back.`,
 			return command.Usage(errors.New("say why, with --reason: it is kept, and goes into the log"))
 		}
 		var out govern.Promotion
-		answer, err := o.Ask(ctx, http.MethodPost, "/promotions", nil, in, &out)
-		if err != nil || o.AsJSON {
-			return orAnswer(o, answer, err)
+		if told, err := o.Tell(ctx, http.MethodPost, "/promotions", nil, in, &out); told || err != nil {
+			return err
 		}
-		_, err = fmt.Fprintf(o.Stdout, "%s answers with %s now; before: %s\n", terminal.Printable(out.Ref), out.Digest, short(out.Was))
+		_, err := fmt.Fprintf(o.Stdout, "%s answers with %s now; before: %s\n", terminal.Printable(out.Ref), out.Digest, short(out.Was))
 		return err
 	})
-}
-
-// orAnswer writes an answer as JSON, unless there is an error.
-func orAnswer(o *adminclient.Client, answer []byte, err error) error {
-	if err != nil {
-		return err
-	}
-	return o.WriteAnswer(answer)
 }
 
 // NewWaiting lists what waits.
@@ -103,9 +94,8 @@ they point to it, what answers meanwhile, and when that changes by itself.`,
 // showReport lists what the policy changes; with would, what it would if all rules were enforced.
 func showReport(ctx context.Context, o *adminclient.Client, would bool) error {
 	var r govern.Report
-	answer, err := o.Ask(ctx, http.MethodGet, "/policy/report", nil, nil, &r)
-	if err != nil || o.AsJSON {
-		return orAnswer(o, answer, err)
+	if told, err := o.Tell(ctx, http.MethodGet, "/policy/report", nil, nil, &r); told || err != nil {
+		return err
 	}
 	t := o.Table("TAG", "POINTS TO", "SINCE", "ANSWERS", "RULE", "DUE", "WHY")
 	n := 0
@@ -132,9 +122,10 @@ func showReport(ctx context.Context, o *adminclient.Client, would bool) error {
 		return err
 	}
 	if r.More {
-		_, err = fmt.Fprintln(o.Stderr, "There are more.")
+		_, err := fmt.Fprintln(o.Stderr, "There are more.")
+		return err
 	}
-	return err
+	return nil
 }
 
 // NewPolicy tells what the policy says.
@@ -249,9 +240,8 @@ Without a pattern the freezes are listed.`,
 			return err
 		}
 		var out govern.Freeze
-		answer, err := o.Ask(ctx, http.MethodPost, "/freezes", nil, in, &out)
-		if err != nil || o.AsJSON {
-			return orAnswer(o, answer, err)
+		if told, err := o.Tell(ctx, http.MethodPost, "/freezes", nil, in, &out); told || err != nil {
+			return err
 		}
 		_, err = fmt.Fprintf(o.Stdout, "%s stays as of %s, %s\n", terminal.Printable(out.Pattern), due(out.At), untilText(out.Until))
 		return err
@@ -267,9 +257,8 @@ func untilText(t time.Time) string {
 
 func listFreezes(ctx context.Context, o *adminclient.Client) error {
 	var d govern.Decisions
-	answer, err := o.Ask(ctx, http.MethodGet, "/policy", nil, nil, &d)
-	if err != nil || o.AsJSON {
-		return orAnswer(o, answer, err)
+	if told, err := o.Tell(ctx, http.MethodGet, "/policy", nil, nil, &d); told || err != nil {
+		return err
 	}
 	if len(d.Freezes) == 0 {
 		_, err := fmt.Fprintln(o.Stderr, "Nothing is frozen.")

@@ -51,9 +51,8 @@ with now, or, with --as-of, of what they pointed to at a time.`,
 			return err
 		}
 		var out govern.Snapshot
-		answer, err := o.Ask(ctx, http.MethodPost, "/snapshots", nil, in, &out)
-		if err != nil || o.AsJSON {
-			return orAnswer(o, answer, err)
+		if told, err := o.Tell(ctx, http.MethodPost, "/snapshots", nil, in, &out); told || err != nil {
+			return err
 		}
 		_, err = fmt.Fprintf(o.Stdout, "%s: %s\n", out.Name, terminal.Count(int64(out.Count), "image", "images"))
 		return err
@@ -65,9 +64,8 @@ func newSnapshotList(p adminclient.Program) *cobra.Command {
 		Use: "list", Short: "List snapshots", Long: `Lists the snapshots by name.`, Example: `  forebay snapshot list`, Args: cobra.NoArgs,
 	}, func(ctx context.Context, o *adminclient.Client, _ []string) error {
 		var d govern.Decisions
-		answer, err := o.Ask(ctx, http.MethodGet, "/policy", nil, nil, &d)
-		if err != nil || o.AsJSON {
-			return orAnswer(o, answer, err)
+		if told, err := o.Tell(ctx, http.MethodGet, "/policy", nil, nil, &d); told || err != nil {
+			return err
 		}
 		if len(d.Snapshots) == 0 {
 			_, err := fmt.Fprintln(o.Stderr, "There are no snapshots.")
@@ -87,9 +85,8 @@ func newSnapshotShow(p adminclient.Program) *cobra.Command {
 		Example: `  forebay snapshot show prod-2026-11`, Args: cobra.ExactArgs(1),
 	}, func(ctx context.Context, o *adminclient.Client, args []string) error {
 		var s govern.Snapshot
-		answer, err := o.Ask(ctx, http.MethodGet, "/snapshots/"+args[0], nil, nil, &s)
-		if err != nil || o.AsJSON {
-			return orAnswer(o, answer, err)
+		if told, err := o.Tell(ctx, http.MethodGet, "/snapshots/"+args[0], nil, nil, &s); told || err != nil {
+			return err
 		}
 		t := o.Table("TAG", "DIGEST", "SINCE")
 		for _, i := range s.Images {
@@ -106,9 +103,8 @@ func newSnapshotDiff(p adminclient.Program) *cobra.Command {
 		Example: `  forebay snapshot diff prod-2026-10 prod-2026-11`, Args: cobra.ExactArgs(2),
 	}, func(ctx context.Context, o *adminclient.Client, args []string) error {
 		var d govern.SnapshotDiff
-		answer, err := o.Ask(ctx, http.MethodGet, "/snapshots/"+args[0]+"/diff", map[string][]string{"with": {args[1]}}, nil, &d)
-		if err != nil || o.AsJSON {
-			return orAnswer(o, answer, err)
+		if told, err := o.Tell(ctx, http.MethodGet, "/snapshots/"+args[0]+"/diff", map[string][]string{"with": {args[1]}}, nil, &d); told || err != nil {
+			return err
 		}
 		if len(d.Changes) == 0 {
 			_, err := fmt.Fprintln(o.Stderr, "They are the same.")
@@ -134,11 +130,10 @@ func newSnapshotPromote(p adminclient.Program) *cobra.Command {
 			return command.Usage(errors.New("say why, with --reason: it is kept, and goes into the log"))
 		}
 		var out govern.SnapshotPromoted
-		answer, err := o.Ask(ctx, http.MethodPost, "/snapshots/"+args[0]+"/promote", nil, govern.SnapshotPromotion{Reason: *why}, &out)
-		if err != nil || o.AsJSON {
-			return orAnswer(o, answer, err)
+		if told, err := o.Tell(ctx, http.MethodPost, "/snapshots/"+args[0]+"/promote", nil, govern.SnapshotPromotion{Reason: *why}, &out); told || err != nil {
+			return err
 		}
-		_, err = fmt.Fprintf(o.Stdout, "promoted %s\n", terminal.Count(int64(out.Promoted), "tag", "tags"))
+		_, err := fmt.Fprintf(o.Stdout, "promoted %s\n", terminal.Count(int64(out.Promoted), "tag", "tags"))
 		return err
 	})
 }

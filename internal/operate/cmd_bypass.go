@@ -29,12 +29,8 @@ doctor looks for the cause on the machine itself.`,
 	}
 	return adminclient.OnServer(p, cmd, func(ctx context.Context, o *adminclient.Client, _ []string) error {
 		var list admin.AroundList
-		answer, err := o.Ask(ctx, http.MethodGet, "/around", nil, nil, &list)
-		if err != nil {
+		if told, err := o.Tell(ctx, http.MethodGet, "/around", nil, nil, &list); told || err != nil {
 			return err
-		}
-		if o.AsJSON {
-			return o.WriteAnswer(answer)
 		}
 		if len(list.Around) == 0 {
 			_, err := fmt.Fprintln(o.Stderr, "Nothing shows that anybody goes past the mirror.")

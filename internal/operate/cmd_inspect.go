@@ -30,12 +30,8 @@ whether each is kept. Asks no registry.
 		Args: cobra.ExactArgs(1),
 	}, func(ctx context.Context, o *adminclient.Client, args []string) error {
 		var i admin.Image
-		answer, err := o.Ask(ctx, http.MethodGet, "/image", url.Values{"ref": args}, nil, &i)
-		if err != nil {
+		if told, err := o.Tell(ctx, http.MethodGet, "/image", url.Values{"ref": args}, nil, &i); told || err != nil {
 			return err
-		}
-		if o.AsJSON {
-			return o.WriteAnswer(answer)
 		}
 		return showImage(o, i)
 	})
@@ -107,12 +103,8 @@ seen there, and whether its manifest is still kept.
 		Args:    cobra.ExactArgs(1),
 	}, func(ctx context.Context, o *adminclient.Client, args []string) error {
 		var h admin.History
-		answer, err := o.Ask(ctx, http.MethodGet, "/history", url.Values{"ref": args}, nil, &h)
-		if err != nil {
+		if told, err := o.Tell(ctx, http.MethodGet, "/history", url.Values{"ref": args}, nil, &h); told || err != nil {
 			return err
-		}
-		if o.AsJSON {
-			return o.WriteAnswer(answer)
 		}
 		t := o.Table("DIGEST", "FIRST SEEN", "LAST SEEN", "KEPT")
 		for _, b := range h.Bindings {

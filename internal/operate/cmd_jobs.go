@@ -33,12 +33,8 @@ func newJobs(p adminclient.Program) *cobra.Command {
 			return err
 		}
 		var list admin.JobList
-		answer, err := o.Ask(ctx, http.MethodGet, "/jobs", nil, nil, &list)
-		if err != nil {
+		if told, err := o.Tell(ctx, http.MethodGet, "/jobs", nil, nil, &list); told || err != nil {
 			return err
-		}
-		if o.AsJSON {
-			return o.WriteAnswer(answer)
 		}
 		if len(list.Jobs) == 0 {
 			_, err := fmt.Fprintln(o.Stderr, "No job has run since the start of the server.")

@@ -88,12 +88,8 @@ is "not held" does not fit beside those before it, and may be evicted.`,
 		Args:    cobra.NoArgs,
 	}, func(ctx context.Context, o *adminclient.Client, _ []string) error {
 		var list admin.PinList
-		answer, err := o.Ask(ctx, http.MethodGet, "/pins", nil, nil, &list)
-		if err != nil {
+		if told, err := o.Tell(ctx, http.MethodGet, "/pins", nil, nil, &list); told || err != nil {
 			return err
-		}
-		if o.AsJSON {
-			return o.WriteAnswer(answer)
 		}
 		if len(list.Pins) == 0 {
 			_, err := fmt.Fprintln(o.Stderr, "Nothing is pinned.")
@@ -106,7 +102,7 @@ is "not held" does not fit beside those before it, and may be evicted.`,
 		if err := t.Flush(); err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(o.Stdout, "\n%s pinned, %s may be\n", terminal.Bytes(list.Bytes), limitText(list.LimitBytes))
+		_, err := fmt.Fprintf(o.Stdout, "\n%s pinned, %s may be\n", terminal.Bytes(list.Bytes), limitText(list.LimitBytes))
 		return err
 	})
 }

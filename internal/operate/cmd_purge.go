@@ -53,14 +53,10 @@ On a terminal it waits ten seconds, in which Ctrl-C takes it back; --now does no
 			}
 		}
 		var done admin.PurgeAnswer
-		answer, err := o.Ask(ctx, http.MethodPost, "/purge", nil, admin.PurgeRequest{Target: args[0], Force: *force}, &done)
-		if err != nil {
+		if told, err := o.Tell(ctx, http.MethodPost, "/purge", nil, admin.PurgeRequest{Target: args[0], Force: *force}, &done); told || err != nil {
 			return err
 		}
-		if o.AsJSON {
-			return o.WriteAnswer(answer)
-		}
-		_, err = fmt.Fprintf(o.Stdout, "purged %s %s: %s, %s freed in %s", done.What, done.Target,
+		_, err := fmt.Fprintf(o.Stdout, "purged %s %s: %s, %s freed in %s", done.What, done.Target,
 			terminal.Count(int64(done.Tags), "tag", "tags"), terminal.Bytes(done.Bytes), terminal.Count(int64(done.Blobs), "file", "files"))
 		if err == nil && done.Shared > 0 {
 			_, err = fmt.Fprintf(o.Stdout, "; %s kept for other repositories", terminal.Count(int64(done.Shared), "file", "files"))

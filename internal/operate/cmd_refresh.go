@@ -25,13 +25,10 @@ manifest is fetched, too.
 		Args:    cobra.ExactArgs(1),
 	}, func(ctx context.Context, o *adminclient.Client, args []string) error {
 		var r admin.RefreshAnswer
-		answer, err := o.Ask(ctx, http.MethodPost, "/refresh", nil, admin.RefRequest{Ref: args[0]}, &r)
-		if err != nil {
+		if told, err := o.Tell(ctx, http.MethodPost, "/refresh", nil, admin.RefRequest{Ref: args[0]}, &r); told || err != nil {
 			return err
 		}
-		if o.AsJSON {
-			return o.WriteAnswer(answer)
-		}
+		var err error
 		switch {
 		case r.Before == "":
 			_, err = fmt.Fprintf(o.Stdout, "%s is %s\n", r.Ref, r.Digest)

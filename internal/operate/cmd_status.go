@@ -28,12 +28,8 @@ func newStats(p adminclient.Program) *cobra.Command {
 		Args:    cobra.NoArgs,
 	}, func(ctx context.Context, o *adminclient.Client, _ []string) error {
 		var s admin.Stats
-		answer, err := o.Ask(ctx, http.MethodGet, "/stats", nil, nil, &s)
-		if err != nil {
+		if told, err := o.Tell(ctx, http.MethodGet, "/stats", nil, nil, &s); told || err != nil {
 			return err
-		}
-		if o.AsJSON {
-			return o.WriteAnswer(answer)
 		}
 		t := o.Table()
 		statRows(t, s)
@@ -139,12 +135,8 @@ will still give, what is being fetched, and how much is kept.`,
 // status shows the mirror once.
 func status(ctx context.Context, o *adminclient.Client) error {
 	var s admin.Status
-	answer, err := o.Ask(ctx, http.MethodGet, "/status", nil, nil, &s)
-	if err != nil {
+	if told, err := o.Tell(ctx, http.MethodGet, "/status", nil, nil, &s); told || err != nil {
 		return err
-	}
-	if o.AsJSON {
-		return o.WriteAnswer(answer)
 	}
 	if _, err := fmt.Fprintf(o.Stdout, "forebay %s at %s, up %s\n\n", terminal.Printable(s.Version), o.Address(),
 		(time.Duration(s.UptimeSeconds) * time.Second).String()); err != nil {

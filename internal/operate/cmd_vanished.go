@@ -43,12 +43,8 @@ without any is served all the same, what was read by credentials is kept and not
 			return err
 		}
 		var list admin.VanishedList
-		answer, err := o.Ask(ctx, http.MethodGet, "/vanished", nil, nil, &list)
-		if err != nil {
+		if told, err := o.Tell(ctx, http.MethodGet, "/vanished", nil, nil, &list); told || err != nil {
 			return err
-		}
-		if o.AsJSON {
-			return o.WriteAnswer(answer)
 		}
 		if len(list.Vanished) == 0 {
 			_, err := fmt.Fprintln(o.Stderr, "Nothing is gone that was here.")

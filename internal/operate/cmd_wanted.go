@@ -37,12 +37,8 @@ What has come since is left out. It survives restarts, and holds 10,000 entries 
 			return clearWanted(ctx, o)
 		}
 		var list imageset.WantedList
-		answer, err := o.Ask(ctx, http.MethodGet, "/wanted", nil, nil, &list)
-		if err != nil {
+		if told, err := o.Tell(ctx, http.MethodGet, "/wanted", nil, nil, &list); told || err != nil {
 			return err
-		}
-		if o.AsJSON {
-			return o.WriteAnswer(answer)
 		}
 		if len(list.Wanted) == 0 {
 			_, err := fmt.Fprintln(o.Stderr, "Nothing is wanted that is not here.")
@@ -68,13 +64,9 @@ func wantedLine(o *adminclient.Client, w imageset.WantedImage) error {
 
 func clearWanted(ctx context.Context, o *adminclient.Client) error {
 	var done admin.Cleared
-	answer, err := o.Ask(ctx, http.MethodDelete, "/wanted", nil, struct{}{}, &done)
-	if err != nil {
+	if told, err := o.Tell(ctx, http.MethodDelete, "/wanted", nil, struct{}{}, &done); told || err != nil {
 		return err
 	}
-	if o.AsJSON {
-		return o.WriteAnswer(answer)
-	}
-	_, err = fmt.Fprintf(o.Stdout, "forgot %s\n", terminal.Count(int64(done.Cleared), "entry", "entries"))
+	_, err := fmt.Fprintf(o.Stdout, "forgot %s\n", terminal.Count(int64(done.Cleared), "entry", "entries"))
 	return err
 }
