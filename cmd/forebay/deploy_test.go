@@ -2,13 +2,18 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"os"
+	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"go.yaml.in/yaml/v4"
+
+	"forebay/config"
 )
 
 // What ships for systemd, compose and Kubernetes lets nobody reach the mirror from elsewhere until
@@ -47,7 +52,13 @@ func in(doc any, path ...string) any {
 }
 
 func TestComposePublishesOnLoopbackOnly(t *testing.T) {
-	services, _ := in(documents(t, "../../deploy/compose.yaml")[0], "services").(map[string]any)
+	for _, name := range []string{"compose.yaml", "compose.replicas.yaml"} {
+		t.Run(name, func(t *testing.T) { composePublishesOnLoopbackOnly(t, name) })
+	}
+}
+
+func composePublishesOnLoopbackOnly(t *testing.T, file string) {
+	services, _ := in(documents(t, "../../deploy/"+file)[0], "services").(map[string]any)
 	published := 0
 	for name, s := range services {
 		ports, _ := in(s, "ports").([]any)
@@ -66,9 +77,60 @@ func TestComposePublishesOnLoopbackOnly(t *testing.T) {
 	}
 }
 
+// Three mirrors of compose have a folder each, and settings that there are.
+func TestReplicasOfComposeAreMirrors(t *testing.T) {
+	services, _ := in(documents(t, "../../deploy/compose.replicas.yaml")[0], "services").(map[string]any)
+	proxy, err := os.ReadFile("../../deploy/haproxy.cfg")
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(secret, []byte(strings.Repeat("s", 32)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	folders := map[any]bool{}
+	for name, s := range services {
+		if !strings.HasPrefix(name, "forebay") {
+			continue
+		}
+		if volumes, _ := in(s, "volumes").([]any); len(volumes) == 1 {
+			folders[volumes[0]] = true
+		}
+		if !strings.Contains(string(proxy), "-"+name+":5000}") {
+			t.Errorf("HAProxy does not know %s", name)
+		}
+		env := []string{"FOREBAY_STORAGE_DIR=/var/lib/forebay"} // the image has it
+		settings, _ := in(s, "environment").(map[string]any)
+		for key, value := range settings {
+			if text := fmt.Sprint(value); key == "FOREBAY_FLEET_SECRET_FILE" {
+				env = append(env, key+"="+secret)
+			} else if !strings.HasPrefix(text, "${") {
+				env = append(env, key+"="+text)
+			}
+		}
+		c, err := config.Load(config.Sources{Env: env})
+		if err != nil || c.Fleet.Engine != "valkey://valkey:6379" || services["valkey"] == nil {
+			t.Errorf("%s with %v: %v", name, env, err)
+		}
+	}
+	if len(folders) != 3 {
+		t.Errorf("folders of the mirrors: %v, want three", folders)
+	}
+}
+
 func TestKubernetesPublishesNothing(t *testing.T) {
+	for _, dir := range []string{"../../deploy/kubernetes", "../../deploy/kubernetes/replicas"} {
+		t.Run(path.Base(dir), func(t *testing.T) { kubernetesPublishesNothing(t, dir) })
+	}
+}
+
+func kubernetesPublishesNothing(t *testing.T, dir string) {
 	guarded, labelled := false, false
-	for _, doc := range append(documents(t, "../../deploy/kubernetes/namespace.yaml"), documents(t, "../../deploy/kubernetes/forebay.yaml")...) {
+	all := append(documents(t, dir+"/namespace.yaml"), documents(t, dir+"/forebay.yaml")...)
+	if more := dir + "/valkey.yaml"; path.Base(dir) == "replicas" {
+		all = append(all, documents(t, more)...)
+	}
+	for _, doc := range all {
 		spec := in(doc, "spec")
 		switch doc["kind"] {
 		case "Namespace":

@@ -7,12 +7,14 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"fmt"
 	"io"
 	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -90,7 +92,43 @@ func serveSample(t *testing.T, name string) {
 		t.Setenv("FOREBAY_OFFLINE", "")
 		hub.SwitchOff()
 	}
+	if strings.Contains(text, "\nfleet:") {
+		serveReplicas(t, file, dir, paths)
+		return
+	}
 	serve()
+}
+
+// serveReplicas starts three mirrors of one configuration, each with a folder of its own, which a real engine
+// has fetch each thing once.
+func serveReplicas(t *testing.T, file, dir string, paths []string) {
+	if _, err := exec.LookPath("redis-server"); err != nil {
+		t.Fatal("redis-server is missing: install it with `make deps`")
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	engine := l.Addr().String()
+	_ = l.Close()
+	_, port, _ := net.SplitHostPort(engine)
+	redis := exec.Command("redis-server", "--bind", "127.0.0.1", "--port", port, "--save", "", "--dir", dir)
+	if err := redis.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = redis.Process.Kill()
+		_ = redis.Wait() // it was killed
+	})
+	t.Setenv("FOREBAY_FLEET_ENGINE", "valkey://"+engine)
+	t.Setenv("FOREBAY_FLEET_LISTEN", "127.0.0.1:0")
+	for i := range 3 {
+		t.Setenv("FOREBAY_STORAGE_DIR", filepath.Join(dir, fmt.Sprint("replica", i)))
+		s := startFile(t, file)
+		for _, path := range paths {
+			pullThrough(t, s.registry+path, nil)
+		}
+	}
 }
 
 func pullThrough(t *testing.T, url string, trust *x509.CertPool) {
@@ -128,7 +166,7 @@ func writeSampleFiles(t *testing.T, dir string) *x509.CertPool {
 	}
 	certificate := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 	for name, text := range map[string][]byte{
-		"hub-token": []byte("hunter22\n"), "s3-secret": []byte("hunter22\n"), "registry-password": []byte("hunter22\n"),
+		"hub-token": []byte("hunter22\n"), "fleet-secret": []byte("0123456789abcdef0123456789abcdef\n"), "s3-secret": []byte("hunter22\n"), "registry-password": []byte("hunter22\n"),
 		"tls.crt": certificate, "ca.pem": certificate, "tls.key": pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret}),
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), text, 0o600); err != nil {

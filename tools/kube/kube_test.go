@@ -96,6 +96,7 @@ func types() map[string]func() any {
 		"rbac.authorization.k8s.io/v1/ClusterRole":        func() any { return &rbacv1.ClusterRole{} },
 		"rbac.authorization.k8s.io/v1/ClusterRoleBinding": func() any { return &rbacv1.ClusterRoleBinding{} },
 		"apps/v1/StatefulSet":                             func() any { return &appsv1.StatefulSet{} },
+		"apps/v1/Deployment":                              func() any { return &appsv1.Deployment{} },
 		"apps/v1/DaemonSet":                               func() any { return &appsv1.DaemonSet{} },
 		"networking.k8s.io/v1/NetworkPolicy":              func() any { return &networkingv1.NetworkPolicy{} },
 		"networking.k8s.io/v1/Ingress":                    func() any { return &networkingv1.Ingress{} },
@@ -138,12 +139,20 @@ tolerations: [{operator: Exists}]
 podAnnotations: {a: b}
 `
 
+// fleet is three replicas that share what they fetch.
+const fleet = `
+replicas: 3
+fleet: {engine: "valkey://valkey:6379", secretName: forebay-fleet, password: true}
+`
+
 func variants() map[string]string {
 	return map[string]string{
-		"default":    "",
-		"three":      "replicas: 3\nstorage: {size: 1Ti, className: fast}\n",
-		"daemonset":  "kind: DaemonSet\nstorage: {hostPath: /var/lib/forebay}\n",
-		"everything": everything,
+		"default":                      "",
+		"three":                        "replicas: 3\nstorage: {size: 1Ti, className: fast}\n",
+		"fleet":                        fleet,
+		"fleet, with what it may need": fleet + "podDisruptionBudget: {enabled: false}\nextraCA: {configMap: our-ca}\n",
+		"daemonset":                    "kind: DaemonSet\nstorage: {hostPath: /var/lib/forebay}\n",
+		"everything":                   everything,
 		"everything, statefulset": strings.Replace(strings.Replace(everything, "kind: DaemonSet", "kind: StatefulSet\nreplicas: 3", 1),
 			"nodeSetup: {enabled: true}", "nodeSetup: {enabled: true, mirror: 'http://10.96.0.9:5000'}", 1) + "affinity: {nodeAffinity: {}}\nnodes: {list: true, apiServer: [10.0.0.0/24]}\n",
 	}
@@ -172,7 +181,7 @@ func TestChartRendersWhatKubernetesTakes(t *testing.T) {
 		})
 	}
 	for name := range types() {
-		if name != "v1/Namespace" && !seen[name] {
+		if name != "v1/Namespace" && name != "apps/v1/Deployment" && !seen[name] {
 			t.Errorf("no variant has %s", name)
 		}
 	}
@@ -192,11 +201,71 @@ func TestChartRefusesValuesThatDoNotFit(t *testing.T) {
 		"replica: 1", "replicas: 0", "kind: Deployment", "image: {repository: ''}", "image: {digest: 'sha256:1'}",
 		"networkPolicy: {nodes: [0.0.0.0/0]}", "networkPolicy: {nodes: [everybody]}", "config: {listen: ':80'}", "config: {storage: {dir: /x}}",
 		"ingress: {enabled: true}", "nodeSetup: {enabled: true}", "secrets: [{name: hub, value: hunter2}]", "service: {type: LoadBalancer}",
-		"kind: DaemonSet\nnodes: {list: true}", "nodes: {apiServer: [everybody]}",
+		"kind: DaemonSet\nnodes: {list: true}", "fleet: {engine: 'valkey://x:1'}", "fleet: {engine: 'http://x', secretName: s}", "kind: DaemonSet\nfleet: {engine: 'valkey://x:1', secretName: s}", "config: {fleet: {}}",
+		"fleet: {engine: 'valkey://x:1', secretName: s, engineAt: [{}]}", "nodes: {apiServer: [everybody]}",
 	} {
 		if _, err := render(t, values); err == nil {
 			t.Errorf("values %s are taken", values)
 		}
+	}
+}
+
+// Replicas of a fleet have a name and a port for each other, which nobody else reaches, a disk each, and know
+// where they are; their service sends clients to any of them.
+func TestReplicasOfAFleetReachEachOther(t *testing.T) {
+	docs, err := render(t, fleet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var set *appsv1.StatefulSet
+	var policy *networkingv1.NetworkPolicy
+	services := map[string]*corev1.Service{}
+	for _, doc := range docs {
+		one, err := typed(doc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch one := one.(type) {
+		case *appsv1.StatefulSet:
+			set = one
+		case *networkingv1.NetworkPolicy:
+			policy = one
+		case *corev1.Service:
+			services[one.Name] = one
+		}
+	}
+	peers := services["forebay-peers"]
+	if peers == nil || peers.Spec.ClusterIP != "None" || !peers.Spec.PublishNotReadyAddresses || peers.Spec.Ports[0].Port != 5002 || set.Spec.ServiceName != peers.Name {
+		t.Errorf("headless service %+v of %q", peers, set.Spec.ServiceName)
+	}
+	if services["forebay"].Spec.SessionAffinity == corev1.ServiceAffinityClientIP {
+		t.Error("a client stays with one replica, although any serves it")
+	}
+	if *set.Spec.Replicas != 3 || len(set.Spec.VolumeClaimTemplates) != 1 || len(set.Spec.Template.Spec.TopologySpreadConstraints) != 2 {
+		t.Errorf("%d replicas with %d disks each, spread by %v", *set.Spec.Replicas, len(set.Spec.VolumeClaimTemplates), set.Spec.Template.Spec.TopologySpreadConstraints)
+	}
+	from := map[string]string{}
+	for _, e := range set.Spec.Template.Spec.Containers[0].Env {
+		if e.ValueFrom != nil && e.ValueFrom.FieldRef != nil {
+			from[e.Name] = e.ValueFrom.FieldRef.FieldPath
+		}
+	}
+	if from["FOREBAY_FLEET_ADVERTISE"] != "status.podIP" || from["FOREBAY_FLEET_ZONE"] != "metadata.labels['topology.kubernetes.io/zone']" {
+		t.Errorf("of the downward API come %v", from)
+	}
+	in, out := false, false
+	for _, r := range policy.Spec.Ingress {
+		if r.Ports[0].Port.StrVal == "peers" {
+			in = len(r.From) == 1 && reflect.DeepEqual(r.From[0].PodSelector.MatchLabels, policy.Spec.PodSelector.MatchLabels) && r.From[0].NamespaceSelector == nil
+		}
+	}
+	for _, r := range policy.Spec.Egress {
+		if r.Ports[0].Port.IntVal == 5002 {
+			out = len(r.To) == 1 && reflect.DeepEqual(r.To[0].PodSelector.MatchLabels, policy.Spec.PodSelector.MatchLabels)
+		}
+	}
+	if !in || !out {
+		t.Errorf("the network policy lets replicas in: %t, out: %t", in, out)
 	}
 }
 
@@ -247,7 +316,7 @@ func TestPodsHaveNoMoreThanTheyNeed(t *testing.T) {
 
 // deploy/kubernetes is the chart with its default values, for those who take no chart.
 func TestKustomizeBaseIsTheChart(t *testing.T) {
-	for file, values := range map[string]string{"forebay.yaml": "", "daemonset/forebay.yaml": "kind: DaemonSet\n"} {
+	for file, values := range map[string]string{"forebay.yaml": "", "daemonset/forebay.yaml": "kind: DaemonSet\n", "replicas/forebay.yaml": strings.Replace(fleet, ", password: true", "", 1)} {
 		docs, err := render(t, values)
 		if err != nil {
 			t.Fatal(err)
@@ -275,6 +344,7 @@ func TestKustomizeBaseIsTheChart(t *testing.T) {
 	}
 	for dir, kinds := range map[string][]string{
 		"../../deploy/kubernetes":           {"Namespace", "ConfigMap", "Service", "PodDisruptionBudget", "StatefulSet", "NetworkPolicy"},
+		"../../deploy/kubernetes/replicas":  {"Namespace", "ConfigMap", "Service", "Service", "Service", "PodDisruptionBudget", "StatefulSet", "NetworkPolicy", "NetworkPolicy", "Deployment"},
 		"../../deploy/kubernetes/daemonset": {"Namespace", "ConfigMap", "Service", "PodDisruptionBudget", "DaemonSet", "NetworkPolicy"},
 	} {
 		built, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), dir)

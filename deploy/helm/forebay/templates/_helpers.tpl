@@ -24,6 +24,14 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{- if .Values.tls.secretName -}}
 {{- $_ := set $config "tls" (dict "cert_file" "/etc/forebay/tls/tls.crt" "key_file" "/etc/forebay/tls/tls.key") -}}
 {{- end -}}
+{{- if .Values.fleet.engine -}}
+{{- if ne .Values.kind "StatefulSet" }}{{ fail "fleet is for a StatefulSet: the mirrors of a DaemonSet are each for their own node" }}{{ end -}}
+{{- $fleet := dict "engine" .Values.fleet.engine "secret_file" "/etc/forebay/fleet/secret" "listen" ":5002" -}}
+{{- if .Values.fleet.password -}}
+{{- $_ := set $fleet "password_file" "/etc/forebay/fleet/password" -}}
+{{- end -}}
+{{- $_ := set $config "fleet" $fleet -}}
+{{- end -}}
 {{ toYaml $config }}
 {{- end -}}
 
