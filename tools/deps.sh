@@ -16,6 +16,7 @@ docker.io
 docker-registry
 e2fsprogs
 gcc
+haproxy
 iproute2
 iptables
 libc6-dev

@@ -87,23 +87,6 @@ func (w *world) ask(m *mirror, method, path string, body any) (a answer) {
 	return a
 }
 
-// met waits until all mirrors know each other.
-func (w *world) met() {
-	w.t.Helper()
-	for _, m := range w.mirrors {
-		w.await("the mirrors to meet", func() bool {
-			a := w.ask(m, "GET", "/replicas", nil)
-			n := 0
-			for _, r := range a.Replicas {
-				if r.State == "here" {
-					n++
-				}
-			}
-			return n == len(w.mirrors)
-		})
-	}
-}
-
 // all reports whether all three mirrors answered.
 func (a answer) all() bool {
 	for _, m := range a.Mirrors {
@@ -117,7 +100,7 @@ func (a answer) all() bool {
 // What is asked of one mirror is answered for all of them; of one that is gone it is said that it is.
 func TestOperatorsSeeTheFleet(t *testing.T) {
 	w := newWorld(t)
-	w.met()
+	w.gather()
 	img := w.hub.PushImage("library/app", "v1", hubtest.ImageSpec{Layers: 1})
 	want := w.hub.Bytes(img.Digest)
 	for range 3 {
@@ -209,7 +192,7 @@ func TestOperatorsSeeTheFleet(t *testing.T) {
 // A mirror that asks another endpoint of an upstream, and one that was killed, are troubles.
 func TestMirrorsThatAilAreTold(t *testing.T) {
 	w := newWorld(t)
-	w.met()
+	w.gather()
 	text, err := os.ReadFile(w.mirrors[2].config)
 	if err != nil {
 		t.Fatal(err)
@@ -239,7 +222,7 @@ func TestMirrorsThatAilAreTold(t *testing.T) {
 // Without the secret nobody is an operator, and the token of a mirror is needed all the same.
 func TestStrangersAreNoOperators(t *testing.T) {
 	w := newWorld(t)
-	w.met()
+	w.gather()
 	var at string
 	for _, r := range w.ask(w.mirrors[0], "GET", "/replicas", nil).Replicas {
 		at = r.Address
@@ -294,7 +277,7 @@ func (w *world) operations() int {
 // away before it answers anybody, although the engine was emptied meanwhile. What he pins is pinned there, too.
 func TestWhoWasAwayDoesWhatOperatorsDid(t *testing.T) {
 	w := newWorld(t)
-	w.met()
+	w.gather()
 	img := w.hub.PushImage("library/app", "v1", hubtest.ImageSpec{Layers: 1})
 	other := w.hub.PushImage("library/app", "v2", hubtest.ImageSpec{Layers: 1, Seed: 2})
 	for _, m := range w.mirrors {
