@@ -17,34 +17,34 @@ func LatencyBounds() []float64 { return []float64{0.005, 0.02, 0.1, 0.5, 2, 10, 
 
 // Stats are figures of the tier.
 type Stats struct {
-	Objects     int64 // in the bucket, as far as is known
-	ObjectBytes int64
-	MaxBytes    int64 // 0 means no limit
+	Objects     int64 `json:"objects"` // in the bucket, as far as is known
+	ObjectBytes int64 `json:"object_bytes"`
+	MaxBytes    int64 `json:"max_bytes"` // 0 means no limit
 
-	Queued      int // uploads that wait or run
-	QueuedBytes int64
+	Queued      int   `json:"queued"` // uploads that wait or run
+	QueuedBytes int64 `json:"queued_bytes"`
 	// More is whether there is more to upload than is counted in Queued.
-	More bool
+	More bool `json:"more"`
 
 	// Since the start.
-	Uploaded      int64
-	UploadedBytes int64
-	Failures      int64 // of uploads
-	Removed       int64 // objects, for age or room
-	Damaged       int64 // objects that were not what their name says
+	Uploaded      int64 `json:"uploaded"`
+	UploadedBytes int64 `json:"uploaded_bytes"`
+	Failures      int64 `json:"failures"` // of uploads
+	Removed       int64 `json:"removed"`  // objects, for age or room
+	Damaged       int64 `json:"damaged"`  // objects that were not what their name says
 
-	Degraded      bool
-	DegradedSince time.Time
-	LastError     string
-	LastErrorAt   time.Time
+	Degraded      bool      `json:"degraded"`
+	DegradedSince time.Time `json:"degraded_since,omitzero"`
+	LastError     string    `json:"last_error,omitempty"`
+	LastErrorAt   time.Time `json:"last_error_at,omitzero"`
 
 	// Since when links, tags and pins wait to get into the bucket, zero when none do; and how many of
 	// the segments there had lines that could not be read, when they were read last.
-	RefsBehind  time.Time
-	RefsDamaged int64
+	RefsBehind  time.Time `json:"refs_behind_since,omitzero"`
+	RefsDamaged int64     `json:"refs_damaged"`
 
-	Survey *Survey // the last listing of the bucket
-	Calls  []Calls
+	Survey *Survey `json:"survey,omitempty"` // the last listing of the bucket
+	Calls  []Calls `json:"calls"`
 }
 
 // Stats returns figures of the tier. It makes no request.
@@ -53,7 +53,7 @@ func (t *Tier) Stats() Stats {
 		Objects: t.objects.Load(), ObjectBytes: t.bytes.Load(), MaxBytes: t.opts.MaxBytes,
 		Uploaded: t.uploaded.Load(), UploadedBytes: t.sent.Load(), Failures: t.failures.Load(),
 		Removed: t.dropped.Load(), Damaged: t.distrusts.Load(),
-		Survey: t.survey.Load(), Calls: t.opts.Bucket.Calls(),
+		Survey: t.survey.Load(), Calls: append([]Calls{}, t.opts.Bucket.Calls()...),
 	}
 	s.Queued, s.QueuedBytes = t.queue.length()
 	t.queue.mu.Lock()

@@ -46,6 +46,8 @@ type (
 	LockFault        = prefetch.LockFault
 
 	FillInfo     = cache.FillInfo
+	Stats        = upkeep.Stats
+	Bucket       = tier.Stats
 	BucketSurvey = tier.Survey
 	BucketCalls  = tier.Calls
 	Trouble      = trouble.Trouble

@@ -10,7 +10,7 @@ func (a *API) glance() (*Status, error) {
 	}
 	s := &Status{
 		Troubles: orNone(a.trouble.List()), Version: a.version, Name: a.name, Address: a.address, StartedAt: a.started, UptimeSeconds: int64(time.Since(a.started).Seconds()),
-		Stats: statsOf(stats), Upstreams: []Upstream{}, Fills: a.keeper.Cache.Fills().List(), Jobs: []Job{}, Usage: a.activity.Usage(a.price, a.currency),
+		Stats: stats, Upstreams: []Upstream{}, Fills: a.keeper.Cache.Fills().List(), Jobs: []Job{}, Usage: a.activity.Usage(a.price, a.currency),
 	}
 	for _, u := range a.keeper.Cache.Upstreams() {
 		one := Upstream{Name: u.Name, State: string(a.trouble.State(u)), LastAsked: u.LastAsked, Sparing: u.Sparing}
@@ -54,5 +54,5 @@ func orNone[T any](list []T) []T {
 
 func (a *API) stats() (Stats, error) {
 	stats, err := a.keeper.Stats()
-	return statsOf(stats), err
+	return stats, err
 }
