@@ -59,16 +59,27 @@ func Routes() []Route {
 	return []Route{
 		{Method: http.MethodGet, Path: "/policy", Answer: Decisions{}, Handle: decisions},
 		{Method: http.MethodGet, Path: "/policy/report", Answer: Report{}, Handle: report},
-		{Method: http.MethodPost, Path: "/policy/test", Changes: true, Request: TestRequest{}, Answer: Standing{}, Handle: test},
-		{Method: http.MethodPost, Path: "/promotions", Changes: true, Request: PromotionRequest{}, Answer: Promotion{}, Handle: promote},
+		{Method: http.MethodPost, Path: "/policy/test", Changes: true, Request: TestRequest{}, Answer: Standing{}, Handle: with(test)},
+		{Method: http.MethodPost, Path: "/promotions", Changes: true, Request: PromotionRequest{}, Answer: Promotion{}, Handle: with(promote)},
 		{Method: http.MethodDelete, Path: "/promotions", Query: []string{"ref"}, Changes: true, Handle: withdraw},
-		{Method: http.MethodPost, Path: "/freezes", Changes: true, Request: Freeze{}, Answer: Freeze{}, Handle: freeze},
+		{Method: http.MethodPost, Path: "/freezes", Changes: true, Request: Freeze{}, Answer: Freeze{}, Handle: with(freeze)},
 		{Method: http.MethodDelete, Path: "/freezes", Query: []string{"pattern"}, Changes: true, Handle: thaw},
-		{Method: http.MethodPost, Path: "/snapshots", Changes: true, Request: SnapshotRequest{}, Answer: Snapshot{}, Handle: create},
+		{Method: http.MethodPost, Path: "/snapshots", Changes: true, Request: SnapshotRequest{}, Answer: Snapshot{}, Handle: with(create)},
 		{Method: http.MethodGet, Path: "/snapshots/{name}", Answer: Snapshot{}, Handle: show},
 		{Method: http.MethodDelete, Path: "/snapshots/{name}", Changes: true, Handle: drop},
 		{Method: http.MethodGet, Path: "/snapshots/{name}/diff", Query: []string{"with"}, Answer: SnapshotDiff{}, Handle: diff},
-		{Method: http.MethodPost, Path: "/snapshots/{name}/promote", Changes: true, Request: SnapshotPromotion{}, Answer: SnapshotPromoted{}, Handle: promoteSnapshot},
+		{Method: http.MethodPost, Path: "/snapshots/{name}/promote", Changes: true, Request: SnapshotPromotion{}, Answer: SnapshotPromoted{}, Handle: with(promoteSnapshot)},
+	}
+}
+
+// with reads the body of a request for what handles it.
+func with[T any](handle func(ctx context.Context, r *rules.Rules, c Call, in T) (any, error)) func(context.Context, *rules.Rules, Call) (any, error) {
+	return func(ctx context.Context, r *rules.Rules, c Call) (any, error) {
+		var in T
+		if err := c.Decode(&in); err != nil {
+			return nil, err
+		}
+		return handle(ctx, r, c, in)
 	}
 }
 
@@ -137,11 +148,7 @@ type TestRequest struct {
 	Ref string `json:"ref"`
 }
 
-func test(ctx context.Context, r *rules.Rules, c Call) (any, error) {
-	var in TestRequest
-	if err := c.Decode(&in); err != nil {
-		return nil, err
-	}
+func test(ctx context.Context, r *rules.Rules, c Call, in TestRequest) (any, error) {
 	ref, err := c.tag(in.Ref)
 	if err != nil {
 		return nil, err
@@ -208,11 +215,7 @@ func promotionOf(p rules.Promotion) Promotion {
 	return Promotion{p.Repo.String() + ":" + p.Tag, p.Digest.String(), wire.DigestText(p.Was), p.At, p.Why, p.Who}
 }
 
-func promote(ctx context.Context, r *rules.Rules, c Call) (any, error) {
-	var in PromotionRequest
-	if err := c.Decode(&in); err != nil {
-		return nil, err
-	}
+func promote(ctx context.Context, r *rules.Rules, c Call, in PromotionRequest) (any, error) {
 	ref, err := c.tag(in.Ref)
 	if err != nil {
 		return nil, err
@@ -250,11 +253,7 @@ type Freeze struct {
 
 func freezeOf(f rules.Freeze) Freeze { return Freeze{f.Pattern, f.At, f.Until, f.Made, f.Why, f.Who} }
 
-func freeze(_ context.Context, r *rules.Rules, c Call) (any, error) {
-	var in Freeze
-	if err := c.Decode(&in); err != nil {
-		return nil, err
-	}
+func freeze(_ context.Context, r *rules.Rules, c Call, in Freeze) (any, error) {
 	if err := r.Freeze(rules.Freeze{Pattern: in.Pattern, At: in.At, Until: in.Until, Why: in.Reason, Who: c.Who}); err != nil {
 		return nil, err
 	}
@@ -308,11 +307,7 @@ func snapshotOf(s rules.Snapshot, entries []rules.Entry) Snapshot {
 
 func imageOf(e rules.Entry) SnapshotImage { return SnapshotImage{e.Ref(), e.Digest.String(), e.Since} }
 
-func create(ctx context.Context, r *rules.Rules, c Call) (any, error) {
-	var in SnapshotRequest
-	if err := c.Decode(&in); err != nil {
-		return nil, err
-	}
+func create(ctx context.Context, r *rules.Rules, c Call, in SnapshotRequest) (any, error) {
 	s, err := r.Create(ctx, rules.Snapshot{Name: in.Name, Patterns: in.Patterns, AsOf: in.AsOf, Why: in.Reason, Who: c.Who})
 	if err != nil {
 		return nil, err
@@ -376,11 +371,7 @@ type SnapshotPromoted struct {
 	Promoted int `json:"promoted"`
 }
 
-func promoteSnapshot(ctx context.Context, r *rules.Rules, c Call) (any, error) {
-	var in SnapshotPromotion
-	if err := c.Decode(&in); err != nil {
-		return nil, err
-	}
+func promoteSnapshot(ctx context.Context, r *rules.Rules, c Call, in SnapshotPromotion) (any, error) {
 	n, err := r.PromoteSnapshot(ctx, c.Path("name"), in.Reason, c.Who)
 	return SnapshotPromoted{n}, err
 }
