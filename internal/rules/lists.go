@@ -41,14 +41,25 @@ func (r *Rules) openList(from string) *termList {
 	}
 	if !strings.Contains(from, "://") {
 		text, err := r.readList(context.Background(), from)
-		if err == nil {
-			err = l.take(text)
-		}
-		if l.err = err; err != nil {
-			r.log.Error("list of a policy cannot be read: what it said last counts", logkey.Path(from), logkey.Err(err))
-		}
+		r.learn(l, text, err)
 	}
 	return l
+}
+
+// learn takes in what a list says now, and reports whether that is news. It is kept for a start at which the list
+// cannot be read. r.mu is held.
+func (r *Rules) learn(l *termList, text []byte, err error) (news bool) {
+	if err == nil && !bytes.Equal(text, l.text) {
+		if err = l.take(text); err == nil {
+			news = true
+			err = r.store.Update(func(b *index.Batch) error { return b.PutNote(listNote+l.from, text) })
+		}
+	}
+	if err != nil && l.err == nil {
+		r.log.Error("list of a policy cannot be read: what it said last counts", logkey.Path(l.from), logkey.Err(err))
+	}
+	l.err = err
+	return news
 }
 
 // take reads the terms of a text; with an error those from before stay.
@@ -124,30 +135,12 @@ func (r *Rules) readLists(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		if err := r.listRead(from, text, err); err != nil {
-			r.log.Error("list of a policy is not used", logkey.Path(from), logkey.Err(err))
+		r.mu.Lock()
+		if r.learn(r.lists[from], text, err) {
+			if err := r.renew(); err != nil {
+				r.log.Error("list of a policy is not used", logkey.Path(from), logkey.Err(err))
+			}
 		}
+		r.mu.Unlock()
 	}
-}
-
-// listRead takes in what a list says now.
-func (r *Rules) listRead(from string, text []byte, err error) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	l := r.lists[from]
-	changed := err == nil && !bytes.Equal(text, l.text)
-	if changed {
-		err = l.take(text)
-	}
-	if err != nil && l.err == nil {
-		r.log.Warn("list of a policy cannot be read: what it said last counts", logkey.Path(from), logkey.Err(err))
-	}
-	l.err = err
-	if !changed || err != nil {
-		return nil
-	}
-	if err := r.store.Update(func(b *index.Batch) error { return b.PutNote(listNote+from, text) }); err != nil {
-		return err
-	}
-	return r.renew()
 }

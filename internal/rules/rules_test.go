@@ -509,6 +509,29 @@ func TestDeniedDigestIsReplaced(t *testing.T) {
 	})
 }
 
+// A list that was read at the first start, and never changed, counts when it cannot be read at the next.
+func TestListOutlivesItsFile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		list := filepath.Join(t.TempDir(), "deny.txt")
+		rule := Configured{Rule: policy.Rule{Name: "lists"}, DenyFrom: []string{list}}
+		if err := os.WriteFile(list, []byte("docker.io/library/nginx:1\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s := newSite(t, rule)
+		s.r.Image(t, nginx.Name, "1", "first")
+		for _, when := range []string{"at first", "with the file gone"} {
+			if _, err := s.pull("1"); pull.DetailOf(err) != pull.ByPolicy {
+				t.Errorf("%s: %v, want a refusal", when, err)
+			}
+			s.stop()
+			if err := os.RemoveAll(list); err != nil {
+				t.Fatal(err)
+			}
+			s.start(rule)
+		}
+	})
+}
+
 func TestJudge(t *testing.T) {
 	var asked []question
 	decide := "wait"
