@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"forebay/internal/pull"
+	"forebay/test/cachetest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -25,6 +26,8 @@ type server struct {
 	t    *testing.T
 	addr string
 	cmd  *exec.Cmd
+	most int64          // that the mirrors which join keep; 0 is no limit
+	disk cachetest.Disk // of all of them
 }
 
 func newServer(t *testing.T) *server {

@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 	"github.com/redis/rueidis"
 
 	"forebay/cache"
+	"forebay/cache/disk"
 	"forebay/cache/index"
 	"forebay/cache/store"
 	"forebay/internal/pull"
@@ -58,7 +60,7 @@ func (s *server) joinAs(r cache.Upstream, o Options, dir string, others ...*repl
 	f.engine.most = callLoaded
 	s.reach(f)
 	m := &replica{Fleet: f, dir: dir}
-	m.cache, err = cache.Open(cache.Options{Store: store.Options{Dir: dir}, Fleet: f, Upstreams: map[string]cache.UpstreamOptions{hub: {Upstream: f.Share(hub, r), TagTTL: time.Minute}}})
+	m.cache, err = cache.Open(cache.Options{Store: store.Options{Dir: dir, MaxBytes: s.most, Fault: s.disk.Fault}, Fleet: f, Upstreams: map[string]cache.UpstreamOptions{hub: {Upstream: f.Share(hub, r), TagTTL: time.Minute}}})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -247,6 +249,40 @@ func TestErrorsOfTheRegistryAreTold(t *testing.T) {
 		r.Lock()
 		r.Slow = 0
 		r.Unlock()
+	}
+}
+
+// What no disk takes goes past it to each client, from whoever has it: what is too large, and everything on
+// a disk that is full.
+func TestWhatNoDiskTakes(t *testing.T) {
+	for name, break_ := range map[string]func(*server){
+		"too large": func(s *server) { s.most = 2 << 20 },
+		"full":      func(s *server) { s.disk.Fail(string(disk.StepWrite), syscall.ENOSPC) },
+		"no files":  func(s *server) { s.disk.Fail(string(disk.StepCreate), syscall.ENOSPC) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newServer(t)
+			r := cachetest.NewRegistry()
+			break_(s)
+			all := s.trio(r)
+			data := bytes.Repeat([]byte("abcdefg"), 1<<20)
+			source := &cachetest.Script{Data: data, Pace: time.Millisecond}
+			d := r.Put(app.Name, source)
+			for range 2 {
+				var work sync.WaitGroup
+				for i := range 9 {
+					work.Go(func() {
+						if got, err := all[i%3].blob(t.Context(), d); err != nil || !bytes.Equal(got, data) {
+							t.Errorf("blob = %d bytes of %d, %v", len(got), len(data), err)
+						}
+					})
+				}
+				work.Wait()
+			}
+			source.Lock()
+			defer source.Unlock()
+			t.Logf("%.1f of the blob for 18 clients of three mirrors", float64(source.Sent)/float64(len(data)))
+		})
 	}
 }
 

@@ -188,7 +188,7 @@ func importTable() map[string][]string {
 		"internal/server":        {"internal/logkey", "internal/reread"},
 		"internal/webhook":       leaf(),
 		"internal/fleet/answers": {},
-		"internal/fleet":         append(leaf(), "internal/fleet/answers", "upstream", "upstream/governor", "cache", "cache/store", "cache/index", "cache/tier", "config/parse", "internal/recent", "internal/statefile"),
+		"internal/fleet":         append(leaf(), "internal/fleet/answers", "upstream", "upstream/governor", "cache", "cache/store", "cache/disk", "cache/index", "cache/tier", "config/parse", "internal/recent", "internal/statefile"),
 		"internal/notify":        append(leaf(), "cache/event", "upstream/dial"),
 		"internal/signed":        {"internal/wire"},
 		"internal/authn":         {"internal/lane", "internal/pull", "internal/reread", "internal/wire"},
