@@ -250,6 +250,8 @@ func TestTroublesAreToldEverywhere(t *testing.T) {
 		if s.Upstreams[0].State != "limited" {
 			t.Errorf("docker.io is %q, want limited: it answers", s.Upstreams[0].State)
 		}
+		hub.Set(func(o *hubtest.Options) { o.Anonymous = hubtest.Plan{Limit: 5000, Window: time.Hour} }) // a larger plan was bought
+		i.over(func() { _ = i.get("library/app/manifests/new") })
 	})
 	t.Run("repository", func(t *testing.T) {
 		hub := hubtest.New(t, hubtest.Options{Anonymous: hubtest.Unlimited()})
