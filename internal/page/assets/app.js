@@ -92,7 +92,7 @@ function show() {
       link.removeAttribute("aria-current");
     }
   }
-  heading = query.ref || query.name ? (query.ref || query.name).replace(/^docker\.io\/(library\/)?/, "") : title;
+  heading = query.ref || query.name ? f.short(query.ref || query.name) : title;
   retitle();
   const place = h("div", { class: "view", id: "view-" + name });
   fill(main, place);

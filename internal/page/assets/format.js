@@ -100,6 +100,9 @@ export function familiar(upstream, repository) {
   return repository.startsWith("library/") ? repository.slice(8) : repository;
 }
 
+// short is the name of an image as docker shows it.
+export const short = (ref) => ref.replace(/^docker\.io\/(library\/)?/, "");
+
 export function imageRef(image) {
   const name = image.upstream + "/" + image.repository;
   return image.tag ? name + ":" + image.tag : name + "@" + image.digest;

@@ -14,6 +14,11 @@ export function pageHead(title, ...extra) {
   return h("div", { class: "page-head" }, h("h1", { text: title }), extra);
 }
 
+// crumbs leads from a view of details to that of the navigation.
+export const crumbs = (href, text) => h("nav", { class: "crumbs", "aria-label": "Path" }, h("a", { href, text }), h("span", { "aria-hidden": "true", text: "/" }));
+
+export const fact = (label, ...value) => h("div", {}, h("dt", { text: label }), h("dd", {}, value));
+
 // pill is a state in a word; its colour only repeats what the word says.
 export const pill = (tone, text) => h("span", { class: "pill " + tone }, h("span", { class: "dot", "aria-hidden": "true" }), h("span", { text }));
 
@@ -187,7 +192,7 @@ export function forecast(b) {
 }
 
 // fetching shows how far each image of a prefetch is.
-export const fetching = (snapshot) => snapshot && snapshot.active.length > 0 && h("ul", { class: "mini fetching" }, snapshot.active.map((a) => h("li", {}, h("span", { class: "break", text: a.ref.replace(/^docker\.io\/(library\/)?/, "") }),
+export const fetching = (snapshot) => snapshot && snapshot.active.length > 0 && h("ul", { class: "mini fetching" }, snapshot.active.map((a) => h("li", {}, h("span", { class: "break", text: f.short(a.ref) }),
   h("span", { class: "num soft" }, bar(a.progress.bytes_total ? a.progress.bytes / a.progress.bytes_total : -1, "Progress of " + a.ref), f.bytes(a.progress.bytes) + (a.progress.bytes_total ? " of " + f.bytes(a.progress.bytes_total) : "")))));
 
 const eventWords = {

@@ -110,7 +110,7 @@ export function bypass(place) {
     ],
   });
   const body = h("div", { class: "stack" }, p.skeleton(6, 28));
-  fill(place, h("nav", { class: "crumbs", "aria-label": "Path" }, h("a", { href: "#/clients", text: "Clients" }), h("span", { "aria-hidden": "true", text: "/" })), p.pageHead("Past the mirror"),
+  fill(place, p.crumbs("#/clients", "Clients"), p.pageHead("Past the mirror"),
     h("p", { class: "soft", text: "Signs, and no proof. On the machine itself, forebay doctor says what is wrong." }), body);
   async function load() {
     try {

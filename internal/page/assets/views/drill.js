@@ -34,7 +34,7 @@ export function drill(place) {
       { id: "why", title: "Why", class: "wider soft break", value: (x) => x.fault, text: (x) => x.fault },
     ],
   });
-  fill(place, h("nav", { class: "crumbs", "aria-label": "Path" }, h("a", { href: "#/upstreams", text: "Upstreams" }), h("span", { "aria-hidden": "true", text: "/" })),
+  fill(place, p.crumbs("#/upstreams", "Upstreams"),
     p.pageHead("Rehearse an outage"),
     p.panel("No registry is asked", { id: "drill", extra: h("div", { class: "buttons" }, p.segmented("For how long", lengths, minutes, (next) => (minutes = next)), begin, stop) }, state),
     p.panel("What failed for whom", { id: "failures" }, failures.element));

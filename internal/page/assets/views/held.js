@@ -22,7 +22,7 @@ export function held(place, query) {
     caption: "Pinned", key: (x) => x.ref, sort: "-size", query, file: "pins", placeholder: "Image",
     nothing: () => p.empty("Nothing is pinned", "An image that is pinned is never evicted. Pin it on its page, or by pins in the configuration."),
     columns: [
-      { id: "image", title: "Image", class: "break", value: (x) => x.ref, cell: (x) => h("a", { href: "#/image?ref=" + encodeURIComponent(x.ref), text: x.ref.replace(/^docker\.io\/(library\/)?/, "") }) },
+      { id: "image", title: "Image", class: "break", value: (x) => x.ref, cell: (x) => h("a", { href: "#/image?ref=" + encodeURIComponent(x.ref), text: f.short(x.ref) }) },
       { id: "state", title: "State", value: (x) => x.state, signature: (x) => [x.state, x.held], cell: (x) => [p.imagePill(x.state), !x.held && p.pill("bad", "Does not fit")] },
       { id: "platforms", title: "Platforms", class: "wide soft break", value: (x) => (x.platforms || []).join(", "), text: (x) => (x.platforms || []).join(", ") || "those that were pulled" },
       { id: "origin", title: "By", class: "wide soft break", value: (x) => x.pattern || x.at || "", text: (x) => (x.pattern ? "configuration: " + x.pattern : f.known(x.at) ? "hand, " + f.ago(x.at) : "hand") },
@@ -48,7 +48,7 @@ export function held(place, query) {
     caption: "Waiting", key: (x) => x.ref, sort: "-since", prefix: "r", query, file: "waiting", placeholder: "Image",
     nothing: () => p.empty("Every tag answers with what it points to", "A tag that a policy keeps from that is listed here; forebay tag promote lets it answer."),
     columns: [
-      { id: "tag", title: "Tag", class: "break", value: (x) => x.ref, text: (x) => x.ref.replace(/^docker\.io\/(library\/)?/, "") },
+      { id: "tag", title: "Tag", class: "break", value: (x) => x.ref, text: (x) => f.short(x.ref) },
       { id: "since", title: "Points to", value: (x) => x.since || "", text: (x) => x.points_to.slice(0, 19) + ", " + f.ago(x.since) },
       { id: "answers", title: "Answers", class: "wide", value: (x) => x.answers, text: (x) => x.answers.slice(0, 19) || "nothing" },
       { id: "due", title: "Answers from", class: "wide", value: (x) => x.passed[0].due || "~", text: (x) => (x.passed[0].due ? f.until(x.passed[0].due) : "–") },

@@ -10,7 +10,7 @@ export function image(place, query) {
   let ended = false;
   const body = h("div", { class: "stack" }, p.skeleton(10, 28));
   fill(place,
-    h("nav", { class: "crumbs", "aria-label": "Path" }, h("a", { href: "#/images", text: "Images" }), h("span", { "aria-hidden": "true", text: "/" })),
+    p.crumbs("#/images", "Images"),
     body);
 
   async function load() {
@@ -20,7 +20,7 @@ export function image(place, query) {
       if (!ended) show(one, past.bindings, all.referrers || []);
     } catch (fault) {
       if (ended) return;
-      fill(body, p.pageHead(ref.replace(/^docker\.io\/(library\/)?/, "") || "No image"),
+      fill(body, p.pageHead(f.short(ref) || "No image"),
         fault.code === "not_kept"
           ? h("section", { class: "panel" }, p.empty("Nothing is kept under this name", "It was never pulled through here, or was evicted or purged.", h("a", { class: "button", href: "#/images", text: "All images" })))
           : h("section", { class: "panel" }, p.failure(fault, load)));
@@ -60,16 +60,16 @@ export function image(place, query) {
             if (await actions.purge([ref], { upstream: i.upstream, pinned: i.pinned, used: i.used_at })) location.hash = "#/images";
           }))),
       h("section", { class: "panel", "aria-label": "Facts" }, h("dl", { class: "facts" },
-        fact("State", p.imagePill(i.state), i.pinned && h("span", { class: "pinned" }, icon("pin"), h("span", { text: "Pinned" }))),
-        fact("Kept", f.bytes(i.kept_bytes)),
-        fact("Missing", i.missing_bytes || i.missing_more ? f.bytes(i.missing_bytes) + (i.missing_more ? " and more" : "") : "nothing"),
-        fact("Upstream", h("a", { href: "#/upstreams?name=" + encodeURIComponent(i.upstream), text: i.upstream })),
-        fact("Repository", h("a", { href: "#/repository?name=" + encodeURIComponent(i.upstream + "/" + i.repository), text: "Its tags, and who pulled it" })),
-        i.tag && fact("Confirmed", p.when(i.checked_at)),
-        i.tag && fact("Points here since", p.when(i.changed_at)),
-        fact("Last use", p.when(i.used_at)),
-        fact("Digest", p.shortDigest(i.digest)),
-        fact("Type", h("span", { class: "break", text: kindOf(i.media_type) })))),
+        p.fact("State", p.imagePill(i.state), i.pinned && h("span", { class: "pinned" }, icon("pin"), h("span", { text: "Pinned" }))),
+        p.fact("Kept", f.bytes(i.kept_bytes)),
+        p.fact("Missing", i.missing_bytes || i.missing_more ? f.bytes(i.missing_bytes) + (i.missing_more ? " and more" : "") : "nothing"),
+        p.fact("Upstream", h("a", { href: "#/upstreams?name=" + encodeURIComponent(i.upstream), text: i.upstream })),
+        p.fact("Repository", h("a", { href: "#/repository?name=" + encodeURIComponent(i.upstream + "/" + i.repository), text: "Its tags, and who pulled it" })),
+        i.tag && p.fact("Confirmed", p.when(i.checked_at)),
+        i.tag && p.fact("Points here since", p.when(i.changed_at)),
+        p.fact("Last use", p.when(i.used_at)),
+        p.fact("Digest", p.shortDigest(i.digest)),
+        p.fact("Type", h("span", { class: "break", text: kindOf(i.media_type) })))),
       p.panel("Platforms", {}, h("div", { class: "platforms" }, platforms(i))),
       referrers.length > 0 && p.panel("Signatures and what else refers to it", { id: "referrers", note: "As far as they are kept" }, h("ul", { class: "mini" },
         referrers.map((r) => h("li", {}, h("span", { text: referrerKind(r) }), h("span", { class: "soft" }, p.shortDigest(r.digest), " " + f.bytes(r.size)))))),
@@ -83,7 +83,6 @@ export function image(place, query) {
   };
 }
 
-const fact = (label, ...value) => h("div", {}, h("dt", { text: label }), h("dd", {}, value));
 
 function kindOf(mediaType) {
   if (/index|manifest\.list/.test(mediaType)) return "Index of several platforms";
@@ -133,7 +132,7 @@ function madeOf(i) {
     try {
       const c = await get("/content/" + digest);
       const labels = Object.entries((c.config && c.config.Labels) || {}).slice(0, 100);
-      fill(room, h("dl", { class: "facts" }, fact("Made", c.created ? p.when(c.created) : "not told"), fact("Runs", h("code", { class: "break", text: [...((c.config && c.config.Entrypoint) || []), ...((c.config && c.config.Cmd) || [])].join(" ") || "–" }))),
+      fill(room, h("dl", { class: "facts" }, p.fact("Made", c.created ? p.when(c.created) : "not told"), p.fact("Runs", h("code", { class: "break", text: [...((c.config && c.config.Entrypoint) || []), ...((c.config && c.config.Cmd) || [])].join(" ") || "–" }))),
         labels.length > 0 && h("div", {}, h("h3", { text: "Labels" }), h("ul", { class: "mini" }, labels.map(([k, v]) => h("li", {}, h("span", { class: "break", text: k }), h("span", { class: "soft break", text: String(v) }))))),
         c.history && h("div", {}, h("h3", { text: "Steps that made it" }), h("ol", { class: "mini" }, c.history.slice(0, 200).map((s) => h("li", {}, h("code", { class: "break", text: String(s.created_by || s.comment || "not told") }))))));
     } catch (fault) {

@@ -54,11 +54,11 @@ export function prefetch(place) {
       s.running && at && h("div", { class: "budget" }, p.bar(at.total.bytes_total ? (at.done + (at.images - at.done) * (at.total.bytes / at.total.bytes_total)) / at.images : at.images ? at.done / at.images : -1, "Progress of " + s.name),
         h("div", { class: "row-note" }, h("span", { text: f.count(at.done) + " of " + f.plural(at.images, "image") + (at.failed ? ", " + f.count(at.failed) + " with faults" : "") }), h("span", { text: f.bytes(at.total.bytes) + (at.total.bytes_total ? " of " + f.bytes(at.total.bytes_total) : "") + " fetched" })), p.fetching(at)),
       h("dl", { class: "facts" },
-        fact("Schedule", s.schedule ? [inWords(s.schedule), h("code", { text: " " + s.schedule + (s.time_zone ? " " + s.time_zone : "") })] : "only when asked"),
-        fact("Next run", f.known(s.next) ? h("time", { datetime: s.next, title: f.fullTime(s.next), text: f.timeOfDay(s.next) + " (" + f.until(s.next) + ")" }) : "–"),
-        fact("Last run", s.last ? p.when(s.last.ended) : "never"),
-        fact("Platforms", s.platforms.join(", ")),
-        fact("Pins what it fetches", s.pin ? "yes" : "no")),
+        p.fact("Schedule", s.schedule ? [inWords(s.schedule), h("code", { text: " " + s.schedule + (s.time_zone ? " " + s.time_zone : "") })] : "only when asked"),
+        p.fact("Next run", f.known(s.next) ? h("time", { datetime: s.next, title: f.fullTime(s.next), text: f.timeOfDay(s.next) + " (" + f.until(s.next) + ")" }) : "–"),
+        p.fact("Last run", s.last ? p.when(s.last.ended) : "never"),
+        p.fact("Platforms", s.platforms.join(", ")),
+        p.fact("Pins what it fetches", s.pin ? "yes" : "no")),
       h("div", {}, h("h3", { text: "Images" }), h("span", { class: "chips" }, (s.images || []).map((i) => h("a", { class: "chip break", href: "#/images?q=" + encodeURIComponent(/[*?[]/.test(i) ? i : "*" + i.replace(/^docker\.io\//, "") + "*"), text: i })), (s.files || []).map((i) => h("span", { class: "chip break", text: i })))),
       s.last && s.last.error && h("p", { class: "bad-text break", text: s.last.error }),
       faults(s.last),
@@ -75,7 +75,6 @@ export function prefetch(place) {
   };
 }
 
-const fact = (label, value) => h("div", {}, h("dt", { text: label }), h("dd", {}, value));
 
 const days = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
 

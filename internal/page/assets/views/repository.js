@@ -35,7 +35,7 @@ export function repository(place, query) {
   }) } });
   const purgeAll = h("button", { class: "button danger", type: "button", data: { acts: "" }, text: "Purge all of it", on: { click: () => actions.run(purgeAll, () => actions.purge([name], { upstream, pinned: known.some((i) => i.pinned), used: known.map((i) => i.used_at || "").sort().pop() })) } });
   const body = h("div", { class: "stack" }, h("section", { class: "panel" }, p.skeleton(8, 28)));
-  fill(place, h("nav", { class: "crumbs", "aria-label": "Path" }, h("a", { href: "#/images", text: "Images" }), h("span", { "aria-hidden": "true", text: "/" })),
+  fill(place, p.crumbs("#/images", "Images"),
     p.pageHead(name ? f.familiar(upstream, path) : "No repository", h("div", { class: "buttons" }, refreshAll, purgeAll,
       h("a", { class: "button", href: "#/events?q=" + encodeURIComponent(path), text: "Its events" }), h("a", { class: "button", href: "#/upstreams?name=" + encodeURIComponent(upstream), text: upstream }))), body);
 

@@ -80,12 +80,12 @@ export function storage(place, query) {
     if (scrub.dataset.shown !== text) {
       scrub.dataset.shown = text;
       fill(scrub,
-        fact("Progress", !c.enabled ? "off" : !f.known(c.began) ? "begins " + (f.known(c.next) ? f.until(c.next) : "soon") : c.done === 1 ? "all was read" : f.percent(c.done)),
-        fact("Round began", f.known(c.began) ? p.when(c.began) : "–"),
-        fact("Round ended", f.known(c.ended) ? p.when(c.ended) : "–"),
-        f.known(c.began) && f.known(c.next) && fact("Next round", f.until(c.next)),
-        fact("Damaged", f.count(c.damaged)),
-        fact("In quarantine", f.plural(s.quarantine_files, "file") + ", " + f.bytes(s.quarantine_bytes)));
+        p.fact("Progress", !c.enabled ? "off" : !f.known(c.began) ? "begins " + (f.known(c.next) ? f.until(c.next) : "soon") : c.done === 1 ? "all was read" : f.percent(c.done)),
+        p.fact("Round began", f.known(c.began) ? p.when(c.began) : "–"),
+        p.fact("Round ended", f.known(c.ended) ? p.when(c.ended) : "–"),
+        f.known(c.began) && f.known(c.next) && p.fact("Next round", f.until(c.next)),
+        p.fact("Damaged", f.count(c.damaged)),
+        p.fact("In quarantine", f.plural(s.quarantine_files, "file") + ", " + f.bytes(s.quarantine_bytes)));
     }
   }
 
@@ -101,7 +101,7 @@ export function storage(place, query) {
     };
     const rows = (caption, list) => h("div", {}, h("h3", { text: caption }), h("ul", { class: "mini shares" }, list.map((x) => h("li", {}, h("span", { class: "break", text: x.name }), h("span", { class: "num soft" }, p.bar(x.bytes / all, caption + ": " + x.name), f.bytes(x.bytes) + " of " + f.plural(x.images, "image"))))));
     const repositories = grid({ caption: "Room by repository", key: (x) => x.name, sort: "-bytes", file: "room", placeholder: "Repository", per: 25, prefix: "r", columns: [
-      { id: "name", title: "Repository", class: "break", value: (x) => x.name, cell: (x) => h("a", { href: "#/repository?name=" + encodeURIComponent(x.name), text: x.name.replace(/^docker\.io\/(library\/)?/, "") }) },
+      { id: "name", title: "Repository", class: "break", value: (x) => x.name, cell: (x) => h("a", { href: "#/repository?name=" + encodeURIComponent(x.name), text: f.short(x.name) }) },
       { id: "images", title: "Images", class: "num", value: (x) => x.images, text: (x) => f.count(x.images) },
       { id: "bytes", title: "Size", class: "num", value: (x) => x.bytes, text: (x) => f.bytes(x.bytes) },
       { id: "share", title: "Share", class: "num", value: (x) => x.bytes / all, text: (x) => f.percent(x.bytes / all) }] });
@@ -185,4 +185,3 @@ function grows(times, bytes) {
 }
 
 const states = { running: ["idle", "Running"], done: ["good", "Done"], failed: ["bad", "Failed"], cancelled: ["warn", "Cancelled"] };
-const fact = (label, value) => h("div", {}, h("dt", { text: label }), h("dd", {}, value));

@@ -28,7 +28,7 @@ export function upstreams(place, query) {
     ],
   });
   const list = h("div", { class: "stack" }, h("section", { class: "panel" }, p.skeleton(6, 28)));
-  const head = h("div", {}, only && h("nav", { class: "crumbs", "aria-label": "Path" }, h("a", { href: "#/upstreams", text: "Upstreams" }), h("span", { "aria-hidden": "true", text: "/" })));
+  const head = h("div", {}, only && p.crumbs("#/upstreams", "Upstreams"));
   fill(place, head, p.pageHead(only || "Upstreams", h("a", { class: "button small", href: "#/drill", text: "Rehearse an outage" }), p.segmented("Time that is shown", spans, span, (next) => {
     span = next;
     address({});
@@ -79,13 +79,13 @@ export function upstreams(place, query) {
     const limited = Object.entries(u.limited).filter(([, n]) => n > 0);
     fill(element.lastChild,
       h("dl", { class: "facts" },
-        fact("Last asked", p.when(u.last_asked)),
-        traffic && fact("Requests", f.count(traffic.hit + traffic.joined + traffic.miss + traffic.stale + traffic.passed + traffic.error)),
-        traffic && fact("Pulls saved", f.count(traffic.saved_pulls) + " of " + f.count(traffic.pulls)),
-        traffic && fact("To clients", f.bytes(traffic.client_bytes)),
-        traffic && fact("From upstream", f.bytes(traffic.upstream_bytes)),
-        fact("Refused for limits", limited.length ? limited.map(([what, n]) => what + " " + f.count(n)).join(", ") : "never"),
-        fact("More", h("span", { class: "trouble-ways" }, h("a", { href: "#/images?q=" + encodeURIComponent(u.name + "/*"), text: "Its images" }), h("a", { href: "#/events?q=" + encodeURIComponent(u.name), text: "Its events" })))),
+        p.fact("Last asked", p.when(u.last_asked)),
+        traffic && p.fact("Requests", f.count(traffic.hit + traffic.joined + traffic.miss + traffic.stale + traffic.passed + traffic.error)),
+        traffic && p.fact("Pulls saved", f.count(traffic.saved_pulls) + " of " + f.count(traffic.pulls)),
+        traffic && p.fact("To clients", f.bytes(traffic.client_bytes)),
+        traffic && p.fact("From upstream", f.bytes(traffic.upstream_bytes)),
+        p.fact("Refused for limits", limited.length ? limited.map(([what, n]) => what + " " + f.count(n)).join(", ") : "never"),
+        p.fact("More", h("span", { class: "trouble-ways" }, h("a", { href: "#/images?q=" + encodeURIComponent(u.name + "/*"), text: "Its images" }), h("a", { href: "#/events?q=" + encodeURIComponent(u.name), text: "Its events" })))),
       u.budgets.filter((b) => b.limit > 0 && b.remaining >= 0).map((b) => budget(u, b, spentLately(u.name))),
       chart && h("div", {}, h("h3", { text: "Budget over time" }), chart.element),
       h("div", { class: "grid two" }, speeds.get(u.name).map((one, i) => h("div", {}, h("h3", { text: ["Response time", "Requests to it"][i] }), one.element))),
@@ -157,7 +157,6 @@ export function upstreams(place, query) {
   };
 }
 
-const fact = (label, value) => h("div", {}, h("dt", { text: label }), h("dd", {}, value));
 
 const answered = (t) => t.hit + t.joined + t.miss + t.stale + t.passed + t.error || 0;
 
