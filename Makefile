@@ -69,7 +69,7 @@ test-kube: ## install, change and remove the chart by helm on a real API server 
 	FOREBAY_CONTROLPLANE=$(CONTROLPLANE) go test -C tools/kube -count=1 -tags controlplane -timeout 20m -v .
 
 .PHONY: test-fleet
-test-fleet: deps ## run the tests of several mirrors with a real engine between them at full length (as root)
+test-fleet: deps $(S3) ## run the tests of several mirrors with a real engine between them at full length (as root)
 	FOREBAY_FLEET_SOAK=2m go test -count=1 -timeout 20m -v ./internal/fleet ./test/fleet
 
 DURATION := 2h

@@ -230,7 +230,7 @@ func importTable() map[string][]string {
 		"test/e2e":         {anything},
 		"test/disktest":    {anything},
 		"test/page":        {anything},
-		"test/fleet":       {"test/hubtest"},
+		"test/fleet":       {"test/hubtest", "test/s3test"},
 		"test/soak":        {"test/hubtest"},
 		"bench/evictsim":   {"cache/evict"},
 		"bench/peers":      {"test/hubtest"},

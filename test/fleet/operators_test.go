@@ -14,9 +14,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"forebay/test/hubtest"
+	"forebay/test/s3test"
 )
 
 // answer is what the tests look at of answers of the admin API.
@@ -273,6 +275,20 @@ func (w *world) operations() int {
 	return n
 }
 
+// didFirst fails the test unless a mirror did what operators had the others do before it answered anybody.
+func (w *world) didFirst(m *mirror) {
+	w.t.Helper()
+	text, err := os.ReadFile(m.log)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	last := string(text[bytes.LastIndex(text, []byte(`"msg":"starting"`)):])
+	did, listening := strings.Index(last, "did what an operator had"), strings.Index(last, `"msg":"listening"`)
+	if did < 0 || listening < 0 || did > listening {
+		w.t.Errorf("it did what was to be done at %d of its log, and listened at %d", did, listening)
+	}
+}
+
 // What an operator purges on one mirror is gone on all: on those that are there at once, and on one that was
 // away before it answers anybody, although the engine was emptied meanwhile. What he pins is pinned there, too.
 func TestWhoWasAwayDoesWhatOperatorsDid(t *testing.T) {
@@ -320,6 +336,7 @@ func TestWhoWasAwayDoesWhatOperatorsDid(t *testing.T) {
 	if got := fmt.Sprint(kept(away)); got != "[v2]" {
 		t.Errorf("who was away keeps %s, want [v2]", got)
 	}
+	w.didFirst(away)
 	res, err := w.client.Get(away.url + "/v2/library/app/manifests/" + img.Digest)
 	if err != nil {
 		t.Fatal(err)
@@ -329,4 +346,55 @@ func TestWhoWasAwayDoesWhatOperatorsDid(t *testing.T) {
 		t.Error("what was purged is served by who was away")
 	}
 	w.await("the pin to be set", func() bool { return len(w.ask(away, "GET", "/pins?scope=local", nil).Pins) == 1 })
+}
+
+// With a bucket who was away learns from there what was purged, although the engine and the mirrors that did it
+// are gone by then.
+func TestTheBucketKnowsWhatOperatorsDid(t *testing.T) {
+	w := newWorld(t)
+	bucket := s3test.New(t)
+	for _, m := range w.mirrors {
+		m.kill()
+		text, err := os.ReadFile(m.config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s3 := fmt.Sprintf("min_free: 1MiB, s3: {bucket: %s, region: %s, endpoint: %q, path_style: true, access_key_id: %s, secret_access_key: %s}", s3test.Bucket, s3test.Region, bucket.URL, s3test.AccessKey, s3test.SecretKey)
+		text = bytes.Replace(text, []byte("min_free: 1MiB"), []byte(s3), 1)
+		if err := os.WriteFile(m.config, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		w.start(m)
+	}
+	w.gather()
+	img := w.hub.PushImage("library/app", "v1", hubtest.ImageSpec{Layers: 1})
+	other := w.hub.PushImage("library/app", "v2", hubtest.ImageSpec{Layers: 1, Seed: 2})
+	for _, m := range w.mirrors {
+		w.get(m, "v1", w.hub.Bytes(img.Digest))
+		w.get(m, "v2", w.hub.Bytes(other.Digest))
+	}
+	away := w.mirrors[2]
+	if n := len(w.ask(away, "GET", "/images?scope=local", nil).Images); n != 2 {
+		t.Fatalf("%d images before, want 2", n)
+	}
+	away.kill()
+	w.killEngine()
+	// Two mirrors write at the same time: neither takes the other's away.
+	var both sync.WaitGroup
+	for i, ref := range []string{"app:v1", "app:v2"} {
+		both.Go(func() {
+			if a := w.ask(w.mirrors[i], "POST", "/purge", map[string]any{"target": ref}); a.Status != http.StatusOK {
+				t.Errorf("purge of %s = %+v", ref, a)
+			}
+		})
+	}
+	both.Wait()
+	w.mirrors[0].kill()
+	w.mirrors[1].kill()
+	w.hub.SwitchOff()
+	w.start(away)
+	if a := w.ask(away, "GET", "/images?scope=local", nil); len(a.Images) != 0 {
+		t.Errorf("who was away keeps %+v, want nothing", a.Images)
+	}
+	w.didFirst(away)
 }
