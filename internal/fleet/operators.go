@@ -134,9 +134,12 @@ func (o *Operators) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	to, known := answers.Of(r.Method, path)
-	streams := strings.Contains(r.Header.Get("Accept"), "text/event-stream")
-	if others := o.others(); scope == "local" || !known || streams || len(others) == 0 && !to.Kept {
+	if scope == "local" || !known || len(o.others()) == 0 && !to.Kept {
 		o.o.Local.ServeHTTP(w, r)
+		return
+	}
+	if path == "/events" && strings.Contains(r.Header.Get("Accept"), "text/event-stream") {
+		o.stream(w, r)
 		return
 	}
 	to.Prepare(q)

@@ -3,7 +3,9 @@
 package fleet
 
 import (
+	"bufio"
 	"bytes"
+	"context"
 	"crypto/tls"
 	"encoding/json"
 	"fmt"
@@ -16,6 +18,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"forebay/test/hubtest"
 	"forebay/test/s3test"
@@ -54,21 +57,7 @@ type answer struct {
 // ask asks the admin API of a mirror, as the holder of its token.
 func (w *world) ask(m *mirror, method, path string, body any) (a answer) {
 	w.t.Helper()
-	token, err := os.ReadFile(filepath.Join(filepath.Dir(m.config), "storage"+strings.TrimSuffix(filepath.Base(m.config), ".yaml"), "admin.token"))
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	text, err := json.Marshal(body)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	r, err := http.NewRequest(method, m.admin+"/api/v1"+path, bytes.NewReader(text))
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	r.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
-	r.Header.Set("Content-Type", "application/json")
-	r.Header.Set("Forebay-Request", "1")
+	r := w.request(m, method, path, body)
 	res, err := w.client.Do(r)
 	if err != nil {
 		w.t.Fatal(err)
@@ -87,6 +76,27 @@ func (w *world) ask(m *mirror, method, path string, body any) (a answer) {
 		w.t.Logf("%s %s = %d, %s", method, path, a.Status, got)
 	}
 	return a
+}
+
+// request is one of the holder of a mirror's token.
+func (w *world) request(m *mirror, method, path string, body any) *http.Request {
+	w.t.Helper()
+	token, err := os.ReadFile(filepath.Join(filepath.Dir(m.config), "storage"+strings.TrimSuffix(filepath.Base(m.config), ".yaml"), "admin.token"))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	text, err := json.Marshal(body)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	r, err := http.NewRequest(method, m.admin+"/api/v1"+path, bytes.NewReader(text))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
+	r.Header.Set("Content-Type", "application/json")
+	r.Header.Set("Forebay-Request", "1")
+	return r
 }
 
 // all reports whether all three mirrors answered.
@@ -178,6 +188,7 @@ func TestOperatorsSeeTheFleet(t *testing.T) {
 	if rows := strings.Count(string(out), " here "); err != nil || rows != 3 || !strings.Contains(string(out), "MIRROR") {
 		t.Errorf("forebay status = %v, with %d mirrors, want 3:\n%s", err, rows, out)
 	}
+	w.followed(one, "v1", want)
 	w.mirrors[0].kill()
 	w.await("the dead one to be named", func() bool {
 		a := w.ask(one, "GET", "/status", nil)
@@ -189,6 +200,65 @@ func TestOperatorsSeeTheFleet(t *testing.T) {
 		}
 		return a.Status == http.StatusOK && good == 2 && len(a.Mirrors) == 3
 	})
+}
+
+// followed fails the test unless the stream of a mirror tells what happens at another, with the figures of all,
+// and what a client missed that comes back.
+func (w *world) followed(m *mirror, tag string, want []byte) {
+	w.t.Helper()
+	last, events, pulls := "", 0, int64(0)
+	follow := func(enough func() bool) {
+		r := w.request(m, "GET", "/events", nil)
+		ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute)
+		defer cancel()
+		r = r.WithContext(ctx)
+		r.Header.Set("Accept", "text/event-stream")
+		if last != "" {
+			r.Header.Set("Last-Event-ID", last)
+		}
+		res, err := w.client.Do(r)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		defer res.Body.Close()
+		lines := bufio.NewScanner(res.Body)
+		lines.Buffer(nil, 4<<20)
+		for lines.Scan() && !enough() {
+			field, value, _ := strings.Cut(lines.Text(), ": ")
+			switch field {
+			case "id":
+				last = value
+			case "data":
+				var data struct {
+					Kind, Mirror string
+					Usage        struct{ Pulls int64 }
+				}
+				if err := json.Unmarshal([]byte(value), &data); err != nil {
+					w.t.Errorf("%s: %v", value, err)
+				}
+				if data.Kind == "pinned" && data.Mirror != "" {
+					events++
+				}
+				pulls = max(pulls, data.Usage.Pulls)
+			}
+		}
+		if !enough() {
+			w.t.Errorf("the stream ended with %d events and %d pulls: %v", events, pulls, lines.Err())
+		}
+	}
+	follow(func() bool { return pulls >= 6 })
+	w.get(w.mirrors[0], tag, want)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		follow(func() bool { return events >= 1 && pulls >= 7 })
+	}()
+	w.ask(w.mirrors[0], "POST", "/pins", map[string]any{"ref": "app:" + tag})
+	<-done
+	was := events
+	w.ask(w.mirrors[0], "DELETE", "/pins?ref=app:"+tag, nil)
+	w.ask(w.mirrors[0], "POST", "/pins", map[string]any{"ref": "app:" + tag})
+	follow(func() bool { return events > was })
 }
 
 // A mirror that asks another endpoint of an upstream, and one that was killed, are troubles.
