@@ -68,7 +68,7 @@ func (o *Operators) purgeHere(r *http.Request) ([]byte, *reply) {
 		Targets []string `json:"targets"`
 		Force   bool     `json:"force"`
 	}
-	if a.ok() && json.Unmarshal(a.body.Bytes(), &job) == nil && json.Unmarshal(body, &in) == nil {
+	if a.ok() && o.life.Err() == nil && json.Unmarshal(a.body.Bytes(), &job) == nil && json.Unmarshal(body, &in) == nil {
 		who, role := o.o.Who(r)
 		o.work.Go(func() {
 			if !o.purgedBy(job.ID, who, role) {
