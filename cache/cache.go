@@ -218,7 +218,7 @@ func Open(o Options) (*Cache, error) {
 		return nil, errors.Join(err, c.Close())
 	}
 	kept.SetHooks(store.Hooks{
-		Filling: func(d v1.Hash) bool { return c.fills.Of(d) != nil }, Busy: c.fills.Busy,
+		Filling: func(d v1.Hash) bool { return c.fills.Of(d) != nil }, Busy: c.fills.Busy, Kept: c.awaitKept,
 		Pinned: c.images.Pins.Pinned, Gather: c.images.Pins.Gather,
 		Restored: func() { c.images.Pins.List() },
 	})

@@ -168,6 +168,16 @@ func (c *Cache) tellFilled(f *fill.Fill, took time.Duration) {
 	}
 }
 
+// awaitKept waits for a blob that clients have and the store has not yet.
+func (c *Cache) awaitKept(ctx context.Context, d v1.Hash) {
+	if f := c.fills.Of(d); f != nil && f.Verified() {
+		select {
+		case <-f.Done():
+		case <-ctx.Done():
+		}
+	}
+}
+
 // fillOwner takes in how a fill went.
 type fillOwner struct {
 	c      *Cache

@@ -120,7 +120,12 @@ func (w *listing) manifest(n manifest.Node) (*manifest.Document, error) {
 }
 
 func (w *listing) blob(_ manifest.Node, b manifest.Blob) error {
-	w.out.Parts = append(w.out.Parts, w.images.part(w.repo, b))
+	p := w.images.part(w.repo, b)
+	if p.State != Present {
+		w.images.store.AwaitKept(w.ctx, p.Digest.Hash) // who has pulled an image may ask for it at once
+		p = w.images.part(w.repo, b)
+	}
+	w.out.Parts = append(w.out.Parts, p)
 	return nil
 }
 

@@ -76,6 +76,8 @@ type Hooks struct {
 	// Filling reports whether a download of d is in progress, and Busy whether any is.
 	Filling func(d v1.Hash) bool
 	Busy    func() bool
+	// Kept waits for a verified blob that is on its way to the disk, if d is one.
+	Kept func(ctx context.Context, d v1.Hash)
 	// Pinned reports whether d must be kept. It looks into a map: pins are gathered by
 	// Gather, before anything is evicted.
 	Pinned func(d v1.Hash) bool
@@ -181,11 +183,14 @@ func Open(o Options) (*Store, error) {
 // noHooks are those of a store that nobody fills and pins.
 func noHooks() Hooks {
 	never := func(v1.Hash) bool { return false }
-	return Hooks{Filling: never, Pinned: never, Busy: func() bool { return false }, Gather: func() {}, Restored: func() {}}
+	return Hooks{Filling: never, Kept: func(context.Context, v1.Hash) {}, Pinned: never, Busy: func() bool { return false }, Gather: func() {}, Restored: func() {}}
 }
 
 // SetHooks says what the store asks of others. It is called once, before anything else.
 func (s *Store) SetHooks(h Hooks) { s.hooks = h }
+
+// AwaitKept waits for d, or for the end of ctx, if clients have it already and it is on its way to the disk.
+func (s *Store) AwaitKept(ctx context.Context, d v1.Hash) { s.hooks.Kept(ctx, d) }
 
 // OnDamaged sets who is told of a file that seems not to have its digest any more. It is
 // called before Run.

@@ -203,13 +203,14 @@ func tell(w http.ResponseWriter, upstream string, err error) {
 }
 
 // has reports whether what is asked for is kept, and the repository's.
-func (a *asked) has(k index.Kind) bool {
+func (a *asked) has(ctx context.Context, k index.Kind) bool {
+	a.cache.Store().AwaitKept(ctx, a.digest)
 	_, ok := a.cache.Store().Size(a.digest)
 	return ok && a.cache.Store().Linked(a.repo, k, a.digest)
 }
 
 func (f *Fleet) sendManifest(w http.ResponseWriter, r *http.Request, a *asked) error {
-	if a.onlyKept && !a.has(index.Manifest) {
+	if a.onlyKept && !a.has(r.Context(), index.Manifest) {
 		return errOther
 	}
 	m, err := a.cache.Manifest(r.Context(), a.repo, a.digest.String(), r.Method == http.MethodHead)
@@ -229,7 +230,7 @@ func (f *Fleet) sendManifest(w http.ResponseWriter, r *http.Request, a *asked) e
 }
 
 func (f *Fleet) sendBlob(w http.ResponseWriter, r *http.Request, a *asked) error {
-	if a.onlyKept && !a.has(index.Blob) {
+	if a.onlyKept && !a.has(r.Context(), index.Blob) {
 		return errOther
 	}
 	if r.Method == http.MethodHead {
