@@ -238,7 +238,10 @@ func TestOneHeadOfThreeMirrors(t *testing.T) {
 			return w.metric(m, `forebay_fleet_tags_total{result="shared"}`)+w.metric(m, `forebay_fleet_tags_total{result="asked"}`) > 0
 		})
 	}
-	heads := func() int { return w.hub.ManifestHeads("library/app", "v1") }
+	// A mirror that has no token yet is refused first.
+	heads := func() int {
+		return w.hub.Count(hubtest.Query{Route: hubtest.RouteManifest, Method: http.MethodHead, Ref: "v1", Status: http.StatusOK})
+	}
 	expire := func() { <-time.After(2100 * time.Millisecond) }
 	expire()
 	before := heads()
