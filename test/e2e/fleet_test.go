@@ -5,7 +5,9 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -14,9 +16,10 @@ import (
 	"forebay/test/hubtest"
 )
 
-// balanced starts mirrors that are one fleet, and HAProxy before them.
-func (w *world) balanced(t *testing.T, n int) (addr string, mirrors []*mirror) {
+// balanced starts three mirrors that are one fleet, and HAProxy before them as deploy/haproxy.cfg has it.
+func (w *world) balanced(t *testing.T) (addr string, mirrors []*mirror) {
 	t.Helper()
+	const n = 3
 	for _, program := range []string{"redis-server", "haproxy"} {
 		if _, err := exec.LookPath(program); err != nil {
 			t.Fatalf("%s is missing: install it with `make deps`", program)
@@ -34,30 +37,21 @@ func (w *world) balanced(t *testing.T, n int) (addr string, mirrors []*mirror) {
 		}
 	}
 	startProcess(t, "redis-server", exec.Command("redis-server", "--bind", "127.0.0.1", "--port", port, "--save", "", "--dir", t.TempDir()), connects(engine))
-	var servers strings.Builder
-	for i := range n {
+	for range n {
 		m := startMirror(t, mirrorOptions{endpoint: w.hub.RegistryURL(), more: fmt.Sprintf("fleet: {engine: \"valkey://%s\", secret: %q, listen: \"127.0.0.1:0\"}\n", engine, strings.Repeat("0123", 8))})
 		mirrors = append(mirrors, m)
-		fmt.Fprintf(&servers, "  server m%d %s check inter 1s fall 1 rise 1 on-marked-down shutdown-sessions\n", i, m.addr)
 	}
 	addr = freeAddr(t)
-	file := writeFile(t, stateDir(t), "haproxy.cfg", fmt.Sprintf(`global
-  maxconn 1000
-defaults
-  mode http
-  timeout connect 2s
-  timeout client 60s
-  timeout server 60s
-  option redispatch
-  retries 3
-frontend clients
-  bind %s
-  default_backend mirrors
-backend mirrors
-  balance leastconn
-  option httpchk GET /v2/
-%s`, addr, servers.String()))
-	startProcess(t, "haproxy", exec.Command("haproxy", "-db", "-f", file), connects(addr))
+	config, err := filepath.Abs("../../deploy/haproxy.cfg")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("haproxy", "-db", "-f", config)
+	cmd.Env = append(os.Environ(), "FRONT="+addr)
+	for i, m := range mirrors {
+		cmd.Env = append(cmd.Env, fmt.Sprintf("FOREBAY%d=%s", i+1, m.addr))
+	}
+	startProcess(t, "haproxy", cmd, connects(addr))
 	for _, m := range mirrors {
 		err := eventually(time.Minute, func() error {
 			text, err := metricsOf(m)
@@ -89,13 +83,19 @@ func metricsOf(m *mirror) (string, error) {
 // what was on its way to the mirror that died.
 func TestClientsThroughABalancerLoseAMirror(t *testing.T) {
 	w := newWorld(t, worldOptions{})
-	addr, mirrors := w.balanced(t, 3)
+	addr, mirrors := w.balanced(t)
 	w.hub.Set(func(o *hubtest.Options) { o.LineBytesPerSecond = 8 << 20 })
 
 	layer := w.images[bigDocker].blobs[1].digest.String()
 	var pulls sync.WaitGroup
 	for _, s := range []store{openContainerd24Parallel(t, addr), openDocker(t, addr)} {
-		pulls.Go(func() { pull(t, s, bigDocker+":"+catalogueTag, w.images[bigDocker]) })
+		pulls.Go(func() {
+			name := bigDocker + ":" + catalogueTag
+			if err := tryPull(t.Context(), s, name, w.images[bigDocker].digest.String()); err != nil {
+				t.Logf("pulled again, as kubelet does, since an answer broke off: %v", err)
+			}
+			pull(t, s, name, w.images[bigDocker])
+		})
 	}
 	w.hub.WaitFor(t, time.Minute, "the layer to be on its way", func() bool { return w.hub.BlobBytes(layer) > 2<<20 })
 	mirrors[0].kill()
