@@ -52,7 +52,7 @@ type work struct {
 func (f *Fleet) work(id, kind, path, upstream, repo string, d v1.Hash, life time.Duration) work {
 	// A blob is one for all repositories of an upstream: whom we ask finds out what each may have.
 	of := repo
-	if path == blobsPath && kind == "b" {
+	if kind == "b" {
 		of = ""
 	}
 	return work{key: "fb1:{" + kind + ":" + f.secret.code(id, kind, of, d.String()) + "}", path: path + d.String(), upstream: upstream, repo: repo, digest: d, life: life}
