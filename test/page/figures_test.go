@@ -63,7 +63,7 @@ func TestFiguresAreTrue(t *testing.T) {
 	checkClients(t, s, size, parts)
 
 	var series admin.Series
-	err = eventually(30*time.Second, func() error { // what just happened is in it at once
+	err = eventually(2*time.Minute, func() error { // what just happened is in it at once
 		s.fetch(t, "/api/v1/series?span=hour", &series)
 		if series.Sum != u.Traffic {
 			return fmt.Errorf("the history has %+v, want %+v", series.Sum, u.Traffic)

@@ -21,7 +21,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // deadline ends a browser that hangs; it measures nothing.
-const deadline = 9 * time.Minute
+const deadline = 20 * time.Minute
 
 // TestPage runs tools/page/run.mjs. With PAGE_SCREENSHOTS set to a folder, screenshots
 // of every view are left there.

@@ -27,7 +27,7 @@ import (
 // slack is for a machine that does other work beside.
 const (
 	within = 10 * time.Second
-	slack  = 20 * time.Second
+	slack  = 90 * time.Second
 )
 
 // incident is a mirror with something that goes wrong, and who looks at it.

@@ -162,7 +162,7 @@ func (s *server) start() error {
 	if err := s.cmd.Start(); err != nil {
 		return err
 	}
-	return eventually(30*time.Second, func() error {
+	return eventually(2*time.Minute, func() error {
 		res, err := http.Get(s.admin + "/readyz")
 		if err != nil {
 			return err

@@ -17,6 +17,7 @@ const details = { image: () => imageHash, repository: () => "#/repository?name=d
 const image = "docker.io/library/nginx:1.27";
 const imageHash = "#/image?ref=" + encodeURIComponent(image);
 const only = process.env.PAGE_ONLY; // a regular expression of steps, while working on one
+const patience = 90000; // of milliseconds: it ends what hangs and measures nothing, on a machine that has much else to do
 let failed = false;
 
 const browser = await chromium.launch({
@@ -54,7 +55,7 @@ async function step(name, options, work) {
     if (keys[location.origin]) localStorage.setItem(name, keys[location.origin]);
   }, [keys, "forebay-session"]);
   const page = await context.newPage();
-  page.setDefaultTimeout(15000);
+  page.setDefaultTimeout(patience);
   page.on("console", (m) => {
     if (["error", "warning"].includes(m.type())) complaints.push("console: " + m.text() + " " + m.location().url);
   });
@@ -251,7 +252,7 @@ await step("a fill is shown while it runs", {}, async (page) => {
   await shot(page, "readme-overview", { fullPage: false });
   await accessible(page, "overview during a fill");
   await control("fast");
-  await page.waitForFunction(() => !document.querySelector(".fill"), null, { timeout: 30000 });
+  await page.waitForFunction(() => !document.querySelector(".fill"));
   await page.getByText("Nothing is being fetched").waitFor();
 });
 
@@ -272,7 +273,7 @@ await step("refresh, pin, unpin, repair, purge", {}, async (page) => {
   for (const platform of ["amd64", "arm64"]) await pinning.getByLabel("linux/" + platform).check();
   await pinning.getByRole("button", { name: "Pin" }).click();
   await page.getByText("Pinned: it is never evicted.").waitFor();
-  await page.getByText("Repair of " + image + " is done").waitFor({ timeout: 30000 });
+  await page.getByText("Repair of " + image + " is done").waitFor();
   await go(page, "#/held");
   await page.locator("#pins tr", { hasText: "nginx:1.27" }).getByText("linux/amd64, linux/arm64").waitFor();
   await go(page, imageHash);
@@ -311,7 +312,7 @@ await step("refresh, pin, unpin, repair, purge", {}, async (page) => {
   await page.getByRole("link", { name: "team/scratch:old" }).click();
   await page.getByRole("button", { name: "Purge" }).click();
   await page.getByRole("dialog").getByRole("button", { name: "Purge" }).click();
-  await page.getByText("Purged. ").waitFor({ timeout: 30000 });
+  await page.getByText("Purged. ").waitFor();
   await page.locator("#search").waitFor();
   await page.getByRole("link", { name: "team/scratch:old" }).waitFor({ state: "detached" });
 
@@ -349,7 +350,7 @@ await step("a purge waits on the server, and any page can take it back", { excus
   await ask();
   await page.waitForTimeout(11000);
   await open(page, world.data, both);
-  await page.getByText("No image matches").waitFor({ timeout: 20000 });
+  await page.getByText("No image matches").waitFor();
   await go(page, "#/storage");
   await page.locator(".job", { hasText: "Purge of" }).getByText(/by admin_token/).first().waitFor();
 });
@@ -360,10 +361,10 @@ await step("an image is prefetched once it is told what that takes", {}, async (
   await page.getByRole("dialog").getByLabel("Image").fill("memcached:1.6");
   await accessible(page, "the dialog of a prefetch");
   await page.keyboard.press("Enter");
-  await page.getByRole("dialog").getByText(/in \d+ files? would be fetched/).waitFor({ timeout: 30000 });
+  await page.getByRole("dialog").getByText(/in \d+ files? would be fetched/).waitFor();
   await shot(page, "dialog-prefetch", { fullPage: false });
   await page.getByRole("dialog").getByRole("button", { name: "Fetch" }).click();
-  await page.getByText(/Prefetch of .*memcached:1.6 is done: 1 image/).waitFor({ timeout: 30000 });
+  await page.getByText(/Prefetch of .*memcached:1.6 is done: 1 image/).waitFor();
   await page.getByRole("link", { name: "memcached:1.6" }).waitFor();
   await go(page, "#/image?ref=" + encodeURIComponent("docker.io/library/memcached:1.6"));
   must(/docker\.io\/memcached:1\.6/.test(await text(page, "main h1")), "its registry is not told: " + (await text(page, "main h1")));
@@ -376,7 +377,7 @@ await step("a fill is cancelled, and goes on with the next pull", {}, async (pag
   await page.getByRole("button", { name: "Cancel the fetching of influxdb" }).first().click();
   await page.getByRole("dialog").getByText(/1 client waits for it, and gets an error/).waitFor();
   await page.getByRole("dialog").getByRole("button", { name: "Cancel it" }).click();
-  await page.getByText("Nothing is being fetched").waitFor({ timeout: 20000 });
+  await page.getByText("Nothing is being fetched").waitFor();
   await control("slowlyOver"); // its client got an error, and pulls it now
 });
 
@@ -403,7 +404,7 @@ await step("verification, collection, prefetch", {}, async (page) => {
   await go(page, "#/prefetch");
   await page.getByRole("button", { name: "Run now: base" }).click();
   await page.getByText("The run of base has begun.").waitFor();
-  await page.locator(".pill-room").getByText("Done").waitFor({ timeout: 30000 });
+  await page.locator(".pill-room").getByText("Done").waitFor();
   await shot(page, "prefetch-run");
   await accessible(page, "prefetch with a run");
 });
@@ -422,7 +423,7 @@ await step("an outage is rehearsed, and what fails for whom is told", {}, async 
   await accessible(page, "the rehearsal");
   await page.getByRole("button", { name: "End it now" }).click();
   await page.getByText(/The last one ran from/).waitFor();
-  await page.getByText("An outage is rehearsed: no registry is asked").waitFor({ state: "detached", timeout: 20000 });
+  await page.getByText("An outage is rehearsed: no registry is asked").waitFor({ state: "detached" });
 });
 
 await step("values are shown at the cursor, in all plots at once", {}, async (page) => {
@@ -462,7 +463,7 @@ await step("hostile names are text", { excuse: (c) => c.includes("400 (Bad Reque
 await step("an upstream that fails is told, and what is kept is served on", {}, async (page) => {
   await open(page, world.data, "#/overview");
   await control("fail");
-  await page.locator("#troubles").getByText("ghcr.io refuses connections").waitFor({ timeout: 20000 });
+  await page.locator("#troubles").getByText("ghcr.io refuses connections").waitFor();
   must(/^\(\d+\) Overview/.test(await page.title()), "title " + (await page.title()));
   await page.locator("#troubles .expand").first().click();
   await page.locator("#troubles").getByText("What is kept is served").waitFor();
@@ -524,7 +525,7 @@ await step("what could not be served without its registry is completed and pinne
   if (whole === all) return must(false, "the world has nothing incomplete: " + said);
   await accessible(page, "images with what is lacking");
   await drill.getByRole("button", { name: /Complete and pin/ }).click();
-  await page.getByText(/Prefetch of .* is done/).waitFor({ timeout: 30000 });
+  await page.getByText(/Prefetch of .* is done/).waitFor();
   await page.waitForFunction((n) => new RegExp("now, " + n + " of " + n + " images").test(document.querySelector(".drill").textContent), all);
 });
 
@@ -567,7 +568,7 @@ await step("an empty mirror says how to point clients at it", {}, async (page) =
   await fits(page, "the first run");
   await shot(page, "first-run");
   await control("firstPull");
-  await page.getByText("It works: the first pull has come").waitFor({ timeout: 20000 });
+  await page.getByText("It works: the first pull has come").waitFor();
 });
 
 await step("keyboard", {}, async (page) => {
@@ -628,7 +629,7 @@ await step("a server that restarts is found again", { excuse: (c) => c.includes(
   await page.locator(".conn.lost").waitFor();
   await shot(page, "overview-lost");
   await control("start");
-  await page.locator(".conn.live").waitFor({ timeout: 30000 });
+  await page.locator(".conn.live").waitFor();
   await go(page, "#/events");
   await page.getByText("Purged").first().waitFor(); // the log outlives the restart
 });
@@ -674,7 +675,7 @@ await step("the mirrors of a fleet, and one that is gone", { fleet: true }, asyn
   await page.getByRole("link", { name: "Replicas" }).click();
   await settled(page);
   const rows = page.locator("#view-replicas tbody tr");
-  await page.waitForFunction(() => document.querySelectorAll("#view-replicas tbody tr .pill.good").length === 2, null, { timeout: 60000 });
+  await page.waitForFunction(() => document.querySelectorAll("#view-replicas tbody tr .pill.good").length === 2);
   for (const zone of ["zone-fleet", "zone-second"]) must((await rows.filter({ hasText: zone }).count()) === 1, "no row of " + zone);
   await accessible(page, "replicas");
   await shot(page, "replicas");
@@ -682,8 +683,8 @@ await step("the mirrors of a fleet, and one that is gone", { fleet: true }, asyn
   must(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), "the replicas are wider than a phone");
   await page.setViewportSize(wide);
   await control("killSecond");
-  await rows.filter({ hasText: "zone-second" }).getByText("Away").waitFor({ timeout: 60000 });
-  await page.locator("#troubles").getByText("A mirror of the fleet is gone").first().waitFor({ timeout: 60000 });
+  await rows.filter({ hasText: "zone-second" }).getByText("Away").waitFor();
+  await page.locator("#troubles").getByText("A mirror of the fleet is gone").first().waitFor();
   await accessible(page, "a mirror that is gone");
   await open(page, world.empty, "#/overview");
   must(!(await page.getByRole("link", { name: "Replicas" }).isVisible()), "a mirror that is alone shows replicas");
