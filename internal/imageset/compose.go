@@ -175,7 +175,11 @@ func (p *project) layers(service *yaml.Node, depth int) []layer {
 // lookUp returns what the nearest layer says of a key: its n is nil if none does.
 func lookUp(layers []layer, key string) layer {
 	for _, l := range layers {
-		if v := value(l.n, key); v != nil && v.ShortTag() != "!!null" {
+		v := value(l.n, key)
+		if v != nil && v.Tag == "!reset" { // "removed", whatever stands behind it
+			break
+		}
+		if v != nil && v.ShortTag() != "!!null" {
 			return layer{l.project, v}
 		}
 	}

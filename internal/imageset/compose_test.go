@@ -89,6 +89,8 @@ models:
 		"services:\n  a: {image: a:1, profiles: [debug]}\n  b: {image: b:1, pull_policy: never}\n  c: {}\n": {"2 docker.io/library/a:1"},
 		// What one service is built as, another runs.
 		"services:\n  a: {build: ., image: 'ours:${T:-1}'}\n  b: {image: 'ours:1'}\n  c: {image: 'ours:2'}\n": {"4 docker.io/library/ours:2"},
+		// What is taken away from, or put in place of, what another file says.
+		"services:\n  a: {image: !reset null}\n  b: {image: !override 'b:1', build: !reset {context: .}}\n  c: !reset null\n  d: {extends: b, image: !reset x}\n": {"3 docker.io/library/b:1"},
 		// Merge keys, anchors, extends.
 		`x-base: &base
   image: a:1
