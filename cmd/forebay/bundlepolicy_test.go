@@ -61,19 +61,23 @@ func TestAnImportIsJudgedByTheRulesOfItsSide(t *testing.T) {
 	here.pull("library/promoted", "1", next["promoted"].Blobs()...)
 	here.run(0, append([]string{"export", "-o", dir + "/signed.tar", "--sign", dir + "/key"}, refs...)...)
 	here.run(0, append([]string{"export", "-o", dir + "/plain.tar"}, refs...)...)
+	here.run(0, append([]string{"lock", "-o", dir + "/lock"}, refs...)...)
+	here.run(0, "export", "-o", dir+"/locked.tar", "--sign", dir+"/key", "-f", dir+"/lock")
 
 	want := map[string]string{}
 	for name, img := range images {
 		want[name] = img.Digest
 	}
 	want["promoted"] = next["promoted"].Digest
-	for file, signed := range map[string]bool{"signed.tar": true, "plain.tar": false} {
+	for file, signed := range map[string]bool{"signed.tar": true, "plain.tar": false, "locked.tar": true} {
 		for _, img := range manifestOf(t, dir+"/"+file).Images {
 			name := strings.TrimSuffix(strings.TrimPrefix(img.Name, "docker.io/library/"), ":1")
 			lately := name == "promoted" || name == "young"
 			switch age := time.Since(img.Since); {
 			case img.Digest.String() != want[name]:
 				t.Errorf("%s has %s of %s, want what answered: %s", file, img.Digest, name, want[name])
+			case (img.Decided != nil) != (signed && name == "promoted") || img.Decided != nil && (img.Decided.Reason != "CVE-2026-3" || img.Decided.By == "" || time.Since(img.Decided.At) > time.Hour):
+				t.Errorf("%s says of %s that it was decided so: %v", file, name, img.Decided)
 			case !signed && !img.Since.IsZero():
 				t.Errorf("%s says of %s that it is so since %s, and nobody signed that", file, name, img.Since)
 			case signed && (lately && age > time.Hour || !lately && !img.Since.Equal(long)):
@@ -81,11 +85,12 @@ func TestAnImportIsJudgedByTheRulesOfItsSide(t *testing.T) {
 			}
 		}
 	}
+	var told string
 	there := func(folder, file string, more ...string) *operated {
 		o := &operated{t: t, dir: dir + "/" + folder}
 		yaml := offlineYAML(o.dir) + "policies: [{name: ours, age: 7d, first_sight: hold}, {name: listed, deny: [docker.io/library/denied]}]\n"
 		o.started = start(t, yaml)
-		o.run(0, append([]string{"import", dir + "/" + file}, more...)...)
+		_, told = o.run(0, append([]string{"import", dir + "/" + file}, more...)...)
 		o.stop()
 		o.started = start(t, yaml) // what it knows is on its disk
 		return o
@@ -96,7 +101,16 @@ func TestAnImportIsJudgedByTheRulesOfItsSide(t *testing.T) {
 			t.Errorf("%s there = %s, want that rule %s refuses it", name, body, rule)
 		}
 	}
-	o := there("signed", "signed.tar", "--verify", dir+"/key.pub")
+	const elsewhere = "promoted elsewhere by admin_token on 2"
+	o := there("locked", "locked.tar", "--verify", dir+"/key.pub")
+	o.holds("library/moved", "1", images["moved"])
+	refused(o, "young", "ours")
+	refused(o, "promoted", "ours")
+	o.stop()
+	o = there("signed", "signed.tar", "--verify", dir+"/key.pub")
+	if !strings.Contains(told, "promoted:1 was "+elsewhere) || strings.Count(told, elsewhere) != 1 {
+		t.Errorf("the import does not say what was decided on the other side:\n%s", told)
+	}
 	o.holds("library/old", "1", images["old"])
 	o.holds("library/moved", "1", images["moved"])
 	refused(o, "denied", "listed")
@@ -105,9 +119,21 @@ func TestAnImportIsJudgedByTheRulesOfItsSide(t *testing.T) {
 	if out, _ := o.run(0, "tag", "waiting"); !strings.Contains(out, "promoted:1") || !strings.Contains(out, "young:1") || strings.Contains(out, "moved:1") {
 		t.Errorf("what waits there:\n%s", out)
 	}
+	for _, args := range [][]string{{"tag", "waiting"}, {"policy", "test", "promoted:1"}} {
+		if out, _ := o.run(0, args...); !strings.Contains(out, elsewhere) || !strings.Contains(out, ": CVE-2026-3") {
+			t.Errorf("%v does not say what was decided on the other side:\n%s", args, out)
+		}
+	}
 	o.run(0, "tag", "promote", "promoted:1", "--reason", "and here")
 	o.holds("library/promoted", "1", next["promoted"])
+	if out, _ := o.run(0, "policy", "test", "promoted:1"); !strings.Contains(out, ": and here") || strings.Contains(out, elsewhere) {
+		t.Errorf("policy test does not say what was decided here:\n%s", out)
+	}
 	o.stop()
+	there("unverified", "signed.tar").stop()
+	if strings.Contains(told, elsewhere) {
+		t.Errorf("the import tells what nobody has verified:\n%s", told)
+	}
 	o = there("plain", "plain.tar")
 	for _, name := range []string{"old", "moved", "promoted", "young"} {
 		refused(o, name, "ours")

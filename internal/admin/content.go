@@ -36,19 +36,23 @@ func (a *API) contents(w http.ResponseWriter, r *http.Request) error {
 		platforms = strings.Split(q["platforms"], ",")
 	}
 	var since time.Time
+	var decided *wire.Decision
 	if ref.Tag != "" && a.rules != nil {
 		answers, err := a.rules.Answer(r.Context(), repoOf(ref), ref.Tag, q["as_of"])
 		if err != nil {
 			return err
 		}
 		ref.Digest, since = answers.Digest, answers.Since
+		if decided, err = a.rules.Decided(repoOf(ref), ref.Tag, ref.Digest); err != nil {
+			return err
+		}
 	}
 	list, err := a.keeper.Images.Contents(r.Context(), repoOf(ref), ref.Tag, ref.Digest, platforms, referrers)
 	if err != nil {
 		return err
 	}
 	out := contentsOf(list)
-	out.Since = since
+	out.Since, out.Decided = since, decided
 	reply(w, http.StatusOK, out)
 	return nil
 }

@@ -149,6 +149,9 @@ func (a *API) admit(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return badRequest("%s", err)
 	}
+	if err := in.Decided.Check(); err != nil {
+		return badRequest("%s", err)
+	}
 	if ref.HasDigest() && ref.Digest != d {
 		return badRequest("the name %s and the digest %s disagree", clip(in.Ref), d)
 	}
@@ -163,6 +166,11 @@ func (a *API) admit(w http.ResponseWriter, r *http.Request) error {
 	done, err := i.Admit(ctx, root)
 	if err != nil {
 		return err
+	}
+	if root.Tag != "" && done.Stays == "" && a.rules != nil {
+		if err := a.rules.Note(root.Repo, root.Tag, d, in.Decided); err != nil {
+			return err
+		}
 	}
 	answer := admitAnswerOf(done)
 	if in.Pin {

@@ -115,9 +115,34 @@ func (a *API) lock(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	job, err := a.jobs.start(a.order(r, "lock", target(list)), simple(func(ctx context.Context, tell func(Progress)) (any, error) {
-		return prefetch.Lock(ctx, a.keeper, list, in.Children, tell)
+		locked, err := prefetch.Lock(ctx, a.keeper, list, in.Children, tell)
+		if err != nil {
+			return nil, err
+		}
+		return locked, a.explain(ctx, locked.File.Images)
 	}))
 	return accepted(w, job, err)
+}
+
+// explain says of locked images since when and why tags that a rule is about answer with them.
+func (a *API) explain(ctx context.Context, images []imageset.LockedImage) error {
+	for i := range images {
+		image := &images[i]
+		ref, err := a.reference(image.Ref)
+		if err != nil {
+			return err
+		}
+		if ref.HasDigest() || a.rules == nil || !a.rules.Concerns(repoOf(ref), ref.Tag) {
+			continue
+		}
+		if answers, err := a.rules.Answer(ctx, repoOf(ref), ref.Tag, ""); err == nil && answers.Digest == image.Digest.Hash {
+			image.Since = answers.Since.UTC()
+		}
+		if image.Decided, err = a.rules.Decided(repoOf(ref), ref.Tag, image.Digest.Hash); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (a *API) listSets() []PrefetchSet {

@@ -14,13 +14,15 @@ type Contents struct {
 	Tag       string      `json:"tag,omitempty"`
 	Digest    wire.Digest `json:"digest"`
 	MediaType string      `json:"media_type"`
-	Size      int64       `json:"size"`                // of the manifest itself
-	Confirmed time.Time   `json:"confirmed,omitzero"`  // when the registry said last that the tag points to it
-	Since     time.Time   `json:"since,omitzero"`      // when the tag was first seen to point to it
-	Platforms []string    `json:"platforms,omitempty"` // of an index: those that Parts are of
-	Omitted   []string    `json:"left,omitempty"`      // of an index: those that were not asked for
-	Parts     []Part      `json:"parts"`               // each thing once, manifests before what they lead to
-	Referrers []Referrer  `json:"referrers,omitempty"` // whose Parts are among those above
+	Size      int64       `json:"size"`               // of the manifest itself
+	Confirmed time.Time   `json:"confirmed,omitzero"` // when the registry said last that the tag points to it
+	Since     time.Time   `json:"since,omitzero"`     // when the tag was first seen to point to it
+	// Decided is why the tag was promoted to it.
+	Decided   *wire.Decision `json:"decided,omitempty"`
+	Platforms []string       `json:"platforms,omitempty"` // of an index: those that Parts are of
+	Omitted   []string       `json:"left,omitempty"`      // of an index: those that were not asked for
+	Parts     []Part         `json:"parts"`               // each thing once, manifests before what they lead to
+	Referrers []Referrer     `json:"referrers,omitempty"` // whose Parts are among those above
 }
 
 func contentsOf(c *image.Contents) Contents {
@@ -92,7 +94,9 @@ type AdmitRequest struct {
 	Confirmed time.Time `json:"confirmed,omitzero"`
 	// Since is when the tag was first seen to point to it where the image comes from.
 	Since time.Time `json:"since,omitzero"`
-	Pin   bool      `json:"pin,omitempty"` // keep it whole from now on
+	// Decided is why the tag was promoted to it there. It is told, and nothing goes by it.
+	Decided *wire.Decision `json:"decided,omitempty"`
+	Pin     bool           `json:"pin,omitempty"` // keep it whole from now on
 }
 
 // AdmitAnswer says what came of it.

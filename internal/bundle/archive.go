@@ -99,7 +99,7 @@ func New(p Packing) (*Archive, error) {
 	for i := range m.Images {
 		m.Images[i].Confirmed = m.Images[i].confirmed(p)
 		if m.Images[i].Since = m.Images[i].Since.UTC(); m.Images[i].Confirmed.IsZero() {
-			m.Images[i].Since = time.Time{}
+			m.Images[i].Since, m.Images[i].Decided = time.Time{}, nil
 		}
 	}
 	slices.SortFunc(m.Images, func(a, b Image) int { return strings.Compare(a.Name, b.Name) })

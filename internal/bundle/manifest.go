@@ -56,6 +56,8 @@ type Image struct {
 	// Since is when the tag was first seen to point to it, by the clock of the mirror that it comes
 	// from; zero where Confirmed is, and where that is not known.
 	Since time.Time `json:"since,omitzero"`
+	// Decided is why the tag was promoted to it there; nil where Confirmed is zero, and where it was not.
+	Decided *wire.Decision `json:"decided,omitempty"`
 	// Refers says that it belongs to another image of the bundle, as a signature does.
 	Refers bool `json:"refers,omitempty"`
 }
@@ -205,6 +207,9 @@ func (i Image) check() error {
 		return faultf("the media type of %s has %d bytes", i.Name, len(i.MediaType))
 	}
 	if err := (Blob{i.Digest, i.Size}).check(); err != nil {
+		return faultf("image %s: %w", i.Name, err)
+	}
+	if err := i.Decided.Check(); err != nil {
 		return faultf("image %s: %w", i.Name, err)
 	}
 	if i.Size > docMost {

@@ -12,6 +12,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -488,6 +489,11 @@ func (s *unpacking) finish() error {
 			return faultf("it ends without %d of its %d things", len(s.left), len(m.Blobs))
 		}
 		s.out.Images = m.Images
+		if !s.out.Signed { // whoever carried it may have written anything
+			for i := range m.Images {
+				m.Images[i].Since, m.Images[i].Decided = time.Time{}, nil
+			}
+		}
 		return nil
 	case s.index != nil && s.hasLayout:
 		images, err := s.layoutImages()

@@ -236,8 +236,11 @@ func (x *exporting) plan(ctx context.Context, o *adminclient.Client, wanted []wa
 func contentsOf(w wantedImage, list *admin.Contents) bundle.Contents {
 	c := bundle.Contents{Image: bundle.Image{
 		Name: cmp.Or(w.name, list.Ref), Digest: list.Digest, MediaType: list.MediaType, Size: list.Size, Platforms: list.Platforms, Left: list.Omitted,
-		Confirmed: list.Confirmed, Since: list.Since,
+		Confirmed: list.Confirmed, Since: list.Since, Decided: cmp.Or(list.Decided, w.decided),
 	}}
+	if c.Image.Since.IsZero() {
+		c.Image.Since = w.since
+	}
 	for _, p := range list.Parts {
 		c.Parts = append(c.Parts, bundle.Part{Blob: bundle.Blob{Digest: p.Digest, Size: p.Size}, Manifest: p.Role == "manifest", MediaType: p.MediaType})
 	}

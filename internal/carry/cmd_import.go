@@ -124,7 +124,7 @@ func (x *importing) run(ctx context.Context, o *adminclient.Client, args []strin
 	for _, image := range read.Images {
 		image.Name = x.fullName(names, image.Name)
 		answer, err := in.Admit(ctx, admin.AdmitRequest{
-			Ref: image.Name, Digest: image.Digest.String(), MediaType: image.MediaType, Size: image.Size, Confirmed: image.Confirmed, Since: image.Since, Pin: x.pin && !image.Refers,
+			Ref: image.Name, Digest: image.Digest.String(), MediaType: image.MediaType, Size: image.Size, Confirmed: image.Confirmed, Since: image.Since, Decided: image.Decided, Pin: x.pin && !image.Refers,
 		})
 		switch {
 		case adminclient.IsCode(err, "not_kept"):
@@ -134,6 +134,10 @@ func (x *importing) run(ctx context.Context, o *adminclient.Client, args []strin
 		case err != nil:
 			return hinted(err)
 		default:
+			if d := image.Decided; d != nil && answer.Stays == "" {
+				d.Elsewhere = true
+				done.Notes = append(done.Notes, image.Name+" was "+d.String()+". The rules of this side say whether it answers")
+			}
 			done.Images = append(done.Images, *answer)
 		}
 	}

@@ -112,7 +112,11 @@ func showReport(ctx context.Context, o *adminclient.Client, would bool) error {
 			rule += " (observed)"
 		}
 		n++
-		t.Row(s.Ref, short(s.PointsTo), terminal.Ago(s.Since), short(answers), rule, due(passed[0].Due), passed[0].Why)
+		why := passed[0].Why
+		if s.Decided != nil {
+			why += "; " + s.Decided.String()
+		}
+		t.Row(s.Ref, short(s.PointsTo), terminal.Ago(s.Since), short(answers), rule, due(passed[0].Due), why)
 	}
 	if n == 0 {
 		_, err := fmt.Fprintln(o.Stderr, "Every tag answers with what it points to.")
@@ -176,8 +180,11 @@ func tellStanding(o *adminclient.Client, s govern.Standing) error {
 	lines := []string{
 		terminal.Printable(s.Ref),
 		"  points to  " + s.PointsTo + "  (first seen " + terminal.Ago(s.Since) + ")",
-		"  answers    " + orNone(s.Answers),
 	}
+	if s.Decided != nil {
+		lines = append(lines, "  which was  "+terminal.Printable(s.Decided.String()))
+	}
+	lines = append(lines, "  answers    "+orNone(s.Answers))
 	tell := func(passed []govern.Passed, prefix string) {
 		for _, one := range passed {
 			lines = append(lines, fmt.Sprintf("  %s%s  policy %s: %s; answers: %s", prefix, short(one.Digest), terminal.Printable(one.Rule), terminal.Printable(one.Why), due(one.Due)))

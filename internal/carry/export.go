@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"forebay/cache/disk"
 	"forebay/internal/admin"
@@ -25,10 +26,12 @@ import (
 
 // wantedImage is an image that is to be exported.
 type wantedImage struct {
-	ref       string   // in full, as the admin API is asked for it
-	name      string   // that it is to have on the other side, if that is another
-	platforms []string // that a file or a pin asks for; none: those of the command line
-	referrers bool     // that a set asks for
+	ref       string         // in full, as the admin API is asked for it
+	name      string         // that it is to have on the other side, if that is another
+	platforms []string       // that a file or a pin asks for; none: those of the command line
+	referrers bool           // that a set asks for
+	since     time.Time      // that a lock file says
+	decided   *wire.Decision // that a lock file says
 }
 
 // wanted gathers the images of the command line, of files and of pins, each once.
@@ -104,7 +107,7 @@ func fromEntries(entries []imageset.Entry, err error) ([]wantedImage, error) {
 		if e.Blob {
 			return nil, fmt.Errorf("%s: a layer alone cannot be exported: prefetch what is wanted, and export the images", e.At)
 		}
-		w := wantedImage{ref: e.Ref.String(), platforms: e.Platforms}
+		w := wantedImage{ref: e.Ref.String(), platforms: e.Platforms, since: e.Since, decided: e.Decided}
 		if e.Ref.HasDigest() && e.Ref.Tag != "" { // of a lock file: the digest says what, the tag how it is called
 			w.name = e.Ref.Name() + ":" + e.Ref.Tag
 			w.ref = e.Ref.Name() + "@" + e.Ref.Digest.String()

@@ -89,8 +89,10 @@ type Standing struct {
 	PointsTo string    `json:"points_to"` // upstream, as it is known
 	Since    time.Time `json:"since"`     // when it was first seen to
 	Answers  string    `json:"answers"`   // digest that clients get; empty: none
-	Passed   []Passed  `json:"passed"`    // digests that do not answer, though the tag had them later, the latest first
-	Until    time.Time `json:"until,omitzero"`
+	// Decided is why the digest that it points to was promoted, here or where it was imported from.
+	Decided *wire.Decision `json:"decided,omitempty"`
+	Passed  []Passed       `json:"passed"` // digests that do not answer, though the tag had them later, the latest first
+	Until   time.Time      `json:"until,omitzero"`
 	// Would is the digest that clients would get if all rules were enforced, where that differs;
 	// "none" for none.
 	Would       string   `json:"would,omitempty"`
@@ -108,7 +110,7 @@ type Passed struct {
 
 func standingOf(s rules.Standing) Standing {
 	out := Standing{
-		Ref: s.Repo.String() + ":" + s.Tag, PointsTo: s.PointsTo.String(), Since: s.Since, Answers: wire.DigestText(s.Verdict.Digest),
+		Ref: s.Repo.String() + ":" + s.Tag, PointsTo: s.PointsTo.String(), Since: s.Since, Answers: wire.DigestText(s.Verdict.Digest), Decided: s.Decided,
 		Passed: passedOf(s.Verdict.Passed), Until: s.Verdict.Until, WouldPassed: []Passed{},
 	}
 	if w := s.Verdict.Would; w != nil {

@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v4"
 
@@ -80,7 +81,10 @@ type Entry struct {
 	Platforms []string
 	// Blob says that the digest is that of a blob and not of a manifest, as in wanted lists only.
 	Blob bool
-	At   Position
+	// Since and Decided are what a lock file says of a tag beside its digest.
+	Since   time.Time
+	Decided *wire.Decision
+	At      Position
 }
 
 // Fault is something in a file that cannot be understood.

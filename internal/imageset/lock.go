@@ -31,6 +31,10 @@ type LockedImage struct {
 	Digest    wire.Digest `json:"digest"` // of the index or manifest
 	MediaType string      `json:"media_type"`
 	Size      int64       `json:"size"` // of the index or manifest in bytes
+	// Since is when the tag was first seen to have it, and Decided why it was promoted; where no
+	// rule is about the tag there are neither.
+	Since   time.Time      `json:"since,omitzero"`
+	Decided *wire.Decision `json:"decided,omitempty"`
 	// Platforms are the images of an index, in its order; none when they are not known.
 	Platforms []LockedPlatform `json:"platforms,omitempty"`
 }
@@ -109,6 +113,9 @@ func (r *reader) lock(text []byte) {
 		if err == nil {
 			_, err = wire.ParseDigest(image.Digest.String())
 		}
+		if err == nil {
+			err = image.Decided.Check()
+		}
 		if err == nil && image.Digest == (wire.Digest{}) {
 			err = fmt.Errorf("%s has no digest", clip(image.Ref))
 		}
@@ -120,7 +127,7 @@ func (r *reader) lock(text []byte) {
 			ref.Tag = latest
 		}
 		ref.Digest = image.Digest.Hash
-		r.put(Entry{Ref: ref, At: Position{r.name, line}})
+		r.put(Entry{Ref: ref, Since: image.Since, Decided: image.Decided, At: Position{r.name, line}})
 	}
 }
 

@@ -9,7 +9,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"forebay/cache/upkeep"
 	"forebay/internal/admin"
 	"forebay/internal/adminclient"
 	"forebay/internal/command"
@@ -21,7 +20,7 @@ import (
 
 // lockFlags are the flags of forebay lock.
 type lockFlags struct {
-	*adminclient.Flags
+	asJSON   bool
 	list     imageList
 	out      *string
 	check    *bool
@@ -48,26 +47,20 @@ With --check nothing is written: it tells which tags of lock files have moved si
 	}
 	flags := cmd.Flags()
 	f := lockFlags{
-		Flags:    adminclient.ServerOrFolderFlags(cmd, "ask without a server, with the registries of the configuration and this folder"),
 		list:     addImageList(cmd),
 		out:      flags.StringP("output", "o", "-", "file to write; - is standard output"),
 		check:    flags.Bool("check", false, "tell which tags of the lock files have moved"),
 		children: flags.Bool("children", false, "fetch indexes that are not kept, so that their platforms are written down: a pull each"),
 	}
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		switch {
-		case len(args) == 0 && len(*f.list.files) == 0:
-			return command.Usage(errors.New("no image is named: name some as arguments, or a file with -f"))
-		case f.Dir != "":
-			return f.direct(cmd.Context(), p, args)
-		}
-		return f.OnServer(cmd.Context(), p, args, f.viaServer)
-	}
-	return cmd
+	return adminclient.OnServerOrFolder(p, cmd, adminclient.MayBeNew, f.ask)
 }
 
-// viaServer has a running server ask.
-func (f lockFlags) viaServer(ctx context.Context, o *adminclient.Client, args []string) error {
+// ask has a running server ask, or this process for a folder.
+func (f lockFlags) ask(ctx context.Context, o *adminclient.Client, args []string) error {
+	if len(args) == 0 && len(*f.list.files) == 0 {
+		return command.Usage(errors.New("no image is named: name some as arguments, or a file with -f"))
+	}
+	f.asJSON = o.AsJSON
 	names, err := o.Names(ctx)
 	if err != nil {
 		return err
@@ -82,22 +75,6 @@ func (f lockFlags) viaServer(ctx context.Context, o *adminclient.Client, args []
 		var locked admin.Locked
 		_, err = quiet.Wait(ctx, job.ID, &locked)
 		return locked, err
-	})
-}
-
-// direct asks without a server.
-func (f lockFlags) direct(ctx context.Context, p adminclient.Program, args []string) (err error) {
-	folder, closeAll, err := f.OpenWorking(p)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, closeAll()) }()
-	return f.run(p, args, folder.Names, func(entries []imageset.Entry) (admin.Locked, error) {
-		found, err := prefetch.Lock(ctx, folder.Keeper, entries, *f.children, func(upkeep.Progress) {})
-		if err != nil {
-			return admin.Locked{}, err
-		}
-		return *found, nil
 	})
 }
 
@@ -155,7 +132,7 @@ func (f lockFlags) write(p adminclient.Program, locked admin.Locked) error {
 	if err != nil {
 		return errors.Join(err, os.Remove(temporary.Name()))
 	}
-	if f.AsJSON {
+	if f.asJSON {
 		return terminal.WriteJSON(p.Stdout, locked)
 	}
 	_, err = fmt.Fprintf(p.Stdout, "locked %s, %s spent\n", terminal.Count(int64(len(locked.File.Images)), "image", "images"), terminal.Count(locked.Pulls, "pull", "pulls"))
@@ -183,7 +160,7 @@ func (f lockFlags) compare(p adminclient.Program, entries []imageset.Entry, lock
 			list = append(list, moved{name, e.At.String(), e.Ref.Digest.String(), d})
 		}
 	}
-	if f.AsJSON {
+	if f.asJSON {
 		if err := terminal.WriteJSON(p.Stdout, list); err != nil {
 			return err
 		}

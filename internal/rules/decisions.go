@@ -26,6 +26,7 @@ const (
 	promotions = "promote/"
 	freezes    = "freeze/"
 	snapshots  = "snapshot/"
+	elsewhere  = "elsewhere/" // promotions of where an image was imported from
 )
 
 // record is what is kept of a promotion or a freeze.
@@ -37,9 +38,6 @@ type record struct {
 	Why    string    `json:"why,omitempty"`
 	Who    string    `json:"who,omitempty"`
 }
-
-// whyMost bounds a reason.
-const whyMost = 1000
 
 // decided adds what operators decided to a policy. What cannot be read is told and passed over.
 func (r *Rules) decided(p *policy.Policy) error {
@@ -131,8 +129,8 @@ func query(format string, args ...any) error {
 
 // checkWhy returns why a reason is too long.
 func checkWhy(why string) error {
-	if len(why) > whyMost {
-		return query("the reason has %d bytes: use at most %d", len(why), whyMost)
+	if len(why) > wire.ReasonMost {
+		return query("the reason has %d bytes: use at most %d", len(why), wire.ReasonMost)
 	}
 	return nil
 }
@@ -243,6 +241,34 @@ func (r *Rules) Promotions() (list []Promotion, err error) {
 	return list, err
 }
 
+// Decided returns why a tag has a digest, if an operator promoted it: here, or where it was imported
+// from. nil: none did.
+func (r *Rules) Decided(repo Repo, tag string, d v1.Hash) (*wire.Decision, error) {
+	for _, from := range []string{promotions, elsewhere} {
+		var rec record
+		known, err := r.one(from+image.Name(repo, tag, v1.Hash{}), &rec)
+		if err != nil || known && rec.Digest == d.String() {
+			return &wire.Decision{At: rec.At, Reason: rec.Why, By: rec.Who, Elsewhere: from == elsewhere}, err
+		}
+	}
+	return nil, nil
+}
+
+// Note keeps, for people, why a tag that is imported has its digest where it comes from; nil for no
+// reason. No ruling goes by it.
+func (r *Rules) Note(repo Repo, tag string, d v1.Hash, why *wire.Decision) error {
+	name := elsewhere + image.Name(repo, tag, v1.Hash{})
+	if why == nil {
+		if known, err := r.one(name, &record{}); err != nil || !known {
+			return err
+		}
+		return r.store.Update(func(b *index.Batch) error { return b.Undecide(name) })
+	}
+	return r.store.Update(func(b *index.Batch) error {
+		return put(b, name, record{Digest: d.String(), At: why.At, Why: why.Reason, Who: why.By})
+	})
+}
+
 // Freeze is a pattern of tags that stay as they were.
 type Freeze struct {
 	Pattern string
@@ -310,7 +336,14 @@ type Standing struct {
 	Tag      string
 	PointsTo v1.Hash // upstream
 	Since    time.Time
+	Decided  *wire.Decision // why it does, or is imported; nil: no operator decided it
 	Verdict  policy.Verdict
+}
+
+// standing is what is known of a tag beside what the policy says.
+func (r *Rules) standing(repo Repo, tag string, t index.Tag, v policy.Verdict) (Standing, error) {
+	decided, err := r.Decided(repo, tag, t.Desc.Digest)
+	return Standing{repo, tag, t.Desc.Digest, t.ChangedAt, decided, v}, err
 }
 
 // Test says what the policy says of one tag as it is known, and what it would say if rules that only
@@ -321,7 +354,8 @@ func (r *Rules) Test(ctx context.Context, repo Repo, tag string) (*Standing, err
 		return nil, err
 	}
 	v, _ := r.Verdict(ctx, repo, tag, t)
-	return &Standing{repo, tag, t.Desc.Digest, t.ChangedAt, v}, nil
+	s, err := r.standing(repo, tag, t, v)
+	return &s, err
 }
 
 // reportMost bounds a report.
@@ -339,7 +373,11 @@ func (r *Rules) Report(ctx context.Context) (list []Standing, more bool, err err
 				more = true
 				return index.ErrStop
 			}
-			list = append(list, Standing{repo, tag, t.Desc.Digest, t.ChangedAt, v})
+			s, err := r.standing(repo, tag, t, v)
+			if err != nil {
+				return err
+			}
+			list = append(list, s)
 		}
 		return ctx.Err()
 	})
