@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 
 	"forebay/cache"
 	"forebay/internal/pull"
+	"forebay/internal/wire"
 )
 
 // Past knows what tags were. Its errors are as those of the cache.
@@ -68,15 +70,33 @@ func (h *Handler) tagsOf(x *exchange) (*cache.Listing, error) {
 	return &cache.Listing{Tags: tags, Result: cache.Hit}, err
 }
 
-// history answers with what a tag has had, in the form of the extension _chainguard/history.
+// history answers with what a tag has had, in the form of the extension _chainguard/history, whose
+// parameters start and end leave out what it got before the one, and from the other on
+// (edu.chainguard.dev, "Using the Tag History API").
 func (h *Handler) history(x *exchange) error {
 	if h.past == nil || !h.source.Lists(x.route.Upstream) {
 		return errNoPast
+	}
+	var bounds [2]time.Time
+	for i, name := range [...]string{"start", "end"} {
+		text, given := x.query(name)
+		if !given {
+			continue
+		}
+		var ok bool
+		if bounds[i], ok = wire.Instant(text); !ok {
+			return &Refusal{Status: http.StatusBadRequest, Code: "UNSUPPORTED", Message: name + " must be a time as ISO 8601 writes it, such as 2026-11-01T12:00:00Z"}
+		}
+	}
+	start, end := bounds[0], bounds[1]
+	if !end.IsZero() && end.Before(start) {
+		return &Refusal{Status: http.StatusBadRequest, Code: "UNSUPPORTED", Message: "end must not be before start"}
 	}
 	all, err := h.past.History(x.repo(), x.route.Reference)
 	if err != nil {
 		return err
 	}
+	all = slices.DeleteFunc(all, func(one Held) bool { return one.Since.Before(start) || !end.IsZero() && !one.Since.Before(end) })
 	x.w.Header()["Cache-Control"] = h.static.noCache
 	return x.writeJSON(struct {
 		History []Held `json:"history"`
