@@ -30,6 +30,7 @@ func figures() []figure {
 		{"manifest", "cached manifest against a bare net/http handler", measureManifest},
 		{"login", "cached manifest with a password and with a token against without", measureLogin},
 		{"policy", "cached manifest of a mirror with policies against one without", measurePolicy},
+		{"fleet", "cached manifest of a mirror of a fleet against one alone", measureFleet},
 		{"memory-cached", "memory with 500 concurrent cached downloads", measureMemoryCached},
 		{"memory-cold", "memory with 16 cold 64 MiB blobs at once", measureMemoryCold},
 		{"small", "small cold blobs, one after the other, against the hub itself", measureSmall},
