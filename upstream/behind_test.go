@@ -208,7 +208,7 @@ func TestTokenServerRedirects(t *testing.T) {
 				hub.AddRule(hubtest.Rule{Role: hubtest.RoleAuth, Count: 1, Do: hubtest.RedirectTo(status, test.location)})
 				token := fmt.Sprintf(`{"token":%q}`, hub.Token(user, 3600e9, "library/alpine"))
 				for _, role := range []hubtest.Role{hubtest.RoleAuth, hubtest.RoleRegistry, hubtest.RoleEvil} {
-					hub.AddRule(hubtest.Rule{Role: role, When: func(s *hubtest.State) bool { return strings.HasPrefix(s.Request.URL.Path, "/token") }, Do: hubtest.StatusWith(200, "application/json", token, nil)})
+					hub.AddRule(hubtest.Rule{Role: role, When: func(s *hubtest.State) bool { return strings.HasPrefix(s.Request.URL.Path, "/token") }, Do: hubtest.StatusWith(201, "application/json", token, nil)})
 				}
 				desc, raw, err := r.Manifest(t.Context(), "library/alpine", "latest")
 				if want == ok {

@@ -82,14 +82,11 @@ func (r *Registry) statByRange(ctx context.Context, repo string, d v1.Hash) (int
 		return 0, err
 	}
 	defer ans.Body.Close()
-	if ans.StatusCode == http.StatusOK {
-		if wire.ContentEncoding(ans.Header) != "" {
-			return -1, nil
-		}
-		return ans.ContentLength, nil
-	}
 	span, err := wire.ParseContentRange(ans.Header.Get("Content-Range"))
-	if err != nil || (ans.StatusCode == http.StatusRequestedRangeNotSatisfiable && span.Size != 0) {
+	switch {
+	case ans.StatusCode == http.StatusOK && wire.ContentEncoding(ans.Header) == "":
+		return ans.ContentLength, nil
+	case ans.StatusCode == http.StatusOK, err != nil, ans.StatusCode == http.StatusRequestedRangeNotSatisfiable && span.Size != 0:
 		return -1, nil
 	}
 	return span.Size, nil
@@ -156,8 +153,12 @@ func (r *Registry) openWhole(ctx context.Context, a *ask) (*pull.Body, error) {
 		return nil, err
 	}
 	if encoding := wire.ContentEncoding(ans.Header); encoding != "" {
-		ans.Body.Close()
-		return nil, r.broken(a, "the blob comes with content encoding %q", wire.Redact(encoding)).err
+		plain, err := wire.DecodedBlob(encoding, ans.Body)
+		if err != nil {
+			ans.Body.Close()
+			return nil, r.broken(a, "%w", err).err
+		}
+		return &pull.Body{ReadCloser: plain, End: -1, Size: -1}, nil
 	}
 	return wholeBody(ans), nil
 }
@@ -194,15 +195,15 @@ func wholeBody(ans *answer) *pull.Body {
 	return &pull.Body{ReadCloser: ans.Body, End: ans.ContentLength, Size: ans.ContentLength}
 }
 
-// errUnsatisfiable: the blob ends before the range that was asked for begins.
-var errUnsatisfiable = errors.New("range begins after the blob's end")
-
-var errBadRange = errors.New("answer does not fit the range")
+var (
+	errUnsatisfiable = errors.New("range begins after the blob's end") // the one that was asked for
+	errBadRange      = errors.New("answer does not fit the range")
+)
 
 // rangedBody makes the body of an answer to a request for [off, end).
 func rangedBody(ans *answer, off, end int64) (*pull.Body, error) {
 	if encoding := wire.ContentEncoding(ans.Header); encoding != "" {
-		return nil, errBadRange // the whole will be refused with a clear error
+		return nil, errBadRange // only the whole can be decoded
 	}
 	if ans.StatusCode == http.StatusOK {
 		return wholeBody(ans), nil

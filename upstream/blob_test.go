@@ -1,7 +1,9 @@
 package upstream
 
 import (
+	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +12,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/klauspost/compress/zstd"
 
 	"forebay/internal/pull"
 	"forebay/test/hubtest"
@@ -38,8 +43,8 @@ func TestM20DamagedBlobNeverLooksWhole(t *testing.T) {
 		{"negative length", hubtest.RawCL("-5"), pull.Unavailable, false},
 		{"two lengths", hubtest.RawCL("5", "6"), pull.Unavailable, false},
 		{"no number", hubtest.RawCL("many"), pull.Unavailable, false},
-		{"gzip", hubtest.Gzip(1), pull.Invalid, false},
-		{"zstd by name", hubtest.Encoding("zstd"), pull.Invalid, false},
+		{"gzip three times", hubtest.Gzip(3), pull.Invalid, false},
+		{"an encoding that nobody knows", hubtest.Encoding("br"), pull.Invalid, false},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -84,6 +89,65 @@ func TestM20BlobOfUnknownLength(t *testing.T) {
 		if err != nil || !bytes.Equal(got, want[100:200]) || b.Offset != 100 || b.End != 200 {
 			t.Errorf("%s: range gives %d bytes, Offset %d, End %d, %v; want 100, 100, 200", name, len(got), b.Offset, b.End, err)
 		}
+	}
+}
+
+// A proxy on the way encodes what was asked for plain, or a store tells how the file that it has was made:
+// the bytes of the blob are what its digest says, and a part of them is got from the whole.
+func TestBlobsWithAContentEncoding(t *testing.T) {
+	zipped := func(b []byte) []byte {
+		var z bytes.Buffer
+		w := gzip.NewWriter(&z)
+		_, err := w.Write(b)
+		if err := errors.Join(err, w.Close()); err != nil {
+			t.Fatal(err)
+		}
+		return z.Bytes()
+	}
+	var archive bytes.Buffer
+	w := tar.NewWriter(&archive)
+	if err := errors.Join(w.WriteHeader(&tar.Header{Name: "f", Mode: 0o644, Format: tar.FormatUSTAR}), w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	z, err := zstd.NewWriter(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := bytes.Repeat([]byte("what a blob has in it, "), 9000)
+	layer := zipped(archive.Bytes())
+	encoded := func(b []byte, encoding string) hubtest.Fault {
+		return hubtest.Both(hubtest.WrongBytes(b), hubtest.Encoding(encoding))
+	}
+	for name, test := range map[string]struct {
+		blob  []byte
+		fault hubtest.Fault
+	}{
+		"gzip on the way":                {text, hubtest.Gzip(1)},
+		"gzip on the way, of a layer":    {layer, hubtest.Gzip(1)},
+		"twice":                          {text, hubtest.Gzip(2)},
+		"zstd on the way":                {text, encoded(z.EncodeAll(text, nil), "zstd")},
+		"gzip, as it is stored":          {layer, encoded(layer, "gzip")},
+		"gzip that is none":              {text, encoded(text, "gzip")},
+		"zstd that is none, short":       {[]byte("{}"), encoded([]byte("{}"), "zstd")},
+		"zstd that is a layer in gzip":   {layer, encoded(layer, "zstd")},
+		"gzip of nothing":                {nil, hubtest.Gzip(1)},
+		"identity, which is no encoding": {text, encoded(text, "identity")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			hub, r := newHub(t, hubtest.Options{})
+			d, err := v1.NewHash(hub.PutBlob("library/alpine", test.blob))
+			if err != nil {
+				t.Fatal(err)
+			}
+			hub.AddRule(hubtest.Rule{Role: hubtest.CDN, Method: http.MethodGet, Do: test.fault})
+			wantBlob(t, r, "library/alpine", d, test.blob)
+			if len(test.blob) > 100 {
+				b, got, err := readBlob(t.Context(), r, "library/alpine", d, 50, 60)
+				if err != nil || !bytes.Equal(got, test.blob[b.Offset:][:len(got)]) || b.Offset+int64(len(got)) < 60 {
+					t.Errorf("a range gives %d bytes, %+v, %v", len(got), b, err)
+				}
+			}
+		})
 	}
 }
 

@@ -144,8 +144,6 @@ func resolve(base *url.URL, location string) (*url.URL, error) {
 	if !u.IsAbs() {
 		u = base.ResolveReference(u)
 	}
-	if u.Scheme != "" {
-		u.Scheme = strings.ToLower(u.Scheme)
-	}
+	u.Fragment, u.RawFragment = "", "" // RFC 9110, 10.2.2 allows one, and it is never sent
 	return u, nil
 }

@@ -97,7 +97,7 @@ func (r *Registry) askTokenOnce(ctx context.Context, over *http.Transport, s *au
 	if fail != nil {
 		return nil, fail
 	}
-	if resp.StatusCode != http.StatusOK {
+	if resp.StatusCode < 200 || resp.StatusCode > 299 { // some answer 201: what is in it counts
 		return nil, r.tokenRefusal(ctx, a, q, resp)
 	}
 	defer resp.Body.Close()
