@@ -341,24 +341,31 @@ func talos(m mirror) Setup {
 }
 
 func kaniko(m mirror) Setup {
-	insecure := ""
+	host, insecure := m.host, ""
+	if !strings.ContainsAny(host, ".:") { // a bare word is no registry to go-containerregistry
+		host += map[bool]string{true: ":80", false: ":443"}[m.plain]
+	}
 	if m.plain {
-		insecure = " --insecure-registry=" + m.host
+		insecure = " --insecure-registry=" + host
 	}
 	var maps []string
 	for _, name := range m.Registries {
-		maps = append(maps, name+"="+m.host+"/"+name)
+		maps = append(maps, name+"="+host+"/"+host+"/"+name)
 	}
-	text := "# arguments of the executor\n--registry-mirror=" + m.host + insecure + "\n"
+	text := "# arguments of the executor\n--registry-mirror=" + host + insecure + "\n"
 	if len(maps) > 0 {
 		text += "--registry-map=" + strings.Join(maps, ";") + "\n"
 	}
 	s := Setup{
 		Elsewhere: text,
-		Traps:     []string{"--registry-mirror takes a host and no URL, and is for Docker Hub only", "--skip-default-registry-fallback keeps it from the registry when the mirror fails"},
+		Traps: []string{
+			"--registry-mirror takes a host and no URL, and is for Docker Hub only",
+			"--skip-default-registry-fallback keeps it from the registry when the mirror fails",
+			"in --registry-map the mirror stands twice: with HOST/quay.io alone kaniko 1.24 asks quay.io itself, since a name that begins with a host is that host's (its issue 3313)",
+		},
 	}
 	if m.CA != "" {
-		s.Traps = append(s.Traps, "--registry-certificate="+m.host+"=/path/ca.pem makes it trust the mirror")
+		s.Traps = append(s.Traps, "--registry-certificate="+host+"=/path/ca.pem makes it trust the mirror")
 	}
 	return s
 }
