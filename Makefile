@@ -13,15 +13,15 @@ IMAGE := forebay:$(VERSION)
 QUICK = $$(go list ./... | grep -v -e /test/e2e -e /bench$$$$ -e /test/disktest -e /test/s3test -e /test/acme -e /test/soak -e /test/fleet -e /internal/fleet -e /cache/s3)
 
 # Tools are built once for all clones of a machine, beside Go's module cache, under a name
-# that changes with their modules and with Go.
+# that changes with their sources and with Go.
 TOOLS = $(shell dirname "$$(go env GOMODCACHE)")/forebay-tools
-KEY = $(shell { cat $(1)/go.mod $(1)/go.sum; go env GOVERSION GOOS GOARCH; } | cksum | cut -d ' ' -f 1)
+KEY = $(shell { cat $(1)/go.mod $(1)/go.sum $(wildcard $(1)/*.go); go env GOVERSION GOOS GOARCH; } | cksum | cut -d ' ' -f 1)
 LINT := bin/golangci-lint
 S3 := bin/versitygw
 PEER := bin/registry
 PEBBLE := bin/pebble
 # Clients that take long to build: some minutes each on two CPUs.
-CLIENTS := bin/cosign2 bin/cosign3 bin/notation bin/nerdctl bin/buildkitd bin/buildctl
+CLIENTS := bin/cosign2 bin/cosign3 bin/notation bin/nerdctl bin/buildkitd bin/buildctl bin/kaniko bin/rancher bin/talos
 
 .PHONY: all
 all: build quick ## build and run the quick tests (the default)
@@ -88,7 +88,7 @@ e2e: deps ## run the end-to-end tests with real clients (as root)
 .PHONY: test-clients
 test-clients: deps $(CLIENTS) ## run the end-to-end tests of clients that take long to build (as root)
 	go vet -tags clients ./test/e2e
-	go test -tags clients -count=1 -timeout 25m -v -run 'Signers|Nerdctl|BuildKit' ./test/e2e
+	go test -tags clients -count=1 -timeout 25m -v -run 'Signers|Nerdctl|BuildKit|K3s|Kaniko|Talos|GitHub' ./test/e2e
 
 .PHONY: bench
 bench: deps ## measure against nginx, net/http and the registry itself
@@ -128,7 +128,7 @@ $(PEER): tools/peers/go.mod tools/peers/go.sum
 
 # Those of CLIENTS, each with a go.mod of its own.
 define client
-bin/$(1): tools/$(2)/go.mod tools/$(2)/go.sum
+bin/$(1): $(wildcard tools/$(2)/*)
 	tool=$$(TOOLS)/$(1)-$$(call KEY,tools/$(2)) && { test -x $$$$tool || CGO_ENABLED=0 go build -C tools/$(2) -trimpath -ldflags '-s -w' -o $$$$tool $(3); } && mkdir -p bin && ln -sf $$$$tool $$@
 endef
 $(eval $(call client,cosign2,cosign2,github.com/sigstore/cosign/v2/cmd/cosign))
@@ -137,6 +137,9 @@ $(eval $(call client,notation,notation,github.com/notaryproject/notation/cmd/not
 $(eval $(call client,nerdctl,nerdctl,github.com/containerd/nerdctl/cmd/nerdctl))
 $(eval $(call client,buildkitd,buildkit,github.com/moby/buildkit/cmd/buildkitd))
 $(eval $(call client,buildctl,buildkit,github.com/moby/buildkit/cmd/buildctl))
+$(eval $(call client,kaniko,kaniko,github.com/GoogleContainerTools/kaniko/cmd/executor))
+$(eval $(call client,rancher,rancher,.))
+$(eval $(call client,talos,talos,.))
 
 .PHONY: deps
 deps: ## install the Debian packages that the tests need (as root)

@@ -58,9 +58,15 @@ func openContainerd24Parallel(t testing.TB, addr string) store {
 func startContainerd(t testing.TB, addr, containerd, ctr, config string) *containerdStore {
 	t.Helper()
 	dir := stateDir(t)
-	c := &containerdStore{ctr: ctr, socket: filepath.Join(dir, "c.sock"), hosts: filepath.Join(dir, "etc/containerd/certs.d")}
 	writeFile(t, dir, "etc/containerd/config.toml", "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".registry]\n  config_path = \"/etc/containerd/certs.d\"\n")
 	clientConfig(t, "containerd", addr, dir)
+	return runContainerd(t, dir, containerd, ctr, config)
+}
+
+// runContainerd starts a containerd of its own with the hosts.toml below dir.
+func runContainerd(t testing.TB, dir, containerd, ctr, config string) *containerdStore {
+	t.Helper()
+	c := &containerdStore{ctr: ctr, socket: filepath.Join(dir, "c.sock"), hosts: filepath.Join(dir, "etc/containerd/certs.d")}
 	cmd := exec.Command(containerd,
 		"--config", writeFile(t, dir, "config.toml", config),
 		"--root", filepath.Join(dir, "root"), "--state", filepath.Join(dir, "state"), "--address", c.socket)

@@ -17,20 +17,25 @@ type dockerStore struct {
 
 func openDocker(t testing.TB, addr string) store { return startDocker(t, addr, nil) }
 
-// startDocker starts a dockerd of its own. Its containers have no network, so it
-// needs no bridge and touches no packet filter.
 func startDocker(t testing.TB, addr string, env []string) *dockerStore {
 	t.Helper()
 	dir := stateDir(t)
-	d := &dockerStore{socket: filepath.Join(dir, "d.sock"), config: filepath.Join(dir, "client")}
-	writeFile(t, d.config, "config.json", "{}")
 	writeFile(t, dir, "etc/docker/daemon.json", `{"log-level": "warn"}`)
 	clientConfig(t, "dockerd", addr, dir)
-	cmd := exec.Command(debianProgram("dockerd"),
+	return runDocker(t, dir, env)
+}
+
+// runDocker starts a dockerd of its own with the daemon.json below dir. Its containers have no network, so
+// it needs no bridge and touches no packet filter.
+func runDocker(t testing.TB, dir string, env []string, flags ...string) *dockerStore {
+	t.Helper()
+	d := &dockerStore{socket: filepath.Join(dir, "d.sock"), config: filepath.Join(dir, "client")}
+	writeFile(t, d.config, "config.json", "{}")
+	cmd := exec.Command(debianProgram("dockerd"), append([]string{
 		"--config-file", filepath.Join(dir, "etc/docker/daemon.json"),
 		"--data-root", filepath.Join(dir, "data"), "--exec-root", filepath.Join(dir, "exec"),
-		"--pidfile", filepath.Join(dir, "pid"), "--host", "unix://"+d.socket,
-		"--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false")
+		"--pidfile", filepath.Join(dir, "pid"), "--host", "unix://" + d.socket,
+		"--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false"}, flags...)...)
 	cmd.Env = append(cmd.Environ(), env...)
 	d.daemon = startProcess(t, "dockerd", cmd, func() error {
 		_, err := d.docker(context.Background(), "version")

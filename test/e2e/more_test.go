@@ -4,12 +4,15 @@ package e2e
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"go.yaml.in/yaml/v4"
 
 	"forebay/test/hubtest"
 )
@@ -139,30 +142,132 @@ func TestNerdctlPullsThroughTheMirror(t *testing.T) {
 
 // A real build, whose base comes through the mirror, by BuildKit of its own.
 func TestBuildKitBuildsThroughTheMirror(t *testing.T) {
-	daemon, client := moreProgram(t, "buildkitd"), moreProgram(t, "buildctl")
 	w := newWorld(t, worldOptions{})
 	for _, when := range []string{"cold", "warm", "with the hub off"} {
 		dir := stateDir(t)
 		clientConfig(t, "buildkit", w.mirror.addr, dir, "--registry", "docker.io")
-		addr := "unix://" + filepath.Join(dir, "s")
-		cmd := exec.Command(daemon, "--addr", addr, "--root", filepath.Join(dir, "root"), "--config", filepath.Join(dir, "etc/buildkit/buildkitd.toml"), "--oci-worker-snapshotter", "native")
-		cmd.Env = append(os.Environ(), "PATH="+debianPath)
-		p := startProcess(t, "buildkitd", cmd, func() error {
-			_, err := run(t.Context(), nil, client, "--addr", addr, "debug", "workers")
-			return err
-		})
-		writeFile(t, dir, "context/Dockerfile", "FROM "+manyOCI+":"+catalogueTag+"\nCOPY file /file\n")
-		writeFile(t, dir, "context/file", when)
-		if _, err := run(t.Context(), nil, client, "--addr", addr, "build", "--frontend", "dockerfile.v0", "--local", "context="+filepath.Join(dir, "context"), "--local", "dockerfile="+filepath.Join(dir, "context"),
-			"--output", "type=local,dest="+filepath.Join(dir, "out")); err != nil {
-			t.Errorf("%s: %v", when, err)
-		} else if text, err := os.ReadFile(filepath.Join(dir, "out", "file")); err != nil || string(text) != when {
-			t.Errorf("%s: the build has %q, %v", when, text, err)
-		}
-		p.stop(t)
+		buildByBuildKit(t, dir, when)
 		if when == "warm" {
 			w.hub.SwitchOff()
 		}
 	}
+	w.assertFetchedOnce(t)
+}
+
+// buildByBuildKit builds an image with a file of the given text, by a buildkitd with the buildkitd.toml below dir.
+func buildByBuildKit(t testing.TB, dir, text string) {
+	t.Helper()
+	client, addr := moreProgram(t, "buildctl"), "unix://"+filepath.Join(dir, "s")
+	cmd := exec.Command(moreProgram(t, "buildkitd"), "--addr", addr, "--root", filepath.Join(dir, "root"), "--config", filepath.Join(dir, "etc/buildkit/buildkitd.toml"), "--oci-worker-snapshotter", "native")
+	cmd.Env = append(os.Environ(), "PATH="+debianPath)
+	p := startProcess(t, "buildkitd", cmd, func() error {
+		_, err := run(t.Context(), nil, client, "--addr", addr, "debug", "workers")
+		return err
+	})
+	writeFile(t, dir, "context/Dockerfile", "FROM "+manyOCI+":"+catalogueTag+"\nCOPY file /file\n")
+	writeFile(t, dir, "context/file", text)
+	if _, err := run(t.Context(), nil, client, "--addr", addr, "build", "--frontend", "dockerfile.v0", "--local", "context="+filepath.Join(dir, "context"), "--local", "dockerfile="+filepath.Join(dir, "context"),
+		"--output", "type=local,dest="+filepath.Join(dir, "out")); err != nil {
+		t.Errorf("%s: %v", text, err)
+	} else if got, err := os.ReadFile(filepath.Join(dir, "out", "file")); err != nil || string(got) != text {
+		t.Errorf("%s: the build has %q, %v", text, got, err)
+	}
+	p.stop(t)
+}
+
+// RKE2 pulls what it starts from by the module that reads registries.yaml; the containerd of k3s and RKE2
+// pulls by the hosts.toml that they write from the same file.
+func TestK3sAndRke2PullThroughTheMirror(t *testing.T) {
+	program := moreProgram(t, "rancher")
+	w := newWorld(t, worldOptions{})
+	for _, client := range []string{"rke2", "k3s"} {
+		dir := stateDir(t)
+		file := filepath.Join(dir, "etc/rancher", client, "registries.yaml")
+		clientConfig(t, client, w.mirror.addr, dir)
+		for _, repo := range []string{plainDocker, plainOCI} {
+			out, err := run(t.Context(), nil, program, file, "pull", repo+":"+catalogueTag)
+			if want := w.images[repo].digest.String(); err != nil || strings.TrimSpace(out) != want {
+				t.Errorf("%s pulls %s as %q, %v, want %s", client, repo, out, err, want)
+			}
+		}
+		if _, err := run(t.Context(), nil, program, file, "hosts", filepath.Join(dir, "etc/containerd/certs.d")); err != nil {
+			t.Fatal(err)
+		}
+		s := runContainerd(t, dir, builtProgram("containerd"), builtProgram("ctr"), containerd24Config)
+		for _, repo := range []string{plainDocker, manyOCI} {
+			pull(t, s, repo+":"+catalogueTag, w.images[repo])
+		}
+		w.hub.SwitchOff() // for the second one
+	}
+	w.assertFetchedOnce(t)
+	w.assertClean(t)
+}
+
+// A real build by kaniko, with the flags that are printed, in a root of its own, which it takes for its
+// image's: of Docker Hub by its mirror, of another registry by its map.
+func TestKanikoBuildsThroughTheMirror(t *testing.T) {
+	program, err := os.ReadFile(moreProgram(t, "kaniko"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(t, worldOptions{})
+	m := startMirror(t, mirrorOptions{endpoint: w.hub.RegistryURL(), more: fmt.Sprintf("  quay.io: {endpoints: [%q]}\n", w.hub.RegistryURL())})
+	flags := flagsOf(printed(t, "kaniko", m.addr, "--registry", "quay.io"))
+	if len(flags) != 3 {
+		t.Fatalf("the flags are %q", flags)
+	}
+	for _, from := range []string{manyOCI, "quay.io/" + plainDocker} {
+		root := stateDir(t)
+		writeFile(t, root, "workspace/Dockerfile", "FROM "+from+":"+catalogueTag+"\nCOPY file /file\nRUN [\"/bin/busybox\", \"cp\", \"/file\", \"/copy\"]\n")
+		writeFile(t, root, "workspace/file", from)
+		if err := os.Chmod(writeFile(t, root, "kaniko/executor", string(program)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		script := `mkdir "$1/proc" "$1/dev" "$1/tmp"; mount -t proc proc "$1/proc"; mount --rbind /dev "$1/dev"; exec chroot "$@"`
+		args := append([]string{"--mount", "sh", "-ec", script, "sh", root, "/kaniko/executor", "--force", "--context=dir:///workspace", "--no-push", "--tar-path=/kaniko/out.tar", "--destination=out"}, flags...)
+		if _, err := run(t.Context(), []string{"HOME=/kaniko", "PATH=" + debianPath}, "unshare", args...); err != nil {
+			t.Errorf("%s: %v", from, err)
+			continue
+		}
+		if text, err := os.ReadFile(filepath.Join(root, "copy")); err != nil || string(text) != from {
+			t.Errorf("%s: the build has %q, %v", from, text, err)
+		}
+		if _, err := os.Stat(filepath.Join(root, "kaniko/out.tar")); err != nil {
+			t.Errorf("%s: no image: %v", from, err)
+		}
+	}
+	w.assertClean(t)
+}
+
+// Talos takes what is printed, for the versions that it is printed for, into the configuration of a
+// machine, and finds that right. What pulls there is containerd, as above.
+func TestTalosTakesWhatIsPrinted(t *testing.T) {
+	program, dir := moreProgram(t, "talos"), stateDir(t)
+	must(t, "gen-cert", "127.0.0.1", "--out", dir)
+	out := must(t, "client-config", "talos", "--url", "https://mirror.lan:5443", "--ca", filepath.Join(dir, "ca.pem"))
+	now, before, _ := strings.Cut(out, "# the same before Talos 1.12\n")
+	before, _, _ = strings.Cut(before, "\n#")
+	for version, text := range map[string]string{"v1.12": now, "v1.11": before} {
+		got, err := run(t.Context(), nil, program, version, writeFile(t, dir, version+".yaml", text))
+		if want := "* from https://mirror.lan:5443\nmirror.lan:5443 has a CA\n"; err != nil || got != want {
+			t.Errorf("Talos %s takes %q, %v, want %q from\n%s", version, got, err, want, text)
+		}
+	}
+}
+
+// What goes into a workflow of GitHub's for builds is given to BuildKit.
+func TestGitHubsBuildsPullThroughTheMirror(t *testing.T) {
+	w := newWorld(t, worldOptions{})
+	var steps []struct {
+		With struct {
+			Inline string `yaml:"buildkitd-config-inline"`
+		}
+	}
+	if err := yaml.Load([]byte(printed(t, "github-actions", w.mirror.addr)), &steps); err != nil {
+		t.Fatal(err)
+	}
+	dir := stateDir(t)
+	writeFile(t, dir, "etc/buildkit/buildkitd.toml", steps[1].With.Inline)
+	buildByBuildKit(t, dir, "GitHub")
 	w.assertFetchedOnce(t)
 }
