@@ -227,6 +227,7 @@ func (r *Registry) probe(ctx context.Context, e *endpoint, a *ask) *failure {
 		f := r.fail(a, pull.Limited, nil)
 		f.err.Code, f.err.Message = "TOOMANYREQUESTS", a.who.spent(r.opts.Now())
 		f.limit, f.remedies = pullLimit, tryEndpoint
+		f.err.RetryAfter = pullPause // however often: it costs nothing, and the end is known soon after it
 		return f
 	}
 	return nil
