@@ -93,7 +93,7 @@ type Freeze struct {
 	Match Pattern
 	At    time.Time // later moves do not count
 	Until time.Time // zero: until it is lifted
-	Why   string
+	Why   string    // not; or who vouches for it
 }
 
 // Promotion is an operator's wish that a digest answers now, until the tag gets one that is old enough.
@@ -132,7 +132,7 @@ func (p *Policy) Ages() bool {
 // rules returns those about a tag.
 func (p *Policy) rules(repo, tag string) (all []*Rule) {
 	for i := range p.Rules {
-		if r := &p.Rules[i]; r.about(repo, tag) {
+		if r := &p.Rules[i]; r.About(repo, tag) {
 			all = append(all, r)
 		}
 	}
@@ -159,8 +159,8 @@ type Facts struct {
 // Answer is what is known of something that is asked elsewhere.
 type Answer struct {
 	Yes   bool
-	Wait  bool // it is not known yet
-	Why   string
+	Wait  bool      // it is not known yet
+	Why   string    // not; or who vouches for it
 	Until time.Time // when to ask again; zero: never
 }
 
@@ -474,7 +474,7 @@ func (p *Policy) Digest(repo string, d v1.Hash, tags []Named, known Known, now t
 	}
 	for i := range p.Rules {
 		r := &p.Rules[i]
-		about := r.ofRepository(repo) || slices.ContainsFunc(had, func(t Named) bool { return r.about(repo, t.Tag) })
+		about := r.ofRepository(repo) || slices.ContainsFunc(had, func(t Named) bool { return r.About(repo, t.Tag) })
 		if r.Observe || !about {
 			continue
 		}
@@ -519,8 +519,8 @@ func (c *trial) vouched(r *Rule, one candidate) (why string, due time.Time) {
 	return c.asked(r, one)
 }
 
-// about reports whether a rule is about a tag.
-func (r *Rule) about(repo, tag string) bool {
+// About reports whether a rule is about a tag; "" stands for what no tag names.
+func (r *Rule) About(repo, tag string) bool {
 	return (len(r.Match) == 0 || anyMatches(r.Match, repo, tag)) && !anyMatches(r.Except, repo, tag)
 }
 

@@ -45,5 +45,5 @@ func newSignatures(c *config.Config, client *http.Client) (*signatures, error) {
 func (m *mirror) signed(ctx context.Context, repo cache.Repo, d v1.Hash, rule string) policy.Answer {
 	s := m.signatures.Load()
 	v := s.verifier.Verdict(ctx, rules.Content{Cache: m.cache, Repo: repo}, d, s.by[rule])
-	return policy.Answer{Yes: v.Signed, Wait: v.Unknown, Why: v.Why, Until: v.Until}
+	return policy.Answer{Yes: v.Signed, Wait: v.Unknown, Why: v.By + v.Why, Until: v.Until}
 }

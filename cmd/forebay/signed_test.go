@@ -125,7 +125,16 @@ policies: [{name: prod, match: ["acme/*"], signed_by: [acme]}]
 			}
 		}
 	}
+	// Both ways of asking tell what the rule found, and have nothing verified for it.
+	tells := func(want string) {
+		t.Helper()
+		code, out, stderr := execute(t, []string{"FOREBAY_ADMIN=" + s.admin}, "inspect", "acme/app:v1")
+		if code != 0 || !strings.Contains(out, want) {
+			t.Errorf("forebay inspect = %d, %s%s, want %q", code, out, stderr, want)
+		}
+	}
 	served(good.Digest)
+	tells("verified by rule prod: acme: ")
 	tag := strings.Replace(good.Digest, ":", "-", 1) + ".sig"
 	if n := hub.ChargedTotal(); n != 2 {
 		t.Errorf("the hub counted %d pulls, want the image and its signature", n)
@@ -135,6 +144,7 @@ policies: [{name: prod, match: ["acme/*"], signed_by: [acme]}]
 	}
 	bad := hub.PushImage("acme/app", "v1", hubtest.ImageSpec{Seed: 2})
 	served(good.Digest)
+	tells("refused by rule prod: no signature was found")
 	hub.PushImage("acme/never", "v1", hubtest.ImageSpec{})
 	if _, body := get(t, s.registry+"/v2/acme/never/manifests/v1"); !strings.Contains(body, "policy prod: docker.io/acme/never:v1: it has no valid signature: no signature was found") {
 		t.Errorf("what was never signed = %s, want that rule prod does not allow it", body)
@@ -142,7 +152,9 @@ policies: [{name: prod, match: ["acme/*"], signed_by: [acme]}]
 	s.stop()
 	sign(t, hub, "acme/app", bad.Digest, key)
 	s = start(t, yaml) // else it would be looked at again after a minute
+	tells("unknown by rule prod: nobody has pulled it since the start")
 	served(bad.Digest)
+	tells("verified by rule prod: acme: ")
 }
 
 func TestSignersThatCannotWork(t *testing.T) {

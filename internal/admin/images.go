@@ -108,7 +108,11 @@ func (a *API) image(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	reply(w, http.StatusOK, imageOf(*found))
+	i := imageOf(*found)
+	if a.rules != nil {
+		i.Signatures = a.rules.Signatures(repoOf(ref), ref.Tag, found.Digest)
+	}
+	reply(w, http.StatusOK, i)
 	return nil
 }
 

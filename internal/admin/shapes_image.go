@@ -5,6 +5,7 @@ import (
 
 	"forebay/cache"
 	"forebay/cache/image"
+	"forebay/internal/rules"
 	"forebay/internal/wire"
 )
 
@@ -27,6 +28,8 @@ type Image struct {
 	// MissingMore is whether what is missing is of unknown size, beside MissingBytes.
 	MissingMore bool `json:"missing_more,omitempty"`
 	Pinned      bool `json:"pinned,omitempty"`
+	// Signatures has what each rule that wants the image signed has found of it. Lists are without.
+	Signatures []rules.Signature `json:"signatures,omitempty"`
 
 	Platforms []ImagePlatform `json:"platforms"`
 }

@@ -54,6 +54,9 @@ func showImage(o *adminclient.Client, i admin.Image) error {
 	if i.Pinned {
 		t.Row("Pinned:", "yes")
 	}
+	for _, s := range i.Signatures {
+		t.Row("Signature:", s.State+" by rule "+s.Rule+": "+s.Why)
+	}
 	if i.Tag != "" {
 		t.Row("Checked:", terminal.Ago(i.CheckedAt))
 		t.Row("Changed:", terminal.Ago(i.ChangedAt))

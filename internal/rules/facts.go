@@ -154,7 +154,40 @@ func (k *known) Signed(d v1.Hash, rule string) policy.Answer {
 	if k.r.opts.Signed == nil {
 		return policy.Answer{Why: "signatures are not verified here"}
 	}
-	return k.r.opts.Signed(k.ctx, k.repo, d, rule)
+	a := k.r.opts.Signed(k.ctx, k.repo, d, rule)
+	k.r.signed.Add(ruled{subject{k.repo, d}, rule}, a)
+	return a
+}
+
+// Signature is what a rule that wants an image signed found when it looked at it last.
+type Signature struct {
+	Rule  string `json:"rule"`
+	State string `json:"state"`         // verified, refused, unknown: not looked at since the start, or it could not be
+	Why   string `json:"why,omitempty"` // who has signed it, or what is wrong
+}
+
+// Signatures returns what is known of an image's signatures, of each rule that wants some. Nothing is
+// looked at for it.
+func (r *Rules) Signatures(repo Repo, tag string, d v1.Hash) (all []Signature) {
+	rules := r.current.Load().Rules
+	for i := range rules {
+		rule := &rules[i]
+		if !rule.Signed || !rule.About(repo.String(), tag) {
+			continue
+		}
+		found, known := r.signed.Get(ruled{subject{repo, d}, rule.Name})
+		s := Signature{Rule: rule.Name, State: "unknown", Why: found.Why}
+		switch {
+		case !known:
+			s.Why = "nobody has pulled it since the start"
+		case found.Yes:
+			s.State = "verified"
+		case !found.Wait:
+			s.State = "refused"
+		}
+		all = append(all, s)
+	}
+	return all
 }
 
 // Includes reports whether of, as far as it is kept, names d, or d refers to it.

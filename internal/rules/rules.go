@@ -87,7 +87,8 @@ type Rules struct {
 	told    *lru.Cache[string, struct{}]   // what waits, and was told of
 	waiting *lru.Cache[string, struct{}]   // tags that do not answer with what they point to
 	judged  *lru.Cache[string, policy.Answer]
-	stale   chan struct{} // has one when pins are to be gathered
+	signed  *lru.Cache[ruled, policy.Answer] // what was found when signatures were looked at last
+	stale   chan struct{}                    // has one when pins are to be gathered
 	counts  Counts
 }
 
@@ -95,6 +96,12 @@ type Rules struct {
 type subject struct {
 	repo Repo
 	d    v1.Hash
+}
+
+// ruled is what a rule has looked at.
+type ruled struct {
+	subject
+	rule string
 }
 
 // Counts are what was ruled since the start.
@@ -121,6 +128,7 @@ func New(o Options, configured []Configured) (*Rules, error) {
 	r.told, _ = lru.New[string, struct{}](rulingsMost)
 	r.waiting, _ = lru.New[string, struct{}](rulingsMost)
 	r.judged, _ = lru.New[string, policy.Answer](rulingsMost)
+	r.signed, _ = lru.New[ruled, policy.Answer](rulingsMost)
 	r.current.Store(&policy.Policy{})
 	if err := r.Configure(configured); err != nil {
 		return nil, err

@@ -65,6 +65,7 @@ export function image(place, query) {
         p.fact("Missing", i.missing_bytes || i.missing_more ? f.bytes(i.missing_bytes) + (i.missing_more ? " and more" : "") : "nothing"),
         p.fact("Upstream", h("a", { href: "#/upstreams?name=" + encodeURIComponent(i.upstream), text: i.upstream })),
         p.fact("Repository", h("a", { href: "#/repository?name=" + encodeURIComponent(i.upstream + "/" + i.repository), text: "Its tags, and who pulled it" })),
+        (i.signatures || []).map((s) => p.fact("Signature", p.pill({ verified: "good", refused: "bad" }[s.state] || "idle", { verified: "Verified", refused: "Not verified" }[s.state] || "Not known"), h("span", { class: "soft break", text: "rule " + s.rule + ": " + s.why }))),
         i.tag && p.fact("Confirmed", p.when(i.checked_at)),
         i.tag && p.fact("Points here since", p.when(i.changed_at)),
         p.fact("Last use", p.when(i.used_at)),
