@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -25,8 +26,10 @@ import (
 )
 
 const (
-	// operationsFile is where operations are in the storage folder and in the bucket.
+	// operationsFile is where operations are in the storage folder and in the bucket, and operationsPath where a
+	// mirror tells them to another.
 	operationsFile = "operations.json"
+	operationsPath = "/fleet/v1/operations"
 	// Operations are kept for operationsFor, operationsMost of them at most, of operationMost bytes each.
 	operationsFor  = 7 * 24 * time.Hour
 	operationsMost = 1000
@@ -58,51 +61,90 @@ type operation struct {
 
 	signed string
 	done   bool
+	again  bool      // one that comes before it was done after it
 	next   time.Time // when it is tried again
 }
 
-// operations are those of the last days, as this mirror knows them. It has each one done once, in the order of
-// their times.
+// compare orders operations, in the same way at all mirrors.
+func (one *operation) compare(other *operation) int {
+	return cmp.Or(one.At.Compare(other.At), strings.Compare(one.ID, other.ID))
+}
+
+// of names what an operation is about; what is about the same has to be done in order, unless it is "".
+func (one *operation) of() string {
+	path := strings.TrimPrefix(one.Path, apiPrefix+"/")
+	switch name := path[:strings.IndexAny(path+"/", "/?")]; name {
+	case "promotions", "freezes", "snapshots":
+		return "decisions"
+	case "pins":
+		return name
+	}
+	return ""
+}
+
+// operations are those of the last days, as this mirror knows them. It has each one done, and those that are about
+// the same in the order of their times: who did a later one first does it once more.
 type operations struct {
-	work  sync.Mutex // held while some are done, so that no later one comes before an earlier one
-	mu    sync.Mutex
-	known map[string]*operation // guarded by mu; by ID
-	busy  map[string]bool       // guarded by mu; IDs that another mirror has asked for just now; true: done
-	stamp string                // guarded by mu; what the engine had when it was read last
-	read  time.Time             // guarded by mu; when the bucket was
+	work   sync.Mutex // held while some are done
+	mu     sync.Mutex
+	known  map[string]*operation // guarded by mu; by ID
+	stamp  string                // guarded by mu; what the engine had when it was read last
+	read   time.Time             // guarded by mu; when the bucket was
+	others []string              // guarded by mu; addresses of the other mirrors that were there last
 }
 
 // operationsKey is the sorted set of operations, by their time.
 func (f *Fleet) operationsKey() string { return "fb1:{operations:" + f.Name() + "}" }
 
-func (l *operations) newID() string { return rand.Text() }
+// newOperation makes one of what an operator asks for, which comes after all that are known, whatever the clocks
+// of the mirrors say. It is nil if it is too large to be kept.
+func (o *Operators) newOperation(e errand) *operation {
+	one := &operation{ID: rand.Text(), At: time.Now().UTC(), Who: e.name, Role: e.role, Method: e.method, Path: e.path, Body: e.body, done: true}
+	if all := o.log.list(); len(all) > 0 {
+		if last := all[len(all)-1].At; !one.At.After(last) {
+			one.At = last.Add(time.Microsecond)
+		}
+	}
+	text, err := json.Marshal(one)
+	if err != nil {
+		panic("fleet: " + err.Error()) // it is texts
+	}
+	if one.signed = o.fleet.secret.sign("operation", string(text)); len(one.signed) > operationMost {
+		return nil
+	}
+	o.log.mu.Lock()
+	defer o.log.mu.Unlock()
+	o.log.known[one.ID], o.log.stamp = one, ""
+	return one
+}
 
-// begin notes that we were asked for an operation, and end that it is over.
-func (l *operations) begin(id string) {
+// did notes how an operation went, and that later ones about the same have to be done again.
+func (l *operations) did(one *operation, status int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.busy[id] = false
-	if one := l.known[id]; one != nil {
-		one.next = time.Now().Add(changeMost)
+	one.done, one.again, one.next = settled(status), false, time.Now().Add(retryEvery)
+	for _, later := range l.known {
+		if one.done && one.of() != "" && later.of() == one.of() && later.done && later.compare(one) > 0 {
+			later.done, later.again, later.next = false, true, time.Time{}
+		}
 	}
 }
 
-func (l *operations) end(id string, done bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	one := l.known[id]
-	switch {
-	case one != nil:
-		one.done = one.done || done
-		delete(l.busy, id)
-	case done:
-		l.busy[id] = true // it is known by its ID until the engine tells of it
-	default:
-		delete(l.busy, id)
+// perform has this mirror do an operation that another asks for, unless it has.
+func (o *Operators) perform(one *operation, r *http.Request) *reply {
+	o.log.work.Lock()
+	defer o.log.work.Unlock()
+	o.log.mu.Lock()
+	done := one.done
+	o.log.mu.Unlock()
+	if done {
+		return &reply{status: http.StatusNoContent}
 	}
-	if len(l.busy) > operationsMost {
-		clear(l.busy) // of which nobody tells; to do something twice does no harm
-	}
+	a := o.here(r, r.Body)
+	o.log.did(one, a.status)
+	o.doDue(func(*operation) bool { return false })
+	o.save()
+	return a
 }
 
 // settled reports whether a mirror that answered so is not to try again.
@@ -110,24 +152,25 @@ func settled(status int) bool {
 	return status > 0 && status < 500 && status != http.StatusTooManyRequests && status != http.StatusRequestTimeout
 }
 
-// add takes in an operation that a mirror signed, unless it is too old or known.
-func (o *Operators) add(signed string) {
+// add takes in an operation that a mirror signed, and returns it as it is known; nil for one that is too old, or
+// no mirror's.
+func (o *Operators) add(signed string) *operation {
 	text, ok := o.fleet.secret.open("operation", signed)
 	one := &operation{signed: signed}
 	if !ok || len(signed) > operationMost || json.Unmarshal([]byte(text), one) != nil || !strings.HasPrefix(one.Path, apiPrefix+"/") {
 		o.fleet.counts.forged.Add(1)
-		return
+		return nil
 	}
 	if age := time.Since(one.At); age > operationsFor || age < -time.Hour {
-		return // a copy of an old one means nothing
+		return nil // a copy of an old one means nothing
 	}
 	l := &o.log
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.known[one.ID] == nil {
-		one.done = l.busy[one.ID]
 		l.known[one.ID] = one
 	}
+	return l.known[one.ID]
 }
 
 // list returns the operations, the oldest first, and forgets those that are too old or too many.
@@ -141,7 +184,7 @@ func (l *operations) list() (all []*operation) {
 		}
 		all = append(all, one)
 	}
-	slices.SortFunc(all, func(a, b *operation) int { return a.At.Compare(b.At) })
+	slices.SortFunc(all, (*operation).compare)
 	for len(all) > operationsMost {
 		delete(l.known, all[0].ID)
 		all = all[1:]
@@ -151,52 +194,59 @@ func (l *operations) list() (all []*operation) {
 
 // keep writes down what all mirrors are to do, of which we have done our part, and reports whether those
 // that are away will learn of it.
-func (o *Operators) keep(ctx context.Context, e errand) bool {
-	one := &operation{ID: e.operation, At: time.Now().UTC(), Who: e.name, Role: e.role, Method: e.method, Path: e.path, Body: e.body, done: true}
-	text, err := json.Marshal(one)
-	if err != nil {
-		panic("fleet: " + err.Error()) // it is texts
-	}
-	one.signed = o.fleet.secret.sign("operation", string(text))
-	if len(one.signed) > operationMost {
-		return false
-	}
-	o.log.mu.Lock()
-	o.log.known[one.ID], o.log.stamp = one, ""
-	o.log.mu.Unlock()
-	err = o.save()
+func (o *Operators) keep(ctx context.Context, one *operation) bool {
+	o.save()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), bucketMost)
 	defer cancel()
 	inEngine := o.tellEngine(ctx, []*operation{one})
+	for n := 1; n < failuresMost && inEngine != nil; n++ {
+		inEngine = o.tellEngine(ctx, []*operation{one})
+	}
 	inBucket := o.tellBucket(ctx)
-	err = errors.Join(err, inBucket)
-	if err != nil {
-		o.fleet.log.Warn("operation not written down everywhere", logkey.Method(one.Method), logkey.Err(err))
+	if inBucket != nil {
+		o.fleet.log.Warn("operation not written down in the bucket", logkey.Method(one.Method), logkey.Err(inBucket))
 	}
 	return inEngine == nil || inBucket == nil && o.o.Files != nil
 }
 
 // stored is the form of operations in a file.
 type stored struct {
-	Operations []string `json:"operations"`     // as they were signed
-	Done       []string `json:"done,omitempty"` // IDs; of the folder's file
+	Operations []string `json:"operations"`       // as they were signed
+	Done       []string `json:"done,omitempty"`   // IDs; of the folder's file
+	Others     []string `json:"others,omitempty"` // addresses; of the folder's file
+}
+
+// signed returns what is known, as others are told.
+func (l *operations) signed() (s stored) {
+	for _, one := range l.list() {
+		s.Operations = append(s.Operations, one.signed)
+	}
+	return s
+}
+
+// addAll takes in what was stored, or another mirror tells.
+func (o *Operators) addAll(s stored) {
+	for _, signed := range s.Operations[max(0, len(s.Operations)-operationsMost):] {
+		o.add(signed)
+	}
 }
 
 func (o *Operators) path() string { return filepath.Join(o.o.Dir, operationsFile) }
 
 // save remembers over a restart what is known, and what was done.
-func (o *Operators) save() error {
-	var s stored
-	all := o.log.list()
+func (o *Operators) save() {
+	s := o.log.signed()
 	o.log.mu.Lock()
-	for _, one := range all {
-		s.Operations = append(s.Operations, one.signed)
+	for id, one := range o.log.known {
 		if one.done {
-			s.Done = append(s.Done, one.ID)
+			s.Done = append(s.Done, id)
 		}
 	}
+	s.Others = o.log.others
 	o.log.mu.Unlock()
-	return statefile.Write(o.path(), s)
+	if err := statefile.Write(o.path(), s); err != nil {
+		o.fleet.log.Warn("it is not remembered which operations were done", logkey.Err(err))
+	}
 }
 
 func (o *Operators) load() {
@@ -204,11 +254,12 @@ func (o *Operators) load() {
 	if statefile.Read(o.path(), 2*operationsMost*operationMost, &s) != nil {
 		return // none, or one that a crash of the machine left: they are done again
 	}
-	for _, signed := range s.Operations {
-		o.add(signed)
-	}
+	o.addAll(s)
+	o.log.others = s.Others
 	for _, id := range s.Done {
-		o.log.end(id, true)
+		if one := o.log.known[id]; one != nil { // nobody else has it yet
+			one.done = true
+		}
 	}
 }
 
@@ -298,9 +349,7 @@ func (o *Operators) askBucket(ctx context.Context) (string, error) {
 	if err := json.Unmarshal(text, &s); err != nil {
 		return version, nil // it is made anew
 	}
-	for _, signed := range s.Operations[max(0, len(s.Operations)-operationsMost):] {
-		o.add(signed)
-	}
+	o.addAll(s)
 	return version, nil
 }
 
@@ -315,12 +364,8 @@ func (o *Operators) tellBucket(ctx context.Context) error {
 		if version, err = o.askBucket(ctx); err != nil {
 			return err
 		}
-		var s stored
-		for _, one := range o.log.list() {
-			s.Operations = append(s.Operations, one.signed)
-		}
 		var text []byte
-		if text, err = json.Marshal(s); err != nil {
+		if text, err = json.Marshal(o.log.signed()); err != nil {
 			return err
 		}
 		err = o.o.Files.PutFile(ctx, o.bucketFile(), bytes.NewReader(text), int64(len(text)), tier.Condition{Absent: version == "", Version: version})
@@ -334,10 +379,43 @@ func (o *Operators) tellBucket(ctx context.Context) error {
 	return err
 }
 
+// askOthers takes in what the mirrors know that were there when we were, as far as they are there now.
+func (o *Operators) askOthers(ctx context.Context) {
+	var work sync.WaitGroup
+	for _, at := range o.log.others {
+		work.Go(func() {
+			var s stored
+			a := &reply{from: Member{Address: at}}
+			if o.askOne(ctx, errand{method: http.MethodGet, path: operationsPath, bound: readMost}, a); a.ok() && json.Unmarshal(a.body.Bytes(), &s) == nil {
+				o.addAll(s)
+			}
+		})
+	}
+	work.Wait()
+}
+
+// remember notes where the other mirrors are, for the next start.
+func (o *Operators) remember() {
+	var now []string
+	for _, a := range o.others() {
+		now = append(now, a.from.Address)
+	}
+	o.log.mu.Lock()
+	same := len(now) == 0 || slices.Equal(now, o.log.others)
+	if !same {
+		o.log.others = now
+	}
+	o.log.mu.Unlock()
+	if !same {
+		o.save()
+	}
+}
+
 // CatchUp has what was removed while we were away removed here. It must be called before anybody is served. An
-// engine and a bucket that do not answer are not waited for: what they have is done when they do.
+// engine, a bucket and mirrors that do not answer are not waited for: what they have is done when they do.
 func (o *Operators) CatchUp(ctx context.Context) {
 	o.load()
+	o.askOthers(ctx)
 	if o.o.Files != nil {
 		o.fromBucket(ctx)
 	}
@@ -376,6 +454,7 @@ func (o *Operators) Run(ctx context.Context) {
 		if n%lookOften == 0 {
 			o.compare(ctx)
 		}
+		o.remember()
 		err := o.askEngine(ctx)
 		o.log.mu.Lock()
 		due := time.Since(o.log.read) > bucketEvery
@@ -397,29 +476,26 @@ func (o *Operators) Run(ctx context.Context) {
 func (o *Operators) do(due func(*operation) bool) {
 	o.log.work.Lock()
 	defer o.log.work.Unlock()
-	changed := false
+	if o.doDue(due) {
+		o.save()
+	}
+}
+
+// doDue is do for who holds o.log.work, and saves what was changed.
+func (o *Operators) doDue(due func(*operation) bool) (changed bool) {
 	for _, one := range o.log.list() {
 		o.log.mu.Lock()
-		skip := one.done || time.Now().Before(one.next) || !due(one)
-		if !skip {
-			one.next = time.Now().Add(retryEvery)
-		}
+		skip := one.done || time.Now().Before(one.next) || !one.again && !due(one)
 		o.log.mu.Unlock()
 		if skip {
 			continue
 		}
 		status, fault := o.again(one)
 		o.fleet.log.Info("did what an operator had the other mirrors do", zap.String("operation", one.ID), logkey.Method(one.Method), logkey.User(one.Who), zap.Int("status", status), zap.String("fault", fault))
-		o.log.mu.Lock()
-		one.done = settled(status)
-		o.log.mu.Unlock()
+		o.log.did(one, status)
 		changed = true
 	}
-	if changed {
-		if err := o.save(); err != nil {
-			o.fleet.log.Warn("it is not remembered which operations were done", logkey.Err(err))
-		}
-	}
+	return changed
 }
 
 // again has this mirror do an operation.

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
+	"net/url"
 	"testing"
 	"time"
 
@@ -97,5 +99,104 @@ func TestWhatIsKeptForThoseAway(t *testing.T) {
 		if got != want {
 			t.Errorf("%s: %s, want %s", request, got, want)
 		}
+	}
+}
+
+// pinning is a mirror whose admin API knows pins only.
+type pinning struct {
+	*Operators
+	pinned map[string]bool
+}
+
+func newPinning(t *testing.T) *pinning {
+	t.Helper()
+	f, err := New(Options{Engine: "redis://127.0.0.1:1", Secret: []byte("01234567890123456789012345678901"), Identity: func(string) string { return "" }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(f.Close)
+	p := &pinning{pinned: map[string]bool{}}
+	p.Operators = f.Operators(OperatorsOptions{
+		Dir: t.TempDir(), Who: func(*http.Request) (string, string) { return "ann", "operate" }, As: func(r *http.Request, _, _ string) *http.Request { return r },
+		Local: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			p.pinned[r.URL.Query().Get("ref")] = r.Method == http.MethodPost
+			w.WriteHeader(http.StatusNoContent)
+		}),
+	})
+	return p
+}
+
+// asks has an operator ask a mirror, and returns what that asks the others for.
+func (p *pinning) asks(t *testing.T, method, ref string) *operation {
+	t.Helper()
+	p.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(method, apiPrefix+"/pins?ref="+ref, nil))
+	all := p.log.list()
+	return all[len(all)-1]
+}
+
+// hears has a mirror be asked by another.
+func (p *pinning) hears(one *operation) {
+	r := httptest.NewRequest(one.Method, one.Path, nil)
+	r.Header.Set(operationHeader, url.QueryEscape(one.signed))
+	p.Peers(http.NotFoundHandler()).ServeHTTP(httptest.NewRecorder(), r)
+}
+
+// Operators of two mirrors pin and unpin the same thing at the same moment. Whichever way the mirrors hear of it,
+// and whatever their clocks say, all are of one mind in the end: that of the later one.
+func TestMirrorsAgreeOnTheLastWord(t *testing.T) {
+	for name, hear := range map[string]func(a, b, c *pinning, pin, unpin *operation){
+		"directly": func(a, b, c *pinning, pin, unpin *operation) {
+			a.hears(unpin)
+			b.hears(pin)
+			c.hears(unpin)
+			c.hears(pin)
+		},
+		"from the engine": func(a, b, c *pinning, pin, unpin *operation) {
+			for _, to := range []*pinning{a, b, c} {
+				for _, one := range []*operation{unpin, pin} {
+					to.add(one.signed)
+					to.do(func(*operation) bool { return true })
+				}
+			}
+		},
+		"twice": func(a, b, c *pinning, pin, unpin *operation) {
+			for range 2 {
+				c.hears(pin)
+				a.hears(unpin)
+				b.hears(pin)
+				c.hears(unpin)
+			}
+		},
+	} {
+		for _, first := range []string{http.MethodPost, http.MethodDelete} {
+			t.Run(name+", "+first+" first", func(t *testing.T) {
+				a, b, c := newPinning(t), newPinning(t), newPinning(t)
+				var pin, unpin *operation
+				if first == http.MethodPost {
+					pin, unpin = a.asks(t, http.MethodPost, "x"), b.asks(t, http.MethodDelete, "x")
+				} else {
+					unpin, pin = b.asks(t, http.MethodDelete, "x"), a.asks(t, http.MethodPost, "x")
+				}
+				hear(a, b, c, pin, unpin)
+				want := first == http.MethodDelete
+				if a.pinned["x"] != want || b.pinned["x"] != want || c.pinned["x"] != want {
+					t.Errorf("pinned: %t, %t and %t, want %t", a.pinned["x"], b.pinned["x"], c.pinned["x"], want)
+				}
+			})
+		}
+	}
+	// What an operator says after he has seen something comes after it, though the other's clock is ahead.
+	a, b := newPinning(t), newPinning(t)
+	ahead := a.asks(t, http.MethodPost, "x")
+	ahead.At = ahead.At.Add(time.Minute)
+	text, err := json.Marshal(ahead)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ahead.signed = a.fleet.secret.sign("operation", string(text))
+	b.hears(ahead)
+	after := b.asks(t, http.MethodDelete, "x")
+	if a.hears(after); a.pinned["x"] || b.pinned["x"] {
+		t.Errorf("pinned: %t and %t, want neither", a.pinned["x"], b.pinned["x"])
 	}
 }

@@ -63,7 +63,7 @@ type Operators struct {
 // Operators returns the admin API of the fleet as this mirror answers it. Its owner calls CatchUp before
 // clients are answered, and Run.
 func (f *Fleet) Operators(o OperatorsOptions) *Operators {
-	all := &Operators{fleet: f, o: o, log: operations{known: map[string]*operation{}, busy: map[string]bool{}}}
+	all := &Operators{fleet: f, o: o, log: operations{known: map[string]*operation{}}}
 	all.life, all.end = context.WithCancel(context.Background())
 	return all
 }
@@ -148,21 +148,28 @@ func (o *Operators) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return // the client is gone
 	}
+	kept := to.Kept && !dryRun(body)
+	if kept {
+		o.log.work.Lock() // what another asks for meanwhile comes after it
+	}
 	mine := o.here(r, io.MultiReader(bytes.NewReader(body), r.Body))
-	if !mine.ok() && mine.status != http.StatusNotFound {
+	good := mine.ok() || mine.status == http.StatusNotFound
+	ask := errand{method: r.Method, path: r.URL.RequestURI(), body: body, bound: readMost}
+	ask.name, ask.role = o.o.Who(r)
+	if kept {
+		if good {
+			ask.operation = o.newOperation(ask)
+		}
+		o.log.work.Unlock()
+	}
+	if !good {
 		mine.write(w)
 		return
 	}
-	ask := errand{method: r.Method, path: r.URL.RequestURI(), body: body, bound: readMost}
-	ask.name, ask.role = o.o.Who(r)
-	later := false
 	if to.Changes {
 		ask.bound = changeMost
 	}
-	if to.Kept && !dryRun(body) {
-		ask.operation = o.log.newID()
-		later = o.keep(r.Context(), ask)
-	}
+	later := ask.operation != nil && o.keep(r.Context(), ask.operation)
 	all := append([]*reply{mine}, o.ask(r.Context(), ask)...)
 	o.write(w, to, all, later)
 }
@@ -214,8 +221,8 @@ func (o *Operators) here(r *http.Request, body io.Reader) *reply {
 type errand struct {
 	method, path string // with parameters
 	body         []byte
-	name, role   string // of the operator
-	operation    string // its ID, if it is one that is kept
+	name, role   string     // of the operator
+	operation    *operation // if it is one that is kept
 	bound        time.Duration
 }
 
@@ -261,8 +268,8 @@ func (o *Operators) request(ctx context.Context, q errand, to Member, more http.
 	req.Header.Set("Forebay-Request", "1")
 	req.Header.Set(nameHeader, url.QueryEscape(q.name))
 	req.Header.Set(roleHeader, q.role)
-	if q.operation != "" {
-		req.Header.Set(operationHeader, q.operation)
+	if q.operation != nil {
+		req.Header.Set(operationHeader, url.QueryEscape(q.operation.signed))
 	}
 	return o.fleet.peers.client.Do(req)
 }
@@ -270,6 +277,10 @@ func (o *Operators) request(ctx context.Context, q errand, to Member, more http.
 // Peers answers the other mirrors what their operators ask, and passes all else on.
 func (o *Operators) Peers(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == operationsPath {
+			send(w, http.StatusOK, o.log.signed())
+			return
+		}
 		if !strings.HasPrefix(r.URL.Path, "/api/") {
 			next.ServeHTTP(w, r)
 			return
@@ -280,20 +291,19 @@ func (o *Operators) Peers(next http.Handler) http.Handler {
 			return
 		}
 		r2 := o.o.As(r, name, r.Header.Get(roleHeader))
-		id := r.Header.Get(operationHeader)
 		if strings.TrimPrefix(r.URL.Path, apiPrefix) == purgesPath {
 			_, a := o.purgeHere(r2)
 			a.write(w)
 			return
 		}
-		if id == "" {
-			o.o.Local.ServeHTTP(w, r2)
-			return
+		signed, err := url.QueryUnescape(r.Header.Get(operationHeader))
+		if err == nil && signed != "" {
+			if one := o.add(signed); one != nil {
+				o.perform(one, r2).write(w)
+				return
+			}
 		}
-		o.log.begin(id)
-		a := o.here(r2, r.Body)
-		o.log.end(id, settled(a.status))
-		a.write(w)
+		o.o.Local.ServeHTTP(w, r2)
 	})
 }
 

@@ -79,8 +79,10 @@ func (o *Operators) purgeHere(r *http.Request) ([]byte, *reply) {
 				if err != nil {
 					panic("fleet: " + err.Error()) // it is texts
 				}
-				e := errand{method: http.MethodPost, path: apiPrefix + "/purge", body: text, name: who, role: role, operation: o.log.newID(), bound: changeMost}
-				o.keep(o.life, e)
+				e := errand{method: http.MethodPost, path: apiPrefix + "/purge", body: text, name: who, role: role, bound: changeMost}
+				if e.operation = o.newOperation(e); e.operation != nil {
+					o.keep(o.life, e.operation)
+				}
 				o.ask(o.life, e)
 			}
 		})

@@ -416,6 +416,22 @@ func TestWhoWasAwayDoesWhatOperatorsDid(t *testing.T) {
 		t.Error("what was purged is served by who was away")
 	}
 	w.await("the pin to be set", func() bool { return len(w.ask(away, "GET", "/pins?scope=local", nil).Pins) == 1 })
+	// Without an engine, too: the others know.
+	w.await("the others to be remembered", func() bool {
+		var s struct{ Others []string }
+		text, err := os.ReadFile(filepath.Join(filepath.Dir(away.config), "storage2", "operations.json"))
+		return err == nil && json.Unmarshal(text, &s) == nil && len(s.Others) == 2
+	})
+	away.kill()
+	w.killEngine()
+	if a := w.ask(w.mirrors[0], "POST", "/purge", map[string]any{"target": "app:v2", "force": true}); a.Status != http.StatusOK {
+		t.Errorf("purge without an engine = %+v", a)
+	}
+	w.start(away)
+	if got := kept(away); len(got) != 0 {
+		t.Errorf("who was away keeps %v, want nothing", got)
+	}
+	w.didFirst(away)
 }
 
 // With a bucket who was away learns from there what was purged, although the engine and the mirrors that did it
@@ -467,4 +483,28 @@ func TestTheBucketKnowsWhatOperatorsDid(t *testing.T) {
 		t.Errorf("who was away keeps %+v, want nothing", a.Images)
 	}
 	w.didFirst(away)
+}
+
+// Operators of two mirrors pin and unpin the same image at the same moment, again and again: all mirrors are of one
+// mind about it.
+func TestMirrorsAgreeWhatIsPinned(t *testing.T) {
+	w := newWorld(t)
+	w.gather()
+	img := w.hub.PushImage("library/app", "v1", hubtest.ImageSpec{Layers: 1})
+	for _, m := range w.mirrors {
+		w.get(m, "v1", w.hub.Bytes(img.Digest))
+	}
+	for round := range 20 {
+		var both sync.WaitGroup
+		both.Go(func() { w.ask(w.mirrors[round%3], "POST", "/pins", map[string]any{"ref": "app:v1"}) })
+		both.Go(func() { w.ask(w.mirrors[(round+1)%3], "DELETE", "/pins?ref=app:v1", nil) })
+		both.Wait()
+		var pins [3]int
+		for i, m := range w.mirrors {
+			pins[i] = len(w.ask(m, "GET", "/pins?scope=local", nil).Pins)
+		}
+		if pins[0] != pins[1] || pins[1] != pins[2] {
+			t.Errorf("round %d: %v pins at the mirrors, want as many at each", round, pins)
+		}
+	}
 }
