@@ -337,7 +337,11 @@ func (d *decoder) checkNames() {
 	for _, u := range c.Upstreams {
 		owner[u.Name] = u.Name
 	}
+	names := c.UpstreamNames()
 	for _, u := range c.Upstreams {
+		if known := registries.Find(u.Name); !slices.Contains(names, known.Name) {
+			d.Add(c.origins["upstreams."+u.Name], "upstreams."+u.Name, "is another name of %s, as which clients ask for it: write %s", known.Name, known.Name)
+		}
 		path := "upstreams." + u.Name + ".aliases"
 		for _, alias := range u.Aliases {
 			if have, taken := owner[alias]; taken && have != u.Name {
@@ -347,7 +351,6 @@ func (d *decoder) checkNames() {
 			owner[alias] = u.Name
 		}
 	}
-	names := c.UpstreamNames()
 	for _, pair := range parse.Pairs(c.Hosts) {
 		host, name, _ := strings.Cut(pair, "=")
 		if !slices.Contains(names, name) {
