@@ -142,8 +142,9 @@ func (f *Fleet) leave() {
 // has been let in there, and they prove the right to it by us, as one does for its own clients.
 func (f *Fleet) Handler(c *cache.Cache) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET "+blobsPath+"{digest}", func(w http.ResponseWriter, r *http.Request) { f.answer(w, r, c, f.sendBlob) })
-	mux.HandleFunc("GET "+manifestsPath+"{digest}", func(w http.ResponseWriter, r *http.Request) { f.answer(w, r, c, f.sendManifest) })
+	for path, send := range map[string]func(http.ResponseWriter, *http.Request, *asked) error{blobsPath: f.sendBlob, manifestsPath: f.sendManifest, tagsPath: f.sendTags, referrersPath: f.sendReferrers} {
+		mux.HandleFunc("GET "+path+"{digest}", func(w http.ResponseWriter, r *http.Request) { f.answer(w, r, c, send) })
+	}
 	return mux
 }
 

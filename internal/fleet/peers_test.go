@@ -171,6 +171,35 @@ func TestBlobsAndManifestsAreFetchedOnce(t *testing.T) {
 	}
 }
 
+// Lists of tags and of referrers are asked for once by mirrors that want them at the same time. One that is old, since
+// the registry fails, is given to nobody as a new one.
+func TestListsAreAskedForOnce(t *testing.T) {
+	s := newServer(t)
+	r := cachetest.NewRegistry()
+	all := s.trio(r)
+	d := r.Put(app.Name, &cachetest.Script{Data: []byte("subject")})
+	var work sync.WaitGroup
+	for i := range 12 {
+		m := all[i%3]
+		work.Go(func() {
+			if list, err := m.cache.Tags(t.Context(), app); err != nil || fmt.Sprint(list.Tags) != "[a b]" {
+				t.Errorf("tags = %+v, %v", list, err)
+			}
+			if list, err := m.cache.Referrers(t.Context(), app, d); err != nil || len(list.Manifests) != 1 || string(list.Manifests[0]) != `{"digest":"x"}` {
+				t.Errorf("referrers = %+v, %v", list, err)
+			}
+		})
+	}
+	work.Wait()
+	if tags, referrers := r.Count("Tags"), r.Count("Referrers"); tags != 1 || referrers != 1 {
+		t.Errorf("%d requests for tags and %d for referrers, want 1 of each", tags, referrers)
+	}
+	res := httptest.NewRecorder()
+	if err := sendList(res, cache.Stale, []string{"old"}); err == nil || res.Body.Len() > 0 {
+		t.Errorf("an old list is sent: %s", res.Body)
+	}
+}
+
 // What another mirror has is had from it as long as it has it, and after a restart of it.
 func TestWhatAnotherHasIsNotFetched(t *testing.T) {
 	s := newServer(t)

@@ -3,6 +3,7 @@ package fleet
 import (
 	"context"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"strings"
@@ -32,25 +33,20 @@ func (o *Operators) stream(w http.ResponseWriter, r *http.Request) {
 	}
 	_, mine := o.self()
 	all := make(chan answers.Message)
-	local := &piped{header: http.Header{}, began: make(chan struct{})}
-	body, to := io.Pipe()
-	local.to = to
+	local, body := answers.NewPipe()
 	mirror := withLast(r.WithContext(ctx), last.Get(mine))
 	work.Go(func() {
 		o.o.Local.ServeHTTP(local, mirror)
-		local.begin(http.StatusOK)
-		_ = to.Close() // it does not fail
+		local.Close()
 	})
 	work.Go(func() {
 		<-ctx.Done()
 		_ = body.Close() // whoever writes to it ends
 	})
-	<-local.began
-	for name, values := range local.header {
-		w.Header()[name] = values
-	}
-	w.WriteHeader(local.status)
-	if local.status != http.StatusOK {
+	status := local.Status()
+	maps.Copy(w.Header(), local.Header())
+	w.WriteHeader(status)
+	if status != http.StatusOK {
 		_, _ = io.Copy(w, body) // the client may be gone
 		return
 	}
@@ -121,28 +117,4 @@ func withLast(r *http.Request, id string) *http.Request {
 		r.Header.Del("Last-Event-ID")
 	}
 	return r
-}
-
-// piped is an answer that is read while it is written.
-type piped struct {
-	header http.Header
-	status int
-	once   sync.Once
-	began  chan struct{}
-	to     *io.PipeWriter
-}
-
-func (p *piped) begin(status int) {
-	p.once.Do(func() {
-		p.status = status
-		close(p.began)
-	})
-}
-
-func (p *piped) Header() http.Header    { return p.header }
-func (p *piped) WriteHeader(status int) { p.begin(status) }
-func (p *piped) Flush()                 {}
-func (p *piped) Write(b []byte) (int, error) {
-	p.begin(http.StatusOK)
-	return p.to.Write(b)
 }

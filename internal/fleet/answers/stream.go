@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -145,4 +146,47 @@ func (s *Stream) write(text string) error {
 	_ = control.SetWriteDeadline(s.wrote.Add(takeMost)) // what knows no deadline is bounded by its connection
 	_, _ = io.WriteString(s.w, text)                    // an error shows at the flush
 	return control.Flush()
+}
+
+// Pipe is an answer that is read while it is written.
+type Pipe struct {
+	header http.Header
+	status int
+	once   sync.Once
+	began  chan struct{}
+	to     *io.PipeWriter
+}
+
+// NewPipe returns an answer and what reads its body. Who writes it closes it, and who reads it closes that.
+func NewPipe() (*Pipe, *io.PipeReader) {
+	body, to := io.Pipe()
+	return &Pipe{header: http.Header{}, began: make(chan struct{}), to: to}, body
+}
+
+// Status waits until the answer begins. Its header is as it will be then.
+func (p *Pipe) Status() int {
+	<-p.began
+	return p.status
+}
+
+// Close ends the answer, one that has not begun with status 200.
+func (p *Pipe) Close() {
+	p.WriteHeader(http.StatusOK)
+	_ = p.to.Close() // it does not fail
+}
+
+func (p *Pipe) Header() http.Header { return p.header }
+
+func (p *Pipe) WriteHeader(status int) {
+	p.once.Do(func() {
+		p.status = status
+		close(p.began)
+	})
+}
+
+func (p *Pipe) Flush() {}
+
+func (p *Pipe) Write(b []byte) (int, error) {
+	p.WriteHeader(http.StatusOK)
+	return p.to.Write(b)
 }
