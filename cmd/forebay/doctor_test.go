@@ -52,7 +52,7 @@ func TestDoctorOfAMachine(t *testing.T) {
 			t.Errorf("%v = 0, %s", args, out)
 		}
 	}
-	if code, out, _ := execute(t, nil, "client-config", "kaniko", "--url", "http://m:5000"); code != 0 || !strings.Contains(out, "--registry-map=ghcr.io=m:5000/ghcr.io") {
+	if code, out, _ := execute(t, nil, "client-config", "kaniko", "--url", "http://m:5000"); code != 0 || !strings.Contains(out, "--registry-map=ghcr.io=m:5000/m:5000/ghcr.io") {
 		t.Errorf("client-config kaniko = %d, %s", code, out)
 	}
 }
