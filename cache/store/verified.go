@@ -66,22 +66,27 @@ func (s *Store) forgetVerified(d v1.Hash) {
 // to: an import that was cut is run again within it, or loses what it brought to others.
 const awaitedFor = 24 * time.Hour
 
-// awaited is content that was taken in and belongs to no repository yet. It is neither
-// evicted nor garbage. The zero value is ready for use.
+// awaited is content that was taken in and belongs to no repository yet, or is being exported. It is
+// neither evicted nor garbage. The zero value is ready for use.
 type awaited struct {
 	mu    sync.Mutex
 	until map[ShortDigest]time.Time // guarded by mu
 }
 
 // Await keeps content until it is linked, or for a day.
-func (s *Store) Await(d v1.Hash) {
+func (s *Store) Await(d v1.Hash) { s.Hold(d, awaitedFor) }
+
+// Hold keeps content from eviction for a while, unless it is held for longer already.
+func (s *Store) Hold(d v1.Hash, while time.Duration) {
 	a := &s.awaited
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.until == nil {
 		a.until = map[ShortDigest]time.Time{}
 	}
-	a.until[Shorten(d)] = time.Now().Add(awaitedFor)
+	if until := time.Now().Add(while); until.After(a.until[Shorten(d)]) {
+		a.until[Shorten(d)] = until
+	}
 }
 
 // EndAwait ends an Await.

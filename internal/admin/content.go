@@ -10,16 +10,20 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"forebay/cache/image"
 	"forebay/cache/store"
 	"forebay/cache/upkeep"
 	"forebay/internal/bundle"
 	"forebay/internal/wire"
 )
 
+// HeldFor is how long what belongs to an image is kept from eviction for who asks for that.
+const HeldFor = time.Hour
+
 // Content goes out here by its digest alone, for bundles. Only operators may do that.
 
 func (a *API) contents(w http.ResponseWriter, r *http.Request) error {
-	q, err := query(r, "ref", "as_of", "platforms", "referrers")
+	q, err := query(r, "ref", "as_of", "platforms", "referrers", "hold")
 	if err != nil {
 		return err
 	}
@@ -30,6 +34,13 @@ func (a *API) contents(w http.ResponseWriter, r *http.Request) error {
 	referrers, err := truth("referrers", q["referrers"])
 	if err != nil {
 		return err
+	}
+	hold, err := truth("hold", q["hold"])
+	if err != nil {
+		return err
+	}
+	if _, v := visiting(r); hold && !v.who.Role.may(Operate) {
+		return lacks(v.who, Operate)
 	}
 	var platforms []string
 	if q["platforms"] != "" {
@@ -47,7 +58,16 @@ func (a *API) contents(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 	}
-	list, err := a.keeper.Images.Contents(r.Context(), repoOf(ref), ref.Tag, ref.Digest, platforms, referrers)
+	look := func() (*image.Contents, error) {
+		return a.keeper.Images.Contents(r.Context(), repoOf(ref), ref.Tag, ref.Digest, platforms, referrers)
+	}
+	list, err := look()
+	if err == nil && hold {
+		for _, p := range list.Parts {
+			a.keeper.Store.Hold(p.Digest.Hash, HeldFor)
+		}
+		list, err = look() // what was evicted before that is missing
+	}
 	if err != nil {
 		return err
 	}

@@ -68,7 +68,7 @@ func (c *Client) refusedBody(response *http.Response) error {
 // Contents lists what belongs to an image: of a tag what it answers with, or, with the name of a
 // snapshot, what that says.
 func (c *Client) Contents(ctx context.Context, ref, snapshot string, platforms []string, referrers bool) (*admin.Contents, error) {
-	q := url.Values{"ref": {ref}}
+	q := url.Values{"ref": {ref}, "hold": {"true"}}
 	if snapshot != "" {
 		q.Set("as_of", snapshot)
 	}

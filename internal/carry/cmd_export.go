@@ -16,6 +16,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -161,6 +162,7 @@ func export(ctx context.Context, o *adminclient.Client, x exporting, args []stri
 	if err != nil {
 		return err
 	}
+	defer x.hold(ctx, o, wanted)()
 	plan, err := x.plan(ctx, o, wanted)
 	if err != nil {
 		return err
@@ -181,6 +183,39 @@ func export(ctx context.Context, o *adminclient.Client, x exporting, args []stri
 		return err
 	}
 	return x.tell(o, &done)
+}
+
+// hold keeps what belongs to the images from eviction, as far as it is there, until release is called.
+func (x *exporting) hold(ctx context.Context, o *adminclient.Client, wanted []wantedImage) (release func()) {
+	ctx, stop := context.WithCancel(ctx)
+	var renewing sync.WaitGroup
+	renewing.Go(func() {
+		for tick := time.Tick(admin.HeldFor / 3); ; {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick:
+			}
+			for _, w := range wanted {
+				_, _ = o.Contents(ctx, w.ref, x.asOf, x.platformsOf(w), x.referrers || w.referrers) // the export itself finds what is wrong
+			}
+		}
+	})
+	return func() {
+		stop()
+		renewing.Wait()
+	}
+}
+
+// platformsOf are those that are asked for; none: those that somebody pulled.
+func (x *exporting) platformsOf(w wantedImage) []string {
+	switch {
+	case len(w.platforms) > 0:
+		return w.platforms
+	case len(x.platforms) == 0 && x.format == formatDocker:
+		return []string{wire.MachinePlatform()}
+	}
+	return x.platforms
 }
 
 // archive lays out what was planned. A signed bundle has the times of its making; one that is
@@ -289,13 +324,7 @@ func incompleteError(faults []error, missing int64, fetched bool) error {
 
 // contents lists what belongs to an image that is kept whole.
 func (x *exporting) contents(ctx context.Context, o *adminclient.Client, w wantedImage) (*admin.Contents, error) {
-	platforms := w.platforms
-	if len(platforms) == 0 {
-		platforms = x.platforms
-	}
-	if len(platforms) == 0 && x.format == formatDocker {
-		platforms = []string{wire.MachinePlatform()}
-	}
+	platforms := x.platformsOf(w)
 	referrers := x.referrers || w.referrers
 	list, err := o.Contents(ctx, w.ref, x.asOf, platforms, referrers)
 	why := problemWith(list, err)
