@@ -139,6 +139,9 @@ func nearestFlag(cmd *cobra.Command, err error) string {
 	if !unknown {
 		return ""
 	}
+	if name == "server" || name == "context" {
+		return ": " + cmd.CommandPath() + " asks no mirror"
+	}
 	flags := &cobra.Command{SuggestionsMinimumDistance: 2}
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
 		flags.AddCommand(&cobra.Command{Use: f.Name, Run: func(*cobra.Command, []string) {}})

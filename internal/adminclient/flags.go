@@ -73,6 +73,10 @@ func (f *Flags) OutputFlag() {
 	}
 	f.cmd.Flags().BoolVar(&f.noHeaders, "no-headers", false, "tables without titles")
 	f.cmd.Flags().StringVarP(&f.output, "output", "o", "", "table, wide (nothing shortened), json, yaml, or name (one a line)")
+	f.cmd.Flags().BoolFunc("no-trunc", "as -o wide", func(string) error {
+		f.output = string(terminal.Wide)
+		return nil
+	})
 	_ = f.cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(outputs(), cobra.ShellCompDirectiveNoFileComp)) // it is there
 }
 

@@ -138,7 +138,7 @@ func status(ctx context.Context, o *adminclient.Client) error {
 	if told, err := o.Tell(ctx, http.MethodGet, "/status", nil, nil, &s); told || err != nil {
 		return err
 	}
-	if _, err := fmt.Fprintf(o.Stdout, "forebay %s at %s, up %s\n\n", terminal.Printable(s.Version), o.Address(),
+	if _, err := fmt.Fprintf(o.Stdout, "forebay %s on %s at %s, up %s\n\n", terminal.Printable(s.Version), terminal.Printable(s.Name), o.Address(),
 		(time.Duration(s.UptimeSeconds) * time.Second).String()); err != nil {
 		return err
 	}
