@@ -38,9 +38,14 @@ func TestRandomFaults(t *testing.T) {
 	w.gather()
 	type content struct{ tag, digest string }
 	var all []content
+	made := 0
 	add := func() content {
-		tag, digest := w.layer(size+int64(len(all)%5)<<18, uint64(1000+len(all)))
-		all = append(all, content{tag, digest})
+		tag, digest := w.layer(size+int64(made%5)<<18, uint64(1000+made))
+		made++
+		if all = append(all, content{tag, digest}); len(all) > 200 { // of which the bytes are in memory, to compare with
+			w.bytes.Delete(all[0].digest)
+			all = all[1:]
+		}
 		return all[len(all)-1]
 	}
 	pull := func(m *mirror, c content) {
@@ -95,7 +100,7 @@ func TestRandomFaults(t *testing.T) {
 			w.start(m)
 		}
 	}
-	t.Logf("%d rounds, %d blobs", rounds, len(all))
+	t.Logf("%d rounds, %d blobs", rounds, made)
 	w.gather()
 	w.await("all to be well", func() bool {
 		one := add()
