@@ -486,10 +486,17 @@ func TestTheBucketKnowsWhatOperatorsDid(t *testing.T) {
 }
 
 // Operators of two mirrors pin and unpin the same image at the same moment, again and again: all mirrors are of one
-// mind about it.
+// mind about it. Each has written down in its audit log who asked for what, where it was asked and where not.
 func TestMirrorsAgreeWhatIsPinned(t *testing.T) {
 	w := newWorld(t)
-	w.gather()
+	logs := make([]string, len(w.mirrors))
+	for i, m := range w.mirrors {
+		logs[i] = filepath.Join(t.TempDir(), "audit")
+		w.change(m, "log: {", fmt.Sprintf("audit: %q\nlog: {", logs[i]))
+	}
+	for _, m := range w.mirrors { // who started again is somewhere else
+		w.await("all to answer", func() bool { return w.ask(m, "GET", "/status", nil).all() })
+	}
 	img := w.hub.PushImage("library/app", "v1", hubtest.ImageSpec{Layers: 1})
 	for _, m := range w.mirrors {
 		w.get(m, "v1", w.hub.Bytes(img.Digest))
@@ -505,6 +512,25 @@ func TestMirrorsAgreeWhatIsPinned(t *testing.T) {
 		}
 		if pins[0] != pins[1] || pins[1] != pins[2] {
 			t.Errorf("round %d: %v pins at the mirrors, want as many at each", round, pins)
+		}
+	}
+	for i, file := range logs {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pins := 0
+		for line := range bytes.Lines(text) {
+			var a struct{ Event, Who, Addr, Method, Path string }
+			if err := json.Unmarshal(line, &a); err != nil {
+				t.Errorf("%s: %v", line, err)
+			}
+			if a.Event == "action" && a.Who == "admin_token" && a.Addr != "" && a.Path == "/api/v1/pins" && a.Method == "POST" {
+				pins++
+			}
+		}
+		if pins < 20 {
+			t.Errorf("the audit log of mirror %d names who pinned %d times, want 20:\n%s", i, pins, text)
 		}
 	}
 }
