@@ -12,6 +12,7 @@ conmon
 containerd
 crun
 curl
+docker-compose
 docker.io
 docker-registry
 e2fsprogs

@@ -29,6 +29,7 @@ var debianPrograms = []struct{ program, pkg string }{
 	{"buildah", "buildah"},
 	{"umoci", "umoci"},
 	{"busybox", "busybox-static"},
+	{"docker-compose", "docker-compose"},
 	{"make", "make"},
 }
 
