@@ -133,6 +133,8 @@ func (c *Cache) openBlob(ctx context.Context, from source, d v1.Hash) (b *Blob, 
 			b, err = c.missingBlob(ctx, from, d, right, claimed, headErr != nil)
 		}
 		switch {
+		case errors.Is(err, fill.ErrUnproven) && !right && c.store.Linked(repo, index.Blob, d):
+			// It has arrived since we looked: look again.
 		case errors.Is(err, fill.ErrUnproven) && headErr != nil:
 			return nil, headErr
 		case errors.Is(err, fill.ErrUnproven) && c.store.FindURLs(repo, d):
