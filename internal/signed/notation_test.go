@@ -225,14 +225,29 @@ func TestNotationExpires(t *testing.T) {
 	expect(t, got, "", "expired")
 }
 
-// A registry of certificates that does not answer is no proof that one is good.
+// An authority that does not answer is no proof that a certificate is good: whether that counts is what the trust policy
+// says of revocation. Once it answers, the signature counts.
 func TestNotationWithoutWordOfRevocation(t *testing.T) {
-	a := newNotationCA(t)
-	a.fails = true
-	key, cert := a.leaf(t, 2, "release", time.Now().Add(24*time.Hour))
-	v := newVerifier(t, Signer{Name: "notary", Notation: a.folder(t, "strict", nil)})
-	r := newRepository()
-	image := r.image("app")
-	r.notate(t, image, image, key, []*x509.Certificate{cert, a.cert}, notation.SignerSignOptions{SignatureMediaType: jwsType})
-	expect(t, verdict(t, v, r, image), "", "revocation")
+	for action, by := range map[string]string{"": "", "enforce": "", "log": "CN=release", "skip": "CN=release"} {
+		t.Run(action, func(t *testing.T) {
+			a := newNotationCA(t)
+			a.fails = true
+			key, cert := a.leaf(t, 2, "release", time.Now().Add(24*time.Hour))
+			override := map[string]string{"revocation": action}
+			if action == "" {
+				override = nil
+			}
+			v := newVerifier(t, Signer{Name: "notary", Notation: a.folder(t, "strict", override)})
+			r := newRepository()
+			image := r.image("app")
+			r.notate(t, image, image, key, []*x509.Certificate{cert, a.cert}, notation.SignerSignOptions{SignatureMediaType: jwsType})
+			why := ""
+			if by == "" {
+				why = "revocation"
+			}
+			expect(t, verdict(t, v, r, image), by, why)
+			a.fails = false // what a verdict of before is kept for is over for another verifier
+			expect(t, verdict(t, newVerifier(t, Signer{Name: "notary", Notation: a.folder(t, "strict", override)}), r, image), "CN=release", "")
+		})
+	}
 }

@@ -55,6 +55,9 @@ func (r *release) packages(p platform, binary string, docs []document) error {
 				RPM:        nfpm.RPM{BuildHost: "localhost", Summary: "A pull-through caching mirror for container registries"},
 			},
 		})
+		if format == "apk" { // whose versions have rc1, where others have rc.1
+			info.Prerelease = strings.ReplaceAll(info.Prerelease, ".", "")
+		}
 		if err := nfpm.PrepareForPackager(info, format); err != nil {
 			return fmt.Errorf("%s for %s: %w", format, p, err)
 		}

@@ -75,6 +75,7 @@ func TestReleaseIsTheSameTwiceAndSaysWhatItIs(t *testing.T) {
 	t.Run("image", func(t *testing.T) { checkImage(t, outs[0]) })
 	t.Run("chart", func(t *testing.T) { checkChart(t, outs[0]) })
 	t.Run("recipes", func(t *testing.T) { checkRecipes(t, outs[0], one) })
+	t.Run("alpine", func(t *testing.T) { checkAlpine(t, filepath.Join(outs[0], "forebay_9.8.7-rc.1_linux_amd64.apk")) })
 	t.Run("provenance", func(t *testing.T) { checkProvenance(t, outs[0], one) })
 }
 
