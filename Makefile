@@ -21,7 +21,7 @@ S3 := bin/versitygw
 PEER := bin/registry
 PEBBLE := bin/pebble
 # Clients that take long to build: some minutes each on two CPUs.
-CLIENTS := bin/cosign2 bin/cosign3 bin/notation bin/nerdctl bin/buildkitd bin/buildctl bin/kaniko bin/rancher bin/talos
+CLIENTS := bin/cosign2 bin/cosign3 bin/notation bin/nerdctl bin/buildkitd bin/buildctl bin/kaniko bin/rancher bin/talos bin/crictl bin/dockerd29
 
 .PHONY: all
 all: build quick ## build and run the quick tests (the default)
@@ -90,6 +90,15 @@ test-clients: deps $(CLIENTS) ## run the end-to-end tests of clients that take l
 	go vet -tags clients ./test/e2e
 	go test -tags clients -count=1 -timeout 25m -v -run 'Signers|Nerdctl|BuildKit|K3s|Kaniko|Talos|GitHub' ./test/e2e
 
+# What sets machines up is installed on the machine of the test alone.
+SETUP = .cache/e2e/setup
+.PHONY: test-setup
+test-setup: deps ## set machines up by Ansible and by cloud-init, as deploy has them (as root)
+	mkdir -p $(SETUP)/partial
+	apt-get install -y -q --no-install-recommends --download-only -o Dir::Cache::archives=$(CURDIR)/$(SETUP) ansible-core python3-apt cloud-init
+	go vet -tags setup ./test/e2e
+	go test -tags setup -count=1 -timeout 25m -v -run SetUp ./test/e2e
+
 .PHONY: bench
 bench: deps ## measure against nginx, net/http and the registry itself
 	go run ./bench $(BENCH)
@@ -140,6 +149,8 @@ $(eval $(call client,buildctl,buildkit,github.com/moby/buildkit/cmd/buildctl))
 $(eval $(call client,kaniko,kaniko,github.com/GoogleContainerTools/kaniko/cmd/executor))
 $(eval $(call client,rancher,rancher,.))
 $(eval $(call client,talos,talos,.))
+$(eval $(call client,crictl,crictl,sigs.k8s.io/cri-tools/cmd/crictl))
+$(eval $(call client,dockerd29,dockerd,github.com/moby/moby/v2/cmd/dockerd))
 
 .PHONY: deps
 deps: ## install the Debian packages that the tests need (as root)

@@ -19,19 +19,24 @@ func openDocker(t testing.TB, addr string) store { return startDocker(t, addr, n
 
 func startDocker(t testing.TB, addr string, env []string) *dockerStore {
 	t.Helper()
+	return startDockerd(t, debianProgram("dockerd"), addr, env)
+}
+
+func startDockerd(t testing.TB, program, addr string, env []string) *dockerStore {
+	t.Helper()
 	dir := stateDir(t)
 	writeFile(t, dir, "etc/docker/daemon.json", `{"log-level": "warn"}`)
 	clientConfig(t, "dockerd", addr, dir)
-	return runDocker(t, dir, env)
+	return runDocker(t, program, dir, env)
 }
 
 // runDocker starts a dockerd of its own with the daemon.json below dir. Its containers have no network, so
 // it needs no bridge and touches no packet filter.
-func runDocker(t testing.TB, dir string, env []string, flags ...string) *dockerStore {
+func runDocker(t testing.TB, program, dir string, env []string, flags ...string) *dockerStore {
 	t.Helper()
 	d := &dockerStore{socket: filepath.Join(dir, "d.sock"), config: filepath.Join(dir, "client")}
 	writeFile(t, d.config, "config.json", "{}")
-	cmd := exec.Command(debianProgram("dockerd"), append([]string{
+	cmd := exec.Command(program, append([]string{
 		"--config-file", filepath.Join(dir, "etc/docker/daemon.json"),
 		"--data-root", filepath.Join(dir, "data"), "--exec-root", filepath.Join(dir, "exec"),
 		"--pidfile", filepath.Join(dir, "pid"), "--host", "unix://" + d.socket,

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -140,6 +141,94 @@ func TestNerdctlPullsThroughTheMirror(t *testing.T) {
 	w.assertFetchedOnce(t)
 }
 
+// criStore is the CRI of a containerd, as the kubelet asks it.
+type criStore struct {
+	containerd *containerdStore
+	crictl     string
+}
+
+func openCRI(t testing.TB, addr string) store {
+	dir := stateDir(t)
+	config := fmt.Sprintf("version = 3\n[plugins.\"io.containerd.cri.v1.images\".registry]\n  config_path = %q\n", filepath.Join(dir, "etc/containerd/certs.d"))
+	writeFile(t, dir, "crictl.yaml", "{}\n")
+	writeFile(t, dir, "etc/containerd/config.toml", strings.ReplaceAll(config, dir, ""))
+	clientConfig(t, "containerd", addr, dir)
+	return &criStore{runContainerd(t, dir, builtProgram("containerd"), builtProgram("ctr"), config), moreProgram(t, "crictl")}
+}
+
+func (c *criStore) cri(ctx context.Context, args ...string) (string, error) {
+	return run(ctx, nil, c.crictl, append([]string{"--config", filepath.Join(filepath.Dir(c.containerd.socket), "crictl.yaml"), "--runtime-endpoint", "unix://" + c.containerd.socket, "--timeout", "60s"}, args...)...)
+}
+
+func (c *criStore) pull(ctx context.Context, name string) ([]string, error) {
+	if _, err := c.cri(ctx, "pull", "docker.io/"+name); err != nil {
+		return nil, err
+	}
+	out, err := c.cri(ctx, "inspecti", "-o", "go-template", "--template", "{{range .status.repoDigests}}{{.}} {{end}}", "docker.io/"+name)
+	return digestsOf(out), err
+}
+
+// buildStore builds on top of what it pulls.
+type buildStore struct {
+	client, addr, dir string
+	daemon            *process
+}
+
+func openBuildKit(t testing.TB, addr string) store {
+	dir := stateDir(t)
+	clientConfig(t, "buildkit", addr, dir, "--registry", "docker.io")
+	return runBuildKit(t, dir)
+}
+
+// runBuildKit starts a buildkitd with the buildkitd.toml below dir.
+func runBuildKit(t testing.TB, dir string) *buildStore {
+	b := &buildStore{client: moreProgram(t, "buildctl"), dir: dir}
+	b.addr = "unix://" + filepath.Join(b.dir, "s")
+	cmd := exec.Command(moreProgram(t, "buildkitd"), "--addr", b.addr, "--root", filepath.Join(b.dir, "root"), "--config", filepath.Join(b.dir, "etc/buildkit/buildkitd.toml"), "--oci-worker-snapshotter", "native")
+	cmd.Env = append(os.Environ(), "PATH="+debianPath)
+	b.daemon = startProcess(t, "buildkitd", cmd, func() error {
+		_, err := run(t.Context(), nil, b.client, "--addr", b.addr, "debug", "workers")
+		return err
+	})
+	return b
+}
+
+// build adds a file with a text to an image, and returns what BuildKit says.
+func (b *buildStore) build(ctx context.Context, name, text string) (string, error) {
+	context := filepath.Join(b.dir, "context")
+	err := errors.Join(os.MkdirAll(context, 0o755), os.WriteFile(filepath.Join(context, "Dockerfile"), []byte("FROM "+name+"\nCOPY file /file\n"), 0o644), os.WriteFile(filepath.Join(context, "file"), []byte(text), 0o644))
+	if err != nil {
+		return "", err
+	}
+	cmd := exec.CommandContext(ctx, b.client, "--addr", b.addr, "build", "--progress", "plain", "--frontend", "dockerfile.v0", "--local", "context="+context, "--local", "dockerfile="+context,
+		"--output", "type=local,dest="+filepath.Join(b.dir, "out"))
+	said, err := cmd.CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("%w: %s", err, said)
+	}
+	return string(said), err
+}
+
+func (b *buildStore) pull(ctx context.Context, name string) ([]string, error) {
+	said, err := b.build(ctx, name, "")
+	return anyDigest.FindAllString(said, -1), err
+}
+
+// openDocker29 starts a dockerd with containerd's image store, to which the client of Debian is too old by itself. It
+// runs nothing: Debian's runc is too old for it.
+func openDocker29(t testing.TB, addr string) store {
+	return struct{ store }{startDockerd(t, moreProgram(t, "dockerd29"), addr, []string{"DOCKER_MIN_API_VERSION=1.24", "PATH=" + filepath.Dir(builtProgram("containerd")) + ":" + debianPath})}
+}
+
+// What the table of docs/policies.md says of those that take long to build.
+func TestDeniedStopsBuildKitCRIAndDocker29(t *testing.T) { testDenied(t, moreClients(), moreClients()) }
+
+func TestHeldFromBuildKitCRIAndDocker29(t *testing.T) { testHeld(t, moreClients()) }
+
+func moreClients() []client {
+	return []client{{name: "buildkit", open: openBuildKit}, {name: "cri", open: openCRI}, {name: "dockerd-29", open: openDocker29}}
+}
+
 // A real build, whose base comes through the mirror, by BuildKit of its own.
 func TestBuildKitBuildsThroughTheMirror(t *testing.T) {
 	w := newWorld(t, worldOptions{})
@@ -157,22 +246,13 @@ func TestBuildKitBuildsThroughTheMirror(t *testing.T) {
 // buildByBuildKit builds an image with a file of the given text, by a buildkitd with the buildkitd.toml below dir.
 func buildByBuildKit(t testing.TB, dir, text string) {
 	t.Helper()
-	client, addr := moreProgram(t, "buildctl"), "unix://"+filepath.Join(dir, "s")
-	cmd := exec.Command(moreProgram(t, "buildkitd"), "--addr", addr, "--root", filepath.Join(dir, "root"), "--config", filepath.Join(dir, "etc/buildkit/buildkitd.toml"), "--oci-worker-snapshotter", "native")
-	cmd.Env = append(os.Environ(), "PATH="+debianPath)
-	p := startProcess(t, "buildkitd", cmd, func() error {
-		_, err := run(t.Context(), nil, client, "--addr", addr, "debug", "workers")
-		return err
-	})
-	writeFile(t, dir, "context/Dockerfile", "FROM "+manyOCI+":"+catalogueTag+"\nCOPY file /file\n")
-	writeFile(t, dir, "context/file", text)
-	if _, err := run(t.Context(), nil, client, "--addr", addr, "build", "--frontend", "dockerfile.v0", "--local", "context="+filepath.Join(dir, "context"), "--local", "dockerfile="+filepath.Join(dir, "context"),
-		"--output", "type=local,dest="+filepath.Join(dir, "out")); err != nil {
+	b := runBuildKit(t, dir)
+	if _, err := b.build(t.Context(), manyOCI+":"+catalogueTag, text); err != nil {
 		t.Errorf("%s: %v", text, err)
 	} else if got, err := os.ReadFile(filepath.Join(dir, "out", "file")); err != nil || string(got) != text {
 		t.Errorf("%s: the build has %q, %v", text, got, err)
 	}
-	p.stop(t)
+	b.daemon.stop(t)
 }
 
 // RKE2 pulls what it starts from by the module that reads registries.yaml; the containerd of k3s and RKE2

@@ -63,7 +63,7 @@ func TestWhatIsPrintedReachesTheDaemons(t *testing.T) {
 		} else {
 			t.Logf("daemon.json: %s", text)
 		}
-		return runDocker(t, dir, nil, flags...)
+		return runDocker(t, debianProgram("dockerd"), dir, nil, flags...)
 	}
 	for _, c := range []struct {
 		name string
