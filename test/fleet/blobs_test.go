@@ -42,7 +42,9 @@ func (w *world) pull(m *mirror, digest string, come *atomic.Int64) {
 	want, buf, n := w.bytesOf(digest), make([]byte, 256<<10), 0
 	for err == nil {
 		var more int
+		began := time.Now()
 		more, err = res.Body.Read(buf)
+		w.waited(time.Since(began))
 		if n+more > len(want) || !bytes.Equal(buf[:more], want[n:n+more]) {
 			w.t.Errorf("GET %s of %s: wrong bytes after %d", digest, m.url, n)
 			return
@@ -52,6 +54,12 @@ func (w *world) pull(m *mirror, digest string, come *atomic.Int64) {
 	}
 	if !errors.Is(err, io.EOF) || res.StatusCode != http.StatusOK || n != len(want) {
 		w.t.Errorf("GET %s of %s = %d, %d bytes, %v", digest, m.url, res.StatusCode, n, err)
+	}
+}
+
+// waited notes how long a client waited for bytes.
+func (w *world) waited(long time.Duration) {
+	for longest := w.longest.Load(); int64(long) > longest && !w.longest.CompareAndSwap(longest, int64(long)); longest = w.longest.Load() {
 	}
 }
 
@@ -97,6 +105,7 @@ func (w *world) pullOthers(tag, digest string, size int64, fail func()) {
 		all.Go(func() { w.pull(w.mirrors[1+i%2], digest, &come) })
 	}
 	w.await("the others to have a part", func() bool { return come.Load() > 20*size/4 })
+	w.longest.Store(0)
 	fail()
 	all.Wait()
 }
@@ -174,16 +183,17 @@ func TestLossWhileFetching(t *testing.T) {
 	for i, loss := range []struct {
 		name       string
 		fail, mend func()
-		most       int64 // bytes of the registry, in percent
+		most       int64         // bytes of the registry, in percent
+		stall      time.Duration // on a machine that others load
 	}{
-		{"leader killed", leader.kill, func() { w.start(leader) }, 250},
-		{"engine killed", w.killEngine, w.startEngine, 225},
+		{"leader killed", leader.kill, func() { w.start(leader) }, 250, 6 * time.Second},
+		{"engine killed", w.killEngine, w.startEngine, 225, 6 * time.Second},
 		{"leader stopped", func() {
 			if err := leader.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 				t.Error(err)
 			}
 			time.AfterFunc(9*time.Second, func() { _ = leader.cmd.Process.Signal(syscall.SIGCONT) })
-		}, func() {}, 275},
+		}, func() {}, 275, 12 * time.Second},
 	} {
 		w.gather()
 		tag, digest := w.layer(size, uint64(10+i))
@@ -192,7 +202,11 @@ func TestLossWhileFetching(t *testing.T) {
 		if n := w.hub.BlobBytes(digest); n > size*loss.most/100 {
 			t.Errorf("%s: the registry sent %d bytes of a blob of %d, want at most %d %%", loss.name, n, size, loss.most)
 		}
-		t.Logf("%s: %s, %.2f of the blob", loss.name, time.Since(began).Round(time.Millisecond), float64(w.hub.BlobBytes(digest))/size)
+		stall := time.Duration(w.longest.Load()).Round(time.Millisecond)
+		t.Logf("%s: %s, %.2f of the blob; no client waited for more than %s", loss.name, time.Since(began).Round(time.Millisecond), float64(w.hub.BlobBytes(digest))/size, stall)
+		if stall > loss.stall {
+			t.Errorf("%s: a client waited for %s", loss.name, stall)
+		}
 		loss.mend()
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -31,7 +32,8 @@ type world struct {
 	program string
 	mirrors []*mirror
 	client  *http.Client
-	bytes   sync.Map // of func() []byte, by digest
+	bytes   sync.Map     // of func() []byte, by digest
+	longest atomic.Int64 // ns that a client waited for more bytes
 }
 
 type mirror struct {
