@@ -24,13 +24,11 @@ func lockFolder(root *os.Root) (*os.File, error) {
 		_ = f.Close()
 		return nil, fmt.Errorf("%w: %s holds %s", ErrLocked, holder, lockName)
 	}
-	if err == nil {
-		err = writeHolder(f)
-	}
 	if err != nil {
 		_ = f.Close()
 		return nil, fmt.Errorf("lock: %w", err)
 	}
+	_ = writeHolder(f) // for people: a full disk, which has no room for it, stops no start
 	return f, nil
 }
 

@@ -154,6 +154,7 @@ func TestOperatorLooksAtWhatIsKept(t *testing.T) {
 	o.shows("inspect alpine:3.20", "State:", "complete", image.Digest, image.Blobs()[0].Digest, "config", "layer", "kept")
 	o.shows("tag history alpine:3.20", image.Digest, "yes")
 	o.shows("images -o yaml", "- upstream: docker.io\n  repository: library/alpine\n  tag: \"3.20\"\n")
+	o.shows("ls -o name", "docker.io/library/alpine:3.20\n")
 	if out, _ := o.run(0, "images", "-o", "name"); !strings.HasPrefix(out, "docker.io/library/alpine:3.20\n") || strings.Contains(out, "IMAGE") || strings.Contains(out, "complete") {
 		t.Errorf("images -o name:\n%s", out)
 	}

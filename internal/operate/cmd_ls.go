@@ -43,7 +43,11 @@ SIZE is what of the image is kept, USED is its last pull.`,
 				if i.Pinned {
 					tag += " (pinned)"
 				}
-				t.Row(i.Upstream+"/"+i.Repository, tag, terminal.ShortDigest(i.Digest.Hash), terminal.Bytes(i.KeptBytes), terminal.Used(i.UsedAt))
+				name := i.Upstream + "/" + i.Repository
+				if t.Form == terminal.Names { // which other commands are given
+					name = i.Name()
+				}
+				t.Row(name, tag, terminal.ShortDigest(i.Digest.Hash), terminal.Bytes(i.KeptBytes), terminal.Used(i.UsedAt))
 			})
 	})
 }

@@ -1,6 +1,6 @@
 import { run } from "../actions.js";
 import { get, send } from "../api.js";
-import { fill, h, keyed } from "../dom.js";
+import { fill, h, icon, keyed } from "../dom.js";
 import * as f from "../format.js";
 import * as p from "../parts.js";
 
@@ -61,7 +61,7 @@ export function prefetch(place) {
         p.fact("Pins what it fetches", s.pin ? "yes" : "no")),
       h("div", {}, h("h3", { text: "Images" }), h("span", { class: "chips" }, (s.images || []).map((i) => h("a", { class: "chip break", href: "#/images?q=" + encodeURIComponent(/[*?[]/.test(i) ? i : "*" + i.replace(/^docker\.io\//, "") + "*"), text: i })), (s.files || []).map((i) => h("span", { class: "chip break", text: i })))),
       s.last && s.last.error && h("p", { class: "bad-text break", text: s.last.error }),
-      faults(s.last),
+      faults(s.runs || []),
       s.runs && s.runs.length > 0 && h("div", {}, h("h3", { text: "Runs" }), p.table("Runs of " + s.name,
         [{ title: "Ended" }, { title: "Outcome" }, { title: "Started by", class: "wide" }, { title: "Images", class: "num" }, { title: "Pulls", class: "num wide" }, { title: "Fetched", class: "num" }, { title: "Took", class: "num wide" }],
         s.runs.map((r) => h("tr", {}, h("td", {}, p.when(r.ended)), h("td", {}, outcome(r.outcome)), h("td", { class: "wide", text: r.by }), h("td", { class: "num", text: f.count(r.images) }),
@@ -90,7 +90,7 @@ function inWords(cron) {
   return "";
 }
 
-function faults(last) {
-  if (!last || !last.faulty || last.faulty.length === 0) return null;
-  return h("div", {}, h("h3", { text: "Faults of the last run" }), h("ul", { class: "mini" }, last.faulty.map((i) => h("li", {}, h("a", { class: "break", href: "#/image?ref=" + encodeURIComponent(i.ref), text: i.ref }), h("span", { class: "bad-text break", text: i.error || i.state })))));
-}
+// faults are what went wrong in the runs that are remembered; those of the last one are shown at once.
+const faults = (runs) => runs.filter((r) => (r.faulty || []).length > 0).map((r) => h("details", { class: "platform", open: r === runs[0] },
+  h("summary", {}, icon("chevron"), h("span", { class: "strong", text: "Faults of the " + (r === runs[0] ? "last run" : "run that ended ") }), r !== runs[0] && p.when(r.ended), h("span", { class: "soft", text: f.plural(r.faulty.length, "image") })),
+  h("ul", { class: "mini" }, r.faulty.map((i) => h("li", {}, h("a", { class: "break", href: "#/image?ref=" + encodeURIComponent(i.ref), text: i.ref }), h("span", { class: "bad-text break", text: i.error || i.state }))))));
