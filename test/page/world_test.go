@@ -2,6 +2,11 @@ package page
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -54,7 +59,8 @@ func newWorld(t *testing.T, root string) *world {
 	}
 	dir := t.TempDir()
 	seed(t, filepath.Join(dir, "data"))
-	w.data = newServer(t, program, dir, "data", fmt.Sprintf("pins: ['library/postgres:*']\nprefetch:\n- {name: base, images: ['alpine:3.20', 'nginx:1.27'], platforms: [linux/amd64, linux/arm64], schedule: '0 5 * * *'}\ncost: {per_gib: 0.09, currency: EUR}\npolicies: [{name: cooling, match: ['team/waits'], age: 7d, first_sight: hold}]\nupstreams:\n%s%s%s",
+	w.data = newServer(t, program, dir, "data", fmt.Sprintf("pins: ['library/postgres:*']\nprefetch:\n- {name: base, images: ['alpine:3.20', 'nginx:1.27'], platforms: [linux/amd64, linux/arm64], schedule: '0 5 * * *'}\ncost: {per_gib: 0.09, currency: EUR}\nsigners: [{name: acme, keys: [%q]}]\npolicies: [{name: cooling, match: ['team/waits'], age: 7d, first_sight: hold}, {name: signed, match: ['library/postgres'], signed_by: [acme], mode: observe}]\nupstreams:\n%s%s%s",
+		newKey(t, dir),
 		upstreamOf("docker.io", w.hub), upstreamOf("ghcr.io", w.flaky), upstreamOf("registry.k8s.io", w.other)))
 	w.empty = newServer(t, program, dir, "empty", "upstreams:\n"+upstreamOf("docker.io", w.hub))
 	w.guarded = newServer(t, program, dir, "guarded", "admin_token: "+adminToken+"\nupstreams:\n"+upstreamOf("docker.io", w.hub))
@@ -68,6 +74,21 @@ func newWorld(t *testing.T, root string) *world {
 		t.Fatal(err)
 	}
 	return w
+}
+
+// newKey makes a key that has signed nothing, and returns the file with its public half.
+func newKey(t *testing.T, dir string) string {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKIXPublicKey(key.Public())
+	name := filepath.Join(dir, "acme.pub")
+	if err := errors.Join(err, os.WriteFile(name, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	return name
 }
 
 // newEngine starts a server that mirrors share, and returns its address.

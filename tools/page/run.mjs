@@ -437,6 +437,14 @@ await step("values are shown at the cursor, in all plots at once", {}, async (pa
   await shot(page, "cursor", { fullPage: false });
 });
 
+await step("whether a signature verifies is told, where a rule wants one", {}, async (page) => {
+  await open(page, world.data, "#/image?ref=" + encodeURIComponent("docker.io/library/postgres:17"));
+  await page.getByText("Not verified").waitFor();
+  await page.getByText("rule signed: no signature was found").waitFor();
+  await accessible(page, "an image that nobody signed");
+  await shot(page, "signature");
+});
+
 await step("what an action is refused for is told", { excuse: (c) => c.includes("409 (Conflict)") }, async (page) => {
   await open(page, world.data, "#/image?ref=" + encodeURIComponent("docker.io/library/postgres:17"));
   await page.getByRole("button", { name: "Purge" }).click();
