@@ -409,6 +409,14 @@ await step("verification, collection, prefetch", {}, async (page) => {
   await accessible(page, "prefetch with a run");
 });
 
+await step("a prefetch of which a part failed is not called done", {}, async (page) => {
+  await open(page, world.data, "#/storage");
+  await page.evaluate(async () => (await import(new URL("api.js", document.querySelector("script[type=module]").src).href)).send("POST", "/prefetch", { images: [{ ref: "docker.io/library/alpine:3.20" }, { ref: "docker.io/library/not-there:1" }], platforms: ["linux/amd64"] }));
+  const job = page.locator(".job", { hasText: "with faults" }).first();
+  await job.waitFor({ timeout: 30000 });
+  must(/Partial/.test(await job.textContent()), "the job says " + (await job.textContent()));
+});
+
 await step("an outage is rehearsed, and what fails for whom is told", {}, async (page) => {
   await open(page, world.data, "#/drill");
   await page.getByRole("button", { name: "1 min", exact: true }).click(); // should a step fail

@@ -180,7 +180,7 @@ export function jobResult(one) {
     case "purge":
       return f.plural(r.blobs || 0, "file") + ", " + f.bytes(r.bytes || 0) + (r.shared ? "; " + f.plural(r.shared, "file") + " stay for other repositories" : "");
     case "prefetch":
-      return f.plural((r.images || []).length, "image") + ", " + f.bytes(r.bytes || 0) + " fetched";
+      return f.plural((r.images || []).length, "image") + ", " + f.bytes(r.bytes || 0) + " fetched" + (r.outcome === "partial" ? ", " + f.count(r.images.filter((i) => i.error).length) + " with faults" : "");
     default:
       return one.state;
   }

@@ -127,6 +127,10 @@ export function shortDigest(digest) {
     }, icon("copy")));
 }
 
+// outcome says how a run or a job ended, or that it has not.
+const outcomes = { running: ["idle", "Running"], done: ["good", "Done"], partial: ["warn", "Partial"], failed: ["bad", "Failed"], limited: ["warn", "Limited"], cancelled: ["idle", "Cancelled"] };
+export const outcome = (o) => pill(...(outcomes[o] || ["idle", o]));
+
 export const when = (time) => h("time", { datetime: f.known(time) ? time : null, title: f.fullTime(time), text: f.ago(time) });
 
 // toast tells something in the corner. act, if given, is a button: {label, act}. It returns what takes it away.

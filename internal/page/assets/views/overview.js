@@ -22,7 +22,7 @@ export function overview(place, query) {
   const ratio = p.tile("Hit ratio", "#/clients?rsort=-requests");
   const pulls = p.tile("Pulls saved", "#/upstreams");
   const saved = p.tile("Traffic saved", "#/clients");
-  const kept = p.tile("Kept", "#/images?sort=-size");
+  const kept = p.tile("Folder", "#/storage");
   const ratioBar = p.bar(-1, "Hit ratio by requests");
   const keptBar = p.bar(-1, "Room used");
 

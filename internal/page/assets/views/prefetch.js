@@ -4,9 +4,6 @@ import { fill, h, icon, keyed } from "../dom.js";
 import * as f from "../format.js";
 import * as p from "../parts.js";
 
-const outcomes = { done: ["good", "Done"], partial: ["warn", "Partial"], failed: ["bad", "Failed"], limited: ["warn", "Limited"], cancelled: ["idle", "Cancelled"] };
-const outcome = (o) => p.pill(...(outcomes[o] || ["idle", o]));
-
 export function prefetch(place) {
   let ended = false;
   let timer = 0;
@@ -47,7 +44,7 @@ export function prefetch(place) {
     const text = JSON.stringify(s);
     if (element.dataset.shown === text) return;
     element.dataset.shown = text;
-    fill(element.querySelector(".pill-room"), s.running ? p.pill("idle", "Running") : s.last ? outcome(s.last.outcome) : p.pill("idle", "Never run"));
+    fill(element.querySelector(".pill-room"), s.running ? p.pill("idle", "Running") : s.last ? p.outcome(s.last.outcome) : p.pill("idle", "Never run"));
     element.querySelector(".button").disabled = s.running;
     const at = s.progress;
     fill(element.lastChild,
@@ -64,7 +61,7 @@ export function prefetch(place) {
       faults(s.runs || []),
       s.runs && s.runs.length > 0 && h("div", {}, h("h3", { text: "Runs" }), p.table("Runs of " + s.name,
         [{ title: "Ended" }, { title: "Outcome" }, { title: "Started by", class: "wide" }, { title: "Images", class: "num" }, { title: "Pulls", class: "num wide" }, { title: "Fetched", class: "num" }, { title: "Took", class: "num wide" }],
-        s.runs.map((r) => h("tr", {}, h("td", {}, p.when(r.ended)), h("td", {}, outcome(r.outcome)), h("td", { class: "wide", text: r.by }), h("td", { class: "num", text: f.count(r.images) }),
+        s.runs.map((r) => h("tr", {}, h("td", {}, p.when(r.ended)), h("td", {}, p.outcome(r.outcome)), h("td", { class: "wide", text: r.by }), h("td", { class: "num", text: f.count(r.images) }),
           h("td", { class: "num wide", text: f.count(r.pulls) }), h("td", { class: "num", text: f.bytes(r.bytes) }), h("td", { class: "num wide", text: f.duration((Date.parse(r.ended) - Date.parse(r.started)) / 1000) })))).element));
   }
 

@@ -147,7 +147,7 @@ export function storage(place, query) {
     const cancel = running && h("button", { class: "button small", type: "button", data: { acts: "" }, "aria-label": "Cancel " + actions.jobName(j), text: "Cancel",
       on: { click: () => actions.run(cancel, () => send("DELETE", "/jobs/" + j.id)) } });
     fill(row,
-      h("div", { class: "row-top" }, h("span", { class: "strong clip", text: actions.jobName(j) }), p.pill(...(states[j.state] || ["idle", j.state])), cancel),
+      h("div", { class: "row-top" }, h("span", { class: "strong clip", text: actions.jobName(j) }), p.outcome(outcomeOf(j)), cancel),
       running && p.bar(share, "Progress of " + actions.jobName(j)), running && p.fetching(j.prefetch),
       h("div", { class: "row-note" }, h("span", { class: "break", text: j.state === "failed" ? j.error : running ? f.plural(at.items, "file") + ", " + f.bytes(at.bytes) : j.result ? actions.jobResult(j) : j.state }),
         h("span", { text: (j.by ? "by " + j.by + ", " : "") + (running ? f.ago(j.started) : "took " + f.duration((Date.parse(j.ended) - Date.parse(j.started)) / 1000) + ", " + f.ago(j.ended)) })));
@@ -184,4 +184,5 @@ function grows(times, bytes) {
   return "It grew by " + f.bytes(last[1] - first[1]) + " within " + f.duration(last[0] - first[0]) + ": " + f.bytes(perDay) + " a day" + (most ? "; full " + (last[1] < 0.95 * most ? f.until(new Date(Date.now() + ((most - last[1]) / perDay) * 86400000).toISOString()) : "already") : "") + ".";
 }
 
-const states = { running: ["idle", "Running"], done: ["good", "Done"], failed: ["bad", "Failed"], cancelled: ["warn", "Cancelled"] };
+// outcomeOf is how a job ended: one that has done all it was to do is done, though some of that may have failed.
+const outcomeOf = ({ state, result }) => (state === "done" && result && (result.outcome || ((result.failed || []).length > 0 && "partial"))) || state;
