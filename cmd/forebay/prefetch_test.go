@@ -107,6 +107,7 @@ func TestPrefetchTellsByItsExitCode(t *testing.T) {
 	if _, stderr := o.run(3, "prefetch", "alpine:1", "nothing:1"); !strings.Contains(stderr, "of 2 images, 1 not all there") || !strings.Contains(stderr, "docker.io/library/nothing:1: ") {
 		t.Errorf("partial: %s", stderr)
 	}
+	o.shows("jobs", "partial")
 	if _, stderr := o.run(1, "prefetch", "nothing:1"); !strings.Contains(stderr, "denied") {
 		t.Errorf("nothing there: %s", stderr)
 	}

@@ -1,7 +1,9 @@
 package operate
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"strings"
@@ -46,8 +48,23 @@ func newJobs(p adminclient.Program) *cobra.Command {
 			if j.Error != "" {
 				progress = j.Error
 			}
-			t.Row(j.ID, j.Kind, terminal.OrDash(j.Target), string(j.State), terminal.Ago(j.Started), progress)
+			t.Row(j.ID, j.Kind, terminal.OrDash(j.Target), howEnded(j), terminal.Ago(j.Started), progress)
 		}
 		return t.Flush()
 	})
+}
+
+// howEnded is how a job ended: one that has done all it was to do is done, though some of that may have failed.
+func howEnded(j admin.Job) string {
+	var result struct {
+		Outcome string
+		Failed  []json.RawMessage
+	}
+	if j.State != admin.Done || json.Unmarshal(j.Result, &result) != nil {
+		return string(j.State)
+	}
+	if len(result.Failed) > 0 {
+		result.Outcome = "partial"
+	}
+	return cmp.Or(result.Outcome, string(j.State))
 }
