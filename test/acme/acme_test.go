@@ -30,7 +30,7 @@ const (
 	operators = "operators.example" // of the admin listener
 	// validity is how long certificates hold, in seconds: long enough for a slow machine, and so short that
 	// a renewal can be waited for.
-	validity = 30
+	validity = 60
 )
 
 // program is one that runs beside the test.
@@ -191,7 +191,7 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	w.write(t, "pebble.json", string(settings))
-	w.authority = start(t, w.pebble, []string{"PEBBLE_VA_NOSLEEP=1", "PEBBLE_WFE_NONCEREJECT=20"}, "-config", filepath.Join(w.dir, "pebble.json"), "-dnsserver", everywhere(t))
+	w.authority = start(t, w.pebble, []string{"PEBBLE_VA_NOSLEEP=1", "PEBBLE_WFE_NONCEREJECT=5"}, "-config", filepath.Join(w.dir, "pebble.json"), "-dnsserver", everywhere(t))
 	ca, err := os.ReadFile(filepath.Join(w.dir, "ca.pem"))
 	if err != nil {
 		t.Fatal(err)
