@@ -93,7 +93,7 @@ type Freeze struct {
 	Match Pattern
 	At    time.Time // later moves do not count
 	Until time.Time // zero: until it is lifted
-	Why   string    // not; or who vouches for it
+	Why   string
 }
 
 // Promotion is an operator's wish that a digest answers now, until the tag gets one that is old enough.

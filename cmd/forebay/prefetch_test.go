@@ -104,7 +104,7 @@ func TestCommandsKnowTheNamesOfTheMirror(t *testing.T) {
 func TestPrefetchTellsByItsExitCode(t *testing.T) {
 	o := newOperated(t, "")
 	o.hub.PushImage("library/alpine", "1", hubtest.ImageSpec{})
-	if _, stderr := o.run(3, "prefetch", "alpine:1", "nothing:1"); !strings.Contains(stderr, "of 2 images, 1 not all there") || !strings.Contains(stderr, "docker.io/library/nothing:1: ") {
+	if _, stderr := o.run(3, "prefetch", "alpine:1", "nothing:1"); !strings.Contains(stderr, "of 2 images, 1 not all there: docker.io/library/nothing:1") || !strings.Contains(stderr, "docker.io/library/nothing:1: ") {
 		t.Errorf("partial: %s", stderr)
 	}
 	o.shows("jobs", "partial")

@@ -8,7 +8,9 @@ import (
 	"net/http"
 	"os/signal"
 	"path"
+	"regexp"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -330,8 +332,29 @@ func (f prefetchFlags) directEntries(ctx context.Context, p adminclient.Program,
 	return f.entries(ctx, server, args, names)
 }
 
-// tellReport writes what became of each image, and the sums.
+// tellReport writes what went wrong, what became of each image, and the sums.
 func tellReport(p adminclient.Program, r *admin.PrefetchReport, asJSON bool) error {
+	var bad []string
+	for _, image := range r.Images {
+		if image.Error == "" {
+			continue
+		}
+		bad = append(bad, image.Ref)
+		texts := []string{image.Error}
+		for _, fault := range image.Failed {
+			if fault.Error != image.Error {
+				texts = append(texts, fault.Error)
+			}
+		}
+		for i, text := range alike(texts) {
+			if i == 0 {
+				text = image.Ref + ": " + text
+			} else {
+				text = "  " + text
+			}
+			fmt.Fprintln(p.Stderr, text)
+		}
+	}
 	if asJSON {
 		if err := terminal.WriteJSON(p.Stdout, r); err != nil {
 			return err
@@ -339,23 +362,36 @@ func tellReport(p adminclient.Program, r *admin.PrefetchReport, asJSON bool) err
 	} else if err := reportTable(p, r); err != nil {
 		return err
 	}
-	bad := 0
-	for _, image := range r.Images {
-		if image.Error == "" {
-			continue
-		}
-		bad++
-		fmt.Fprintf(p.Stderr, "%s: %s\n", image.Ref, terminal.Printable(image.Error))
-		for _, fault := range image.Failed {
-			if fault.Error != image.Error {
-				fmt.Fprintf(p.Stderr, "  %s: %s\n", fault.Digest, terminal.Printable(fault.Error))
-			}
-		}
-	}
 	if r.Outcome == prefetch.OutcomeDone {
 		return nil
 	}
-	return outcome(r.Outcome, fmt.Errorf("of %s, %d not all there", terminal.Count(int64(len(r.Images)), "image", "images"), bad))
+	const named = 3
+	names := strings.Join(bad[:min(len(bad), named)], ", ")
+	if len(bad) > named {
+		names += fmt.Sprintf(" and %d more", len(bad)-named)
+	}
+	return outcome(r.Outcome, fmt.Errorf("of %s, %d not all there: %s", terminal.Count(int64(len(r.Images)), "image", "images"), len(bad), names))
+}
+
+// ofOne is what differs between the faults of one cause: of which part it is, how it was asked for, how often.
+var ofOne = regexp.MustCompile(`\w+:[0-9a-f]{40,}|(get|head|stat) blob|[0-9]+`)
+
+// alike returns faults as people read them, each cause once.
+func alike(texts []string) (told []string) {
+	var causes []string
+	more := map[string]int{}
+	for _, text := range texts {
+		cause := ofOne.ReplaceAllString(text, "")
+		if more[cause]++; more[cause] == 1 {
+			causes, told = append(causes, cause), append(told, terminal.Printable(text))
+		}
+	}
+	for i, cause := range causes {
+		if n := more[cause] - 1; n > 0 {
+			told[i] += fmt.Sprintf(" (%d more of its parts alike: --json names them)", n)
+		}
+	}
+	return told
 }
 
 func reportTable(p adminclient.Program, r *admin.PrefetchReport) error {

@@ -65,8 +65,12 @@ func awaitRepair(ctx context.Context, o *adminclient.Client, id string) error {
 		}
 		return err
 	}
+	var texts []string
 	for _, f := range done.Failed {
-		fmt.Fprintf(o.Stderr, "%s: %s\n", f.Digest, terminal.Printable(f.Error))
+		texts = append(texts, f.Digest.String()+": "+f.Error)
+	}
+	for _, text := range alike(texts) {
+		fmt.Fprintln(o.Stderr, text)
 	}
 	return fmt.Errorf("%s could not be fetched", terminal.Count(int64(len(done.Failed)), "blob", "blobs"))
 }
