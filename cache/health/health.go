@@ -184,15 +184,10 @@ func (u *Upstream) fails(now time.Time) bool {
 	return bad >= 3 && bad >= good && several > 1
 }
 
-// back reports whether an upstream that failed does not any more: it answers, or nobody has
-// asked it for so long that nothing is known.
+// back reports whether an upstream that failed answers again.
 func (u *Upstream) back(now time.Time) bool {
-	quiet := now.Sub(u.failedAt)
-	if quiet > staleAfter {
-		return true
-	}
 	good, bad := u.sum(now, calm)
-	return u.last.After(u.failedAt) && quiet >= step && (!u.wavers || bad*5 < good+bad)
+	return u.last.After(u.failedAt) && now.Sub(u.failedAt) >= step && (!u.wavers || bad*5 < good+bad)
 }
 
 // Failing reports whether its last word was a failure or a limit, a short while ago: what a client
@@ -206,7 +201,7 @@ func (u *Upstream) Failing() bool {
 // Report is how an upstream does.
 type Report struct {
 	LastAsked time.Time // zero: not since the start
-	FailsFrom time.Time // since when it fails; zero while it does not
+	FailsFrom time.Time // since when it fails; zero while it does not, and when nobody has asked it for a while
 	Good, Bad int       // answers and failures of the last minute
 	Words     string    // what it did when it failed last; see [pull.Words]
 	// Faults are the repositories of which something failed again and again, and was not to be had
@@ -232,7 +227,10 @@ func (u *Upstream) Report() Report {
 	defer u.mu.Unlock()
 	told = u.judge(now)
 	u.forget(now)
-	r := Report{LastAsked: u.last, FailsFrom: u.failing, Words: u.words}
+	r := Report{LastAsked: u.last, Words: u.words}
+	if now.Sub(u.failedAt) <= staleAfter {
+		r.FailsFrom = u.failing
+	}
 	r.Good, r.Bad = u.sum(now, steps)
 	at := map[string]int{}
 	latest := time.Time{}

@@ -104,6 +104,28 @@ func TestAServerThatIsGoneAndBack(t *testing.T) {
 	})
 }
 
+// That nobody has asked for two minutes is no answer: nothing is known, and nothing is told until one comes.
+func TestAServerThatNobodyAsksIsNotBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u, told := watch()
+		for range 3 {
+			u.Observe("a", "x", errGone)
+		}
+		time.Sleep(staleAfter + time.Second)
+		if r := u.Report(); !r.FailsFrom.IsZero() {
+			t.Errorf("Report = %+v of what nobody has asked", r)
+		}
+		wantTold(t, told, event.UpstreamFailing)
+		u.Observe("a", "x", errGone)
+		if r := u.Report(); r.FailsFrom.IsZero() {
+			t.Error("it fails, and is called well")
+		}
+		time.Sleep(staleAfter + time.Second)
+		u.Observe("a", "x", nil)
+		wantTold(t, told, event.UpstreamFailing, event.UpstreamBack)
+	})
+}
+
 // Half of the requests fail for a while: that is one outage, and no flapping.
 func TestAnUpstreamThatWaversIsToldOfOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -44,6 +44,23 @@ func TestEveryAlertHasItsRunbook(t *testing.T) {
 	}
 }
 
+// The page tells of each kind of event in words, and of no other.
+func TestEveryEventHasItsWordsOnThePage(t *testing.T) {
+	_, text, _ := strings.Cut(readText(t, "internal/page/assets/parts.js"), "const eventWords = {")
+	text, _, _ = strings.Cut(text, "};")
+	named := func(pattern, text string) (names []string) {
+		for _, m := range regexp.MustCompile(pattern).FindAllStringSubmatch(text, -1) {
+			names = append(names, m[1])
+		}
+		slices.Sort(names)
+		return names
+	}
+	told, kinds := named(`(\w+): \["`, text), named(`Kind *= "(\w+)"`, readText(t, "cache/event/event.go"))
+	if len(kinds) < 30 || !slices.Equal(told, kinds) {
+		t.Errorf("the page has words for %q,\nevents are %q", told, kinds)
+	}
+}
+
 // verb is where a message has something of its own.
 var verb = regexp.MustCompile(`%[-+#]?[0-9.]*[a-zA-Z]`)
 

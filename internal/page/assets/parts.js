@@ -207,10 +207,9 @@ const eventWords = {
   served_stale: ["warn", "Served stale"], purged: ["idle", "Purged"], pinned: ["idle", "Pinned"], unpinned: ["idle", "Unpinned"],
   vanished: ["warn", "Vanished"], returned: ["good", "Returned"], trouble_began: ["warn", "Trouble began"], trouble_ended: ["good", "Trouble ended"],
   started: ["idle", "Mirror started"], config_reloaded: ["idle", "Configuration read"], config_refused: ["bad", "Configuration refused"],
-  prefetch_done: ["good", "Prefetched"], prefetch_failed: ["bad", "Prefetch failed"],
+  waiting: ["idle", "Waits by policy"], refused: ["warn", "Refused by policy"], promoted: ["good", "Promoted"], frozen: ["idle", "Frozen"], thawed: ["idle", "Thawed"],
+  snapshot_made: ["idle", "Snapshot made"], snapshot_dropped: ["idle", "Snapshot dropped"],
 };
-
-export const eventKinds = eventWords;
 
 export function eventWord(kind) {
   return eventWords[kind] || ["idle", kind.replaceAll("_", " ")];
