@@ -38,7 +38,11 @@ func (c *Client) Wait(ctx context.Context, id string, result any) (answer []byte
 		var job admin.Job
 		answer, err := c.Ask(ctx, http.MethodGet, "/jobs/"+id, nil, nil, &job)
 		if errors.Is(err, context.Canceled) {
-			return nil, command.Hint(errors.New("interrupted"), "The job goes on. See it with forebay jobs, end it with forebay jobs --cancel "+id+".")
+			hint := "The job goes on. See it with forebay jobs, end it with forebay jobs --cancel " + id + "."
+			if c.Storage != nil { // there is no server that could
+				hint = "What it has done is kept."
+			}
+			return nil, command.Hint(errors.New("interrupted"), hint)
 		}
 		if err != nil {
 			return nil, err
