@@ -33,6 +33,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"go.uber.org/zap"
 	"golang.org/x/net/http/httpproxy"
+	"golang.org/x/time/rate"
 
 	"forebay/cache/event"
 	"forebay/internal/logkey"
@@ -107,7 +108,7 @@ type target struct {
 	end   context.CancelFunc // of its work; nil before that
 
 	sent, failed, dropped atomic.Int64
-	full                  atomic.Bool // messages are being dropped
+	drops                 rate.Sometimes // bounds a warning
 }
 
 // way is a [Target] ready for use. It is not changed.
@@ -173,7 +174,7 @@ func (n *Notifier) Use(all Targets) {
 	for _, w := range all {
 		t := was[w.Name]
 		if delete(was, w.Name); t == nil {
-			t = &target{name: w.Name, queue: make(chan Message, queueMost)}
+			t = &target{name: w.Name, queue: make(chan Message, queueMost), drops: rate.Sometimes{Interval: time.Minute}}
 		}
 		if old := t.now.Swap(w); old != nil {
 			old.client.CloseIdleConnections()
@@ -281,12 +282,9 @@ func (n *Notifier) Tell(e event.Event) {
 		}
 		select {
 		case t.queue <- m:
-			t.full.Store(false)
 		default:
 			t.dropped.Add(1)
-			if !t.full.Swap(true) { // once, until there is room again
-				w.log.Warn("notifications dropped: too many wait for the target", logkey.Count(queueMost))
-			}
+			t.drops.Do(func() { w.log.Warn("notifications dropped: too many wait for the target", logkey.Count(queueMost)) })
 		}
 	}
 }

@@ -369,6 +369,31 @@ func TestAHangingServerHoldsUpNobody(t *testing.T) {
 	close(release)
 }
 
+// A server that is a little too slow finds room now and then: that is no news each time.
+func TestDroppingIsLoggedOnceAMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		core, logs := observer.New(zapcore.DebugLevel)
+		n, err := newNotifier(Options{Targets: []Target{{Name: "x", URL: "http://127.0.0.1:1/"}}, Log: zap.New(core)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for want := 1; want <= 2; want++ {
+			for range queueMost + 5 {
+				n.Tell(moved("1.2.3"))
+			}
+			for range 5 {
+				<-(*n.targets.Load())[0].queue
+				n.Tell(moved("1.2.3"))
+				n.Tell(moved("1.2.3"))
+			}
+			if got := logs.FilterMessageSnippet("too many wait").Len(); got != want {
+				t.Errorf("dropping was logged %d times, want %d", got, want)
+			}
+			time.Sleep(time.Minute)
+		}
+	})
+}
+
 func TestWhatWaitsAtTheEndIsCounted(t *testing.T) {
 	n, err := newNotifier(Options{Targets: []Target{{Name: "x", URL: "http://127.0.0.1:1/"}}})
 	if err != nil {
