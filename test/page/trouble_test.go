@@ -241,7 +241,12 @@ func TestTroublesAreToldEverywhere(t *testing.T) {
 		for principal := range hub.Counters().Charged {
 			hub.SpendAll(principal)
 		}
-		found := i.told("limit", "Docker Hub: 0 of 50 pulls left", func() { _ = i.get("library/app/manifests/new") })
+		asked := 0
+		pull := func() { // what is not there is not asked for again at once, so that each wants something else
+			asked++
+			_ = i.get(fmt.Sprint("library/app/manifests/new", asked))
+		}
+		found := i.told("limit", "Docker Hub: 0 of 50 pulls left", pull)
 		if found.Until.IsZero() || found.Severity != "critical" {
 			t.Errorf("trouble %+v, want when pulls return", found)
 		}
@@ -251,7 +256,7 @@ func TestTroublesAreToldEverywhere(t *testing.T) {
 			t.Errorf("docker.io is %q, want limited: it answers", s.Upstreams[0].State)
 		}
 		hub.Set(func(o *hubtest.Options) { o.Anonymous = hubtest.Plan{Limit: 5000, Window: time.Hour} }) // a larger plan was bought
-		i.over(func() { _ = i.get("library/app/manifests/new") })
+		i.over(pull)
 	})
 	t.Run("repository", func(t *testing.T) {
 		hub := hubtest.New(t, hubtest.Options{Anonymous: hubtest.Unlimited()})
