@@ -7,11 +7,13 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
+	"io"
 	"math/big"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -82,6 +84,7 @@ func TestEngineBehindSentinels(t *testing.T) {
 			if n := f.Figures().Asked; n != 1 {
 				t.Fatalf("%d asked for all, want 1", n)
 			}
+			await(t, "the sentinel to know who could take over", func() bool { return strings.Contains(replicas(t, watch, auth), "master-link-status\r\n$2\r\nok") })
 			if err := leader.Process.Kill(); err != nil {
 				t.Fatal(err)
 			}
@@ -91,6 +94,28 @@ func TestEngineBehindSentinels(t *testing.T) {
 			})
 		})
 	}
+}
+
+// replicas is what a sentinel says of those that could take over. It asks the leader for them every ten seconds.
+func replicas(t *testing.T, port, auth string) string {
+	t.Helper()
+	conn, err := net.Dial("tcp", "127.0.0.1:"+port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	ask := "SENTINEL REPLICAS forebay\r\n"
+	if auth != "" {
+		ask = "AUTH hunter2\r\n" + ask
+	}
+	if _, err := io.WriteString(conn, ask); err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.SetReadDeadline(time.Now().Add(time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	said, _ := io.ReadAll(conn) // until then: it does not close
+	return string(said)
 }
 
 // An engine by TLS is believed by the certificates of the system, and no other is.
