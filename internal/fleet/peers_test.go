@@ -240,6 +240,23 @@ func TestWhatAnotherHasIsNotFetched(t *testing.T) {
 	}
 }
 
+// One that has just started is known to the others by what it fetches, before they look again who is there.
+func TestWhatANewMirrorHasIsNotFetched(t *testing.T) {
+	s := newServer(t)
+	r := cachetest.NewRegistry()
+	a := s.join(r, Options{})
+	b := s.join(r, Options{}) // of which a is not told
+	d := r.Put(app.Name, &cachetest.Script{Data: []byte("layer")})
+	for _, m := range []*replica{b, a} {
+		if got, err := m.blob(t.Context(), d); err != nil || string(got) != "layer" {
+			t.Errorf("blob = %q, %v", got, err)
+		}
+	}
+	if n := r.Count("OpenBlob"); n != 1 {
+		t.Errorf("the registry was asked %d times, want once", n)
+	}
+}
+
 // What a registry says counts for all; one that cannot be reached is tried from one more mirror.
 func TestErrorsOfTheRegistryAreTold(t *testing.T) {
 	s := newServer(t)

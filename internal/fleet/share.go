@@ -112,6 +112,9 @@ func follow[T any](ctx context.Context, f *Fleet, t turn, other func(to Member, 
 	err = errPassed
 	for _, id := range slices.Compact([]string{t.parent, t.owner}) {
 		to, ok := f.peer(id)
+		if !ok && id != f.me { // it may have started since we looked last
+			to, ok = f.restarted(ctx, Member{ID: id})
+		}
 		if !ok {
 			continue
 		}
