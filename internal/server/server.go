@@ -99,12 +99,16 @@ func (o *Options) setDefaults() {
 // closingGrace is how long handlers may take to notice that their connections are cut.
 const closingGrace = 10 * time.Second
 
+// silentGrace is how long the first request of a connection may be under way at a stop.
+const silentGrace = 250 * time.Millisecond
+
 // Server is one listener with its HTTP server.
 type Server struct {
 	opts     Options
 	http     *http.Server
 	listener net.Listener
 	running  running
+	silent   sync.Map  // of net.Conn: those that have sent nothing yet
 	buffers  sync.Pool // of *[streamPiece]byte, for HTTP/2
 	// wrap stands between conn and the TCP connection in tests, to count.
 	wrap func(stream) stream
@@ -133,6 +137,13 @@ func New(o Options) (*Server, error) {
 		MaxHeaderBytes:    o.MaxHeaderBytes,
 		ErrorLog:          errorLog(o.Log),
 		Protocols:         &protocols,
+		ConnState: func(c net.Conn, now http.ConnState) {
+			if now == http.StateNew {
+				s.silent.Store(c, nil)
+			} else if _, was := s.silent.Load(c); was {
+				s.silent.Delete(c)
+			}
+		},
 	}
 	if o.HTTP2 {
 		s.http.HTTP2 = &http.HTTP2Config{
@@ -241,6 +252,14 @@ func (s *Server) stop(ctx context.Context) error {
 	}
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.opts.ShutdownGrace)
 	defer cancel()
+	// Shutdown waits five seconds for a connection without a request, and clients open some to spare.
+	cut := time.AfterFunc(silentGrace, func() {
+		s.silent.Range(func(c, _ any) bool {
+			_ = c.(net.Conn).Close() // nobody waits for it
+			return true
+		})
+	})
+	defer cut.Stop()
 	if err := s.http.Shutdown(grace); err != nil {
 		s.opts.Log.Warn("running answers cut off", logkey.Addr(s.listener.Addr().String()), logkey.Count(s.running.count()))
 		_ = s.http.Close() // closes what Shutdown left; there is nothing to do about an error

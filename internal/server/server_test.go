@@ -275,6 +275,7 @@ func TestLargeHeadersAreRefused(t *testing.T) {
 
 // The order of a graceful stop: readiness, the port, the running answers.
 func TestGracefulStop(t *testing.T) {
+	core, logged := observer.New(zapcore.WarnLevel)
 	inside, release := make(chan struct{}), make(chan struct{})
 	drained := make(chan struct{})
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -288,7 +289,8 @@ func TestGracefulStop(t *testing.T) {
 		}
 		fmt.Fprint(w, "cd")
 	})
-	s, stop := start(t, Options{Handler: handler, Draining: func() { close(drained) }}, nil)
+	// Below the five seconds after which net/http closes what has no request.
+	s, stop := start(t, Options{Handler: handler, Draining: func() { close(drained) }, ShutdownGrace: 4 * time.Second, Log: zap.New(core)}, nil)
 	c := dial(t, s)
 	fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: m\r\n\r\n")
 	await(t, "the request", inside)
@@ -316,9 +318,15 @@ func TestGracefulStop(t *testing.T) {
 	if err != nil || !strings.HasSuffix(string(got), "abcd") {
 		t.Errorf("the running answer: %q, %v, want it whole", got, err)
 	}
-	idle.Close()
+	// What has no request by then is not waited for.
+	if got, err := io.ReadAll(idle); err != nil || len(got) > 0 {
+		t.Errorf("the connection without a request: %q, %v, want its end", got, err)
+	}
 	if err := await(t, "the end of Serve", ended); err != nil {
 		t.Errorf("Serve: %v", err)
+	}
+	if n := logged.FilterMessage("running answers cut off").Len(); n != 0 {
+		t.Error("answers were cut off")
 	}
 }
 
