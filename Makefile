@@ -19,6 +19,7 @@ KEY = $(shell { cat $(1)/go.mod $(1)/go.sum $(wildcard $(1)/*.go); go env GOVERS
 LINT := bin/golangci-lint
 S3 := bin/versitygw
 PEER := bin/registry
+ZOT := bin/zot
 PEBBLE := bin/pebble
 # Clients that take long to build: some minutes each on two CPUs.
 CLIENTS := bin/cosign2 bin/cosign3 bin/notation bin/nerdctl bin/buildkitd bin/buildctl bin/kaniko bin/rancher bin/talos bin/crictl bin/dockerd29
@@ -104,7 +105,7 @@ bench: deps ## measure against nginx, net/http and the registry itself
 	go run ./bench $(BENCH)
 
 .PHONY: bench-peers
-bench-peers: deps build $(PEER) ## measure beside other mirrors, and write the table and the plots of docs/benchmarks.md
+bench-peers: deps build $(PEER) $(ZOT) ## measure beside other mirrors, and write the table and the plots of docs/benchmarks.md
 	go run ./bench/peers -programs bin -docs docs $(BENCH)
 
 .PHONY: fuzz
@@ -134,6 +135,10 @@ $(PEBBLE): tools/pebble/go.mod tools/pebble/go.sum
 # distribution v3, with a go.mod of its own.
 $(PEER): tools/peers/go.mod tools/peers/go.sum
 	tool=$(TOOLS)/registry-$(call KEY,tools/peers) && { test -x $$tool || go build -C tools/peers -o $$tool github.com/distribution/distribution/v3/cmd/registry; } && mkdir -p bin && ln -sf $$tool $@
+
+# By the tags without which zot would want libraries in C, and none of what it does besides.
+$(ZOT): tools/zot/go.mod tools/zot/go.sum
+	tool=$(TOOLS)/zot-$(call KEY,tools/zot) && { test -x $$tool || CGO_ENABLED=0 go build -C tools/zot -tags sync,containers_image_openpgp,exclude_graphdriver_btrfs -o $$tool zotregistry.io/zot/cmd/zot; } && mkdir -p bin && ln -sf $$tool $@
 
 # Those of CLIENTS, each with a go.mod of its own.
 define client

@@ -35,22 +35,26 @@ type scale struct {
 	manifest int   // requests
 	crowd    int   // clients of one cold blob
 	images   int   // small ones
+	kept     int   // blobs that are there at a start
+	day      int   // pulls of it
+	lasts    time.Duration
 }
 
 func run(args []string, stdout, stderr io.Writer) (err error) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	flags := flag.NewFlagSet("peers", flag.ContinueOnError)
-	programs := flags.String("programs", "", "`folder` with forebay and registry (distribution v3)")
+	programs := flags.String("programs", "", "`folder` with forebay, registry (distribution v3) and zot")
 	docs := flags.String("docs", "", "`folder` of the documents, whose benchmarks.md gets the table and images the plots; empty: print")
 	rounds := flags.Int("rounds", 5, "`how often` each is measured")
 	quick := flags.Bool("quick", false, "measure an eighth of it")
+	kept := flags.Int("kept", 100_000, "`how many` blobs are kept by what is started with them")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	s := scale{rounds: *rounds, blob: 256 << 20, manifest: 20_000, crowd: 64, images: 1000}
+	s := scale{rounds: *rounds, blob: 256 << 20, manifest: 20_000, crowd: 64, images: 1000, kept: *kept, day: 2000, lasts: 2 * time.Minute}
 	if *quick {
-		s = scale{rounds: *rounds, blob: 32 << 20, manifest: 2500, crowd: 8, images: 125}
+		s = scale{rounds: *rounds, blob: 32 << 20, manifest: 2500, crowd: 8, images: 125, kept: *kept / 8, day: 250, lasts: 15 * time.Second}
 	}
 	dir, err := os.MkdirTemp("", "forebay-peers-")
 	if err != nil {
@@ -67,7 +71,7 @@ func run(args []string, stdout, stderr io.Writer) (err error) {
 		for i := range all {
 			p := all[(i+round)%len(all)]
 			fmt.Fprintf(stderr, "round %d of %d: %s\n", round+1, s.rounds, p.name)
-			if err := measure(ctx, p, filepath.Join(dir, fmt.Sprint(round, "-", i)), s, uint64(round*len(all)+i+1), results); err != nil {
+			if err := measure(ctx, p, filepath.Join(dir, fmt.Sprint(round, "-", i)), s, uint64(round*len(all)+i+1), round == 0, results); err != nil {
 				return fmt.Errorf("%s: %w", p.name, err)
 			}
 		}
@@ -96,9 +100,9 @@ func describe(ctx context.Context, all []peer, s scale) string {
 	}
 	load, _ := os.ReadFile("/proc/loadavg") // only told
 	commit, _ := exec.CommandContext(ctx, "git", "describe", "--always", "--dirty").Output()
-	return fmt.Sprintf("%s, %d processors; load %s; %s; commit %s; %d rounds in changing order, the median of each.\nBlobs of %d MiB, %d requests for a tag over 8 connections, %d clients of one cold blob of a quarter of that, %d small images.\nVersions: %s.",
+	return fmt.Sprintf("%s, %d processors; load %s; %s; commit %s; %d rounds in changing order, the median of each.\nBlobs of %d MiB, %d requests for a tag over 8 connections, %d clients of one cold blob of a quarter of that, %d small images.\nOnce: a start with %d blobs, and a day of %d pulls that lasts %s.\nVersions: %s.",
 		model, runtime.NumCPU(), strings.Join(strings.Fields(string(load))[:min(3, len(strings.Fields(string(load))))], " "),
-		runtime.Version(), strings.TrimSpace(string(commit)), s.rounds, s.blob>>20, s.manifest, s.crowd, s.images, strings.Join(versions, ", "))
+		runtime.Version(), strings.TrimSpace(string(commit)), s.rounds, s.blob>>20, s.manifest, s.crowd, s.images, s.kept, s.day, s.lasts, strings.Join(versions, ", "))
 }
 
 // newHub is the registry behind all of them: one that wants no token and sends blobs itself,

@@ -3,13 +3,13 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -34,11 +34,17 @@ func newClient(base string, connections int) client {
 // answer is what came, and when.
 type answer struct {
 	status      int
+	digest      string // as the header has it
 	bytes       int64
 	first, last time.Duration // bytes of the body
 }
 
 func (c client) get(path string, header ...string) (answer, error) {
+	return c.read(path, io.Discard, header...)
+}
+
+// read writes the body to another place.
+func (c client) read(path string, to io.Writer, header ...string) (answer, error) {
 	request, err := http.NewRequest(http.MethodGet, c.base+path, nil)
 	if err != nil {
 		return answer{}, err
@@ -53,14 +59,13 @@ func (c client) get(path string, header ...string) (answer, error) {
 		return answer{}, err
 	}
 	defer response.Body.Close()
-	a := answer{status: response.StatusCode}
+	a := answer{status: response.StatusCode, digest: response.Header.Get("Docker-Content-Digest")}
 	var one [1]byte
 	n, err := io.ReadFull(response.Body, one[:])
 	a.first = time.Since(start)
 	if err == nil {
-		a.bytes, err = io.CopyBuffer(io.Discard, struct{ io.Reader }{response.Body}, make([]byte, 256<<10))
+		a.bytes, err = io.CopyBuffer(struct{ io.Writer }{to}, io.MultiReader(bytes.NewReader(one[:n]), response.Body), make([]byte, 256<<10))
 	}
-	a.bytes += int64(n)
 	a.last = time.Since(start)
 	if errors.Is(err, io.EOF) {
 		err = nil
@@ -77,51 +82,77 @@ func (c client) whole(path string, size int64, header ...string) (answer, error)
 	return a, err
 }
 
-func blobPath(digest string) string { return "/v2/" + repository + "/blobs/" + digest }
+func manifestPath(repo, ref string) string { return "/v2/" + repo + "/manifests/" + ref }
+func blobPath(repo, digest string) string  { return "/v2/" + repo + "/blobs/" + digest }
 
-// measure takes all figures of one peer with an empty storage.
-func measure(ctx context.Context, p peer, dir string, s scale, seed uint64, to *results) (err error) {
+// usual is how long a tag is fresh where nothing else is said.
+const usual = time.Minute
+
+// measure takes all figures of one peer with an empty storage. What lasts is taken if first is set.
+func measure(ctx context.Context, p peer, dir string, s scale, seed uint64, first bool, to *results) (err error) {
 	hub, err := newHub()
 	if err != nil {
 		return err
 	}
 	defer hub.Close()
-	hub.PushImage(repository, "latest", hubtest.ImageSpec{})
-	r, err := p.start(ctx, dir, hub.RegistryURL())
-	if err != nil {
+	m := &measurement{peer: p, dir: dir, hub: hub, scale: s, seed: seed << 20, results: to}
+	if err := m.start(ctx, usual); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, r.stop()) }()
-	m := &measurement{peer: p, running: r, hub: hub, scale: s, seed: seed << 20, results: to}
-	for _, step := range []func() error{m.coldBlob, m.cachedBlob, m.manifests, m.crowd, m.coldRange, m.images, m.faults} {
+	defer func() { err = errors.Join(err, m.running.stop()) }()
+	steps := []func(context.Context) error{m.coldBlob, m.cachedBlob, m.manifests, m.crowd, m.coldRange, m.images, m.many}
+	if first {
+		steps = append(steps, m.startsWithMany, m.startsAnew, m.day, m.faults)
+	}
+	for _, step := range steps {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if err := step(); err != nil {
+		if err := step(ctx); err != nil {
 			return err
 		}
-	}
-	if r.cmd != nil {
-		to.add("most memory, MiB", p, r.memory())
 	}
 	return nil
 }
 
 type measurement struct {
 	peer    peer
+	dir     string
 	running *running
 	hub     *hubtest.Hub
 	scale   scale
 	seed    uint64
 	results *results
-	large   string // a blob that is kept by now
+	large   *hubtest.Image // that is kept by now
+}
+
+func (m *measurement) start(ctx context.Context, fresh time.Duration) (err error) {
+	m.running, err = m.peer.start(ctx, m.dir, m.hub.RegistryURL(), fresh)
+	return err
 }
 
 func (m *measurement) tell(what string, value float64) { m.results.add(what, m.peer, value) }
 
-func (m *measurement) freshBlob(size int64) string {
+// push makes a new image, one of whose layers is the blob that matters. zot has no blobs but those
+// of an image that it was asked for, and waits for them there.
+func (m *measurement) push(layers int, size int64) *hubtest.Image {
 	m.seed++
-	return m.hub.PutVirtualBlob(repository, m.seed, size)
+	return m.hub.PushImage(repository, fmt.Sprint("v", m.seed), hubtest.ImageSpec{Layers: layers, LayerSize: size, Seed: m.seed})
+}
+
+func layerOf(img *hubtest.Image) hubtest.Descriptor { return img.Children[0].Layers[0] }
+
+// pull asks for the tag, and then for the layer.
+func (m *measurement) pull(c client, img *hubtest.Image) (answer, error) {
+	start := time.Now()
+	if _, err := c.whole(manifestPath(repository, img.Tag), -1); err != nil {
+		return answer{}, err
+	}
+	before := time.Since(start)
+	layer := layerOf(img)
+	a, err := c.whole(blobPath(repository, layer.Digest), layer.Size)
+	a.first, a.last = a.first+before, a.last+before
+	return a, err
 }
 
 // pulls is how many requests that a registry counts have come.
@@ -129,33 +160,29 @@ func (m *measurement) pulls() int {
 	return m.hub.Count(hubtest.Query{Method: http.MethodGet, Route: hubtest.RouteManifest})
 }
 
-func (m *measurement) coldBlob() error {
-	m.large = m.freshBlob(m.scale.blob)
-	c := newClient(m.running.url, 1)
-	if _, err := c.whole("/v2/"+repository+"/manifests/latest", -1); err != nil {
-		return err
-	}
+func (m *measurement) coldBlob(context.Context) error {
+	m.large = m.push(1, m.scale.blob)
 	before := m.running.cpu()
-	a, err := c.whole(blobPath(m.large), m.scale.blob)
+	a, err := m.pull(newClient(m.running.url, 1), m.large)
 	if err != nil {
 		return err
 	}
 	gib := float64(m.scale.blob) / (1 << 30)
-	m.tell("cold blob, MiB/s", gib*1024/a.last.Seconds())
-	m.tell("cold blob, first byte, ms", ms(a.first))
+	m.tell("cold image of one layer, MiB/s", gib*1024/a.last.Seconds())
+	m.tell("cold image of one layer: its first byte, ms", ms(a.first))
 	if m.running.cmd != nil {
-		m.tell("cold blob, CPU s/GiB", (m.running.cpu()-before)/gib)
+		m.tell("cold image of one layer: CPU s/GiB", (m.running.cpu()-before)/gib)
 	}
 	return nil
 }
 
-func (m *measurement) cachedBlob() error {
+func (m *measurement) cachedBlob(context.Context) error {
 	const connections, each = 4, 4
-	c := newClient(m.running.url, connections)
+	c, layer := newClient(m.running.url, connections), layerOf(m.large)
 	before, start := m.running.cpu(), time.Now()
 	if err := together(connections, func(int) error {
 		for range each {
-			if _, err := c.whole(blobPath(m.large), m.scale.blob); err != nil {
+			if _, err := c.whole(blobPath(repository, layer.Digest), layer.Size); err != nil {
 				return err
 			}
 		}
@@ -163,7 +190,7 @@ func (m *measurement) cachedBlob() error {
 	}); err != nil {
 		return err
 	}
-	gib := float64(connections*each*m.scale.blob) / (1 << 30)
+	gib := float64(connections*each*layer.Size) / (1 << 30)
 	m.tell("cached blob, 4 connections, MiB/s", gib*1024/time.Since(start).Seconds())
 	if m.running.cmd != nil {
 		m.tell("cached blob, CPU s/GiB", (m.running.cpu()-before)/gib)
@@ -171,14 +198,14 @@ func (m *measurement) cachedBlob() error {
 	return nil
 }
 
-func (m *measurement) manifests() error {
+func (m *measurement) manifests(context.Context) error {
 	const connections = 8
 	c := newClient(m.running.url, connections)
 	took := make([][]time.Duration, connections)
 	start := time.Now()
 	if err := together(connections, func(i int) error {
 		for range m.scale.manifest / connections {
-			a, err := c.whole("/v2/"+repository+"/manifests/latest", -1)
+			a, err := c.whole(manifestPath(repository, m.large.Tag), -1)
 			if err != nil {
 				return err
 			}
@@ -188,8 +215,7 @@ func (m *measurement) manifests() error {
 	}); err != nil {
 		return err
 	}
-	all := slices.Concat(took...)
-	slices.Sort(all)
+	all := slices.Sorted(slices.Values(slices.Concat(took...)))
 	m.tell("cached tag, requests/s", float64(len(all))/time.Since(start).Seconds())
 	m.tell("cached tag, p50, ms", ms(all[len(all)/2]))
 	m.tell("cached tag, p99, ms", ms(all[len(all)*99/100]))
@@ -198,94 +224,105 @@ func (m *measurement) manifests() error {
 }
 
 // crowd has many clients ask for one blob at once, over a line of 64 MiB/s.
-func (m *measurement) crowd() error {
-	size := m.scale.blob / 4
-	m.hub.Set(func(o *hubtest.Options) { o.LineBytesPerSecond = 64 << 20 })
-	defer m.hub.Set(func(o *hubtest.Options) { o.LineBytesPerSecond = 0 })
-	digest := m.freshBlob(size)
+func (m *measurement) crowd(context.Context) error {
+	defer m.line(64 << 20)()
+	img := m.push(1, m.scale.blob/4)
 	c := newClient(m.running.url, m.scale.crowd)
 	start := time.Now()
 	if err := together(m.scale.crowd, func(int) error {
-		_, err := c.whole(blobPath(digest), size)
+		_, err := m.pull(c, img)
 		return err
 	}); err != nil {
 		return err
 	}
-	m.tell("clients of one cold blob: time of the last, s", time.Since(start).Seconds())
-	m.tell("clients of one cold blob: bytes from the registry, times its size", float64(m.hub.BlobBytes(digest))/float64(size))
+	layer := layerOf(img)
+	m.tell("clients of one cold image: time of the last, s", time.Since(start).Seconds())
+	m.tell("clients of one cold image: bytes from the registry, times its size", float64(m.hub.BlobBytes(layer.Digest))/float64(layer.Size))
 	return nil
 }
 
+// line limits what the registry sends a second, until it is called.
+func (m *measurement) line(bytes int64) (free func()) {
+	m.hub.Set(func(o *hubtest.Options) { o.LineBytesPerSecond = bytes })
+	return func() { m.hub.Set(func(o *hubtest.Options) { o.LineBytesPerSecond = 0 }) }
+}
+
 // coldRange asks for the end of a blob that is not there, over a line of 64 MiB/s.
-func (m *measurement) coldRange() error {
+func (m *measurement) coldRange(context.Context) error {
+	defer m.line(64 << 20)()
 	const tail = 64 << 10
-	m.hub.Set(func(o *hubtest.Options) { o.LineBytesPerSecond = 64 << 20 })
-	defer m.hub.Set(func(o *hubtest.Options) { o.LineBytesPerSecond = 0 })
-	digest := m.freshBlob(m.scale.blob)
-	from := m.scale.blob - 2*tail
-	a, err := newClient(m.running.url, 1).get(blobPath(digest), "Range", fmt.Sprintf("bytes=%d-%d", from, from+tail-1))
+	img, start := m.push(1, m.scale.blob), time.Now()
+	c, from := newClient(m.running.url, 1), m.scale.blob-2*tail
+	if _, err := c.whole(manifestPath(repository, img.Tag), -1); err != nil {
+		return err
+	}
+	a, err := c.get(blobPath(repository, layerOf(img).Digest), "Range", fmt.Sprintf("bytes=%d-%d", from, from+tail-1))
 	if err != nil || a.status >= 400 {
 		m.results.note("cold range of 64 KiB, ms", m.peer, "fails")
 		return nil
 	}
-	m.tell("cold range of 64 KiB, ms", ms(a.last))
+	m.tell("cold range of 64 KiB, ms", ms(time.Since(start)))
 	return nil
 }
 
 // images pulls small images, each its tag, its configuration and its layers.
-func (m *measurement) images() error {
-	type pull struct{ paths []string }
-	var pulls []pull
-	for i := range m.scale.images {
-		img := m.hub.PushImage(repository, fmt.Sprint("v", i), hubtest.ImageSpec{Seed: m.seed + uint64(i) + 1})
-		one := pull{[]string{fmt.Sprintf("/v2/%s/manifests/v%d", repository, i)}}
-		for _, b := range img.Blobs() {
-			one.paths = append(one.paths, blobPath(b.Digest))
-		}
-		pulls = append(pulls, one)
+func (m *measurement) images(context.Context) error {
+	var pushed []*hubtest.Image
+	for range m.scale.images {
+		pushed = append(pushed, m.push(2, 0))
 	}
-	const connections = 8
-	c := newClient(m.running.url, connections)
 	before, charged := m.hub.Requests(), m.pulls()
 	start := time.Now()
-	if err := together(connections, func(i int) error {
-		for n := i; n < len(pulls); n += connections {
-			for _, path := range pulls[n].paths {
-				if _, err := c.whole(path, -1); err != nil {
-					return err
-				}
-			}
-		}
-		return nil
-	}); err != nil {
+	if err := m.pullAll(pushed, 8); err != nil {
 		return err
 	}
-	n := float64(len(pulls))
+	n := float64(len(pushed))
 	m.tell("small cold images/s", n/time.Since(start).Seconds())
 	m.tell("small cold image: requests to the registry", float64(m.hub.Requests()-before)/n)
 	m.tell("small cold image: of those counted as pulls", float64(m.pulls()-charged)/n)
 	return nil
 }
 
-// faults tells what a client gets of a tag that is known, and of one that is not, when the
-// registry limits or is gone.
-func (m *measurement) faults() error {
-	c := newClient(m.running.url, 1)
-	rule := m.hub.AddRule(hubtest.Rule{Do: hubtest.Status(http.StatusTooManyRequests)})
-	ask := func(what, path string) {
-		a, err := c.get(path)
-		text := fmt.Sprintf("%d in %.0f ms", a.status, ms(a.last))
-		if err != nil {
-			text = "no answer"
+// pullAll pulls images whole, so many at a time.
+func (m *measurement) pullAll(images []*hubtest.Image, connections int) error {
+	c := newClient(m.running.url, connections)
+	return together(connections, func(i int) error {
+		for n := i; n < len(images); n += connections {
+			if _, err := c.whole(manifestPath(repository, images[n].Tag), -1); err != nil {
+				return err
+			}
+			for _, b := range images[n].Blobs() {
+				if _, err := c.whole(blobPath(repository, b.Digest), b.Size); err != nil {
+					return err
+				}
+			}
 		}
-		m.results.note(what, m.peer, text)
+		return nil
+	})
+}
+
+// many has 500 clients download a blob that is kept, all at once. It is small enough that they all
+// end within seconds, and large enough that none has ended before the last begins.
+func (m *measurement) many(context.Context) error {
+	if m.running.cmd == nil {
+		return nil
 	}
-	ask("registry answers 429: known tag", "/v2/"+repository+"/manifests/latest")
-	ask("registry answers 429: unknown tag", "/v2/"+repository+"/manifests/never")
-	rule.Remove()
-	m.hub.SwitchOff()
-	ask("registry is gone: known tag", "/v2/"+repository+"/manifests/latest")
-	ask("registry is gone: kept blob", strings.TrimSpace(blobPath(m.large)))
+	m.tell("most memory until then, MiB", m.running.memory())
+	img := m.push(1, 8<<20)
+	if err := m.pullAll([]*hubtest.Image{img}, 1); err != nil {
+		return err
+	}
+	if err := m.running.forgetMemory(); err != nil {
+		return err
+	}
+	c, layer := newClient(m.running.url, 500), layerOf(img)
+	if err := together(500, func(int) error {
+		_, err := c.whole(blobPath(repository, layer.Digest), layer.Size)
+		return err
+	}); err != nil {
+		return err
+	}
+	m.tell("500 clients of a cached blob: most memory, MiB", m.running.memory())
 	return nil
 }
 

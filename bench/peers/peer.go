@@ -21,18 +21,20 @@ import (
 type peer struct {
 	name, version string
 	// command returns how to start it at addr in front of a registry, with a folder of its own; nil
-	// for none: clients ask the registry itself.
-	command func(dir, addr, upstream string) (*exec.Cmd, error)
+	// for none: clients ask the registry itself. fresh is how long it need not ask whether a tag
+	// moved, where that can be set.
+	command func(dir, addr, upstream string, fresh time.Duration) (*exec.Cmd, error)
 }
 
 func peers(programs string) ([]peer, error) {
-	ours, v3 := filepath.Join(programs, "forebay"), filepath.Join(programs, "registry")
+	ours, v3, z := filepath.Join(programs, "forebay"), filepath.Join(programs, "registry"), filepath.Join(programs, "zot")
 	all := []peer{
-		{"forebay", firstLine(ours, "version"), func(dir, addr, upstream string) (*exec.Cmd, error) {
-			return withConfig(dir, fmt.Sprintf("listen: %s\nadmin_listen: off\nstorage: {dir: %q}\nlog: {access: false}\nupstreams: {docker.io: {endpoints: [%q]}}\n", addr, dir, upstream), ours, "serve", "--config")
+		{"forebay", firstLine(ours, "version"), func(dir, addr, upstream string, fresh time.Duration) (*exec.Cmd, error) {
+			return withConfig(dir, fmt.Sprintf("listen: %s\nadmin_listen: off\nstorage: {dir: %q}\nlog: {access: false}\nupstreams: {docker.io: {endpoints: [%q], tag_ttl: %s}}\n", addr, dir, upstream, fresh), ours, "serve", "--config")
 		}},
 		{"distribution 3", firstLine(v3, "--version"), distribution(v3)},
 		{"docker-registry 2.8", firstLine("docker-registry", "--version"), distribution("docker-registry")},
+		{"zot 1.4", zotVersion(z), zot(z)},
 		{"nginx", nginxVersion(), nginx},
 		{"direct", "", nil},
 	}
@@ -63,15 +65,16 @@ func nginxVersion() string {
 }
 
 func withConfig(dir, text, program string, args ...string) (*exec.Cmd, error) {
-	file := filepath.Join(dir, "config")
+	file := filepath.Join(dir, "config.json") // zot goes by the name, YAML is a superset
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
 	return exec.Command(program, append(args, file)...), nil
 }
 
-func distribution(program string) func(dir, addr, upstream string) (*exec.Cmd, error) {
-	return func(dir, addr, upstream string) (*exec.Cmd, error) {
+// distribution asks at each pull of a tag whether it moved.
+func distribution(program string) func(dir, addr, upstream string, _ time.Duration) (*exec.Cmd, error) {
+	return func(dir, addr, upstream string, _ time.Duration) (*exec.Cmd, error) {
 		return withConfig(dir, fmt.Sprintf(`version: 0.1
 log: {level: error, accesslog: {disabled: true}}
 storage: {filesystem: {rootdirectory: %q}}
@@ -81,8 +84,37 @@ proxy: {remoteurl: %q}
 	}
 }
 
+// zotVersion is that of tools/zot; the program itself does not know it. It is the only one
+// of zot that comes as a Go module, and of 2022: docs/comparison.md says what later ones do.
+func zotVersion(program string) string {
+	if exec.Command(program, "--version").Run() != nil {
+		return ""
+	}
+	return "1.4.3"
+}
+
+// zot copies an image with all its blobs when its manifest is asked for, and asks at each pull of
+// a tag whether it moved.
+func zot(program string) func(dir, addr, upstream string, _ time.Duration) (*exec.Cmd, error) {
+	return func(dir, addr, upstream string, _ time.Duration) (*exec.Cmd, error) {
+		host, port, err := net.SplitHostPort(addr)
+		if err != nil {
+			return nil, err
+		}
+		return withConfig(dir, fmt.Sprintf(`{
+	"storage": {"rootDirectory": %q, "gc": false},
+	"http": {"address": %q, "port": %q},
+	"log": {"level": "error"},
+	"extensions": {"sync": {"enable": true, "registries": [
+		{"urls": [%q], "onDemand": true, "tlsVerify": false, "content": [{"prefix": "**"}]}
+	]}}
+}
+`, filepath.Join(dir, "data"), host, port, upstream), program, "serve")
+	}
+}
+
 // nginx caches by slices, with a lock, as those do who use it as a mirror.
-func nginx(dir, addr, upstream string) (*exec.Cmd, error) {
+func nginx(dir, addr, upstream string, fresh time.Duration) (*exec.Cmd, error) {
 	return withConfig(dir, fmt.Sprintf(`user root;
 daemon off;
 worker_processes auto;
@@ -114,15 +146,19 @@ http {
 			proxy_cache_valid 200 206 1d;
 			proxy_pass %[3]s;
 		}
+		proxy_cache_key $request_method$uri;
+		proxy_cache_convert_head off;
+		location ~ /manifests/sha256: {
+			proxy_cache_valid 200 1d;
+			proxy_pass %[3]s;
+		}
 		location / {
-			proxy_cache_key $request_method$uri;
-			proxy_cache_convert_head off;
-			proxy_cache_valid 200 1m;
+			proxy_cache_valid 200 %[4]ds;
 			proxy_pass %[3]s;
 		}
 	}
 }
-`, dir, addr, upstream), "/usr/sbin/nginx", "-e", "stderr", "-p", dir, "-c")
+`, dir, addr, upstream, int(fresh.Seconds())), "/usr/sbin/nginx", "-e", "stderr", "-p", dir, "-c")
 }
 
 // running is a peer that has started.
@@ -131,7 +167,7 @@ type running struct {
 	cmd *exec.Cmd // nil for none
 }
 
-func (p peer) start(ctx context.Context, dir, upstream string) (*running, error) {
+func (p peer) start(ctx context.Context, dir, upstream string, fresh time.Duration) (*running, error) {
 	if p.command == nil {
 		return &running{url: upstream}, nil
 	}
@@ -144,7 +180,7 @@ func (p peer) start(ctx context.Context, dir, upstream string) (*running, error)
 	}
 	addr := l.Addr().String()
 	_ = l.Close()
-	cmd, err := p.command(dir, addr, upstream)
+	cmd, err := p.command(dir, addr, upstream, fresh)
 	if err != nil {
 		return nil, err
 	}
@@ -226,6 +262,15 @@ func (r *running) cpu() (seconds float64) {
 		}
 	}
 	return seconds
+}
+
+// forgetMemory begins anew to watch what memory returns (proc_pid_clear_refs(5)).
+func (r *running) forgetMemory() error {
+	var errs []error
+	for _, pid := range r.family() {
+		errs = append(errs, os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0))
+	}
+	return errors.Join(errs...)
 }
 
 // memory is the most that it has had in memory, in MiB.

@@ -102,10 +102,10 @@ func replaceSection(name, text string) error {
 // plotted are the rows with a plot, and its file.
 func plotted() map[string]string {
 	return map[string]string{
-		"cached blob, 4 connections, MiB/s": "peers-cached.svg",
-		"cold blob, MiB/s":                  "peers-cold.svg",
-		"cached tag, requests/s":            "peers-tag.svg",
-		"clients of one cold blob: bytes from the registry, times its size": "peers-crowd.svg",
+		"cached blob, 4 connections, MiB/s":                                  "peers-cached.svg",
+		"cold image of one layer, MiB/s":                                     "peers-cold.svg",
+		"cached tag, requests/s":                                             "peers-tag.svg",
+		"clients of one cold image: bytes from the registry, times its size": "peers-crowd.svg",
 	}
 }
 
