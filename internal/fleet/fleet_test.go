@@ -28,6 +28,7 @@ type server struct {
 	cmd  *exec.Cmd
 	most int64          // that the mirrors which join keep; 0 is no limit
 	disk cachetest.Disk // of all of them
+	call time.Duration  // that a call may take
 }
 
 func newServer(t *testing.T) *server {
@@ -39,7 +40,7 @@ func newServer(t *testing.T) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &server{t: t, addr: l.Addr().String()}
+	s := &server{t: t, addr: l.Addr().String(), call: callLoaded}
 	_ = l.Close()
 	s.start()
 	t.Cleanup(s.kill)
@@ -109,7 +110,7 @@ func (s *server) replica(secret, identity string) *Fleet {
 		s.t.Fatal(err)
 	}
 	s.t.Cleanup(f.Close)
-	f.engine.most = callLoaded
+	f.engine.most = s.call
 	s.reach(f)
 	return f
 }

@@ -57,7 +57,7 @@ func (s *server) joinAs(r cache.Upstream, o Options, dir string, others ...*repl
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	f.engine.most = callLoaded
+	f.engine.most = s.call
 	s.reach(f)
 	m := &replica{Fleet: f, dir: dir}
 	m.cache, err = cache.Open(cache.Options{Store: store.Options{Dir: dir, MaxBytes: s.most, Fault: s.disk.Fault}, Fleet: f, Upstreams: map[string]cache.UpstreamOptions{hub: {Upstream: f.Share(hub, r), TagTTL: time.Minute}}})

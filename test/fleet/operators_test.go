@@ -21,7 +21,6 @@ import (
 	"time"
 
 	"forebay/test/hubtest"
-	"forebay/test/s3test"
 )
 
 // answer is what the tests look at of answers of the admin API.
@@ -438,21 +437,7 @@ func TestWhoWasAwayDoesWhatOperatorsDid(t *testing.T) {
 // are gone by then.
 func TestTheBucketKnowsWhatOperatorsDid(t *testing.T) {
 	w := newWorld(t)
-	bucket := s3test.New(t)
-	for _, m := range w.mirrors {
-		m.kill()
-		text, err := os.ReadFile(m.config)
-		if err != nil {
-			t.Fatal(err)
-		}
-		s3 := fmt.Sprintf("min_free: 1MiB, s3: {bucket: %s, region: %s, endpoint: %q, path_style: true, access_key_id: %s, secret_access_key: %s}", s3test.Bucket, s3test.Region, bucket.URL, s3test.AccessKey, s3test.SecretKey)
-		text = bytes.Replace(text, []byte("min_free: 1MiB"), []byte(s3), 1)
-		if err := os.WriteFile(m.config, text, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		w.start(m)
-	}
-	w.gather()
+	w.fillBucket()
 	img := w.hub.PushImage("library/app", "v1", hubtest.ImageSpec{Layers: 1})
 	other := w.hub.PushImage("library/app", "v2", hubtest.ImageSpec{Layers: 1, Seed: 2})
 	for _, m := range w.mirrors {
