@@ -4,9 +4,11 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"io"
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -122,6 +124,9 @@ func (e *engine) dial() {
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		e.dialing = false
+		if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
+			err = errors.New("it hangs up, as one does that wants TLS, or is in protected mode since it has no password")
+		}
 		if err != nil {
 			e.fail(err)
 			return
@@ -180,9 +185,8 @@ func (e *engine) away() (time.Time, error) {
 
 func (e *engine) close() {
 	e.mu.Lock()
-	e.closed = true
 	c := e.client
-	e.client = nil
+	e.closed, e.client = true, nil
 	e.mu.Unlock()
 	e.work.Wait()
 	if c != nil {

@@ -151,6 +151,18 @@ func TestEngineByTLS(t *testing.T) {
 		confirm(t, stranger, time.Now(), time.Minute, newRegistry("a"))
 		return stranger.Figures().Err != nil
 	})
+	o.Engine = "valkey://127.0.0.1:" + port
+	plain, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer plain.Close()
+	await(t, "who speaks no TLS to be told why he hears nothing", func() bool {
+		confirm(t, plain, time.Now(), time.Minute, newRegistry("a"))
+		err := plain.Figures().Err
+		return err != nil && strings.Contains(err.Error(), "wants TLS")
+	})
+	o.Engine = "valkeys://127.0.0.1:" + port
 	f, err := New(o)
 	if err != nil {
 		t.Fatal(err)
