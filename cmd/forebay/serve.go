@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
@@ -163,6 +164,7 @@ func serve(ctx context.Context, c *config.Config, load func() (*config.Config, e
 		m.ours.Add(one.Addr())
 	}
 	tellClients(c, p, s.registries[0].Addr(), log)
+	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady) // for systemd's Type=notify; without it nobody is told
 	reload := reloader{m, api, load}
 	return s.run(ctx, m.run, inFleet, m.notify.Run, sets.Run, func(ctx context.Context) error { return reload.run(ctx, hangups) })
 }
@@ -186,6 +188,7 @@ func newServers(c *config.Config, clients []http.Handler, operators admin.Option
 	s := &servers{}
 	stopping := sync.OnceFunc(func() {
 		ready.stopping.Store(true)
+		_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping) // as above
 		log.Info("stopping", zap.Duration("grace", c.ShutdownGrace))
 	})
 	for i, l := range c.Doors() {

@@ -127,6 +127,39 @@ func TestStartAndCheckWarnOfWhatGivesSecretsAway(t *testing.T) {
 	}
 }
 
+// Whoever waits for systemd's READY finds it listening, and hears when it stops.
+func TestServeTellsSystemd(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "notify")
+	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: name, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if err := l.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	told := func() string {
+		b := make([]byte, 64)
+		n, err := l.Read(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b[:n])
+	}
+	t.Setenv("NOTIFY_SOCKET", name)
+	s := start(t, fmt.Sprintf("storage: {dir: %q}\n", t.TempDir()))
+	if got := told(); got != "READY=1" {
+		t.Errorf("told %q, want that it is ready", got)
+	}
+	if code, _ := get(t, s.registry+"/v2/"); code != http.StatusOK {
+		t.Errorf("GET /v2/ = %d", code)
+	}
+	s.stop()
+	if got := told(); got != "STOPPING=1" {
+		t.Errorf("told %q, want that it stops", got)
+	}
+}
+
 func TestServeMirrorsAndKeeps(t *testing.T) {
 	hub := hubtest.New(t, hubtest.Options{})
 	image := hub.PushImage("library/alpine", "latest", hubtest.ImageSpec{})

@@ -240,6 +240,9 @@ func packageLivesAndGoes(t *testing.T, format string, with packaged) {
 	m.do(t, "chown", "root:forebay", "/etc/forebay/forebay.yaml")
 	m.do(t, "chmod", "0640", "/etc/forebay/forebay.yaml")
 	m.do(t, "systemctl", "enable", "--now", "forebay")
+	if err := answersOK("http://" + addr + "/v2/"); err != nil {
+		t.Errorf("it is started and does not listen: %v", err)
+	}
 	running(firstVersion)
 	if err := served(); err != nil {
 		t.Fatalf("pull: %v", err)
