@@ -32,6 +32,7 @@ import (
 	"forebay/internal/notify"
 	"forebay/internal/observe"
 	"forebay/internal/rules"
+	"forebay/internal/server"
 	"forebay/internal/trouble"
 	"forebay/internal/wire"
 	"forebay/proxy"
@@ -254,7 +255,7 @@ func openCache(c *config.Config, upstreams map[string]cache.UpstreamOptions, buc
 	opened, err := cache.Open(cache.Options{
 		Store: store.Options{
 			Dir: c.Storage.Dir, IndexDir: c.Storage.IndexDir, MaxBytes: most, MinFree: free, MaxAge: c.Storage.MaxAge,
-			Bucket: bucket, OnEvent: tell, Log: log,
+			OpenFiles: server.Descriptors(), Bucket: bucket, OnEvent: tell, Log: log,
 		},
 		Upstreams:         upstreams,
 		Pins:              c.Pins,

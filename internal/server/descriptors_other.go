@@ -2,5 +2,5 @@
 
 package server
 
-// descriptors is not asked where no mirror runs.
-func descriptors() int { return 0 }
+// Descriptors is not asked where no mirror runs.
+func Descriptors() int { return 0 }
