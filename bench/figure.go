@@ -41,6 +41,7 @@ func figures() []figure {
 		{"suffix", "64 KiB suffix of a cold blob at 16 MiB/s a connection", measureSuffix},
 		{"bundle", "export and import of 1 GiB against tar of the same bytes", measureBundle},
 		{"big-bundle", "memory of export and import of 10 GiB", measureBundleMemory},
+		{"curves", "what clients and upstreams cost, the more there are", measureCurves},
 		{"crowd", "many clients of one cold blob at a 32 MiB/s line", measureCrowd},
 	}
 }

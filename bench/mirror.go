@@ -32,6 +32,8 @@ type mirror struct {
 	url   string // without a slash at the end
 	dir   string
 	shows string // Authorization of who warms it
+
+	answered time.Time // when it first did
 }
 
 // mirrorOptions are what figures vary. All else is as in a run without any settings.
@@ -69,6 +71,7 @@ upstreams:
 	if err := m.ready(ctx, func() error { return answersOK(m.url + "/v2/") }); err != nil {
 		return nil, errors.Join(err, m.stop())
 	}
+	m.answered = time.Now()
 	return m, nil
 }
 

@@ -207,14 +207,15 @@ func slowest(next func(after string) (string, error)) (worst time.Duration) {
 
 func TestAMillionBlobs(t *testing.T) {
 	figures := map[string]largeFigures{}
-	for _, kind := range []string{"small", "large", "rebuild"} {
-		count := manyBlobs
-		if !full() {
-			count /= 10
-		}
-		if kind == "small" {
-			count = 1000
-		}
+	many := manyBlobs
+	if !full() {
+		many /= 10
+	}
+	for _, one := range []struct {
+		kind  string
+		count int
+	}{{"small", 1000}, {"tenth", many / 10}, {"large", many}, {"rebuild", many}} {
+		kind, count := one.kind, one.count
 		dir := t.TempDir()
 		start := time.Now()
 		if err := fillIndex(dir, count); err != nil {
