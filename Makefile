@@ -22,7 +22,7 @@ PEER := bin/registry
 ZOT := bin/zot
 PEBBLE := bin/pebble
 # Clients that take long to build: some minutes each on two CPUs.
-CLIENTS := bin/cosign2 bin/cosign3 bin/notation bin/nerdctl bin/buildkitd bin/buildctl bin/kaniko bin/rancher bin/talos bin/crictl bin/dockerd29
+CLIENTS := bin/cosign2 bin/cosign3 bin/notation bin/nerdctl bin/buildkitd bin/buildctl bin/kaniko bin/rancher bin/talos bin/crictl bin/dockerd29 bin/stargz bin/ctr-remote
 
 .PHONY: all
 all: build quick ## build and run the quick tests (the default)
@@ -89,7 +89,7 @@ e2e: deps ## run the end-to-end tests with real clients (as root)
 .PHONY: test-clients
 test-clients: deps $(CLIENTS) ## run the end-to-end tests of clients that take long to build (as root)
 	go vet -tags clients ./test/e2e
-	go test -tags clients -count=1 -timeout 25m -v -run 'Signers|Nerdctl|BuildKit|K3s|Kaniko|Talos|GitHub' ./test/e2e
+	go test -tags clients -count=1 -timeout 25m -v -run 'Signers|Nerdctl|BuildKit|K3s|Kaniko|Talos|GitHub|Stargz' ./test/e2e
 
 # What sets machines up is installed on the machine of the test alone.
 SETUP = .cache/e2e/setup
@@ -156,6 +156,8 @@ $(eval $(call client,rancher,rancher,.))
 $(eval $(call client,talos,talos,.))
 $(eval $(call client,crictl,crictl,sigs.k8s.io/cri-tools/cmd/crictl))
 $(eval $(call client,dockerd29,dockerd,github.com/moby/moby/v2/cmd/dockerd))
+$(eval $(call client,stargz,stargz,.))
+$(eval $(call client,ctr-remote,ctr-remote,github.com/containerd/stargz-snapshotter/cmd/ctr-remote))
 
 .PHONY: deps
 deps: ## install the Debian packages that the tests need (as root)

@@ -17,6 +17,7 @@ type containerdStore struct {
 	socket string
 	hosts  string // the folder for --hosts-dir
 	user   string // NAME:PASSWORD for the registry; may be empty
+	env    []string
 	runs   atomic.Int64
 }
 
@@ -80,7 +81,7 @@ func runContainerd(t testing.TB, dir, containerd, ctr, config string) *container
 }
 
 func (c *containerdStore) command(ctx context.Context, args ...string) (string, error) {
-	return run(ctx, nil, c.ctr, append([]string{"--address", c.socket}, args...)...)
+	return run(ctx, c.env, c.ctr, append([]string{"--address", c.socket}, args...)...)
 }
 
 func (c *containerdStore) pull(ctx context.Context, name string) ([]string, error) {

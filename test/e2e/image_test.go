@@ -35,6 +35,7 @@ type layer struct {
 	blob
 	diffID v1.Hash
 	codec  codec
+	notes  map[string]string // annotations
 }
 
 // codec is how a layer is compressed.
@@ -106,7 +107,7 @@ func platformImage(d dialect, p v1.Platform, says string, layers []layer) (image
 	for _, l := range layers {
 		cfg.RootFS.DiffIDs = append(cfg.RootFS.DiffIDs, l.diffID)
 		cfg.History = append(cfg.History, v1.History{Created: v1.Time{Time: epoch}, CreatedBy: "forebay e2e"})
-		m.Layers = append(m.Layers, v1.Descriptor{MediaType: d.layer(l.codec), Digest: l.digest, Size: int64(len(l.bytes))})
+		m.Layers = append(m.Layers, v1.Descriptor{MediaType: d.layer(l.codec), Digest: l.digest, Size: int64(len(l.bytes)), Annotations: l.notes})
 		img.blobs = append(img.blobs, l.blob)
 	}
 	raw, err := json.Marshal(cfg)
