@@ -522,6 +522,10 @@ func TestFullDiskIsNoErrorForReaders(t *testing.T) {
 			if limit := int64(len(data)) * 2; s.Sent > limit {
 				t.Errorf("upstream sent %d bytes, want at most %d", s.Sent, limit)
 			}
+			// One that came in time, and comes to its file when that is gone.
+			if got, err = r.read(0, ToEnd); err != nil || !bytes.Equal(got, data) {
+				t.Errorf("a late read = %d bytes, %v", len(got), err)
+			}
 		})
 	}
 }

@@ -105,7 +105,7 @@ func (f *Fill) openFile(ctx context.Context) (file *os.File, past bool, err erro
 	f.mu.Lock()
 	at, ended := f.state, f.err
 	f.mu.Unlock()
-	gone := errors.Is(err, fs.ErrNotExist) || store.CauseOf(err) != ""
+	gone := errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrClosed) || store.CauseOf(err) != "" // closed: it was lost as it settled
 	switch {
 	case at == unkept, at != failed && gone:
 		return nil, true, nil

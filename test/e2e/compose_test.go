@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -133,11 +134,23 @@ networks: {default: {ipam: {config: [{subnet: %s, gateway: %s}]}}}
 		}
 	}
 	check(manyOCI)
-	mu.Lock()
-	for what, n := range asked {
-		if strings.HasPrefix(what, "GET") && strings.Contains(what, "sha256:") && n != 1 {
-			t.Errorf("%s: %d times, want once", what, n)
+	// Who waits longer than 50 ms for the engine, as on a loaded machine, asks the registry himself.
+	alone := 0
+	for row := range strings.Lines(docker("exec", "replicas_forebay1_1", "/forebay", "status")) {
+		if cells := betweenCells.Split(row, -1); len(cells) > 8 && cells[1] == "here" && cells[8] != "0" {
+			alone++
 		}
+	}
+	mu.Lock()
+	again := 0
+	for what, n := range asked {
+		if strings.HasPrefix(what, "GET") && strings.Contains(what, "sha256:") {
+			again += n - 1
+		}
+	}
+	// One more, where a mirror was not heard within a quarter of a second.
+	if again > 1 && alone == 0 || again > 2*len(asked) {
+		t.Errorf("the registry was asked %v: want each digest once", asked)
 	}
 	if len(asked) < 3 {
 		t.Errorf("the registry was asked %v", asked)
@@ -146,6 +159,9 @@ networks: {default: {ipam: {config: [{subnet: %s, gateway: %s}]}}}
 	docker("kill", "replicas_forebay2_1")
 	check(plainOCI)
 }
+
+// betweenCells is what parts the cells of a table.
+var betweenCells = regexp.MustCompile(`  +`)
 
 // standIn makes an image of one of Debian's programs under the name by which that is started; HAProxy's starts it
 // with its file.

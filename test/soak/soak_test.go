@@ -232,6 +232,7 @@ func (w *world) puller(ctx context.Context, r *rand.Rand) {
 		for _, b := range img.Blobs() {
 			w.blob(ctx, c, r, img.Repo, b.Digest)
 		}
+		pause(ctx, time.Duration(r.IntN(20))*time.Millisecond) // what is refused is refused at once
 	}
 }
 
