@@ -94,13 +94,33 @@ func (t *download) planFirst() *worker {
 	return nil
 }
 
+// planResumed returns a worker that brings the first answer where an earlier fill left pieces: with
+// what is missing of the first one wanted. Where nothing is, none is needed but by a repository that has still to
+// prove that it holds the blob, for which a byte does. t.mu is held.
+func (t *download) planResumed() *worker {
+	from := t.sources[0]
+	at := min(from.At, max(t.size-1, 0))
+	end := max(min(from.End, t.size), at+1)
+	pos := t.have.until(at)
+	switch {
+	case t.state != waiting || len(t.connections.active) > 0:
+		return nil
+	case pos < end:
+		return &worker{pos: pos, end: min(end, t.gapEnd(pos))}
+	case from.proven:
+		t.setArriving()
+		return nil
+	}
+	return &worker{pos: at, end: at + 1}
+}
+
 // planNext returns a worker for the first range that nobody has or fetches.
 func (t *download) planNext() *worker {
 	if w := t.planFirst(); w != nil {
 		return w
 	}
 	if t.onlyPieces() && t.size >= 0 {
-		return nil
+		return t.planResumed()
 	}
 	pos := t.have.until(0)
 	for {
