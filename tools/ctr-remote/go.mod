@@ -63,4 +63,5 @@ require (
 	google.golang.org/protobuf v1.25.0 // indirect
 )
 
+// As in its own go.mod, which counts for nothing here: https://github.com/urfave/cli/issues/1092
 replace github.com/urfave/cli => github.com/urfave/cli v1.22.1
