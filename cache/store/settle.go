@@ -14,18 +14,15 @@ const (
 	// not wait for more company than comes in a fifth of a second costs next to nothing.
 	settleAfter = 200 * time.Millisecond
 	// What may be unsettled before more of it waits: what a loss of power costs at most, but
-	// for the last blob. Each file is open until it has settled, so that there are as many as a
-	// 64th of those that the process may have, between these two. Many small images make a
-	// thousand in the time that a group takes.
-	unsettledLeast = 256
-	unsettledMost  = 1024
+	// for the last blob. Each file is open until it has settled.
+	unsettledFiles = 256
 	unsettledBytes = 256 << 20
 )
 
 // Admit waits while so much has not settled that no more of it should be given out before it
 // is.
 func (s *Store) Admit() {
-	if files, bytes := s.Disk.Unsettled(); files >= min(max(s.opts.OpenFiles/64, unsettledLeast), unsettledMost) || bytes > unsettledBytes {
+	if files, bytes := s.Disk.Unsettled(); files >= unsettledFiles || bytes > unsettledBytes {
 		_ = s.settle() // was told of
 	}
 }

@@ -59,8 +59,6 @@ type Options struct {
 	MinFree int64
 	// MaxAge is how long content is kept that nobody uses. 0 means for ever.
 	MaxAge time.Duration
-	// OpenFiles is how many files and connections the process may have open. 0 means that nobody knows.
-	OpenFiles int
 	// Bucket is a bucket behind the folder: all that is kept is uploaded, and what the folder
 	// had to drop is read from there. nil means that there is none.
 	Bucket *tier.Options

@@ -32,7 +32,6 @@ import (
 	"forebay/internal/notify"
 	"forebay/internal/observe"
 	"forebay/internal/rules"
-	"forebay/internal/server"
 	"forebay/internal/trouble"
 	"forebay/internal/wire"
 	"forebay/proxy"
@@ -255,7 +254,7 @@ func openCache(c *config.Config, upstreams map[string]cache.UpstreamOptions, buc
 	opened, err := cache.Open(cache.Options{
 		Store: store.Options{
 			Dir: c.Storage.Dir, IndexDir: c.Storage.IndexDir, MaxBytes: most, MinFree: free, MaxAge: c.Storage.MaxAge,
-			OpenFiles: server.Descriptors(), Bucket: bucket, OnEvent: tell, Log: log,
+			Bucket: bucket, OnEvent: tell, Log: log,
 		},
 		Upstreams:         upstreams,
 		Pins:              c.Pins,

@@ -5,8 +5,8 @@ import (
 	"syscall"
 )
 
-// Descriptors returns how many files and connections this process may have open; 0 if nobody knows.
-func Descriptors() int {
+// descriptors returns how many files and connections this process may have open.
+func descriptors() int {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		return 0

@@ -2,5 +2,5 @@
 
 package server
 
-// Descriptors is not asked where no mirror runs.
-func Descriptors() int { return 0 }
+// descriptors is not asked where no mirror runs.
+func descriptors() int { return 0 }

@@ -63,7 +63,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 }
 
 func TestDescriptorsAreLeftForEverythingElse(t *testing.T) {
-	if n := connectionsMost(Descriptors()); n < connectionsLeast {
+	if n := connectionsMost(descriptors()); n < connectionsLeast {
 		t.Errorf("connectionsMost = %d", n)
 	}
 	g := guests{most: 2}

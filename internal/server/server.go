@@ -86,7 +86,7 @@ func (o *Options) setDefaults() {
 	orElse(&o.WriteIdle, 60*time.Second)
 	orElse(&o.ShutdownGrace, 30*time.Second)
 	if o.MaxConnections <= 0 {
-		o.MaxConnections = max(connectionsMost(Descriptors())/max(o.Sharing, 1), 1)
+		o.MaxConnections = max(connectionsMost(descriptors())/max(o.Sharing, 1), 1)
 	}
 	if o.MaxHeaderBytes <= 0 {
 		o.MaxHeaderBytes = 64 << 10
