@@ -34,9 +34,6 @@ func (g *Registries) registry(s string) (string, bool) {
 		}
 		name, ok = g.Names[host]
 	}
-	if bare, https := strings.CutSuffix(s, ":443"); !ok && https { // which is the same registry (RFC 9110, section 4.2.2)
-		name, ok = g.Names[bare]
-	}
 	if !ok && g.Others != nil && looksLikeHost(s) {
 		return g.Others(s)
 	}

@@ -58,8 +58,6 @@ func TestRouteShapes(t *testing.T) {
 		{"", "/v2/docker.io/nginx/manifests/1.27", "", Manifests, "docker.io", "library/nginx", "docker.io/nginx", "1.27", PathPrefix},
 		{"", "/v2/ghcr.io/app/manifests/1", "", Manifests, "ghcr.io", "app", "ghcr.io/app", "1", PathPrefix},
 		{"", "/v2/app/manifests/1", "ghcr.io", Manifests, "ghcr.io", "app", "app", "1", NoPrefix},
-		{"", "/v2/app/manifests/1", "GHCR.io:443", Manifests, "ghcr.io", "app", "app", "1", NoPrefix},
-		{"", "/v2/ghcr.io:443/app/manifests/1", "", Manifests, "ghcr.io", "app", "ghcr.io:443/app", "1", PathPrefix},
 		// aliases
 		{"", "/v2/library/nginx/manifests/1", "registry-1.docker.io", Manifests, "docker.io", "library/nginx", "library/nginx", "1", NoPrefix},
 		{"", "/v2/index.docker.io/library/nginx/manifests/1", "docker.io", Manifests, "docker.io", "library/nginx", "index.docker.io/library/nginx", "1", PathPrefix},
@@ -154,7 +152,7 @@ func TestRouteRefuses(t *testing.T) {
 		{"/v2/nginx/manifests/latest", "localhost:22", UnknownRegistry},
 		{"/v2/nginx/manifests/latest", "docker.io.", UnknownRegistry},
 		{"/v2/nginx/manifests/latest", "docker.io/../x", UnknownRegistry},
-		{"/v2/nginx/manifests/latest", "docker.io:444", UnknownRegistry},
+		{"/v2/nginx/manifests/latest", "docker.io:443", UnknownRegistry},
 		{"/v2/nginx/manifests/latest", "http://docker.io", UnknownRegistry},
 		{"/v2/nginx/manifests/latest", "\x00", UnknownRegistry},
 		{"/v2/ghcr.io/app/manifests/1", "docker.io", Disagreement},
