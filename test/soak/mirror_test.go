@@ -201,7 +201,8 @@ func (m *mirror) assertSettles(t *testing.T, idle usage, maxSize int64) {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Errorf("it does not settle: %s; when it was new: %s", u, idle)
+			kept, err := exec.Command("du", "-ak", "--exclude=blobs/*/*", m.storage).Output()
+			t.Errorf("it does not settle: %s; when it was new: %s\n%s (%v)", u, idle, kept, err)
 			return
 		}
 		<-time.After(200 * time.Millisecond)
