@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"sync"
@@ -125,7 +126,7 @@ func (e *engine) dial() {
 		defer e.mu.Unlock()
 		e.dialing = false
 		if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
-			err = errors.New("it hangs up, as one does that wants TLS, or is in protected mode since it has no password")
+			err = fmt.Errorf("it hangs up, as one does that wants TLS, or is in protected mode since it has no password: %w", err)
 		}
 		if err != nil {
 			e.fail(err)

@@ -112,13 +112,11 @@ func follow[T any](ctx context.Context, f *Fleet, t turn, other func(to Member, 
 	err = errPassed
 	for _, id := range slices.Compact([]string{t.parent, t.owner}) {
 		to, ok := f.peer(id)
-		if !ok && id != f.me { // it may have started since we looked last
-			to, ok = f.restarted(ctx, Member{ID: id})
+		if ok {
+			v, err = other(to, t, false)
 		}
-		if !ok {
-			continue
-		}
-		if v, err = other(to, t, false); errors.Is(err, errPassed) {
+		if errors.Is(err, errPassed) && id != f.me { // it may have started since we looked last
+			to.ID = id
 			if to, ok = f.restarted(ctx, to); ok {
 				v, err = other(to, t, false)
 			}
