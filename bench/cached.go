@@ -161,19 +161,29 @@ const manifestAccept = "application/vnd.docker.distribution.manifest.v2+json, " 
 	"application/vnd.docker.distribution.manifest.list.v2+json, " +
 	"application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, */*"
 
+// loadBeside starts a load that leaves the first processor to what it asks, and an image to ask for. Who calls it
+// stops the load.
+func (b *bench) loadBeside(ctx context.Context) (*load, taggedImage, error) {
+	l, err := startLoad(ctx, b.dir, otherCPU)
+	if err != nil {
+		return nil, taggedImage{}, err
+	}
+	img, err := b.hub.addImage("warm")
+	if err != nil {
+		return nil, taggedImage{}, errors.Join(err, l.stop())
+	}
+	return l, img, nil
+}
+
 // measureManifest compares cached manifests with what net/http costs at least. Each
 // server has one processor and the load has the others, so that what is compared are the
 // servers and not how they share with the load.
 func measureManifest(ctx context.Context, b *bench) (rows []row, err error) {
-	load, err := startLoad(ctx, b.dir, otherCPU)
+	load, img, err := b.loadBeside(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, load.stop()) }()
-	img, err := b.hub.addImage("warm")
-	if err != nil {
-		return nil, err
-	}
 	err = b.withMirror(ctx, mirrorOptions{on: firstCPU}, func(logging *mirror) error {
 		return b.withMirror(ctx, mirrorOptions{on: firstCPU, noAccessLog: true}, func(silent *mirror) error {
 			for _, ref := range []struct{ name, ref string }{{"tag", img.Tag}, {"digest", img.Digest}} {

@@ -14,15 +14,11 @@ import (
 // memory and a cached manifest cost against how many upstreams there are. What the number of blobs and tags costs
 // is measured by TestAMillionBlobs of test/disktest.
 func measureCurves(ctx context.Context, b *bench) (rows []row, err error) {
-	load, err := startLoad(ctx, b.dir, otherCPU)
+	load, img, err := b.loadBeside(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, load.stop()) }()
-	img, err := b.hub.addImage("warm")
-	if err != nil {
-		return nil, err
-	}
 	ask := func(m *mirror, clients int) hammer {
 		return hammer{Addr: hostOf(m.url), Path: "/v2/" + repository + "/manifests/" + img.Tag, Accept: manifestAccept,
 			Connections: clients, Seconds: pick(b, 4.0, 1)}

@@ -87,15 +87,11 @@ type ratedManifest struct {
 
 // rateManifest has all of them asked for a cached manifest by tag in turns.
 func (b *bench) rateManifest(ctx context.Context, what string, all ...asked) (got ratedManifest, err error) {
-	load, err := startLoad(ctx, b.dir, otherCPU)
+	load, img, err := b.loadBeside(ctx)
 	if err != nil {
 		return got, err
 	}
 	defer func() { err = errors.Join(err, load.stop()) }()
-	img, err := b.hub.addImage("warm")
-	if err != nil {
-		return got, err
-	}
 	got.path, got.of = "/v2/"+repository+"/manifests/"+img.Tag, make([]rated, len(all))
 	measures := make([]func(int) error, len(all))
 	for i, one := range all {

@@ -90,21 +90,17 @@ func fleetDay(seed uint64, pulls int) (all []happens) {
 // release pushes another version of an image: a base that others have too, a layer of its own, and
 // one for the version.
 func (m *measurement) release(n, version int) {
-	type layers struct {
-		Type string   `json:"type"`
-		IDs  []string `json:"diff_ids"`
-	}
 	put := func(seed uint64, size int64) hubtest.Descriptor {
 		return hubtest.Descriptor{MediaType: hubtest.OCILayer, Size: size, Digest: m.hub.PutVirtualBlob(app(n), seed, size)}
 	}
 	list := []hubtest.Descriptor{
 		put(uint64(1<<40+n%bases), 2<<20), put(uint64(2<<40+n), 1<<20), put(uint64(3<<40+n<<16+version), 256<<10),
 	}
-	ids := layers{Type: "layers"}
+	var ids []string
 	for _, l := range list {
-		ids.IDs = append(ids.IDs, l.Digest)
+		ids = append(ids, l.Digest)
 	}
-	config := mustJSON(map[string]any{"architecture": "amd64", "os": "linux", "rootfs": ids})
+	config := mustJSON(map[string]any{"architecture": "amd64", "os": "linux", "rootfs": map[string]any{"type": "layers", "diff_ids": ids}})
 	m.hub.PutManifest(app(n), "latest", hubtest.OCIManifest, mustJSON(map[string]any{
 		"schemaVersion": 2, "mediaType": hubtest.OCIManifest, "layers": list,
 		"config": hubtest.Descriptor{MediaType: hubtest.OCIConfig, Size: int64(len(config)), Digest: m.hub.PutBlob(app(n), config)},
