@@ -191,9 +191,9 @@ func (o fillOwner) Admit() { o.c.store.Admit() }
 // Keep makes a verified blob part of the store.
 func (o fillOwner) Keep(repos []Repo, c fill.Content) (err error) {
 	if c.Part == nil {
-		err = o.c.store.KeepBytes(o.digest, c.Bytes, repos...)
+		err = o.c.store.KeepBytes(o.digest, c.Bytes, c.Reserved, repos...)
 	} else {
-		err = o.c.store.KeepFile(c.Part, c.File, c.Size, repos...)
+		err = o.c.store.KeepFile(c.Part, c.File, c.Size, c.Reserved, repos...)
 	}
 	if err == nil {
 		for _, repo := range repos {

@@ -111,6 +111,8 @@ type Content struct {
 	File  *os.File      // of Part, as it was verified
 	Bytes []byte
 	Size  int64
+	// Reserved is what the fill may write, of which nothing is needed once it counts as kept.
+	Reserved *store.Reservation
 }
 
 // Owner is told how a fill went.
@@ -138,8 +140,7 @@ type download struct {
 	opts      Options
 	sizing    sizing
 	preparing sync.Once // closes ready
-	reserving sync.Mutex
-	reserved  int64 // bytes; guarded by reserving until the workers have ended
+	reserved  store.Reservation
 	results   chan result
 	readBack  chan error // how reading back what came before its turn ended
 	fruitless int        // attempts in a row without progress
@@ -170,7 +171,7 @@ func newDownload(o Options, s sizing) (*download, error) {
 		return nil, err
 	}
 	o.Parallel = max(o.Parallel, 1)
-	d := &download{Fill: f, opts: o, sizing: s, results: make(chan result), readBack: make(chan error)}
+	d := &download{Fill: f, opts: o, sizing: s, reserved: store.Reservation{Room: o.Room}, results: make(chan result), readBack: make(chan error)}
 	f.mismatched, f.connections.near, f.reopen, f.memory = o.Owner.Mismatched, s.near, d.openReader, o.Memory
 	return d, nil
 }
@@ -186,9 +187,7 @@ func (t *download) run(ctx context.Context) error {
 	stop()
 	running.Wait()
 	t.finish(err)
-	if t.opts.Room != nil {
-		t.opts.Room.Release(t.reserved)
-	}
+	t.reserved.Release()
 	t.counts.ended(cmp.Or(t.err, t.lost))
 	return cmp.Or(t.err, t.lost)
 }
@@ -445,7 +444,7 @@ func (t *download) keep() {
 	t.mu.Lock()
 	repos := t.proven(linked)
 	t.mu.Unlock()
-	err := t.opts.Owner.Keep(repos, Content{Part: t.part, File: t.file, Bytes: t.mem, Size: t.size})
+	err := t.opts.Owner.Keep(repos, Content{Part: t.part, File: t.file, Bytes: t.mem, Size: t.size, Reserved: &t.reserved})
 	if err != nil {
 		t.log.Error("blob not kept", logkey.Digest(t.Digest), logkey.Err(err))
 		err = fmt.Errorf("%w: %w", store.ErrUnkept, err)

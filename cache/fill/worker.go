@@ -116,34 +116,16 @@ func (t *download) noteSize(size int64) {
 // reserveFor reserves what the blob takes once body is read to a position: all of it as soon as its
 // size is known, unless only pieces of it come.
 func (t *download) reserveFor(ctx context.Context, body *pull.Body, until int64) error {
-	if t.opts.Room == nil {
-		return nil
-	}
 	t.mu.Lock()
 	pieces, have := t.onlyPieces() && body.Ranged, t.have.total()
 	t.mu.Unlock()
 	switch {
 	case pieces:
-		return t.reserve(ctx, have+min(max(until-body.Offset, 0), readBlock), pieceStep)
+		return t.reserved.Grow(ctx, have+min(max(until-body.Offset, 0), readBlock), pieceStep)
 	case body.Size < 0:
-		return t.reserve(ctx, until, reserveStep)
+		return t.reserved.Grow(ctx, until, reserveStep)
 	}
-	return t.reserve(ctx, body.Size, 0)
-}
-
-// reserve reserves size bytes, in steps.
-func (t *download) reserve(ctx context.Context, size, step int64) error {
-	t.reserving.Lock()
-	defer t.reserving.Unlock()
-	if size <= t.reserved {
-		return nil
-	}
-	more := max(size-t.reserved, step)
-	if err := t.opts.Room.Reserve(ctx, more); err != nil {
-		return err
-	}
-	t.reserved += more
-	return nil
+	return t.reserved.Grow(ctx, body.Size, 0)
 }
 
 // sizeError marks the upstream's word that the blob ends before a range of it begins.

@@ -84,7 +84,7 @@ func (s *shelf) put(t *testing.T, content []byte) {
 		t.Fatal(err)
 	}
 	size := int64(len(content))
-	if err := s.store.Take(d, size, func() error { return part.Commit(size) }); err != nil {
+	if err := s.store.Take(d, size, nil, func() error { return part.Commit(size) }); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -68,22 +68,23 @@ func (s *Store) LinkOf(repo Repo, k index.Kind, d v1.Hash) (index.Link, bool) {
 }
 
 // KeepFile makes a verified partial file part of the store, and links it to repos. file is the
-// partial file that was verified; it is closed when it has settled.
-func (s *Store) KeepFile(part *disk.Partial, file *os.File, size int64, repos ...Repo) error {
+// partial file that was verified; it is closed when it has settled. What was reserved is
+// released when the file counts.
+func (s *Store) KeepFile(part *disk.Partial, file *os.File, size int64, reserved *Reservation, repos ...Repo) error {
 	written := StampOf(file)
 	if err := part.Seal(size); err != nil {
 		return err
 	}
-	return s.kept(part.Digest(), size, written, repos)
+	return s.kept(part.Digest(), size, written, reserved, repos)
 }
 
-// KeepBytes makes a verified blob part of the store, and links it to repos.
-func (s *Store) KeepBytes(d v1.Hash, b []byte, repos ...Repo) error {
+// KeepBytes is KeepFile of bytes in memory.
+func (s *Store) KeepBytes(d v1.Hash, b []byte, reserved *Reservation, repos ...Repo) error {
 	written, err := s.put(d, b)
 	if err != nil {
 		return err
 	}
-	return s.kept(d, int64(len(b)), written, repos)
+	return s.kept(d, int64(len(b)), written, reserved, repos)
 }
 
 func (s *Store) put(d v1.Hash, b []byte) (Stamp, error) {
@@ -99,10 +100,10 @@ func (s *Store) put(d v1.Hash, b []byte) (Stamp, error) {
 }
 
 // kept takes in a blob that is to settle.
-func (s *Store) kept(d v1.Hash, size int64, written Stamp, repos []Repo) error {
+func (s *Store) kept(d v1.Hash, size int64, written Stamp, reserved *Reservation, repos []Repo) error {
 	s.settleSoon()
 	s.SetVerified(d, written)
-	return s.recordFile(d, size, evict.Blob, time.Now(), func(b *index.Batch) error {
+	return s.recordFile(d, size, evict.Blob, time.Now(), reserved, func(b *index.Batch) error {
 		var errs []error
 		for _, repo := range repos {
 			errs = append(errs, PutLinks(b, repo, BlobLink(d, size)))
@@ -112,23 +113,23 @@ func (s *Store) kept(d v1.Hash, size int64, written Stamp, repos []Repo) error {
 }
 
 // Take makes a partial file part of the store, which commit publishes once it is verified.
-// No repository gets it by that.
-func (s *Store) Take(d v1.Hash, size int64, commit func() error) error {
+// No repository gets it by that. What was reserved is released when the file counts.
+func (s *Store) Take(d v1.Hash, size int64, reserved *Reservation, commit func() error) error {
 	if err := commit(); err != nil {
 		return err
 	}
-	return s.recordFile(d, size, evict.Blob, time.Now(), nil)
+	return s.recordFile(d, size, evict.Blob, time.Now(), reserved, nil)
 }
 
 // Adopt records a file that is on the disk, and that the index does not know.
 func (s *Store) Adopt(d v1.Hash, size int64, added time.Time) error {
-	return s.recordFile(d, size, evict.Blob, added, nil)
+	return s.recordFile(d, size, evict.Blob, added, nil, nil)
 }
 
 // recordFile takes in that the file of d is on the disk: it is counted, recorded with what else
 // record says, and uploaded. With record somebody waits, so that a failing disk is no error.
-func (s *Store) recordFile(d v1.Hash, size int64, kind evict.Kind, at time.Time, record func(*index.Batch) error) error {
-	s.Room.add(d, size, kind)
+func (s *Store) recordFile(d v1.Hash, size int64, kind evict.Kind, at time.Time, reserved *Reservation, record func(*index.Batch) error) error {
+	s.Room.add(d, size, kind, reserved)
 	if s.Bucket != nil {
 		defer s.Bucket.Added(d, size)
 	}
@@ -222,7 +223,7 @@ func (s *Store) PutManifest(repo Repo, desc v1.Descriptor, b []byte) (*Manifest,
 		s.Wrote(err)
 	} else {
 		s.settleSoon()
-		err = s.recordFile(desc.Digest, desc.Size, evict.Manifest, time.Now(), func(b *index.Batch) error { return PutLinks(b, repo, ManifestLink(desc)) })
+		err = s.recordFile(desc.Digest, desc.Size, evict.Manifest, time.Now(), nil, func(b *index.Batch) error { return PutLinks(b, repo, ManifestLink(desc)) })
 	}
 	s.keepInMemory(repo, m)
 	return m, err

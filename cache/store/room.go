@@ -110,10 +110,48 @@ func (r *Room) excess() int64 {
 	return over
 }
 
-// Reserve promises n bytes to a fill, evicting for them if need be. The error is
-// ErrNoRoom when they cannot be had. What was reserved is given back by Release.
-func (r *Room) Reserve(ctx context.Context, n int64) error {
+// Reservation is what one fill or import may write: of Room, or without bounds where that is nil.
+type Reservation struct {
+	Room *Room
+
+	growing sync.Mutex
+	bytes   int64
+}
+
+// Grow reserves size bytes in all, evicting for them if need be, and at least step more than
+// there are. The error is ErrNoRoom when they cannot be had.
+func (r *Reservation) Grow(ctx context.Context, size, step int64) error {
+	if r.Room == nil {
+		return nil
+	}
+	r.growing.Lock()
+	defer r.growing.Unlock()
+	if size <= r.bytes {
+		return nil
+	}
+	more := max(size-r.bytes, step)
+	if err := r.Room.reserve(ctx, more); err != nil {
+		return err
+	}
+	r.bytes += more
+	return nil
+}
+
+// Release gives back what was reserved, unless it was counted as content already.
+func (r *Reservation) Release() {
+	if r == nil || r.Room == nil {
+		return
+	}
+	r.growing.Lock()
+	defer r.growing.Unlock()
+	r.Room.reserved.Add(-r.bytes)
+	r.bytes = 0
+}
+
+// reserve promises n bytes, evicting for them if need be.
+func (r *Room) reserve(ctx context.Context, n int64) error {
 	if r.max <= 0 && r.minFree <= 0 {
+		r.reserved.Add(n)
 		return nil
 	}
 	if err := r.wait(ctx); err != nil {
@@ -129,12 +167,6 @@ func (r *Room) Reserve(ctx context.Context, n int64) error {
 		return ErrNoRoom
 	}
 	return nil
-}
-
-func (r *Room) Release(n int64) {
-	if r.max > 0 || r.minFree > 0 {
-		r.reserved.Add(-n)
-	}
 }
 
 // makeRoom evicts until nothing is too much, at least over bytes. When nothing else is
@@ -233,8 +265,11 @@ func (r *Room) evict(need int64, stays func(v1.Hash) bool) (done evicted) {
 	return done
 }
 
-// add says that d is kept now.
-func (r *Room) add(d v1.Hash, size int64, k evict.Kind) { r.policy.Add(d, rounded(size), k) }
+// add says that d is kept now, for which there was a reservation or nil: nothing counts twice.
+func (r *Room) add(d v1.Hash, size int64, k evict.Kind, reserved *Reservation) {
+	r.policy.Add(d, rounded(size), k)
+	reserved.Release()
+}
 
 // hint is what the policy knows of d, for the index to keep over a restart.
 func (r *Room) hint(d v1.Hash) uint8 {

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
@@ -60,11 +61,39 @@ func TestNothingIsEvictedForWhatCannotFit(t *testing.T) {
 	s := open(t, Options{Dir: t.TempDir(), MinFree: 1})
 	<-s.Room.Loaded()
 	put(t, s, []byte("kept"))
-	if err := s.Room.Reserve(t.Context(), 1<<60); !errors.Is(err, ErrNoRoom) {
+	if err := (&Reservation{Room: s.Room}).Grow(t.Context(), 1<<60, 0); !errors.Is(err, ErrNoRoom) {
 		t.Errorf("Reserve of more than the disk has = %v, want ErrNoRoom", err)
 	}
 	if n, _ := s.Room.Counted(); n != 1 {
 		t.Errorf("%d files are kept, want the one that was", n)
+	}
+}
+
+// What is kept is no longer reserved: a large layer counted twice would push out others.
+func TestWhatIsKeptCountsOnce(t *testing.T) {
+	s := open(t, Options{Dir: t.TempDir(), MaxBytes: 30 << 20})
+	<-s.Room.Loaded()
+	put(t, s, make([]byte, 8<<20))
+	large := bytes.Repeat([]byte("x"), 10<<20)
+	one, other := &Reservation{Room: s.Room}, &Reservation{Room: s.Room}
+	if err := one.Grow(t.Context(), int64(len(large)), 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.KeepBytes(cachetest.DigestOf(large), large, one); err != nil {
+		t.Fatal(err)
+	}
+	if err := other.Grow(t.Context(), 8<<20, 0); err != nil {
+		t.Fatal(err)
+	}
+	if n, _ := s.Room.Counted(); n != 2 {
+		t.Errorf("%d files are kept with 18 of 30 MiB used and 8 reserved, want both", n)
+	}
+	one.Release()
+	if used := s.Figures().UsedBytes; used < 26<<20 || used > 28<<20 {
+		t.Errorf("%d bytes are used, want 26 MiB and an index", used)
+	}
+	if other.Release(); s.Figures().UsedBytes > 20<<20 {
+		t.Errorf("%d bytes are used after the reservation was given back, want 18 MiB and an index", s.Figures().UsedBytes)
 	}
 }
 

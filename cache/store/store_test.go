@@ -48,7 +48,7 @@ func put(t *testing.T, s *Store, content []byte) v1.Hash {
 	if _, err := part.WriteAt(content, 0); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.KeepFile(part, part.File(), int64(len(content)), hub); err != nil {
+	if err := s.KeepFile(part, part.File(), int64(len(content)), nil, hub); err != nil {
 		t.Fatal(err)
 	}
 	return d

@@ -260,10 +260,11 @@ func (k *Keeper) takeUnnamed(ctx context.Context, size int64, r io.Reader) (d v1
 	if size < 0 {
 		return d, false, fmt.Errorf("%w: its size is not known", ErrContent)
 	}
-	if err := k.reserve(ctx, size); err != nil {
+	reserved, err := k.reserve(ctx, size)
+	if err != nil {
 		return d, false, err
 	}
-	defer k.Store.Room.Release(size)
+	defer reserved.Release()
 	part, err := k.Store.Disk.Unnamed()
 	if err != nil {
 		return d, false, err
@@ -276,7 +277,7 @@ func (k *Keeper) takeUnnamed(ctx context.Context, size int64, r io.Reader) (d v1
 		return d, err == nil, err
 	}
 	k.Store.Await(d)
-	if err := k.Store.Take(d, size, func() error { return part.CommitAs(d, size) }); err != nil {
+	if err := k.Store.Take(d, size, reserved, func() error { return part.CommitAs(d, size) }); err != nil {
 		k.Store.EndAwait(d)
 		return d, false, err
 	}
@@ -285,19 +286,20 @@ func (k *Keeper) takeUnnamed(ctx context.Context, size int64, r io.Reader) (d v1
 
 // reserve promises room for size bytes. What the bounds of the folder allow may still be more
 // than the file system has: it is refused before a byte is written.
-func (k *Keeper) reserve(ctx context.Context, size int64) error {
-	err := k.Store.Room.Reserve(ctx, size)
+func (k *Keeper) reserve(ctx context.Context, size int64) (*store.Reservation, error) {
+	reserved := &store.Reservation{Room: k.Store.Room}
+	err := reserved.Grow(ctx, size, 0)
 	if err == nil {
 		free, _, ferr := k.Store.Disk.Free()
 		if ferr == nil && uint64(size) > free {
-			k.Store.Room.Release(size)
+			reserved.Release()
 			err = fmt.Errorf("%w: %s are free on its file system", store.ErrNoRoom, humanize.IBytes(free))
 		}
 	}
 	if errors.Is(err, store.ErrNoRoom) {
 		err = fmt.Errorf("%w: it has %s", err, humanize.IBytes(uint64(size)))
 	}
-	return err
+	return reserved, err
 }
 
 // take makes content of size bytes part of the store: write brings it to a partial file,
@@ -312,17 +314,18 @@ func (k *Keeper) take(ctx context.Context, d v1.Hash, size int64, write func(*di
 			k.Store.EndAwait(d)
 		}
 	}()
-	if err := k.reserve(ctx, size); err != nil {
+	reserved, err := k.reserve(ctx, size)
+	if err != nil {
 		return false, err
 	}
-	defer k.Store.Room.Release(size)
+	defer reserved.Release()
 	part, err := k.claimPartial(ctx, d)
 	if err != nil || part == nil {
 		return part == nil, err
 	}
 	publish, err := write(part)
 	if err == nil {
-		err = k.Store.Take(d, size, publish)
+		err = k.Store.Take(d, size, reserved, publish)
 	}
 	if err != nil && !k.published(d) {
 		err = errors.Join(err, part.Discard())
