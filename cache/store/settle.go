@@ -22,9 +22,14 @@ const (
 // Admit waits while so much has not settled that no more of it should be given out before it
 // is.
 func (s *Store) Admit() {
-	if files, bytes := s.Disk.Unsettled(); files >= unsettledFiles || bytes > unsettledBytes {
-		_ = s.settle() // was told of
+	if s.muchUnsettled() {
+		_ = s.settleIf(s.muchUnsettled) // was told of
 	}
+}
+
+func (s *Store) muchUnsettled() bool {
+	files, bytes := s.Disk.Unsettled()
+	return files >= unsettledFiles || bytes > unsettledBytes
 }
 
 // settleSoon has settle in a moment what was taken in.
@@ -46,9 +51,19 @@ func (s *Store) settleSoon() {
 }
 
 // settle makes content survive a loss of power. What the disk has lost is forgotten.
-func (s *Store) settle() error {
+func (s *Store) settle() error { return s.settleIf(func() bool { return true }) }
+
+// settleIf is settle if it is due once those who came before have ended theirs: of many who wait
+// for the same, the first sees to it.
+func (s *Store) settleIf(due func() bool) error {
+	s.settling.Lock()
+	if !due() {
+		s.settling.Unlock()
+		return nil
+	}
 	files, _ := s.Disk.Unsettled()
 	lost, err := s.Disk.Settle()
+	s.settling.Unlock()
 	for _, d := range lost {
 		err = errors.Join(err, s.Gone(d))
 	}

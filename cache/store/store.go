@@ -109,6 +109,7 @@ type Store struct {
 	damaged     atomic.Int64 // blobs that were found not to have their digest any more
 	health      health
 	willSettle  atomic.Bool // a settling is due
+	settling    sync.Mutex  // one settling at a time
 
 	ctx  context.Context // ended by Stop
 	stop context.CancelFunc

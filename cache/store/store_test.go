@@ -1,12 +1,16 @@
 package store
 
 import (
+	"fmt"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"forebay/cache/disk"
 	"forebay/cache/index"
 	"forebay/internal/manifest"
 	"forebay/test/cachetest"
@@ -118,5 +122,46 @@ func checkCounts(t *testing.T, s *Store) {
 	}
 	if n, _ := s.Room.Counted(); int64(n) != u.Blobs {
 		t.Errorf("%d blobs are counted, the disk has %d", n, u.Blobs)
+	}
+}
+
+// Of many who wait for the same settling the first sees to it: those behind him do not sync what
+// little has come since, one after the other.
+func TestThoseWhoWaitSettleOnce(t *testing.T) {
+	s := open(t, Options{Dir: t.TempDir()})
+	var syncs atomic.Int64
+	begun, on := make(chan struct{}), make(chan struct{})
+	s.Disk.SetFault(func(step disk.Step, _ string) error {
+		if step == disk.StepSyncAll && syncs.Add(1) == 1 {
+			close(begun)
+			<-on
+		}
+		return nil
+	})
+	fill := func(kind string, n int) {
+		for i := range n {
+			b := fmt.Appendf(nil, "%s %d", kind, i)
+			if err := s.Disk.Put(cachetest.DigestOf(b), b); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	fill("before", unsettledFiles)
+	var all, here sync.WaitGroup
+	all.Go(s.Admit)
+	<-begun
+	fill("since", 20)
+	for range 8 {
+		here.Add(1)
+		all.Go(func() {
+			here.Done()
+			s.Admit()
+		})
+	}
+	here.Wait()
+	close(on)
+	all.Wait()
+	if files, _ := s.Disk.Unsettled(); syncs.Load() != 2 || files != 20 {
+		t.Errorf("%d syncs and %d files left, want 2, of files and of names, and 20", syncs.Load(), files)
 	}
 }
