@@ -52,10 +52,7 @@ func (p *Partial) link(src *os.File) error {
 	}
 	blob, nerr := blobName(p.as)
 	if err = errors.Join(err, nerr); err == nil {
-		err = s.makeShard(path.Dir(blob), folders)
-	}
-	if err == nil {
-		err = s.rename(tmp, blob)
+		err = s.renameToBlob(tmp, blob, folders)
 	}
 	if err != nil {
 		return errors.Join(err, s.removeIfThere(tmp))

@@ -201,21 +201,33 @@ func (s *Store) Stat(d v1.Hash) (int64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("stat blob: %w", err)
 	}
-	var info fs.FileInfo
+	var size int64
 	err = fs.ErrNotExist
 	if u := s.unsettledOf(d); u != nil {
-		info, err = s.root.Lstat(u.name)
+		size, err = s.sizeOf(u.name)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		info, err = s.root.Lstat(name)
+		size, err = s.sizeOf(name)
 	}
 	if err != nil {
 		return 0, fmt.Errorf("stat blob %s: %w", d, err)
 	}
-	if !info.Mode().IsRegular() {
-		return 0, fmt.Errorf("stat blob %s: %w", d, foreign(name))
+	return size, nil
+}
+
+// sizeOf returns the size of name if it is a regular file itself.
+func (s *Store) sizeOf(name string) (int64, error) {
+	size, regular, err := statBeneath(s.top, name)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		var info fs.FileInfo
+		if info, err = s.root.Lstat(name); err == nil {
+			size, regular = info.Size(), info.Mode().IsRegular()
+		}
 	}
-	return info.Size(), nil
+	if err == nil && !regular {
+		err = foreign(name)
+	}
+	return size, err
 }
 
 // Get returns the bytes of a committed blob of at most limit bytes, with the errors of Blob.

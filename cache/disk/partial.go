@@ -116,7 +116,7 @@ func (s *Store) HasPartialOf(d v1.Hash, owner string) bool {
 	if _, err := blobName(d); err != nil {
 		return false
 	}
-	_, err := s.root.Lstat(part{d, owner}.name())
+	_, err := s.sizeOf(part{d, owner}.name())
 	return err == nil
 }
 

@@ -35,6 +35,7 @@ type unsettled struct {
 	part   *Partial // nil for what was put
 	waited bool     // part was not sealed: its owner waits, and ends it after an error
 
+	named   bool // it has the name of its blob, of which the sync is left; for the settling only
 	removed bool // guarded by Store.mu; its file is gone, and it is no content any more
 }
 
@@ -210,19 +211,17 @@ func (s *Store) giveName(u *unsettled, parents map[string]bool) (shard string, e
 		return "", err
 	}
 	shard = path.Dir(name)
-	if s.isNamed(u, name) {
+	if u.named {
 		return shard, nil
 	}
+	defer func() { u.named = err == nil }()
 	if u.part != nil { // what was put is read-only already
 		err = s.chmod(u.name, blobMode)
 	}
 	if err == nil {
-		err = s.makeShard(shard, parents)
+		err = s.renameToBlob(u.name, name, parents)
 	}
-	if err != nil {
-		return shard, err
-	}
-	if err = s.rename(u.name, name); err == nil {
+	if err == nil {
 		return shard, nil
 	}
 	// A folder has the name. An empty one is nobody's.
@@ -232,28 +231,27 @@ func (s *Store) giveName(u *unsettled, parents map[string]bool) (shard string, e
 	return shard, s.rename(u.name, name)
 }
 
-// isNamed reports whether the file of u has the name of its blob: there was no descriptor to sync that
-// by.
-func (s *Store) isNamed(u *unsettled, name string) bool {
-	file, err := u.file.Stat()
-	if err != nil {
-		return false
-	}
-	there, err := s.root.Lstat(name)
-	return err == nil && os.SameFile(file, there)
-}
-
-// makeShard makes the folder of blobs, and notes which parents must be synced for that.
-func (s *Store) makeShard(shard string, parents map[string]bool) error {
+// renameToBlob gives a file the name of a blob, whose folder it makes, and notes which parents
+// must be synced for that.
+func (s *Store) renameToBlob(from, name string, parents map[string]bool) error {
+	shard := path.Dir(name)
 	s.mu.Lock()
 	known := s.shards[shard]
 	s.mu.Unlock()
 	if known {
-		// An operator may have removed empty folders. Lstat is cheap compared with the syncs.
-		if _, err := s.root.Lstat(shard); err == nil {
-			return nil
+		if err := s.rename(from, name); !errors.Is(err, fs.ErrNotExist) {
+			return err
 		}
 	}
+	// It is new, or an operator has removed it while it was empty.
+	if err := s.makeShard(shard, parents); err != nil {
+		return err
+	}
+	return s.rename(from, name)
+}
+
+// makeShard makes a folder of blobs, and notes which parents must be synced for that.
+func (s *Store) makeShard(shard string, parents map[string]bool) error {
 	parents[path.Dir(shard)] = true
 	err := s.mkdir(shard)
 	if errors.Is(err, fs.ErrNotExist) { // somebody removed more than one folder

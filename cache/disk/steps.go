@@ -109,6 +109,9 @@ func (s *Store) rename(from, to string) error {
 	if err := s.before(StepRename, to); err != nil {
 		return err
 	}
+	if err := renameBeneath(s.top, from, to); err == nil || errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
 	return s.root.Rename(from, to)
 }
 

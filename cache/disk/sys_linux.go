@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -65,28 +66,68 @@ func startWriteBack(f *os.File, off, n int64) error {
 // The error is ENOENT when nothing has the name. Any other error says only that [os.Root]
 // must be used: there is a link, or openat2 is not offered (before Linux 5.6, in sandboxes).
 func openBeneath(top *os.File, name string, flag int) (*os.File, error) {
-	how := unix.OpenHow{
-		// O_NONBLOCK: opening a pipe must not wait for its other end.
-		Flags:   uint64(flag) | unix.O_CLOEXEC | unix.O_NONBLOCK,
-		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
-	}
-	conn, err := top.SyscallConn()
+	// O_NONBLOCK: opening a pipe must not wait for its other end.
+	fd, err := openat2(top, name, flag|unix.O_NONBLOCK)
 	if err != nil {
 		return nil, err
-	}
-	var fd int
-	var openErr error
-	if err := conn.Control(func(dir uintptr) { fd, openErr = unix.Openat2(int(dir), name, &how) }); err != nil {
-		return nil, err
-	}
-	if openErr != nil {
-		return nil, &os.PathError{Op: "openat2", Path: name, Err: openErr}
 	}
 	if err := unix.SetNonblock(fd, false); err != nil {
 		_ = unix.Close(fd)
 		return nil, os.NewSyscallError("fcntl", err)
 	}
 	return os.NewFile(uintptr(fd), name), nil
+}
+
+// statBeneath returns the size of what has the name, and whether that is a regular file, with the
+// errors of openBeneath.
+func statBeneath(top *os.File, name string) (size int64, regular bool, err error) {
+	fd, err := openat2(top, name, unix.O_PATH)
+	if err != nil {
+		return 0, false, err
+	}
+	defer func() { _ = unix.Close(fd) }()
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return 0, false, os.NewSyscallError("fstat", err)
+	}
+	return st.Size, st.Mode&unix.S_IFMT == unix.S_IFREG, nil
+}
+
+// renameBeneath renames a file below the folder top, with the errors of openBeneath.
+func renameBeneath(top *os.File, from, to string) error {
+	source, err := openat2(top, path.Dir(from), unix.O_PATH|unix.O_DIRECTORY)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(source) }()
+	target, err := openat2(top, path.Dir(to), unix.O_PATH|unix.O_DIRECTORY)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(target) }()
+	if err := unix.Renameat(source, path.Base(from), target, path.Base(to)); err != nil {
+		return &os.LinkError{Op: "renameat", Old: from, New: to, Err: err}
+	}
+	return nil
+}
+
+// openat2 opens what is below the folder top, by no link.
+func openat2(top *os.File, name string, flags int) (fd int, err error) {
+	how := unix.OpenHow{
+		Flags:   uint64(flags) | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
+	}
+	conn, err := top.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	if cerr := conn.Control(func(dir uintptr) { fd, err = unix.Openat2(int(dir), name, &how) }); cerr != nil {
+		return 0, cerr
+	}
+	if err != nil {
+		return 0, &os.PathError{Op: "openat2", Path: name, Err: err}
+	}
+	return fd, nil
 }
 
 // statBlock is the unit of st_blocks on Linux.

@@ -22,6 +22,10 @@ func startWriteBack(*os.File, int64, int64) error { return nil }
 
 func openBeneath(*os.File, string, int) (*os.File, error) { return nil, errors.ErrUnsupported }
 
+func statBeneath(*os.File, string) (int64, bool, error) { return 0, false, errors.ErrUnsupported }
+
+func renameBeneath(*os.File, string, string) error { return errors.ErrUnsupported }
+
 func allocated(info fs.FileInfo) int64 { return info.Size() }
 
 func linked(fs.FileInfo) bool { return true }
