@@ -27,9 +27,10 @@ import (
 const (
 	repositories = 6
 	tags         = 5
-	layerSize    = 512 << 10
-	// maxSize is a third of what there is, so that it is evicted all the time.
-	maxSize = 20 << 20
+	layerSize    = 1 << 20
+	// maxSize is a third of what there is, so that it is evicted all the time. The index, of which
+	// nothing is evicted, may take 25 MiB of it after some hours.
+	maxSize = 40 << 20
 )
 
 func duration(t *testing.T) time.Duration {
