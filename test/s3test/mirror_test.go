@@ -447,6 +447,7 @@ func TestBucketOutOfReach(t *testing.T) {
 		w.pull(w.m, blobPath("library/app", d), "", raw)
 	}
 	w.pull(w.m, blobPath("library/app", first), "", kept)
+	w.m.Settle() // what was served is queued a moment later
 	s3test.Await(t, 30*time.Second, "the mirror to say so", func() bool { return w.m.Cache().Store().Ailing() != nil })
 	if err := w.m.Cache().Store().Ailing(); !strings.Contains(err.Error(), "bucket") {
 		t.Errorf("Ailing = %v, want the bucket named", err)
