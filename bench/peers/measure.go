@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"forebay/test/hubtest"
@@ -124,6 +125,7 @@ type measurement struct {
 	seed    uint64
 	results *results
 	large   *hubtest.Image // that is kept by now
+	again   atomic.Int64   // requests that had to be asked again
 }
 
 func (m *measurement) start(ctx context.Context, fresh time.Duration) (err error) {
@@ -272,12 +274,14 @@ func (m *measurement) images(context.Context) error {
 		pushed = append(pushed, m.push(2, 0))
 	}
 	before, charged := m.hub.Requests(), m.pulls()
+	m.again.Store(0)
 	start := time.Now()
 	if err := m.pullAll(pushed, 8); err != nil {
 		return err
 	}
 	n := float64(len(pushed))
 	m.tell("small cold images/s", n/time.Since(start).Seconds())
+	m.tell("small cold images: answers of 500 and more, each asked again", float64(m.again.Load()))
 	m.tell("small cold image: requests to the registry", float64(m.hub.Requests()-before)/n)
 	m.tell("small cold image: of those counted as pulls", float64(m.pulls()-charged)/n)
 	return nil
@@ -288,17 +292,28 @@ func (m *measurement) pullAll(images []*hubtest.Image, connections int) error {
 	c := newClient(m.running.url, connections)
 	return together(connections, func(i int) error {
 		for n := i; n < len(images); n += connections {
-			if _, err := c.whole(manifestPath(repository, images[n].Tag), -1); err != nil {
+			if err := m.insist(c, manifestPath(repository, images[n].Tag), -1); err != nil {
 				return err
 			}
 			for _, b := range images[n].Blobs() {
-				if _, err := c.whole(blobPath(repository, b.Digest), b.Size); err != nil {
+				if err := m.insist(c, blobPath(repository, b.Digest), b.Size); err != nil {
 					return err
 				}
 			}
 		}
 		return nil
 	})
+}
+
+// insist asks for what must come whole as clients do, which ask again after a failure.
+func (m *measurement) insist(c client, path string, size int64) error {
+	for tries := 1; ; tries++ {
+		a, err := c.whole(path, size)
+		if a.status < 500 || tries == 5 {
+			return err
+		}
+		m.again.Add(1)
+	}
 }
 
 // many has 500 clients download a blob that is kept, all at once. It is small enough that they all
