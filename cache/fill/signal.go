@@ -12,7 +12,7 @@ type signal struct {
 	mu      *sync.Mutex   // the fill's
 	next    chan struct{} // closed and replaced when something changes
 	waiting int           // who waits on next
-	last    time.Time     // of the last change that was told
+	last    time.Time     // when bytes were told of last
 	timer   *time.Timer   // tells of a change that came too soon after the last
 	armed   bool
 }
@@ -25,14 +25,14 @@ func every(waiting int) time.Duration {
 	return time.Millisecond * time.Duration(1+waiting/32)
 }
 
-// soon tells those who wait that bytes arrived, now or a moment later.
+// soon tells those who wait that bytes arrived: now, the first of them in any case, or a moment later.
 func (s *signal) soon() {
 	if s.waiting == 0 || s.armed {
 		return
 	}
 	pause := every(s.waiting) - time.Since(s.last)
 	if pause <= 0 {
-		s.all()
+		s.arrived()
 		return
 	}
 	s.armed = true
@@ -41,18 +41,22 @@ func (s *signal) soon() {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			s.armed = false
-			s.all()
+			s.arrived()
 		})
 		return
 	}
 	s.timer.Reset(pause)
 }
 
+func (s *signal) arrived() {
+	s.last = time.Now()
+	s.all()
+}
+
 // all tells those who wait to look again, now.
 func (s *signal) all() {
 	close(s.next)
 	s.next = make(chan struct{})
-	s.last = time.Now()
 }
 
 // wait sleeps, without the lock, until something changed or ctx is done.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"time"
 
 	"forebay/cache/store"
@@ -65,6 +66,7 @@ func (t *download) work(ctx context.Context, w *worker) (moved int64, err error)
 	if err := t.answered(w, body, from > 0 || request >= 0); err != nil {
 		return 0, err
 	}
+	runtime.Gosched() // to who waits for this: his header goes out before we are busy with the body
 	if err := t.awaitFile(); err != nil {
 		return 0, err
 	}
@@ -84,6 +86,9 @@ func (t *download) work(ctx context.Context, w *worker) (moved int64, err error)
 		pos, moved = pos+int64(n), moved+stored
 		if err != nil {
 			return moved, err
+		}
+		if moved > 0 && moved == stored {
+			runtime.Gosched() // to who waits for the first of it
 		}
 		if unflushed += int64(n); unflushed >= flushEvery && t.part != nil {
 			_ = t.part.Flush(pos-unflushed, unflushed) // advice; the sync before the commit decides
