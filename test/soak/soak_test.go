@@ -26,8 +26,8 @@ import (
 
 const (
 	repositories = 6
-	tags         = 5
-	layerSize    = 1 << 20
+	tags         = 10
+	layerSize    = 512 << 10 // and less than what is verified before any part of it is sent
 	// maxSize is a third of what there is, so that it is evicted all the time. The index, of which
 	// nothing is evicted, may take 25 MiB of it after some hours.
 	maxSize = 40 << 20
