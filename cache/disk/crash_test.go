@@ -494,3 +494,34 @@ func TestNameThatLacksADescriptorIsSyncedLater(t *testing.T) {
 		t.Errorf("the blob has %d bytes, %v", len(got), err)
 	}
 }
+
+// Who commits a fill and is told that there was no descriptor for it can do so again.
+func TestCommitThatLacksADescriptorIsDoneAgain(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	d := storetest.SHA256(layer)
+	p, err := s.Partial(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.WriteAt(layer, 0); err != nil {
+		t.Fatal(err)
+	}
+	without := true
+	s.SetFault(func(step disk.Step, _ string) error {
+		if without && (step == disk.StepSyncDir || step == disk.StepSyncAll) {
+			return syscall.EMFILE
+		}
+		return nil
+	})
+	if err := p.Commit(int64(len(layer))); !errors.Is(err, syscall.EMFILE) {
+		t.Errorf("without descriptors Commit = %v", err)
+	}
+	without = false
+	if err := p.Commit(int64(len(layer))); err != nil {
+		t.Errorf("with descriptors Commit = %v", err)
+	}
+	if got, err := os.ReadFile(blobPath(dir, d)); err != nil || !bytes.Equal(got, layer) {
+		t.Errorf("the blob has %d bytes, %v", len(got), err)
+	}
+}

@@ -35,7 +35,6 @@ type unsettled struct {
 	part   *Partial // nil for what was put
 	waited bool     // part was not sealed: its owner waits, and ends it after an error
 
-	named   bool // it has the name of its blob, of which the sync is left; for the settling only
 	removed bool // guarded by Store.mu; its file is gone, and it is no content any more
 }
 
@@ -211,17 +210,13 @@ func (s *Store) giveName(u *unsettled, parents map[string]bool) (shard string, e
 		return "", err
 	}
 	shard = path.Dir(name)
-	if u.named {
-		return shard, nil
-	}
-	defer func() { u.named = err == nil }()
 	if u.part != nil { // what was put is read-only already
 		err = s.chmod(u.name, blobMode)
 	}
 	if err == nil {
 		err = s.renameToBlob(u.name, name, parents)
 	}
-	if err == nil {
+	if err == nil || s.isNamed(u, name) {
 		return shard, nil
 	}
 	// A folder has the name. An empty one is nobody's.
@@ -229,6 +224,17 @@ func (s *Store) giveName(u *unsettled, parents map[string]bool) (shard string, e
 		return shard, err
 	}
 	return shard, s.rename(u.name, name)
+}
+
+// isNamed reports whether the file of u has the name of its blob: there was no descriptor to sync that
+// by.
+func (s *Store) isNamed(u *unsettled, name string) bool {
+	file, err := u.file.Stat()
+	if err != nil {
+		return false
+	}
+	there, err := s.root.Lstat(name)
+	return err == nil && os.SameFile(file, there)
 }
 
 // renameToBlob gives a file the name of a blob, whose folder it makes, and notes which parents
