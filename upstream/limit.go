@@ -118,7 +118,9 @@ func (r *Registry) report(e *endpoint, a *ask, p passes, fail *failure) {
 		wait = max(wait, time.Second)
 	}
 	if fail.untold {
-		r.log.Info("limit learned", logkey.Host(e.base.Host), logkey.PerMinute(e.site.pace.Refused(fail.allowed)))
+		if most := e.site.pace.Refused(fail.allowed); most > 0 {
+			r.log.Info("limit learned", logkey.Host(e.base.Host), logkey.PerMinute(most))
+		}
 	}
 	var news bool
 	switch fail.limit {

@@ -298,10 +298,11 @@ func (w *world) neighbour(ctx context.Context) {
 }
 
 // everythingIsThere pulls every image once more, now that nothing fails; what was refused a moment
-// ago may be remembered for a while.
+// ago may be remembered for a while. It is some 300 requests to the registry, to which a mirror that it
+// refused sends 60 in the first minute, and ever more in the next ones (upstream/governor).
 func (w *world) everythingIsThere() {
 	c := newClient()
-	deadline := time.Now().Add(2 * time.Minute)
+	deadline := time.Now().Add(6 * time.Minute)
 	for _, img := range w.images {
 		for _, b := range img.Blobs() {
 			for right := false; !right; {

@@ -14,8 +14,11 @@ const (
 	paceShare = 0.8
 	// paceLeast is what is always sent in a window: others behind our address may have used up the rest.
 	paceLeast = 60
-	// paceGrowth is by how much more is tried after each window without a refusal.
-	paceGrowth = 1.1
+	// paceGrowth is by what part more is tried after a window without a refusal, and by twice as much
+	// after each further one, up to paceGrowthMost: a registry that refuses once an hour was hardly
+	// refusing our rate.
+	paceGrowth     = 0.1
+	paceGrowthMost = 1.0
 	// paceFor is how long after the last refusal a pace is kept to.
 	paceFor = time.Hour
 	// paceWait bounds how long a request is held so that it fits.
@@ -33,6 +36,7 @@ type Pace struct {
 	most    float64         // in a window; 0: nothing is known
 	refused time.Time       // when that was learned
 	grown   time.Time       // when it last changed
+	growth  float64         // by what part it grows next
 }
 
 // NewPace returns a pace that knows nothing. now is its clock.
@@ -57,21 +61,24 @@ func (p *Pace) Enter(ctx context.Context) error {
 	}
 }
 
-// Refused learns from a refusal: by what the registry allows in a minute, or by what was sent. It returns
-// what is sent in a minute from now on.
+// Refused learns from a refusal: by what the registry allows in a minute, or, if that is 0, by what was
+// sent. Where less was sent than always is, nothing is learned: it was not our rate that was too high. It
+// returns what is sent in a minute from now on, or 0 where nothing is known.
 func (p *Pace) Refused(allowed int) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := p.now()
 	p.roll(now)
+	p.refused, p.grown, p.growth = now, now, paceGrowth
 	if allowed <= 0 {
-		allowed = p.count()
+		if allowed = p.count(); allowed < paceLeast {
+			return int(p.most)
+		}
 	}
 	learned := max(paceShare*float64(allowed), paceLeast)
 	if p.most == 0 || learned < p.most {
 		p.most = learned
 	}
-	p.refused, p.grown = now, now
 	return int(p.most)
 }
 
@@ -85,7 +92,8 @@ func (p *Pace) take() time.Duration {
 		p.most = 0
 	}
 	for p.most > 0 && now.Sub(p.grown) >= paceWindow*time.Second {
-		p.most *= paceGrowth
+		p.most *= 1 + p.growth
+		p.growth = min(2*p.growth, paceGrowthMost)
 		p.grown = p.grown.Add(paceWindow * time.Second)
 	}
 	if p.most == 0 || p.count() < int(p.most) {

@@ -49,6 +49,49 @@ func TestPaceIsLearnedFromRefusals(t *testing.T) {
 	})
 }
 
+func TestPaceOfFewIsNotLearned(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := NewPace(time.Now)
+		for range paceLeast - 1 {
+			_ = p.Enter(t.Context())
+		}
+		if n := p.Refused(0); n != 0 {
+			t.Errorf("a refusal of the %dth request in a minute is taken for a rate of %d", paceLeast-1, n)
+		}
+		for range 1000 {
+			if err := p.Enter(t.Context()); err != nil {
+				t.Fatalf("after a refusal that was not of our rate: %v", err)
+			}
+		}
+	})
+}
+
+func TestPaceGrowsTheFasterTheLongerNothingIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := NewPace(time.Now)
+		inAMinute := func() (n int) {
+			time.Sleep(paceWindow * time.Second)
+			for p.Enter(t.Context()) == nil {
+				n++
+			}
+			return n
+		}
+		for range paceLeast {
+			_ = p.Enter(t.Context())
+		}
+		p.Refused(0)
+		if n := inAMinute(); n < paceLeast || n > 70 {
+			t.Errorf("%d requests in the second minute, want 66", n)
+		}
+		for range 5 {
+			inAMinute()
+		}
+		if n := inAMinute(); n < 1000 {
+			t.Errorf("%d requests in the eighth minute without a refusal: the registry takes them all", n)
+		}
+	})
+}
+
 func TestPaceHoldsARequestForAMoment(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := NewPace(time.Now)
