@@ -260,7 +260,7 @@ func (r *Room) evict(need int64, stays func(v1.Hash) bool) (done evicted) {
 	}
 	if done.bytes > 0 {
 		done.unused = r.policy.Age()
-		r.log.Info("evicted", logkey.Bytes(done.bytes), logkey.Took(done.unused))
+		r.log.Info("evicted", logkey.Bytes(done.bytes), logkey.Unused(done.unused))
 	}
 	return done
 }

@@ -28,6 +28,9 @@ func Bytes(n int64) zap.Field { return zap.Int64("bytes", n) }
 // Took is how long the event took, in seconds.
 func Took(d time.Duration) zap.Field { return zap.Float64("took_s", d.Seconds()) }
 
+// Unused is for how long something was not asked for, in seconds.
+func Unused(d time.Duration) zap.Field { return zap.Float64("unused_s", d.Seconds()) }
+
 // Result is how a request was answered: hit, joined, miss, stale, passed, error.
 func Result(r string) zap.Field { return zap.String("result", r) }
 
