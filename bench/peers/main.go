@@ -71,8 +71,13 @@ func run(args []string, stdout, stderr io.Writer) (err error) {
 		for i := range all {
 			p := all[(i+round)%len(all)]
 			fmt.Fprintf(stderr, "round %d of %d: %s\n", round+1, s.rounds, p.name)
-			if err := measure(ctx, p, filepath.Join(dir, fmt.Sprint(round, "-", i)), s, uint64(round*len(all)+i+1), round == 0, results); err != nil {
+			storage := filepath.Join(dir, fmt.Sprint(round, "-", i))
+			if err := measure(ctx, p, storage, s, uint64(round*len(all)+i+1), round == 0, results); err != nil {
 				return fmt.Errorf("%s: %w", p.name, err)
+			}
+			// What a mirror leaves free on a disk would not be there for the last ones.
+			if err := os.RemoveAll(storage); err != nil {
+				return err
 			}
 		}
 	}
