@@ -392,6 +392,20 @@ func lastBefore(log []event, step disk.Step) int {
 	return -1
 }
 
+// written returns a partial file that has all of layer.
+func written(t *testing.T, s *disk.Store) (v1.Hash, *disk.Partial) {
+	t.Helper()
+	d := storetest.SHA256(layer)
+	p, err := s.Partial(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.WriteAt(layer, 0); err != nil {
+		t.Fatal(err)
+	}
+	return d, p
+}
+
 func TestFailedSyncIsFinal(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir)
@@ -402,14 +416,7 @@ func TestFailedSyncIsFinal(t *testing.T) {
 		}
 		return nil
 	})
-	d := storetest.SHA256(layer)
-	p, err := s.Partial(d)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := p.WriteAt(layer, 0); err != nil {
-		t.Fatal(err)
-	}
+	d, p := written(t, s)
 	if err := p.SaveMeta(disk.State{Size: int64(len(layer)), Have: [][2]int64{{0, int64(len(layer))}}}); err != nil {
 		t.Fatal(err)
 	}
@@ -499,14 +506,7 @@ func TestNameThatLacksADescriptorIsSyncedLater(t *testing.T) {
 func TestCommitThatLacksADescriptorIsDoneAgain(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir)
-	d := storetest.SHA256(layer)
-	p, err := s.Partial(d)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := p.WriteAt(layer, 0); err != nil {
-		t.Fatal(err)
-	}
+	d, p := written(t, s)
 	without := true
 	s.SetFault(func(step disk.Step, _ string) error {
 		if without && (step == disk.StepSyncDir || step == disk.StepSyncAll) {
