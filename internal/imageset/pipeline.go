@@ -433,7 +433,8 @@ func (r *reader) bitbucket(root *yaml.Node) {
 func isCloudBuild(root *yaml.Node) bool {
 	steps := items(value(root, "steps"))
 	return len(steps) > 0 && !has(root, "jobs") && !has(root, "runs") && !slices.ContainsFunc(steps, func(step *yaml.Node) bool {
-		return !strings.Contains(text(value(step, "name")), "/") && !has(step, "entrypoint") && !has(step, "args") ||
+		name := text(value(step, "name"))
+		return !strings.ContainsAny(name, "/:") && !has(step, "entrypoint") && !has(step, "args") || strings.Contains(name, " ") ||
 			slices.ContainsFunc([]string{"image", "uses", "task", "bash", "commands", "command", "plugins"}, func(key string) bool { return has(step, key) })
 	})
 }

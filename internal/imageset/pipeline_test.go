@@ -89,8 +89,8 @@ late: {image: !reference [build, image, name], script: [x]}
 			"1 docker.io/library/a:1", "2 docker.io/library/b:1", "5 docker.io/library/c:1", "5 docker.io/library/d:1"},
 		"pool: {vmImage: 'ubuntu-22.04'}\nresources: {containers: [{container: pg, image: 'postgres:16'}]}\njobs:\n- job: a\n  container: node:20\n  services: {db: pg}\n- job: b\n  container: pg\n- job: c\n  container: {image: 'c:1'}\n  steps: [{task: X, inputs: {container: no}}]\n": {
 			"2 docker.io/library/postgres:16", "5 docker.io/library/node:20", "10 docker.io/library/c:1"},
-		"steps:\n- {name: 'quay.io/o/builder', args: [x]}\n- {name: 'a:$_V', entrypoint: x}\nsubstitutions: {_V: '2'}\nimages: ['quay.io/o/made:1']\n": {
-			"2 quay.io/o/builder:latest", "3 docker.io/library/a:2"},
+		"steps:\n- {name: 'quay.io/o/builder', args: [x]}\n- {name: 'a:$_V', entrypoint: x}\n- {name: 'b:1'}\nsubstitutions: {_V: '2'}\nimages: ['quay.io/o/made:1']\n": {
+			"2 quay.io/o/builder:latest", "3 docker.io/library/a:2", "4 docker.io/library/b:1"},
 		"task:\n  container: {image: 'a:1'}\n  test_script: x\nb_task:\n  container: {image: b:1}\n  script: y\n": {"2 docker.io/library/a:1", "5 docker.io/library/b:1"},
 		// Development containers, bake.
 		"{\"image\": \"quay.io/o/dev:1\",\n \"features\": {\"ghcr.io/o/f/go:1\": {}, \"./local\": {}},\n \"remoteUser\": \"x\"}": {
