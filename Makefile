@@ -64,7 +64,8 @@ test-full: deps ## run the tests of disks with all their cases, some 20 minutes 
 CONTROLPLANE = $(TOOLS)/controlplane-$(call KEY,tools/controlplane)
 .PHONY: test-kube
 test-kube: ## install, change and remove the chart by helm on a real API server of Kubernetes
-	go build -C tools/controlplane -o $(CONTROLPLANE)/kube-apiserver k8s.io/kubernetes/cmd/kube-apiserver
+	go build -C tools/controlplane -ldflags "-X k8s.io/component-base/version.gitVersion=$$(go list -C tools/controlplane -m -f '{{.Version}}' k8s.io/kubernetes)" \
+		-o $(CONTROLPLANE)/kube-apiserver k8s.io/kubernetes/cmd/kube-apiserver
 	go build -C tools/controlplane -o $(CONTROLPLANE)/etcd go.etcd.io/etcd/server/v3
 	go build -C tools/kube -o $(CONTROLPLANE)/helm helm.sh/helm/v4/cmd/helm
 	FOREBAY_CONTROLPLANE=$(CONTROLPLANE) go test -C tools/kube -count=1 -tags controlplane -timeout 20m -v .
