@@ -49,6 +49,9 @@ const caName = "forebay-ca.pem"
 var (
 	heading = regexp.MustCompile(`^\s*\[+([^\]]+)\]`)
 	folders = regexp.MustCompile(`^\s*config_path\s*=\s*["']([^"']*)["']`)
+	// hinders is a section that containerd does not take beside config_path. It takes mirrors and
+	// configs without any in it, which its own default has, and logins in configs, which k3s writes.
+	hinders = regexp.MustCompile(`\.registry\.(mirrors\..|configs\..*\.tls$)`)
 )
 
 // HostsFolder returns where containerd looks for hosts.toml, below the root of the machine, or
@@ -67,7 +70,7 @@ func HostsFolder(root *os.Root) (string, error) {
 		for line := range strings.Lines(text) {
 			if m := heading.FindStringSubmatch(line); m != nil {
 				section = strings.TrimSpace(m[1])
-				if strings.Contains(section, ".registry.mirrors") || strings.Contains(section, ".registry.configs") {
+				if hinders.MatchString(section) {
 					old = section
 				}
 				continue

@@ -122,6 +122,20 @@ func TestRuntimeThatWouldBreakIsLeftAlone(t *testing.T) {
 	}
 }
 
+// Beside config_path containerd takes the empty sections of its own default, and logins (its
+// ValidateImageConfig), which k3s and rke2 write.
+func TestSectionsThatDoNotHinderAreLeft(t *testing.T) {
+	for name, more := range map[string]string{
+		"what containerd config default has": "[plugins.\"io.containerd.grpc.v1.cri\".registry.auths]\n[plugins.\"io.containerd.grpc.v1.cri\".registry.configs]\n[plugins.\"io.containerd.grpc.v1.cri\".registry.headers]\n[plugins.\"io.containerd.grpc.v1.cri\".registry.mirrors]\n",
+		"a login":                            "[plugins.\"io.containerd.grpc.v1.cri\".registry.configs.\"mirror.lan:5000\".auth]\n  username = \"u\"\n",
+	} {
+		n := newNode(t, map[string]string{"etc/containerd/config.toml": containerd1 + more})
+		if _, changed, err := n.Install(); err != nil || !changed {
+			t.Errorf("%s: Install = %t, %v", name, changed, err)
+		}
+	}
+}
+
 func TestNothingIsWrittenTwiceOrByGuess(t *testing.T) {
 	own := "[host.\"http://127.0.0.1:5000\"]\n"
 	n := newNode(t, map[string]string{"etc/containerd/config.toml": containerd1, hosts: own})
