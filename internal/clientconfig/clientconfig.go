@@ -122,6 +122,7 @@ func (s *Setup) Apply(root string, put bool) (changed []string, err error) {
 			}
 			name = dir + rest
 		}
+		name = Real(machine, name)
 		old, err := readFile(machine, name)
 		if err != nil {
 			return nil, err
@@ -164,8 +165,32 @@ func replace(root *os.Root, name, text string) error {
 	return root.Rename(temporary, name)
 }
 
+// linksMost bounds how many links a name may lead through, as Linux does (path_resolution(7)).
+const linksMost = 40
+
+// Real returns the name, below the root of a machine, of what a name there leads to. A link to /opt/x
+// means that of the machine, and is no way out of its root, as it is to [os.Root].
+func Real(root *os.Root, name string) string {
+	for links, end := 0, 0; end < len(name) && links < linksMost; {
+		next := strings.IndexByte(name[end+1:], '/')
+		if end += next + 1; next < 0 {
+			end = len(name)
+		}
+		target, err := root.Readlink(name[:end])
+		if err != nil {
+			continue // no link, or not there
+		}
+		if !path.IsAbs(target) {
+			target = path.Join("/", path.Dir(name[:end]), target)
+		}
+		name, end = path.Join(target, name[end:])[1:], 0
+		links++
+	}
+	return name
+}
+
 func readFile(root *os.Root, name string) (string, error) {
-	b, err := root.ReadFile(name)
+	b, err := root.ReadFile(Real(root, name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	}

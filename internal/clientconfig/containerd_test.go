@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -159,7 +160,57 @@ func TestNothingIsWrittenTwiceOrByGuess(t *testing.T) {
 	if err := os.Symlink(outside, filepath.Join(n.Root, "etc/containerd/certs.d")); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := n.Install(); err == nil {
-		t.Error("a link out of the machine is followed")
+	_, _, err := n.Install()
+	if all, there := os.ReadDir(outside); there != nil || len(all) > 0 {
+		t.Errorf("a link out of the machine is followed: %v, %v, %v", err, all, there)
+	}
+}
+
+// A link leads to where it does on the machine, wherever its root is, and stays a link.
+func TestLinksAreFollowedBelowTheRoot(t *testing.T) {
+	const (
+		daemon = "etc/docker/daemon.json"
+		config = "srv/rancher/k3s/agent/etc/containerd/config.toml"
+	)
+	for name, tt := range map[string]struct{ client, link, to, file, text, written string }{
+		"a file, from the root":     {"dockerd", daemon, "/opt/docker/daemon.json", "opt/docker/daemon.json", "{}", "opt/docker/daemon.json"},
+		"a file, from its folder":   {"dockerd", daemon, "../../opt/daemon.json", "opt/daemon.json", "{}", "opt/daemon.json"},
+		"a folder, from the root":   {"dockerd", "etc/docker", "/opt/docker", "opt/docker/daemon.json", "{}", "opt/docker/daemon.json"},
+		"a folder of k3s elsewhere": {"containerd", "var/lib/rancher", "/srv/rancher", config, strings.ReplaceAll(containerd2, "/etc/containerd", "/var/lib/rancher/certs"), "srv/rancher/certs/certs.d/_default/hosts.toml"},
+		"nothing yet":               {"dockerd", daemon, "/opt/daemon.json", "etc/hostname", "x", "opt/daemon.json"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newNode(t, map[string]string{tt.file: tt.text})
+			link := filepath.Join(n.Root, tt.link)
+			if err := os.MkdirAll(filepath.Dir(link), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Symlink(tt.to, link); err != nil {
+				t.Fatal(err)
+			}
+			s, err := For(tt.client, Mirror{URL: n.Mirror})
+			if err != nil {
+				t.Fatal(err)
+			}
+			changed, err := s.Apply(n.Root, true)
+			if err != nil || !slices.Equal(changed, []string{"/" + tt.written}) || !strings.Contains(n.text(t, tt.written), n.Mirror) {
+				t.Errorf("Apply = %v, %v; %s is\n%s", changed, err, tt.written, n.text(t, tt.written))
+			}
+			if to, err := os.Readlink(link); err != nil || to != tt.to {
+				t.Errorf("the link leads to %q, %v", to, err)
+			}
+		})
+	}
+	n := newNode(t, nil)
+	if err := os.Symlink("loop", filepath.Join(n.Root, "loop")); err != nil {
+		t.Fatal(err)
+	}
+	root, err := os.OpenRoot(n.Root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	if got := Real(root, "loop/x"); got != "loop/x" {
+		t.Errorf("of a link to itself: %q", got)
 	}
 }

@@ -12,6 +12,8 @@ import (
 	"os"
 	"slices"
 	"strings"
+
+	"forebay/internal/clientconfig"
 )
 
 // Finding is something that is wrong.
@@ -60,7 +62,7 @@ func (l *look) uses(url string) {
 
 // read returns a file of the machine; false if it has none.
 func (l *look) read(name string) (string, bool) {
-	b, err := l.root.ReadFile(name)
+	b, err := l.root.ReadFile(clientconfig.Real(l.root, name))
 	if err != nil && !os.IsNotExist(err) {
 		l.wrong("/"+name, "cannot be read: "+err.Error(), "look at it as root")
 	}

@@ -36,6 +36,7 @@ func registry(probe int) http.Handler {
 // setup is a machine, and what answers at mirror.lan, which has the port of the test's server.
 type setup struct {
 	files   map[string]string // with MIRROR for mirror.lan and its port
+	links   map[string]string // where each leads to
 	handler http.Handler      // nil: a mirror that has everything
 	tls     bool
 	trusted bool     // the machine has the CA of the mirror for its clients
@@ -89,6 +90,15 @@ func (s setup) look(t *testing.T) *Report {
 			t.Fatal(err)
 		}
 	}
+	for link, to := range s.links {
+		link = filepath.Join(m.Root, link)
+		if err := os.MkdirAll(filepath.Dir(link), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(to, link); err != nil {
+			t.Fatal(err)
+		}
+	}
 	m.Lookup = func(_ context.Context, host string) (all []netip.Addr, err error) {
 		if host != "example.com" {
 			return nil, errors.New("no such host")
@@ -129,36 +139,38 @@ func TestWhatIsWrongIsFound(t *testing.T) {
 		"k3s is well":        {files: map[string]string{"etc/rancher/k3s/registries.yaml": "mirrors: {'*': {endpoint: ['http://MIRROR']}}"}},
 		"tls is well":        {files: daemon("https://MIRROR"), tls: true, trusted: true},
 
-		"dockerd goes to the registry":    {files: map[string]string{"etc/docker/daemon.json": "{}"}, want: []string{"names no registry-mirrors"}},
-		"another mirror":                  {files: map[string]string{"etc/docker/daemon.json": `{"debug": true}`}, wants: "http://", want: []string{"names no registry-mirrors", "go to registries without http://example.com"}},
-		"daemon.json is no JSON":          {files: map[string]string{"etc/docker/daemon.json": "{,}"}, want: []string{"dockerd does not start"}},
-		"a trailing path":                 {files: daemon("http://MIRROR/docker.io"), want: []string{"leave the path out: http://example.com"}},
-		"no scheme":                       {files: daemon("MIRROR"), want: []string{"which is no URL"}},
-		"a user in the URL":               {files: daemon("http://u:secret@MIRROR"), want: []string{"has a user in a URL"}},
-		"hosts.toml in place of mirrors":  {files: map[string]string{"etc/docker/daemon.json": `{"registry-mirrors": ["http://MIRROR"]}`, "etc/docker/certs.d/docker.io/hosts.toml": "server = \"https://registry-1.docker.io\"\n"}, want: []string{"takes the place of registry-mirrors"}},
-		"no config_path":                  {files: containerd("version = 2\n", good), want: []string{"sets no config_path"}},
-		"config_path with two folders":    {files: containerd(strings.Replace(cri, "certs.d\"", "certs.d:/etc/docker/certs.d\"", 1), good), want: []string{"names several folders"}},
-		"config_path beside mirrors":      {files: containerd(cri+"[plugins.\"io.containerd.grpc.v1.cri\".registry.mirrors.\"docker.io\"]\n", good), want: []string{"CRI plugin does not load"}},
-		"no hosts.toml":                   {files: map[string]string{"etc/containerd/config.toml": cri}, want: []string{"has no hosts.toml"}},
-		"an unknown key":                  {files: containerd(cri, good+"  timeout = \"2s\"\n"), want: []string{"has the key timeout, over which containerd drops the whole file"}},
-		"an unknown capability":           {files: containerd(cri, strings.Replace(good, `"resolve"`, `"resolve", "referrers"`, 1)), want: []string{`has the capability "referrers"`}},
-		"docker.io is no registry":        {files: containerd(cri, "server = \"https://docker.io\"\n"+good), want: []string{"which is no registry"}},
-		"a registry that is kept from it": {files: map[string]string{"etc/containerd/config.toml": cri, hosts: good, "etc/containerd/certs.d/docker.io/hosts.toml": "server = \"https://registry-1.docker.io\"\n"}, want: []string{"names the registry itself and no mirror"}},
-		"a path without override_path":    {files: containerd(cri, strings.Replace(good, "MIRROR", "MIRROR/v2/hub", 1)), want: []string{"no override_path"}},
-		"a CA for plain HTTP":             {files: containerd(cri, good+"  ca = \"/etc/ca.pem\"\n"), want: []string{"try https:// first"}},
-		"a CA that is not there":          {files: containerd(cri, strings.Replace(good, "http:", "https:", 1)+"  ca = \"/etc/ca.pem\"\n"), tls: true, want: []string{`names the certificate "/etc/ca.pem", which is not there`, "does not trust"}},
-		"a missing CA":                    {files: daemon("https://MIRROR"), tls: true, want: []string{"certificate that this machine does not trust"}},
-		"https where there is none":       {files: daemon("https://MIRROR"), want: []string{"speaks no TLS"}},
-		"http where there is https":       {files: daemon("http://MIRROR"), tls: true, want: []string{"speaks TLS, and clients ask it without"}},
-		"insecure is missing":             {files: podman("[[registry]]\nprefix = \"docker.io\"\n[[registry.mirror]]\nlocation = \"MIRROR/docker.io\"\n"), want: []string{"speaks no TLS"}},
-		"no registry in the location":     {files: podman("[[registry]]\nprefix = \"docker.io\"\n[[registry.mirror]]\nlocation = \"MIRROR\"\ninsecure = true\n[[registry]]\nprefix = \"ghcr.io\"\n[[registry.mirror]]\nlocation = \"MIRROR\"\ninsecure = true\n"), want: []string{"do not say which registry they mean"}},
-		"a later file takes it back":      {files: map[string]string{"etc/containers/registries.conf.d/50-x.conf": "[[registry]]\nprefix = \"docker.io\"\n[[registry.mirror]]\nlocation = \"MIRROR/docker.io\"\ninsecure = true\n", "etc/containers/registries.conf.d/99-y.conf": "[[registry]]\nlocation = \"docker.io\"\n"}, want: []string{"/etc/containers/registries.conf.d/99-y.conf docker.io has no mirror"}},
-		"an endpoint twice":               {files: map[string]string{"etc/rancher/k3s/registries.yaml": "mirrors: {docker.io: {endpoint: ['http://MIRROR', 'http://MIRROR']}}"}, want: []string{"is there twice"}},
-		"a path that is not whole":        {files: map[string]string{"etc/rancher/rke2/registries.yaml": "mirrors: {docker.io: {endpoint: ['http://MIRROR/docker.io']}}"}, want: []string{"write http://example.com"}},
-		"IPv6 first":                      {files: daemon("http://MIRROR"), addrs: []string{"2001:db8::1", "192.0.2.1"}, want: []string{"has the IPv6 address 2001:db8::1, which does not answer and is tried first"}},
-		"nobody at any address":           {files: daemon("http://MIRROR"), addrs: []string{"192.0.2.9"}, want: []string{"cannot be connected to"}},
-		"a name without an address":       {files: daemon("http://mirror.invalid:5000"), want: []string{"its name has no address"}},
-		"another program":                 {files: daemon("http://MIRROR"), handler: http.NotFoundHandler(), want: []string{"is no registry"}},
+		"a link is followed":                  {files: map[string]string{"opt/d.json": `{"registry-mirrors": ["http://MIRROR"]}`}, links: map[string]string{"etc/docker/daemon.json": "/opt/d.json"}},
+		"a folder of containerd is elsewhere": {files: map[string]string{"srv/containerd/config.toml": cri}, links: map[string]string{"etc/containerd": "/srv/containerd"}, want: []string{"has no hosts.toml"}},
+		"dockerd goes to the registry":        {files: map[string]string{"etc/docker/daemon.json": "{}"}, want: []string{"names no registry-mirrors"}},
+		"another mirror":                      {files: map[string]string{"etc/docker/daemon.json": `{"debug": true}`}, wants: "http://", want: []string{"names no registry-mirrors", "go to registries without http://example.com"}},
+		"daemon.json is no JSON":              {files: map[string]string{"etc/docker/daemon.json": "{,}"}, want: []string{"dockerd does not start"}},
+		"a trailing path":                     {files: daemon("http://MIRROR/docker.io"), want: []string{"leave the path out: http://example.com"}},
+		"no scheme":                           {files: daemon("MIRROR"), want: []string{"which is no URL"}},
+		"a user in the URL":                   {files: daemon("http://u:secret@MIRROR"), want: []string{"has a user in a URL"}},
+		"hosts.toml in place of mirrors":      {files: map[string]string{"etc/docker/daemon.json": `{"registry-mirrors": ["http://MIRROR"]}`, "etc/docker/certs.d/docker.io/hosts.toml": "server = \"https://registry-1.docker.io\"\n"}, want: []string{"takes the place of registry-mirrors"}},
+		"no config_path":                      {files: containerd("version = 2\n", good), want: []string{"sets no config_path"}},
+		"config_path with two folders":        {files: containerd(strings.Replace(cri, "certs.d\"", "certs.d:/etc/docker/certs.d\"", 1), good), want: []string{"names several folders"}},
+		"config_path beside mirrors":          {files: containerd(cri+"[plugins.\"io.containerd.grpc.v1.cri\".registry.mirrors.\"docker.io\"]\n", good), want: []string{"CRI plugin does not load"}},
+		"no hosts.toml":                       {files: map[string]string{"etc/containerd/config.toml": cri}, want: []string{"has no hosts.toml"}},
+		"an unknown key":                      {files: containerd(cri, good+"  timeout = \"2s\"\n"), want: []string{"has the key timeout, over which containerd drops the whole file"}},
+		"an unknown capability":               {files: containerd(cri, strings.Replace(good, `"resolve"`, `"resolve", "referrers"`, 1)), want: []string{`has the capability "referrers"`}},
+		"docker.io is no registry":            {files: containerd(cri, "server = \"https://docker.io\"\n"+good), want: []string{"which is no registry"}},
+		"a registry that is kept from it":     {files: map[string]string{"etc/containerd/config.toml": cri, hosts: good, "etc/containerd/certs.d/docker.io/hosts.toml": "server = \"https://registry-1.docker.io\"\n"}, want: []string{"names the registry itself and no mirror"}},
+		"a path without override_path":        {files: containerd(cri, strings.Replace(good, "MIRROR", "MIRROR/v2/hub", 1)), want: []string{"no override_path"}},
+		"a CA for plain HTTP":                 {files: containerd(cri, good+"  ca = \"/etc/ca.pem\"\n"), want: []string{"try https:// first"}},
+		"a CA that is not there":              {files: containerd(cri, strings.Replace(good, "http:", "https:", 1)+"  ca = \"/etc/ca.pem\"\n"), tls: true, want: []string{`names the certificate "/etc/ca.pem", which is not there`, "does not trust"}},
+		"a missing CA":                        {files: daemon("https://MIRROR"), tls: true, want: []string{"certificate that this machine does not trust"}},
+		"https where there is none":           {files: daemon("https://MIRROR"), want: []string{"speaks no TLS"}},
+		"http where there is https":           {files: daemon("http://MIRROR"), tls: true, want: []string{"speaks TLS, and clients ask it without"}},
+		"insecure is missing":                 {files: podman("[[registry]]\nprefix = \"docker.io\"\n[[registry.mirror]]\nlocation = \"MIRROR/docker.io\"\n"), want: []string{"speaks no TLS"}},
+		"no registry in the location":         {files: podman("[[registry]]\nprefix = \"docker.io\"\n[[registry.mirror]]\nlocation = \"MIRROR\"\ninsecure = true\n[[registry]]\nprefix = \"ghcr.io\"\n[[registry.mirror]]\nlocation = \"MIRROR\"\ninsecure = true\n"), want: []string{"do not say which registry they mean"}},
+		"a later file takes it back":          {files: map[string]string{"etc/containers/registries.conf.d/50-x.conf": "[[registry]]\nprefix = \"docker.io\"\n[[registry.mirror]]\nlocation = \"MIRROR/docker.io\"\ninsecure = true\n", "etc/containers/registries.conf.d/99-y.conf": "[[registry]]\nlocation = \"docker.io\"\n"}, want: []string{"/etc/containers/registries.conf.d/99-y.conf docker.io has no mirror"}},
+		"an endpoint twice":                   {files: map[string]string{"etc/rancher/k3s/registries.yaml": "mirrors: {docker.io: {endpoint: ['http://MIRROR', 'http://MIRROR']}}"}, want: []string{"is there twice"}},
+		"a path that is not whole":            {files: map[string]string{"etc/rancher/rke2/registries.yaml": "mirrors: {docker.io: {endpoint: ['http://MIRROR/docker.io']}}"}, want: []string{"write http://example.com"}},
+		"IPv6 first":                          {files: daemon("http://MIRROR"), addrs: []string{"2001:db8::1", "192.0.2.1"}, want: []string{"has the IPv6 address 2001:db8::1, which does not answer and is tried first"}},
+		"nobody at any address":               {files: daemon("http://MIRROR"), addrs: []string{"192.0.2.9"}, want: []string{"cannot be connected to"}},
+		"a name without an address":           {files: daemon("http://mirror.invalid:5000"), want: []string{"its name has no address"}},
+		"another program":                     {files: daemon("http://MIRROR"), handler: http.NotFoundHandler(), want: []string{"is no registry"}},
 		"it wants a login": {files: daemon("http://MIRROR"), handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Www-Authenticate", "Bearer")
 			w.WriteHeader(401)

@@ -57,7 +57,7 @@ func (l *look) dockerd() {
 
 // containerd looks at its configuration and all hosts.toml.
 func (l *look) containerd() {
-	if !slices.ContainsFunc(clientconfig.ContainerdConfigs(), func(name string) bool { _, err := l.root.Stat(name); return err == nil }) {
+	if !slices.ContainsFunc(clientconfig.ContainerdConfigs(), func(name string) bool { _, err := l.root.Stat(clientconfig.Real(l.root, name)); return err == nil }) {
 		return
 	}
 	l.has("containerd")
@@ -67,7 +67,7 @@ func (l *look) containerd() {
 		l.wrong("containerd", wrong+": every pull goes to the registry itself", do)
 		return
 	}
-	folders, err := fs.ReadDir(l.root.FS(), dir)
+	folders, err := fs.ReadDir(l.root.FS(), clientconfig.Real(l.root, dir))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		l.wrong("/"+dir, err.Error(), "look at it as root")
 	}
@@ -161,7 +161,7 @@ func (l *look) hosts(name, registry, text string) {
 // the last counts (containers-registries.conf(5)).
 func (l *look) containersImage() {
 	names := []string{"etc/containers/registries.conf"}
-	more, _ := fs.ReadDir(l.root.FS(), "etc/containers/registries.conf.d") // none is none
+	more, _ := fs.ReadDir(l.root.FS(), clientconfig.Real(l.root, "etc/containers/registries.conf.d")) // none is none
 	for _, f := range more {
 		if strings.HasSuffix(f.Name(), ".conf") {
 			names = append(names, "etc/containers/registries.conf.d/"+f.Name())
