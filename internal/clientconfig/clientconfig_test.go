@@ -139,6 +139,7 @@ func TestWhatIsThereStays(t *testing.T) {
 		"daemon.json, new":     {"dockerd", "etc/docker/daemon.json", "", "{\n  \"registry-mirrors\": [\n    \"" + m + "\"\n  ]\n}\n", ""},
 		"daemon.json, another": {"dockerd", "etc/docker/daemon.json", `{"log-driver":"a<b","registry-mirrors":["https://other.lan"],"max":12345678901234567890}`, "{\n  \"log-driver\": \"a<b\",\n  \"max\": 12345678901234567890,\n  \"registry-mirrors\": [\n    \"" + m + "\",\n    \"https://other.lan\"\n  ]\n}\n", "{\n  \"log-driver\": \"a<b\",\n  \"max\": 12345678901234567890,\n  \"registry-mirrors\": [\n    \"https://other.lan\"\n  ]\n}\n"},
 		"daemon.json, there":   {"dockerd", "etc/docker/daemon.json", `{"registry-mirrors":["` + m + `/"], "debug":true}`, `{"registry-mirrors":["` + m + `/"], "debug":true}`, "{\n  \"debug\": true\n}\n"},
+		"daemon.json, Windows": {"dockerd", "etc/docker/daemon.json", bom + "{\"debug\": true}\r\n", "{\n  \"debug\": true,\n  \"registry-mirrors\": [\n    \"" + m + "\"\n  ]\n}\n", "{\n  \"debug\": true\n}\n"},
 		"registries.yaml, new": {"k3s", "etc/rancher/k3s/registries.yaml", "", "mirrors:\n  \"*\":\n    endpoint:\n      - " + m + "\n", ""},
 		"registries.yaml, comments": {"rke2", "etc/rancher/rke2/registries.yaml", "# ours\nmirrors:\n  docker.io: # Hub\n    endpoint:\n      - https://other.lan\n  \"*\":\n    endpoint: [https://third.lan]\nconfigs:\n  x:\n    auth: {username: u}\n",
 			"# ours\nmirrors:\n  docker.io: # Hub\n    endpoint:\n      - https://other.lan\n  \"*\":\n    endpoint: ['" + m + "', 'https://third.lan']\nconfigs:\n  x:\n    auth: {username: u}\n",
@@ -179,6 +180,7 @@ func TestWhatIsThereStays(t *testing.T) {
 func TestNothingIsWrittenByGuess(t *testing.T) {
 	for name, tt := range map[string]struct{ client, file, text string }{
 		"no JSON":         {"dockerd", "etc/docker/daemon.json", "registry-mirrors: x"},
+		"null":            {"dockerd", "etc/docker/daemon.json", "null"},
 		"no list":         {"dockerd", "etc/docker/daemon.json", `{"registry-mirrors": "http://x"}`},
 		"no YAML":         {"k3s", "etc/rancher/k3s/registries.yaml", "mirrors: [x\n"},
 		"another kind":    {"k3s", "etc/rancher/k3s/registries.yaml", "mirrors: {'*': {endpoint: http://x}}\n"},

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -70,14 +71,17 @@ func dockerd(m mirror) Setup {
 	return s
 }
 
+// bom is what editors of Windows begin a file with. dockerd takes it (moby 44777).
+const bom = "\ufeff"
+
 // daemonJSON keeps the mirror first among the registry-mirrors of dockerd.
 func daemonJSON(url string) func(string, bool) (string, error) {
 	return func(old string, put bool) (string, error) {
 		all := map[string]json.RawMessage{}
 		var mirrors []string
-		if strings.TrimSpace(old) != "" {
-			if err := json.Unmarshal([]byte(old), &all); err != nil {
-				return "", fmt.Errorf("is no JSON object: %w", err)
+		if text := strings.TrimSpace(strings.TrimPrefix(old, bom)); text != "" {
+			if err := json.Unmarshal([]byte(text), &all); err != nil || all == nil {
+				return "", fmt.Errorf("is no JSON object: %w", cmp.Or(err, errors.New("it is null")))
 			}
 		}
 		if raw, ok := all["registry-mirrors"]; ok {

@@ -29,6 +29,10 @@ func (l *look) dockerd() {
 	var c struct {
 		Mirrors []string `json:"registry-mirrors"`
 	}
+	// dockerd takes a file without content, and the byte order mark of Windows.
+	if text = strings.TrimSpace(strings.TrimPrefix(text, "\ufeff")); text == "" {
+		text = "{}"
+	}
 	if err := json.Unmarshal([]byte(text), &c); err != nil {
 		l.wrong("/"+name, "is not what dockerd reads: "+err.Error(), "correct it: dockerd does not start with it")
 		return
