@@ -144,8 +144,9 @@ func TestWhatIsThereStays(t *testing.T) {
 		"registries.yaml, comments": {"rke2", "etc/rancher/rke2/registries.yaml", "# ours\nmirrors:\n  docker.io: # Hub\n    endpoint:\n      - https://other.lan\n  \"*\":\n    endpoint: [https://third.lan]\nconfigs:\n  x:\n    auth: {username: u}\n",
 			"# ours\nmirrors:\n  docker.io: # Hub\n    endpoint:\n      - https://other.lan\n  \"*\":\n    endpoint: ['" + m + "', 'https://third.lan']\nconfigs:\n  x:\n    auth: {username: u}\n",
 			"# ours\nmirrors:\n  docker.io: # Hub\n    endpoint:\n      - https://other.lan\n  \"*\":\n    endpoint: ['https://third.lan']\nconfigs:\n  x:\n    auth: {username: u}\n"},
-		"buildkitd.toml":  {"buildkit", "etc/buildkit/buildkitd.toml", "debug = true\n[registry.\"quay.io\"]\n", "debug = true\n[registry.\"quay.io\"]\n" + begin + "\n[registry.\"docker.io\"]\n  mirrors = [\"mirror.lan:5000\"]\n[registry.\"mirror.lan:5000\"]\n  http = true\n" + end + "\n", "debug = true\n[registry.\"quay.io\"]\n"},
-		"registries.conf": {"podman", "etc/containers/registries.conf.d/50-forebay.conf", "", begin + "\n[[registry]]\nprefix = \"docker.io\"\nlocation = \"docker.io\"\n[[registry.mirror]]\nlocation = \"mirror.lan:5000/docker.io\"\ninsecure = true\n", ""},
+		"registries.yaml, comments only": {"k3s", "etc/rancher/k3s/registries.yaml", "# mirrors:\n#   docker.io:", "# mirrors:\n#   docker.io:\nmirrors:\n  \"*\":\n    endpoint:\n      - " + m + "\n", "# mirrors:\n#   docker.io:\n"},
+		"buildkitd.toml":                 {"buildkit", "etc/buildkit/buildkitd.toml", "debug = true\n[registry.\"quay.io\"]\n", "debug = true\n[registry.\"quay.io\"]\n" + begin + "\n[registry.\"docker.io\"]\n  mirrors = [\"mirror.lan:5000\"]\n[registry.\"mirror.lan:5000\"]\n  http = true\n" + end + "\n", "debug = true\n[registry.\"quay.io\"]\n"},
+		"registries.conf":                {"podman", "etc/containers/registries.conf.d/50-forebay.conf", "", begin + "\n[[registry]]\nprefix = \"docker.io\"\nlocation = \"docker.io\"\n[[registry.mirror]]\nlocation = \"mirror.lan:5000/docker.io\"\ninsecure = true\n", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			files := map[string]string{"etc/hostname": "x"}
@@ -201,6 +202,29 @@ func TestNothingIsWrittenByGuess(t *testing.T) {
 		}
 		if n.text(t, "etc/docker/certs.d/mirror.lan/ca.crt") != "" {
 			t.Errorf("%s: the certificate was written all the same", name)
+		}
+	}
+}
+
+// k3s trusts the mirror also when its certificate is named later, and no file that is gone.
+func TestCertificateOfRancherComesAndGoes(t *testing.T) {
+	const file, want = "etc/rancher/k3s/registries.yaml", "  mirror.lan:\n    tls:\n      ca_file: /etc/rancher/k3s/" + caName + "\n"
+	n := newNode(t, map[string]string{file: "configs:\n  x:\n    auth:\n      username: u\n"})
+	for _, step := range []struct {
+		ca      string
+		put     bool
+		trusted bool
+	}{{"", true, false}, {"PEM\n", true, true}, {"", false, false}, {"PEM\n", true, true}, {"PEM\n", false, false}} {
+		s, err := For("k3s", Mirror{URL: "https://mirror.lan", CA: step.ca})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Apply(n.Root, step.put); err != nil {
+			t.Fatal(err)
+		}
+		text := n.text(t, file)
+		if strings.Contains(text, want) != step.trusted || !strings.Contains(text, "username: u") || strings.Contains(text, "endpoint") != step.put {
+			t.Errorf("after %+v it is\n%s", step, text)
 		}
 	}
 }

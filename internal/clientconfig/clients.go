@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v4"
@@ -199,7 +200,8 @@ func rancher(m mirror, what string) Setup {
 func registriesYAML(m mirror, what string) func(string, bool) (string, error) {
 	return func(old string, put bool) (string, error) {
 		doc := yaml.Node{Kind: yaml.DocumentNode, Content: []*yaml.Node{{Kind: yaml.MappingNode}}}
-		if strings.TrimSpace(old) != "" {
+		remarks := remarksOf(old)
+		if remarks != old {
 			if err := yaml.Load([]byte(old), &doc); err != nil {
 				return "", fmt.Errorf("is no YAML: %w", err)
 			}
@@ -213,26 +215,35 @@ func registriesYAML(m mirror, what string) func(string, bool) (string, error) {
 		for _, n := range endpoints.Content {
 			list = append(list, n.Value)
 		}
-		next := first(list, m.url, put)
-		if old != "" && strings.Join(next, "\n") == strings.Join(list, "\n") {
+		next, ca := first(list, m.url, put), "/etc/rancher/"+what+"/"+caName
+		trusted := true // as it should be
+		if m.CA != "" || !put {
+			file, err := below(top, yaml.ScalarNode, "configs", m.host, "tls", "ca_file")
+			if err != nil {
+				return "", err
+			}
+			switch trusted = put == (file.Value == ca); {
+			case put:
+				file.Value = ca
+			case !trusted:
+				*file = yaml.Node{Kind: yaml.ScalarNode}
+			}
+		}
+		if slices.Equal(next, list) && trusted {
 			return old, nil
 		}
 		endpoints.Content = nil
 		for _, url := range next {
 			endpoints.Content = append(endpoints.Content, &yaml.Node{Kind: yaml.ScalarNode, Value: url})
 		}
-		if m.CA != "" && put {
-			file, err := below(top, yaml.ScalarNode, "configs", m.host, "tls", "ca_file")
-			if err != nil {
-				return "", err
-			}
-			file.Value = "/etc/rancher/" + what + "/" + caName
-		}
 		prune(top)
 		if len(top.Content) == 0 {
-			return "", nil
+			return remarks, nil
 		}
 		var b bytes.Buffer
+		if remarks == old && old != "" {
+			b.WriteString(strings.TrimRight(old, "\n") + "\n")
+		}
 		e := yaml.NewEncoder(&b)
 		e.SetIndent(2)
 		if err := e.Encode(&doc); err != nil {
@@ -240,6 +251,19 @@ func registriesYAML(m mirror, what string) func(string, bool) (string, error) {
 		}
 		return b.String(), e.Close()
 	}
+}
+
+// remarksOf returns what a text of YAML begins with that says nothing to programs, all of it where it has
+// no more than that: blank lines and comments.
+func remarksOf(text string) string {
+	end := 0
+	for line := range strings.Lines(text) {
+		if bare := strings.TrimSpace(line); bare != "" && !strings.HasPrefix(bare, "#") {
+			break
+		}
+		end += len(line)
+	}
+	return text[:end]
 }
 
 // below returns what is at the end of a path of keys, each of which is added if it is not there.
@@ -278,7 +302,7 @@ func member(n *yaml.Node, key string, kind yaml.Kind) *yaml.Node {
 	return value
 }
 
-// prune takes out mappings and lists without content. It reports whether n is one.
+// prune takes out mappings and lists without content, and new texts without. It reports whether n is one.
 func prune(n *yaml.Node) (empty bool) {
 	if n.Kind == yaml.MappingNode {
 		var kept []*yaml.Node
@@ -289,7 +313,10 @@ func prune(n *yaml.Node) (empty bool) {
 		}
 		n.Content = kept
 	}
-	return n.Kind != yaml.ScalarNode && n.Kind != yaml.AliasNode && len(n.Content) == 0
+	if n.Kind == yaml.ScalarNode {
+		return n.Tag == "" && n.Value == "" // not of the file, where even null has a tag
+	}
+	return n.Kind != yaml.AliasNode && len(n.Content) == 0
 }
 
 // hostsLines are what containerd reads, for machines that are made anew.

@@ -143,6 +143,7 @@ func TestWhatIsWrongIsFound(t *testing.T) {
 		"a folder of containerd is elsewhere": {files: map[string]string{"srv/containerd/config.toml": cri}, links: map[string]string{"etc/containerd": "/srv/containerd"}, want: []string{"has no hosts.toml"}},
 		"daemon.json of Windows":              {files: map[string]string{"etc/docker/daemon.json": "\ufeff{\"registry-mirrors\": [\"http://MIRROR\"]}\r\n"}},
 		"daemon.json without content":         {files: map[string]string{"etc/docker/daemon.json": " \n"}, want: []string{"names no registry-mirrors"}},
+		"registries.yaml of comments":         {files: map[string]string{"etc/rancher/k3s/registries.yaml": "# mirrors:\n"}},
 		"dockerd goes to the registry":        {files: map[string]string{"etc/docker/daemon.json": "{}"}, want: []string{"names no registry-mirrors"}},
 		"another mirror":                      {files: map[string]string{"etc/docker/daemon.json": `{"debug": true}`}, wants: "http://", want: []string{"names no registry-mirrors", "go to registries without http://example.com"}},
 		"daemon.json is no JSON":              {files: map[string]string{"etc/docker/daemon.json": "{,}"}, want: []string{"dockerd does not start"}},

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/url"
 	"os"
@@ -241,7 +242,11 @@ func (l *look) rancher(what string) {
 			} `yaml:"tls"`
 		} `yaml:"configs"`
 	}
-	if err := yaml.Load([]byte(text), &c); err != nil {
+	loader, err := yaml.NewLoader(strings.NewReader(text))
+	if err == nil {
+		err = loader.Load(&c)
+	}
+	if err != nil && !errors.Is(err, io.EOF) { // of comments alone, which say nothing
 		l.wrong("/"+name, "is not what "+what+" reads: "+err.Error(), "correct it")
 		return
 	}
