@@ -212,13 +212,29 @@ func block(text string, others ...string) func(string, bool) (string, error) {
 		}
 		for _, key := range others {
 			for line := range strings.Lines(rest) {
-				if strings.ReplaceAll(strings.TrimSpace(line), "'", `"`) == key {
+				if strings.ReplaceAll(BareTOML(line), "'", `"`) == key {
 					return "", fmt.Errorf("has %s already: write the mirror there by hand", key)
 				}
 			}
 		}
 		return rest + begin + "\n" + text + end + "\n", nil
 	}
+}
+
+// BareTOML returns a line of TOML without what programs do not read: the space around it, and a comment.
+func BareTOML(line string) string {
+	var quote rune
+	for i, r := range line {
+		switch {
+		case quote == 0 && r == '#':
+			return strings.TrimSpace(line[:i])
+		case quote == 0 && (r == '"' || r == '\''):
+			quote = r
+		case r == quote:
+			quote = 0
+		}
+	}
+	return strings.TrimSpace(line)
 }
 
 // own keeps a file that is ours alone.

@@ -187,6 +187,7 @@ func TestNothingIsWrittenByGuess(t *testing.T) {
 		"another kind":    {"k3s", "etc/rancher/k3s/registries.yaml", "mirrors: {'*': {endpoint: http://x}}\n"},
 		"a list at all":   {"k3s", "etc/rancher/k3s/registries.yaml", "- mirrors\n"},
 		"the same table":  {"buildkit", "etc/buildkit/buildkitd.toml", "[registry.'docker.io']\n  mirrors = []\n"},
+		"and a comment":   {"buildkit", "etc/buildkit/buildkitd.toml", "[registry.\"docker.io\"] # ours\n  mirrors = []\n"},
 		"another's file":  {"crio", "etc/containers/registries.conf.d/50-forebay.conf", "[[registry]]\n"},
 		"of no machine":   {"kaniko", "etc/x", "x"},
 		"no folder of it": {"containerd", "etc/containerd/config.toml", "version = 2\n"},

@@ -40,6 +40,7 @@ type setup struct {
 	handler http.Handler      // nil: a mirror that has everything
 	tls     bool
 	trusted bool     // the machine has the CA of the mirror for its clients
+	ca      string   // file with it that hosts.toml names
 	addrs   []string // of mirror.lan; none: it has one that answers
 	wants   string   // --url: scheme of MIRROR
 	want    []string // parts of findings, each of "where wrong do"
@@ -75,7 +76,10 @@ func (s setup) look(t *testing.T) *Report {
 		files[strings.ReplaceAll(file, "MIRROR", name)] = strings.ReplaceAll(text, "MIRROR", name)
 	}
 	if s.trusted {
-		files["etc/docker/certs.d/"+name+"/ca.crt"] = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}))
+		s.ca = "etc/docker/certs.d/" + name + "/ca.crt"
+	}
+	if s.ca != "" {
+		files[s.ca] = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}))
 	}
 	m := Machine{Root: t.TempDir(), Probe: "library/busybox:latest"}
 	if s.wants != "" {
@@ -133,11 +137,19 @@ func TestWhatIsWrongIsFound(t *testing.T) {
 		return map[string]string{"etc/containers/registries.conf.d/50-x.conf": text}
 	}
 	for name, s := range map[string]setup{
-		"dockerd is well":    {files: daemon("http://MIRROR")},
-		"containerd is well": {files: containerd(cri, good)},
-		"podman is well":     {files: podman("[[registry]]\nprefix = \"docker.io\"\nlocation = \"docker.io\"\n[[registry.mirror]]\nlocation = \"MIRROR/docker.io\"\ninsecure = true\n")},
-		"k3s is well":        {files: map[string]string{"etc/rancher/k3s/registries.yaml": "mirrors: {'*': {endpoint: ['http://MIRROR']}}"}},
-		"tls is well":        {files: daemon("https://MIRROR"), tls: true, trusted: true},
+		"dockerd is well":                       {files: daemon("http://MIRROR")},
+		"containerd is well":                    {files: containerd(cri, good)},
+		"containerd is well, with comments":     {files: containerd(cri, "server = \"https://registry-1.docker.io\" # Hub\n[host.\"http://MIRROR/v2/docker.io\"] # ours [1]\n  capabilities = [\"pull\", \"Resolve\"] # no push\n  override_path = true # \"whole\"\n")},
+		"containerd is well, with certificates": {files: containerd(cri, "[host.\"https://MIRROR/v2/docker.io\"]\n  override_path = true\n  client = [\n    [\"/a.cert\", \"/a.key\"]\n  ]\n  ca = [\"own ca.pem\"] # one\n"), tls: true, ca: "etc/containerd/certs.d/_default/own ca.pem"},
+		"k3s wrote hosts.toml":                  {files: map[string]string{"etc/containerd/config.toml": cri, "etc/containerd/certs.d/docker.io/hosts.toml": "server = \"https://registry-1.docker.io/v2\"\n[host]\n[host.\"http://MIRROR/v2\"]\n  capabilities = [\"pull\", \"resolve\"]\n  [host.\"http://MIRROR/v2\".rewrite]\n    \"^rancher/(.*)\" = \"m/$1\"\n"}},
+		"the registry itself is last":           {files: map[string]string{"etc/containerd/config.toml": cri, "etc/containerd/certs.d/docker.io/hosts.toml": good + "[host.\"https://registry-1.docker.io\"]\n"}},
+		"an inner registry with its CA":         {files: map[string]string{"etc/containerd/config.toml": cri, hosts: good, "etc/ca.pem": "", "etc/containerd/certs.d/registry.lan:5000/hosts.toml": "server = \"https://registry.lan:5000\"\n[host.\"https://registry.lan:5000\"]\n  ca = \"/etc/ca.pem\"\n"}},
+		"k3s ends with the registry":            {files: map[string]string{"etc/rancher/k3s/registries.yaml": "mirrors: {docker.io: {endpoint: ['http://MIRROR', 'https://registry-1.docker.io']}}"}},
+		"podman is well, with comments":         {files: podman("[[registry]] # of [Hub]\nprefix = \"docker.io\" # Hub\nlocation = \"docker.io\"\n[[registry.mirror]]\nlocation = \"MIRROR/docker.io\" # ours\ninsecure = true # by http\n")},
+		"one of two paths is whole":             {files: containerd(cri, "[host.\"http://MIRROR/v2/a\"]\n[host.\"http://MIRROR/v2/b\"]\n  override_path = true\n"), want: []string{"the host http://example.com", "/v2/a has a path and no override_path"}},
+		"podman is well":                        {files: podman("[[registry]]\nprefix = \"docker.io\"\nlocation = \"docker.io\"\n[[registry.mirror]]\nlocation = \"MIRROR/docker.io\"\ninsecure = true\n")},
+		"k3s is well":                           {files: map[string]string{"etc/rancher/k3s/registries.yaml": "mirrors: {'*': {endpoint: ['http://MIRROR']}}"}},
+		"tls is well":                           {files: daemon("https://MIRROR"), tls: true, trusted: true},
 
 		"a link is followed":                  {files: map[string]string{"opt/d.json": `{"registry-mirrors": ["http://MIRROR"]}`}, links: map[string]string{"etc/docker/daemon.json": "/opt/d.json"}},
 		"a folder of containerd is elsewhere": {files: map[string]string{"srv/containerd/config.toml": cri}, links: map[string]string{"etc/containerd": "/srv/containerd"}, want: []string{"has no hosts.toml"}},
@@ -155,7 +167,7 @@ func TestWhatIsWrongIsFound(t *testing.T) {
 		"config_path with two folders":        {files: containerd(strings.Replace(cri, "certs.d\"", "certs.d:/etc/docker/certs.d\"", 1), good), want: []string{"names several folders"}},
 		"config_path beside mirrors":          {files: containerd(cri+"[plugins.\"io.containerd.grpc.v1.cri\".registry.mirrors.\"docker.io\"]\n", good), want: []string{"CRI plugin does not load"}},
 		"no hosts.toml":                       {files: map[string]string{"etc/containerd/config.toml": cri}, want: []string{"has no hosts.toml"}},
-		"an unknown key":                      {files: containerd(cri, good+"  timeout = \"2s\"\n"), want: []string{"has the key timeout, over which containerd drops the whole file"}},
+		"an unknown key":                      {files: containerd(cri, good+"  timeout = \"2s\"\n"), want: []string{"has the key timeout, which containerd does not read"}},
 		"an unknown capability":               {files: containerd(cri, strings.Replace(good, `"resolve"`, `"resolve", "referrers"`, 1)), want: []string{`has the capability "referrers"`}},
 		"docker.io is no registry":            {files: containerd(cri, "server = \"https://docker.io\"\n"+good), want: []string{"which is no registry"}},
 		"a registry that is kept from it":     {files: map[string]string{"etc/containerd/config.toml": cri, hosts: good, "etc/containerd/certs.d/docker.io/hosts.toml": "server = \"https://registry-1.docker.io\"\n"}, want: []string{"names the registry itself and no mirror"}},

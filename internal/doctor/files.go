@@ -15,6 +15,7 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"forebay/internal/clientconfig"
+	"forebay/internal/registries"
 )
 
 const hub = "docker.io"
@@ -96,7 +97,10 @@ type line struct{ section, key, value string }
 func lines(text string) (all []line) {
 	section := ""
 	for raw := range strings.Lines(text) {
-		raw = strings.TrimSpace(raw)
+		raw = clientconfig.BareTOML(raw)
+		if strings.HasPrefix(raw, `["`) || strings.HasPrefix(raw, "['") {
+			continue // of a list that began on a line before
+		}
 		if strings.HasPrefix(raw, "[") {
 			if end := strings.LastIndex(raw, "]"); end > 0 {
 				section = strings.ReplaceAll(strings.Trim(raw[:end], "[] \t"), "'", `"`)
@@ -107,8 +111,23 @@ func lines(text string) (all []line) {
 			}
 			continue
 		}
-		if key, value, ok := strings.Cut(raw, "="); ok && !strings.HasPrefix(raw, "#") {
+		if key, value, ok := strings.Cut(raw, "="); ok {
 			all = append(all, line{section, strings.TrimSpace(key), strings.Trim(strings.TrimSpace(value), `"'`)})
+		}
+	}
+	return all
+}
+
+// itself reports whether a host is that of a registry, which a list of mirrors may end with.
+func itself(registry, host string) bool {
+	return host == registry || slices.Contains(registries.Find(registry).Aliases, host)
+}
+
+// texts returns those of a list in TOML, or the one that is in no list.
+func texts(value string) (all []string) {
+	for _, text := range strings.FieldsFunc(value, func(r rune) bool { return strings.ContainsRune(`[]",'`, r) }) {
+		if text = strings.TrimSpace(text); text != "" {
+			all = append(all, text)
 		}
 	}
 	return all
@@ -118,46 +137,59 @@ func lines(text string) (all []line) {
 func (l *look) hosts(name, registry, text string) {
 	keys := []string{"server", "capabilities", "ca", "client", "skip_verify", "header", "override_path", "dial_timeout"}
 	capabilities := []string{"pull", "resolve", "push"}
-	mirrors, path := 0, false
+	mirrors := 0
+	var paths []string // hosts that have one to which containerd adds /v2
 	for _, at := range lines(text) {
 		host, isHost := strings.CutPrefix(at.section, `host."`)
-		host = strings.TrimSuffix(strings.TrimSuffix(host, `".header`), `"`)
+		host, below, _ := strings.Cut(host, `"`)
 		switch {
-		case at.key == "" && isHost && !strings.HasSuffix(at.section, ".header"):
-			mirrors++
+		case isHost && below != "": // its header, or the rewrite of k3s
+		case at.key == "" && isHost:
 			u, err := url.Parse(host)
 			if err != nil || u.Host == "" {
+				mirrors++
 				l.wrong(name, fmt.Sprintf("%q is taken for a host by https://", host), "write http:// before it if the mirror has no certificate")
 				continue
 			}
-			path = strings.Trim(u.Path, "/") != "" && strings.Trim(u.Path, "/") != registry
+			if itself(registry, u.Host) {
+				continue
+			}
+			mirrors++
+			if where := strings.TrimSuffix(u.Path, "/"); where != "" && where != "/"+registry && !strings.HasSuffix(where, "/v2") {
+				paths = append(paths, host)
+			}
 			l.uses(u.Scheme + "://" + u.Host)
-		case at.key == "" || strings.HasSuffix(at.section, ".header"):
+		case at.key == "":
 		case !slices.Contains(keys, at.key):
-			l.wrong(name, fmt.Sprintf("has the key %s, over which containerd drops the whole file and goes to the registry silently", at.key), "remove it")
+			l.wrong(name, fmt.Sprintf("has the key %s, which containerd does not read", at.key), "remove it")
 		case at.key == "server" && (at.value == "https://docker.io" || at.value == "https://index.docker.io"):
 			l.wrong(name, "server is "+at.value+", which is no registry", "write https://registry-1.docker.io")
 		case at.key == "capabilities":
-			for _, c := range strings.FieldsFunc(at.value, func(r rune) bool { return strings.ContainsRune(`[]", '`, r) }) {
-				if !slices.Contains(capabilities, c) {
+			for _, c := range texts(at.value) {
+				if !slices.Contains(capabilities, strings.ToLower(c)) {
 					l.wrong(name, fmt.Sprintf("has the capability %q, over which containerd before 2.2 drops the whole file and goes to the registry silently", c), `write ["pull", "resolve"]`)
 				}
 			}
 		case (at.key == "ca" || at.key == "client") && strings.HasPrefix(host, "http://"):
 			l.wrong(name, "has "+at.key+" for a host by http://, which makes containerd try https:// first", "remove it, or write https://")
-		case at.key == "ca" && strings.HasPrefix(at.value, "/"):
-			l.authorities = append(l.authorities, at.value)
-			if _, ok := l.read(strings.TrimPrefix(at.value, "/")); !ok {
-				l.wrong(name, fmt.Sprintf("names the certificate %q, which is not there", at.value), "put it there: without it every request to the mirror fails")
+		case at.key == "ca":
+			for _, file := range texts(at.value) {
+				if !path.IsAbs(file) {
+					file = path.Join(path.Dir(name), file)
+				}
+				l.authorities = append(l.authorities, file)
+				if _, ok := l.read(strings.TrimPrefix(file, "/")); !ok {
+					l.wrong(name, fmt.Sprintf("names the certificate %q, which is not there", file), "put it there: without it every request to the mirror fails")
+				}
 			}
 		case at.key == "override_path" && at.value == "true":
-			path = false
+			paths = slices.DeleteFunc(paths, func(with string) bool { return with == host })
 		}
 	}
-	if path {
-		l.wrong(name, "the host has a path and no override_path, so that containerd asks below PATH/v2", "leave the path out")
+	for _, host := range paths {
+		l.wrong(name, "the host "+host+" has a path and no override_path, so that containerd asks below PATH/v2", "leave the path out")
 	}
-	if mirrors == 0 && strings.Contains(text, "server") && (strings.Contains(text, "https://registry-1.docker.io") || strings.Contains(text, "https://"+registry)) {
+	if mirrors == 0 && registries.WellKnown(registry) && (strings.Contains(text, "https://registry-1.docker.io") || strings.Contains(text, "https://"+registry)) {
 		l.wrong(name, "names the registry itself and no mirror, and keeps "+registry+" from the hosts.toml for all", "remove it, or write the mirror there")
 	}
 }
@@ -269,7 +301,9 @@ func (l *look) rancher(what string) {
 				l.wrong("/"+name, fmt.Sprintf("the endpoint %s has a path that is not whole", e), "leave it out, or write "+u.Scheme+"://"+u.Host+"/v2"+u.Path)
 			}
 			seen[e] = true
-			l.uses(u.Scheme + "://" + u.Host)
+			if !itself(registry, u.Host) {
+				l.uses(u.Scheme + "://" + u.Host)
+			}
 		}
 		if len(m.Endpoint) == 0 {
 			l.wrong("/"+name, registry+" has no endpoint, which goes before what is said for all", "write the mirror there")

@@ -88,7 +88,7 @@ func importTable() map[string][]string {
 		"internal/clientconfig":  {},
 		"internal/onclient":      append(leaf(), "internal/clientconfig", "internal/command", "internal/doctor"),
 		"internal/observe":       append(leaf(), "config", "config/parse"),
-		"internal/doctor":        {"internal/clientconfig", "internal/pull", "internal/wire"},
+		"internal/doctor":        {"internal/clientconfig", "internal/pull", "internal/registries", "internal/wire"},
 		"internal/tally":         {},
 		"internal/tracing":       {},
 		"internal/metrics":       append(leaf(), "internal/fleet", "cache", "cache/event", "cache/store", "cache/upkeep", "cache/tier", "internal/notify", "internal/rules", "internal/trouble", "proxy", "upstream", "test/hubtest", "test/mirrortest"), // the last two its tests
