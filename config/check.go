@@ -335,11 +335,13 @@ func (d *decoder) checkNames() {
 	c := d.config
 	owner := map[string]string{}
 	for _, u := range c.Upstreams {
-		owner[u.Name] = u.Name
+		if registries.Find(u.Name).Name == u.Name {
+			owner[u.Name] = u.Name
+		}
 	}
 	names := c.UpstreamNames()
 	for _, u := range c.Upstreams {
-		if known := registries.Find(u.Name); !slices.Contains(names, known.Name) {
+		if known := registries.Find(u.Name); known.Name != u.Name {
 			d.Add(c.origins["upstreams."+u.Name], "upstreams."+u.Name, "is another name of %s, as which clients ask for it: write %s", known.Name, known.Name)
 		}
 		path := "upstreams." + u.Name + ".aliases"

@@ -247,6 +247,7 @@ func TestFaults(t *testing.T) {
 		{"webhooks: {secret: 0123456789abcdef, secret_file: /none}", `webhooks.secret_file: cannot be given together with secret`},
 		{"admin_listen: off\nwebhooks: {secret: 0123456789abcdef}", `webhooks.secret: needs a listener, and admin_listen is off`},
 		{"upstreams: {docker.io: , ghcr.io: {aliases: [index.docker.io]}}", `"index.docker.io" already means docker.io`},
+		{"upstreams: {docker.io: {}, index.docker.io: {}}", `upstreams.index.docker.io: is another name of docker.io, as which clients ask for it: write docker.io`},
 		{"upstreams: {index.docker.io: {tag_ttl: 1h}}", `upstreams.index.docker.io: is another name of docker.io, as which clients ask for it: write docker.io`},
 	} {
 		t.Run(tt.text, func(t *testing.T) {

@@ -2,6 +2,7 @@ package config
 
 import (
 	"cmp"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -71,11 +72,14 @@ func (w *warner) listeners() {
 	}
 }
 
-// upstream warns of passwords that go out unencrypted.
+// upstream warns of passwords that go out unencrypted, and of what is no registry.
 func (w *warner) upstream(u *Upstream) {
 	path := "upstreams." + u.Name
 	for i := range u.Endpoints {
 		e := &u.Endpoints[i]
+		if at, err := url.Parse(e.URL); err == nil && (at.Host == registries.Hub || at.Host == "hub.docker.com") {
+			w.add(join(path, "endpoints"), "%s is a web site and no registry: write %s", e.URL, registries.Find(registries.Hub).Endpoint)
+		}
 		if gets := e.StandIn && e.Account.named() || !e.StandIn && u.named(); gets && parse.PlainHTTP(e.URL) {
 			w.add(join(path, "endpoints"), "%s gets the password unencrypted: use https://", e.URL)
 		}

@@ -52,6 +52,12 @@ func TestSecretsInTheClearAreWarnedOf(t *testing.T) {
 		private + "upstreams: {r.lan: {proxy: 'http://127.0.0.1:3128', proxy_username: u, proxy_password: " + secret + "}}":                                 nil,
 		private + "upstreams: {r.lan: {proxy: 'http://p.lan:3128'}}":                                                                                        nil,
 
+		"upstreams: {docker.io: {endpoints: ['https://docker.io']}, hub.docker.com: {}}": {
+			"upstreams.docker.io.endpoints: https://docker.io is a web site and no registry: write https://registry-1.docker.io",
+			"upstreams.hub.docker.com.endpoints: https://hub.docker.com is a web site and no registry: write https://registry-1.docker.io",
+		},
+		"upstreams: {docker.io: {endpoints: ['https://index.docker.io']}}": nil,
+
 		"admin_listen: :5001\nadmin_token: " + secret: {"admin_listen: what operators show comes to :5001 unencrypted: set admin_tls, or listen on a loopback address"},
 		"admin_listen: :5001\noperators: {read: [known]}\nauth: {issuers: [{url: 'https://i.lan', audience: a}]}\nlisten: 127.0.0.1:5000": {"admin_listen: what operators show comes to :5001 unencrypted: set admin_tls, or listen on a loopback address"},
 		"admin_listen: 127.0.0.1:5001\nadmin_token: " + secret:                                                                            nil,
