@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// Host returns a host as it is compared, and its port if it has one: in lower case, an IPv6
-// address in its shortest form in brackets. Its zone is left out: it means nothing to others
+// Host returns a host as it is compared, and its port if it has one: in lower case, without the
+// dot that ends a whole name of DNS, an IPv6 address in its shortest form in brackets. Its zone is left out: it means nothing to others
 // (RFC 6874, section 1), and clients do not send it.
 func Host(s string) (host, port string) {
 	host = strings.ToLower(s)
@@ -21,7 +21,7 @@ func Host(s string) (host, port string) {
 	if a, err := netip.ParseAddr(strings.Replace(bare, "%25", "%", 1)); err == nil && a.Is6() {
 		return "[" + a.WithZone("").String() + "]", port
 	}
-	return host, port
+	return strings.TrimSuffix(host, "."), port
 }
 
 // registry returns the canonical name of the registry that s, in lower case, is a name of.

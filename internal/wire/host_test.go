@@ -25,6 +25,8 @@ func TestHost(t *testing.T) {
 	for in, want := range map[string][2]string{
 		"mirror.lan":             {"mirror.lan", ""},
 		"Mirror.LAN:5000":        {"mirror.lan", "5000"},
+		"mirror.lan.":            {"mirror.lan", ""},
+		"mirror.lan.:5000":       {"mirror.lan", "5000"},
 		"10.0.0.1:5000":          {"10.0.0.1", "5000"},
 		"[::1]":                  {"[::1]", ""},
 		"[::1]:5000":             {"[::1]", "5000"},
