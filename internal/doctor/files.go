@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -205,9 +206,9 @@ func (l *look) containersImage() {
 		}
 	}
 	type block struct {
-		file     string
-		mirrors  []string
-		insecure []bool
+		file, prefix, location string
+		insecure               bool
+		mirrors                []string // URLs, with what stands behind the host
 	}
 	blocks := map[string]*block{}
 	for _, name := range names {
@@ -216,34 +217,49 @@ func (l *look) containersImage() {
 			continue
 		}
 		l.has("podman")
-		var now *block
-		prefix := ""
+		var all []*block
 		for _, at := range lines(text) {
+			var now *block
+			if len(all) > 0 {
+				now = all[len(all)-1]
+			}
 			switch {
 			case at.section == "registry" && at.key == "":
-				now, prefix = &block{file: "/" + name}, ""
-			case at.section == "registry" && now != nil && (at.key == "prefix" || at.key == "location" && prefix == ""):
-				prefix = at.value
-				blocks[prefix] = now
+				all = append(all, &block{file: "/" + name})
 			case at.section == "registry.mirror" && at.key == "" && now == nil:
 				l.wrong("/"+name, "has a [[registry.mirror]] before any [[registry]]", "write it behind that of its registry")
-			case at.section == "registry.mirror" && at.key == "location" && now != nil:
-				now.mirrors, now.insecure = append(now.mirrors, at.value), append(now.insecure, false)
-			case at.section == "registry.mirror" && at.key == "insecure" && now != nil && len(now.insecure) > 0:
-				now.insecure[len(now.insecure)-1] = at.value == "true"
+			case now == nil:
+			case at.section == "registry" && at.key == "prefix":
+				now.prefix = at.value
+			case at.section == "registry" && at.key == "location":
+				now.location = at.value
+			case at.section == "registry" && at.key == "insecure":
+				now.insecure = at.value == "true"
+			case at.section == "registry.mirror" && at.key == "":
+				now.mirrors = append(now.mirrors, "https://")
+			case at.section == "registry.mirror" && at.key == "location":
+				now.mirrors[len(now.mirrors)-1] += at.value
+			case at.section == "registry.mirror" && at.key == "insecure" && at.value == "true":
+				last := &now.mirrors[len(now.mirrors)-1]
+				*last = "http" + strings.TrimPrefix(*last, "https")
 			}
+		}
+		for _, b := range all {
+			b.prefix = cmp.Or(b.prefix, b.location)
+			host, rest, _ := strings.Cut(b.location, "/")
+			if host != "" && !itself(b.prefix, host) && (b.prefix == hub || strings.HasPrefix(rest, b.prefix)) { // in place of the registry
+				b.mirrors = append(b.mirrors, map[bool]string{true: "http://", false: "https://"}[b.insecure]+b.location)
+			}
+			blocks[b.prefix] = b
 		}
 	}
 	for prefix, b := range blocks {
-		for i, m := range b.mirrors {
-			host, rest, _ := strings.Cut(m, "/")
-			scheme := "https://"
-			if b.insecure[i] {
-				scheme = "http://"
-			}
-			l.uses(scheme + host)
+		for _, m := range b.mirrors {
+			scheme, host, _ := strings.Cut(m, "://")
+			host, rest, _ := strings.Cut(host, "/")
+			l.uses(scheme + "://" + host)
 			if prefix != hub && !strings.HasPrefix(rest, prefix) {
-				l.wrong(b.file, fmt.Sprintf("the mirror of %s is %q: these programs do not say which registry they mean, so that Docker Hub is asked", prefix, m), "write "+host+"/"+prefix)
+				l.wrong(b.file, fmt.Sprintf("the mirror of %s is %q: these programs do not say which registry they mean, so that Docker Hub is asked", prefix, strings.TrimPrefix(m, scheme+"://")), "write "+host+"/"+prefix)
 			}
 		}
 	}
