@@ -47,6 +47,9 @@ func TestDoctorOfAMachine(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(root, "etc/docker/daemon.json")); !os.IsNotExist(err) {
 		t.Errorf("what was written is left: %v", err)
 	}
+	if code, out, _ := execute(t, nil, "client-config", "dockerd", "--url", s.registry, "--root", root, "--remove"); code != 0 || !strings.Contains(out, "is in none of these files") {
+		t.Errorf("client-config --remove of what is not there = %d, %s", code, out)
+	}
 	for _, args := range [][]string{{"client-config", "kaniko", "--install", "--root", root}, {"client-config", "dockerd", "--watch"}, {"client-config", "docker"}} {
 		if code, out, _ := execute(t, nil, args...); code == 0 {
 			t.Errorf("%v = 0, %s", args, out)

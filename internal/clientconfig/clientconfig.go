@@ -7,13 +7,16 @@
 package clientconfig
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net/url"
 	"os"
 	"path"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -21,7 +24,7 @@ import (
 type Mirror struct {
 	URL        string   // as the client reaches it: scheme, host and port
 	CA         string   // PEM of who signed its certificate; empty if the client trusts it anyway
-	Registries []string // for clients that must be told of each, without Docker Hub's
+	Registries []string // for clients that must be told of each, beside Docker Hub's
 }
 
 // Setup is what to do for one client.
@@ -62,7 +65,7 @@ func Clients() []string {
 // For returns what to do for a client.
 func For(client string, m Mirror) (*Setup, error) {
 	u, err := url.Parse(m.URL)
-	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || strings.ContainsAny(m.URL, "\"'\\\n ") || u.User != nil {
+	if err != nil || !isHost(u.Host) || u.Scheme != "http" && u.Scheme != "https" || strings.ContainsAny(m.URL, "\"'\\\n ") || u.User != nil {
 		return nil, fmt.Errorf("%q is no URL of a mirror, such as http://127.0.0.1:5000", m.URL)
 	}
 	if u.Path = strings.TrimSuffix(u.Path, "/"); u.Path != "" || u.RawQuery != "" {
@@ -71,6 +74,16 @@ func For(client string, m Mirror) (*Setup, error) {
 	if m.CA != "" && u.Scheme == "http" {
 		return nil, errors.New("a mirror by http:// has no certificate: leave the CA out, or write https://")
 	}
+	var names []string // each once: of a table that is there twice, buildkitd does not start
+	for _, name := range m.Registries {
+		if !isHost(name) {
+			return nil, fmt.Errorf("%q is no name of a registry, such as ghcr.io", name)
+		}
+		if name = strings.ToLower(name); name != "docker.io" && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	m.Registries = names
 	for _, c := range clients() {
 		if c.name == client {
 			s := c.setup(mirror{Mirror: m, url: u.Scheme + "://" + u.Host, host: u.Host, plain: u.Scheme == "http"})
@@ -78,6 +91,19 @@ func For(client string, m Mirror) (*Setup, error) {
 		}
 	}
 	return nil, fmt.Errorf("%q is no client that is known here: there are %s", client, strings.Join(Clients(), ", "))
+}
+
+var hostName = regexp.MustCompile(`^([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?$`)
+
+// isHost reports whether clients take a text for a host in every place of their files. A zone of IPv6 they do
+// not: dockerd does not start with one.
+func isHost(s string) bool {
+	port := hostName.FindStringSubmatch(s)
+	if port == nil {
+		return false
+	}
+	_, err := strconv.ParseUint(strings.TrimPrefix(cmp.Or(port[2], ":80"), ":"), 10, 16)
+	return err == nil
 }
 
 // String is for people to follow: each file with its text, then what to do.

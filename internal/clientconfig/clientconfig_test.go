@@ -45,10 +45,19 @@ func TestWhatIsPrinted(t *testing.T) {
 			}
 		}
 	}
-	for _, m := range []Mirror{{URL: "mirror.lan:5000"}, {URL: "http://mirror.lan/docker.io"}, {URL: "http://u:p@mirror.lan"}, {URL: "http://m", CA: "x"}, {URL: "http://m?x=y"}} {
+	for _, m := range []Mirror{{URL: "mirror.lan:5000"}, {URL: "http://mirror.lan/docker.io"}, {URL: "http://u:p@mirror.lan"}, {URL: "http://m", CA: "x"}, {URL: "http://m?x=y"},
+		// What would keep clients from starting, or from reading the file.
+		{URL: "http://[fe80::1%25eth0]:5000"}, {URL: "http://:5000"}, {URL: "http://m:"}, {URL: "http://m:70000"},
+		{URL: "http://m", Registries: []string{"https://ghcr.io"}}, {URL: "http://m", Registries: []string{"*.lan"}}, {URL: "http://m", Registries: []string{"ghcr.io/owner"}}, {URL: "http://m", Registries: []string{""}}} {
 		if _, err := For("dockerd", m); err == nil {
 			t.Errorf("%+v is taken", m)
 		}
+	}
+	if s, err := For("podman", Mirror{URL: "http://[fd00::1]:5000", Registries: []string{"GHCR.io", "r.lan:5000", "[fd00::2]"}}); err != nil || !strings.Contains(s.String(), "[fd00::1]:5000/ghcr.io\"") {
+		t.Errorf("names with capitals, ports and of IPv6: %v, %v", s, err)
+	}
+	if s, err := For("buildkit", Mirror{URL: "http://m", Registries: []string{"Docker.io", "quay.io", "quay.io"}}); err != nil || strings.Count(s.String(), "docker.io") != 1 || strings.Count(s.String(), "quay.io") != 1 {
+		t.Errorf("a registry that is named twice: %v, %v", s, err)
 	}
 	if _, err := For("docker", Mirror{URL: "http://m"}); err == nil || !strings.Contains(err.Error(), "dockerd, containerd") {
 		t.Errorf("a client that is not known: %v", err)

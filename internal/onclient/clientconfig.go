@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -67,7 +66,6 @@ CLIENT is one of ` + strings.Join(clientconfig.Clients(), ", ") + ".",
 			}
 			m.CA = string(text)
 		}
-		m.Registries = slices.DeleteFunc(m.Registries, func(name string) bool { return name == registries.Hub })
 		s, err := clientconfig.For(args[0], m)
 		if err != nil {
 			return command.Usage(err)
@@ -84,7 +82,10 @@ CLIENT is one of ` + strings.Join(clientconfig.Clients(), ", ") + ".",
 			return len(files) > 0, err
 		}
 		if *remove {
-			_, err := apply("mirror taken out of", false)
+			changed, err := apply("mirror taken out of", false)
+			if err == nil && !changed {
+				fmt.Fprintf(p.Stdout, "%s is in none of these files: nothing is changed\n", m.URL)
+			}
 			return err
 		}
 		changed, err := apply("mirror written into", true)
