@@ -3,6 +3,7 @@ package clientconfig
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path"
 	"regexp"
@@ -54,6 +55,35 @@ var (
 	hinders = regexp.MustCompile(`\.registry\.(mirrors\..|configs\..*\.tls$)`)
 )
 
+// imports is the key of other files that containerd reads behind its own, a list that may take several lines.
+var imports = regexp.MustCompile(`(?m)^\s*imports\s*=\s*\[([^\]]*)\]`)
+
+// imported returns what a configuration of containerd takes from other files, in order: by names or patterns, a
+// relative one from its own folder (containerd-config.toml(5)).
+func imported(root *os.Root, name, text string) (texts []string) {
+	m := imports.FindStringSubmatch(text)
+	if m == nil {
+		return nil
+	}
+	for line := range strings.Lines(m[1]) {
+		for pattern := range strings.SplitSeq(BareTOML(line), ",") {
+			if pattern = strings.Trim(pattern, "\"' \t"); pattern == "" {
+				continue
+			}
+			if !path.IsAbs(pattern) {
+				pattern = path.Join("/", path.Dir(name), pattern)
+			}
+			files, _ := fs.Glob(root.FS(), path.Join(Real(root, path.Dir(pattern)[1:]), path.Base(pattern))) // none for what is no pattern
+			for _, file := range files {
+				if more, err := readFile(root, file); err == nil { // what cannot be read is doctor's to tell of the others
+					texts = append(texts, more)
+				}
+			}
+		}
+	}
+	return texts
+}
+
 // HostsFolder returns where containerd looks for hosts.toml, below the root of the machine, or
 // [ErrUnfit] with what to change. Its configuration is read line by line: of all that TOML allows,
 // nobody writes these keys in another way.
@@ -65,6 +95,9 @@ func HostsFolder(root *os.Root) (string, error) {
 		}
 		if text == "" {
 			continue
+		}
+		for _, more := range imported(root, name, text) {
+			text += "\n" + more
 		}
 		section, dir, old := "", "", ""
 		for line := range strings.Lines(text) {

@@ -137,6 +137,19 @@ func TestSectionsThatDoNotHinderAreLeft(t *testing.T) {
 	}
 }
 
+// containerd reads more files than its own, the last of which counts.
+func TestImportsAreReadToo(t *testing.T) {
+	for _, line := range []string{`imports = ["/etc/containerd/conf.d/*.toml"]`, `imports = ["conf.d/*.toml"]`, "imports = [\n  '/etc/none.toml', # not there\n  '/etc/containerd/conf.d/registry.toml',\n]"} {
+		n := newNode(t, map[string]string{
+			"etc/containerd/config.toml":          "version = 3\n" + line + "\n[plugins.'io.containerd.cri.v1.images'.registry]\n  config_path = '/etc/containerd/certs.d:/etc/docker/certs.d'\n",
+			"etc/containerd/conf.d/registry.toml": containerd2,
+		})
+		if _, changed, err := n.Install(); err != nil || !changed {
+			t.Errorf("with %s: Install = %t, %v", line, changed, err)
+		}
+	}
+}
+
 func TestNothingIsWrittenTwiceOrByGuess(t *testing.T) {
 	own := "[host.\"http://127.0.0.1:5000\"]\n"
 	n := newNode(t, map[string]string{"etc/containerd/config.toml": containerd1, hosts: own})
