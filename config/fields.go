@@ -55,7 +55,7 @@ func (c *Config) fields() []field {
 		}},
 		hostsField(&c.Hosts),
 		key.Networks("trusted_networks", &c.Trusted,
-			"Networks of clients that are believed. Of a mirror that has this one for its upstream: it is told what is left of the registry's budget, so that it spares the reserve, too. Of any client: its `traceparent` decides whether its request is traced, and in which trace. A proxy counts by its own address."),
+			"Networks of clients that are believed. Of a mirror that has this one for its upstream: it is told what is left of the registry's budget, so that it spares the reserve, too. Of any client: its `traceparent` decides whether its request is traced, and in which trace. Of a proxy: that clients come to it by TLS (`X-Forwarded-Proto`) and under which name (`X-Forwarded-Host`), for the address at which they log in; one on this machine is believed without. A proxy counts by its own address."),
 		key.Choice("catalog", &c.Catalog, []Catalog{CatalogOff, CatalogOwn, CatalogOn},
 			"Which names clients are told that ask for lists: of repositories (`/v2/_catalog`) and of tags (`tags/list`). `own`: those of upstreams without credentials, which every client could find out on its own. `on`: those that came by credentials of the mirror, too. `off`: none. Repositories to which the mirror is refused access are never among them."),
 		key.Choice("fallback", &c.Fallback, []Fallback{FallbackClients, FallbackNone},

@@ -43,7 +43,8 @@ type Door struct {
 	Asked  map[string]Asked
 	Rights *Rights // what they answered; required with Asked
 	Terms  []Terms // limits of some; the first that is about a client counts
-	// Trusted are the networks of proxies that are believed when they say that a client came by TLS.
+	// Trusted are the networks of proxies that are believed, as those on this machine are, when they say
+	// that a client came by TLS, and under which name.
 	Trusted []netip.Prefix
 }
 
@@ -229,14 +230,33 @@ const service = "forebay"
 
 // challenge asks the client to log in, at our own token endpoint.
 func (d *Door) challenge(r *http.Request, why string) error {
-	scheme := "http"
-	if r.TLS != nil || r.Header.Get("X-Forwarded-Proto") == "https" && trusts(d.Trusted, addressOf(r)) {
-		scheme = "https"
-	}
 	return &proxy.Refusal{
 		Status: http.StatusUnauthorized, Code: "UNAUTHORIZED", Message: why,
-		Challenge: fmt.Sprintf(`Bearer realm=%q,service=%q`, scheme+"://"+r.Host+TokenPath, service),
+		Challenge: fmt.Sprintf(`Bearer realm=%q,service=%q`, d.origin(r)+TokenPath, service),
 	}
+}
+
+// origin returns where the client found us: where a proxy did that is believed, and of several the first.
+func (d *Door) origin(r *http.Request) string {
+	scheme, host := "http", r.Host
+	if r.TLS != nil {
+		scheme = "https"
+	}
+	if addr := addressOf(r); !addr.IsValid() || addr.IsLoopback() || trusts(d.Trusted, addr) { // of a Unix socket there is none
+		if proto := forwarded(r, "X-Forwarded-Proto"); strings.EqualFold(proto, "https") {
+			scheme = "https"
+		}
+		if name := forwarded(r, "X-Forwarded-Host"); name != "" && !strings.ContainsAny(name, `"\/ `) {
+			host = name
+		}
+	}
+	return scheme + "://" + host
+}
+
+// forwarded returns what the first proxy says of the client: each may add its own behind a comma.
+func forwarded(r *http.Request, header string) string {
+	first, _, _ := strings.Cut(r.Header.Get(header), ",")
+	return strings.TrimSpace(first)
 }
 
 // token is the answer of the token endpoint (distribution's token authentication specification).

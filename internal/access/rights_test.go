@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -230,6 +233,30 @@ func TestALoginIsNotWritten(t *testing.T) {
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q"} {
 		if text := fmt.Sprintf(verb, l); strings.Contains(text, "alice") || strings.Contains(text, "pass") {
 			t.Errorf("%s: %s", verb, text)
+		}
+	}
+}
+
+// Clients behind a proxy are sent to log in where they came from, by what it says if it is believed.
+func TestClientsLogInWhereTheyCameFrom(t *testing.T) {
+	trusted := &Door{Trusted: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}
+	for _, tt := range []struct{ from, proto, host, want string }{
+		{"10.1.1.1:9", "", "", "http://mirror.lan"},
+		{"10.1.1.1:9", "https", "", "https://mirror.lan"},
+		{"10.1.1.1:9", "HTTPS, http", "hub.example:8443, mirror.lan", "https://hub.example:8443"},
+		{"10.1.1.1:9", "http,https", "", "http://mirror.lan"},
+		{"10.1.1.1:9", "https", `a"b`, "https://mirror.lan"},
+		{"127.0.0.1:9", "https", "hub.example", "https://hub.example"},
+		{"[::1]:9", "https", "", "https://mirror.lan"},
+		{"@", "https", "", "https://mirror.lan"}, // by a Unix socket
+		{"192.0.2.1:9", "https", "evil.example", "http://mirror.lan"},
+	} {
+		r := httptest.NewRequest(http.MethodGet, "http://mirror.lan/v2/", nil)
+		r.RemoteAddr = tt.from
+		r.Header.Set("X-Forwarded-Proto", tt.proto)
+		r.Header.Set("X-Forwarded-Host", tt.host)
+		if got := trusted.origin(r); got != tt.want {
+			t.Errorf("origin of %+v = %s", tt, got)
 		}
 	}
 }
