@@ -177,6 +177,23 @@ printf '{"ServerURL":"%%s","Username":"AWS","Secret":"from-helper"}' "$server"`,
 	runs(2)
 }
 
+// Docker names the helper of Docker Hub by a URL, podman by the registry, and each asks it by that.
+func TestCredentialHelperOfDockerHub(t *testing.T) {
+	helper(t, "good", `read server
+printf '{"ServerURL":"x","Username":"u","Secret":"%s"}' "$server"`)
+	t.Setenv("DOCKER_AUTH_CONFIG", `{"auths":{"docker.io":{"auth":"dTplbnZpcm9ubWVudA=="}}}`)
+	for _, key := range []string{"https://index.docker.io/v1/", "docker.io", "index.docker.io", "registry-1.docker.io"} {
+		source, err := NewSource(Credentials{DockerConfig: writeFile(t, "config.json", `{"credHelpers":{"`+key+`":"good"}}`)}, "docker.io", nil, time.Now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := source.Identity(t.Context(), "", false)
+		if err != nil || got.user != "u" || got.secret != key {
+			t.Errorf("by %s: identity is %q %q, %v", key, got.user, got.secret, err)
+		}
+	}
+}
+
 func TestCredentialHelperWithoutAnEntryIsAnonymous(t *testing.T) {
 	helper(t, "none", `echo "credentials not found in native keychain" ; exit 1`)
 	source, err := NewSource(Credentials{DockerConfig: writeFile(t, "config.json", `{"credsStore":"none"}`)}, "docker.io", nil, time.Now)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/docker/cli/cli/config"
 	"github.com/docker/cli/cli/config/configfile"
+	"github.com/docker/cli/cli/config/credentials"
 	"github.com/docker/cli/cli/config/types"
 	"github.com/google/go-containerregistry/pkg/authn"
 	"go.yaml.in/yaml/v4"
@@ -73,10 +74,12 @@ func readKeyring(name string, names []string) (*keyring, error) {
 	}
 	k := &keyring{}
 	for _, key := range names {
-		if file.CredentialsStore == "" && file.CredentialHelpers[key] == "" {
+		helper := cmp.Or(file.CredentialHelpers[key], file.CredentialsStore)
+		if helper == "" {
 			continue
 		}
-		found, err := file.GetCredentialsStore(key).Get(key)
+		// Not file.GetCredentialsStore, which knows the helper of Docker Hub by its URL alone.
+		found, err := credentials.NewNativeStore(file, helper).Get(key)
 		if err != nil {
 			return nil, fmt.Errorf("credentials for %s: %w", key, err)
 		}
