@@ -76,7 +76,7 @@ func (s setup) look(t *testing.T) *Report {
 		files[strings.ReplaceAll(file, "MIRROR", name)] = strings.ReplaceAll(text, "MIRROR", name)
 	}
 	if s.trusted {
-		s.ca = "etc/docker/certs.d/" + name + "/ca.crt"
+		s.ca = "etc/docker/certs.d/" + name + "/mirror.lan.crt"
 	}
 	if s.ca != "" {
 		files[s.ca] = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}))

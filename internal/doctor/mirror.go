@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/netip"
@@ -16,6 +17,7 @@ import (
 	"strings"
 	"time"
 
+	"forebay/internal/clientconfig"
 	"forebay/internal/pull"
 	"forebay/internal/wire"
 )
@@ -154,12 +156,16 @@ func (l *look) client(host string) (*http.Client, error) {
 			return nil, errors.New("holds no certificate")
 		}
 	}
-	for _, name := range []string{"etc/docker/certs.d/" + host + "/ca.crt", "etc/containers/certs.d/" + host + "/ca.crt"} {
-		if pem, ok := l.read(name); ok {
-			roots.AppendCertsFromPEM([]byte(pem))
+	authorities := slices.Clone(l.authorities)
+	for _, dir := range []string{"etc/docker/certs.d/" + host, "etc/containers/certs.d/" + host} {
+		files, _ := fs.ReadDir(l.root.FS(), clientconfig.Real(l.root, dir)) // none is none
+		for _, f := range files {
+			if strings.HasSuffix(f.Name(), ".crt") { // whatever stands before it (docs.docker.com, containers-certs.d(5))
+				authorities = append(authorities, dir+"/"+f.Name())
+			}
 		}
 	}
-	for _, name := range l.authorities {
+	for _, name := range authorities {
 		if pem, ok := l.read(strings.TrimPrefix(name, "/")); ok {
 			roots.AppendCertsFromPEM([]byte(pem))
 		}
