@@ -154,8 +154,12 @@ func TestWhatIsThereStays(t *testing.T) {
 			"# ours\nmirrors:\n  docker.io: # Hub\n    endpoint:\n      - https://other.lan\n  \"*\":\n    endpoint: ['" + m + "', 'https://third.lan']\nconfigs:\n  x:\n    auth: {username: u}\n",
 			"# ours\nmirrors:\n  docker.io: # Hub\n    endpoint:\n      - https://other.lan\n  \"*\":\n    endpoint: ['https://third.lan']\nconfigs:\n  x:\n    auth: {username: u}\n"},
 		"registries.yaml, comments only": {"k3s", "etc/rancher/k3s/registries.yaml", "# mirrors:\n#   docker.io:", "# mirrors:\n#   docker.io:\nmirrors:\n  \"*\":\n    endpoint:\n      - " + m + "\n", "# mirrors:\n#   docker.io:\n"},
-		"buildkitd.toml":                 {"buildkit", "etc/buildkit/buildkitd.toml", "debug = true\n[registry.\"quay.io\"]\n", "debug = true\n[registry.\"quay.io\"]\n" + begin + "\n[registry.\"docker.io\"]\n  mirrors = [\"mirror.lan:5000\"]\n[registry.\"mirror.lan:5000\"]\n  http = true\n" + end + "\n", "debug = true\n[registry.\"quay.io\"]\n"},
-		"registries.conf":                {"podman", "etc/containers/registries.conf.d/50-forebay.conf", "", begin + "\n[[registry]]\nprefix = \"docker.io\"\nlocation = \"docker.io\"\n[[registry.mirror]]\nlocation = \"mirror.lan:5000/docker.io\"\ninsecure = true\n", ""},
+		"registries.yaml, of others": {"k3s", "etc/rancher/k3s/registries.yaml", "mirrors:\n  docker.io:\n    endpoint: []\n  \"*\":\n    endpoint:\n      # ours\n      - \"http://other.lan\" # the best\nconfigs: {}\n",
+			"mirrors:\n  docker.io:\n    endpoint: []\n  \"*\":\n    endpoint:\n      - " + m + "\n      # ours\n      - \"http://other.lan\" # the best\nconfigs: {}\n",
+			"mirrors:\n  docker.io:\n    endpoint: []\n  \"*\":\n    endpoint:\n      # ours\n      - \"http://other.lan\" # the best\nconfigs: {}\n"},
+		"registries.yaml, a document of nothing": {"k3s", "etc/rancher/k3s/registries.yaml", "---\n", "mirrors:\n  \"*\":\n    endpoint:\n      - " + m + "\n", ""},
+		"buildkitd.toml":                         {"buildkit", "etc/buildkit/buildkitd.toml", "debug = true\n[registry.\"quay.io\"]\n", "debug = true\n[registry.\"quay.io\"]\n" + begin + "\n[registry.\"docker.io\"]\n  mirrors = [\"mirror.lan:5000\"]\n[registry.\"mirror.lan:5000\"]\n  http = true\n" + end + "\n", "debug = true\n[registry.\"quay.io\"]\n"},
+		"registries.conf":                        {"podman", "etc/containers/registries.conf.d/50-forebay.conf", "", begin + "\n[[registry]]\nprefix = \"docker.io\"\nlocation = \"docker.io\"\n[[registry.mirror]]\nlocation = \"mirror.lan:5000/docker.io\"\ninsecure = true\n", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			files := map[string]string{"etc/hostname": "x"}

@@ -207,6 +207,9 @@ func registriesYAML(m mirror, what string) func(string, bool) (string, error) {
 			}
 		}
 		top := doc.Content[0]
+		if top.Tag == "!!null" { // a document without content
+			top.Kind, top.Tag, top.Value = yaml.MappingNode, "", ""
+		}
 		endpoints, err := below(top, yaml.SequenceNode, "mirrors", "*", "endpoint")
 		if err != nil {
 			return "", err
@@ -216,8 +219,11 @@ func registriesYAML(m mirror, what string) func(string, bool) (string, error) {
 			list = append(list, n.Value)
 		}
 		next, ca := first(list, m.url, put), "/etc/rancher/"+what+"/"+caName
-		trusted := true // as it should be
-		if m.CA != "" || !put {
+		trusted, ours := true, m.CA != "" // as it should be, and for us to say
+		if !put {
+			ours = strings.Contains(old, ca)
+		}
+		if ours {
 			file, err := below(top, yaml.ScalarNode, "configs", m.host, "tls", "ca_file")
 			if err != nil {
 				return "", err
@@ -232,11 +238,19 @@ func registriesYAML(m mirror, what string) func(string, bool) (string, error) {
 		if slices.Equal(next, list) && trusted {
 			return old, nil
 		}
+		was := endpoints.Content
 		endpoints.Content = nil
 		for _, url := range next {
-			endpoints.Content = append(endpoints.Content, &yaml.Node{Kind: yaml.ScalarNode, Value: url})
+			node := &yaml.Node{Kind: yaml.ScalarNode, Value: url}
+			if at := slices.Index(list, url); at >= 0 {
+				node = was[at] // with its comments
+			}
+			endpoints.Content = append(endpoints.Content, node)
 		}
-		prune(top)
+		prune(top, "mirrors", "*", "endpoint")
+		if ours {
+			prune(top, "configs", m.host, "tls", "ca_file")
+		}
 		if len(top.Content) == 0 {
 			return remarks, nil
 		}
@@ -302,21 +316,24 @@ func member(n *yaml.Node, key string, kind yaml.Kind) *yaml.Node {
 	return value
 }
 
-// prune takes out mappings and lists without content, and new texts without. It reports whether n is one.
-func prune(n *yaml.Node) (empty bool) {
-	if n.Kind == yaml.MappingNode {
-		var kept []*yaml.Node
-		for i := 0; i+1 < len(n.Content); i += 2 {
-			if !prune(n.Content[i+1]) {
-				kept = append(kept, n.Content[i], n.Content[i+1])
-			}
+// prune takes out what is at the end of a path of keys if it is without content, and then what is left so above it.
+func prune(n *yaml.Node, keys ...string) {
+	if n.Kind != yaml.MappingNode {
+		return
+	}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		if n.Content[i].Value != keys[0] {
+			continue
 		}
-		n.Content = kept
+		value := n.Content[i+1]
+		if len(keys) > 1 {
+			prune(value, keys[1:]...)
+		}
+		if value.Value == "" && len(value.Content) == 0 {
+			n.Content = slices.Delete(n.Content, i, i+2)
+		}
+		return
 	}
-	if n.Kind == yaml.ScalarNode {
-		return n.Tag == "" && n.Value == "" // not of the file, where even null has a tag
-	}
-	return n.Kind != yaml.AliasNode && len(n.Content) == 0
 }
 
 // hostsLines are what containerd reads, for machines that are made anew.
