@@ -84,7 +84,7 @@ func TestTagsLinksKeepTheirShape(t *testing.T) {
 	for _, path := range []string{
 		"/v2/library/nginx/tags/list?n=3&ns=docker.io", "/v2/library/nginx/tags/list?n=3",
 		"/v2/docker.io/library/nginx/tags/list?n=3", "/v2/docker.io/library/nginx/tags/list?n=3&ns=docker.io",
-		"/docker.io/v2/library/nginx/tags/list?ns=registry-1.docker.io&n=3",
+		"/docker.io/v2/library/nginx/tags/list?ns=registry-1.docker.io&n=3", "//v2/library/nginx/tags/list?n=3",
 	} {
 		var got []string
 		for at := path; at != ""; {

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 
 	"forebay/internal/wire"
 )
@@ -45,7 +46,7 @@ func (x *exchange) linkNext(p page, last string) { x.link(p, "last", last) }
 // link points to a further page, which a parameter names: by a reference without a host, so that it works
 // behind any name, and with the prefix and ns of this request.
 func (x *exchange) link(p page, key, value string) {
-	path := x.r.URL.EscapedPath()
+	path := "/" + strings.TrimLeft(x.r.URL.EscapedPath(), "/") // behind two slashes stands a host
 	query := ""
 	if p.given {
 		query = "n=" + strconv.Itoa(p.n) + "&"

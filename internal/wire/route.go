@@ -305,10 +305,10 @@ var plain = strings.NewReplacer("%3A", ":", "%3a", ":", "%5B", "[", "%5b", "[", 
 // cutVersion splits a path at its /v2/ into what stands before, at most one element,
 // and after. A ping has nothing after.
 func cutVersion(path string) (root, rest string, ok bool) {
-	path, ok = strings.CutPrefix(path, "/")
-	if !ok {
+	if !strings.HasPrefix(path, "/") {
 		return "", "", false
 	}
+	path = strings.TrimLeft(path, "/") // a client or balancer whose base ends with a slash puts another there
 	first, after, _ := strings.Cut(path, "/")
 	if first == "v2" {
 		return "", after, true

@@ -50,6 +50,10 @@ func TestRouteShapes(t *testing.T) {
 		{"", "/v2", "", Ping, "", "", "", "", NoPrefix},
 		{"", "/docker.io/v2/", "", Ping, "docker.io", "", "", "", RootPrefix},
 		{"", "/docker.io/v2", "", Ping, "docker.io", "", "", "", RootPrefix},
+		// a base that ends with a slash
+		{"", "//v2/", "", Ping, "", "", "", "", NoPrefix},
+		{"", "///v2/nginx/manifests/1", "", Manifests, "docker.io", "library/nginx", "nginx", "1", NoPrefix},
+		{"", "//ghcr.io/v2/a/b/tags/list", "", Tags, "ghcr.io", "a/b", "a/b", "", RootPrefix},
 		{"", "/v2/_catalog", "", Catalog, "", "", "", "", NoPrefix},
 		{"", "/ghcr.io/v2/_catalog", "", Catalog, "ghcr.io", "", "", "", RootPrefix},
 		{"", "/v2/_catalog", "ghcr.io", Catalog, "ghcr.io", "", "", "", NoPrefix},
@@ -136,7 +140,6 @@ func TestRouteRefuses(t *testing.T) {
 		{"/v2//manifests/latest", "", NoRoute},
 		{"/v2/nginx/tags/list/", "", NoRoute},
 		{"/v2/nginx/blobs/uploads/", "", NoRoute},
-		{"//v2/nginx/manifests/latest", "", NoRoute},
 		{"/a/b/v2/nginx/manifests/latest", "", NoRoute},
 		{"/v3/nginx/manifests/latest", "", NoRoute},
 		{"/unknown.example/v2/", "", UnknownRegistry},
