@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -456,6 +457,51 @@ func TestArchiveOfDockerSave(t *testing.T) {
 		entryOf{tar.Header{Typeflag: tar.TypeSymlink, Name: "b/layer.tar", Linkname: "../a/layer.tar"}, ""}, plain("manifest.json", `[{"Config":"a/layer.tar"}]`))
 	if _, err := Unpack(t.Context(), bytes.NewReader(loop), Unpacking{Target: memory{}}); !errors.Is(err, ErrFormat) {
 		t.Errorf("a loop of links = %v", err)
+	}
+}
+
+// The configuration says what its layers are without compression, and its name what it is itself.
+func TestArchiveOfDockerSaveIsComparedWithItsConfiguration(t *testing.T) {
+	for name, layer := range map[string]string{"small": "a layer", "large": strings.Repeat("a layer of much ", 1<<19)} {
+		noise := make([]byte, len(layer)) // which stays as long when it is compressed
+		_, _ = rand.NewChaCha8([32]byte{}).Read(noise)
+		layer += string(noise)
+		zip := func(s string) string {
+			var b bytes.Buffer
+			g := gzip.NewWriter(&b)
+			_, _ = io.WriteString(g, s)
+			_ = g.Close()
+			return b.String()
+		}
+		zst := func(s string) string {
+			var b bytes.Buffer
+			w, _ := Packed(&b)
+			_, _ = io.WriteString(w, s)
+			_ = w.Close()
+			return b.String()
+		}
+		turned := func(s string) string { return s[:len(s)/2] + string(s[len(s)/2]^4) + s[len(s)/2+1:] }
+		config := fmt.Sprintf(`{"config":{"Env":["A=B"]},"rootfs":{"type":"layers","diff_ids":["%s"]}}`, blobOf([]byte(layer)).Digest)
+		named := blobOf([]byte(config)).Digest.Hex
+		for _, tt := range []struct{ name, configName, config, layer, want string }{
+			{"gzip", named + ".json", config, zip(layer), ""},
+			{"zstd", "sha256:" + named, config, zst(layer), ""},
+			{"gzip in two members", "config.json", config, zip(layer[:3]) + zip(layer[3:]), ""},
+			{"gzip, a bit turned", "config.json", config, turned(zip(layer)), "holds "},
+			{"zstd, a bit turned", "config.json", config, turned(zst(layer)), "holds "},
+			{"gzip, cut", "config.json", config, zip(layer)[:len(zip(layer))-9], "holds damaged content"},
+			{"another layer", "config.json", config, zip(layer + "x"), "holds " + blobOf([]byte(layer+"x")).Digest.String()},
+			{"not of an image", "config.json", config, "", "is not in the archive"},
+			{"configuration changed", named + ".json", strings.Replace(config, "A=B", "A=C", 1), zip(layer), "is damaged, or was changed"},
+			{"configuration changed, by crane", "sha256:" + named, strings.Replace(config, "A=B", "A=C", 1), zip(layer), "is damaged, or was changed"},
+		} {
+			text := tarOf(t, plain(tt.configName, tt.config), plain("l.tar.gz", tt.layer), plain("stray.gz", zip(layer)[:20]),
+				plain("manifest.json", fmt.Sprintf(`[{"Config":%q,"RepoTags":["a:1"],"Layers":["l.tar.gz"]}]`, tt.configName)))
+			got, err := Unpack(t.Context(), bytes.NewReader(text), Unpacking{Target: memory{}})
+			if tt.want == "" && (err != nil || len(got.Images) != 1) || tt.want != "" && (!errors.Is(err, ErrFormat) || !strings.Contains(err.Error(), tt.want)) {
+				t.Errorf("%s, %s: Unpack = %+v, %v, want %q", name, tt.name, got, err, tt.want)
+			}
+		}
 	}
 }
 

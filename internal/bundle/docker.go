@@ -1,6 +1,7 @@
 package bundle
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -46,7 +47,8 @@ func (s *unpacking) other(f *file) error {
 			s.docs[b.Digest.Hash] = text
 			s.held += b.Size
 		}
-		if err := s.store(f, stored{blob: b, kind: kindOf(text)}); err != nil {
+		kind := kindOf(text)
+		if err := s.store(f, stored{blob: b, kind: kind, plain: plainOf(kind, bytes.NewReader(text))}); err != nil {
 			return err
 		}
 		return s.take(f, b, bytes.NewReader(text))
@@ -70,14 +72,56 @@ func (s *unpacking) layer(f *file) error {
 	if _, err := io.ReadFull(f.r, head); err != nil {
 		return readError(f, err)
 	}
+	kind := kindOf(head)
 	return s.brought(f, f.size, io.MultiReader(bytes.NewReader(head), f.r), func(r io.Reader) (bool, error) {
+		r, plain := plainBeside(kind, r)
 		d, had, err := s.Target.TakeUnnamed(s.ctx, f.size, r)
+		is := stored{blob: Blob{wire.Digest{Hash: d}, f.size}, kind: kind, plain: plain()}
 		if err == nil {
-			err = s.store(f, stored{blob: Blob{wire.Digest{Hash: d}, f.size}, kind: kindOf(head)})
+			err = s.store(f, is)
 		}
 		return had, err
 	})
 }
+
+// plainBeside is plainOf of what is read from the reader that it returns. plain must be called when
+// no more is read.
+func plainBeside(kind compression, r io.Reader) (_ io.Reader, plain func() string) {
+	if kind != gzipKind && kind != zstdKind {
+		return r, func() string { return "" }
+	}
+	beside, w := io.Pipe()
+	digest := make(chan string, 1)
+	go func() { // ends when w is closed, and never holds up who writes
+		digest <- plainOf(kind, beside)
+		_, _ = io.Copy(io.Discard, beside)
+	}()
+	return io.TeeReader(r, w), func() string {
+		_ = w.Close() // never fails
+		return <-digest
+	}
+}
+
+// plainOf returns the digest of what a layer is when it is decompressed, which its configuration says.
+// Of one that is as it is, or as no image is, it returns nothing.
+func plainOf(kind compression, r io.Reader) string {
+	if kind != gzipKind && kind != zstdKind {
+		return ""
+	}
+	plain, done, err := unpacked(bufio.NewReader(r))
+	if err != nil {
+		return damagedLayer
+	}
+	defer done()
+	d, _, err := v1.SHA256(plain)
+	if err != nil {
+		return damagedLayer
+	}
+	return d.String()
+}
+
+// damagedLayer stands for the digest of what cannot be decompressed. It may be a file that nobody asks for.
+const damagedLayer = "damaged content"
 
 // dockerImages makes a manifest for each image of manifest.json. An archive of docker save
 // has none, and that of the registry cannot be known, since its layers were compressed.
@@ -129,6 +173,10 @@ func (s *unpacking) dockerManifest(e dockerEntry) ([]byte, error) {
 	if len(e.Layers) > dockerLayers || len(c.RootFS.DiffIDs) != len(e.Layers) {
 		return nil, faultf("an image has %d layers, and its configuration says %d", len(e.Layers), len(c.RootFS.DiffIDs))
 	}
+	hex := strings.TrimPrefix(strings.TrimSuffix(path.Base(e.Config), ".json"), "sha256:")
+	if d, err := wire.ParseDigest("sha256:" + hex); err == nil && d != config.blob.Digest.Hash {
+		return nil, faultf("%.200q has the digest %s: it is damaged, or was changed after it was named", e.Config, config.blob.Digest)
+	}
 	m := v1.Manifest{SchemaVersion: 2, MediaType: types.OCIManifestSchema1, Config: descriptorOf(types.OCIConfigJSON, config.blob), Layers: []v1.Descriptor{}}
 	for i, name := range e.Layers {
 		layer, err := s.stored(name)
@@ -147,6 +195,9 @@ func (s *unpacking) dockerManifest(e dockerEntry) ([]byte, error) {
 			if got := layer.blob.Digest.String(); got != c.RootFS.DiffIDs[i] {
 				return nil, faultf("layer %.200q has the digest %s, and the configuration says %.80s", name, got, c.RootFS.DiffIDs[i])
 			}
+		}
+		if layer.plain != "" && layer.plain != c.RootFS.DiffIDs[i] {
+			return nil, faultf("layer %.200q holds %s, and the configuration says %.80s", name, layer.plain, c.RootFS.DiffIDs[i])
 		}
 		m.Layers = append(m.Layers, descriptorOf(kind, layer.blob))
 	}

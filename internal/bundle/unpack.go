@@ -153,7 +153,9 @@ type unpacking struct {
 type stored struct {
 	blob Blob
 	kind compression
-	link string // of a link: the name of the file
+	// plain is the digest of what is compressed in it; "" if nothing is, or if its name has its digest
+	plain string
+	link  string // of a link: the name of the file
 }
 
 func (s *unpacking) file(f *file) (err error) {
