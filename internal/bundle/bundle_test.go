@@ -491,7 +491,7 @@ func TestArchiveOfDockerSaveIsComparedWithItsConfiguration(t *testing.T) {
 			{"zstd, a bit turned", "config.json", config, turned(zst(layer)), "holds "},
 			{"gzip, cut", "config.json", config, zip(layer)[:len(zip(layer))-9], "holds damaged content"},
 			{"another layer", "config.json", config, zip(layer + "x"), "holds " + blobOf([]byte(layer+"x")).Digest.String()},
-			{"not of an image", "config.json", config, "", "is not in the archive"},
+			{"nothing", "config.json", config, "", "has the digest "},
 			{"configuration changed", named + ".json", strings.Replace(config, "A=B", "A=C", 1), zip(layer), "is damaged, or was changed"},
 			{"configuration changed, by crane", "sha256:" + named, strings.Replace(config, "A=B", "A=C", 1), zip(layer), "is damaged, or was changed"},
 		} {
@@ -501,6 +501,28 @@ func TestArchiveOfDockerSaveIsComparedWithItsConfiguration(t *testing.T) {
 			if tt.want == "" && (err != nil || len(got.Images) != 1) || tt.want != "" && (!errors.Is(err, ErrFormat) || !strings.Contains(err.Error(), tt.want)) {
 				t.Errorf("%s, %s: Unpack = %+v, %v, want %q", name, tt.name, got, err, tt.want)
 			}
+		}
+	}
+}
+
+func TestLayersOfArchivesInOddPlaces(t *testing.T) {
+	var zipped bytes.Buffer
+	g := gzip.NewWriter(&zipped)
+	_, _ = io.WriteString(g, "a layer")
+	_ = g.Close()
+	for name, tt := range map[string]struct{ file, text, diff string }{
+		"rules_oci of Bazel": {blobName(blobOf(zipped.Bytes()).Digest.Hash) + ".tar.gz", zipped.String(), "a layer"},
+		"an empty layer":     {"aa/layer.tar", "", ""},
+	} {
+		config := fmt.Sprintf(`{"rootfs":{"type":"layers","diff_ids":["%s"]}}`, blobOf([]byte(tt.diff)).Digest)
+		configName := blobName(blobOf([]byte(config)).Digest.Hash)
+		there := memory{}
+		got, err := Unpack(t.Context(), bytes.NewReader(tarOf(t, plain("manifest.json", fmt.Sprintf(`[{"Config":%q,"RepoTags":["a:1"],"Layers":[%q]}]`, configName, tt.file)),
+			plain(configName, config), plain(tt.file, tt.text))), Unpacking{Target: there})
+		if err != nil || len(got.Images) != 1 || len(got.Notes) != 1 {
+			t.Errorf("%s: Unpack = %+v, %v", name, got, err)
+		} else if layer, ok := there[blobOf([]byte(tt.text)).Digest.Hash]; !ok || string(layer) != tt.text {
+			t.Errorf("%s: the layer did not come", name)
 		}
 	}
 }

@@ -34,7 +34,7 @@ func (s *unpacking) other(f *file) error {
 	case f.link != "":
 		s.files[f.name] = stored{link: f.link}
 		return nil
-	case base == "json" || strings.EqualFold(base, "version") || base == "repositories" || f.size == 0:
+	case base == "json" || strings.EqualFold(base, "version") || base == "repositories" || f.size == 0 && !layerName(base):
 		return nil // of docker before 1.10
 	}
 	if f.size <= docMost {
@@ -54,6 +54,12 @@ func (s *unpacking) other(f *file) error {
 		return s.take(f, b, bytes.NewReader(text))
 	}
 	return s.layer(f)
+}
+
+// layerName reports whether a file is called as a layer, as those below blobs/ are by Bazel's
+// rules_oci: blobs/sha256/<hex>.tar.gz. A layer may be empty.
+func layerName(name string) bool {
+	return strings.HasSuffix(name, ".tar") || strings.HasSuffix(name, ".tar.gz")
 }
 
 // store notes what a file of the archive is.

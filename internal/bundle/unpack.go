@@ -367,6 +367,9 @@ func (s *unpacking) names(images []Image) error {
 // blob takes in a file that is named by its digest.
 func (s *unpacking) blob(f *file) error {
 	d, ok := blobOfName(f.name)
+	if !ok && s.out.Manifest == nil && layerName(f.name) {
+		return s.other(f)
+	}
 	if !ok {
 		s.passed["below "+blobsDir+"/ that no digest names"]++
 		return nil
