@@ -433,6 +433,11 @@ func TestArchiveOfDockerSave(t *testing.T) {
 			}
 		}
 	}
+	twice := tarOf(t, plain("l.tar", layer), plain("c.json", fmt.Sprintf(`{"rootfs":{"diff_ids":["%s"]}}`, blobOf([]byte(layer)).Digest)),
+		plain("manifest.json", `[{"Config":"c.json","RepoTags":["a:1","a:1"],"Layers":["l.tar"]},{"Config":"c.json","RepoTags":["a:1"],"Layers":["l.tar"]}]`))
+	if got, err := Unpack(t.Context(), bytes.NewReader(twice), Unpacking{Target: memory{}}); err != nil || len(got.Images) != 1 {
+		t.Errorf("one image twice = %+v, %v", got, err)
+	}
 	for name, manifest := range map[string]string{
 		"lacks a layer":     `[{"Config":"conf.json","Layers":["aa/layer.tar"]}]`,
 		"names nothing":     `[{"Config":"conf.json","Layers":["aa/layer.tar","bb/layer.tar","cc/layer.tar","gone"]}]`,
@@ -533,7 +538,7 @@ func TestNamesOfOtherTools(t *testing.T) {
 	entry := func(text, annotations string) string {
 		return fmt.Sprintf(`{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"%s","size":%d,"annotations":{%s}}`, blobOf([]byte(text)).Digest, len(text), annotations)
 	}
-	refName := `"org.opencontainers.image.ref.name":`
+	refName, imageName := `"org.opencontainers.image.ref.name":`, `"io.containerd.image.name":`
 	for _, tt := range []struct {
 		name, entries, as string
 		want              string // names, or a part of the error
@@ -547,6 +552,13 @@ func TestNamesOfOtherTools(t *testing.T) {
 		{"no name and --as", entry(doc, ""), "app:3", "app:3"},
 		{"containerd", entry(doc, `"io.containerd.image.name":"docker.io/library/app:9",`+refName+`"9"`), "", "docker.io/library/app:9"},
 		{"with a referrer", entry(doc, refName+`"app:1"`) + "," + entry(other, ""), "", "app:1 app@" + blobOf([]byte(other)).Digest.String()},
+		{"tags and --as", entry(doc, refName+`"v1"`) + "," + entry(other, refName+`"v2"`), "team/app", "team/app:v1 team/app:v2"},
+		{"tags and --as with a tag", entry(doc, refName+`"v1"`) + "," + entry(other, refName+`"v2"`), "team/app:3", "it holds 2 images"},
+		{"a tag, a referrer and --as", entry(doc, refName+`"v1"`) + "," + entry(other, ""), "team/app", "team/app:v1 team/app@" + blobOf([]byte(other)).Digest.String()},
+		{"a tag and a referrer", entry(doc, refName+`"v1"`) + "," + entry(other, ""), "", "only that it is \"v1\""},
+		{"containerd's CRI", entry(doc, imageName+`"quay.io/a:1"`) + "," + entry(doc, imageName+`"quay.io/a@`+blobOf([]byte(doc)).Digest.String()+`"`) + "," +
+			entry(doc, imageName+`"`+blobOf([]byte("config")).Digest.String()+`"`), "", "quay.io/a:1 quay.io/a@" + blobOf([]byte(doc)).Digest.String()},
+		{"the id of an image alone", entry(doc, imageName+`"`+blobOf([]byte("config")).Digest.String()+`"`), "", "does not say what its image"},
 		{"two and --as", entry(doc, refName+`"a:1"`) + "," + entry(other, refName+`"b:1"`), "c:1", "it holds 2 images"},
 		{"the same twice", entry(doc, refName+`"a:1"`) + "," + entry(doc, refName+`"a:1"`), "", "a:1"},
 		{"one name for two", entry(doc, refName+`"a:1"`) + "," + entry(other, refName+`"a:1"`), "", "it names a:1 twice"},

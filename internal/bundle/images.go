@@ -3,6 +3,7 @@ package bundle
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -21,12 +22,11 @@ func (s *unpacking) found(images []Image) error {
 		return faultf("%d images are more than %d", len(images), imagesMost)
 	}
 	if s.As != "" {
-		if len(images) > 1 {
-			return fmt.Errorf("it holds %d images, and one name cannot be for all of them", len(images))
+		if err := s.nameAll(images); err != nil {
+			return err
 		}
-		images[0].Name = withTag(s.As, images[0].Name)
 	}
-	names := map[string]bool{}
+	names := map[string]v1.Hash{}
 	for i := range images {
 		one := &images[i]
 		if bareTag(one.Name) {
@@ -38,13 +38,36 @@ func (s *unpacking) found(images []Image) error {
 		if err := one.check(); err != nil {
 			return err
 		}
-		if names[one.Name] {
+		if d, twice := names[one.Name]; twice && d != one.Digest.Hash {
 			return faultf("it names %s twice", one.Name)
+		} else if !twice {
+			s.out.Images = append(s.out.Images, *one)
 		}
-		names[one.Name] = true
+		names[one.Name] = one.Digest.Hash
 	}
-	s.out.Images = images
-	return s.names(images)
+	return s.names(s.out.Images)
+}
+
+// nameAll gives the images the name that was asked for: one image, or all tags of a repository.
+func (s *unpacking) nameAll(images []Image) error {
+	var named, tags int
+	for _, i := range images {
+		if !i.Refers {
+			named++
+		}
+		if bareTag(i.Name) {
+			tags++
+		}
+	}
+	if named > 1 && (named > tags || withTag(s.As, "x") == s.As) {
+		return fmt.Errorf("it holds %d images, and one name cannot be for all of them", named)
+	}
+	for i := range images {
+		if !images[i].Refers {
+			images[i].Name = withTag(s.As, images[i].Name)
+		}
+	}
+	return nil
 }
 
 // NamelessError is that an archive does not say what its image is called: [Unpacking.As] can.
@@ -99,6 +122,9 @@ func (s *unpacking) layoutImages() ([]Image, error) {
 		if image.Name == "" {
 			image.Name = m.Annotations[refNameAnnotation]
 		}
+		if _, err := wire.ParseDigest(image.Name); err == nil {
+			image.Name = "" // as containerd's CRI calls images beside their names
+		}
 		if err := (Blob{m.Digest, m.Size}).check(); err != nil {
 			return nil, faultf("%s: %w", indexName, err)
 		}
@@ -116,6 +142,11 @@ func (s *unpacking) layoutImages() ([]Image, error) {
 	if len(images) == 0 {
 		return unnamed, nil
 	}
+	named := map[v1.Hash]bool{}
+	for _, i := range images {
+		named[i.Digest.Hash] = true
+	}
+	unnamed = slices.DeleteFunc(unnamed, func(u Image) bool { return named[u.Digest.Hash] })
 	return append(images, s.referring(images, unnamed)...), nil
 }
 
@@ -135,7 +166,7 @@ func (s *unpacking) referring(images, unnamed []Image) []Image {
 		repo = RepositoryOf(repo)
 		repos[repo] = true
 	}
-	if len(repos) > 1 || bareTag(images[0].Name) {
+	if len(repos) > 1 || s.As == "" && bareTag(images[0].Name) {
 		s.out.Notes = append(s.out.Notes, fmt.Sprintf("%d manifests without a name were left out", len(unnamed)))
 		return nil
 	}

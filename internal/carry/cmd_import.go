@@ -68,7 +68,7 @@ Asks the running server, or with --storage-dir fills a folder that no server use
 	flags.StringArrayVar(&x.verify, "verify", nil, "file with ed25519 keys of OpenSSH or in PEM: refuse what none of them has signed; may be repeated")
 	flags.StringVar(&x.signature, "signature", "", "file with the signature, if it is neither in the bundle nor beside it")
 	flags.BoolVar(&x.older, "allow-older", false, "take in a bundle that is older than one by the same key that was taken in, and move its tags back")
-	flags.StringVar(&x.as, "as", "", "name of the image, for a file with one")
+	flags.StringVar(&x.as, "as", "", "name of the image, for a file with one; without a tag also of several that have only tags")
 	flags.StringVar(&x.registry, "registry", "", "registry of names that say none, and of those that begin with localhost/, such as ghcr.io (default docker.io)")
 	cmd.AddCommand(newImportRegistry(p))
 	return adminclient.OnServerOrFolder(p, cmd, adminclient.MayBeNew, func(ctx context.Context, o *adminclient.Client, args []string) error {
