@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/klauspost/compress/gzip"
 )
 
 // entryOf is a file of a hostile archive.
@@ -193,6 +195,34 @@ func TestExtrasOfToolsArePassedOver(t *testing.T) {
 	} {
 		if got, err := Unpack(t.Context(), bytes.NewReader(tarOf(t, entries...)), Unpacking{Target: memory{}}); !errors.Is(err, ErrFormat) {
 			t.Errorf("%s: Unpack = %+v, %v, want ErrFormat", name, got, err)
+		}
+	}
+}
+
+func TestWhatFollowsAnArchiveIsTold(t *testing.T) {
+	here := memory{}
+	text := archiveOf(t, image(here, appName, "one"), here)
+	for name, tt := range map[string]struct {
+		after string
+		told  bool
+	}{
+		"nothing":         {"", false},
+		"a tape's zeros":  {strings.Repeat("\x00", 10240), false},
+		"another archive": {string(archiveOf(t, image(here, "docker.io/library/other:1", "two"), here)), true},
+		"anything":        {strings.Repeat("\x00", 1<<20) + "x", true},
+	} {
+		packed := bytes.Buffer{}
+		g := gzip.NewWriter(&packed)
+		_, _ = io.WriteString(g, string(text)+tt.after)
+		_ = g.Close()
+		for kind, r := range map[string]io.Reader{"file": strings.NewReader(string(text) + tt.after), "stream": struct{ io.Reader }{strings.NewReader(string(text) + tt.after)}, "gzip": &packed} {
+			got, err := Unpack(t.Context(), r, Unpacking{Target: memory{}})
+			if err != nil || len(got.Images) != 1 || tt.told != (strings.Contains(strings.Join(got.Notes, "\n"), "follows the end")) {
+				t.Errorf("%s, %s: Unpack = %+v, %v", name, kind, got, err)
+			}
+			if n, _ := r.Read(make([]byte, 1)); n > 0 && !tt.told {
+				t.Errorf("%s, %s: not read to its end", name, kind)
+			}
 		}
 	}
 }

@@ -3,9 +3,9 @@ package bundle
 import (
 	"archive/tar"
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
-
 	"io"
 	"io/fs"
 	"os"
@@ -36,6 +36,7 @@ type walk interface {
 // with harmless names.
 type tarWalk struct {
 	r     *tar.Reader
+	in    io.Reader // what r reads
 	files int
 }
 
@@ -59,7 +60,7 @@ func newTarWalk(r io.Reader) (w *tarWalk, done func(), err error) {
 			return nil, nil, err
 		}
 		if kindOf(head[:n]) == noKind {
-			w.r = tar.NewReader(s)
+			w.r, w.in = tar.NewReader(s), s
 			return w, func() {}, nil
 		}
 	}
@@ -67,8 +68,25 @@ func newTarWalk(r io.Reader) (w *tarWalk, done func(), err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	w.r = tar.NewReader(plain)
+	w.r, w.in = tar.NewReader(plain), plain
 	return w, done, nil
+}
+
+// tailMost bounds how much is looked at of what follows an archive.
+const tailMost = 64 << 20
+
+// tail reads what follows the archive, so that who writes it to a pipe is not cut off, and reports
+// whether that is more than the zeros of tapes: an archive that was put behind another, say.
+func (w *tarWalk) tail() bool {
+	for rest, p := io.LimitReader(w.in, tailMost), make([]byte, 64<<10); ; {
+		n, err := rest.Read(p)
+		if len(bytes.Trim(p[:n], "\x00")) > 0 {
+			return true
+		}
+		if err != nil {
+			return false // all that counts has come
+		}
+	}
 }
 
 func (w *tarWalk) next() (*file, error) {

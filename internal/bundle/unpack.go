@@ -88,7 +88,11 @@ func Unpack(ctx context.Context, r io.Reader, u Unpacking) (*Unpacked, error) {
 		return nil, err
 	}
 	defer done()
-	return unpack(ctx, w, u)
+	out, err := unpack(ctx, w, u)
+	if err == nil && w.tail() {
+		out.Notes = append(out.Notes, "passed over: what follows the end of the archive. Of archives that were put together by cat only the first is read")
+	}
+	return out, err
 }
 
 // UnpackDir is Unpack for an OCI image layout in a folder.
