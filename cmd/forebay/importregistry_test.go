@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -142,6 +143,13 @@ func TestImportOfARegistryCopiesToARunningServer(t *testing.T) {
 	if _, stderr := there.run(2, "import", "registry", old.dir, "--upstream", "none.example"); !strings.Contains(stderr, "not configured") {
 		t.Errorf("unknown upstream: %s", stderr)
 	}
+	elsewhere := t.TempDir()
+	if err := os.Symlink(old.path("../.."), filepath.Join(elsewhere, "docker")); err != nil {
+		t.Fatal(err)
+	}
+	if _, stderr := there.run(1, "import", "registry", elsewhere); !strings.Contains(stderr, "links out of the folder are not followed") {
+		t.Errorf("a folder on another disk: %s", stderr)
+	}
 	if _, stderr := there.run(1, "import", "registry", t.TempDir()); !strings.Contains(stderr, "no storage folder of a registry") {
 		t.Errorf("another folder: %s", stderr)
 	}
@@ -217,14 +225,24 @@ func TestStrayFilesAreNoFaultOfARegistry(t *testing.T) {
 	if err := os.Mkdir(old.path("repositories/lost+found"), 0); err != nil {
 		t.Fatal(err)
 	}
+	for _, name := range []string{".snapshot", "library/@eaDir", "library/app/_manifests/tags/@eaDir", "library/app/_manifests/revisions/@eaDir"} {
+		old.write("repositories/"+name+"/x", "x")
+		strays = append(strays, name)
+	}
 	dir := filepath.Join(t.TempDir(), "new")
 	_, stderr := o.runs(0, "import", "registry", old.dir, "--storage-dir", dir)
-	for _, name := range strays[:5] {
+	for _, name := range slices.Delete(strays, 5, 6) { // nobody looks among the layers
 		if !strings.Contains(stderr, "Note: "+name+": not of a registry, and passed over.") {
 			t.Errorf("import does not tell of %s: %s", name, stderr)
 		}
 	}
 	offline(t, dir).holds("library/app", "1", app)
+	// Of a manifest that was deleted, and of each that is over in a cache, the folder stays without its link.
+	gone := old.path("repositories/library/app/_manifests/revisions/sha256/" + strings.Repeat("ab", 32))
+	if err := os.Mkdir(gone, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	o.runs(0, "import", "registry", old.dir, "--storage-dir", filepath.Join(t.TempDir(), "third"))
 	old.write("repositories/UPPER/_manifests/tags/1/current/link", "sha256:12")
 	if _, stderr := o.runs(1, "import", "registry", old.dir, "--storage-dir", filepath.Join(t.TempDir(), "other")); !strings.Contains(stderr, "UPPER: not the name") {
 		t.Errorf("import of a folder that can be no name says: %s", stderr)

@@ -56,8 +56,13 @@ func Open(dir string) (*Folder, error) {
 		return nil, err
 	}
 	for _, base := range []string{top, ""} {
-		if info, err := root.Stat(path.Join(base, "repositories")); err == nil && info.IsDir() {
+		info, err := root.Stat(path.Join(base, "repositories"))
+		if err == nil && info.IsDir() {
 			return &Folder{root: root, base: base}, nil
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) { // a link to another disk, say
+			_ = root.Close()
+			return nil, fmt.Errorf("%q: %w: links out of the folder are not followed, name the folder docker/registry/v2 itself", dir, err)
 		}
 	}
 	_ = root.Close() // nothing was written
@@ -81,7 +86,7 @@ type Repository struct {
 	// Content is all that its manifests lead to and that is in the folder, manifests first.
 	Content []Blob
 	Faults  []string // what could not be read, for people
-	Strays  []string // files that no registry makes, by their paths; no images are lost by them
+	Strays  []string // what no registry makes, by its path; no images are lost by it
 }
 
 // Blob is content in the folder.
@@ -94,7 +99,7 @@ type Blob struct {
 type Visitor struct {
 	Repository func(name string) error // its error ends the visit
 	Odd        func(name string)       // of what no repository can be called
-	Stray      func(name string)       // a file among the repositories, as tools leave them
+	Stray      func(name string)       // what tools leave among the repositories
 }
 
 // Visit tells of every repository, in order.
@@ -119,7 +124,7 @@ func (f *Folder) descend(ctx context.Context, name string, depth int, v Visitor)
 		child := path.Join(name, e.Name())
 		switch {
 		case strings.HasPrefix(e.Name(), "_"):
-		case e.Type().IsRegular():
+		case foreign(e):
 			v.Stray(child)
 		case !e.IsDir():
 			v.Odd(child) // a link may have been a repository: the registry makes none
@@ -184,9 +189,15 @@ func (r *reading) fault(format string, args ...any) {
 	r.repo.Faults = append(r.repo.Faults, fmt.Sprintf(format, args...))
 }
 
-// stray notes an entry that is a file where a registry has folders only.
+// foreign reports whether an entry is a file, where a registry has folders only, or a folder that it
+// never makes, as the @eaDir and .snapshot of file servers: no name in it begins like that.
+func foreign(e fs.DirEntry) bool {
+	return e.Type().IsRegular() || e.IsDir() && strings.ContainsAny(e.Name()[:1], "@.")
+}
+
+// stray notes an entry that is none of a registry's.
 func (r *reading) stray(dir string, e fs.DirEntry) bool {
-	if !e.Type().IsRegular() {
+	if !foreign(e) {
 		return false
 	}
 	r.repo.Strays = append(r.repo.Strays, strings.TrimPrefix(path.Join(dir, e.Name()), "repositories/"))
@@ -244,8 +255,9 @@ func (r *reading) revisions(dir string) {
 			}
 			d, at, err := r.f.link(path.Join(dir, a.Name(), e.Name(), "link"))
 			switch {
+			case errors.Is(err, fs.ErrNotExist): // it was deleted, or its time in a cache was over: of that the folder stays
 			case err != nil:
-				r.fault("manifest %s cannot be read: %s", named, err) // one that was deleted has no link
+				r.fault("manifest %s cannot be read: %s", named, err)
 			case d != named:
 				r.fault("manifest %s has a link to %s", named, d)
 			default:
