@@ -170,6 +170,15 @@ func linkInto(top, src *os.File, name string) error {
 	return &os.LinkError{Op: "link", Old: src.Name(), New: name, Err: err}
 }
 
+// Owner returns whose a folder is.
+func Owner(dir string) (uid uint32, err error) {
+	var st unix.Stat_t
+	if err := unix.Stat(dir, &st); err != nil {
+		return 0, os.NewSyscallError("stat", err)
+	}
+	return st.Uid, nil
+}
+
 // Room returns the bytes that we may still use on the file system of a folder, and how many it has.
 func Room(dir string) (free, total uint64, err error) {
 	var st unix.Statfs_t

@@ -34,6 +34,9 @@ func linkInto(*os.File, *os.File, string) error { return ErrNoLink }
 
 func room(*os.File) (free, total uint64, err error) { return 0, 0, errors.ErrUnsupported }
 
+// Owner is not known.
+func Owner(string) (uid uint32, err error) { return 0, errors.ErrUnsupported }
+
 // Room is not known.
 func Room(string) (free, total uint64, err error) { return 0, 0, errors.ErrUnsupported }
 

@@ -20,9 +20,10 @@ func openError(c *config.Config, err error) error {
 	case errors.Is(err, disk.ErrLocked):
 		return command.Hint(err, "Another forebay uses the folder. Stop it, or "+change+".")
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
-		return command.Hint(err, fmt.Sprintf("Let %s write to %q, or %s.", whoami(), c.Storage.Dir, change))
+		return command.Hint(err, fmt.Sprintf("Let %s write to %q and all in it, or %s.", whoami(), c.Storage.Dir, change))
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return command.Hint(err, "The disk is full. Make room, or "+change+".")
+	case mustExist(c.Storage.Dir) == nil: // it is of something in the folder
 	case errors.Is(err, syscall.ENOTDIR), errors.Is(err, fs.ErrExist):
 		return command.Hint(err, fmt.Sprintf("%q is not a folder. Remove it, or %s.", c.Storage.Dir, change))
 	case errors.Is(err, fs.ErrNotExist):
@@ -69,6 +70,19 @@ func whoami() string {
 		return "the user that forebay runs as"
 	}
 	return fmt.Sprintf("user %s (%s)", u.Username, u.Uid)
+}
+
+// warnRoot tells root of a storage folder whose server may not read what root makes in it.
+func warnRoot(p command.Process, dir string) {
+	uid, err := disk.Owner(dir)
+	if err != nil || uid == 0 || !p.Root {
+		return // a folder that is not there yet will be root's
+	}
+	name := fmt.Sprint(uid)
+	if u, err := user.LookupId(name); err == nil {
+		name = u.Username
+	}
+	fmt.Fprintf(p.Stderr, "Note: %s is %s's, who cannot read what root makes in it. Run this as %s, or chown -R %s it afterwards.\n", dir, name, name, name)
 }
 
 // mustExist refuses a storage folder that is not there, where making one is no help.

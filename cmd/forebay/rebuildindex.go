@@ -36,6 +36,7 @@ first: a folder that is in use is refused. No blob is changed or removed. With a
 		if err := mustExist(c.Storage.Dir); err != nil {
 			return err
 		}
+		warnRoot(p, c.Storage.Dir)
 		bucket, err := newBucket(c, thisBuild().version, log)
 		if err != nil {
 			return err

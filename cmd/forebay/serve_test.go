@@ -258,13 +258,17 @@ func TestStartErrorsSayWhatToChange(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer busy.Close()
-	file := write(t, "file", "")
+	file, odd := write(t, "file", ""), t.TempDir()
+	if err := os.WriteFile(filepath.Join(odd, "partial"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, tt := range []struct {
 		name string
 		env  []string
 		args []string
 		want string
 	}{
+		{"file in the folder", nil, []string{"--storage-dir", odd}, "partial: file exists\n"},
 		{"busy port", nil, []string{"--listen", busy.Addr().String()},
 			"address already in use\nAnother program, perhaps another forebay, has this port. Stop it, or choose another address with --listen."},
 		{"busy admin port", []string{"FOREBAY_ADMIN_LISTEN=" + busy.Addr().String()}, nil,
@@ -282,10 +286,26 @@ func TestStartErrorsSayWhatToChange(t *testing.T) {
 				}
 			}
 			code, _, stderr := execute(t, tt.env, append(append([]string{"serve"}, args...), tt.args...)...)
-			if code != 1 || !strings.Contains(stderr, tt.want) {
+			if code != 1 || !strings.Contains(stderr, tt.want) || strings.Contains(stderr, fmt.Sprintf("%q is not a folder", odd)) {
 				t.Errorf("serve = %d\n%s\nwant 1 and %q", code, stderr, tt.want)
 			}
 		})
+	}
+}
+
+// What root makes in the folder of another user keeps that user's server from starting.
+func TestRootIsToldWhoseAFolderIs(t *testing.T) {
+	dir := t.TempDir()
+	if os.Geteuid() == 0 { // else it is another user's already
+		if err := os.Chown(dir, 65534, 65534); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, args := range [][]string{{"rebuild-index"}, {"inventory", "-o", "-"}} {
+		var stdout, stderr output
+		if code := run(t.Context(), append(args, "--storage-dir", dir), command.Process{Env: []string{"HOME=" + dir}, Stdout: &stdout, Stderr: &stderr, Root: true}); code != 0 || !strings.Contains(stderr.String(), "who cannot read what root makes in it") {
+			t.Errorf("%s = %d %s", args, code, stderr.String())
+		}
 	}
 }
 

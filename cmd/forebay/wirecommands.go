@@ -40,6 +40,7 @@ func openFolder(c *config.Config, p command.Process, b build, mayBeNew bool) (*a
 			return nil, err
 		}
 	}
+	warnRoot(p, c.Storage.Dir)
 	l := observe.NewLogs(c.Log, p.Stderr)
 	m, err := newMirror(c, b, l)
 	if err != nil {
