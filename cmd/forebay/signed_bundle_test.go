@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -62,6 +63,21 @@ func TestSignedBundles(t *testing.T) {
 	secret := write(t, "secret", "secret\n")
 	o.run(0, "export", "-o", dir+"/x.tar", "app:1", "--sign", dir+"/locked", "--passphrase-file", secret)
 	there.run(0, "import", dir+"/x.tar", "--verify", dir+"/locked.pub")
+
+	// A bundle that comes through a pipe, signed by ssh-keygen, has its signature in a file.
+	if b, err := exec.Command("ssh-keygen", "-q", "-Y", "sign", "-f", dir+"/right", "-n", "forebay-bundle", dir+"/plain.tar.manifest").CombinedOutput(); err != nil {
+		t.Fatalf("ssh-keygen: %v %s", err, b)
+	}
+	if err := syscall.Mkfifo(dir+"/pipe", 0o600); err != nil {
+		t.Fatal(err)
+	}
+	text := read(t, dir+"/plain.tar")
+	written := make(chan error)
+	go func() { written <- os.WriteFile(dir+"/pipe", text, 0) }()
+	out, _ = there.run(0, "import", dir+"/pipe", "--verify", dir+"/right.pub", "--signature", dir+"/plain.tar.manifest.sig", "--allow-older")
+	if err := <-written; err != nil || !strings.Contains(out, "signed by a key that was given") {
+		t.Errorf("import of a pipe says: %s, its writer %v", out, err)
+	}
 }
 
 // Who carries signed bundles cannot bring back what was before.

@@ -201,11 +201,21 @@ func (x *importing) keys() ([]ed25519.PublicKey, error) {
 // read reads the files of an import.
 func (x *importing) read(ctx context.Context, args []string, u bundle.Unpacking) (*bundle.Unpacked, error) {
 	if len(args) == 1 {
-		if args[0] == "-" {
-			return bundle.Unpack(ctx, onlyReader{os.Stdin}, u)
-		}
-		if info, err := os.Stat(args[0]); err == nil && info.IsDir() {
+		info, err := os.Stat(args[0])
+		switch {
+		case args[0] == "-":
+			return x.readStream(ctx, os.Stdin, u)
+		case err != nil || info.Mode().IsRegular(): // a file, or a name of volumes
+		case info.IsDir():
 			read, err := bundle.UnpackDir(ctx, args[0], u)
+			return read, named(args[0], err)
+		default: // a pipe, as the shell's <(…), or a tape
+			f, err := os.Open(args[0])
+			if err != nil {
+				return nil, err
+			}
+			defer f.Close()
+			read, err := x.readStream(ctx, f, u)
 			return read, named(args[0], err)
 		}
 	}
@@ -228,6 +238,16 @@ func (x *importing) read(ctx context.Context, args []string, u bundle.Unpacking)
 		}
 	}
 	return read, named(files[0], err)
+}
+
+// readStream reads what comes once, and has nothing beside it.
+func (x *importing) readStream(ctx context.Context, f *os.File, u bundle.Unpacking) (read *bundle.Unpacked, err error) {
+	if x.signature != "" {
+		if u.Signature, err = x.signatureOf("", nil); err != nil {
+			return nil, err
+		}
+	}
+	return bundle.Unpack(ctx, onlyReader{f}, u)
 }
 
 // onlyReader hides that a file could seek, as standard input from a file can.
