@@ -559,6 +559,14 @@ func TestNamesOfOtherTools(t *testing.T) {
 		{"containerd's CRI", entry(doc, imageName+`"quay.io/a:1"`) + "," + entry(doc, imageName+`"quay.io/a@`+blobOf([]byte(doc)).Digest.String()+`"`) + "," +
 			entry(doc, imageName+`"`+blobOf([]byte("config")).Digest.String()+`"`), "", "quay.io/a:1 quay.io/a@" + blobOf([]byte(doc)).Digest.String()},
 		{"the id of an image alone", entry(doc, imageName+`"`+blobOf([]byte("config")).Digest.String()+`"`), "", "does not say what its image"},
+		{"Hauler", entry(doc, refName+`"a:1"`) + "," + entry(other, refName+`"b:1"`) + "," + entry(other, refName+`"b:1","kind":"dev.cosignproject.cosign/sigs"`), "",
+			"a:1 b:1"},
+		{"Hauler, signed", entry(doc, refName+`"a:1","kind":"dev.hauler/image"`) + "," + entry(other, refName+`"a:1","kind":"dev.hauler/sigs"`), "",
+			"a:1 a:sha256-" + blobOf([]byte(doc)).Digest.Hex + ".sig"},
+		{"cosign save", entry(doc, `"kind":"dev.cosignproject.cosign/image"`) + "," + entry(other, `"kind":"dev.cosignproject.cosign/atts"`), "x/a:1",
+			"x/a:1 x/a:sha256-" + blobOf([]byte(doc)).Digest.Hex + ".att"},
+		{"cosign save without a name", entry(doc, `"kind":"dev.cosignproject.cosign/image"`) + "," + entry(other, `"kind":"dev.cosignproject.cosign/sigs"`), "", "does not say what its image " + blobOf([]byte(doc)).Digest.String()},
+		{"a signature of nobody's", entry(doc, refName+`"a:1"`) + "," + entry(other, refName+`"b:1"`) + "," + entry(other, refName+`"c:1","kind":"x/sigs"`), "", "a:1 b:1"},
 		{"two and --as", entry(doc, refName+`"a:1"`) + "," + entry(other, refName+`"b:1"`), "c:1", "it holds 2 images"},
 		{"the same twice", entry(doc, refName+`"a:1"`) + "," + entry(doc, refName+`"a:1"`), "", "a:1"},
 		{"one name for two", entry(doc, refName+`"a:1"`) + "," + entry(other, refName+`"a:1"`), "", "it names a:1 twice"},
@@ -577,6 +585,35 @@ func TestNamesOfOtherTools(t *testing.T) {
 		}
 		if s := strings.Join(names, " "); s != tt.want && (err == nil || !strings.Contains(s, tt.want)) {
 			t.Errorf("%s: %s, want %s", tt.name, s, tt.want)
+		}
+	}
+}
+
+// go-containerregistry writes an index of platforms as index.json.
+func TestIndexOfALayoutMayBeTheImage(t *testing.T) {
+	doc, other := `{"layers":[]}`, `{"layers":[],"annotations":{}}`
+	entry := func(text, platform string) string {
+		return fmt.Sprintf(`{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"%s","size":%d%s}`, blobOf([]byte(text)).Digest, len(text), platform)
+	}
+	amd, arm := `,"platform":{"os":"linux","architecture":"amd64"}`, `,"platform":{"os":"linux","architecture":"arm64"}`
+	for entries, ok := range map[string]bool{
+		entry(doc, amd) + "," + entry(other, arm): true,
+		entry(doc, amd) + "," + entry(other, amd): false,
+		entry(doc, amd) + "," + entry(other, ""):  false,
+	} {
+		index := `{"schemaVersion":2,"manifests":[` + entries + `]}`
+		text := tarOf(t, plain(layoutName, layoutText), plain(indexName, index),
+			plain(blobName(blobOf([]byte(doc)).Digest.Hash), doc), plain(blobName(blobOf([]byte(other)).Digest.Hash), other))
+		there := memory{}
+		got, err := Unpack(t.Context(), bytes.NewReader(text), Unpacking{Target: there, As: "app:1"})
+		if !ok {
+			if err == nil || !strings.Contains(err.Error(), "it holds 2 images") {
+				t.Errorf("%s: Unpack = %+v, %v", entries, got, err)
+			}
+			continue
+		}
+		if err != nil || len(got.Images) != 1 || got.Images[0].Name != "app:1" || string(there[got.Images[0].Digest.Hash]) != index {
+			t.Errorf("%s: Unpack = %+v, %v", entries, got, err)
 		}
 	}
 }

@@ -1,12 +1,15 @@
 package bundle
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"forebay/internal/wire"
 )
@@ -109,6 +112,7 @@ func (s *unpacking) layoutImages() ([]Image, error) {
 			Size         int64             `json:"size"`
 			ArtifactType string            `json:"artifactType"`
 			Annotations  map[string]string `json:"annotations"`
+			Platform     *v1.Platform      `json:"platform"`
 		} `json:"manifests"`
 	}
 	if err := json.Unmarshal(s.index, &index); err != nil {
@@ -116,7 +120,9 @@ func (s *unpacking) layoutImages() ([]Image, error) {
 	}
 	var images []Image
 	var unnamed []Image
+	var attached []attachment
 	seen := map[string]bool{}
+	platforms := map[string]bool{} // of those without a name
 	for _, m := range index.Manifests {
 		image := Image{Name: m.Annotations[imageNameAnnotation], Digest: m.Digest, MediaType: m.MediaType, Size: m.Size}
 		if image.Name == "" {
@@ -133,21 +139,69 @@ func (s *unpacking) layoutImages() ([]Image, error) {
 			continue
 		}
 		seen[key] = true
-		if image.Name == "" {
+		switch suffix := attachedBy[path.Base(m.Annotations["kind"])]; {
+		case suffix != "":
+			attached = append(attached, attachment{image, suffix})
+		case image.Name == "":
 			unnamed = append(unnamed, image)
-		} else {
+			if m.Platform != nil {
+				platforms[m.Platform.String()] = true
+			}
+		default:
 			images = append(images, image)
 		}
 	}
-	if len(images) == 0 {
-		return unnamed, nil
+	switch {
+	case len(images)+len(attached) == 0 && len(unnamed) > 1 && len(platforms) == len(unnamed):
+		return s.indexItself()
+	case len(images) == 0:
+		return append(unnamed, s.attach(unnamed, attached)...), nil
 	}
 	named := map[v1.Hash]bool{}
 	for _, i := range images {
 		named[i.Digest.Hash] = true
 	}
 	unnamed = slices.DeleteFunc(unnamed, func(u Image) bool { return named[u.Digest.Hash] })
+	images = append(images, s.attach(images, attached)...)
 	return append(images, s.referring(images, unnamed)...), nil
+}
+
+// indexItself returns index.json as an image: such that lists the platforms of one, and no images
+// by name, is the index of that image (layout.Write of go-containerregistry).
+func (s *unpacking) indexItself() ([]Image, error) {
+	b := blobOf(s.index)
+	err := s.take(&file{name: indexName}, b, bytes.NewReader(s.index))
+	return []Image{{Digest: b.Digest, MediaType: string(types.OCIImageIndex), Size: b.Size}}, err
+}
+
+// attachedBy has the suffixes of the tags by which cosign attaches things to an image, by the kind
+// that cosign save, and Hauler, say of them in index.json.
+var attachedBy = map[string]string{"sigs": ".sig", "atts": ".att", "sboms": ".sbom"}
+
+// attachment is what is attached to the image of the same name, or to the only one if both have none.
+type attachment struct {
+	Image
+	suffix string
+}
+
+// attach returns what is attached, by the names that it has at a registry.
+func (s *unpacking) attach(to []Image, attached []attachment) []Image {
+	var all []Image
+	for _, a := range attached {
+		i := slices.IndexFunc(to, func(i Image) bool { return i.Name == a.Name && (a.Name != "" || len(to) == 1) })
+		if i < 0 {
+			s.out.Notes = append(s.out.Notes, fmt.Sprintf("%s was left out, which is attached to an image that it does not name", a.Digest))
+			continue
+		}
+		repo := to[i].Name
+		if s.As != "" {
+			repo = s.As
+		}
+		a.Name = fmt.Sprintf("%s:%s-%s%s", RepositoryOf(repo), to[i].Digest.Algorithm, to[i].Digest.Hex, a.suffix)
+		a.Refers = true
+		all = append(all, a.Image)
+	}
+	return all
 }
 
 // referring gives manifests without a name, which are signatures and the like, that of
