@@ -199,6 +199,14 @@ func TestExtrasOfToolsArePassedOver(t *testing.T) {
 	}
 }
 
+func TestFolderWithinAnArchiveIsNamed(t *testing.T) {
+	for want, e := range map[string]entryOf{"in its folder \"images/\"": plain("images/oci-layout", layoutText), "in its folder \"a/b/\"": plain("a/b/manifest.json", "[]"), "has no index.json": plain("a/x", "x")} {
+		if _, err := Unpack(t.Context(), bytes.NewReader(tarOf(t, e)), Unpacking{Target: memory{}}); !errors.Is(err, ErrFormat) || !strings.Contains(err.Error(), want) {
+			t.Errorf("Unpack with %s = %v, want %s", e.Name, err, want)
+		}
+	}
+}
+
 func TestWhatFollowsAnArchiveIsTold(t *testing.T) {
 	here := memory{}
 	text := archiveOf(t, image(here, appName, "one"), here)

@@ -522,5 +522,10 @@ func (s *unpacking) finish() error {
 		}
 		return s.found(images)
 	}
+	for _, name := range slices.Sorted(maps.Keys(s.files)) {
+		if dir, base := path.Split(name); dir != "" && (base == layoutName || base == dockerName) {
+			return faultf("what it holds is in its folder %.200q: unpack it, and name that folder, or pack anew what is in the folder", dir)
+		}
+	}
 	return faultf("it is neither an OCI image layout nor an archive of docker save: it has no %s with %s, and no %s", indexName, layoutName, dockerName)
 }
