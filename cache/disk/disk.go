@@ -71,6 +71,7 @@ type Store struct {
 	root  *os.Root
 	top   *os.File // the folder itself
 	lock  *os.File
+	also  *os.File // the lock of another folder; nil without one
 	log   *zap.Logger
 	fault Fault
 	puts  atomic.Int64 // so that no two files that are put have the same name
@@ -158,7 +159,7 @@ func (s *Store) removeLeftovers() (n int, err error) {
 func (s *Store) Close() error {
 	_, err := s.Settle()
 	err = errors.Join(err, s.root.Close())
-	for _, f := range []*os.File{s.top, s.lock} {
+	for _, f := range []*os.File{s.top, s.lock, s.also} {
 		if f != nil {
 			err = errors.Join(err, f.Close())
 		}

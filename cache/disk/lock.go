@@ -32,6 +32,27 @@ func lockFolder(root *os.Root) (*os.File, error) {
 	return f, nil
 }
 
+// AlsoLock makes another folder of the store ready, as that of its index, and locks it until Close.
+func (s *Store) AlsoLock(dir string) error {
+	if err := os.MkdirAll(dir, dirMode); err != nil {
+		return err
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = root.Close() }() // only looked at
+	own, ownErr := s.top.Stat()
+	other, err := root.Stat(".")
+	if err = errors.Join(ownErr, err); err != nil || os.SameFile(own, other) {
+		return err
+	}
+	if s.also, err = lockFolder(root); err != nil {
+		return fmt.Errorf("%q: %w", dir, err)
+	}
+	return nil
+}
+
 func writeHolder(f *os.File) error {
 	if err := f.Truncate(0); err != nil {
 		return err

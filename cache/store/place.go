@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"forebay/cache/disk"
 	"forebay/cache/index"
 	"forebay/internal/statefile"
 )
@@ -45,8 +46,14 @@ func (o Options) indexHome() string {
 }
 
 // placeIndex takes the index along when the setting of its place has changed, and reports
-// whether the one that is used now may be older than the blobs. The store is locked.
-func (o Options) placeIndex() (indexMayLag bool, err error) {
+// whether the one that is used now may be older than the blobs. The store is locked, and locks the
+// place: two indexes in one would be neither's.
+func (o Options) placeIndex(files *disk.Store) (indexMayLag bool, err error) {
+	if o.IndexDir != "" {
+		if err := files.AlsoLock(o.IndexDir); err != nil {
+			return false, fmt.Errorf("folder of the index: %w", err)
+		}
+	}
 	here, err := filepath.Abs(o.indexHome())
 	if err != nil {
 		return false, err

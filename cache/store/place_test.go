@@ -1,10 +1,12 @@
 package store
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
 
+	"forebay/cache/disk"
 	"forebay/test/cachetest"
 )
 
@@ -37,4 +39,21 @@ func TestIndexMovesWithItsSetting(t *testing.T) {
 	for i, img := range all {
 		wantImage(t, s, string(rune('a'+i)), img)
 	}
+}
+
+// Two mirrors with one folder for their indexes would ruin both.
+func TestIndexDirIsOfOneStore(t *testing.T) {
+	fast := t.TempDir()
+	s := open(t, Options{Dir: t.TempDir(), IndexDir: fast})
+	other := Options{Dir: t.TempDir(), IndexDir: fast}
+	if _, err := Open(other); !errors.Is(err, disk.ErrLocked) {
+		t.Errorf("Open with the index_dir of another = %v, want ErrLocked", err)
+	}
+	if _, err := RebuildIndex(t.Context(), other, nil); !errors.Is(err, disk.ErrLocked) {
+		t.Errorf("RebuildIndex with the index_dir of another = %v, want ErrLocked", err)
+	}
+	shut(t, s)
+	shut(t, open(t, other))
+	dir := t.TempDir()
+	shut(t, open(t, Options{Dir: dir, IndexDir: dir}))
 }

@@ -149,7 +149,7 @@ func Open(o Options) (*Store, error) {
 	if o.Fault != nil {
 		files.SetFault(func(step disk.Step, name string) error { return o.Fault(string(step), name) })
 	}
-	indexMayLag, err := o.placeIndex()
+	indexMayLag, err := o.placeIndex(files)
 	if err != nil {
 		return nil, errors.Join(err, files.Close())
 	}
@@ -206,7 +206,7 @@ func RebuildIndex(ctx context.Context, o Options, progress func(index.Progress))
 		return done, err
 	}
 	defer func() { err = errors.Join(err, files.Close()) }()
-	if _, err := o.placeIndex(); err != nil {
+	if _, err := o.placeIndex(files); err != nil {
 		return done, err
 	}
 	where := o.indexOptions()

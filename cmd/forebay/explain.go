@@ -18,6 +18,9 @@ func openError(c *config.Config, err error) error {
 	change := fmt.Sprintf("choose another folder with %s", whereSet(c, "storage.dir", "--storage-dir"))
 	switch {
 	case errors.Is(err, disk.ErrLocked):
+		if c.Storage.IndexDir != "" {
+			change += ", and with storage.index_dir"
+		}
 		return command.Hint(err, "Another forebay uses the folder. Stop it, or "+change+".")
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
 		return command.Hint(err, fmt.Sprintf("Let %s write to %q and all in it, or %s.", whoami(), c.Storage.Dir, change))
