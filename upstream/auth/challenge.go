@@ -68,34 +68,39 @@ func repositoryIn(scope string) string {
 	return ""
 }
 
-// ReadChallenge returns the first Bearer challenge of an answer, else a Basic one, else
-// nil. It may only be called for answers of the registry itself, which is at base.
+// ReadChallenge returns the first Bearer challenge of an answer whose realm can be asked, else a Basic
+// one, else nil. It may only be called for answers of the registry itself, which is at base.
 func ReadChallenge(h http.Header, base *url.URL) (c *Challenge, code string, err error) {
 	list, err := wire.ParseChallenges(h.Values("Www-Authenticate"))
 	if err != nil {
 		return nil, "", err
 	}
-	if bearer, ok := wire.FindChallenge(list, "bearer"); ok {
-		realm, err := readRealm(bearer.Params["realm"], base)
-		if err != nil {
-			return nil, "", err
+	for _, one := range list {
+		if one.Scheme != "bearer" {
+			continue
 		}
-		c := &Challenge{realm: realm, service: bearer.Params["service"]}
-		if scope := bearer.Params["scope"]; literalScope.MatchString(scope) {
+		realm, unusable := readRealm(one.Params["realm"], base)
+		if unusable != nil {
+			err = unusable
+			continue
+		}
+		c := &Challenge{realm: realm, service: one.Params["service"]}
+		if scope := one.Params["scope"]; literalScope.MatchString(scope) {
 			c.scope = scope
 		} else {
 			c.repository = repositoryIn(scope)
 		}
-		return c, bearer.Params["error"], nil
+		return c, one.Params["error"], nil
 	}
 	if _, ok := wire.FindChallenge(list, "basic"); ok {
-		return &Challenge{}, "", nil
+		return &Challenge{}, "", nil // whose Bearer may be for people, with a realm that is a name
 	}
-	return nil, "", nil
+	return nil, "", err
 }
 
 // readRealm reads the URL of a token server. Registries behind a proxy that ends TLS (Harbor, Gitea, Pulp)
-// name their own host with http: that is reached as the registry is. Nexus 3.80 doubles the port.
+// name their own host with http: that is reached as the registry is. Nexus 3.80 doubles the port. A path is
+// one of the registry's host.
 func readRealm(text string, base *url.URL) (*url.URL, error) {
 	scheme, rest, _ := strings.Cut(text, "://")
 	host, path, _ := strings.Cut(rest, "/")
@@ -103,6 +108,9 @@ func readRealm(text string, base *url.URL) (*url.URL, error) {
 		text = scheme + "://" + parts[0] + ":" + parts[1] + "/" + path
 	}
 	realm, err := url.Parse(text)
+	if err == nil && strings.HasPrefix(text, "/") {
+		realm = base.ResolveReference(realm)
+	}
 	if err != nil || realm.Host == "" {
 		return nil, fmt.Errorf("challenge has no usable realm: %q", wire.Redact(text))
 	}

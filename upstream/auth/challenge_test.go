@@ -54,6 +54,15 @@ func TestChallengesOfRegistries(t *testing.T) {
 		"a thief in Scaleway's place": {"https://rg.fr-par.scw.cloud",
 			[]string{`Bearer realm="https://functions.fnc.fr-par.scw.cloud/tokens",service="registry"`},
 			"https://functions.fnc.fr-par.scw.cloud/tokens", "repository:a/b:pull", false},
+		"a path of the registry's host": {"https://registry.example.com:8443/proxy",
+			[]string{`Bearer realm="/token?a=b",service="s"`},
+			"https://registry.example.com:8443/token?a=b", "repository:a/b:pull", true},
+		"a host without a scheme": {"https://registry.example.com",
+			[]string{`Bearer realm="//thief.example.net/token"`},
+			"https://thief.example.net/token", "repository:a/b:pull", false},
+		"Bearer for people beside one for programs": {"https://registry.example.com",
+			[]string{`Bearer`, `Bearer realm="https://registry.example.com/token"`},
+			"https://registry.example.com/token", "repository:a/b:pull", true},
 		"http of another host": {"https://registry.example.com",
 			[]string{`Bearer realm="http://auth.example.com/token"`},
 			"http://auth.example.com/token", "repository:a/b:pull", false},
@@ -73,5 +82,21 @@ func TestChallengesOfRegistries(t *testing.T) {
 		if got := NewTrust(base, registries.Find(base.Host), nil).trusts(c.realm); got != test.trusted {
 			t.Errorf("%s: trusted is %t, want %t", name, got, test.trusted)
 		}
+	}
+}
+
+// TestBearerForPeopleIsNoChallenge: a Bearer whose realm is a name, beside Basic, as Talos' image factory had.
+func TestBearerForPeopleIsNoChallenge(t *testing.T) {
+	base := &url.URL{Scheme: "https", Host: "registry.example.com"}
+	for _, challenges := range [][]string{
+		{`Bearer realm="registry"`, `Basic realm="registry"`}, {`Bearer, Basic realm="registry"`}, {`Basic realm="registry", Bearer realm=""`},
+	} {
+		c, _, err := ReadChallenge(http.Header{"Www-Authenticate": challenges}, base)
+		if err != nil || c == nil || !c.Basic() {
+			t.Errorf("ReadChallenge(%q) = %v, %v; want Basic", challenges, c, err)
+		}
+	}
+	if c, _, err := ReadChallenge(http.Header{"Www-Authenticate": {`Bearer realm="registry"`}}, base); c != nil || err == nil {
+		t.Errorf("ReadChallenge of a Bearer alone = %v, %v; want an error", c, err)
 	}
 }
