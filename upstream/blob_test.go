@@ -132,6 +132,7 @@ func TestBlobsWithAContentEncoding(t *testing.T) {
 		"zstd that is a layer in gzip":   {layer, encoded(layer, "zstd")},
 		"gzip of nothing":                {nil, hubtest.Gzip(1)},
 		"identity, which is no encoding": {text, encoded(text, "identity")},
+		"no encoding, kept by a store":   {layer, encoded(layer, "aws-chunked")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			hub, r := newHub(t, hubtest.Options{})

@@ -45,6 +45,7 @@ func TestM20DamagedManifestIsNeverReturned(t *testing.T) {
 		{"gzip twice", hubtest.Gzip(2), ok},
 		{"gzip three times", hubtest.Gzip(3), pull.Invalid},
 		{"gzip by name only", hubtest.Encoding("gzip"), pull.Invalid},
+		{"no encoding, by name", hubtest.Encoding("UTF-8"), ok},
 		{"zstd by name", hubtest.Encoding("zstd"), pull.Invalid},
 		{"chunked", hubtest.Chunked(), ok},
 		{"until close", hubtest.CloseDelimited(), ok},

@@ -13,12 +13,15 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// ContentEncoding returns how a body is encoded, all headers together; "" means that it
-// is not.
+// ContentEncoding returns how a body is encoded, all headers together; "" means that it is not. Names
+// of no encoding, which stores keep of whoever put a file there ("aws-chunked", "utf-8", "none"), are left out.
 func ContentEncoding(h http.Header) string {
-	list := h.Values("Content-Encoding")
-	if len(list) == 1 && strings.EqualFold(list[0], "identity") {
-		return ""
+	var list []string
+	for name := range strings.SplitSeq(strings.Join(h.Values("Content-Encoding"), ","), ",") {
+		switch name = strings.ToLower(strings.TrimSpace(name)); name {
+		case "gzip", "x-gzip", "zstd", "br", "deflate", "compress", "x-compress": // RFC 9110, 8.4.1, and what browsers take
+			list = append(list, name)
+		}
 	}
 	return strings.Join(list, ",")
 }
