@@ -84,7 +84,7 @@ func (p *page) next(a *ask) (*ask, error) {
 	if link == "" {
 		return nil, nil
 	}
-	u, err := resolve(p.url, link)
+	u, err := wire.Locate(p.url, link)
 	if err != nil {
 		return nil, fmt.Errorf("link to the next page: %w", err)
 	}

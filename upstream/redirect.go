@@ -2,7 +2,6 @@ package upstream
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -38,7 +37,7 @@ func (r *Registry) follow(ctx context.Context, e *endpoint, a *ask, u *url.URL, 
 	for range hopsMax {
 		location := resp.Header.Get("Location")
 		discard(resp)
-		target, err := resolve(u, location)
+		target, err := wire.Locate(u, location)
 		if err == nil {
 			err = e.dialer.Vet(target)
 		}
@@ -123,27 +122,4 @@ func (a *ask) forBlob() bool { return a.blob.Hex != "" }
 // place names the blob of a among the places that blobs were redirected to.
 func (e *endpoint) place(a *ask) places.Blob {
 	return places.Blob{Endpoint: e.base, Repo: a.repo, Digest: a.blob}
-}
-
-// resolve returns the URL that a Location header names, seen from base. Nothing in it
-// is cleaned: a double slash or a dot may be part of what was signed.
-func resolve(base *url.URL, location string) (*url.URL, error) {
-	location = strings.TrimSpace(location)
-	if location == "" {
-		return nil, errors.New("it names no location")
-	}
-	if rest, ok := strings.CutPrefix(location, "//"); ok {
-		location = base.Scheme + "://" + rest
-	} else if strings.HasPrefix(location, "/") {
-		location = base.Scheme + "://" + base.Host + location
-	}
-	u, err := url.Parse(location)
-	if err != nil {
-		return nil, errors.New("its location is no URL") // err would quote it
-	}
-	if !u.IsAbs() {
-		u = base.ResolveReference(u)
-	}
-	u.Fragment, u.RawFragment = "", "" // RFC 9110, 10.2.2 allows one, and it is never sent
-	return u, nil
 }

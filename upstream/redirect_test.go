@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"forebay/internal/pull"
+	"forebay/internal/wire"
 	"forebay/test/hubtest"
 	"forebay/upstream/auth"
 	"forebay/upstream/dial"
@@ -440,7 +441,7 @@ func FuzzResolve(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, location string) {
-		u, err := resolve(base, location)
+		u, err := wire.Locate(base, location)
 		if err != nil {
 			return
 		}

@@ -82,7 +82,7 @@ func (r *Registry) askTokenOnce(ctx context.Context, over *http.Transport, s *au
 	resp, fail := r.sendToken(ctx, over, a, q, req)
 	for hop := 1; fail == nil && redirects(resp); hop++ {
 		discard(resp)
-		to, err := resolve(req.URL, resp.Header.Get("Location"))
+		to, err := wire.Locate(req.URL, resp.Header.Get("Location"))
 		if err == nil {
 			req, err = q.Follow(s, to, resp.StatusCode)
 		}
