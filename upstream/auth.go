@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"forebay/internal/logkey"
 	"forebay/internal/pull"
@@ -78,7 +79,8 @@ type verdict struct {
 // resp. It fails when the answer refuses us for good.
 func (r *Registry) judge(ctx context.Context, e *endpoint, a *ask, resp *http.Response, g *auth.Grant, renewed bool) (verdict, *failure) {
 	switch status := resp.StatusCode; {
-	case status == http.StatusUnauthorized:
+	case status == http.StatusUnauthorized,
+		g == nil && (status == http.StatusForbidden || status == http.StatusNotFound) && r.mayHide(ctx, e, a):
 		return r.judge401(ctx, e, a, resp, g, renewed)
 	case renewed || g == nil:
 		return verdict{}, nil
@@ -104,6 +106,7 @@ func nameFault(code string) bool {
 	return false
 }
 
+// judge401 judges a 401, and what a registry may say in place of one.
 func (r *Registry) judge401(ctx context.Context, e *endpoint, a *ask, resp *http.Response, g *auth.Grant, renewed bool) (verdict, *failure) {
 	want, code, err := auth.ReadChallenge(resp.Header, e.base)
 	refusal := r.statusFailure(ctx, a, resp, g)
@@ -125,7 +128,10 @@ func (r *Registry) judge401(ctx context.Context, e *endpoint, a *ask, resp *http
 	case want == nil && g == nil:
 		// gcr.io has named its realm only at the ping.
 		if want = r.ping(ctx, e, a); want == nil {
-			refusal.err.Err = errNoScheme
+			e.open.Store(r.opts.Now().Add(openFor).UnixNano())
+			if resp.StatusCode == http.StatusUnauthorized {
+				refusal.err.Err = errNoScheme
+			}
 			return verdict{}, refusal
 		}
 	case want == nil:
@@ -133,6 +139,19 @@ func (r *Registry) judge401(ctx context.Context, e *endpoint, a *ask, resp *http
 	}
 	e.challenge.Store(want.General())
 	return verdict{again: true, want: want, refusal: refusal}, nil
+}
+
+// openFor is for how long a registry is not asked again whether it wants credentials.
+const openFor = time.Minute
+
+// mayHide reports whether e may show us what it says a stranger cannot have. GitHub's registry of
+// packages has challenged only at its root, where docker asks first.
+func (r *Registry) mayHide(ctx context.Context, e *endpoint, a *ask) bool {
+	if e.challengeOf(a.repo) != nil || r.opts.Now().UnixNano() < e.open.Load() {
+		return false
+	}
+	who, fail := r.identity(ctx, a, false)
+	return fail != nil || !who.Anonymous()
 }
 
 // judge403 recognises an expired credential, for which ECR answers 403. With Basic nothing
@@ -171,17 +190,9 @@ func (r *Registry) renewed(ctx context.Context, e *endpoint, a *ask, g *auth.Gra
 // grant makes what a challenge asks for from our credentials; nil means that there are
 // none. renew says that the source of the credentials must be looked at again.
 func (r *Registry) grant(ctx context.Context, e *endpoint, a *ask, c *auth.Challenge, renew bool) (*auth.Grant, *failure) {
-	source := a.who.source
-	if a.login != nil {
-		source = auth.SourceOf(a.login)
-	}
-	who, err := source.Identity(ctx, a.repo, renew)
-	if err != nil {
-		return nil, r.fail(a, pull.Unavailable, fmt.Errorf("credentials: %w", err))
-	}
-	a.who.use(who)
-	if c == nil {
-		return nil, nil
+	who, fail := r.identity(ctx, a, renew)
+	if fail != nil || c == nil {
+		return nil, fail
 	}
 	g, err := r.tokens.Grant(ctx, e.realms, c, who, a.repo)
 	if other := c.Elsewhere(a.repo); errors.Is(err, errNoRight) && other != nil {
@@ -192,6 +203,20 @@ func (r *Registry) grant(ctx context.Context, e *endpoint, a *ask, c *auth.Chall
 		return nil, r.grantFailure(ctx, e, a, err)
 	}
 	return g, nil
+}
+
+// identity returns who asks for a.
+func (r *Registry) identity(ctx context.Context, a *ask, renew bool) (auth.Identity, *failure) {
+	source := a.who.source
+	if a.login != nil {
+		source = auth.SourceOf(a.login)
+	}
+	who, err := source.Identity(ctx, a.repo, renew)
+	if err != nil {
+		return who, r.fail(a, pull.Unavailable, fmt.Errorf("credentials: %w", err))
+	}
+	a.who.use(who)
+	return who, nil
 }
 
 // grantFailure classifies the error of a grant.

@@ -26,7 +26,7 @@ type page struct {
 func (r *Registry) fetch(ctx context.Context, a *ask, most int) (*page, error) {
 	for try := 1; ; try++ {
 		p, err := r.fetchOnce(ctx, a, most)
-		if err == nil || try == 2 || ctx.Err() != nil || !brokeOff(err) {
+		if err == nil || try == 2 || ctx.Err() != nil || !errors.Is(err, errBrokeOff) {
 			return p, err
 		}
 	}
@@ -34,8 +34,6 @@ func (r *Registry) fetch(ctx context.Context, a *ask, most int) (*page, error) {
 
 // errBrokeOff marks a body that ended early.
 var errBrokeOff = errors.New("the body broke off")
-
-func brokeOff(err error) bool { return errors.Is(err, errBrokeOff) }
 
 func (r *Registry) fetchOnce(ctx context.Context, a *ask, most int) (*page, error) {
 	ans, err := r.do(ctx, r.questions, a) // manifests are held by their caller, lists never

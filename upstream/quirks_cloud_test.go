@@ -217,6 +217,44 @@ func TestRedHatErrorCodesAreNumbers(t *testing.T) {
 	wantKind(t, "Manifest with a bare text of a CDN", err, pull.Unavailable)
 }
 
+// stranger reports a request of nobody in particular.
+func stranger(s *hubtest.State) bool { return !s.Bearer }
+
+func TestGitHubPackagesChallengesAtItsRootOnly(t *testing.T) {
+	for _, status := range []int{403, 404} {
+		hub, r, img := quirk(t, hubtest.Options{})
+		hub.AddRule(hubtest.Rule{
+			Role: hubtest.RoleRegistry, Route: hubtest.RouteManifest, When: stranger,
+			Do: hubtest.StatusWith(status, "application/json", `{"errors":[{"code":"MANIFEST_UNKNOWN"}]}`, nil),
+		})
+		if _, err := r.Resolve(t.Context(), img.Repo, img.Tag); err != nil {
+			t.Errorf("%d: Resolve: %v", status, err)
+		}
+		wantPull(t, r, img)
+		if n := hub.Count(hubtest.Query{Route: hubtest.RoutePing}); n != 1 {
+			t.Errorf("%d: hub saw %d pings, want 1", status, n)
+		}
+	}
+}
+
+func TestRootOfAnOpenRegistryIsAskedOnce(t *testing.T) {
+	hub, r, img := quirk(t, hubtest.Options{})
+	hub.AddRule(hubtest.Rule{Role: hubtest.RoleRegistry, Route: hubtest.RoutePing, Do: hubtest.StatusWith(200, "application/json", "{}", nil)})
+	hub.AddRule(hubtest.Rule{Role: hubtest.RoleRegistry, Do: hubtest.StatusWith(404, "application/json", `{"errors":[{"code":"MANIFEST_UNKNOWN"}]}`, nil)})
+	nobody := newRegistry(t, hubOptions(hub))
+	for range 3 {
+		for _, one := range []*Registry{r, nobody} {
+			_, _, err := one.Manifest(t.Context(), img.Repo, img.Tag)
+			if e := wantKind(t, "Manifest", err, pull.NotFound); e.Err != nil {
+				t.Errorf("Manifest: %v, which is more than that it is missing", err)
+			}
+		}
+	}
+	if n := hub.Count(hubtest.Query{Route: hubtest.RoutePing}); n != 1 {
+		t.Errorf("hub saw %d pings, want 1, of the one who has credentials", n)
+	}
+}
+
 func TestHarborCodeIsNotFound(t *testing.T) {
 	hub, r, img := quirk(t, hubtest.Options{})
 	hub.AddRule(hubtest.Rule{Role: hubtest.RoleRegistry, Route: hubtest.RouteManifest, When: bearer,

@@ -319,6 +319,7 @@ type endpoint struct {
 	breaker    governor.Breaker
 	// noReferrers is the time (Unix nanoseconds) until which only the tag schema is asked.
 	noReferrers atomic.Int64
+	open        atomic.Int64 // likewise, until which its root need not be asked for a challenge
 }
 
 // parseBase reads the base URL of an endpoint.
