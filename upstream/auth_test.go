@@ -161,6 +161,45 @@ func challengeUnless(w http.ResponseWriter, req *http.Request, authorization, sc
 	return true
 }
 
+// Azure's registries want metadata_read of a token for a list of tags, and answer one that may only pull with
+// or without an error code.
+func TestAzureWantsMetadataReadForTags(t *testing.T) {
+	for _, code := range []string{"", `",error="insufficient_scope`} {
+		q := &quirky{
+			refuse: func(w http.ResponseWriter, req *http.Request) bool {
+				given, want := req.Header.Get("Authorization"), "pull"
+				if strings.HasSuffix(req.URL.Path, "/tags/list") {
+					want = "metadata_read"
+				}
+				scope := "repository:a/b:" + want
+				if given != "" {
+					scope += code
+				}
+				return !strings.Contains(given, want) && challengeUnless(w, req, "that of nobody", scope)
+			},
+			token: func(w http.ResponseWriter, req *http.Request) {
+				actions, ok := strings.CutPrefix(req.URL.Query().Get("scope"), "repository:a/b:")
+				if !ok {
+					w.WriteHeader(http.StatusBadRequest)
+				}
+				fmt.Fprintf(w, `{"access_token":%q}`, actions)
+			},
+		}
+		r := newQuirky(t, q)
+		for range 2 {
+			if _, err := r.Tags(t.Context(), "a/b"); err != nil {
+				t.Errorf("Tags where the code is %q: %v", code, err)
+			}
+			if _, _, err := r.Manifest(t.Context(), "a/b", "latest"); err != nil {
+				t.Errorf("Manifest where the code is %q: %v", code, err)
+			}
+		}
+		if tokens, requests := q.tokens.Load(), q.requests.Load(); tokens > 3 || requests > 7 {
+			t.Errorf("server saw %d token requests and %d others, want 3 and 7 at most", tokens, requests)
+		}
+	}
+}
+
 func TestM15PublicECR(t *testing.T) {
 	good := "one"
 	q := &quirky{

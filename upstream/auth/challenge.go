@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 
 	"forebay/internal/wire"
@@ -18,16 +19,22 @@ type Challenge struct {
 	scope string
 	// repository is the one that it names, which should be that of the request.
 	repository string
+	metadata   bool // it wants metadataRead beside pull
 }
 
-// Elsewhere returns c for the repository that it names itself, if that is another than repo: a
-// proxy in front of the registry rewrites names. Else it returns nil.
+// metadataRead is what Azure's registries want of a token for lists of tags.
+const metadataRead = "metadata_read"
+
+// Elsewhere returns c as it words its scope itself, if that is another than that of repo: a proxy in front of
+// the registry rewrites names, or more than a pull is wanted. Else it returns nil.
 func (c *Challenge) Elsewhere(repo string) *Challenge {
-	if c == nil || c.repository == "" || c.repository == repo {
+	if c == nil || c.repository == "" || c.repository == repo && !c.metadata {
 		return nil
 	}
 	other := c.General()
-	other.scope = scopeOf(c.repository)
+	if other.scope = scopeOf(c.repository); c.metadata {
+		other.scope += "," + metadataRead
+	}
 	return other
 }
 
@@ -57,15 +64,15 @@ func (c *Challenge) scopeFor(repo string) string {
 
 func scopeOf(repo string) string { return "repository:" + repo + ":pull" }
 
-// repositoryIn returns the first repository that a scope names.
-func repositoryIn(scope string) string {
+// repositoryIn returns the first repository that a scope names, and whether metadataRead is wanted of it.
+func repositoryIn(scope string) (name string, metadata bool) {
 	for _, one := range strings.Fields(scope) {
 		rest, ok := strings.CutPrefix(one, "repository:")
-		if name, _, more := strings.Cut(rest, ":"); ok && more && wire.ValidRepository(name) {
-			return name
+		if name, actions, more := strings.Cut(rest, ":"); ok && more && wire.ValidRepository(name) {
+			return name, slices.Contains(strings.Split(actions, ","), metadataRead)
 		}
 	}
-	return ""
+	return "", false
 }
 
 // ReadChallenge returns the first Bearer challenge of an answer whose realm can be asked, else a Basic
@@ -88,7 +95,7 @@ func ReadChallenge(h http.Header, base *url.URL) (c *Challenge, code string, err
 		if scope := one.Params["scope"]; literalScope.MatchString(scope) {
 			c.scope = scope
 		} else {
-			c.repository = repositoryIn(scope)
+			c.repository, c.metadata = repositoryIn(scope)
 		}
 		return c, one.Params["error"], nil
 	}
