@@ -11,6 +11,7 @@ import (
 
 	"forebay/internal/logkey"
 	"forebay/internal/pull"
+	"forebay/internal/wire"
 	"forebay/upstream/auth"
 )
 
@@ -89,21 +90,12 @@ func (r *Registry) judge(ctx context.Context, e *endpoint, a *ask, resp *http.Re
 	case status == http.StatusBadRequest && g.Accepted() && resp.Header.Get("Www-Authenticate") == "":
 		// This is how public.ecr.aws says that a token has expired.
 		refusal := r.statusFailure(ctx, a, resp, g)
-		if nameFault(refusal.err.Code) {
+		if wire.BlamesName(refusal.err.Code) {
 			return verdict{}, refusal
 		}
 		return verdict{again: true, want: e.challengeOf(a.repo), refusal: refusal}, nil
 	}
 	return verdict{}, nil
-}
-
-// nameFault reports whether an error code blames the request and not the token.
-func nameFault(code string) bool {
-	switch code {
-	case "NAME_INVALID", "DIGEST_INVALID", "TAG_INVALID", "MANIFEST_INVALID", "PAGINATION_NUMBER_INVALID":
-		return true
-	}
-	return false
 }
 
 // judge401 judges a 401, and what a registry may say in place of one.

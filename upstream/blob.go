@@ -3,7 +3,6 @@ package upstream
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
@@ -123,7 +122,7 @@ func (r *Registry) open(ctx context.Context, a *ask, off, end int64) (*pull.Body
 	if off < 0 || (end != -1 && end <= off) {
 		return nil, r.broken(a, "range %d to %d is empty", off, end).err
 	}
-	if a.byteRange = rangeHeader(off, end); a.byteRange == "" {
+	if a.byteRange = wire.FormatRange(off, end); a.byteRange == "" {
 		return r.openWhole(ctx, a)
 	}
 	ans, err := r.doHeld(ctx, r.blobs, a)
@@ -179,16 +178,6 @@ func (r *Registry) blobAsk(method, repo string, d v1.Hash) (*ask, error) {
 		return nil, r.broken(a, "%w", err).err
 	}
 	return a, nil
-}
-
-func rangeHeader(off, end int64) string {
-	switch {
-	case end >= 0:
-		return fmt.Sprintf("bytes=%d-%d", off, end-1)
-	case off > 0:
-		return fmt.Sprintf("bytes=%d-", off)
-	}
-	return ""
 }
 
 func wholeBody(ans *answer) *pull.Body {

@@ -41,6 +41,17 @@ func ParseContentRange(s string) (ContentRange, error) {
 	return r, nil
 }
 
+// FormatRange returns the Range header for the bytes [off, end), end -1 being the end of the whole; "" for all.
+func FormatRange(off, end int64) string {
+	switch {
+	case end >= 0:
+		return fmt.Sprintf("bytes=%d-%d", off, end-1)
+	case off > 0:
+		return fmt.Sprintf("bytes=%d-", off)
+	}
+	return ""
+}
+
 // parseCount reads up to 18 decimal digits and nothing else, so that nothing overflows.
 func parseCount(s string) (int64, bool) {
 	if len(s) == 0 || len(s) > 18 {

@@ -18,6 +18,15 @@ type ErrorDoc struct {
 	Document bool
 }
 
+// BlamesName reports whether an error code blames what was asked for and not the token.
+func BlamesName(code string) bool {
+	switch code {
+	case "NAME_INVALID", "DIGEST_INVALID", "TAG_INVALID", "MANIFEST_INVALID", "PAGINATION_NUMBER_INVALID":
+		return true
+	}
+	return false
+}
+
 const (
 	errorCodeMax    = 64
 	errorMessageMax = 256
