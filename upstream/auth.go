@@ -33,7 +33,7 @@ func (r *Registry) authenticated(ctx context.Context, e *endpoint, a *ask, u *ur
 		}
 	}
 	renewed := false
-	for {
+	for n := 1; ; n++ {
 		resp, fail := r.send(ctx, e, a, a.kind(), u, g)
 		if fail != nil {
 			return nil, nil, fail
@@ -51,12 +51,19 @@ func (r *Registry) authenticated(ctx context.Context, e *endpoint, a *ask, u *ur
 			}
 			return resp, g, nil
 		}
+		if n == asksMost {
+			return nil, nil, verdict.refusal
+		}
 		renewed = renewed || g != nil
 		if g, fail = r.renewed(ctx, e, a, g, verdict); fail != nil {
 			return nil, nil, fail
 		}
 	}
 }
+
+// asksMost bounds how often a registry is sent a request for the sake of what it says of grants: without one, with
+// one that has expired, with another, under the registry's name for it, of another token server.
+const asksMost = 5
 
 // challengesKept bounds the repositories of an endpoint of which it is known how they are asked for.
 const challengesKept = 4096
@@ -73,7 +80,8 @@ func (e *endpoint) challengeOf(repo string) *auth.Challenge {
 type verdict struct {
 	again   bool // send again with another grant
 	want    *auth.Challenge
-	refusal *failure // what to say if there is no other grant
+	former  *auth.Challenge // to be met before want; may be nil
+	refusal *failure        // what to say if there is no other grant
 }
 
 // judge decides whether the registry may answer otherwise to another grant; it then closes
@@ -112,6 +120,8 @@ func (r *Registry) judge401(ctx context.Context, e *endpoint, a *ask, resp *http
 	case g != nil && code == "insufficient_scope":
 		refusal.err.Err = errNoRight
 		return verdict{}, refusal
+	case renewed && want.Moved(g.By()): // what the former gives is not taken
+		return verdict{again: true, want: want, refusal: refusal}, nil
 	case renewed:
 		if code == "invalid_token" {
 			refusal.err.Err = errors.New("it takes no token of its token server")
@@ -127,7 +137,9 @@ func (r *Registry) judge401(ctx context.Context, e *endpoint, a *ask, resp *http
 			return verdict{}, refusal
 		}
 	case want == nil:
-		want = e.challengeOf(a.repo)
+		want = g.By()
+	case g.Accepted() && want.Moved(g.By()): // nvcr.io names a token server for members when a stranger's token has expired
+		return verdict{again: true, want: want, former: g.By(), refusal: refusal}, nil
 	}
 	e.challenge.Store(want.General())
 	return verdict{again: true, want: want, refusal: refusal}, nil
@@ -159,12 +171,20 @@ func (r *Registry) judge403(ctx context.Context, e *endpoint, a *ask, resp *http
 // renewed returns another grant than g, which the registry has refused.
 func (r *Registry) renewed(ctx context.Context, e *endpoint, a *ask, g *auth.Grant, v verdict) (*auth.Grant, *failure) {
 	r.tokens.Drop(g)
+	if v.former != nil {
+		if next, fail := r.grant(ctx, e, a, v.former, true); fail == nil && next != nil && !next.Same(g) {
+			return next, nil
+		}
+	}
 	next, fail := r.grant(ctx, e, a, v.want, g != nil)
 	if other := v.want.Elsewhere(a.repo); fail == nil && other != nil && g.Minted() && next != nil && next.Same(g) {
 		next, fail = r.grant(ctx, e, a, other, false)
 	}
 	if fail != nil {
 		return nil, fail
+	}
+	if v.want.Moved(g.By()) && next != nil {
+		e.challenge.Store(v.want.General())
 	}
 	if next == nil || (g != nil && next.Same(g)) {
 		if v.want != nil && v.want.Basic() {

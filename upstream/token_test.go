@@ -423,6 +423,58 @@ func TestTokenServerThatMovedIsFoundAgain(t *testing.T) {
 	}
 }
 
+// nvcr.io names a token server that gives strangers nothing once their token has expired.
+func TestExpiredTokenIsRenewedWhereItCameFrom(t *testing.T) {
+	good := "one"
+	q := &quirky{
+		refuse: func(w http.ResponseWriter, req *http.Request) bool {
+			switch req.Header.Get("Authorization") {
+			case "Bearer " + good:
+				return false
+			case "":
+				w.Header().Set("Www-Authenticate", fmt.Sprintf(`Bearer realm="http://%s/strangers/token"`, req.Host))
+			default:
+				w.Header().Set("Www-Authenticate", fmt.Sprintf(`Bearer realm="http://%s/members/token",service="registry",error="invalid_token"`, req.Host))
+			}
+			w.WriteHeader(http.StatusUnauthorized)
+			return true
+		},
+		token: func(w http.ResponseWriter, req *http.Request) {
+			if req.URL.Path != "/strangers/token" {
+				w.WriteHeader(http.StatusUnauthorized)
+			}
+			fmt.Fprintf(w, `{"token":%q}`, good)
+		},
+	}
+	r := newQuirky(t, q)
+	for _, good = range []string{"one", "two", "three"} {
+		for _, repo := range []string{"a", "b"} {
+			if _, _, err := r.Manifest(t.Context(), repo, "latest"); err != nil {
+				t.Errorf("Manifest of %s when only token %s is good: %v", repo, good, err)
+			}
+		}
+	}
+}
+
+func TestTokenServersThatChangeWithEachAnswer(t *testing.T) {
+	n := 0
+	q := &quirky{
+		refuse: func(w http.ResponseWriter, req *http.Request) bool {
+			n++
+			w.Header().Set("Www-Authenticate", fmt.Sprintf(`Bearer realm="http://%s/%d/token",scope="repository:a%d:pull"`, req.Host, n, n))
+			w.WriteHeader(http.StatusUnauthorized)
+			return true
+		},
+		token: func(w http.ResponseWriter, req *http.Request) { fmt.Fprintf(w, `{"token":"%d"}`, n) },
+	}
+	r := newQuirky(t, q)
+	_, _, err := r.Manifest(t.Context(), "a", "latest")
+	wantKind(t, "Manifest", err, pull.Denied)
+	if n > asksMost {
+		t.Errorf("server saw %d requests, want %d at most", n, asksMost)
+	}
+}
+
 func TestClosedRegistryAsksForNoToken(t *testing.T) {
 	hub := hubtest.New(t, hubtest.Options{})
 	hub.PushImage("library/alpine", "latest", hubtest.ImageSpec{})

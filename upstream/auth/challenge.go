@@ -47,6 +47,11 @@ func (c *Challenge) General() *Challenge {
 // which differs from nothing.
 func (c *Challenge) Differs(met *Challenge) bool { return c != nil && c.scope != met.scope }
 
+// Moved reports whether c names another token server than met. Either may be nil.
+func (c *Challenge) Moved(met *Challenge) bool {
+	return c != nil && met != nil && c.realm != nil && met.realm != nil && (c.realm.Host != met.realm.Host || c.realm.Path != met.realm.Path)
+}
+
 // Basic reports whether a user name and password are wanted, and no token.
 func (c *Challenge) Basic() bool { return c.realm == nil }
 
