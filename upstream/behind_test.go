@@ -184,8 +184,9 @@ func TestTokenServerRedirects(t *testing.T) {
 		{"https://auth.docker.io/token2", ok, ok},
 		{"/token2", ok, ok},
 		{"{evil}/token", pull.Invalid, pull.Invalid},
-		{"{registry}/token2", ok, ok}, // the endpoint's own host
-		{"http://auth.docker.io/token2", pull.Invalid, pull.Invalid},
+		{"{registry}/token2", ok, ok},            // the endpoint's own host
+		{"http://auth.docker.io/token2", ok, ok}, // asked for with https
+		{"http://registry-1.docker.io/token2", pull.Invalid, pull.Invalid},
 		{"https://169.254.169.254/token", pull.Invalid, pull.Invalid},
 		{"https://metadata.example/token", pull.Invalid, pull.Invalid},
 		{"https://user:pw@auth.docker.io/token2", pull.Invalid, pull.Invalid},

@@ -54,9 +54,9 @@ func TestM40RedirectTargets(t *testing.T) {
 		{"{evil}/blob", ok, true},        // gives other bytes; whoever keeps them checks
 		{"//attacker.example/blob", ok, true},
 		{"https://user:secret@attacker.example/blob", pull.Invalid, false},
-		{"{evil}/blob#part", ok, true},                        // a fragment is never sent
-		{"http://attacker.example/blob", pull.Invalid, false}, // downgrade
-		{"http://registry-1.docker.io/blob", pull.Invalid, false},
+		{"{evil}/blob#part", ok, true},                             // a fragment is never sent
+		{"http://attacker.example/blob", pull.Invalid, false},      // downgrade
+		{"http://registry-1.docker.io/blob", pull.NotFound, false}, // asked for with https
 		{"ftp://attacker.example/blob", pull.Invalid, false},
 		{"file:///etc/passwd", pull.Invalid, false},
 		{"javascript:alert(1)", pull.Invalid, false},
