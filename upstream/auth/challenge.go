@@ -111,8 +111,8 @@ func ReadChallenge(h http.Header, base *url.URL) (c *Challenge, code string, err
 }
 
 // readRealm reads the URL of a token server. Registries behind a proxy that ends TLS (Harbor, Gitea, Pulp)
-// name their own host with http: that is reached as the registry is. Nexus 3.80 doubles the port. A path is
-// one of the registry's host.
+// name their own host with http: that is reached as the registry is. Nexus 3.80 doubles the port, and 3.79
+// has named the scheme null. A path is one of the registry's host.
 func readRealm(text string, base *url.URL) (*url.URL, error) {
 	scheme, rest, _ := strings.Cut(text, "://")
 	host, path, _ := strings.Cut(rest, "/")
@@ -126,7 +126,7 @@ func readRealm(text string, base *url.URL) (*url.URL, error) {
 	if err != nil || realm.Host == "" {
 		return nil, fmt.Errorf("challenge has no usable realm: %q", wire.Redact(text))
 	}
-	if realm.Scheme == "http" && base.Scheme == "https" && strings.EqualFold(realm.Hostname(), base.Hostname()) {
+	if (realm.Scheme == "null" || realm.Scheme == "http" && base.Scheme == "https") && strings.EqualFold(realm.Hostname(), base.Hostname()) {
 		realm.Scheme, realm.Host = base.Scheme, base.Host
 	}
 	return realm, nil
