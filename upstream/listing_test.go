@@ -66,6 +66,7 @@ func TestTagsErrors(t *testing.T) {
 		{hubtest.Truncate(10, hubtest.ChunkedCut), pull.Unavailable},
 		{hubtest.WrongBytes([]byte("<html>log in</html>")), pull.Invalid},
 		{hubtest.WrongBytes([]byte(`{"tags":"many"}`)), pull.Invalid},
+		{hubtest.WrongBytes([]byte(`{"errors":[{"code":"NAME_UNKNOWN"}]}`)), pull.Invalid},
 	}
 	for _, test := range tests {
 		rule := hub.AddRule(hubtest.Rule{Route: hubtest.RouteTags, When: bearer, Do: test.fault})

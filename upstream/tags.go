@@ -76,9 +76,10 @@ func (r *Registry) tagsAsk(repo, query string) (*ask, error) {
 
 func (r *Registry) readTags(a *ask, p *page) ([]string, error) {
 	var list struct {
-		Tags []string `json:"tags"`
+		Tags   []string          `json:"tags"`
+		Errors []json.RawMessage `json:"errors"` // which some send with 200
 	}
-	if err := json.Unmarshal(p.body, &list); err != nil {
+	if err := json.Unmarshal(p.body, &list); err != nil || len(list.Errors) > 0 {
 		return nil, r.broken(a, "the answer is no list of tags").err
 	}
 	return slices.DeleteFunc(list.Tags, func(tag string) bool { return !wire.ValidTag(tag) }), nil // no other could be pulled
