@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v4"
+	"golang.org/x/text/encoding/unicode"
+	"golang.org/x/text/transform"
 
 	"forebay/internal/wire"
 )
@@ -195,8 +197,8 @@ func (r *reader) text(text []byte) {
 		r.fault(0, fmt.Errorf("is larger than %d MiB", fileMax>>20))
 		return
 	}
-	text = bytes.TrimPrefix(text, []byte("\xef\xbb\xbf"))
-	if bytes.IndexByte(text, 0) >= 0 {
+	text, _, err := transform.Bytes(unicode.BOMOverride(transform.Nop), text) // PowerShell's > makes UTF-16
+	if err != nil || bytes.IndexByte(text, 0) >= 0 {
 		r.fault(0, errors.New("is no text: name a list of images, a manifest, a Compose file, a Dockerfile, a lock file or a wanted list"))
 		return
 	}

@@ -57,6 +57,10 @@ func TestPlainLists(t *testing.T) {
 		"6 ghcr.io/o/app@"+someDigest, "7 docker.io/library/alpine@"+someDigest)
 }
 
+func TestListsOfPowerShell(t *testing.T) {
+	wants(t, "\xff\xfen\x00g\x00i\x00n\x00x\x00\r\x00\n\x00a\x00:\x001\x00", Options{}, "1 docker.io/library/nginx:latest", "2 docker.io/library/a:1")
+}
+
 func TestEmptyFilesNameNothing(t *testing.T) {
 	for _, text := range []string{"", "\n", "# nothing\n", "---\n", "---\n# Source: a\n---\n"} {
 		wants(t, text, Options{})
