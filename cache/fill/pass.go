@@ -81,9 +81,9 @@ var errReader = errors.New("reader left")
 
 func (p *passage) wrote(err error) bool { return errors.Is(err, errReader) }
 
-// finished reports whether all bytes wanted have come.
+// finished reports whether all bytes wanted have come, or all that the digest is of.
 func (p *passage) finished() bool {
-	return p.size >= 0 && p.at >= min(p.end, p.size)
+	return p.size >= 0 && (p.at >= p.size || p.at >= p.end && p.sum == nil)
 }
 
 // reread sends what lies before the hashed prefix's end and was not read yet.
@@ -110,7 +110,7 @@ func (p *passage) reread() error {
 // stream takes one answer of the upstream as far as it goes.
 func (p *passage) stream(ctx context.Context) error {
 	request := int64(-1)
-	if p.size >= 0 && p.end < p.size {
+	if p.size >= 0 && p.end < p.size && p.sum == nil {
 		request = p.end
 	}
 	body, err := p.from.Open(ctx, p.at, request)

@@ -30,9 +30,10 @@ type reader struct {
 	waiting bool
 }
 
-// piece reports whether r reads part of a blob of size bytes, up to an end that it named.
+// piece reports whether r reads part of a blob of size bytes, up to an end that it named. What is
+// small counts as whole: it is verified before any of it is believed.
 func (r *reader) piece(size int64) bool {
-	return r.end != ToEnd && size >= 0 && (r.off > 0 || r.end < size)
+	return r.end != ToEnd && size > Small && (r.off > 0 || r.end < size)
 }
 
 // Send writes the bytes [off, end) to w as they come, end [ToEnd] being the blob's end. It
@@ -164,7 +165,7 @@ func (f *Fill) readable(r *reader, pos int64) int64 {
 		return until
 	}
 	// Of a blob of unknown size any byte may be the last.
-	last := f.size
+	last := min(f.size, r.end)
 	if last < 0 {
 		last = f.have.until(0)
 	}
