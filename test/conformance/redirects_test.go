@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -171,6 +172,7 @@ func TestM40_RealmsOfOthers(t *testing.T) {
 	bearer := func(realm string) string {
 		return `Bearer realm="` + realm + `",service="registry.docker.io",scope="repository:acme/app:pull"`
 	}
+	itself := []string{"basic", "two", "relative"} // which the registry itself gets the password by
 	for name, fault := range map[string]hubtest.Fault{
 		"evil":             hubtest.ChallengeTo("{evil}/token"),
 		"evil http":        hubtest.ChallengeTo("http://attacker.example/token"),
@@ -216,7 +218,7 @@ func TestM40_RealmsOfOthers(t *testing.T) {
 				t.Errorf("the registry was not asked")
 			}
 			hub.AssertNoLeaks(t)
-			if n := basic.Load(); n > 0 && name != "basic" && name != "two" {
+			if n := basic.Load(); n > 0 && !slices.Contains(itself, name) {
 				t.Errorf("the registry was sent the password %d times", n)
 			}
 			m.AssertNoSecret(t, secretsOf()...)
