@@ -269,6 +269,9 @@ func (u *Upstream) connectionFields() []field {
 // sizeLeast is the least max_size: a store that cannot hold a layer or two is a mistake.
 const sizeLeast = 16 << 20
 
+// sizeSound is the least of which most is for blobs.
+const sizeSound = 256 << 20
+
 func hostsField(p *map[string]string) field {
 	return field{Name: "hosts", Kind: key.Table, What: "pairs of a host name and an upstream",
 		Doc: "Names of this server (in a request's Host header) that stand for one upstream, such as `ghcr.mirror.lan: ghcr.io`.",

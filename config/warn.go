@@ -15,12 +15,15 @@ import (
 
 // Warnings returns what works and may not be meant: passwords and tokens that go over plain
 // HTTP, credentials that serve whoever reaches the listener, files with secrets that others
-// can read, and variables that mean nothing. None of them holds a secret.
+// can read, a store without room, and variables that mean nothing. None of them holds a secret.
 func (c *Config) Warnings() []Fault {
 	w := warner{config: c, Collector: fault.Collector{Faults: slices.Clone(c.foreign)}}
 	w.listeners()
 	for i := range c.Upstreams {
 		w.upstream(&c.Upstreams[i])
+	}
+	if s := c.Storage; s.MaxSize > 0 && s.MaxSize < sizeSound && s.IndexDir == "" {
+		w.add("storage.max_size", "the index takes up to 64MiB of it, which leaves little for blobs: set %dMiB or more, or storage.index_dir", sizeSound>>20)
 	}
 	if parse.PlainHTTP(c.Tracing.Endpoint) && !c.Tracing.Headers.Empty() {
 		w.add("tracing.endpoint", "%s gets the headers unencrypted: use https://", c.Tracing.Endpoint)

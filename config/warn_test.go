@@ -58,6 +58,10 @@ func TestSecretsInTheClearAreWarnedOf(t *testing.T) {
 		},
 		"upstreams: {docker.io: {endpoints: ['https://index.docker.io']}}": nil,
 
+		"storage: {max_size: 255MiB}":                 {"storage.max_size: the index takes up to 64MiB of it, which leaves little for blobs: set 256MiB or more, or storage.index_dir"},
+		"storage: {max_size: 255MiB, index_dir: /ix}": nil,
+		"storage: {max_size: 256MiB}":                 nil,
+
 		"admin_listen: :5001\nadmin_token: " + secret: {"admin_listen: what operators show comes to :5001 unencrypted: set admin_tls, or listen on a loopback address"},
 		"admin_listen: :5001\noperators: {read: [known]}\nauth: {issuers: [{url: 'https://i.lan', audience: a}]}\nlisten: 127.0.0.1:5000": {"admin_listen: what operators show comes to :5001 unencrypted: set admin_tls, or listen on a loopback address"},
 		"admin_listen: 127.0.0.1:5001\nadmin_token: " + secret:                                                                            nil,

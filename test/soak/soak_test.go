@@ -28,10 +28,10 @@ import (
 const (
 	repositories = 6
 	tags         = 10
-	layerSize    = 512 << 10 // and less than of what any part is verified before it is believed (docs/adr/0008)
-	// maxSize is a third of what there is, so that it is evicted all the time. The index, of which
-	// nothing is evicted, may take 25 MiB of it after some hours.
-	maxSize = 40 << 20
+	layerSize    = 1000 << 10 // and less than of what any part is verified before it is believed (docs/adr/0008)
+	// maxSize is less than what there is, so that it is evicted all the time. The index, of which
+	// nothing is evicted, may take two thirds of it after some hours.
+	maxSize = 96 << 20
 )
 
 func duration(t *testing.T) time.Duration {
