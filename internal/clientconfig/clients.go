@@ -72,15 +72,16 @@ func dockerd(m mirror) Setup {
 	return s
 }
 
-// bom is what editors of Windows begin a file with. dockerd takes it (moby 44777).
-const bom = "\ufeff"
+// DaemonJSON returns the text of a daemon.json as dockerd reads it: without the byte order mark that editors
+// of Windows begin a file with (moby 44777), and nothing for what is blank.
+func DaemonJSON(text string) string { return strings.TrimSpace(strings.TrimPrefix(text, "\ufeff")) }
 
 // daemonJSON keeps the mirror first among the registry-mirrors of dockerd.
 func daemonJSON(url string) func(string, bool) (string, error) {
 	return func(old string, put bool) (string, error) {
 		all := map[string]json.RawMessage{}
 		var mirrors []string
-		if text := strings.TrimSpace(strings.TrimPrefix(old, bom)); text != "" {
+		if text := DaemonJSON(old); text != "" {
 			if err := json.Unmarshal([]byte(text), &all); err != nil || all == nil {
 				return "", fmt.Errorf("is no JSON object: %w", cmp.Or(err, errors.New("it is null")))
 			}

@@ -32,8 +32,7 @@ func (l *look) dockerd() {
 	var c struct {
 		Mirrors []string `json:"registry-mirrors"`
 	}
-	// dockerd takes a file without content, and the byte order mark of Windows.
-	if text = strings.TrimSpace(strings.TrimPrefix(text, "\ufeff")); text == "" {
+	if text = clientconfig.DaemonJSON(text); text == "" {
 		text = "{}"
 	}
 	if err := json.Unmarshal([]byte(text), &c); err != nil {
