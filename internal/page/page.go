@@ -12,12 +12,13 @@ import (
 	"crypto/sha256"
 	"embed"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io/fs"
-	"mime"
 	"net/http"
 	"path"
 	"strings"
+	"sync"
 
 	"forebay/internal/wire"
 )
@@ -44,8 +45,8 @@ type file struct {
 	mime    string
 	etag    string
 	plain   []byte
-	zipped  []byte // nil where it is no smaller
-	forever bool   // its path changes with its content
+	zipped  func() []byte // compressed when it is first asked for; nil where that is no smaller
+	forever bool          // its path changes with its content
 }
 
 // New reads the embedded files. It fails only when the binary was built wrongly.
@@ -71,13 +72,13 @@ func New() (*Handler, error) {
 	base := Prefix + hex.EncodeToString(whole.Sum(nil)[:8]) + "/"
 	h := &Handler{files: map[string]file{}}
 	for name, b := range contents {
-		if name == "index.html" {
-			h.index, err = newFile(name, bytes.ReplaceAll(b, []byte("{{base}}"), []byte(base)), false)
-		} else {
-			h.files[base+name], err = newFile(name, b, true)
+		if kinds[path.Ext(name)] == "" {
+			return nil, fmt.Errorf("read the page: %s is of no known kind", name)
 		}
-		if err != nil {
-			return nil, fmt.Errorf("read the page: %s: %w", name, err)
+		if name == "index.html" {
+			h.index = newFile(name, bytes.ReplaceAll(b, []byte("{{base}}"), []byte(base)), false)
+		} else {
+			h.files[base+name] = newFile(name, b, true)
 		}
 	}
 	if h.index.plain == nil {
@@ -86,37 +87,35 @@ func New() (*Handler, error) {
 	return h, nil
 }
 
-func newFile(name string, b []byte, forever bool) (file, error) {
-	kind := mime.TypeByExtension(path.Ext(name))
-	switch path.Ext(name) { // whatever the machine's own table says
-	case ".html":
-		kind = "text/html; charset=utf-8"
-	case ".js":
-		kind = "text/javascript; charset=utf-8"
-	case ".css":
-		kind = "text/css; charset=utf-8"
-	case ".svg":
-		kind = "image/svg+xml"
-	case ".txt":
-		kind = "text/plain; charset=utf-8"
-	}
+// kinds are the media types of the files, whatever the machine's own table says.
+var kinds = map[string]string{
+	".html": "text/html; charset=utf-8",
+	".js":   "text/javascript; charset=utf-8",
+	".css":  "text/css; charset=utf-8",
+	".svg":  "image/svg+xml",
+	".txt":  "text/plain; charset=utf-8",
+}
+
+func newFile(name string, b []byte, forever bool) file {
 	sum := sha256.Sum256(b)
-	f := file{mime: kind, etag: `"` + hex.EncodeToString(sum[:12]) + `"`, plain: b, forever: forever}
+	return file{
+		mime: kinds[path.Ext(name)], etag: `"` + hex.EncodeToString(sum[:12]) + `"`, plain: b, forever: forever,
+		zipped: sync.OnceValue(func() []byte { return zip(b) }),
+	}
+}
+
+// zip returns b compressed, or nil where that is no smaller.
+func zip(b []byte) []byte {
 	var zipped bytes.Buffer
 	z, err := gzip.NewWriterLevel(&zipped, gzip.BestCompression)
 	if err != nil {
-		return f, err
+		panic(err) // there is such a level
 	}
-	if _, err := z.Write(b); err != nil {
-		return f, err
+	_, err = z.Write(b)
+	if err = errors.Join(err, z.Close()); err != nil || zipped.Len() >= len(b) { // a buffer refuses nothing
+		return nil
 	}
-	if err := z.Close(); err != nil {
-		return f, err
-	}
-	if zipped.Len() < len(b) {
-		f.zipped = zipped.Bytes()
-	}
-	return f, nil
+	return zipped.Bytes()
 }
 
 // ServeHTTP answers GET and HEAD of the page and its files.
@@ -147,9 +146,9 @@ func (f *file) serve(w http.ResponseWriter, r *http.Request) {
 		header.Set("Cache-Control", "public, max-age=31536000, immutable")
 	}
 	body, etag := f.plain, f.etag
-	if f.zipped != nil && wire.AcceptsGzip(r.Header.Get("Accept-Encoding")) {
+	if wire.AcceptsGzip(r.Header.Get("Accept-Encoding")) && f.zipped() != nil {
 		header.Set("Content-Encoding", "gzip")
-		body, etag = f.zipped, strings.TrimSuffix(f.etag, `"`)+`-gzip"`
+		body, etag = f.zipped(), strings.TrimSuffix(f.etag, `"`)+`-gzip"`
 	}
 	header.Set("ETag", etag)
 	if matches(r.Header.Get("If-None-Match"), etag) {
