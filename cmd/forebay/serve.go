@@ -165,6 +165,7 @@ func serve(ctx context.Context, c *config.Config, load func() (*config.Config, e
 	}
 	tellClients(c, p, s.registries[0].Addr(), log)
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady) // for systemd's Type=notify; without it nobody is told
+	command.ForgetStart()
 	reload := reloader{m, api, load}
 	return s.run(ctx, m.run, inFleet, m.notify.Run, sets.Run, func(ctx context.Context) error { return reload.run(ctx, hangups) })
 }

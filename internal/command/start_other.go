@@ -1,0 +1,6 @@
+//go:build !linux
+
+package command
+
+// ForgetStart does nothing here.
+func ForgetStart() {}
