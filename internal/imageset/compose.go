@@ -114,10 +114,7 @@ func withEnv(r *reader, line int, lookup func(string) (string, bool)) func(strin
 
 // include reads the files of an include.
 func (p *project) include(n *yaml.Node) {
-	files := items(value(n, "path"))
-	if at := value(n, "path"); is(at, yaml.ScalarNode) {
-		files = []*yaml.Node{at}
-	}
+	files := each(value(n, "path"))
 	if is(n, yaml.ScalarNode) {
 		files = []*yaml.Node{n}
 	}

@@ -28,12 +28,7 @@ func isGitLab(root *yaml.Node) bool {
 			return true
 		}
 	}
-	includes := value(root, "include")
-	all := []*yaml.Node{includes}
-	if is(includes, yaml.SequenceNode) {
-		all = items(includes)
-	}
-	return slices.ContainsFunc(all, func(n *yaml.Node) bool {
+	return slices.ContainsFunc(each(value(root, "include")), func(n *yaml.Node) bool {
 		return text(n) != "" || slices.ContainsFunc([]string{"local", "remote", "project", "template", "component"}, func(key string) bool { return has(n, key) })
 	})
 }
@@ -54,30 +49,72 @@ func (r *reader) gitlabHeader(root *yaml.Node) {
 
 var gitlabInput = regexp.MustCompile(`\$\[\[ *inputs\.([\w-]+) *\]\]`)
 
-// gitlab reads the images and services of all jobs, those of hidden ones too.
+// gitlab reads the images and services of all jobs, as each has them: its own, those of what it
+// extends, or those of all, with its own variables in them. Hidden jobs that others extend are
+// read with these.
 func (r *reader) gitlab(root *yaml.Node) {
 	r.gitlabIncludes(value(root, "include"))
-	r.gitlabJob(root, root, nil)
-	for key, job := range pairs(root) {
-		if key.Value == "default" || !slices.Contains(gitlabWords(), key.Value) {
-			var jobs []pipelineJob
-			for _, n := range items(value(job, "parallel", "matrix")) {
-				jobs = append(jobs, r.jobs(n)...)
-			}
-			r.gitlabJob(root, job, jobs)
-			if include := value(job, "trigger", "include"); include != nil {
-				r.gitlabIncludes(include)
-			}
+	general := []*yaml.Node{value(root, "default"), root}
+	extended, inherited := map[*yaml.Node]bool{}, false
+	for _, job := range pairs(root) {
+		for _, base := range gitlabLayers(root, job, nil)[1:] {
+			extended[base] = true
 		}
+	}
+	for key, job := range pairs(root) {
+		if slices.Contains(gitlabWords(), key.Value) {
+			continue
+		}
+		if trigger := value(job, "trigger"); trigger != nil { // has no script to run anywhere
+			r.gitlabIncludes(value(trigger, "include"))
+			continue
+		}
+		layers := gitlabLayers(root, job, nil)
+		own := nearest(layers, "image") != nil || nearest(layers, "services") != nil
+		if strings.HasPrefix(key.Value, ".") && (extended[job] || !own) {
+			continue
+		}
+		inherited = inherited || !own
+		r.gitlabJob(root, append(layers, general...))
+	}
+	if !inherited {
+		r.gitlabJob(root, general)
 	}
 }
 
-func (r *reader) gitlabJob(root, job *yaml.Node, jobs []pipelineJob) {
+// gitlabLayers adds to all a job and what it extends, the nearest first, each once.
+func gitlabLayers(root, job *yaml.Node, all []*yaml.Node) []*yaml.Node {
+	if len(all) > 0 && (job == nil || slices.Contains(all, job) || len(all) == mergesMax) {
+		return all
+	}
+	all = append(all, job)
+	for _, base := range slices.Backward(each(value(job, "extends"))) {
+		all = gitlabLayers(root, value(root, text(base)), all)
+	}
+	return all
+}
+
+// nearest returns what the first of some mappings that has a key says of it.
+func nearest(layers []*yaml.Node, key string) *yaml.Node {
+	for _, l := range layers {
+		if v := value(l, key); v != nil {
+			return v
+		}
+	}
+	return nil
+}
+
+// gitlabJob reads a job, of which layers are what it is made of, the nearest first.
+func (r *reader) gitlabJob(root *yaml.Node, layers []*yaml.Node) {
+	var jobs []pipelineJob
+	for _, n := range items(value(nearest(layers, "parallel"), "matrix")) {
+		jobs = append(jobs, r.jobs(n)...)
+	}
 	depth := 0
 	var lookup func(name string) (string, bool)
 	lookup = func(name string) (string, bool) {
-		for _, variables := range []*yaml.Node{value(job, "variables"), value(root, "variables")} {
-			v := value(variables, name)
+		for _, l := range layers {
+			v := value(l, "variables", name)
 			if is(v, yaml.MappingNode) {
 				v = value(v, "value")
 			}
@@ -108,10 +145,10 @@ func (r *reader) gitlabJob(root, job *yaml.Node, jobs []pipelineJob) {
 		n = referenced(root, n)
 		r.image(n, names, text(value(n, "docker", "platform")), "name")
 	}
-	if image := value(job, "image"); image != nil {
+	if image := nearest(layers, "image"); image != nil {
 		one(image)
 	}
-	services := referenced(root, value(job, "services"))
+	services := referenced(root, nearest(layers, "services"))
 	if services != nil && !is(services, yaml.SequenceNode) && services.ShortTag() != "!!null" {
 		r.fault(services.Line, errors.New("services are no list"))
 		return
@@ -149,14 +186,7 @@ func referenced(root, n *yaml.Node) *yaml.Node {
 }
 
 func (r *reader) gitlabIncludes(n *yaml.Node) {
-	all := []*yaml.Node{n}
-	if is(n, yaml.SequenceNode) {
-		all = items(n)
-	}
-	for _, one := range all {
-		if one == nil {
-			continue
-		}
+	for _, one := range each(n) {
 		local := one
 		if is(one, yaml.MappingNode) {
 			local = value(one, "local")

@@ -16,6 +16,7 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -308,8 +309,10 @@ func (r *reader) put(e Entry) {
 }
 
 func (r *reader) fault(line int, err error) {
-	if len(r.faults) < faultsMax {
-		r.faults = append(r.faults, Fault{Position{r.name, r.line + line}, err})
+	at := Position{r.name, r.line + line}
+	told := slices.ContainsFunc(r.faults, func(f Fault) bool { return f.At == at && f.Err.Error() == err.Error() })
+	if len(r.faults) < faultsMax && !told {
+		r.faults = append(r.faults, Fault{at, err})
 	}
 }
 

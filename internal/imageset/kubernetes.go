@@ -102,11 +102,7 @@ func (w *yamlWalk) parameters(n *yaml.Node) map[string][]string {
 
 // parameter adds the values of a parameter: one, several of a matrix, or the parts of an object.
 func (w *yamlWalk) parameter(all map[string][]string, name string, v *yaml.Node) {
-	values := []*yaml.Node{v}
-	if is(v, yaml.SequenceNode) {
-		values = items(v)
-	}
-	for _, one := range values {
+	for _, one := range each(v) {
 		of := pipelineJob{}
 		w.r.assign(of, name, one, 1)
 		for name, s := range of {

@@ -113,10 +113,7 @@ const (
 func (r *reader) jobs(n *yaml.Node) []pipelineJob {
 	all := []pipelineJob{{}}
 	for k, v := range pairs(n) {
-		values := []*yaml.Node{v}
-		if is(v, yaml.SequenceNode) {
-			values = items(v)
-		}
+		values := each(v)
 		if len(values) == 0 {
 			continue
 		}

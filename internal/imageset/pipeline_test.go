@@ -54,9 +54,25 @@ test:
 .shared: {services: ['s:1', 't:1']}
 late: {image: !reference [build, image, name], script: [x]}
 `: {
-			"2 docker.io/library/ruby:3", "3 docker.io/library/redis:7", "6 docker.io/library/hidden:1", "8 quay.io/o/deep:debug linux/arm64",
+			"6 docker.io/library/hidden:1", "3 docker.io/library/redis:7", "8 quay.io/o/deep:debug linux/arm64",
 			"9 docker.io/library/docker:dind", "16 docker.io/library/s:1", "16 docker.io/library/t:1",
-			"14 docker.io/library/py:1", "14 docker.io/library/py:2", "14 docker.io/library/py:3", "8 quay.io/o/deep:debug",
+			"14 docker.io/library/py:1", "14 docker.io/library/py:2", "14 docker.io/library/py:3", "2 docker.io/library/ruby:3", "8 quay.io/o/deep:debug",
+		},
+		// What all jobs have, and what some extend, is read with the variables of each.
+		`default:
+  image: python:$PY
+.base:
+  image: golang:$GO
+.vars: {variables: {GO: "1"}}
+all: {script: x, parallel: {matrix: [{PY: ["3.11", "3.12"]}]}}
+one: {script: x, variables: {PY: "3.9"}}
+three: {extends: .base, script: x, variables: {GO: "3"}}
+four: {extends: [.vars, .base], script: x}
+five: {extends: .vars, script: x, image: "alpine:$GO"}
+six: {trigger: {project: x}}
+`: {
+			"2 docker.io/library/python:3.11", "2 docker.io/library/python:3.12", "2 docker.io/library/python:3.9",
+			"4 docker.io/library/golang:3", "4 docker.io/library/golang:1", "10 docker.io/library/alpine:1",
 		},
 		"image: a:1\nservices: [b:1]\nstages: [x]\njob: {script: [x], services: }\n": {"1 docker.io/library/a:1", "2 docker.io/library/b:1"},
 		// Jobs of a matrix have the values of one line of it.

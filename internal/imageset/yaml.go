@@ -277,6 +277,14 @@ func items(n *yaml.Node) (all []*yaml.Node) {
 	return all
 }
 
+// each are the elements of a sequence, or what stands alone in its place.
+func each(n *yaml.Node) []*yaml.Node {
+	if n = follow(n); n == nil || n.Kind == yaml.SequenceNode {
+		return items(n)
+	}
+	return []*yaml.Node{n}
+}
+
 // settings are what a mapping says by key, or a sequence by KEY=VALUE. What has no value
 // there has that of lookup.
 func settings(n *yaml.Node, lookup func(string) (string, bool)) map[string]string {
