@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -223,10 +224,7 @@ func (p *project) name(at *yaml.Node, platform string) {
 	switch {
 	case err != nil:
 		p.r.fault(at.Line, err)
-	case name == "":
-	case platform == "":
-		p.r.add(at.Line, name)
-	default:
+	case name != "":
 		p.r.add(at.Line, name, platform)
 	}
 }
@@ -239,9 +237,7 @@ func (l layer) build(name, platform string) {
 			b.args[k] = s
 		}
 	}
-	for k, v := range l.r.o.BuildArgs {
-		b.args[k] = v
-	}
+	maps.Copy(b.args, l.r.o.BuildArgs)
 	l.contexts(value(l.n, "additional_contexts"), b.contexts)
 	for _, p := range items(value(l.n, "platforms")) {
 		b.platforms = append(b.platforms, text(p))
@@ -324,9 +320,7 @@ func (r *reader) bake(root *yaml.Node) {
 				r.fault(target.Line, fmt.Errorf("argument %s: %w", clip(k), err))
 			}
 		}
-		for k, v := range r.o.BuildArgs {
-			b.args[k] = v
-		}
+		maps.Copy(b.args, r.o.BuildArgs)
 		p.contexts(value(target, "contexts"), b.contexts)
 		for _, platform := range items(value(target, "platforms")) {
 			b.platforms = append(b.platforms, text(platform))

@@ -267,7 +267,7 @@ func (r *reader) read(text []byte) {
 // latest is the tag of a name without one, as for every client.
 const latest = "latest"
 
-// add takes in an image as it is written on a line.
+// add takes in an image as it is written on a line. A platform that is empty is none.
 func (r *reader) add(line int, written string, platforms ...string) {
 	ref, err := r.o.Registries.Reference(written)
 	if err != nil {
@@ -280,6 +280,7 @@ func (r *reader) add(line int, written string, platforms ...string) {
 	case ref.Tag == "":
 		ref.Tag = latest
 	}
+	platforms = slices.DeleteFunc(platforms, func(p string) bool { return p == "" })
 	r.put(Entry{Ref: ref, Platforms: platforms, At: Position{r.name, r.line + line}})
 }
 

@@ -43,11 +43,7 @@ func (r *reader) image(n *yaml.Node, names func(s string) ([]string, error), pla
 		r.fault(at.Line, err)
 	}
 	for _, one := range all {
-		if platform == "" {
-			r.add(at.Line, one)
-		} else {
-			r.add(at.Line, one, platform)
-		}
+		r.add(at.Line, one, platform)
 	}
 }
 
@@ -286,8 +282,6 @@ func (r *reader) action(root *yaml.Node) {
 	}
 	r.githubSteps(value(runs, "steps"), plain)
 }
-
-// GitLab CI.
 
 // Woodpecker and Drone.
 

@@ -55,8 +55,6 @@ func (r *reader) unitImage(line int, name, platform string) {
 		r.note(line, fmt.Sprintf("%s is a file of its own", clip(name)))
 	case strings.Contains(name, "%"):
 		r.fault(line, fmt.Errorf("%q has a specifier of systemd, which has no value here", clip(name)))
-	case platform == "":
-		r.add(line, name)
 	default:
 		r.add(line, name, platform)
 	}
