@@ -78,6 +78,8 @@ func TestWhatIsNotReadWholeIsRefused(t *testing.T) {
 		"defaultBaseImage: a:1\nbaseImageOverrides: {x: 'b:1'}\n":         "is a configuration of ko",
 		"VERSION 0.8\nFROM golang:1.22\nbuild:\n  FROM alpine:3\n":        "f:1: is an Earthfile",
 		"pipeline {\n  agent { docker { image 'maven:3' } }\n}\n":         "f:1: is a Jenkinsfile",
+		"/* ours\n */\nnode {\n  docker.image('maven:3')\n}\n":            "f:1: is a Jenkinsfile",
+		"// ours\ntarget \"a\" {\n}\n":                                    "f:2: is HCL, which is not read: give what docker buildx bake prints of it as JSON",
 		"docker_build('a', '.')\nk8s_yaml('k.yaml')\n":                    "f:1: is a Tiltfile",
 		"IMAGE ?= alpine:3\nall:\n\tdocker run $(IMAGE)\n":                "f:1: is a Makefile",
 		"app = 'x'\n[build]\n  image = 'nginx:1'\n":                       "f:1: is TOML",

@@ -334,7 +334,10 @@ func Detect(text []byte) Format {
 			continue
 		case quadletSection.Match(line):
 			return Quadlet
-		case bytes.HasPrefix(line, []byte("//")) || bytes.HasPrefix(line, []byte("/*")):
+		case bytes.HasPrefix(line, []byte("//")) || bytes.HasPrefix(line, []byte("/*")): // JSON, or a program
+			if plain, err := withoutComments(text); err == nil && strings.IndexByte("{[", append(bytes.TrimSpace(plain), '{')[0]) < 0 {
+				return List
+			}
 			return Kubernetes
 		case line[0] == '[' && tomlTable.Match(line):
 			return List
