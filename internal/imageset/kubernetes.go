@@ -76,11 +76,14 @@ func (w *yamlWalk) mapping(n *yaml.Node, depth int) {
 	// What a cluster has seen is no more than what it was asked for, by other names.
 	observed := has(n, "status") && (has(n, "metadata") || has(n, "spec"))
 	for i := 0; i+1 < len(n.Content); i += 2 {
-		if key := n.Content[i].Value; !(key == "status" && observed) {
+		if key := n.Content[i].Value; !(key == "status" && observed) && !(w.declared && slices.Contains(labels, key)) {
 			w.pair(n, key, follow(n.Content[i+1]), depth)
 		}
 	}
 }
+
+// labels are mappings with keys that their users make up.
+var labels = []string{"labels", "matchLabels", "nodeSelector"}
 
 // parameters are what an object says of its own parameters (Tekton's params, Argo's and
 // OpenShift's parameters), by their names.
@@ -142,6 +145,22 @@ func (w *yamlWalk) special(n *yaml.Node) bool {
 			w.named(url)
 		}
 		return true
+	case group == "upgrade.cattle.io" && kind == "Plan":
+		spec := value(n, "spec")
+		if !has(spec, "version") {
+			w.r.fault(n.Line, errors.New("the version of a Plan, which is the tag of its images, is what its channel tells: name it"))
+			return true
+		}
+		for _, key := range []string{"prepare", "upgrade"} {
+			w.versioned(value(spec, key, "image"), text(value(spec, "version")))
+		}
+		return true
+	case group == "k0s.k0sproject.io":
+		eachPair(func(_, v *yaml.Node) bool {
+			w.versioned(value(v, "image"), text(value(v, "version")))
+			return true
+		}, value(n, "spec", "images"))
+		return true
 	case kind == "BuildConfig":
 		w.build(n)
 	case strings.HasSuffix(group, "kyverno.io"), strings.HasSuffix(group, "gatekeeper.sh"), group == "policy.sigstore.dev":
@@ -167,6 +186,15 @@ func (w *yamlWalk) special(n *yaml.Node) bool {
 		return true
 	}
 	return false
+}
+
+// versioned takes in an image whose tag is the version that stands beside it.
+func (w *yamlWalk) versioned(image *yaml.Node, version string) {
+	if ref, err := w.r.o.Registries.Reference(text(image)); err == nil && ref.Tag == "" && !ref.HasDigest() && version != "" {
+		w.joined(image, text(image), strings.ReplaceAll(version, "+", "-"), "")
+	} else if image != nil {
+		w.named(image)
+	}
 }
 
 // build reads the Dockerfile that a BuildConfig of OpenShift holds, and takes away where its
@@ -220,7 +248,7 @@ func isKustomization(root *yaml.Node) bool {
 
 var (
 	imageKey  = regexp.MustCompile(`(?i)image(name|ref|reference|ur[il])?$|^container$`)
-	imagesKey = regexp.MustCompile(`(?i)images$`)
+	imagesKey = regexp.MustCompile(`(?i)images$|^repo(tags|digests)$`) // the latter of docker, podman and crictl
 )
 
 // several looks at what is called images: names, or images in parts.
@@ -271,6 +299,7 @@ func (w *yamlWalk) pair(n *yaml.Node, key string, v *yaml.Node, depth int) {
 	case is(v, yaml.SequenceNode) && w.declared && key == "env":
 		w.environment(v)
 		w.walk(v, depth+1)
+	case strings.EqualFold(key, "repoDigests") && len(items(cmp.Or(value(n, "repoTags"), value(n, "RepoTags")))) > 0: // the same once more
 	case imagesKey.MatchString(key):
 		w.several(v, depth)
 	case is(v, yaml.MappingNode) && imageKey.MatchString(key):
@@ -531,6 +560,10 @@ func (w *yamlWalk) environment(env *yaml.Node) {
 			w.named(v)
 		case strings.HasSuffix(name, "_IMAGE"):
 			w.suspected(v)
+		case strings.HasSuffix(name, "_IMAGES"): // of Strimzi: VERSION=NAME a line
+			for _, one := range strings.Fields(v.Value) {
+				w.suspected(&yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: one[strings.IndexByte(one, '=')+1:], Line: v.Line})
+			}
 		}
 	}
 }

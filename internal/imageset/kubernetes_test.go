@@ -66,6 +66,12 @@ func TestObjectsNameImagesInManyWays(t *testing.T) {
 		object("A", "spec: {args: [--acme-http01-solver-image=quay.io/o/a:1, --reloader=quay.io/o/b:1, -sidecar-image, 'c:1', --listen=127.0.0.1:80, --mirror=example.com/d:1, --image-gc=e:1, '--proxy-image={{ x }}']}\n"): {
 			"3 quay.io/o/a:1", "3 quay.io/o/b:1", "3 docker.io/library/c:1"},
 		object("A", "spec: {env: [{name: HELPER_IMAGE, value: 'a:1'}, {name: RELATED_IMAGE_x, value: b}, {name: IMAGES, value: 'c:1'}, {name: X_IMAGE, valueFrom: {x: y}}]}\n"): {"3 docker.io/library/a:1", "3 docker.io/library/b:latest"},
+		object("A", "spec: {env: [{name: STRIMZI_KAFKA_IMAGES, value: \"3.6=quay.io/o/k:6\\n3.7=quay.io/o/k:7\\n\"}, {name: TWO_IMAGES, value: 'a:1 b'}]}\n"): {
+			"3 quay.io/o/k:6", "3 quay.io/o/k:7", "3 docker.io/library/a:1"},
+		object("A", "metadata: {labels: {image: a}}\nspec: {image: 'b:1', selector: {matchLabels: {image: c}}, nodeSelector: {image: d}}\n"): {"4 docker.io/library/b:1"},
+		// What is on a machine, as podman, docker and crictl tell it.
+		"[{\"RepoTags\": [\"quay.io/o/a:1\", \"<none>:<none>\"], \"RepoDigests\": [\"quay.io/o/a@" + someDigest + "\"]}]\n": {"1 quay.io/o/a:1"},
+		"{\"images\": [{\"id\": \"x\", \"repoTags\": [], \"repoDigests\": [\"quay.io/o/a@" + someDigest + "\"]}]}\n":        {"1 quay.io/o/a@" + someDigest},
 		// Schemes, whatever the key.
 		object("A", "spec: {url: 'docker://quay.io/o/a:1', source: 'oci://quay.io/o/b:1', repository: 'oci://quay.io/charts'}\n"): {"3 quay.io/o/a:1", "3 quay.io/o/b:1"},
 		"apiVersion: extensions.istio.io/v1alpha1\nkind: WasmPlugin\nspec: {url: quay.io/o/w}\n":                                  {"3 quay.io/o/w:latest"},
@@ -90,6 +96,10 @@ func TestObjectsNameImagesInManyWays(t *testing.T) {
 			"6 docker.io/library/python:3", "7 docker.io/library/a:1", "12 docker.io/library/b:3"},
 		"apiVersion: tekton.dev/v1\nkind: Pipeline\nspec:\n  tasks:\n  - matrix: {params: [{name: v, value: ['1', '2']}]}\n    taskSpec: {params: [{name: o, default: {img: b, tag: '3'}}], steps: [{image: 'a:$(params.v)'}, {image: '$(params.o.img):$(params.o.tag)'}, {image: 'c:$(tt.params.v)'}]}\n": {
 			"6 docker.io/library/a:1", "6 docker.io/library/a:2", "6 docker.io/library/b:3", "6 docker.io/library/c:1", "6 docker.io/library/c:2"},
+		"apiVersion: k0s.k0sproject.io/v1beta1\nkind: ClusterConfig\nspec: {images: {coredns: {image: quay.io/o/coredns, version: 1.11.3}, calico: {cni: {image: quay.io/o/cni, version: v3}}, default_pull_policy: Never}}\n": {
+			"3 quay.io/o/coredns:1.11.3", "3 quay.io/o/cni:v3"},
+		"apiVersion: upgrade.cattle.io/v1\nkind: Plan\nspec: {version: v1.30.1+k3s1, prepare: {image: rancher/k3s-upgrade, args: [prepare]}, upgrade: {image: 'rancher/other:1'}}\n": {
+			"3 docker.io/rancher/k3s-upgrade:v1.30.1-k3s1", "3 docker.io/rancher/other:1"},
 		// Kustomize.
 		"apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nimages:\n- {name: a, newName: quay.io/o/a, newTag: v2}\n- {name: quay.io/o/b, digest: '" + someDigest + "'}\n- {name: c, newTag: '1'}\n": {
 			"4 quay.io/o/a:v2", "5 quay.io/o/b@" + someDigest, "6 docker.io/library/c:1"},
@@ -104,19 +114,20 @@ func TestObjectsNameImagesInManyWays(t *testing.T) {
 
 func TestWhatStandsForOtherFilesIsRefusedOrNoted(t *testing.T) {
 	for text, want := range map[string]string{
-		"image:\n  repository: quay.io/o/a\n  tag: \"\"\n":                                                                       "f:2: an image in parts, as in the values of a Helm chart, which alone makes whole names of them: give what it makes, as by helm template",
-		"replicas: 1\nweb:\n  image: {repository: a, tag: b}\n":                                                                  "f:3: an image in parts",
-		"images:\n  web: {repository: a, tag: b}\n":                                                                              "f:2: an image in parts",
-		"web: {registry: quay.io, repository: o/a}\n":                                                                            "f:1: an image in parts",
-		"image: a:1\nweb: {imageName: b, imageTag: c}\n":                                                                         "f:2: an image in parts",
-		"image: {repo: a, tag: b}\n":                                                                                             "f:1: an image in parts",
-		"image: a:1\nglobal: {hub: docker.io/istio, tag: b}\n":                                                                   "f:2: an image in parts",
-		"image: quay.io/o/a\ntag: v1\n":                                                                                          "f:1: an image in parts",
-		"apiVersion: v2\nname: chart\nversion: 1.0.0\n":                                                                          "f:1: is the description of a Helm chart",
-		"apiVersion: skaffold/v4beta6\nkind: Config\nbuild: {artifacts: [{image: ours}]}\n":                                      "f:1: is a configuration of skaffold",
-		object("A", "spec: {image: {repository: quay.io/o/a}}\n"):                                                                "f:3: image \"quay.io/o/a\" has neither tag nor digest",
-		object("A", "spec: {image: 'a:{{ .Values.tag }}'}\n"):                                                                    "is a template",
-		object("A", "spec: {image: 'a:${TAG}'}\n"):                                                                               "is a template",
+		"image:\n  repository: quay.io/o/a\n  tag: \"\"\n":                                  "f:2: an image in parts, as in the values of a Helm chart, which alone makes whole names of them: give what it makes, as by helm template",
+		"replicas: 1\nweb:\n  image: {repository: a, tag: b}\n":                             "f:3: an image in parts",
+		"images:\n  web: {repository: a, tag: b}\n":                                         "f:2: an image in parts",
+		"web: {registry: quay.io, repository: o/a}\n":                                       "f:1: an image in parts",
+		"image: a:1\nweb: {imageName: b, imageTag: c}\n":                                    "f:2: an image in parts",
+		"image: {repo: a, tag: b}\n":                                                        "f:1: an image in parts",
+		"image: a:1\nglobal: {hub: docker.io/istio, tag: b}\n":                              "f:2: an image in parts",
+		"image: quay.io/o/a\ntag: v1\n":                                                     "f:1: an image in parts",
+		"apiVersion: v2\nname: chart\nversion: 1.0.0\n":                                     "f:1: is the description of a Helm chart",
+		"apiVersion: skaffold/v4beta6\nkind: Config\nbuild: {artifacts: [{image: ours}]}\n": "f:1: is a configuration of skaffold",
+		object("A", "spec: {image: {repository: quay.io/o/a}}\n"):                           "f:3: image \"quay.io/o/a\" has neither tag nor digest",
+		object("A", "spec: {image: 'a:{{ .Values.tag }}'}\n"):                               "is a template",
+		object("A", "spec: {image: 'a:${TAG}'}\n"):                                          "is a template",
+		"apiVersion: upgrade.cattle.io/v1\nkind: Plan\nspec: {channel: 'https://u.example', upgrade: {image: rancher/k3s-upgrade}}\n": "f:1: the version of a Plan",
 		object("A", "spec: {image: $(params.x)}\n"):                                                                              "is a template",
 		object("A", "spec: {image: 'https://quay.io/o/a:1'}\n"):                                                                  "is an address",
 		"{\"$schema\": \"https://docs.renovatebot.com/renovate-schema.json\", \"extends\": []}":                                  "is a configuration of Renovate",
