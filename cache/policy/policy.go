@@ -7,6 +7,7 @@ package policy
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"iter"
 	"regexp"
@@ -68,11 +69,21 @@ type Pattern struct {
 	tagged bool
 }
 
-// ParsePattern reads a pattern.
+// ParsePattern reads a pattern. What no name can be is none: a rule by it would be about nothing.
 func ParsePattern(s string) (Pattern, error) {
 	match, err := wire.CompilePattern(s)
+	switch outside := sets.ReplaceAllString(s, ""); {
+	case err != nil:
+	case strings.Trim(outside, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./:-*?") != "", strings.Contains(s, "//"):
+		err = errors.New("is no pattern of images: use one such as docker.io/library/* or ghcr.io/owner/app:v1*")
+	case strings.HasPrefix(strings.ToLower(s), "sha256:"):
+		_, err = wire.ParseDigest(s)
+	}
 	return Pattern{s, match, strings.LastIndexByte(s, ':') > strings.LastIndexByte(s, '/')}, err
 }
+
+// sets are those of characters in a pattern.
+var sets = regexp.MustCompile(`\[[^\]]+\]`)
 
 func (p Pattern) String() string { return p.text }
 

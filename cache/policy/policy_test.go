@@ -153,6 +153,8 @@ func TestTag(t *testing.T) {
 		{name: "thawed", freezes: []Freeze{{Match: pattern(t, "nginx:*"), At: day(9), Until: day(20)}}, bindings: moved, at: 20, want: b},
 		{name: "frozen, and promoted", freezes: []Freeze{{Match: pattern(t, "*"), At: day(9)}}, promoted: &Promotion{Digest: b, At: day(11)}, bindings: moved, at: 12, want: b},
 		{name: "denied by digest", rules: []Rule{{Name: "no", Deny: terms(t, b.String())}}, bindings: moved, at: 10, want: a, rule: "no", why: "denied: sha256:"},
+		{name: "denied by name and digest", rules: []Rule{{Name: "no", Deny: terms(t, "library/*@"+b.String())}}, bindings: moved, at: 10, want: a, rule: "no", why: "denied: library/*@sha256:"},
+		{name: "denied elsewhere", rules: []Rule{{Name: "no", Deny: terms(t, "ghcr.io/o/a@"+b.String())}}, bindings: moved, at: 10, want: b},
 		{name: "denied altogether", rules: []Rule{{Name: "no", Deny: terms(t, "docker.io/library/*")}}, bindings: moved, at: 10, rule: "no"},
 		{name: "not allowed", rules: []Rule{{Name: "few", Allow: terms(t, "ghcr.io/*", "upstream=quay.io")}}, bindings: moved, at: 10, rule: "few", why: "nothing allows it"},
 		{name: "allowed by platform", rules: []Rule{{Name: "few", Allow: terms(t, "platform=linux/arm64")}}, bindings: moved, at: 10, want: b,
@@ -308,7 +310,9 @@ func TestDigest(t *testing.T) {
 }
 
 func TestParseTermRefuses(t *testing.T) {
-	for _, s := range []string{"", "size=3", "size>many", "colour=red", "old>soon", "created<yesterday", "digest=abc", "upstream=", "platform=[", "a=b=c"} {
+	for _, s := range []string{"", "size=3", "size>many", "colour=red", "old>soon", "created<yesterday", "digest=abc", "upstream=", "platform=[", "a=b=c",
+		// What matches no name denies nothing.
+		"docker.io/a,ghcr.io/b", "https://ghcr.io/a", "'sha256:" + a.Hex + "'", "\ufeffdocker.io/a", a.String()[:40], strings.ToUpper(a.String()), "sha256:" + strings.ToUpper(a.Hex), "docker.io/a@latest@x,"} {
 		if one, err := ParseTerm(s); err == nil {
 			t.Errorf("ParseTerm(%q) = %v, want an error", s, one)
 		}

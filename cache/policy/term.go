@@ -32,10 +32,10 @@ const (
 )
 
 // ParseTerm reads a term: "sha256:…", "docker.io/library/*", or conditions with spaces between
-// them, such as "platform=windows/* size>5GiB".
+// them, such as "platform=windows/* size>5GiB"; NAME@DIGEST is a pattern and a digest.
 func ParseTerm(s string) (Term, error) {
 	t := Term{text: strings.Join(strings.Fields(s), " ")}
-	for _, word := range strings.Fields(s) {
+	for _, word := range strings.Fields(strings.ReplaceAll(s, "@", " ")) {
 		cond, err := parseCondition(word)
 		if err != nil {
 			return Term{}, fmt.Errorf("%.80q: %w", word, err)

@@ -33,7 +33,7 @@ func TestDeniedDigestIsReplaced(t *testing.T) {
 		time.Sleep(time.Hour)
 		second := s.r.Image(t, nginx.Name, "1", "second").Digest
 		s.want("moved", "1", second)
-		write(second.String() + "  # CVE-2026-2\n")
+		write("\ufeff" + second.String() + "  # CVE-2026-2\n") // as some editors begin a file
 		s.rules.readLists(t.Context())
 		s.want("denied", "1", first)
 		if _, err := s.c.Manifest(client(t), nginx, second.String(), false); pull.DetailOf(err) != pull.ByPolicy {

@@ -65,7 +65,7 @@ func (r *Rules) learn(l *termList, text []byte, err error) (news bool) {
 // take reads the terms of a text; with an error those from before stay.
 func (l *termList) take(text []byte) error {
 	var terms []policy.Term
-	lines := bufio.NewScanner(bytes.NewReader(text))
+	lines := bufio.NewScanner(bytes.NewReader(bytes.TrimPrefix(text, []byte("\ufeff"))))
 	lines.Buffer(nil, listBytes)
 	for n := 1; lines.Scan(); n++ {
 		line, _, _ := strings.Cut(lines.Text(), "#")
