@@ -152,7 +152,9 @@ func variants() map[string]string {
 		"fleet":                        fleet,
 		"fleet, with what it may need": fleet + "podDisruptionBudget: {enabled: false}\nextraCA: {configMap: our-ca}\n",
 		"daemonset":                    "kind: DaemonSet\nstorage: {hostPath: /var/lib/forebay}\n",
-		"everything":                   everything,
+		"words that YAML takes for others": "ingress: {enabled: true, host: '*.mirror.lan', tlsSecretName: '1', className: 'on'}\nstorage: {className: '2'}\ntls: {secretName: 'true'}\nextraCA: {configMap: 'null'}\n" +
+			"secrets: [{name: hub, secretName: '3'}]\nnetworkPolicy: {monitoringNamespace: '4'}\npodAnnotations: {prometheus.io/scrape: 'false'}\nmonitoring: {dashboard: true, labels: {grafana_dashboard: '5', app.kubernetes.io/name: a}}\n",
+		"everything": everything,
 		"everything, statefulset": strings.Replace(strings.Replace(everything, "kind: DaemonSet", "kind: StatefulSet\nreplicas: 3", 1),
 			"nodeSetup: {enabled: true}", "nodeSetup: {enabled: true, mirror: 'http://10.96.0.9:5000'}", 1) + "affinity: {nodeAffinity: {}}\nnodes: {list: true, apiServer: [10.0.0.0/24]}\n",
 	}

@@ -4,12 +4,16 @@
 
 {{- define "forebay.selector" -}}
 app.kubernetes.io/name: forebay
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{- define "forebay.labels" -}}
 {{ include "forebay.selector" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+{{- end -}}
+
+{{- define "forebay.monitoring" -}}
+{{ merge (dict) (.Values.monitoring.labels | default dict) (include "forebay.labels" . | fromYaml) | toYaml }}
 {{- end -}}
 
 {{- define "forebay.image" -}}
