@@ -82,9 +82,8 @@ func (r *reader) project(root *yaml.Node, lookup func(string) (string, bool)) {
 	all, made := map[*yaml.Node][]layer{}, map[string]bool{}
 	for _, service := range pairs(services) {
 		if all[service] = p.layers(service, 0); lookUp(all[service], "build").n != nil {
-			image := lookUp(all[service], "image")
-			if name, err := expand(text(image.n), p.lookup); err == nil {
-				made[name] = true
+			if image := lookUp(all[service], "image"); image.n != nil {
+				made[image.called()] = true
 			}
 		}
 	}
@@ -115,11 +114,10 @@ func withEnv(r *reader, line int, lookup func(string) (string, bool)) func(strin
 
 // include reads the files of an include.
 func (p *project) include(n *yaml.Node) {
-	files := each(value(n, "path"))
-	if is(n, yaml.ScalarNode) {
-		files = []*yaml.Node{n}
+	if at := cmp.Or(value(n, "env_file"), value(n, "project_directory")); at != nil {
+		p.r.note(at.Line, "what variables are in a file that is included is told elsewhere, which is not read: give the whole project, as docker compose config makes it")
 	}
-	for _, f := range files {
+	for _, f := range each(cmp.Or(value(n, "path"), n)) {
 		p.other(f, func(other *project) { other.r.project(other.root, p.lookup) })
 	}
 }
@@ -184,6 +182,17 @@ func lookUp(layers []layer, key string) layer {
 	return layer{}
 }
 
+// called is the whole name of an image, with its tag; what it says if that is no name.
+func (l layer) called() string {
+	name, err := expand(text(l.n), l.lookup)
+	ref, no := l.r.o.Registries.Reference(name)
+	if err != nil || no != nil {
+		return text(l.n)
+	}
+	ref.Tag = cmp.Or(ref.Tag, latest)
+	return ref.String()
+}
+
 // service reads a service. made are the images that services of the project are built as.
 func (p *project) service(name string, layers []layer, made map[string]bool) {
 	image, build, platform := lookUp(layers, "image"), lookUp(layers, "build"), ""
@@ -196,12 +205,10 @@ func (p *project) service(name string, layers []layer, made map[string]bool) {
 	}
 	switch {
 	case build.n != nil:
-		build.build(name, platform)
+		build.build("service", name, platform)
 	case text(lookUp(layers, "pull_policy").n) == "never":
-	case image.n != nil:
-		if s, err := expand(text(image.n), image.lookup); err != nil || !made[s] {
-			image.name(image.n, platform)
-		}
+	case image.n != nil && !made[image.called()]:
+		image.name(image.n, platform)
 	}
 	if provider := lookUp(layers, "provider"); text(value(provider.n, "type")) == "model" {
 		provider.name(value(provider.n, "options", "model"), "")
@@ -229,33 +236,42 @@ func (p *project) name(at *yaml.Node, platform string) {
 	}
 }
 
-// build reads what a service is built from, as far as the Compose file says it.
-func (l layer) build(name, platform string) {
+// build reads what a service, or a target of bake, is built from, as far as the file says it.
+func (l layer) build(kind, name, platform string) {
+	contexts, inlined := "additional_contexts", "dockerfile_inline"
+	if kind == "target" {
+		contexts, inlined = "contexts", "dockerfile-inline"
+	}
 	b := building{args: map[string]string{}, contexts: map[string]bool{}}
+	inline := value(l.n, inlined)
 	for k, v := range settings(value(l.n, "args"), l.lookup) {
 		if s, err := expand(v, l.lookup); err == nil {
 			b.args[k] = s
+		} else if inline != nil {
+			l.r.fault(l.n.Line, fmt.Errorf("argument %s: %w", clip(k), err))
 		}
 	}
 	maps.Copy(b.args, l.r.o.BuildArgs)
-	l.contexts(value(l.n, "additional_contexts"), b.contexts)
+	l.contexts(value(l.n, contexts), b.contexts)
 	for _, p := range items(value(l.n, "platforms")) {
 		b.platforms = append(b.platforms, text(p))
 	}
 	if platform != "" && len(b.platforms) == 0 {
 		b.platforms = []string{platform}
 	}
-	inline := value(l.n, "dockerfile_inline")
 	if inline == nil {
 		from := text(l.n)
 		if from == "" {
 			from = cmp.Or(text(value(l.n, "context")), ".")
 		}
 		file := cmp.Or(text(value(l.n, "dockerfile")), "Dockerfile")
-		l.r.note(l.n.Line, fmt.Sprintf("service %q is built: what it is built from is in %s, which is a file of its own", clip(name), clip(path.Join(from, file))))
+		l.r.note(l.n.Line, fmt.Sprintf("%s %q is built: what it is built from is in %s, which is a file of its own", kind, clip(name), clip(path.Join(from, file))))
 		return
 	}
-	s, err := expandText(inline.Value, l.lookup)
+	s, err := inline.Value, error(nil)
+	if kind == "service" {
+		s, err = expandText(s, l.lookup)
+	}
 	if err != nil {
 		l.r.fault(inline.Line, err)
 		return
@@ -309,29 +325,10 @@ func (r *reader) bake(root *yaml.Node) {
 		return v, ok
 	}}
 	for name, target := range pairs(value(root, "target")) {
-		b := building{args: map[string]string{}, contexts: map[string]bool{}}
 		if has(target, "matrix") {
 			r.fault(target.Line, fmt.Errorf("target %q stands for several by its matrix: give what docker buildx bake prints of it", clip(name.Value)))
 			continue
 		}
-		for k, v := range settings(value(target, "args"), p.lookup) {
-			var err error
-			if b.args[k], err = expand(v, p.lookup); err != nil {
-				r.fault(target.Line, fmt.Errorf("argument %s: %w", clip(k), err))
-			}
-		}
-		maps.Copy(b.args, r.o.BuildArgs)
-		p.contexts(value(target, "contexts"), b.contexts)
-		for _, platform := range items(value(target, "platforms")) {
-			b.platforms = append(b.platforms, text(platform))
-		}
-		inline := value(target, "dockerfile-inline")
-		if inline == nil {
-			file := cmp.Or(text(value(target, "dockerfile")), "Dockerfile")
-			r.note(target.Line, fmt.Sprintf("target %q is built from %s, which is a file of its own", clip(name.Value), clip(path.Join(text(value(target, "context")), file))))
-			continue
-		}
-		b.line = inline.Line - 1
-		r.dockerfile([]byte(inline.Value), b)
+		layer{p, target}.build("target", name.Value, "")
 	}
 }

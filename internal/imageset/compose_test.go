@@ -88,7 +88,8 @@ models:
 		"services:\n  m:\n    provider: {type: cloud, options: {type: mysql}}\n  a: {image: a:1}\n":         {"4 docker.io/library/a:1"},
 		"services:\n  a: {image: a:1, profiles: [debug]}\n  b: {image: b:1, pull_policy: never}\n  c: {}\n": {"2 docker.io/library/a:1"},
 		// What one service is built as, another runs.
-		"services:\n  a: {build: ., image: 'ours:${T:-1}'}\n  b: {image: 'ours:1'}\n  c: {image: 'ours:2'}\n": {"4 docker.io/library/ours:2"},
+		"services:\n  a: {build: ., image: 'ours:${T:-1}'}\n  b: {image: 'ours:1'}\n  c: {image: 'ours:2'}\n":          {"4 docker.io/library/ours:2"},
+		"services:\n  a: {build: ., image: ours}\n  b: {image: 'ours:latest'}\n  c: {image: docker.io/library/ours}\n": nil,
 		// What is taken away from, or put in place of, what another file says.
 		"services:\n  a: {image: !reset null}\n  b: {image: !override 'b:1', build: !reset {context: .}}\n  c: !reset null\n  d: {extends: b, image: !reset x}\n": {"3 docker.io/library/b:1"},
 		// Merge keys, anchors, extends.
@@ -136,6 +137,9 @@ services:
 		wants(t, text, Options{}, want...)
 	}
 	images, notes := told(t, "services:\n  a: {image: a:1, build: {context: ./x, dockerfile: D}}\n  b: {build: y}\n", Options{})
+	if _, notes := told(t, "include: [{path: [], env_file: y.env}]\nservices: {}\n", Options{}); len(notes) != 1 || !strings.Contains(notes[0], "f:1: what variables are") {
+		t.Errorf("an include with variables of its own: notes %q", notes)
+	}
 	want := []string{
 		`f:2: service "a" is built: what it is built from is in x/D, which is a file of its own`,
 		`f:3: service "b" is built: what it is built from is in y/Dockerfile, which is a file of its own`,
@@ -147,14 +151,15 @@ services:
 
 func TestFaultsOfComposeFiles(t *testing.T) {
 	for text, want := range map[string]string{
-		"services: {a: {image: 'sha256:" + someDigest[7:] + "'}}\n":                      "f:1: \"sha256:e3b0",
-		"services: {a: {image: 'a:1', platform: nonsense}}\n":                            "f:1: \"nonsense\" is not a platform",
-		"services:\n  a:\n    extends: {file: other.yml, service: a}\n":                  `f:3: file "other.yml": is not followed from here: give the whole project, as docker compose config makes it`,
-		"services: {a: {extends: b}}\n":                                                  `there is no service "b" to extend`,
-		"services: {a: {extends: a}}\n":                                                  "extend each other more than 20 deep",
-		"include: [{path: x.yml}]\nservices: {}\n":                                       `f:1: file "x.yml": is not followed`,
-		"services: {a: {volumes: [{type: image, source: 'nowhere.example.com/x:1'}]}}\n": `registry "nowhere.example.com" is not configured`,
-		"services: {a: {build: {dockerfile_inline: \"FROM a b\"}}}\n":                    "f:1: FROM has 2 words",
+		"services: {a: {image: 'sha256:" + someDigest[7:] + "'}}\n":                                "f:1: \"sha256:e3b0",
+		"services: {a: {image: 'a:1', platform: nonsense}}\n":                                      "f:1: \"nonsense\" is not a platform",
+		"services:\n  a:\n    extends: {file: other.yml, service: a}\n":                            `f:3: file "other.yml": is not followed from here: give the whole project, as docker compose config makes it`,
+		"services: {a: {extends: b}}\n":                                                            `there is no service "b" to extend`,
+		"services: {a: {extends: a}}\n":                                                            "extend each other more than 20 deep",
+		"include: [{path: x.yml}]\nservices: {}\n":                                                 `f:1: file "x.yml": is not followed`,
+		"services: {a: {volumes: [{type: image, source: 'nowhere.example.com/x:1'}]}}\n":           `registry "nowhere.example.com" is not configured`,
+		"services: {a: {build: {args: {B: '${U}'}, dockerfile_inline: \"ARG B=b\\nFROM $$B\"}}}\n": "f:1: argument B: variable U is not set",
+		"services: {a: {build: {dockerfile_inline: \"FROM a b\"}}}\n":                              "f:1: FROM has 2 words",
 	} {
 		_, err := read(t, text, Options{})
 		if err == nil || !strings.Contains(err.Error(), want) {

@@ -1,6 +1,7 @@
 package imageset
 
 import (
+	"slices"
 	"strings"
 
 	"forebay/internal/wire"
@@ -21,13 +22,10 @@ func Names(origin string, names []string, registries *wire.Registries) ([]Entry,
 // Unique drops entries that repeat the name, digest and platforms of an earlier one.
 func Unique(entries []Entry) []Entry {
 	seen := map[string]bool{}
-	var list []Entry
-	for _, e := range entries {
+	return slices.DeleteFunc(slices.Clone(entries), func(e Entry) bool {
 		key := e.Ref.String() + " " + strings.Join(e.Platforms, ",")
-		if !seen[key] {
-			seen[key] = true
-			list = append(list, e)
-		}
-	}
-	return list
+		again := seen[key]
+		seen[key] = true
+		return again
+	})
 }
