@@ -1,6 +1,7 @@
 package imageset
 
 import (
+	"cmp"
 	"errors"
 	"regexp"
 	"slices"
@@ -187,11 +188,7 @@ func referenced(root, n *yaml.Node) *yaml.Node {
 
 func (r *reader) gitlabIncludes(n *yaml.Node) {
 	for _, one := range each(n) {
-		local := one
-		if is(one, yaml.MappingNode) {
-			local = value(one, "local")
-		}
-		file, content, err := r.beside(strings.TrimPrefix(text(local), "/"))
+		file, content, err := r.beside(strings.TrimPrefix(text(cmp.Or(value(one, "local"), one)), "/"))
 		if err != nil {
 			r.note(one.Line, "what a pipeline of GitLab includes is not followed from here: give the whole pipeline, as glab ci config compile makes it")
 			continue

@@ -346,26 +346,43 @@ func (r *reader) circle(root *yaml.Node) {
 	if orbs := value(root, "orbs"); orbs != nil {
 		r.note(orbs.Line, "the images of orbs are not in this file: give what circleci config process makes")
 	}
-	for _, key := range []string{"executors", "jobs"} {
-		for called, job := range pairs(value(root, key)) {
-			values := r.circleGiven(root, called.Value)
-			for _, all := range []*yaml.Node{value(job, "parameters"), value(root, "parameters")} {
-				for k, v := range pairs(all) {
-					if s := text(value(v, "default")); s != "" && len(values[k.Value]) == 0 {
-						values[k.Value] = []string{s}
-					}
-				}
+	used := map[*yaml.Node]bool{}
+	for called, job := range pairs(value(root, "jobs")) {
+		of := r.circleDocker(root, job, r.circleGiven(root, called.Value))
+		at := value(job, "executor")
+		names, _ := substitute(cmp.Or(text(at), text(value(at, "name"))), circleParameter, of)
+		for _, name := range names {
+			executor, given := value(root, "executors", name), map[string][]string{}
+			for k, v := range pairs(at) {
+				given[k.Value], _ = substitute(text(v), circleParameter, of)
 			}
-			names := replaced(circleParameter, func(name string) []string { return values[name] })
-			docker := value(job, "docker")
-			if docker == nil {
-				docker = value(job, "executor", "docker")
-			}
-			for _, container := range items(docker) {
-				r.image(container, names, "", "image")
+			if used[executor] = true; executor != nil {
+				r.circleDocker(root, executor, given)
 			}
 		}
 	}
+	for _, executor := range items(value(root, "executors")) {
+		if !used[executor] {
+			r.circleDocker(root, executor, map[string][]string{})
+		}
+	}
+}
+
+// circleDocker reads the containers of a job or an executor with the parameters that it is given, and returns what
+// its parameters are.
+func (r *reader) circleDocker(root, n *yaml.Node, values map[string][]string) func(name string) []string {
+	for _, all := range []*yaml.Node{value(n, "parameters"), value(root, "parameters")} {
+		for k, v := range pairs(all) {
+			if s := text(value(v, "default")); s != "" && len(values[k.Value]) == 0 {
+				values[k.Value] = []string{s}
+			}
+		}
+	}
+	of := func(name string) []string { return values[name] }
+	for _, container := range items(cmp.Or(value(n, "docker"), value(n, "executor", "docker"))) {
+		r.image(container, replaced(circleParameter, of), "", "image")
+	}
+	return of
 }
 
 // circleGiven are the parameters with which workflows call a job.
@@ -376,12 +393,10 @@ func (r *reader) circleGiven(root *yaml.Node, called string) map[string][]string
 			given := value(one, called)
 			for _, parameters := range []*yaml.Node{given, value(given, "matrix", "parameters")} {
 				for k, v := range pairs(parameters) {
-					if values := items(v); is(v, yaml.SequenceNode) && len(values) <= variantsMax {
-						for _, one := range values {
-							all[k.Value] = append(all[k.Value], text(one))
+					for _, one := range each(v) {
+						if s := text(one); s != "" && len(all[k.Value]) <= variantsMax {
+							all[k.Value] = append(all[k.Value], s)
 						}
-					} else if s := text(v); s != "" {
-						all[k.Value] = append(all[k.Value], s)
 					}
 				}
 			}

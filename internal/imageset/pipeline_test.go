@@ -100,7 +100,10 @@ six: {trigger: {project: x}}
 		"pipeline: {a: {image: a:1}}\nservices: {b: {image: b:1}}\n": {"1 docker.io/library/a:1", "2 docker.io/library/b:1"},
 		// CircleCI, Bitbucket, Azure, Cloud Build, Cirrus.
 		"version: 2.1\nexecutors: {e: {docker: [{image: 'cimg/base:1'}]}}\njobs:\n  a:\n    parameters: {v: {type: string, default: '20'}}\n    docker: [{image: 'cimg/node:<< parameters.v >>'}, {image: p:1}]\n  m: {machine: {image: 'ubuntu-2204:current'}}\n": {
-			"2 docker.io/cimg/base:1", "6 docker.io/cimg/node:20", "6 docker.io/library/p:1"},
+			"6 docker.io/cimg/node:20", "6 docker.io/library/p:1", "2 docker.io/cimg/base:1"},
+		// Executors have the parameters that jobs give them.
+		"version: 2.1\nexecutors:\n  go: {parameters: {v: {type: string, default: '1'}}, docker: [{image: 'go:<< parameters.v >>'}]}\n  x: {docker: [{image: x:1}]}\njobs:\n  a: {executor: {name: go, v: '2'}}\n  b: {parameters: {w: {type: string}, e: {type: executor, default: x}}, executor: {name: go, v: '<< parameters.w >>'}}\n  c: {parameters: {e: {type: executor, default: x}}, executor: << parameters.e >>}\nworkflows: {w: {jobs: [a, {b: {matrix: {parameters: {w: ['3', '4']}}}}]}}\n": {
+			"3 docker.io/library/go:2", "3 docker.io/library/go:3", "3 docker.io/library/go:4", "4 docker.io/library/x:1"},
 		"image: a:1\ndefinitions: {services: {db: {image: b:1}, docker: {memory: 1}}}\npipelines:\n  default:\n  - step: {image: {name: c:1, username: x}, script: [{pipe: 'docker://d:1'}]}\n": {
 			"1 docker.io/library/a:1", "2 docker.io/library/b:1", "5 docker.io/library/c:1", "5 docker.io/library/d:1"},
 		"pool: {vmImage: 'ubuntu-22.04'}\nresources: {containers: [{container: pg, image: 'postgres:16'}]}\njobs:\n- job: a\n  container: node:20\n  services: {db: pg}\n- job: b\n  container: pg\n- job: c\n  container: {image: 'c:1'}\n  steps: [{task: X, inputs: {container: no}}]\n": {
