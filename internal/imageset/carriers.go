@@ -69,18 +69,19 @@ func isConcourse(root *yaml.Node) bool {
 func (r *reader) concourse(root *yaml.Node) {
 	w := &yamlWalk{r: r, declared: true}
 	look := func(n *yaml.Node) {
-		repository := value(n, "source", "repository")
-		if kind := text(value(n, "type")); (kind == "registry-image" || kind == "docker-image") && text(repository) != "" {
-			w.joined(repository, text(repository), text(value(n, "source", "tag")), text(value(n, "version", "digest")))
+		source := value(n, "source")
+		repository, tag := value(source, "repository"), text(value(source, "tag"))
+		switch kind := text(value(n, "type")); {
+		case kind != "registry-image" && kind != "docker-image" || text(repository) == "":
+		case tag == "" && (has(source, "semver_constraint") || has(source, "variant")):
+			r.fault(repository.Line, fmt.Errorf("%q is chosen among its tags: name the tag", clip(text(repository))))
+		default:
+			w.joined(repository, text(repository), tag, text(value(n, "version", "digest")))
 		}
 	}
-	each := func(n *yaml.Node) {
-		for _, one := range items(n) {
-			look(one)
-		}
+	for _, one := range slices.Concat(items(value(root, "resource_types")), items(value(root, "resources"))) {
+		look(one)
 	}
-	each(value(root, "resource_types"))
-	each(value(root, "resources"))
 	eachPair(func(key, v *yaml.Node) bool {
 		if key.Value == "image_resource" {
 			look(v)
