@@ -78,7 +78,7 @@ func (r *reader) gitlab(root *yaml.Node) {
 		inherited = inherited || !own
 		r.gitlabJob(root, append(layers, general...))
 	}
-	if !inherited {
+	if !inherited || has(root, "include") { // whose jobs have it too
 		r.gitlabJob(root, general)
 	}
 }

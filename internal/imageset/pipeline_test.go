@@ -58,6 +58,7 @@ late: {image: !reference [build, image, name], script: [x]}
 			"9 docker.io/library/docker:dind", "16 docker.io/library/s:1", "16 docker.io/library/t:1",
 			"14 docker.io/library/py:1", "14 docker.io/library/py:2", "14 docker.io/library/py:3", "2 docker.io/library/ruby:3", "8 quay.io/o/deep:debug",
 		},
+		"include: [{local: x.yml}]\ndefault: {image: 'a:$V'}\nvariables: {V: '1'}\nj: {script: x, variables: {V: '2'}}\n": {"2 docker.io/library/a:2", "2 docker.io/library/a:1"},
 		// What all jobs have, and what some extend, is read with the variables of each.
 		`default:
   image: python:$PY
