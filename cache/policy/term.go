@@ -125,8 +125,8 @@ func parseEqual(key, value string) (func(*trial, candidate) (truth, string), err
 		}, nil
 	case "repository":
 		return func(c *trial, _ candidate) (truth, string) {
-			_, name, _ := strings.Cut(c.repo, "/")
-			return truthOf(match.MatchString(name))
+			upstream, name, _ := strings.Cut(c.repo, "/")
+			return truthOf(match.MatchString(name) || upstream == wire.Hub && match.MatchString(strings.TrimPrefix(name, "library/")))
 		}, nil
 	case "tag":
 		return func(c *trial, _ candidate) (truth, string) { return truthOf(match.MatchString(c.tag)) }, nil

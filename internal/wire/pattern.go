@@ -36,11 +36,12 @@ func CompilePattern(pattern string) (*regexp.Regexp, error) {
 }
 
 // MatchesName compares a pattern with a whole name and with its familiar short forms, in which
-// docker.io/library/ is left out.
+// docker.io/, library/ or both are left out.
 func MatchesName(pattern *regexp.Regexp, name string) bool {
 	if pattern.MatchString(name) {
 		return true
 	}
 	short, hub := strings.CutPrefix(name, Hub+"/")
-	return hub && (pattern.MatchString(short) || pattern.MatchString(strings.TrimPrefix(short, "library/")))
+	official := strings.TrimPrefix(short, "library/")
+	return hub && (pattern.MatchString(short) || pattern.MatchString(official) || pattern.MatchString(Hub+"/"+official))
 }
