@@ -15,7 +15,7 @@ import (
 
 // Warnings returns what works and may not be meant: passwords and tokens that go over plain
 // HTTP, credentials that serve whoever reaches the listener, files with secrets that others
-// can read, a store without room, and variables that mean nothing. None of them holds a secret.
+// can read, a store without room, rules about no image, and variables that mean nothing. None of them holds a secret.
 func (c *Config) Warnings() []Fault {
 	w := warner{config: c, Collector: fault.Collector{Faults: slices.Clone(c.foreign)}}
 	w.listeners()
@@ -29,6 +29,7 @@ func (c *Config) Warnings() []Fault {
 		w.add("tracing.endpoint", "%s gets the headers unencrypted: use https://", c.Tracing.Endpoint)
 	}
 	w.notify()
+	w.policies()
 	w.files()
 	slices.SortStableFunc(w.Faults, func(a, b Fault) int { return cmp.Compare(a.Key, b.Key) })
 	return w.Faults
@@ -89,6 +90,19 @@ func (w *warner) upstream(u *Upstream) {
 	}
 	if u.ProxyUsername != "" && parse.PlainHTTP(u.Proxy) {
 		w.add(join(path, "proxy"), "%s gets the password unencrypted: use https://", u.Proxy)
+	}
+}
+
+// policies warns of rules about registries that are no upstreams: a slip of the pen protects nobody.
+func (w *warner) policies() {
+	for i, r := range w.config.Policies {
+		for _, pattern := range r.Match {
+			host, _, found := strings.Cut(pattern, "/")
+			named := strings.ContainsAny(host, ".:") && !strings.ContainsAny(host, "*?[")
+			if found && named && !slices.ContainsFunc(w.config.Upstreams, func(u Upstream) bool { return u.Name == host }) {
+				w.add(nth("policies", i)+".match", "%s is about no image: %s is not among upstreams", pattern, host)
+			}
+		}
 	}
 }
 

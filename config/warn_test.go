@@ -52,6 +52,8 @@ func TestSecretsInTheClearAreWarnedOf(t *testing.T) {
 		private + "upstreams: {r.lan: {proxy: 'http://127.0.0.1:3128', proxy_username: u, proxy_password: " + secret + "}}":                                 nil,
 		private + "upstreams: {r.lan: {proxy: 'http://p.lan:3128'}}":                                                                                        nil,
 
+		private + "upstreams: {docker.io: {}, 'r.lan:5000': {endpoints: ['https://r.lan:5000']}}\npolicies: [{name: a, age: 1d, match: [docker.io/*, nginx, o/a, '*.lan:5000/*', 'r.lan:5000/*', ghrc.io/o/*]}]\n": {
+			"policies[1].match: ghrc.io/o/* is about no image: ghrc.io is not among upstreams"},
 		"upstreams: {docker.io: {endpoints: ['https://docker.io']}, hub.docker.com: {}}": {
 			"upstreams.docker.io.endpoints: https://docker.io is a web site and no registry: write https://registry-1.docker.io",
 			"upstreams.hub.docker.com.endpoints: https://hub.docker.com is a web site and no registry: write https://registry-1.docker.io",
