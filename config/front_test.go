@@ -33,7 +33,7 @@ auth:
   groups: {team-a: [alice, "network:ci"], all: "alice, bob"}
 access:
   - {name: team-a, who: ["group:team-a"], what: ["ghcr.io/teama/*"]}
-  - {what: ["quay.io"], deny: true}
+  - {what: ["quay.io", docker.io/nginx], deny: true}
 `))
 	want := []Listener{
 		{Address: "127.0.0.1:5000", TLS: TLS{CertFile: cert, KeyFile: key}, ClientCAFile: cert, Authentication: AuthRequired},
@@ -57,7 +57,7 @@ access:
 	}
 	if diff := cmp.Diff([]AccessRule{
 		{Name: "team-a", Who: []string{"group:team-a"}, What: []string{"ghcr.io/teama/*"}},
-		{Who: []string{"anyone"}, What: []string{"quay.io"}, Deny: true},
+		{Who: []string{"anyone"}, What: []string{"quay.io", "docker.io/library/nginx"}, Deny: true},
 	}, c.Access); diff != "" {
 		t.Errorf("Access (-want +got):\n%s", diff)
 	}
@@ -109,6 +109,7 @@ func TestFrontFaults(t *testing.T) {
 		"auth: {networks: {ci: ''}}":                             "ci has nothing that belongs to it",
 		"auth: {groups: {team: {a: b}}}":                         "auth.groups.team: is a mapping",
 		"access: [{who: ['user:alice']}]":                        `"user:alice" is not known: users and tokens are named as they are`,
+		"access: [{what: ['docker.io/nginx:1']}]":                `"docker.io/nginx:1" names a tag`,
 		"access: [{what: [nginx]}]":                              `"nginx" begins with no registry`,
 		"access: [{what: ['docker.io/[a']}]":                     "has no set of characters between [ and ]",
 		"access: [{allow: true}]":                                "is not a key",

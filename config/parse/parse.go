@@ -229,9 +229,14 @@ func What(s string) (string, error) {
 	if _, err := wire.CompilePattern(s); err != nil || strings.Count(s, "[") != strings.Count(s, "]") {
 		return "", fmt.Errorf("%q has no set of characters between [ and ]: %s", Clip(s), allowed)
 	}
-	first, _, _ := strings.Cut(s, "/")
-	if !strings.ContainsAny(first, ".:*?[") && first != "localhost" {
+	first, rest, _ := strings.Cut(s, "/")
+	switch {
+	case !strings.ContainsAny(first, ".:*?[") && first != "localhost":
 		return "", fmt.Errorf("%q begins with no registry: %s", Clip(s), allowed)
+	case strings.Contains(rest, ":"):
+		return "", fmt.Errorf("%q names a tag, and rights are those to a repository: %s", Clip(s), allowed)
+	case first == wire.Hub && rest != "" && !strings.ContainsAny(rest, "/*?["):
+		return wire.Hub + "/library/" + rest, nil
 	}
 	return s, nil
 }
