@@ -179,7 +179,7 @@ func usageArgs(cmd *cobra.Command) {
 			_, wanted, _ := strings.Cut(cmd.Use, " ")
 			all := strings.Fields(wanted)
 			needed := slices.IndexFunc(all, func(word string) bool { return strings.HasPrefix(word, "[") || strings.HasPrefix(word, "-") })
-			if needed < 0 {
+			if needed <= 0 { // none is left out, or one behind those that may be
 				needed = len(all)
 			}
 			if len(args) < needed {

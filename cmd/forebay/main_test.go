@@ -71,6 +71,7 @@ func TestExitCodesAndMessages(t *testing.T) {
 		{"slip in a flag", nil, []string{"ls", "--sever", "x"}, 2, "", "unknown flag: --sever: did you mean --server: see forebay ls --help"},
 		{"missing argument", nil, []string{"pin"}, 2, "", "name REF: forebay pin REF"},
 		{"too many arguments", nil, []string{"pin", "a", "b"}, 2, "", `"b" is one argument too many: forebay pin REF`},
+		{"missing argument behind those that may be", nil, []string{"copy"}, 2, "", "name [REF…] and TO: forebay copy [REF…] TO"},
 		{"help of nothing", nil, []string{"help", "nosuch"}, 2, "", `there is no command "nosuch"`},
 		{"exit codes", nil, []string{"help", "exit-codes"}, 0, "  4  a registry limits us", ""},
 		{"version flag", nil, []string{"--version"}, 0, "forebay ", ""},
