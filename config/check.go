@@ -155,13 +155,18 @@ func (d *decoder) checkUpstream(u *Upstream) {
 		}
 		fault(key, "parallel (%d) is more than max_connections (%d)", u.Parallel, u.MaxConnections)
 	}
-	if u.CAFile != "" {
-		text, err := readBounded(u.CAFile)
-		if err != nil {
-			fault("ca_file", "%s", err)
-		} else if !x509.NewCertPool().AppendCertsFromPEM(text) {
-			fault("ca_file", "%q holds no PEM certificate", u.CAFile)
-		}
+	d.checkCA(join(path, "ca_file"), u.CAFile)
+}
+
+// checkCA wants certificates in a file, if there is to be one.
+func (d *decoder) checkCA(key, file string) {
+	if file == "" {
+		return
+	}
+	if text, err := readBounded(file); err != nil {
+		d.Add(d.config.origins[key], key, "%s", err)
+	} else if !x509.NewCertPool().AppendCertsFromPEM(text) {
+		d.Add(d.config.origins[key], key, "%q holds no PEM certificate", file)
 	}
 }
 

@@ -229,6 +229,8 @@ func (d *decoder) checkFront() {
 			fault("%s is listened on already", l.Address)
 		case l.ClientCAFile != "" && !l.TLS.Enabled():
 			fault("has a client_ca_file and no tls: certificates of clients need TLS")
+		default:
+			d.checkCA(at+".client_ca_file", l.ClientCAFile)
 		}
 		seen[l.Address] = true
 		for _, name := range l.Upstreams {
@@ -239,9 +241,13 @@ func (d *decoder) checkFront() {
 	}
 	if c.ClientCAFile != "" && !c.TLS.Enabled() {
 		d.Add(c.origins["client_ca_file"], "client_ca_file", "needs tls beside it: certificates of clients need TLS")
+	} else {
+		d.checkCA("client_ca_file", c.ClientCAFile)
 	}
 	if c.AdminClientCAFile != "" && !c.AdminTLS.Enabled() {
 		d.Add(c.origins["admin_client_ca_file"], "admin_client_ca_file", "needs admin_tls beside it: certificates of operators need TLS")
+	} else {
+		d.checkCA("admin_client_ca_file", c.AdminClientCAFile)
 	}
 	if c.Operators.Given() && !c.Auth.Proves() && c.AdminClientCAFile == "" {
 		key := "operators.read"
@@ -256,6 +262,7 @@ func (d *decoder) checkFront() {
 		if at := nth("auth.issuers", i); c.Auth.Issuers[i].URL == "" || c.Auth.Issuers[i].Audience == "" {
 			d.Add(c.origins[at], at, "needs url and audience: a token for somebody else must not open this mirror")
 		}
+		d.checkCA(nth("auth.issuers", i)+".ca_file", c.Auth.Issuers[i].CAFile)
 	}
 	for i := range c.Access {
 		r := &c.Access[i]
@@ -293,6 +300,7 @@ func (d *decoder) checkFront() {
 }
 
 func (d *decoder) checkACME(at string, t TLS) {
+	d.checkCA(at+".acme.ca_file", t.ACME.CAFile)
 	switch {
 	case len(t.ACME.Hosts) > 0 && t.CertFile != "":
 		d.Add(d.config.origins[at+".cert_file"], at, "has a cert_file and acme: remove one of them")

@@ -91,28 +91,32 @@ func TestNobodyIsToldApartByDefault(t *testing.T) {
 
 func TestFrontFaults(t *testing.T) {
 	for text, want := range map[string]string{
-		"listeners: [x]":                                         `listeners: "x" is no mapping: write one, with address`,
-		"listeners: [{}]":                                        "listeners[1]: needs an address",
-		"listeners: [{address: 5001}]":                           `listeners[1].address: "5001" has no colon`,
-		"listeners: [{address: ':5000'}]":                        "listeners[1]: :5000 is listened on already",
-		"listeners: [{address: 'unix:here'}]":                    "has no usable path",
-		"listeners: [{address: 'systemd:'}]":                     "names no socket",
-		"listeners: [{address: ':1', upstreams: [r.lan]}]":       "listeners[1]: upstreams names r.lan, which is not configured",
-		"listeners: [{address: ':1', client_ca_file: x}]":        "certificates of clients need TLS",
-		"listeners: [{address: ':1', authentication: required}]": "listeners[1]: is required and there is no way to prove who one is",
-		"client_ca_file: x":                                      "client_ca_file: needs tls beside it",
-		"authentication: required":                               "authentication: is required and there is no way to prove who one is",
-		"authentication: maybe":                                  `"maybe" is not known: use none, optional or required`,
-		"auth: {issuers: [{url: 'https://i.lan'}]}":              "auth.issuers[1]: needs url and audience",
-		"auth: {issuers: [{url: i.lan}]}":                        "has no usable scheme",
-		"auth: {networks: {ci: 10.0.0.1/8}}":                     "has bits behind its mask",
-		"auth: {networks: {ci: ''}}":                             "ci has nothing that belongs to it",
-		"auth: {groups: {team: {a: b}}}":                         "auth.groups.team: is a mapping",
-		"access: [{who: ['user:alice']}]":                        `"user:alice" is not known: users and tokens are named as they are`,
-		"access: [{what: ['docker.io/nginx:1']}]":                `"docker.io/nginx:1" names a tag`,
-		"access: [{what: [nginx]}]":                              `"nginx" begins with no registry`,
-		"access: [{what: ['docker.io/[a']}]":                     "has no set of characters between [ and ]",
-		"access: [{allow: true}]":                                "is not a key",
+		"listeners: [x]":                                                                   `listeners: "x" is no mapping: write one, with address`,
+		"listeners: [{}]":                                                                  "listeners[1]: needs an address",
+		"listeners: [{address: 5001}]":                                                     `listeners[1].address: "5001" has no colon`,
+		"listeners: [{address: ':5000'}]":                                                  "listeners[1]: :5000 is listened on already",
+		"listeners: [{address: 'unix:here'}]":                                              "has no usable path",
+		"listeners: [{address: 'systemd:'}]":                                               "names no socket",
+		"listeners: [{address: ':1', upstreams: [r.lan]}]":                                 "listeners[1]: upstreams names r.lan, which is not configured",
+		"listeners: [{address: ':1', client_ca_file: x}]":                                  "certificates of clients need TLS",
+		"listeners: [{address: ':1', authentication: required}]":                           "listeners[1]: is required and there is no way to prove who one is",
+		"client_ca_file: x":                                                                "client_ca_file: needs tls beside it",
+		"tls: {acme: {hosts: [a.b]}}\nclient_ca_file: /none":                               "client_ca_file: open /none",
+		"listeners: [{address: ':1', client_ca_file: /none, tls: {acme: {hosts: [a.b]}}}]": "listeners[1].client_ca_file: open /none",
+		"tls: {acme: {hosts: [a.b], ca_file: /none}}":                                      "tls.acme.ca_file: open /none",
+		"auth: {issuers: [{url: 'https://i.lan', audience: a, ca_file: /none}]}":           "auth.issuers[1].ca_file: open /none",
+		"authentication: required":                                                         "authentication: is required and there is no way to prove who one is",
+		"authentication: maybe":                                                            `"maybe" is not known: use none, optional or required`,
+		"auth: {issuers: [{url: 'https://i.lan'}]}":                                        "auth.issuers[1]: needs url and audience",
+		"auth: {issuers: [{url: i.lan}]}":                                                  "has no usable scheme",
+		"auth: {networks: {ci: 10.0.0.1/8}}":                                               "has bits behind its mask",
+		"auth: {networks: {ci: ''}}":                                                       "ci has nothing that belongs to it",
+		"auth: {groups: {team: {a: b}}}":                                                   "auth.groups.team: is a mapping",
+		"access: [{who: ['user:alice']}]":                                                  `"user:alice" is not known: users and tokens are named as they are`,
+		"access: [{what: ['docker.io/nginx:1']}]":                                          `"docker.io/nginx:1" names a tag`,
+		"access: [{what: [nginx]}]":                                                        `"nginx" begins with no registry`,
+		"access: [{what: ['docker.io/[a']}]":                                               "has no set of characters between [ and ]",
+		"access: [{allow: true}]":                                                          "is not a key",
 	} {
 		if _, err := load(t, text); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v\nwant %q", text, err, want)
@@ -168,7 +172,8 @@ func TestLimitsOfSome(t *testing.T) {
 }
 
 func TestAuthoritiesOfListeners(t *testing.T) {
-	c := mustLoad(t, "tls: {acme: {hosts: [mirror.example.com, m.example.com]}}\nlisteners: [{address: '10.0.0.1:443', client_ca_file: /ca, tls: {acme: {hosts: [x.example.com], directory: 'https://acme.lan/dir', email: a@b.c}}}]\n")
+	ca, _ := writeCertificate(t, t.TempDir())
+	c := mustLoad(t, "tls: {acme: {hosts: [mirror.example.com, m.example.com]}}\nlisteners: [{address: '10.0.0.1:443', client_ca_file: "+ca+", tls: {acme: {hosts: [x.example.com], directory: 'https://acme.lan/dir', email: a@b.c}}}]\n")
 	doors := c.Doors()
 	if want := (ACME{Hosts: []string{"mirror.example.com", "m.example.com"}}); !doors[0].TLS.Enabled() || !cmp.Equal(doors[0].TLS.ACME, want) {
 		t.Errorf("listen has %+v, want %+v", doors[0].TLS, want)

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"crypto/x509"
 	"slices"
 	"time"
 
@@ -127,14 +126,7 @@ func (d *decoder) checkS3() {
 	if s.MaxAge != 0 && s.MaxAge < parse.Day {
 		fault("max_age", "%s is too short: use at least 1d, or 0 for never", unit.FormatDuration(s.MaxAge))
 	}
-	if s.CAFile != "" {
-		switch text, err := readBounded(s.CAFile); {
-		case err != nil:
-			fault("ca_file", "%s", err)
-		case !x509.NewCertPool().AppendCertsFromPEM(text):
-			fault("ca_file", "%q holds no PEM certificate", s.CAFile)
-		}
-	}
+	d.checkCA("storage.s3.ca_file", s.CAFile)
 }
 
 // given names the key that a secret came from.

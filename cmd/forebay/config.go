@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"go.uber.org/zap"
 
 	"forebay/config"
 	samples "forebay/deploy/config"
@@ -64,6 +65,9 @@ storage.s3 is tried with an object that is put, read and removed again.`,
 		}
 		if _, err := newSignatures(c, &http.Client{}); err != nil {
 			return err
+		}
+		if err := (&front{}).openAuth(c, nil, zap.NewNop()); err != nil {
+			return command.Usage(err)
 		}
 		for _, w := range c.Warnings() {
 			fmt.Fprintln(p.Stderr, "warning:", w)

@@ -54,6 +54,7 @@ func write(t *testing.T, name, text string) string {
 func TestExitCodesAndMessages(t *testing.T) {
 	good := write(t, "good.yaml", "upstreams: {ghcr.io: {}}")
 	bad := write(t, "bad.yaml", "listne: 1\nhttp2: 1\n")
+	noUsers := write(t, "users.yaml", "auth: {htpasswd_file: nosuch}")
 	secret := write(t, "secret.yaml", "upstreams: {docker.io: {username: u, password: hunter2}}")
 	for _, tt := range []struct {
 		name           string
@@ -89,6 +90,7 @@ func TestExitCodesAndMessages(t *testing.T) {
 		{"superfluous argument", nil, []string{"version", "x"}, 2, "", `"x" is one argument too many: forebay version`},
 		{"check good", nil, []string{"config", "check", good}, 0, "good.yaml: right; mirrors ghcr.io\n", ""},
 		{"check bad", nil, []string{"config", "check", bad}, 2, "", "the configuration has 2 faults:\n" + bad + ":1:1: listne: is not a key: did you mean \"listen\"?\n" + bad + ":2:8: http2: "},
+		{"check users", nil, []string{"config", "check", noUsers}, 2, "", "auth: read passwords: "},
 		{"check none", nil, []string{"config", "check", good + ".none"}, 2, "", "no such file"},
 		{"check variable", []string{"FOREBAY_LOG_LEVEL=x"}, []string{"config", "check", good}, 2, "", "FOREBAY_LOG_LEVEL: log.level: "},
 		{"check flag", nil, []string{"config", "check", "--listen", "5000", good}, 2, "", "--listen: listen: \"5000\" has no colon"},
