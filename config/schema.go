@@ -46,7 +46,11 @@ func schema(f field) map[string]any {
 	case key.Records:
 		out["type"], out["items"] = []string{"array", "null"}, map[string]any{"anyOf": []any{map[string]any{"type": "string"}, sectionSchema(f.Fields)}}
 	case key.Table:
-		out["type"], out["additionalProperties"] = []string{"object", "null"}, map[string]any{"type": "string"}
+		values := []string{"string", "number", "boolean"}
+		if f.Lists {
+			values = append(values, "array")
+		}
+		out["type"], out["additionalProperties"] = []string{"object", "null"}, map[string]any{"type": values}
 	default:
 		scalarSchema(f, out)
 	}
@@ -57,7 +61,7 @@ func schema(f field) map[string]any {
 // scalarSchema says what one value is like: a word among some, a number, or any text, which
 // may look like a number or a truth.
 func scalarSchema(f field, out map[string]any) {
-	words := strings.Split(strings.ReplaceAll(f.What, " or ", ", "), ", ")
+	words := strings.Split(strings.NewReplacer(" or ", ", ", "`", "").Replace(f.What), ", ")
 	var least, most int
 	switch _, err := fmt.Sscanf(f.What, "a number from %d to %d", &least, &most); {
 	case err == nil:

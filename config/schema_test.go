@@ -83,6 +83,8 @@ func TestSchemaAndDecoderAgree(t *testing.T) {
 		{"pins: ['a:*', 'b:1']\nhosts: {a.lan: docker.io}", true},
 		{"pins: a", false},
 		{"listne: x", false},
+		{"auth: {networks: {ci: [10.0.0.0/8]}, groups: {a: [b, c], d: 1}}\nauthentication: none", true},
+		{"authentication: some", false},
 		{"prefetch: [{name: a, images: [x], schedule: '@daily'}]", true},
 		{"prefetch: [{nmae: a}]", false},
 	} {
