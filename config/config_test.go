@@ -318,6 +318,7 @@ func TestGivenUpstreamsReplaceTheDefaultOnes(t *testing.T) {
 		{"in the file", "upstreams: {quay.io: , 'my.lan:5000': {}}", "", "my.lan:5000 quay.io"},
 		{"in the environment", "", "FOREBAY_UPSTREAMS=quay.io, docker.io", "docker.io quay.io"},
 		{"in both", "upstreams: {quay.io: {tag_ttl: 5m}, ghcr.io: {}}", "FOREBAY_UPSTREAMS=docker.io,quay.io", "docker.io quay.io"},
+		{"blank in the environment", "upstreams: {quay.io: }", "FOREBAY_UPSTREAMS= ", "quay.io"},
 		{"null", "upstreams:", "", "docker.io gcr.io ghcr.io mcr.microsoft.com public.ecr.aws quay.io registry.k8s.io"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -41,7 +41,7 @@ func (d *decoder) chooseUpstreams(env map[string]string) {
 	const variable = envPrefix + "UPSTREAMS"
 	origin, inFile := d.config.origins["upstreams"]
 	switch {
-	case env[variable] != "":
+	case strings.TrimSpace(env[variable]) != "":
 		at := Origin{Source: fault.FromEnv, Name: variable}
 		d.config.origins["upstreams"] = at
 		var names []string
