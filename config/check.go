@@ -323,7 +323,7 @@ func (d *decoder) password(path, key string, to *Secret, fileKey string, file *s
 		d.Add(fileAt, join(path, fileKey), "%s", err)
 		return
 	}
-	line := strings.TrimRight(string(text), "\r\n")
+	line := strings.TrimPrefix(strings.TrimRight(string(text), "\r\n"), "\ufeff") // of editors of Windows
 	if line == "" {
 		d.Add(fileAt, join(path, fileKey), "%q is empty", *file)
 		return

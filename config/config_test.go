@@ -385,7 +385,7 @@ func TestVariablesThatOthersSetNeverStopTheStart(t *testing.T) {
 func TestPasswordOfTheStrongerSourceCounts(t *testing.T) {
 	folder := t.TempDir()
 	passwordFile := filepath.Join(folder, "password")
-	write(t, passwordFile, "from a file\r\n")
+	write(t, passwordFile, "\ufefffrom a file\r\n")
 	for _, tt := range []struct{ name, file, env, want string }{
 		{"variable over file's password_file", "password_file: " + passwordFile, "FOREBAY_UPSTREAMS_DOCKER_IO_PASSWORD=direct", "direct"},
 		{"variable _FILE over file's password", "password: direct", "FOREBAY_UPSTREAMS_DOCKER_IO_PASSWORD_FILE=" + passwordFile, "from a file"},

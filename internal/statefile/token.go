@@ -18,7 +18,7 @@ func ReadToken(name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	token := strings.TrimRight(string(text), "\r\n")
+	token := strings.TrimPrefix(strings.TrimRight(string(text), "\r\n"), "\ufeff") // of editors of Windows
 	if token == "" || len(token) > tokenMost || strings.ContainsAny(token, " \t\r\n") {
 		return "", fmt.Errorf("%q holds no token", name)
 	}

@@ -27,6 +27,12 @@ func TestATokenIsMadeOnceAndForItsOwnerOnly(t *testing.T) {
 	if read, err := ReadToken(name); read != first || err != nil {
 		t.Errorf("ReadToken = %q, %v; want %q", read, err, first)
 	}
+	if err := os.WriteFile(name, []byte("\ufeffas-notepad-saves-it\r\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if read, err := ReadToken(name); read != "as-notepad-saves-it" || err != nil {
+		t.Errorf("ReadToken of a file with a byte order mark = %q, %v", read, err)
+	}
 	// A file that somebody emptied, or put something else into, is no token that anybody has.
 	for _, text := range []string{"", "\n", "a b\n", "a\nb\n", strings.Repeat("x", tokenMost+1)} {
 		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {

@@ -172,7 +172,7 @@ func readSecret(file string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("password file: %w", err)
 	}
-	secret := strings.TrimRight(string(text), "\r\n")
+	secret := strings.TrimPrefix(strings.TrimRight(string(text), "\r\n"), "\ufeff") // of editors of Windows
 	if secret == "" {
 		return "", fmt.Errorf("password file %q is empty", file)
 	}

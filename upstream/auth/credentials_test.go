@@ -14,7 +14,7 @@ import (
 )
 
 func TestPasswordFileIsReadAgainWhenItChanges(t *testing.T) {
-	file := writeFile(t, "password", "first\r\n")
+	file := writeFile(t, "password", "\ufefffirst\r\n")
 	source, err := NewSource(Credentials{Username: "u", PasswordFile: file}, "x", nil, time.Now)
 	if err != nil {
 		t.Fatal(err)
