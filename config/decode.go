@@ -80,11 +80,13 @@ func (d *decoder) syntax(err error) {
 			message = fault.ContextMsg + " that begins here: " + message
 		}
 	}
-	message = syntaxQuote.ReplaceAllString(message, "…")
+	message = parse.Clip(syntaxQuote.ReplaceAllString(message, "…"))
 	if strings.Contains(message, "anchor") {
 		message += " (a value that starts with * or & needs quotes)"
+	} else if strings.Contains(message, "cannot start any token") {
+		message += " (a tab: use blanks; a value that starts with @, ` or % needs quotes)"
 	}
-	d.Add(at, "", "not YAML: %s", parse.Clip(message))
+	d.Add(at, "", "not YAML: %s", message)
 }
 
 func (d *decoder) at(n *yaml.Node) Origin {

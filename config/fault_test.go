@@ -101,6 +101,7 @@ func TestFaults(t *testing.T) {
 		{"prefetch: [{name: a, images: ['nginx:']}]", `prefetch[1].images: "nginx:" is no name of an image`},
 		{"prefetch: [{name: a b, images: [nginx]}]", `prefetch[1].name: "a b" is no name`},
 		{"listen: \"\\q\"", `not YAML: `},
+		{"storage:\n\tdir: /a", "2:1: not YAML: found character that cannot start any token (a tab: use blanks; a value that starts with @, ` or % needs quotes)"},
 		{"\x00", `not YAML: `},
 		{"listen: {a: b}", `1:9: listen: is a mapping: an address is needed`},
 		{"listen: !secret x", `1:9: listen: has a tag`},
