@@ -8,6 +8,7 @@ package govern
 import (
 	"context"
 	"net/http"
+	"strings"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -255,7 +256,30 @@ type Freeze struct {
 
 func freezeOf(f rules.Freeze) Freeze { return Freeze{f.Pattern, f.At, f.Until, f.Made, f.Why, f.Who} }
 
-func freeze(_ context.Context, r *rules.Rules, c Call, in Freeze) (any, error) {
+// pattern returns one of what s names: names may be written in ways that no pattern knows, such as
+// docker://alpine and index.docker.io/library/alpine.
+func (c Call) pattern(s string) (string, error) {
+	if strings.ContainsAny(s, "*?[") {
+		return s, nil
+	}
+	ref, err := c.tag(s)
+	if err != nil {
+		return "", err
+	}
+	name := repoOf(ref).String()
+	if strings.LastIndexByte(s, ':') > strings.LastIndexByte(s, '/') {
+		name += ":" + ref.Tag
+	}
+	if match, err := wire.CompilePattern(s); err == nil && wire.MatchesName(match, name) {
+		return s, nil
+	}
+	return name, nil
+}
+
+func freeze(_ context.Context, r *rules.Rules, c Call, in Freeze) (_ any, err error) {
+	if in.Pattern, err = c.pattern(in.Pattern); err != nil {
+		return nil, err
+	}
 	if err := r.Freeze(rules.Freeze{Pattern: in.Pattern, At: in.At, Until: in.Until, Why: in.Reason, Who: c.Who}); err != nil {
 		return nil, err
 	}
