@@ -21,6 +21,7 @@ import (
 	"golang.org/x/net/http/httpguts"
 	"golang.org/x/net/publicsuffix"
 
+	"forebay/internal/registries"
 	"forebay/internal/wire"
 )
 
@@ -47,10 +48,25 @@ func PinPattern(s string) (string, error) {
 	if _, err := wire.CompilePattern(s); err != nil || strings.Count(s, "[") != strings.Count(s, "]") {
 		return "", fmt.Errorf("%q has no set of characters between [ and ]: %s", Clip(s), allowed)
 	}
+	if err := begins(s); err != nil {
+		return "", err
+	}
 	if !strings.ContainsAny(s[strings.LastIndexByte(s, '/')+1:], ":*") {
 		return "", fmt.Errorf("%q names no tag: add one, or :* for all tags", Clip(s))
 	}
 	return s, nil
+}
+
+// begins refuses patterns that no name matches, as names begin otherwise.
+func begins(s string) error {
+	first, _, several := strings.Cut(s, "/")
+	switch known := registries.Find(first).Name; {
+	case strings.Contains(s, "://"):
+		return fmt.Errorf("%q has a scheme: leave it out", Clip(s))
+	case several && known != first:
+		return fmt.Errorf("%q matches nothing: write %s in the place of %s", Clip(s), Clip(known), Clip(first))
+	}
+	return nil
 }
 
 // Absolute returns file as seen from folder, or "" for "".
@@ -228,6 +244,9 @@ func What(s string) (string, error) {
 	}
 	if _, err := wire.CompilePattern(s); err != nil || strings.Count(s, "[") != strings.Count(s, "]") {
 		return "", fmt.Errorf("%q has no set of characters between [ and ]: %s", Clip(s), allowed)
+	}
+	if err := begins(s); err != nil {
+		return "", err
 	}
 	first, rest, _ := strings.Cut(s, "/")
 	switch {

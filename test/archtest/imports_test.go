@@ -67,7 +67,7 @@ func importTable() map[string][]string {
 		"internal/allowance":     {"internal/pull"},
 		"config/rule":            {"cache/policy", "config/key", "config/parse", "internal/secret"},
 		"config/section":         {"config/key", "config/parse", "internal/secret", "internal/wire"},
-		"config/parse":           {"internal/wire"},
+		"config/parse":           {"internal/registries", "internal/wire"},
 		"config/key":             {"config/parse", "config/unit", "internal/secret"},
 		"config/unit":            {"internal/wire"},
 		"internal/manifest":      {"internal/wire"},
