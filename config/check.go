@@ -127,7 +127,9 @@ func (d *decoder) checkUpstream(u *Upstream) {
 	d.checkAccount(path, &u.Account)
 	d.checkFallback(path, u)
 	d.checkEndpoints(path, u)
-	for i, r := range u.TagRules {
+	for i := range u.TagRules {
+		r := &u.TagRules[i]
+		r.Match = parse.Within(u.Name, r.Match)
 		if r.Match == "" || r.TTL == unsetTTL {
 			d.Add(d.config.origins[nth(join(path, "tag_rules"), i)], nth(join(path, "tag_rules"), i), "needs match and ttl")
 		}
@@ -200,6 +202,7 @@ func (d *decoder) checkFallback(path string, u *Upstream) {
 	for i := range u.FallbackCredentials {
 		at := nth(join(path, "fallback_credentials"), i)
 		a := &u.FallbackCredentials[i]
+		a.Match = parse.Within(u.Name, a.Match)
 		if origin, mapping := d.config.origins[at]; mapping && *a == (Account{Match: a.Match}) {
 			d.Add(origin, at, "needs username and password_file, or docker_config; for no credentials write %s in its place", anonymous)
 			continue

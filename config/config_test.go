@@ -382,6 +382,28 @@ func TestVariablesThatOthersSetNeverStopTheStart(t *testing.T) {
 	}
 }
 
+// Patterns are of repositories of the registry, and people write names as clients do.
+func TestPatternsMayBeWrittenAsNamesAre(t *testing.T) {
+	for _, tt := range []struct{ registry, pattern, want string }{
+		{"docker.io", "nginx:1.*", "library/nginx:1.*"},
+		{"docker.io", "docker.io/nginx", "library/nginx"},
+		{"docker.io", "docker.io/acme/*", "acme/*"},
+		{"docker.io", "library/*:latest", "library/*:latest"},
+		{"docker.io", "*:edge", "*:edge"},
+		{"ghcr.io", "ghcr.io/acme/*", "acme/*"},
+		{"ghcr.io", "app:1", "app:1"},
+		{AnyRegistry, "*/app:1", "*/app:1"},
+	} {
+		if got := parse.Within(tt.registry, tt.pattern); got != tt.want {
+			t.Errorf("Within(%q, %q) = %q, want %q", tt.registry, tt.pattern, got, tt.want)
+		}
+	}
+	u := mustLoad(t, "upstreams: {docker.io: {tag_rules: ['nginx:*=1h'], fallback_credentials: [{match: docker.io/acme/*, username: u, password: p}]}}").Upstream("docker.io")
+	if rule, account := u.TagRules[0].Match, u.FallbackCredentials[0].Match; rule != "library/nginx:*" || account != "acme/*" {
+		t.Errorf("tag_rules have %q, fallback_credentials %q", rule, account)
+	}
+}
+
 func TestPasswordOfTheStrongerSourceCounts(t *testing.T) {
 	folder := t.TempDir()
 	passwordFile := filepath.Join(folder, "password")

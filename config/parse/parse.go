@@ -57,6 +57,18 @@ func PinPattern(s string) (string, error) {
 	return s, nil
 }
 
+// Within returns a pattern of repositories of a registry, which people may write as clients do: with
+// the registry, unless that is any ("*"), and without library/.
+func Within(registry, pattern string) string {
+	if registry != "*" {
+		pattern = strings.TrimPrefix(pattern, registry+"/")
+	}
+	if repo, _, _ := strings.Cut(pattern, ":"); registry == registries.Hub && repo != "" && !strings.ContainsAny(repo, "/*?[") {
+		return "library/" + pattern
+	}
+	return pattern
+}
+
 // begins refuses patterns that no name matches, as names begin otherwise.
 func begins(s string) error {
 	first, _, several := strings.Cut(s, "/")
