@@ -15,7 +15,8 @@ import (
 
 // Warnings returns what works and may not be meant: passwords and tokens that go over plain
 // HTTP, credentials that serve whoever reaches the listener, files with secrets that others
-// can read, a store without room, rules about no image, and variables that mean nothing. None of them holds a secret.
+// can read, a store without room, rules about no image, what nobody expands, and variables that mean nothing. None of them
+// holds a secret.
 func (c *Config) Warnings() []Fault {
 	w := warner{config: c, Collector: fault.Collector{Faults: slices.Clone(c.foreign)}}
 	w.listeners()
@@ -106,11 +107,18 @@ func (w *warner) policies() {
 	}
 }
 
-// files warns of files with secrets that others can read.
+// files warns of files with secrets that others can read, and of what a shell was to make of a value.
 func (w *warner) files() {
 	c := w.config
 	inFile := ""
 	check := func(path string, f field) {
+		texts := f.Get()
+		if f.Secret != nil {
+			texts = []string{f.Secret()}
+		}
+		if slices.ContainsFunc(texts, parse.Unexpanded) {
+			w.add(path, "looks like a variable or ~, which nobody expands here: write what it stands for, or set the key by its own variable")
+		}
 		switch {
 		case f.Secret != nil && f.Get()[0] != "" && c.origins[path].Source == fault.FromFile:
 			inFile = cmp.Or(inFile, path)

@@ -20,6 +20,30 @@ func warned(t *testing.T, text string, env ...string) []string {
 	return all
 }
 
+func TestWhatNobodyExpandsIsWarnedOf(t *testing.T) {
+	const said = ": looks like a variable or ~, which nobody expands here: write what it stands for, or set the key by its own variable"
+	account := func(password string) string {
+		return "listen: 127.0.0.1:5000\nupstreams: {docker.io: {username: u, password: '" + password + "'}}"
+	}
+	for text, want := range map[string][]string{
+		account("$HUB_PASSWORD"):           {"upstreams.docker.io.password" + said},
+		account("${HUB_PASSWORD}"):         {"upstreams.docker.io.password" + said},
+		account("pa$word"):                 nil,
+		account("$1a/~x"):                  nil,
+		"storage: {dir: ~/cache}":          {"storage.dir" + said},
+		"storage: {dir: /srv/$HOST/cache}": {"storage.dir" + said},
+		"storage: {dir: '${HOME}/cache'}":  {"storage.dir" + said},
+		"storage: {dir: /srv/a~b}":         nil,
+	} {
+		if diff := cmp.Diff(want, warned(t, text)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", text, diff)
+		}
+	}
+	if diff := cmp.Diff([]string{"storage.dir" + said}, warned(t, "", "FOREBAY_STORAGE_DIR=~/x")); diff != "" {
+		t.Errorf("from the environment (-want +got):\n%s", diff)
+	}
+}
+
 func TestSecretsInTheClearAreWarnedOf(t *testing.T) {
 	const secret = "hunter2-hunter2-hunter2"
 	account := "{username: u, password: " + secret + "}"

@@ -36,6 +36,12 @@ func Plain(s string) (string, error) {
 	return s, nil
 }
 
+// unexpanded matches $NAME, ${NAME}, and both and ~ as parts of a file's name.
+var unexpanded = regexp.MustCompile(`^\$\w+$|\$\{\w+\}|/(~|\$\w+)(/|$)`)
+
+// Unexpanded reports whether a value looks as if a shell were to read it first.
+func Unexpanded(s string) bool { return unexpanded.MatchString(s) }
+
 // PinPattern checks a pattern of image names. What its parts match is the cache's business.
 func PinPattern(s string) (string, error) {
 	const allowed = "use a name such as nginx:1.27, or a pattern such as ghcr.io/owner/*:v*"
