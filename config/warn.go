@@ -29,6 +29,11 @@ func (c *Config) Warnings() []Fault {
 	if parse.PlainHTTP(c.Tracing.Endpoint) && !c.Tracing.Headers.Empty() {
 		w.add("tracing.endpoint", "%s gets the headers unencrypted: use https://", c.Tracing.Endpoint)
 	}
+	for i, issuer := range c.Auth.Issuers {
+		if parse.PlainHTTP(issuer.URL) {
+			w.add(nth("auth.issuers", i)+".url", "%s says unencrypted whose tokens are right: use https://", issuer.URL)
+		}
+	}
 	w.notify()
 	w.policies()
 	w.files()

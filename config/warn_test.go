@@ -84,6 +84,8 @@ func TestSecretsInTheClearAreWarnedOf(t *testing.T) {
 		},
 		"upstreams: {docker.io: {endpoints: ['https://index.docker.io']}}": nil,
 
+		"tls: {acme: {hosts: [a.b]}}\nauth: {issuers: [{url: 'http://i.lan', audience: a}, {url: 'http://127.0.0.1', audience: a}]}": {"auth.issuers[1].url: http://i.lan says unencrypted whose tokens are right: use https://"},
+
 		"storage: {max_size: 255MiB}":                 {"storage.max_size: the index takes up to 64MiB of it, which leaves little for blobs: set 256MiB or more, or storage.index_dir"},
 		"storage: {max_size: 255MiB, index_dir: /ix}": nil,
 		"storage: {max_size: 256MiB}":                 nil,
