@@ -61,10 +61,7 @@ func (d *decoder) checkAdminToken() {
 	if len(d.Faults) > faults || c.AdminToken.Empty() {
 		return
 	}
-	key := "admin_token"
-	if c.AdminTokenFile != "" {
-		key = "admin_token_file"
-	}
+	key := given(c.AdminTokenFile, "admin_token_file", "admin_token")
 	if token := c.AdminToken.Reveal(); len(token) < adminTokenLeast || strings.ContainsAny(token, " \t") {
 		d.Add(c.origins[key], key, "needs at least %d characters and no blanks", adminTokenLeast)
 	}
@@ -182,11 +179,7 @@ func (d *decoder) checkAccount(path string, a *Account) {
 	case a.Username != "" && a.Password.Empty() && a.PasswordFile == "":
 		fault("username", "needs password or password_file beside it")
 	case a.Username == "" && !a.Password.Empty():
-		key := "password"
-		if a.PasswordFile != "" {
-			key = "password_file"
-		}
-		fault(key, "needs username beside it")
+		fault(given(a.PasswordFile, "password_file", "password"), "needs username beside it")
 	case a.Username != "" && a.DockerConfig != "":
 		fault("docker_config", "cannot be given together with username: remove one of them")
 	}
@@ -256,10 +249,7 @@ func (d *decoder) checkWebhooks() {
 	if c.Webhooks.Secret.Empty() {
 		return
 	}
-	key := "webhooks.secret"
-	if c.Webhooks.SecretFile != "" {
-		key = "webhooks.secret_file"
-	}
+	key := given(c.Webhooks.SecretFile, "webhooks.secret_file", "webhooks.secret")
 	if !webhookSecret.MatchString(c.Webhooks.Secret.Reveal()) {
 		d.Add(c.origins[key], key, "cannot be a part of a URL or is easily guessed: use 16 to 256 letters, digits, - or _")
 	}
@@ -271,10 +261,7 @@ func (d *decoder) checkWebhooks() {
 func (d *decoder) checkTracing() {
 	t := &d.config.Tracing
 	d.password("tracing", "headers", &t.Headers, "headers_file", &t.HeadersFile)
-	key := "tracing.headers"
-	if t.HeadersFile != "" {
-		key = "tracing.headers_file"
-	}
+	key := given(t.HeadersFile, "tracing.headers_file", "tracing.headers")
 	if _, err := parse.HeaderPairs(t.Headers.Reveal()); err != nil {
 		d.Add(d.config.origins[key], key, "%s", err)
 	}
