@@ -213,8 +213,7 @@ func raiseFlag(dir string, fault Fault) (unclean bool, err error) {
 	return false, errors.Join(f.Close(), fault.SyncFolder(dir))
 }
 
-// openBadger returns every failure but that of a full disk as ErrDamaged: Badger's errors
-// carry their cause as text only, and that the folder can be used was seen before.
+// openBadger opens what verifyFiles has seen, in a folder that can be used.
 func openBadger(dir string, log *zap.Logger, b *blocks.Backing) (db *badger.DB, err error) {
 	defer recoverDamage(&err)
 	// A start must not wait for the tables of the logs that were left.
@@ -226,10 +225,21 @@ func openBadger(dir string, log *zap.Logger, b *blocks.Backing) (db *badger.DB, 
 	if refused := b.Refusal(); refused != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnwritable, refused)
 	}
+	return nil, causeOf(err)
+}
+
+// causeOf returns every failure to open as ErrDamaged, but that of a full disk, and those of a machine
+// that has not enough: no index is given up for these. Badger's errors carry their cause as text only.
+func causeOf(err error) error {
 	if strings.Contains(err.Error(), syscall.ENOSPC.Error()) {
-		return nil, fmt.Errorf("%w: %w: %w", ErrUnwritable, err, syscall.ENOSPC)
+		return fmt.Errorf("%w: %w: %w", ErrUnwritable, err, syscall.ENOSPC)
 	}
-	return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
+	for _, lack := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM} {
+		if strings.Contains(err.Error(), lack.Error()) {
+			return err
+		}
+	}
+	return fmt.Errorf("%w: %w", ErrDamaged, err)
 }
 
 // writable makes and removes a file, so that a folder without permission or space is not

@@ -7,11 +7,13 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -555,5 +557,22 @@ func TestIndexHasOneOwner(t *testing.T) {
 	nothing := func(func(v1.Hash, int64, time.Time) error) error { return nil }
 	if _, err := OpenOrRebuild(context.Background(), f.options(), nothing); err == nil || errors.Is(err, ErrDamaged) {
 		t.Errorf("second Open = %v, want an error that is not %v", err, ErrDamaged)
+	}
+}
+
+// An index that cannot be opened for want of files or memory is whole: it must not be made anew.
+func TestWhatAMachineLacksIsNoDamage(t *testing.T) {
+	for text, damaged := range map[string]bool{
+		"During db.vlog.open err: Error while creating log file in valueLog.open err: while opening file: 000002.vlog err: too many open files": false,
+		"Opening table: 000001.sst: while mmapping 000001.sst with size: 1024: cannot allocate memory":                                          false,
+		"Unable to parse table: checksum mismatch": true,
+	} {
+		if err := causeOf(errors.New(text)); errors.Is(err, ErrDamaged) != damaged || !strings.Contains(err.Error(), text) {
+			t.Errorf("causeOf(%q) = %v, want damage: %t", text, err, damaged)
+		}
+	}
+	table := &fs.PathError{Op: "open", Path: "000001.sst", Err: syscall.EMFILE}
+	if err := causeOf(fmt.Errorf("table: %w", table)); errors.Is(err, ErrDamaged) || !errors.Is(err, syscall.EMFILE) {
+		t.Errorf("causeOf(%v) = %v", table, err)
 	}
 }

@@ -49,7 +49,7 @@ func verifyFiles(dir string, afterCrash bool) error {
 	}
 	for _, name := range tables {
 		if err := verifyTable(name, afterCrash || size <= verifyAll); err != nil {
-			return fmt.Errorf("%w: table %q: %w", ErrDamaged, filepath.Base(name), err)
+			return causeOf(fmt.Errorf("table %q: %w", filepath.Base(name), err))
 		}
 	}
 	return nil
