@@ -205,6 +205,7 @@ func TestExportTellsWhatIsMissing(t *testing.T) {
 	for args, want := range map[string]string{
 		"export app":                                          "name the file to write with -o",
 		"export -o x":                                         "no images are named",
+		"export -o x -f /dev/null":                            "no image is named there",
 		"export -o x app --format zip":                        "--format",
 		"export -o x app --split 5":                           "--split",
 		"export -o - app --split 5MiB":                        "--split needs a file",

@@ -68,6 +68,9 @@ func (x *exporting) wanted(ctx context.Context, o *adminclient.Client, args []st
 		}
 		all = append(all, some...)
 	}
+	if len(all) == 0 && len(x.sets) == 0 && !x.pinned {
+		return nil, command.Usage(errors.New("no image is named there: name some as arguments, or with -f, --set or --pinned"))
+	}
 	if x.pinned {
 		var pins admin.PinList
 		if _, err := o.Ask(ctx, http.MethodGet, "/pins", nil, nil, &pins); err != nil {
