@@ -85,6 +85,14 @@ upstreams:
 	if code, _, _ := execute(t, []string{"FOREBAY_ADMIN_TOKEN=" + secrets["admin"]}, "support-bundle", "--server", s.admin, "-o", bundle); code != 1 {
 		t.Errorf("a bundle that is there is replaced: %d", code)
 	}
+	_, stdout, stderr = execute(t, []string{"FOREBAY_ADMIN_TOKEN=" + secrets["admin"]}, "support-bundle", "--server", s.admin, "-o", "-")
+	piped := filepath.Join(dir, "piped.tar.gz")
+	if err := os.WriteFile(piped, []byte(stdout), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := unpackSupport(t, piped); len(got) != len(files) {
+		t.Errorf("standard output has %d files, want %d: %s", len(got), len(files), stderr)
+	}
 	if code, _, _ := execute(t, nil, "support-bundle", "--server", s.admin, "-o", bundle+"2"); code == 0 {
 		t.Error("somebody without the token gets a bundle")
 	}

@@ -32,7 +32,7 @@ addresses of clients are. Look through it before you send it to anybody.`,
   forebay support-bundle -o /tmp/mirror.tar.gz`,
 		Args: cobra.NoArgs,
 	}
-	name := cmd.Flags().StringP("output", "o", "", "`file` to write, which must not exist (default forebay-support-TIME.tar.gz)")
+	name := cmd.Flags().StringP("output", "o", "", "`file` to write, which must not exist, or - for standard output (default forebay-support-TIME.tar.gz)")
 	return adminclient.OnServer(p, cmd, func(ctx context.Context, o *adminclient.Client, _ []string) error {
 		if *name == "" {
 			*name = "forebay-support-" + time.Now().UTC().Format("20060102T150405Z") + ".tar.gz"
@@ -40,6 +40,9 @@ addresses of clients are. Look through it before you send it to anybody.`,
 		files, err := gatherSupport(ctx, o)
 		if err != nil {
 			return err
+		}
+		if *name == "-" {
+			return packSupport(o.Stdout, "forebay-support", files)
 		}
 		f, err := os.OpenFile(*name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 		if err != nil {
