@@ -330,6 +330,7 @@ func TestOperatorIsToldWhatIsWrongWithTheServer(t *testing.T) {
 		{"nobody at the variable's", []string{"FOREBAY_ADMIN=127.0.0.1:1"}, nil, 1, "No server runs there."},
 		{"listener off", []string{"FOREBAY_ADMIN_LISTEN=off"}, nil, 2, "admin_listen is off"},
 		{"no address", nil, []string{"--server", "ftp://x"}, 2, "is not the address of a server"},
+		{"address with a password", nil, []string{"--server", "http://u:hunter2@127.0.0.1:1"}, 2, `"http://u:xxxxx@127.0.0.1:1" is not the address of a server`},
 		{"address with a path", nil, []string{"--server", "http://127.0.0.1:1/x"}, 2, "is not the address of a server"},
 		{"another server", nil, []string{"--server", o.registry}, 1, "and so is no admin API of this version"},
 		{"token file that is not there", nil, []string{"--server", o.admin, "--token-file", bad + "x"}, 2, "--token-file: open"},

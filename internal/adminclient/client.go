@@ -165,6 +165,9 @@ func (s *adminServer) named(env map[string]string) error {
 	}
 	u, err := url.Parse(s.base)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.User != nil {
+		if err == nil {
+			s.base = u.Redacted()
+		}
 		return command.Usage(fmt.Errorf("%s: %q is not the address of a server: use HOST:PORT, http://HOST:PORT or https://HOST:PORT", s.how, s.base))
 	}
 	s.base = u.Scheme + "://" + u.Host
