@@ -15,6 +15,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -30,6 +31,9 @@ const (
 	serverTime    = 825 * 24 * time.Hour
 	backdated     = time.Hour // clocks differ
 )
+
+// hostName is what clients compare with the host of a URL.
+var hostName = regexp.MustCompile(`^(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9])?$`)
 
 func newGenCert(p command.Process) *cobra.Command {
 	cmd := &cobra.Command{
@@ -59,13 +63,6 @@ trust ca.pem.`,
 		case len(hosts) == 0:
 			return command.Usage(errors.New("name the hosts that clients will use for this server: forebay gen-cert mirror.lan 10.0.0.5"))
 		}
-		if err := os.MkdirAll(*out, 0o755); err != nil {
-			return err
-		}
-		ca, err := authorityIn(*out)
-		if err != nil {
-			return err
-		}
 		template := &x509.Certificate{
 			Subject: pkix.Name{CommonName: subject}, NotAfter: time.Now().Add(serverTime),
 			KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
@@ -76,9 +73,18 @@ trust ca.pem.`,
 		for _, h := range hosts {
 			if ip := net.ParseIP(h); ip != nil {
 				template.IPAddresses = append(template.IPAddresses, ip)
-			} else {
+			} else if hostName.MatchString(h) {
 				template.DNSNames = append(template.DNSNames, h)
+			} else {
+				return command.Usage(fmt.Errorf("%q is no host: name it without a port, such as mirror.lan, 10.0.0.5 or fd00::5", h))
 			}
+		}
+		if err := os.MkdirAll(*out, 0o755); err != nil {
+			return err
+		}
+		ca, err := authorityIn(*out)
+		if err != nil {
+			return err
 		}
 		certFile, keyFile := filepath.Join(*out, name+".pem"), filepath.Join(*out, name+"-key.pem")
 		if err := certify(template, ca, certFile, keyFile); err != nil {
