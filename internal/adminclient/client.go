@@ -158,19 +158,28 @@ func (f *Flags) findServer(p Program) (adminServer, error) {
 	return s, nil
 }
 
+// baseOf returns the address of a server without a slash at its end.
+func baseOf(address string) (string, error) {
+	u, err := url.Parse(address)
+	if err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && strings.Trim(u.Path, "/") == "" && u.RawQuery == "" && u.User == nil {
+		return u.Scheme + "://" + u.Host, nil
+	}
+	if err == nil {
+		address = u.Redacted()
+	}
+	return "", command.Usage(fmt.Errorf("%q is not the address of a server", address))
+}
+
 // named checks the address of a server that was named, and finds its token.
 func (s *adminServer) named(env map[string]string) error {
 	if !strings.Contains(s.base, "://") {
 		s.base = (&url.URL{Scheme: "http", Host: server.Reachable(s.base)}).String() // which escapes an IPv6 zone
 	}
-	u, err := url.Parse(s.base)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.User != nil {
-		if err == nil {
-			s.base = u.Redacted()
-		}
-		return command.Usage(fmt.Errorf("%s: %q is not the address of a server: use HOST:PORT, http://HOST:PORT or https://HOST:PORT", s.how, s.base))
+	base, err := baseOf(s.base)
+	if err != nil {
+		return fmt.Errorf("%s: %w: use HOST:PORT, http://HOST:PORT or https://HOST:PORT", s.how, err)
 	}
-	s.base = u.Scheme + "://" + u.Host
+	s.base = base
 	if token := env[config.Variable("admin_token")]; token != "" {
 		s.token = secret.New(token)
 	} else if name := env[config.Variable("admin_token_file")]; name != "" {

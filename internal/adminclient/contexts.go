@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -153,9 +152,12 @@ func newContextAdd() *cobra.Command {
 		Use: "add NAME URL", Short: "Name a mirror, by the address of its admin API", Args: cobra.ExactArgs(2),
 		Example: "  forebay context add edge1 https://edge1:5001 --token-file ~/.edge1.token",
 		RunE: func(_ *cobra.Command, args []string) error {
-			m.Server = args[1]
-			if u, err := url.Parse(m.Server); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-				return command.Usage(fmt.Errorf("%q is no address of a server: use http://HOST:PORT or https://HOST:PORT", m.Server))
+			if args[0] == "" || strings.ContainsAny(args[0], " \t\r\n") {
+				return command.Usage(fmt.Errorf("%q is no name: use one word", args[0]))
+			}
+			var err error
+			if m.Server, err = baseOf(args[1]); err != nil {
+				return fmt.Errorf("%w: use http://HOST:PORT or https://HOST:PORT", err)
 			}
 			for _, file := range []*string{&m.TokenFile, &m.CAFile, &m.CertFile, &m.KeyFile} {
 				if *file != "" { // commands are started in other folders, too
@@ -209,6 +211,9 @@ func newContextRemove() *cobra.Command {
 			c, err := readContexts()
 			if err != nil {
 				return err
+			}
+			if _, ok := c.Mirrors[args[0]]; !ok {
+				return command.Usage(fmt.Errorf("there is no context %q: see them with forebay context", args[0]))
 			}
 			if delete(c.Mirrors, args[0]); c.Chosen == args[0] {
 				c.Chosen = ""
