@@ -132,7 +132,7 @@ func (h *Handler) sendBlob(x *exchange, b blob, ranges []wire.ByteRange) error {
 		}
 		body.parts[0] = p
 	default:
-		body.setParts(spans, size)
+		body.setParts(spans, size, bounded(ranges))
 	}
 	if f := b.File(); f != nil && len(body.parts) == 1 {
 		return body.copyFile(f)
@@ -167,7 +167,7 @@ type part struct {
 }
 
 // setParts makes the body one of several parts (RFC 9110, 14.6), for podman's partial pulls and stargz.
-func (b *blobBody) setParts(spans []wire.Span, size int64) {
+func (b *blobBody) setParts(spans []wire.Span, size int64, bounded bool) {
 	var text bytes.Buffer
 	w := multipart.NewWriter(&text)
 	b.status, b.length, b.parts = http.StatusPartialContent, 0, nil
@@ -176,6 +176,9 @@ func (b *blobBody) setParts(spans []wire.Span, size int64) {
 		_, _ = w.CreatePart(textproto.MIMEHeader{"Content-Type": b.x.w.Header()["Content-Type"], "Content-Range": {contentRange(s.Off, s.End, size)}})
 		b.parts = append(b.parts, part{head: bytes.Clone(text.Bytes()), off: s.Off, end: s.End})
 		b.length += int64(text.Len()) + s.End - s.Off
+		if s.End == size && !bounded {
+			b.parts[len(b.parts)-1].end = -1 // its last byte waits for the digest, as that of one range
+		}
 		text.Reset()
 	}
 	_ = w.Close()
