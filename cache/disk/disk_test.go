@@ -474,6 +474,32 @@ func TestShardRemovedUnderOurFeetIsMadeAgain(t *testing.T) {
 	}
 }
 
+func TestPartialFolderRemovedUnderOurFeetIsMadeAgain(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	for what, do := range map[string]func() error{
+		"Put":   func() error { put(t, s, "x"); return nil },
+		"Probe": s.Probe,
+		"Partial": func() error {
+			p, err := s.Partial(storetest.SHA256([]byte("y")))
+			if err != nil {
+				return err
+			}
+			if _, err := p.WriteAt([]byte("y"), 0); err != nil {
+				return err
+			}
+			return p.Commit(1)
+		},
+	} {
+		if err := os.RemoveAll(filepath.Join(dir, "partial")); err != nil {
+			t.Fatal(err)
+		}
+		if err := do(); err != nil {
+			t.Errorf("%s without the folder of partial files: %v, want it made again", what, err)
+		}
+	}
+}
+
 func TestUsageCountsSpaceNotGaps(t *testing.T) {
 	s := open(t, t.TempDir())
 	put(t, s, "12345")

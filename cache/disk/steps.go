@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
 )
 
 // Step is one change of the disk. All changes that the store makes go through the
@@ -49,7 +50,11 @@ func (s *Store) create(name string, mode fs.FileMode) (*os.File, error) {
 	if err := s.before(StepCreate, name); err != nil {
 		return nil, err
 	}
-	return s.root.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, mode)
+	f, err := s.root.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, mode)
+	if errors.Is(err, fs.ErrNotExist) && s.mkdir(path.Dir(name)) == nil { // somebody removed its folder
+		f, err = s.root.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, mode)
+	}
+	return f, err
 }
 
 func (s *Store) writeAt(f *os.File, name string, b []byte, off int64) (int, error) {
