@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -502,6 +504,35 @@ func TestWrongSettingsAreNamed(t *testing.T) {
 	}
 	if n := len(s.Objects()); n != 1 {
 		t.Errorf("%d objects are left by the checks, want one: where it may not be removed", n)
+	}
+}
+
+// The port of a console and the page of a proxy answer 200 to everything.
+func TestPageIsNoBucket(t *testing.T) {
+	for name, page := range map[string]string{
+		"page":     "<!doctype html><html lang=en><head><meta charset=utf-8><title>Console</title></head><body><p>Log in</body></html>",
+		"xml page": "<html><body>Log in</body></html>",
+		"empty":    "",
+		"json":     `{"status":"ok"}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, page) }))
+			t.Cleanup(s.Close)
+			b := open(t, &s3test.Server{URL: s.URL}, nil)
+			var r *Refusal
+			if err := b.Reach(t.Context()); !errors.As(err, &r) || !strings.Contains(err.Error(), "correct Endpoint") {
+				t.Errorf("Reach: %v, want a refusal that names the endpoint", err)
+			}
+			for _, size := range []int{1, partLeast + 1} {
+				content := make([]byte, size)
+				if err := b.Put(t.Context(), storetest.SHA256(content), int64(size), bytes.NewReader(content), tier.PutOptions{}); err == nil {
+					t.Errorf("Put of %d bytes: no error, but nobody has kept them", size)
+				}
+			}
+			if err := b.PutFile(t.Context(), "refs/x", strings.NewReader("x"), 1, tier.Condition{}); err == nil {
+				t.Error("PutFile: no error, but nobody has kept it")
+			}
+		})
 	}
 }
 

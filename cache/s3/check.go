@@ -20,9 +20,12 @@ import (
 func (b *Bucket) Reach(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*b.opts.Timeouts.Answer)
 	defer cancel()
-	_, err := b.client.ListObjectsV2(ctx, &s3.ListObjectsV2Input{
+	out, err := b.client.ListObjectsV2(ctx, &s3.ListObjectsV2Input{
 		Bucket: b.bucket(), Prefix: &b.prefix, MaxKeys: aws.Int32(1), ExpectedBucketOwner: b.owner(),
 	}, readAttempts)
+	if err == nil && out.IsTruncated == nil && out.Name == nil {
+		err = errNoS3 // a page that happens to be XML
+	}
 	return b.explain(err, "list objects", "s3:ListBucket")
 }
 

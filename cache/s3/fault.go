@@ -2,6 +2,7 @@ package s3
 
 import (
 	"context"
+	"encoding/xml"
 	"errors"
 	"fmt"
 	"net"
@@ -85,6 +86,17 @@ func codeOf(err error) string {
 	return ""
 }
 
+// errNoS3: a page of a console, or whatever a proxy puts in the way of the server.
+var errNoS3 = errors.New("the answer is not that of an S3 server")
+
+// kept returns an error for a write whose answer lacks what every server says of what it has kept.
+func kept(etag *string) error {
+	if etag == nil {
+		return errNoS3
+	}
+	return nil
+}
+
 // regionOf returns the region that an answer says the bucket is in.
 func regionOf(err error) string {
 	var res *awshttp.ResponseError
@@ -146,6 +158,9 @@ func (b *Bucket) explain(raw error, op, right string) error {
 				text += ", which must belong to the account in " + names.Owner
 			}
 		}
+	}
+	if errors.Is(raw, errNoS3) || statusOf(raw) == http.StatusOK && errors.As(raw, new(*xml.SyntaxError)) {
+		text = fmt.Sprintf("no S3 server answers there: correct %s, which may be the port of a console", names.Endpoint)
 	}
 	if text == "" && statusOf(raw) == 0 && noCredentials(raw) {
 		text = fmt.Sprintf("no credentials were found: set %s, or what programs on AWS look for", names.Credentials)

@@ -39,10 +39,10 @@ func (b *Bucket) PutFile(ctx context.Context, name string, content io.ReaderAt, 
 	}
 	ctx, cancel := within(ctx, size)
 	defer cancel()
-	_, err := b.client.PutObject(ctx, in, payload(sum.Sum(nil)))
+	out, err := b.client.PutObject(ctx, in, payload(sum.Sum(nil)))
 	switch status := statusOf(err); {
 	case err == nil:
-		return nil
+		return fault(op, kept(out.ETag))
 	case c == tier.Condition{}:
 	case status == http.StatusPreconditionFailed, status == http.StatusConflict, status == http.StatusNotFound && c.Version != "":
 		return fmt.Errorf("%s: %w", op, tier.ErrCondition)

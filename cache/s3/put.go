@@ -127,13 +127,16 @@ func (p *put) whole(ctx context.Context) error {
 	ctx, cancel := within(ctx, p.size)
 	defer cancel()
 	return p.conditional(func() error {
-		_, err := p.b.client.PutObject(ctx, &s3.PutObjectInput{
+		out, err := p.b.client.PutObject(ctx, &s3.PutObjectInput{
 			Bucket: p.b.bucket(), Key: &p.key, ExpectedBucketOwner: p.b.owner(),
 			Body: p.section(0, p.size), ContentLength: aws.Int64(p.size), ContentType: aws.String(contentType),
 			ChecksumSHA256: aws.String(base64.StdEncoding.EncodeToString(sum)), IfNoneMatch: p.ifNone(),
 			StorageClass: p.b.class(), ServerSideEncryption: p.b.crypt(), SSEKMSKeyId: p.b.kmsKey(),
 		}, payload(sum))
-		return err
+		if err != nil {
+			return err
+		}
+		return kept(out.ETag)
 	})
 }
 
@@ -283,6 +286,9 @@ func (p *put) part(ctx context.Context, u index.Upload, number int32, off, n int
 		Bucket: p.b.bucket(), Key: &p.key, UploadId: &u.ID, PartNumber: &number, ExpectedBucketOwner: p.b.owner(),
 		Body: p.section(off, n), ContentLength: aws.Int64(n), ChecksumSHA256: aws.String(base64.StdEncoding.EncodeToString(sum)),
 	}, payload(sum))
+	if err == nil {
+		err = kept(out.ETag)
+	}
 	if err != nil {
 		return "", fault(p.op, err)
 	}

@@ -39,7 +39,7 @@ func (r *recorder) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 	case "DeleteObjects":
 		fmt.Fprint(w, "<DeleteResult/>")
 	case "ListObjectsV2":
-		fmt.Fprint(w, "<ListBucketResult/>")
+		fmt.Fprint(w, "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>")
 	default:
 		w.Header().Set("ETag", `"e"`)
 	}
