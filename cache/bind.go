@@ -120,12 +120,14 @@ func (c *Cache) bindAt(repo Repo, name string, desc v1.Descriptor, now, since ti
 		}
 	}
 	s.recorded = record || old != nil && old.recorded || c.store.Linked(repo, index.Manifest, desc.Digest)
+	before := c.forgotten.Load()
 	if s.recorded {
 		err = c.store.Record(func(b *index.Batch) error { return b.PutTag(repo, name, s.Tag) })
 	} else {
 		c.known.headed.Add(key{aRef, repo, desc.Digest.String()}, name)
 	}
 	c.known.tags.Add(tagName{repo, name}, s)
+	c.unlessForgotten(tagName{repo, name}, before)
 	c.images.Pins.Bound(repo, name, desc.Digest)
 	if err != nil {
 		c.log.Error("tag not recorded", logkey.Upstream(repo.Upstream), logkey.Repository(repo.Name),

@@ -135,6 +135,8 @@ type Cache struct {
 	wanted *wanted.List
 	gone   *vanished.List
 	counts counts
+
+	forgotten atomic.Int64 // tags taken out of the index
 }
 
 // calls are the upstream calls in progress.

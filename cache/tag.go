@@ -45,6 +45,7 @@ func (c *Cache) tag(repo Repo, name string) (*tagState, error) {
 	if t, ok := c.known.tags.Get(key); ok {
 		return t, nil
 	}
+	before := c.forgotten.Load()
 	t, ok, err := c.store.Index.Tag(repo, name)
 	if err != nil {
 		c.store.Unknown(err)
@@ -55,7 +56,16 @@ func (c *Cache) tag(repo Repo, name string) (*tagState, error) {
 	}
 	s := &tagState{repo: repo, name: name, Tag: t, recorded: true, pulls: &pulls{}}
 	c.known.tags.ContainsOrAdd(key, s)
+	c.unlessForgotten(key, before)
 	return s, nil
+}
+
+// unlessForgotten drops what was just noted of a tag in memory if any was forgotten since before,
+// which may be this one: what the index has not must not be served from memory as if it had.
+func (c *Cache) unlessForgotten(name tagName, before int64) {
+	if c.forgotten.Load() != before {
+		c.known.tags.Remove(name)
+	}
 }
 
 // tagRequest is one client's question for a tag.

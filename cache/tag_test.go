@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -16,6 +17,7 @@ import (
 	"forebay/internal/pull"
 	"forebay/internal/wire"
 	"forebay/test/cachetest"
+	"forebay/test/storetest"
 )
 
 // openWith opens a cache whose docker.io has the given options beside its registry.
@@ -351,4 +353,34 @@ func TestRehearsedOutageEndsByItself(t *testing.T) {
 			t.Errorf("after its end: %v", err)
 		}
 	})
+}
+
+// Who purges a tag as it is pulled must not leave it known to clients and to nobody else.
+func TestTagForgottenAsItIsBound(t *testing.T) {
+	c := openWith(t, cachetest.NewRegistry(), UpstreamOptions{TagTTL: time.Hour})
+	defer closeCache(t, c)
+	m := cachetest.ManifestOf("x")
+	desc := v1.Descriptor{MediaType: "application/vnd.oci.image.manifest.v1+json", Digest: storetest.SHA256(m), Size: int64(len(m))}
+	for range 600 { // the moment is short
+		var busy sync.WaitGroup
+		for i := range 32 {
+			name := fmt.Sprint("t", i)
+			busy.Go(func() {
+				if err := c.BindAt(hub, name, desc, time.Now(), time.Time{}); err != nil {
+					t.Error(err)
+				}
+			})
+			busy.Go(func() {
+				if err := c.ForgetTag(hub, name); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		busy.Wait()
+		for _, known := range c.known.tags.Values() {
+			if _, recorded, err := c.store.Index.Tag(hub, known.name); err != nil || known.recorded && !recorded {
+				t.Fatalf("%s is known in memory, and recorded nowhere: %v", known.name, err)
+			}
+		}
+	}
 }

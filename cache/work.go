@@ -74,6 +74,7 @@ func (c *Cache) ForgetAbsence(repo Repo, tag string) {
 // ForgetTag forgets a tag, as if it had never been seen.
 func (c *Cache) ForgetTag(repo Repo, tag string) error {
 	err := c.store.Update(func(b *index.Batch) error { return b.DeleteTag(repo, tag) })
+	c.forgotten.Add(1)
 	c.known.tags.Remove(tagName{repo, tag})
 	return err
 }
@@ -82,7 +83,10 @@ func (c *Cache) ForgetTag(repo Repo, tag string) error {
 func (c *Cache) Gone() *vanished.List { return c.gone }
 
 // ForgetTags says that tags were taken out of the index.
-func (c *Cache) ForgetTags() { c.known.tags.Purge() }
+func (c *Cache) ForgetTags() {
+	c.forgotten.Add(1)
+	c.known.tags.Purge()
+}
 
 // ForgetFailures forgets the negative answers of a repository, so that the upstream is
 // asked again.
