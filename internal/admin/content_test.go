@@ -109,6 +109,37 @@ func TestContentGoesInAndOutByItsDigest(t *testing.T) {
 	}
 }
 
+// What pins take all together is told of the same moment as what each takes.
+func TestPinsAddUp(t *testing.T) {
+	a := openAPIFor(t, true, "")
+	in := beginImport(t, a)
+	manifest := `{"mediaType":"application/vnd.oci.image.manifest.v1+json","layers":[{"digest":"` + digestText("layer") + `","size":5}]}`
+	for _, step := range []struct{ path, body string }{
+		{in + "/content", "layer"}, {in + "/content", manifest},
+		{in + "/admit", `{"ref":"app:1","digest":"` + digestText(manifest) + `","pin":true}`}, {"/purge", `{"target":"app:1","force":true}`},
+	} {
+		change := octets
+		if strings.HasPrefix(step.body, `{"ref`) || strings.HasPrefix(step.body, `{"target`) {
+			change = nil
+		}
+		if w := asks(a, "POST", step.path, step.body, change); w.Code != 200 {
+			t.Fatalf("POST %s = %d %s", step.path, w.Code, w.Body)
+		}
+		var pins PinList
+		w := asks(a, "GET", "/pins", "", nil)
+		if err := json.Unmarshal(w.Body.Bytes(), &pins); err != nil {
+			t.Fatal(err)
+		}
+		var sum int64
+		for _, p := range pins.Pins {
+			sum += p.Bytes
+		}
+		if sum != pins.Bytes {
+			t.Errorf("pins after %s = %s, want %d bytes of all", step.path, w.Body, sum)
+		}
+	}
+}
+
 // Who calls may say much: only bytes that came in his import count, and what a signature
 // vouches for that is right.
 func TestImportGrantsNothingThatItDidNotBring(t *testing.T) {

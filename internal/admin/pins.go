@@ -7,8 +7,9 @@ import (
 )
 
 func (a *API) pins() (PinList, error) {
+	list := orNone(a.keeper.Images.Pins.List()) // which works out what they hold, before it is counted
 	stats, err := a.keeper.Stats()
-	return PinList{orNone(a.keeper.Images.Pins.List()), stats.PinnedBytes, stats.PinLimitBytes}, err
+	return PinList{list, stats.PinnedBytes, stats.PinLimitBytes}, err
 }
 
 func (a *API) pin(w http.ResponseWriter, r *http.Request) error {
