@@ -83,10 +83,7 @@ func (c *Cache) ForgetTag(repo Repo, tag string) error {
 func (c *Cache) Gone() *vanished.List { return c.gone }
 
 // ForgetTags says that tags were taken out of the index.
-func (c *Cache) ForgetTags() {
-	c.forgotten.Add(1)
-	c.known.tags.Purge()
-}
+func (c *Cache) ForgetTags() { c.forgotten.Add(1); c.known.tags.Purge() }
 
 // ForgetFailures forgets the negative answers of a repository, so that the upstream is
 // asked again.

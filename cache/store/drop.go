@@ -68,6 +68,7 @@ func (s *Store) forget(all []v1.Hash, last func(*index.Batch, v1.Hash) error) er
 
 // dropFromMemory takes a manifest out of memory.
 func (s *Store) dropFromMemory(d v1.Hash) {
+	s.taken.Add(1)
 	err := s.Index.Holders(d, func(r Repo, k index.Kind) error {
 		if k == index.Manifest {
 			s.manifests.Remove(linkKey{r, d})
@@ -92,10 +93,23 @@ func (s *Store) Unlink(repo Repo, links []Link) error {
 	if err != nil {
 		return err
 	}
+	s.taken.Add(1)
 	for _, l := range links {
 		s.manifests.Remove(linkKey{repo, l.Digest})
 	}
 	return nil
+}
+
+// DropRepo takes all that is known of a repository out of the index and memory.
+func (s *Store) DropRepo(ctx context.Context, repo Repo) error {
+	err := s.Index.DropRepo(ctx, repo)
+	s.taken.Add(1)
+	for _, k := range s.manifests.Keys() {
+		if k.repo == repo {
+			s.manifests.Remove(k)
+		}
+	}
+	return err
 }
 
 // Condemn takes a damaged blob out of the store, so that it is fetched anew by whoever

@@ -218,6 +218,7 @@ func (s *Store) PutManifest(repo Repo, desc v1.Descriptor, b []byte) (*Manifest,
 	desc.Size = int64(len(b))
 	m := s.manifest(repo, desc, b)
 	s.Admit()
+	before := s.taken.Load()
 	err := s.Disk.Put(desc.Digest, b)
 	if err != nil {
 		s.Wrote(err)
@@ -225,14 +226,18 @@ func (s *Store) PutManifest(repo Repo, desc v1.Descriptor, b []byte) (*Manifest,
 		s.settleSoon()
 		err = s.recordFile(desc.Digest, desc.Size, evict.Manifest, time.Now(), nil, func(b *index.Batch) error { return PutLinks(b, repo, ManifestLink(desc)) })
 	}
-	s.keepInMemory(repo, m)
+	s.keepInMemory(repo, m, before)
 	return m, err
 }
 
-// keepInMemory keeps a small manifest in memory.
-func (s *Store) keepInMemory(repo Repo, m *Manifest) {
+// keepInMemory keeps a small manifest in memory, unless any was taken out since before, which may
+// be this one: nothing would take it out again.
+func (s *Store) keepInMemory(repo Repo, m *Manifest, before int64) {
 	if len(m.Bytes) <= hotManifest {
 		s.manifests.Add(linkKey{repo, m.Desc.Digest}, m)
+	}
+	if s.taken.Load() != before {
+		s.manifests.Remove(linkKey{repo, m.Desc.Digest})
 	}
 }
 
@@ -243,6 +248,7 @@ func (s *Store) Manifest(repo Repo, d v1.Hash) (m *Manifest, linked bool) {
 		s.usedManifest(m)
 		return m, true
 	}
+	before := s.taken.Load()
 	link, linked := s.LinkOf(repo, index.Manifest, d)
 	if !linked {
 		return nil, false
@@ -260,7 +266,7 @@ func (s *Store) Manifest(repo Repo, d v1.Hash) (m *Manifest, linked bool) {
 	}
 	m = s.manifest(repo, v1.Descriptor{MediaType: types.MediaType(link.MediaType), Digest: d, Size: int64(len(b))}, b)
 	s.usedManifest(m)
-	s.keepInMemory(repo, m)
+	s.keepInMemory(repo, m, before)
 	return m, true
 }
 

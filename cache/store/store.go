@@ -101,6 +101,7 @@ type Store struct {
 	onDamaged   func(v1.Hash)
 	indexMayLag bool // the index may be older than the disk
 	manifests   *lru.Cache[linkKey, *Manifest]
+	taken       atomic.Int64                  // out of manifests, so far
 	sizes       *lru.Cache[linkKey, int64]    // of blobs, as manifests say: guesses
 	urls        *lru.Cache[linkKey, []string] // of foreign layers, as manifests say
 	rereading   sync.Mutex                    // held while the kept manifests of a repository are read

@@ -165,3 +165,35 @@ func TestThoseWhoWaitSettleOnce(t *testing.T) {
 		t.Errorf("%d syncs and %d files left, want 2, of files and of names, and 20", syncs.Load(), files)
 	}
 }
+
+// What is purged as it is read must not go on being served from memory.
+func TestManifestTakenOutAsItIsRead(t *testing.T) {
+	s := open(t, Options{Dir: t.TempDir()})
+	for range 20 { // the moment is short
+		var all []v1.Descriptor
+		for i := range 24 {
+			b := cachetest.ManifestOf(fmt.Sprint(i))
+			desc := v1.Descriptor{MediaType: "application/vnd.oci.image.manifest.v1+json", Digest: cachetest.DigestOf(b), Size: int64(len(b))}
+			if _, err := s.PutManifest(hub, desc, b); err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, desc)
+		}
+		s.manifests.Purge()
+		var busy sync.WaitGroup
+		for _, desc := range all {
+			busy.Go(func() { s.Manifest(hub, desc.Digest) })
+			busy.Go(func() {
+				if err := s.Unlink(hub, []Link{ManifestLink(desc)}); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		busy.Wait()
+		for _, k := range s.manifests.Keys() {
+			if !s.Linked(hub, index.Manifest, k.digest) {
+				t.Fatalf("%s is in memory, and the repository does not hold it", k.digest)
+			}
+		}
+	}
+}

@@ -260,7 +260,9 @@ func (p *purge) repository(ctx context.Context, repo Repo) error {
 	if err := p.unlink(ctx, repo, refs); err != nil || p.DryRun {
 		return err
 	}
-	return p.k.Store.Index.DropRepo(ctx, repo) // lists, and what came meanwhile
+	err = p.k.Store.DropRepo(ctx, repo) // lists, and what came meanwhile
+	p.k.Cache.ForgetTags()
+	return err
 }
 
 // PurgeDigest removes one blob or manifest, whoever holds it, and the right of all

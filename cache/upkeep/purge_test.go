@@ -1,6 +1,7 @@
 package upkeep
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -59,6 +60,47 @@ func TestPurgeOfATagLeavesWhatOthersName(t *testing.T) {
 		if _, err := c.PurgeImage(t.Context(), hub, "none", v1.Hash{}, PurgeOptions{}); !errors.Is(err, store.ErrNotKept) {
 			t.Errorf("PurgeImage of nothing = %v, want store.ErrNotKept", err)
 		}
+	})
+}
+
+// midway does something in the middle of what is given it: when the work looks whether it is to end,
+// and now says so.
+type midway struct {
+	context.Context
+	now func() bool
+	do  func()
+}
+
+func (m *midway) Err() error {
+	if do := m.do; do != nil && m.now() {
+		m.do = nil
+		do()
+	}
+	return m.Context.Err()
+}
+
+// What a client pulls while its repository is purged is purged too, and known to clients no longer than to
+// operators.
+func TestPullAmidAPurgeOfTheRepository(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := cachetest.NewRegistry()
+		c := openCache(t, r, t.TempDir())
+		a := r.Image(t, hub.Name, "a", "layer")
+		read(t, c, hub, "a", a.Blobs...)
+		ctx := &midway{t.Context(), func() bool { return !c.store.Linked(hub, index.Manifest, a.Digest) }, func() { read(t, c, hub, "a", a.Blobs...) }}
+		if _, err := c.PurgeRepository(ctx, hub, PurgeOptions{}); err != nil || ctx.do != nil {
+			t.Fatalf("PurgeRepository = %v, with a pull in its middle: %t", err, ctx.do == nil)
+		}
+		for _, ref := range []string{"a", a.Digest.String()} {
+			read(t, c, hub, ref)
+			if !c.store.Linked(hub, index.Manifest, a.Digest) {
+				t.Errorf("%s is given to clients, and the index has no link", ref)
+			}
+			if _, err := c.Inspect(hub, "a", v1.Hash{}); err != nil {
+				t.Errorf("after a pull of %s: Inspect = %v", ref, err)
+			}
+		}
+		agrees(t, c)
 	})
 }
 
