@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -123,11 +124,12 @@ func (c *Cache) bindAt(repo Repo, name string, desc v1.Descriptor, now, since ti
 	before := c.forgotten.Load()
 	if s.recorded {
 		err = c.store.Record(func(b *index.Batch) error { return b.PutTag(repo, name, s.Tag) })
-	} else {
-		c.known.headed.Add(key{aRef, repo, desc.Digest.String()}, name)
 	}
 	c.known.tags.Add(tagName{repo, name}, s)
 	c.unlessForgotten(tagName{repo, name}, before)
+	if !s.recorded {
+		c.headed(repo, name, desc.Digest)
+	}
 	c.images.Pins.Bound(repo, name, desc.Digest)
 	if err != nil {
 		c.log.Error("tag not recorded", logkey.Upstream(repo.Upstream), logkey.Repository(repo.Name),
@@ -136,20 +138,39 @@ func (c *Cache) bindAt(repo Repo, name string, desc v1.Descriptor, now, since ti
 	return nil
 }
 
-// record records the tag that was bound to the manifest d by a HEAD, now that it is here.
+// headedMost bounds the tags of one manifest that HEADs have told of: as many as a release has.
+const headedMost = 8
+
+// headed notes that a tag is to be recorded once the manifest d is here, which it may be by now.
+func (c *Cache) headed(repo Repo, name string, d v1.Hash) {
+	k := key{aRef, repo, d.String()}
+	c.heading.Lock()
+	names, _ := c.known.headed.Get(k)
+	if !slices.Contains(names, name) {
+		names = append(slices.Clone(names[max(0, len(names)-headedMost+1):]), name)
+	}
+	c.known.headed.Add(k, names)
+	c.heading.Unlock()
+	if c.store.Linked(repo, index.Manifest, d) {
+		c.record(repo, d)
+	}
+}
+
+// record records the tags that were bound to the manifest d by HEADs, now that it is here.
 func (c *Cache) record(repo Repo, d v1.Hash) {
 	k := key{aRef, repo, d.String()}
-	name, ok := c.known.headed.Get(k)
-	if !ok {
-		return
-	}
+	c.heading.Lock()
+	names, _ := c.known.headed.Get(k)
 	c.known.headed.Remove(k)
-	if t, ok := c.known.tags.Get(tagName{repo, name}); ok && t.Desc.Digest == d && !t.recorded {
-		desc := t.Desc
-		if t.stale {
-			pull.MarkStale(&desc)
+	c.heading.Unlock()
+	for _, name := range names {
+		if t, ok := c.known.tags.Get(tagName{repo, name}); ok && t.Desc.Digest == d && !t.recorded {
+			desc := t.Desc
+			if t.stale {
+				pull.MarkStale(&desc)
+			}
+			_ = c.BindAt(repo, name, desc, t.CheckedAt, t.ChangedAt) // what cannot be recorded was told of
 		}
-		_ = c.BindAt(repo, name, desc, t.CheckedAt, t.ChangedAt) // what cannot be recorded was told of
 	}
 }
 

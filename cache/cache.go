@@ -137,6 +137,7 @@ type Cache struct {
 	counts counts
 
 	forgotten atomic.Int64 // tags taken out of the index
+	heading   sync.Mutex   // held while known.headed changes
 }
 
 // calls are the upstream calls in progress.
@@ -157,7 +158,7 @@ type known struct {
 	claims    *recent.Map[key, store.Link]   // what registries say that they hold, see claim
 	wrong     *recent.Map[key, int]          // mismatches in a row
 	trouble   *recent.Map[Repo, struct{}]    // repositories whose fill failed
-	headed    *recent.Map[key, string]       // tags that are known by a HEAD only, by what they point to
+	headed    *recent.Map[key, []string]     // tags that are known by a HEAD only, by what they point to
 	moved     *recent.Map[tagName, error]    // tags that are not asked for while the budget is low, and why
 	warned    *recent.Map[key, struct{}]     // what the log told of lately
 }
@@ -242,7 +243,7 @@ func newKnown(negativeTTL time.Duration) known {
 		wrong:     recent.New[key, int](1024, wrongFor),
 		unfetched: recent.New[key, error](4096, health.FailingFor),
 		warned:    recent.New[key, struct{}](4096, warnedFor),
-		headed:    recent.New[key, string](tagEntries, claimFor),
+		headed:    recent.New[key, []string](tagEntries, claimFor),
 		moved:     recent.New[tagName, error](tagEntries, movedFor),
 		trouble:   recent.New[Repo, struct{}](4096, troubleFor),
 	}

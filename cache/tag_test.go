@@ -384,3 +384,30 @@ func TestTagForgottenAsItIsBound(t *testing.T) {
 		}
 	}
 }
+
+// containerd asks for a tag by HEAD and then for the digest; several do so at once after a release.
+func TestTagsOfOneDigestAreAllRecorded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := cachetest.NewRegistry()
+		m := cachetest.ManifestOf("x")
+		names := []string{"1", "1.2", "latest"}
+		for _, tag := range names {
+			r.Push(hub.Name, tag, m)
+		}
+		c := openWith(t, r, UpstreamOptions{TagTTL: time.Hour})
+		defer closeCache(t, c)
+		for _, tag := range names {
+			if _, err := c.Manifest(pull.WithClient(t.Context(), "10.0.0.7"), hub, tag, true); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := c.Manifest(t.Context(), hub, storetest.SHA256(m).String(), false); err != nil {
+			t.Fatal(err)
+		}
+		for _, tag := range names {
+			if _, recorded, err := c.store.Index.Tag(hub, tag); !recorded || err != nil {
+				t.Errorf("tag %s is not recorded: %v", tag, err)
+			}
+		}
+	})
+}
