@@ -414,9 +414,9 @@ func TestPurgeCanBeTakenBack(t *testing.T) {
 		if !kept("one:1") || !kept("two:1") {
 			t.Error("what was taken back is gone")
 		}
-		job = begin(`{"targets":["one:1","two"],"wait_seconds":10}`)
+		job = begin(`{"targets":["one:1","two","two:1"],"wait_seconds":10}`) // two:1 goes with two
 		time.Sleep(11 * time.Second)
-		if w := asks(a, "GET", "/jobs/"+job.ID, "", nil); kept("one:1") || kept("two:1") || !strings.Contains(w.Body.String(), `"blobs":3`) || !strings.Contains(w.Body.String(), `"pulls":2`) {
+		if w := asks(a, "GET", "/jobs/"+job.ID, "", nil); kept("one:1") || kept("two:1") || !strings.Contains(w.Body.String(), `"state":"done"`) || !strings.Contains(w.Body.String(), `"blobs":3`) || !strings.Contains(w.Body.String(), `"pulls":2`) {
 			t.Errorf("after its time: %s", w.Body)
 		}
 		for body, code := range map[string]string{

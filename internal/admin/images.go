@@ -10,6 +10,7 @@ import (
 
 	"forebay/cache"
 	"forebay/cache/image"
+	"forebay/cache/store"
 	"forebay/cache/upkeep"
 	"forebay/internal/wire"
 )
@@ -212,6 +213,9 @@ func (a *API) purgeLater(w http.ResponseWriter, r *http.Request) error {
 		var failed error
 		for i, t := range in.Targets {
 			done, err := a.purgeOne(ctx, t, o)
+			if errors.Is(err, store.ErrNotKept) {
+				err = nil // it was there, and went with another or by somebody else
+			}
 			if all.Add(done.Purged); len(in.Targets) == 1 {
 				all.Target, all.What = done.Target, done.What
 			}
