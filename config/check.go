@@ -313,7 +313,7 @@ func (d *decoder) password(path, key string, to *Secret, fileKey string, file *s
 		d.Add(fileAt, join(path, fileKey), "%s", err)
 		return
 	}
-	line := strings.TrimPrefix(strings.TrimRight(string(text), "\r\n"), "\ufeff") // of editors of Windows
+	line := secret.Line(text)
 	if line == "" {
 		d.Add(fileAt, join(path, fileKey), "%q is empty", *file)
 		return

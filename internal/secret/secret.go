@@ -6,6 +6,7 @@ package secret
 import (
 	"fmt"
 	"io"
+	"strings"
 )
 
 // mask is what every way of printing a [Text] shows.
@@ -16,6 +17,12 @@ type Text struct{ text string }
 
 // New returns the secret that holds text.
 func New(text string) Text { return Text{text: text} }
+
+// Line returns what a file says of a secret: its text without line breaks at the end, and without the
+// byte order mark that editors of Windows put before it.
+func Line(file []byte) string {
+	return strings.TrimPrefix(strings.TrimRight(string(file), "\r\n"), "\ufeff")
+}
 
 // Reveal returns the text itself. Its caller must not log it or put it in an error.
 func (s Text) Reveal() string { return s.text }

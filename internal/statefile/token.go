@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"strings"
+
+	"forebay/internal/secret"
 )
 
 // tokenMost bounds the length of a token.
@@ -18,7 +20,7 @@ func ReadToken(name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	token := strings.TrimPrefix(strings.TrimRight(string(text), "\r\n"), "\ufeff") // of editors of Windows
+	token := secret.Line(text)
 	if token == "" || len(token) > tokenMost || strings.ContainsAny(token, " \t\r\n") {
 		return "", fmt.Errorf("%q holds no token", name)
 	}

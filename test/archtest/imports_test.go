@@ -59,7 +59,7 @@ func importTable() map[string][]string {
 		"upstream/governor": {"internal/wire"},
 		"upstream/heads":    {},
 		"upstream/places":   {},
-		"upstream/auth":     append(leaf(), "upstream/dial"),
+		"upstream/auth":     append(leaf(), "internal/secret", "upstream/dial"),
 		"upstream/dial":     {"config/unit", "internal/registries", "internal/wire"},
 
 		"internal/flight":        {},
@@ -75,7 +75,7 @@ func importTable() map[string][]string {
 		"internal/registries":    {},
 		"internal/regfolder":     {"internal/manifest", "internal/wire"},
 		"internal/reread":        {"internal/logkey"},
-		"internal/statefile":     {},
+		"internal/statefile":     {"internal/secret"},
 		"internal/recent":        {},
 		"internal/secret":        {},
 		"internal/sums":          {"internal/wire"},

@@ -9,11 +9,11 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 	"sync"
 	"time"
 
 	"forebay/internal/registries"
+	"forebay/internal/secret"
 	"forebay/internal/wire"
 )
 
@@ -172,11 +172,11 @@ func readSecret(file string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("password file: %w", err)
 	}
-	secret := strings.TrimPrefix(strings.TrimRight(string(text), "\r\n"), "\ufeff") // of editors of Windows
-	if secret == "" {
+	line := secret.Line(text)
+	if line == "" {
 		return "", fmt.Errorf("password file %q is empty", file)
 	}
-	return secret, nil
+	return line, nil
 }
 
 // readBounded reads a file with secrets.
